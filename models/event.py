@@ -1,0 +1,58 @@
+"""The event: one hardware error as it was notified, with what is known about the machine."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer
+
+from models.host import Host
+from models.notification import NotificationInput
+from models.scalars import Wire, decode_base64, encode_base64
+from models.structured import StructuredBlock, encode_structured
+
+MAX_BLOCK_BYTES = 1 << 20
+"""Longest status block that a request may carry; Linux reads 64 KiB at most (GHES_ESTATUS_MAX_SIZE)."""
+
+
+def _block_bytes(value: Any) -> Any:
+    """Accept the block as base64 of its bytes or structured, and keep it as bytes either way."""
+    return encode_structured(value) if isinstance(value, (dict, StructuredBlock)) else decode_base64(value)
+
+
+def _utc(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+BlockInput = Annotated[
+    bytes,
+    BeforeValidator(_block_bytes, json_schema_input_type=str | StructuredBlock),
+    PlainSerializer(encode_base64, return_type=str, when_used="json"),
+    Field(max_length=MAX_BLOCK_BYTES),
+]
+
+
+class Event(Wire):
+    """One notified hardware error."""
+
+    id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """The sender's id, unique per source."""
+    source: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Machine or simulator that saw the error."""
+    time: Annotated[AwareDatetime, PlainSerializer(_utc, return_type=str, when_used="json")] | None = None
+    policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    notification: NotificationInput
+    status_block: BlockInput | None = None
+    """The ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1) as firmware wrote it; absent: no record."""
+    host: Host = Host()
+
+
+def event_key(event: Event) -> str:
+    """The content hash of an event: equal for equal events, whatever the sender called them.
+
+    The sender's `id` names an event and is not part of its content.
+    """
+    content = event.model_dump_json(exclude={"id"}, exclude_none=True)
+    return "sha256:" + hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,200 @@
+"""Facts about the machine. All are optional: a missing one takes a documented default that the decision names."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from models.scalars import U16, U32, Base64, Hex64, Wire
+
+MceKill = Literal["default", "early", "late"]
+"""A thread's memory-corruption kill policy (prctl(2), PR_MCE_KILL)."""
+
+
+class PageState(StrEnum):
+    """What the kernel uses a physical page for when the error is handled."""
+
+    FREE = "free"
+    FREE_PCP = "free_pcp"
+    ANONYMOUS = "anonymous"
+    SWAP_CACHE = "swap_cache"
+    PAGE_CACHE = "page_cache"
+    SHMEM = "shmem"
+    HUGETLB = "hugetlb"
+    HUGETLB_FREE = "hugetlb_free"
+    THP = "thp"
+    FILE_THP = "file_thp"
+    KSM = "ksm"
+    SLAB = "slab"
+    PAGE_TABLE = "page_table"
+    KERNEL = "kernel"
+    RESERVED = "reserved"
+    ZERO = "zero"
+    HUGE_ZERO = "huge_zero"
+    DAX = "dax"
+    NO_STRUCT_PAGE = "no_struct_page"
+    OFFLINE = "offline"
+    GUEST_MEMFD = "guest_memfd"
+    UNKNOWN = "unknown"
+
+
+class Config(Wire):
+    """Kernel build options that decide something."""
+
+    apei_sea: bool = True
+    """CONFIG_ACPI_APEI_SEA"""
+    memory_failure: bool = True
+    """CONFIG_ACPI_APEI_MEMORY_FAILURE and CONFIG_MEMORY_FAILURE"""
+    apei_pcie_aer: bool = True
+    """CONFIG_ACPI_APEI_PCIEAER"""
+    sdei: bool = True
+    """CONFIG_ARM_SDE_INTERFACE, and firmware that offers it"""
+
+
+class Sysctl(Wire):
+    """Kernel settings, under their own names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
+
+    early_kill: Literal[0, 1] = Field(0, alias="vm.memory_failure_early_kill")
+    recovery: Literal[0, 1] = Field(1, alias="vm.memory_failure_recovery")
+    enable_soft_offline: Literal[0, 1] = Field(1, alias="vm.enable_soft_offline")
+    panic_on_unrecoverable: Literal[0, 1] = Field(0, alias="vm.panic_on_unrecoverable_memory_failure")
+    panic_on_oops: Annotated[int, Field(ge=0, lt=1 << 31)] = Field(0, alias="kernel.panic_on_oops")
+    panic_timeout: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] = Field(0, alias="kernel.panic")
+    """Seconds until a panicked kernel reboots; 0 never, negative at once."""
+
+
+class ThreadRef(Wire):
+    """The thread that was running."""
+
+    pid: U32
+    tid: U32
+
+
+class Thread(Wire):
+    tid: U32
+    mce_kill: MceKill = "default"
+
+
+class Task(Wire):
+    """A process. Without `threads` it has one, whose tid is its pid."""
+
+    pid: U32
+    name: str | None = None
+    mce_kill: MceKill = "default"
+    threads: tuple[Thread, ...] = ()
+
+
+class Mapping(Wire):
+    """One place where a page is mapped."""
+
+    pid: U32
+    address: Hex64
+    """User virtual address at which the page fact's `physical_address` is mapped."""
+
+
+class Page(Wire):
+    """One page fact: it covers the 2^shift bytes around `physical_address`, mapped alike."""
+
+    physical_address: Hex64
+    state: PageState = PageState.UNKNOWN
+    dirty: bool | None = None
+    mlocked: bool = False
+    pinned: bool = False
+    poisoned: bool = False
+    """PG_hwpoison is already set."""
+    shift: Annotated[int, Field(ge=12, le=48)] | None = None
+    """log2 of the size in bytes; absent: one base page."""
+    file_backed: bool = False
+    unmap_fails: bool = False
+    split_fails: bool = False
+    mappings: tuple[Mapping, ...] = ()
+    """In the order of the kernel's reverse map."""
+
+
+class Range(Wire):
+    """Physical memory that has a struct page."""
+
+    start: Hex64
+    size: Hex64
+
+
+class RecentRecord(Wire):
+    """A status block that was handled shortly before, for the duplicate cache."""
+
+    status_block: Base64
+    age_ms: U32
+    printed: bool = True
+    """Only a printed record enters the cache."""
+
+
+class Vcpu(Wire):
+    index: U32
+    tid: U32
+
+
+class Memslot(Wire):
+    """struct kvm_userspace_memory_region (Documentation/virt/kvm/api.rst 4.35)."""
+
+    slot: U16
+    as_id: U16 = 0
+    guest_phys_addr: Hex64
+    memory_size: Hex64
+    """Bytes."""
+    userspace_addr: Hex64
+    flags: tuple[Literal["log_dirty_pages", "readonly", "guest_memfd"], ...] = ()
+
+
+class Guest(Wire):
+    """What the guest was given."""
+
+    ras_extension: bool = True
+    page_size: Literal[4096, 16384, 65536] = 4096
+    ghes: tuple[Literal["sea", "gpio", "gsiv", "polled", "sci"], ...] = ()
+    ack_pending: tuple[str, ...] = ()
+
+
+class Vm(Wire):
+    """A virtual machine and the process that runs it."""
+
+    id: str
+    pid: U32
+    vmm: Literal["standard", "qemu", "kvmtool", "cloud_hypervisor", "firecracker", "crosvm"] = "standard"
+    vcpus: tuple[Vcpu, ...] = ()
+    memslots: tuple[Memslot, ...] = ()
+    guest: Guest = Guest()
+    sea_to_user: bool = False
+    """KVM_CAP_ARM_SEA_TO_USER is enabled."""
+
+
+class Host(Wire):
+    """The machine as far as the sender knows it; whatever is absent is assumed, and the decision says so."""
+
+    kernel: Annotated[str, Field(max_length=128)] | None = None
+    page_size: Literal[4096, 16384, 65536] | None = None
+    ras_extension: bool | None = None
+    """FEAT_RAS on this CPU."""
+    config: Config | None = None
+    sysctl: Sysctl | None = None
+    arm_error_types: Literal["legacy", "uefi-2.10", "uefi-2.11"] | None = None
+    """How this firmware numbers ARM processor error types."""
+    current: ThreadRef | None = None
+    """The thread that was running; null for a kernel thread or idle."""
+    tasks: tuple[Task, ...] | None = None
+    pages: tuple[Page, ...] | None = None
+    valid_ranges: tuple[Range, ...] | None = None
+    """Absent: every address has a struct page."""
+    pci_devices: tuple[str, ...] | None = None
+    """Present PCI functions, `segment:bus:device.function`; absent: every device is present."""
+    recent: tuple[RecentRecord, ...] | None = None
+    vms: tuple[Vm, ...] | None = None
+
+    @model_validator(mode="after")
+    def _tasks_are_distinct(self) -> Host:
+        pids = [task.pid for task in self.tasks or ()]
+        if len(pids) != len(set(pids)):
+            raise ValueError("two tasks have the same pid")
+        return self

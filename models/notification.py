@@ -1,0 +1,101 @@
+"""How an error was notified: the HEST notification structure (ACPI 6.5 18.3.2.9) and what came with the exception."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from models.scalars import U16, U32, Hex64, Wire
+
+
+class NotificationType(StrEnum):
+    """HEST notification types, in the order of their numbers 0 to 11 (ACPI 6.5 table 18.14)."""
+
+    POLLED = "polled"
+    EXTERNAL = "external"
+    LOCAL = "local"
+    SCI = "sci"
+    NMI = "nmi"
+    CMCI = "cmci"
+    MCE = "mce"
+    GPIO = "gpio"
+    SEA = "sea"
+    SEI = "sei"
+    GSIV = "gsiv"
+    SDEI = "sdei"
+
+    @property
+    def hest_number(self) -> int:
+        """The type's number in a HEST notification structure."""
+        return _NUMBERS[self]
+
+
+_NUMBERS = {kind: number for number, kind in enumerate(NotificationType)}
+
+
+class Delivery(StrEnum):
+    """The context in which the operating system first looks at the record."""
+
+    SYNCHRONOUS = "synchronous"  # taken by the thread that consumed the error
+    NMI_LIKE = "nmi_like"
+    IRQ_LIKE = "irq_like"
+    SERROR = "serror"
+    POLLED = "polled"
+
+
+DELIVERY = {
+    NotificationType.POLLED: Delivery.POLLED,
+    NotificationType.EXTERNAL: Delivery.IRQ_LIKE,
+    NotificationType.LOCAL: Delivery.IRQ_LIKE,
+    NotificationType.SCI: Delivery.IRQ_LIKE,
+    NotificationType.NMI: Delivery.NMI_LIKE,
+    NotificationType.CMCI: Delivery.IRQ_LIKE,
+    NotificationType.MCE: Delivery.NMI_LIKE,
+    NotificationType.GPIO: Delivery.IRQ_LIKE,
+    NotificationType.SEA: Delivery.SYNCHRONOUS,
+    NotificationType.SEI: Delivery.SERROR,
+    NotificationType.GSIV: Delivery.IRQ_LIKE,
+    NotificationType.SDEI: Delivery.NMI_LIKE,
+}
+"""How each type reaches an arm64 operating system (`ghes_probe`, Linux 5.10 to 7.3)."""
+
+_ALIASES = {"irq": "external"}
+
+
+def _resolve_alias(value: Any) -> Any:
+    return _ALIASES.get(value, value) if isinstance(value, str) else value
+
+
+def _expand_short_form(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class Notification(Wire):
+    """One notification: which door the error came through, and what the CPU reported where an exception was the door."""
+
+    type: Annotated[NotificationType, BeforeValidator(_resolve_alias)]
+    source_id: U16 | None = None
+    """HEST source id."""
+    ghes_version: Literal[1, 2] = 2
+    """2: the source has a read-acknowledge register (GHESv2, ACPI 6.5 18.3.2.8)."""
+    error_block_length: U32 = 65536
+    """Bytes that the source reserves for a status block (ACPI 6.5 18.3.2.7)."""
+    poll_interval_ms: U32 | None = None
+    """Milliseconds between polls; polled sources only. 0 means never."""
+    syndrome: Hex64 | None = None
+    """ESR_ELx that the abort or SError was taken with; SEA and SEI only."""
+    fault_address: Hex64 | None = None
+    """FAR_ELx of an abort. Meaningless for an SError, where it is ignored with a warning."""
+    taken_from: Literal["user", "kernel", "guest"] = "user"
+    """What the CPU was running when the exception was taken."""
+
+
+NotificationInput = Annotated[
+    Notification,
+    BeforeValidator(_expand_short_form, json_schema_input_type=Notification | NotificationType),
+]
+"""A notification, or only its type (`"sea"`)."""
+
+__all__ = ["DELIVERY", "Delivery", "Notification", "NotificationInput", "NotificationType"]

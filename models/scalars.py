@@ -1,0 +1,80 @@
+"""Numbers as the wire writes them: registers and addresses are lower-case hex strings, small numbers stay numbers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+
+
+class Wire(BaseModel):
+    """A part of a request: immutable, and an unknown field is an error rather than a silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def parse_unsigned(value: Any) -> Any:
+    """Accept `"0x56edd040"` as well as integers; anything else is left for pydantic to refuse."""
+    if isinstance(value, str):
+        if not value.startswith("0x"):
+            raise ValueError("expected a hexadecimal string such as `0x56edd040`, or an integer")
+        return int(value, 16)
+    if isinstance(value, bool):
+        raise ValueError("expected a hexadecimal string or an integer, not a boolean")
+    return value
+
+
+def decode_base64(value: Any) -> Any:
+    """Accept standard base64 text; bytes pass unchanged."""
+    if isinstance(value, str):
+        try:
+            return base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(f"not valid base64: {error}") from None
+    return value
+
+
+def encode_base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _hex_string(digits: int) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^0x[0-9a-fA-F]{{1,{digits}}}$"}
+
+
+def _unsigned(bits: int) -> Any:
+    """An unsigned number of `bits` bits, hexadecimal on the wire."""
+    return (
+        Field(ge=0, lt=1 << bits),
+        BeforeValidator(parse_unsigned),
+        PlainSerializer(hex, return_type=str, when_used="json"),
+        WithJsonSchema({"anyOf": [_hex_string(bits // 4), {"type": "integer", "minimum": 0, "exclusiveMaximum": 1 << bits}]}),
+    )
+
+
+Hex64 = Annotated[int, *_unsigned(64)]
+"""64-bit address, register or mask."""
+
+Hex32 = Annotated[int, *_unsigned(32)]
+"""32-bit register or mask."""
+
+Hex16 = Annotated[int, *_unsigned(16)]
+"""16-bit identifier or register."""
+
+Hex8 = Annotated[int, *_unsigned(8)]
+"""8-bit code whose numbering is the specification's own."""
+
+U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
+U32 = Annotated[int, Field(ge=0, lt=1 << 32)]
+U16 = Annotated[int, Field(ge=0, lt=1 << 16)]
+U8 = Annotated[int, Field(ge=0, lt=1 << 8)]
+
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(decode_base64),
+    PlainSerializer(encode_base64, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+"""Bytes, base64 on the wire."""

@@ -1,0 +1,80 @@
+"""Generic processor error section (UEFI 2.10 N.2.4.1)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import StringConstraints
+
+from models.scalars import U8, Hex8, Hex64
+from models.sections.fields import Latin1
+from models.sections.layout import Item, Layout
+from models.sections.section import BodySection
+
+LENGTH = 192
+"""Bytes of the section."""
+
+_PROCESSOR_TYPES = ("IA32/X64", "IA64", "ARM")
+_ISAS = ("IA32", "IA64", "X64", "ARM A32/T32", "ARM A64")
+_ERROR_TYPES = {1: "cache", 2: "tlb", 4: "bus", 8: "micro_architectural"}
+_OPERATIONS = ("unknown or generic", "data read", "data write", "instruction execution")
+_FLAGS = {1: "restartable", 2: "precise_ip", 4: "overflow", 8: "corrected"}
+
+
+def _name(names: tuple[str, ...], number: int) -> str:
+    return names[number] if number < len(names) else f"unknown ({number})"
+
+
+class GenericProcessor(BodySection):
+    """Generic processor error section: 192 bytes (UEFI 2.10 N.2.4.1)."""
+
+    LAYOUT: ClassVar[Layout] = Layout(
+        LENGTH,
+        validation=Item("validation_bits", 0, 8),
+        items=(
+            Item("processor_type", 8, 1, valid=1 << 0),
+            Item("processor_isa", 9, 1, valid=1 << 1),
+            Item("processor_error_type", 10, 1, valid=1 << 2),
+            Item("operation", 11, 1, valid=1 << 3),
+            Item("processor_flags", 12, 1, valid=1 << 4),
+            Item("level", 13, 1, valid=1 << 5),
+            Item("cpu_version", 16, 8, valid=1 << 6),
+            Item("cpu_brand", 24, 128, valid=1 << 7, kind="text"),
+            Item("processor_id", 152, 8, valid=1 << 8),
+            Item("target_address", 160, 8, valid=1 << 9),
+            Item("requestor_id", 168, 8, valid=1 << 10),
+            Item("responder_id", 176, 8, valid=1 << 11),
+            Item("instruction_pointer", 184, 8, valid=1 << 12),
+        ),
+    )
+
+    type: Literal["generic_processor"] = "generic_processor"
+    validation_bits: Hex64 | None = None
+    processor_type: U8 | None = None
+    processor_isa: U8 | None = None
+    processor_error_type: Hex8 | None = None
+    operation: U8 | None = None
+    processor_flags: Hex8 | None = None
+    """The section's own flags, not the data entry's: 0 restartable, 1 precise, 2 overflow, 3 corrected."""
+    level: U8 | None = None
+    cpu_version: Hex64 | None = None
+    cpu_brand: Annotated[Latin1, StringConstraints(max_length=128)] | None = None
+    processor_id: Hex64 | None = None
+    target_address: Hex64 | None = None
+    requestor_id: Hex64 | None = None
+    responder_id: Hex64 | None = None
+    instruction_pointer: Hex64 | None = None
+
+    def readings(self) -> dict[str, Any]:
+        readings = super().readings()
+        if self.processor_type is not None:
+            readings["processor_type"] = _name(_PROCESSOR_TYPES, self.processor_type)
+        if self.processor_isa is not None:
+            readings["processor_isa"] = _name(_ISAS, self.processor_isa)
+        if self.processor_error_type is not None:
+            readings["processor_error_type"] = [name for bit, name in _ERROR_TYPES.items() if self.processor_error_type & bit]
+        if self.operation is not None:
+            readings["operation"] = _name(_OPERATIONS, self.operation)
+        if self.processor_flags is not None:
+            readings["processor_flags"] = [name for bit, name in _FLAGS.items() if self.processor_flags & bit]
+        return readings

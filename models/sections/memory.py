@@ -1,0 +1,251 @@
+"""Memory error sections: Platform Memory (UEFI 2.10 N.2.5) and Platform Memory 2 (N.2.6)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from models.scalars import U8, U16, U32, Hex8, Hex16, Hex32, Hex64
+from models.sections.layout import Item, Layout
+from models.sections.section import BodySection
+
+LENGTH = 80
+"""Bytes of a Platform Memory section since UEFI 2.3."""
+SHORT_LENGTH = 73
+"""Bytes of a Platform Memory section in UEFI 2.1 and 2.2: it ends with the error type."""
+LENGTH_2 = 96
+"""Bytes of a Platform Memory 2 section."""
+
+PHYSICAL_ADDRESS_VALID = 1 << 1
+"""Validation bit of the physical address, in both sections."""
+
+_ADDRESS = struct.Struct("<Q8xQ")
+
+
+def read_address(window: bytes) -> tuple[int, int]:
+    """Validation bits (u64) and physical address (u64, bytes) from the first 24 bytes of either section.
+
+    `window` holds at least 24 bytes, zero-filled where the sender's bytes ended.
+    """
+    validation, address = _ADDRESS.unpack_from(window)
+    return validation, address
+
+
+ERROR_TYPES = (
+    "unknown",
+    "no error",
+    "single-bit ECC",
+    "multi-bit ECC",
+    "single-symbol chipkill ECC",
+    "multi-symbol chipkill ECC",
+    "master abort",
+    "target abort",
+    "parity error",
+    "watchdog timeout",
+    "invalid address",
+    "mirror broken",
+    "memory sparing",
+    "scrub corrected error",
+    "scrub uncorrected error",
+    "physical memory map-out event",
+)
+"""Memory error types by number (UEFI 2.10 N.2.5)."""
+
+ERROR_STATUS_KINDS = {
+    1: "internal error",
+    4: "storage error in DRAM",
+    5: "storage error in TLB",
+    6: "storage error in cache",
+    7: "error in functional units",
+    8: "self-test failed",
+    9: "queue overflow or underflow",
+    16: "bus error",
+    17: "I/O TLB error",
+    18: "improper access",
+    19: "access to an unmapped address",
+    20: "loss of lockstep",
+    21: "unexpected response",
+    22: "bus parity error",
+    23: "protocol error",
+    24: "path error",
+    25: "bus timeout",
+    26: "read of poisoned data",
+}
+"""Error kinds in bits 15:8 of the error status (UEFI 2.10 N.2, error status)."""
+
+_STATUS_BITS = {
+    16: "address",
+    17: "control",
+    18: "data",
+    19: "responder",
+    20: "requestor",
+    21: "first_error",
+    22: "overflow",
+}
+
+
+def status_reading(status: int) -> dict[str, Any]:
+    """What a 64-bit error status says (UEFI 2.10 N.2, error status)."""
+    kind = status >> 8 & 0xFF
+    return {
+        "error": ERROR_STATUS_KINDS.get(kind, f"unknown ({kind})"),
+        "signals": [name for bit, name in _STATUS_BITS.items() if status >> bit & 1],
+    }
+
+
+def _common_readings(section: Memory | Memory2) -> dict[str, Any]:
+    readings: dict[str, Any] = {}
+    if section.memory_error_type is not None:
+        code = section.memory_error_type
+        readings["memory_error_type"] = ERROR_TYPES[code] if code < len(ERROR_TYPES) else f"unknown ({code})"
+    if section.error_status is not None:
+        readings["error_status"] = status_reading(section.error_status)
+    return readings
+
+
+_BANK, _BANK_GROUP, _BANK_ADDRESS = 1 << 6, 1 << 19, 1 << 20
+
+
+class Memory(BodySection):
+    """Platform Memory error section: 80 bytes, or 73 in its first form (UEFI 2.10 N.2.5)."""
+
+    LAYOUT: ClassVar[Layout] = Layout(
+        LENGTH,
+        validation=Item("validation_bits", 0, 8),
+        items=(
+            Item("error_status", 8, 8, valid=1 << 0),
+            Item("physical_address", 16, 8, valid=PHYSICAL_ADDRESS_VALID),
+            Item("physical_address_mask", 24, 8, valid=1 << 2),
+            Item("node", 32, 2, valid=1 << 3),
+            Item("card", 34, 2, valid=1 << 4),
+            Item("module", 36, 2, valid=1 << 5),
+            Item("bank", 38, 2, valid=_BANK, yields_to=_BANK_GROUP | _BANK_ADDRESS),
+            Item("bank_address", 38, 1, valid=_BANK_ADDRESS, strict=True),
+            Item("bank_group", 39, 1, valid=_BANK_GROUP, strict=True),
+            Item("device", 40, 2, valid=1 << 7),
+            Item("row", 42, 2, valid=1 << 8),
+            Item("column", 44, 2, valid=1 << 9),
+            Item("bit_position", 46, 2, valid=1 << 10),
+            Item("requestor_id", 48, 8, valid=1 << 11),
+            Item("responder_id", 56, 8, valid=1 << 12),
+            Item("target_id", 64, 8, valid=1 << 13),
+            Item("memory_error_type", 72, 1, valid=1 << 14),
+            Item("extended_row_bits", 73, 1, valid=1 << 18, bits=2),
+            Item("chip_identification", 73, 1, valid=1 << 21, shift=5, bits=3),
+            Item("rank", 74, 2, valid=1 << 15),
+            Item("card_handle", 76, 2, valid=1 << 16),
+            Item("module_handle", 78, 2, valid=1 << 17),
+        ),
+    )
+
+    type: Literal["memory"] = "memory"
+    validation_bits: Hex64 | None = None
+    error_status: Hex64 | None = None
+    physical_address: Hex64 | None = None
+    physical_address_mask: Hex64 | None = None
+    node: U16 | None = None
+    card: U16 | None = None
+    module: U16 | None = None
+    bank: U16 | None = None
+    bank_group: U8 | None = None
+    """The upper byte of the bank field, where validation bit 19 makes it one."""
+    bank_address: U8 | None = None
+    """The lower byte of the bank field, where validation bit 20 makes it one."""
+    device: U16 | None = None
+    row: U16 | None = None
+    column: U16 | None = None
+    bit_position: U16 | None = None
+    requestor_id: Hex64 | None = None
+    responder_id: Hex64 | None = None
+    target_id: Hex64 | None = None
+    memory_error_type: U8 | None = None
+    extended_row_bits: Annotated[int, Field(ge=0, lt=4)] | None = None
+    """Bits 17:16 of the row."""
+    chip_identification: Annotated[int, Field(ge=0, lt=8)] | None = None
+    rank: U16 | None = None
+    card_handle: Hex16 | None = None
+    """SMBIOS handle."""
+    module_handle: Hex16 | None = None
+    """SMBIOS handle."""
+
+    @property
+    def full_row(self) -> int | None:
+        """The row with its bits 17:16 where the section has them."""
+        return None if self.row is None else (self.extended_row_bits or 0) << 16 | self.row
+
+    def readings(self) -> dict[str, Any]:
+        readings = super().readings() | _common_readings(self)
+        if self.extended_row_bits is not None and self.row is not None:
+            readings["row"] = self.full_row
+        return readings
+
+
+class Memory2(BodySection):
+    """Platform Memory 2 error section: 96 bytes (UEFI 2.10 N.2.6). Linux passes it on undecoded."""
+
+    LAYOUT: ClassVar[Layout] = Layout(
+        LENGTH_2,
+        validation=Item("validation_bits", 0, 8),
+        items=(
+            Item("error_status", 8, 8, valid=1 << 0),
+            Item("physical_address", 16, 8, valid=PHYSICAL_ADDRESS_VALID),
+            Item("physical_address_mask", 24, 8, valid=1 << 2),
+            Item("node", 32, 2, valid=1 << 3),
+            Item("card", 34, 2, valid=1 << 4),
+            Item("module", 36, 2, valid=1 << 5),
+            Item("bank", 38, 2, valid=_BANK, yields_to=1 << 20 | 1 << 21),
+            Item("bank_address", 38, 1, valid=1 << 21, strict=True),
+            Item("bank_group", 39, 1, valid=1 << 20, strict=True),
+            Item("device", 40, 4, valid=1 << 7),
+            Item("row", 44, 4, valid=1 << 8),
+            Item("column", 48, 4, valid=1 << 9),
+            Item("rank", 52, 4, valid=1 << 10),
+            Item("bit_position", 56, 4, valid=1 << 11),
+            Item("chip_identification", 60, 1, valid=1 << 12),
+            Item("memory_error_type", 61, 1, valid=1 << 13),
+            Item("status", 62, 1, valid=1 << 14),
+            Item("requestor_id", 64, 8, valid=1 << 15),
+            Item("responder_id", 72, 8, valid=1 << 16),
+            Item("target_id", 80, 8, valid=1 << 17),
+            Item("card_handle", 88, 4, valid=1 << 18),
+            Item("module_handle", 92, 4, valid=1 << 19),
+        ),
+    )
+
+    type: Literal["memory2"] = "memory2"
+    validation_bits: Hex64 | None = None
+    error_status: Hex64 | None = None
+    physical_address: Hex64 | None = None
+    physical_address_mask: Hex64 | None = None
+    node: U16 | None = None
+    card: U16 | None = None
+    module: U16 | None = None
+    bank: U16 | None = None
+    bank_group: U8 | None = None
+    """The upper byte of the bank field, where validation bit 20 makes it one."""
+    bank_address: U8 | None = None
+    """The lower byte of the bank field, where validation bit 21 makes it one."""
+    device: U32 | None = None
+    row: U32 | None = None
+    column: U32 | None = None
+    rank: U32 | None = None
+    bit_position: U32 | None = None
+    chip_identification: U8 | None = None
+    memory_error_type: U8 | None = None
+    status: Hex8 | None = None
+    """Bit 0: 0 corrected, 1 uncorrected."""
+    requestor_id: Hex64 | None = None
+    responder_id: Hex64 | None = None
+    target_id: Hex64 | None = None
+    card_handle: Hex32 | None = None
+    """SMBIOS handle."""
+    module_handle: Hex32 | None = None
+    """SMBIOS handle."""
+
+    def readings(self) -> dict[str, Any]:
+        readings = super().readings() | _common_readings(self)
+        if self.status is not None:
+            readings["status"] = "uncorrected" if self.status & 1 else "corrected"
+        return readings

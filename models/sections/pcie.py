@@ -1,0 +1,202 @@
+"""PCI Express error section (UEFI 2.10 N.2.7)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from models.scalars import U8, Base64, Hex8, Hex16, Hex32, Hex64
+from models.sections.layout import Item, Layout
+from models.sections.section import BodySection
+
+LENGTH = 208
+"""Bytes of the section."""
+
+DEVICE_ID_VALID = 1 << 3
+"""Validation bit of the device id."""
+AER_INFO_VALID = 1 << 7
+"""Validation bit of the AER capability structure."""
+
+DEVICE_WINDOW = 124
+"""Bytes from the section's start that `read_device` reads."""
+
+_DEVICE = struct.Struct("<QI19xBBHB80xII")
+_PORT_TYPE_VALID = 1 << 0
+_OWN_BRIDGE = frozenset({4, 6, 9, 10})
+"""Port types that error recovery takes for their own bridge: ports, and the root complex's own devices."""
+
+
+class DeviceRecord(NamedTuple):
+    """What error recovery reads of a PCIe section."""
+
+    validation_bits: int
+    """u64"""
+    device: str
+    """`segment:bus:device.function`"""
+    uncorrectable_status: int
+    """u32, AER uncorrectable error status."""
+    uncorrectable_mask: int
+    """u32, AER uncorrectable error mask."""
+    lacks_upstream_bridge: bool
+    """Whether the record says that the device is no port and sits on bus 0, so that no bridge is above it."""
+
+
+def read_device(window: bytes) -> DeviceRecord:
+    """Read the device and its AER status from `DEVICE_WINDOW` bytes, zero-filled where the sender's bytes ended."""
+    validation, port_type, function, device, segment, bus, status, mask = _DEVICE.unpack_from(window)
+    lacks_bridge = bus == 0 and bool(validation & _PORT_TYPE_VALID) and port_type not in _OWN_BRIDGE
+    return DeviceRecord(validation, device_text(segment, bus, device, function), status, mask, lacks_bridge)
+
+
+def device_text(segment: int, bus: int, device: int, function: int) -> str:
+    """`ssss:bb:dd.f`, as Linux writes it."""
+    return f"{segment:04x}:{bus:02x}:{device:02x}.{function:x}"
+
+
+U13 = Annotated[int, Field(ge=0, lt=1 << 13)]
+"""13-bit slot number."""
+
+_PORT_TYPES = {
+    0: "endpoint",
+    1: "legacy_endpoint",
+    4: "root_port",
+    5: "upstream_switch_port",
+    6: "downstream_switch_port",
+    7: "pcie_to_pci_bridge",
+    8: "pci_to_pcie_bridge",
+    9: "root_complex_integrated_endpoint",
+    10: "root_complex_event_collector",
+}
+_UNCORRECTABLE_ERRORS = {
+    4: "data_link_protocol",
+    5: "surprise_down",
+    12: "poisoned_tlp",
+    13: "flow_control_protocol",
+    14: "completion_timeout",
+    15: "completer_abort",
+    16: "unexpected_completion",
+    17: "receiver_overflow",
+    18: "malformed_tlp",
+    19: "ecrc",
+    20: "unsupported_request",
+    21: "acs_violation",
+    22: "uncorrectable_internal",
+    23: "mc_blocked_tlp",
+    24: "atomicop_egress_blocked",
+    25: "tlp_prefix_blocked",
+    26: "poisoned_tlp_egress_blocked",
+    27: "dmwr_request_egress_blocked",
+    28: "ide_check_failed",
+    29: "misrouted_ide_tlp",
+    30: "pcrc_check_failed",
+}
+_CORRECTABLE_ERRORS = {
+    0: "receiver",
+    6: "bad_tlp",
+    7: "bad_dllp",
+    8: "replay_num_rollover",
+    12: "replay_timer_timeout",
+    13: "advisory_nonfatal",
+    14: "corrected_internal",
+    15: "header_log_overflow",
+}
+
+
+def _names(names: dict[int, str], value: int) -> list[str]:
+    return [name for bit, name in names.items() if value >> bit & 1]
+
+
+class Pcie(BodySection):
+    """PCI Express error section: 208 bytes (UEFI 2.10 N.2.7)."""
+
+    LAYOUT: ClassVar[Layout] = Layout(
+        LENGTH,
+        validation=Item("validation_bits", 0, 8),
+        items=(
+            Item("port_type", 8, 4, valid=1 << 0),
+            Item("version_minor", 12, 1, valid=1 << 1),
+            Item("version_major", 13, 1, valid=1 << 1),
+            Item("command", 16, 2, valid=1 << 2),
+            Item("status", 18, 2, valid=1 << 2),
+            Item("vendor_id", 24, 2, valid=DEVICE_ID_VALID),
+            Item("device_id", 26, 2, valid=DEVICE_ID_VALID),
+            Item("class_code", 28, 3, valid=DEVICE_ID_VALID),
+            Item("function", 31, 1, valid=DEVICE_ID_VALID),
+            Item("device", 32, 1, valid=DEVICE_ID_VALID),
+            Item("segment", 33, 2, valid=DEVICE_ID_VALID),
+            Item("bus", 35, 1, valid=DEVICE_ID_VALID),
+            Item("secondary_bus", 36, 1, valid=DEVICE_ID_VALID),
+            Item("slot", 37, 2, valid=DEVICE_ID_VALID, shift=3, bits=13),
+            Item("serial_number", 40, 8, valid=1 << 4),
+            Item("bridge_secondary_status", 48, 2, valid=1 << 5),
+            Item("bridge_control", 50, 2, valid=1 << 5),
+            Item("capability_structure", 52, 60, valid=1 << 6, kind="bytes"),
+            Item("aer_capability_header", 112, 4, valid=AER_INFO_VALID),
+            Item("aer_uncorrectable_status", 116, 4, valid=AER_INFO_VALID),
+            Item("aer_uncorrectable_mask", 120, 4, valid=AER_INFO_VALID),
+            Item("aer_uncorrectable_severity", 124, 4, valid=AER_INFO_VALID),
+            Item("aer_correctable_status", 128, 4, valid=AER_INFO_VALID),
+            Item("aer_correctable_mask", 132, 4, valid=AER_INFO_VALID),
+            Item("aer_capabilities_and_control", 136, 4, valid=AER_INFO_VALID),
+            Item("aer_header_log", 140, 16, valid=AER_INFO_VALID, kind="bytes"),
+            Item("aer_root_command", 156, 4, valid=AER_INFO_VALID),
+            Item("aer_root_status", 160, 4, valid=AER_INFO_VALID),
+            Item("aer_correctable_source", 164, 2, valid=AER_INFO_VALID),
+            Item("aer_uncorrectable_source", 166, 2, valid=AER_INFO_VALID),
+            Item("aer_tlp_prefix_log", 168, 16, valid=AER_INFO_VALID, kind="bytes"),
+        ),
+    )
+
+    type: Literal["pcie"] = "pcie"
+    validation_bits: Hex64 | None = None
+    port_type: Hex32 | None = None
+    version_minor: Hex8 | None = None
+    """BCD"""
+    version_major: Hex8 | None = None
+    """BCD"""
+    command: Hex16 | None = None
+    status: Hex16 | None = None
+    vendor_id: Hex16 | None = None
+    device_id: Hex16 | None = None
+    class_code: Annotated[Hex32, Field(lt=1 << 24)] | None = None
+    """24 bits, in the byte order of the record."""
+    function: U8 | None = None
+    device: U8 | None = None
+    segment: Hex16 | None = None
+    bus: Hex8 | None = None
+    secondary_bus: Hex8 | None = None
+    slot: U13 | None = None
+    serial_number: Hex64 | None = None
+    bridge_secondary_status: Hex16 | None = None
+    bridge_control: Hex16 | None = None
+    capability_structure: Base64 | None = None
+    """60 bytes; the PCI Express capability structure fills the first 36."""
+    aer_capability_header: Hex32 | None = None
+    aer_uncorrectable_status: Hex32 | None = None
+    aer_uncorrectable_mask: Hex32 | None = None
+    aer_uncorrectable_severity: Hex32 | None = None
+    aer_correctable_status: Hex32 | None = None
+    aer_correctable_mask: Hex32 | None = None
+    aer_capabilities_and_control: Hex32 | None = None
+    aer_header_log: Base64 | None = None
+    """16 bytes: four 32-bit words of the packet's header."""
+    aer_root_command: Hex32 | None = None
+    aer_root_status: Hex32 | None = None
+    aer_correctable_source: Hex16 | None = None
+    aer_uncorrectable_source: Hex16 | None = None
+    aer_tlp_prefix_log: Base64 | None = None
+    """16 bytes."""
+
+    def readings(self) -> dict[str, Any]:
+        readings = super().readings()
+        if self.port_type is not None:
+            readings["port_type"] = _PORT_TYPES.get(self.port_type, f"unknown ({self.port_type})")
+        if self.bus is not None:
+            readings["device"] = device_text(self.segment or 0, self.bus, self.device or 0, self.function or 0)
+        if self.aer_uncorrectable_status is not None:
+            readings["aer_uncorrectable_errors"] = _names(_UNCORRECTABLE_ERRORS, self.aer_uncorrectable_status)
+        if self.aer_correctable_status is not None:
+            readings["aer_correctable_errors"] = _names(_CORRECTABLE_ERRORS, self.aer_correctable_status)
+        return readings

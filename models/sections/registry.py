@@ -1,0 +1,29 @@
+"""Which value reads and writes which section type."""
+
+from __future__ import annotations
+
+from models.guid import SECTION_TYPES, Guid
+from models.sections.arm_processor import ArmProcessor
+from models.sections.cxl import CxlDram, CxlGeneralMedia, CxlMemoryModule, CxlProtocol
+from models.sections.firmware_record_reference import FirmwareRecordReference
+from models.sections.generic_processor import GenericProcessor
+from models.sections.memory import Memory, Memory2
+from models.sections.pcie import Pcie
+from models.sections.section import BodySection
+
+SECTIONS: dict[str, type[BodySection]] = {
+    "memory": Memory,
+    "memory2": Memory2,
+    "arm_processor": ArmProcessor,
+    "pcie": Pcie,
+    "generic_processor": GenericProcessor,
+    "firmware_record_reference": FirmwareRecordReference,
+    "cxl_protocol": CxlProtocol,
+    "cxl_general_media": CxlGeneralMedia,
+    "cxl_dram": CxlDram,
+    "cxl_memory_module": CxlMemoryModule,
+}
+"""Sections with a layout, by their name on the wire."""
+
+SECTIONS_BY_GUID: dict[Guid, type[BodySection]] = {SECTION_TYPES[name]: section for name, section in SECTIONS.items()}
+"""The same by section type GUID."""

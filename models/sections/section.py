@@ -1,0 +1,85 @@
+"""What all sections have in common: the data entry that carries them, and the bytes that no field names."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+from pydantic import model_validator
+
+from models.scalars import U16, Base64, Hex8, Hex16, Wire
+from models.sections.fields import EntryFlags, FruText, GuidValue, SeverityCode, Timestamp
+from models.sections.layout import Layout, ReservedBytes
+from models.status_block import ENTRY_LENGTH, entry_header_length
+
+ENTRY_REVISION = 0x0300
+"""The data entry revision that carries a timestamp (ACPI 6.5 table 18.12)."""
+
+
+class Section(Wire):
+    """A section and the Generic Error Data Entry around it (ACPI 6.5 table 18.12).
+
+    A field that is None is absent: its validation bit is clear and its bytes are zero. Where `validation_bits` or
+    `entry_validation_bits` are absent they follow from the fields that are there.
+    """
+
+    type: Any
+    severity: SeverityCode | None = None
+    """32 bits; absent in a request: that of the block."""
+    flags: EntryFlags = 0
+    revision: Hex16 = ENTRY_REVISION
+    """Major in the upper byte; below 0x0300 the entry has no timestamp."""
+    entry_validation_bits: Hex8 | None = None
+    """0 FRU id, 1 FRU text, 2 timestamp."""
+    fru_id: GuidValue | None = None
+    fru_text: FruText | None = None
+    timestamp: Timestamp | None = None
+    timestamp_precise: bool = False
+    """Bit 0 of the timestamp's flag byte."""
+
+    @model_validator(mode="after")
+    def _require_room_for_timestamp(self) -> Self:
+        if self.timestamp is not None and entry_header_length(self.revision) == ENTRY_LENGTH:
+            raise ValueError(f"a `timestamp` needs a `revision` of {ENTRY_REVISION:#x} or more")
+        return self
+
+
+class BodySection(Section):
+    """A section whose body the specification lays out."""
+
+    LAYOUT: ClassVar[Layout]
+
+    reserved: tuple[ReservedBytes, ...] = ()
+    """Reserved bytes of the structure that are not zero."""
+    trailing: Base64 | None = None
+    """Bytes behind everything that has a structure."""
+    payload_length: U16 | None = None
+    """Bytes; only where the payload ends within its structure."""
+
+    @classmethod
+    def decode_payload(cls, payload: bytes) -> dict[str, Any]:
+        """The fields of a payload of any length and content."""
+        fields = cls.LAYOUT.decode(payload)
+        if len(payload) > cls.LAYOUT.size:
+            fields["trailing"] = payload[cls.LAYOUT.size :]
+        return fields
+
+    def encode_payload(self) -> bytes:
+        """The section's bytes. Raises ValueError where fields contradict each other."""
+        return self.join(self.LAYOUT.encode(self.__dict__))
+
+    def join(self, structure: bytes, *parts: bytes | None) -> bytes:
+        """The structure, the `parts` behind it that are there, and the trailing bytes. Raises ValueError behind a structure that is cut."""
+        behind = b"".join(part for part in (*parts, self.trailing) if part)
+        if behind and self.payload_length is not None:
+            raise ValueError("nothing can follow a structure that `payload_length` cuts")
+        return structure + behind
+
+    def readings(self) -> dict[str, Any]:
+        """Names and derived values for people; never input."""
+        not_valid = self.LAYOUT.not_valid(self.__dict__)
+        return {"not_valid": not_valid} if not_valid else {}
+
+    @model_validator(mode="after")
+    def _require_encodable(self) -> Self:
+        self.encode_payload()
+        return self

@@ -1,0 +1,105 @@
+"""Exception syndromes: the ESR_ELx fields that decide anything (Arm ARM DDI 0487, D24.2 ESR_ELx)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+
+
+class ExceptionClass(IntEnum):
+    """ESR_ELx.EC, bits 31:26, of the classes that carry hardware errors."""
+
+    INSTRUCTION_ABORT_LOWER = 0x20
+    INSTRUCTION_ABORT_SAME = 0x21
+    DATA_ABORT_LOWER = 0x24
+    DATA_ABORT_SAME = 0x25
+    SERROR = 0x2F
+
+
+class AsynchronousErrorType(IntEnum):
+    """ESR_ELx.AET, bits 12:10 of an SError syndrome; valid only where DFSC is 0x11."""
+
+    UC = 0
+    """Uncontainable."""
+    UEU = 1
+    """Unrecoverable: contained, but the context cannot go on."""
+    UEO = 2
+    """Restartable: contained, and the context can go on."""
+    UER = 3
+    """Recoverable: contained and precise; the context can go on once the error is repaired."""
+    CE = 6
+    """Corrected."""
+
+
+DFSC_ASYNCHRONOUS = 0x11
+"""DFSC of an SError whose AET field is meaningful."""
+
+IDS = 1 << 24
+"""Implementation-defined syndrome: the rest of the ISS follows no architected format."""
+
+SERROR_ESR_BASE = 0xBE000000
+"""EC = SError, IL = 1: what a guest's ESR_EL1 holds above the 25-bit ISS."""
+
+FSC_SEA = 0x10
+FSC_PARITY = 0x18
+FSC_WALK_LEVEL_MINUS_1 = frozenset({0x13, 0x1B})
+FSC_WALK = frozenset({*range(0x14, 0x18), *range(0x1C, 0x20)})
+
+
+@dataclass(frozen=True, slots=True)
+class SErrorSyndrome:
+    """An SError's ESR_ELx taken apart (DDI 0487, ISS encoding for an SError exception)."""
+
+    raw: int
+    ids: bool
+    """Bit 24: implementation-defined syndrome."""
+    aet: int
+    """Bits 12:10, asynchronous error type."""
+    dfsc: int
+    """Bits 5:0, data fault status code."""
+
+    @property
+    def error_type(self) -> AsynchronousErrorType | None:
+        """The architected error type; None where the syndrome does not carry one, or a reserved value."""
+        if self.ids or self.dfsc != DFSC_ASYNCHRONOUS or self.aet not in AsynchronousErrorType._value2member_map_:
+            return None
+        return AsynchronousErrorType(self.aet)
+
+
+@dataclass(frozen=True, slots=True)
+class AbortSyndrome:
+    """A synchronous abort's ESR_ELx taken apart (DDI 0487, ISS encodings for data and instruction aborts)."""
+
+    raw: int
+    fsc: int
+    """Bits 5:0, fault status code."""
+    fnv: bool
+    """Bit 10: FAR_ELx is not valid."""
+
+    @property
+    def is_external(self) -> bool:
+        """Whether the code is a synchronous external abort or parity error, at any table level."""
+        return self.fsc in (FSC_SEA, FSC_PARITY) or self.on_walk
+
+    @property
+    def on_walk(self) -> bool:
+        """Whether a translation table walk, rather than the access itself, met the error."""
+        return self.fsc in FSC_WALK or self.fsc in FSC_WALK_LEVEL_MINUS_1
+
+
+@lru_cache(maxsize=1024)
+def serror_syndrome(esr: int) -> SErrorSyndrome:
+    """Take an SError's 64-bit ESR_ELx apart."""
+    return SErrorSyndrome(raw=esr, ids=bool(esr & IDS), aet=esr >> 10 & 7, dfsc=esr & 0x3F)
+
+
+@lru_cache(maxsize=1024)
+def abort_syndrome(esr: int) -> AbortSyndrome:
+    """Take an abort's 64-bit ESR_ELx apart."""
+    return AbortSyndrome(raw=esr, fsc=esr & 0x3F, fnv=bool(esr >> 10 & 1))
+
+
+def serror_iss(error_type: AsynchronousErrorType) -> int:
+    """The 25-bit ISS (and VSESR_EL2 value) that states `error_type` and nothing else."""
+    return error_type << 10 | DFSC_ASYNCHRONOUS
