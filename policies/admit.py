@@ -1,0 +1,168 @@
+"""Stage 1: does the operating system listen to this notification at all, and in which context?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from models.decision import Assumption, Caution, Reject
+from models.notification import DELIVERY, Delivery, Notification, NotificationType
+from models.status_block import HEADER_LENGTH
+from models.syndrome import FSC_SEA, FSC_WALK_LEVEL_MINUS_1, abort_syndrome
+from policies.catalog import Policy
+from policies.facts import ASSUMED_CONFIG, Facts
+from policies.finding import Finding, rule
+
+Exception_ = Literal["none", "abort", "serror"]
+
+_REFUSED = {
+    NotificationType.LOCAL: "a source that notifies by local interrupt is refused at probe",
+    NotificationType.NMI: "a source that notifies by NMI is refused at probe: arm64 has no APEI NMI",
+    NotificationType.CMCI: "notification type 5 is unknown to the driver and its source is refused at probe",
+    NotificationType.MCE: "notification type 6 is unknown to the driver and its source is refused at probe",
+    NotificationType.SEI: "notification type 9 is unknown to the driver and its source is refused at probe",
+}
+
+ASSUMED_ABORT = Assumption("notification.syndrome", "a synchronous external abort that is not on a table walk, with a valid FAR")
+ASSUMED_NO_SERROR = Assumption("notification.syndrome", "no SError was taken")
+_FAR_FOR_SERROR = Caution("far_meaningless_for_serror", "`notification.fault_address` is ignored: FAR_ELx says nothing about an SError")
+_NOT_EXTERNAL = Caution(
+    "syndrome_not_external_abort", "the fault status code of `notification.syndrome` is no external abort: taken as code 0x10"
+)
+_OPTIONAL_SDEI = "the SDEI driver is an option of its own on this kernel: without it the source is refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How the notification reaches the operating system."""
+
+    listens: bool
+    """Whether the source's record is looked at."""
+    delivery: Delivery
+    synchronous: bool
+    """Whether the interrupted thread is the one that consumed the error (`is_hest_sync_notify`)."""
+    exception: Exception_
+    """The CPU exception that stands behind the notification."""
+    fsc: int
+    """Fault status code of an abort, as the kernel's table is asked."""
+    finding: Finding
+
+
+class _Door(NamedTuple):
+    """What admission depends on."""
+
+    kind: NotificationType
+    fsc: int
+    taken_from: str
+    never_polled: bool
+    block_too_short: bool
+    apei_sea: bool
+    sdei: bool
+    config_known: bool
+    syndrome_known: bool
+    syndrome_fits: bool
+    far_given: bool
+
+
+def admit(notification: Notification, policy: Policy, facts: Facts) -> Admission:
+    """Mirrors `ghes_probe`, and `do_sea` up to `apei_claim_sea`."""
+    kind, syndrome = notification.type, notification.syndrome
+    fsc, fits = FSC_SEA, True
+    if kind is NotificationType.SEA and syndrome is not None:
+        fits = abort_syndrome(syndrome).is_external
+        fsc = syndrome & 0x3F if fits else FSC_SEA
+    config = facts.config
+    return _admit(
+        policy,
+        _Door(
+            kind,
+            fsc,
+            notification.taken_from,
+            kind is NotificationType.POLLED and notification.poll_interval_ms == 0,
+            notification.error_block_length < HEADER_LENGTH,
+            config.apei_sea,
+            config.sdei,
+            facts.host.config is not None,
+            syndrome is not None,
+            fits,
+            notification.fault_address is not None,
+        ),
+    )
+
+
+@lru_cache(maxsize=8192)
+def _admit(policy: Policy, door: _Door) -> Admission:
+    refusal, mirrors = _refusal(policy, door)
+    synchronous = door.kind is NotificationType.SEA
+    since = ("reads_every_notification",) if policy.behaviours.reads_every_notification else ()
+    reads = rule(
+        policy,
+        "admit.notification",
+        refusal or "the source's record is read",
+        mirrors,
+        *since,
+        notification=door.kind.value,
+        taken_from=door.taken_from,
+    )
+    finding = Finding(
+        steps=(Reject(refusal),) if refusal else (),
+        rationale=(reads,),
+        reasons=_reasons(policy, door),
+        assumptions=_assumptions(door),
+        warnings=_warnings(door),
+    )
+    return Admission(refusal is None, DELIVERY[door.kind], synchronous, _exception(policy, door), door.fsc, finding)
+
+
+def _refusal(policy: Policy, door: _Door) -> tuple[str | None, str]:
+    """Why the record is not looked at, if so, and the kernel function that refuses."""
+    does = policy.behaviours
+    if door.block_too_short:
+        return f"the source reserves fewer than {HEADER_LENGTH} bytes for a status block and is refused at probe", "ghes_probe"
+    if door.kind is NotificationType.SEA and door.taken_from == "kernel" and not does.abort_in_kernel_reads_record:
+        return "an abort taken in the kernel never consults APEI: the record stays pending", "do_sea"
+    if does.reads_every_notification:
+        return None, "ghes_probe"
+    if door.kind in _REFUSED:
+        return _REFUSED[door.kind], "ghes_probe"
+    if door.kind is NotificationType.SEA:
+        if not door.apei_sea:
+            return "CONFIG_ACPI_APEI_SEA is off", "ghes_probe"
+        if door.fsc in FSC_WALK_LEVEL_MINUS_1 and not does.walk_level_minus_1_is_sea:
+            return "this fault status code has no handler that would consult APEI", "do_bad"
+    if door.kind is NotificationType.SDEI and not door.sdei:
+        return "the SDEI driver is off", "ghes_probe"
+    if door.never_polled:
+        return "a poll interval of 0 means that the source is never polled", "ghes_add_timer"
+    return None, "ghes_probe"
+
+
+def _exception(policy: Policy, door: _Door) -> Exception_:
+    if door.kind is NotificationType.SEA:
+        return "abort"
+    if door.kind is NotificationType.SEI and (door.syndrome_known or policy.behaviours.serror_ends_context):
+        return "serror"
+    return "none"
+
+
+def _reasons(policy: Policy, door: _Door) -> tuple[str, ...]:
+    optional = door.kind is NotificationType.SDEI and not door.config_known and not policy.behaviours.sdei_always_built
+    return (_OPTIONAL_SDEI,) if optional else ()
+
+
+def _assumptions(door: _Door) -> tuple[Assumption, ...]:
+    found = []
+    if door.kind in (NotificationType.SEA, NotificationType.SDEI) and not door.config_known:
+        found.append(ASSUMED_CONFIG)
+    if door.kind is NotificationType.SEA and not door.syndrome_known:
+        found.append(ASSUMED_ABORT)
+    if door.kind is NotificationType.SEI and not door.syndrome_known:
+        found.append(ASSUMED_NO_SERROR)
+    return tuple(found)
+
+
+def _warnings(door: _Door) -> tuple[Caution, ...]:
+    if door.kind is NotificationType.SEI and door.far_given:
+        return (_FAR_FOR_SERROR,)
+    return () if door.syndrome_fits else (_NOT_EXTERNAL,)

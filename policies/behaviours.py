@@ -1,0 +1,83 @@
+"""The behaviours that differ between kernels, one flag each.
+
+A rule asks for a flag and never for a release. False is always how the oldest supported kernel behaves; which release set a flag is
+data (`ledger.toml`), and a policy file may set any of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviours:
+    """What a kernel does where kernels differ. Each field's meaning and kernel function stand in `ledger.toml` and `uniform.toml`."""
+
+    # GHES driver
+    arm_errors_handled: bool = False
+    sea_action_required: bool = False
+    sea_kills_when_nothing_queued: bool = False
+    queued_accumulates: bool = False
+    action_required_in_task_work: bool = False
+    pfn_left_to_memory_failure: bool = False
+    arm_error_type_bitmask: bool = False
+    arm_section_bounded: bool = False
+    arm_section_bounded_exactly: bool = False
+    duplicate_sea_unclaimed: bool = False
+    sea_precheck: bool = False
+    panic_honours_timeout: bool = False
+    ghes_panic_taints: bool = False
+    block_limited_to_buffer: bool = False
+    aer_needs_unmasked_status: bool = False
+    cxl_events_dispatched: bool = False
+    cxl_protocol_errors_dispatched: bool = False
+    sdei_always_built: bool = False
+
+    # arm64 exceptions and KVM
+    exception_taints: bool = False
+    walk_level_minus_1_is_sea: bool = False
+    abort_address_untagged: bool = False
+    kvm_runs_task_work: bool = False
+    kvm_sea_to_user: bool = False
+
+    # memory failure
+    free_page_taken_at_once: bool = False
+    free_huge_page_recovered: bool = False
+    pcp_drained: bool = False
+    unhandlable_not_pinned: bool = False
+    unhandlable_refused_early: bool = False
+    get_hwpoison_page_type: bool = False
+    kernel_owned_type: bool = False
+    extra_references_tolerated: bool = False
+    unmap_failure_kills_clean: bool = False
+    unmap_failure_sends_sigbus: bool = False
+    ksm_handled: bool = False
+    thp_split_failure_kills: bool = False
+    file_thp_handled: bool = False
+    gigantic_hugetlb_handled: bool = False
+    hugetlb_signal_names_base_page: bool = False
+    hugetlb_tail_not_collected: bool = False
+    shmem_page_kept: bool = False
+    hugetlbfs_page_kept: bool = False
+    dax_early_kill: bool = False
+    action_optional_to_others: bool = False
+    kill_accessing_process: bool = False
+    kill_accessing_absent_is_fine: bool = False
+    kill_accessing_names_base_page: bool = False
+    already_poisoned_reported: bool = False
+    panic_on_unrecoverable_sysctl: bool = False
+    soft_offline_sysctl: bool = False
+    soft_offline_kernel_page_errno: bool = False
+
+    # principles that no kernel holds yet
+    reads_every_notification: bool = False
+    abort_in_kernel_reads_record: bool = False
+    corrected_never_signals: bool = False
+    worst_section_panics: bool = False
+    duplicates_only_unprinted: bool = False
+    walk_abort_is_bus_error: bool = False
+    serror_ends_context: bool = False
+
+
+FLAGS: tuple[str, ...] = tuple(field.name for field in fields(Behaviours))
+"""Every flag, in the order in which it is listed everywhere."""

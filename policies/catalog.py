@@ -1,0 +1,179 @@
+"""Policies as data: the change ledger of Linux, the `uniform` policy, and policies that users write.
+
+UnknownPolicy       no policy has this name
+InvalidPolicy       a policy file does not say what it must
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from policies.behaviours import FLAGS, Behaviours
+from policies.release import Release, parse_release
+
+RULES = 1
+"""Counts changes of the rules themselves; part of every digest."""
+
+OLDEST_PATCH = 209
+OLDEST = Release(5, 10, OLDEST_PATCH)
+"""The ledger says nothing of releases before this one."""
+
+NEWEST_SERIES = (7, 3)
+"""The last series that was read and recorded; later ones behave like it as far as anyone knows."""
+
+UNIFORM = "uniform"
+
+
+class UnknownPolicy(ValueError):
+    """No policy has this name."""
+
+
+class InvalidPolicy(ValueError):
+    """A policy file does not say what it must."""
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A named set of behaviours. Policies are compared by identity: the catalogue hands out one object per name."""
+
+    name: str
+    behaviours: Behaviours
+    since: Mapping[str, str]
+    """For each flag that is set: the release from which this kernel's series has it."""
+    release: Release | None
+    """The kernel that the policy mirrors, or is based on."""
+    digest: str
+    notes: tuple[str, ...] = ()
+    """What a reader must know before relying on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One line of the ledger: a behaviour and the releases that brought it."""
+
+    flag: str
+    summary: str
+    mirrors: str
+    mainline: Release
+    stable: tuple[Release, ...]
+    ended: tuple[Release, ...]
+    evidence: str
+
+    def arrived(self, release: Release) -> Release | None:
+        """The release from which `release`'s series has the change; None where it does not have it, or no longer."""
+        if any(_contains(end, release) for end in self.ended) or release.series >= max(self.ended, default=_NEVER).series:
+            return None
+        if release.series >= self.mainline.series:
+            return self.mainline
+        return next((carried for carried in self.stable if _contains(carried, release)), None)
+
+
+_NEVER = Release(1 << 16, 0, 0)
+
+
+def _contains(carried: Release, release: Release) -> bool:
+    """Whether `release` is that stable release or a later one of its series."""
+    return carried.series == release.series and (release.patch is None or release.patch >= (carried.patch or 0))
+
+
+def _table(name: str) -> dict[str, Any]:
+    return tomllib.loads(files("policies").joinpath(name).read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
+def ledger() -> tuple[Change, ...]:
+    """The change ledger, oldest mainline release first."""
+    changes = [
+        Change(
+            flag=flag,
+            summary=row["summary"],
+            mirrors=row["mirrors"],
+            mainline=parse_release(row["mainline"]),
+            stable=tuple(parse_release(release) for release in row.get("stable", ())),
+            ended=tuple(parse_release(release) for release in row.get("ended", ())),
+            evidence=row["evidence"],
+        )
+        for flag, row in _table("ledger.toml").items()
+    ]
+    return tuple(sorted(changes, key=lambda change: (change.mainline, FLAGS.index(change.flag))))
+
+
+def _digest(name: str, behaviours: Behaviours, since: Mapping[str, str]) -> str:
+    content = {"name": name, "rules": RULES, "behaviours": asdict(behaviours), "since": dict(since)}
+    return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _policy(name: str, behaviours: Behaviours, since: Mapping[str, str], release: Release | None, notes: Iterable[str] = ()) -> Policy:
+    return Policy(name, behaviours, since, release, _digest(name, behaviours, since), tuple(notes))
+
+
+@lru_cache(maxsize=4096)
+def linux(release: Release) -> Policy:
+    """What that release does. Raises UnknownPolicy for one older than the ledger."""
+    if release.series < OLDEST.series or (release.series == OLDEST.series and release.patch in range(OLDEST_PATCH)):
+        raise UnknownPolicy(f"`linux-{release}` is older than `linux-{OLDEST}`, where the change ledger begins")
+    since = {change.flag: str(arrival) for change in ledger() if (arrival := change.arrived(release)) is not None}
+    behaviours = Behaviours(**dict.fromkeys(since, True))
+    return _policy(f"linux-{release}", behaviours, since, release, _notes(release))
+
+
+def _notes(release: Release) -> Iterable[str]:
+    if release.patch is None:
+        yield f"the stable release of {release} is not known: every back-port that the series ever got is taken as present"
+    if release.series > NEWEST_SERIES:
+        yield f"{release} is newer than {NEWEST_SERIES[0]}.{NEWEST_SERIES[1]}, the last series that was read: taken to behave the same"
+
+
+def derived(text: str) -> Policy:
+    """A policy from TOML: `name`, `base`, and under `[flags]` those that differ from the base.
+
+    Raises InvalidPolicy where the text is not such a table, and UnknownPolicy for an unknown base.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidPolicy(f"not valid TOML: {error}") from None
+    name, base_name, flags = table.get("name"), table.get("base"), table.get("flags", {})
+    if not isinstance(name, str) or not isinstance(base_name, str) or not isinstance(flags, dict):
+        raise InvalidPolicy("expected `name` and `base` as strings and `[flags]` as a table")
+    for flag, value in flags.items():
+        if flag not in FLAGS:
+            raise InvalidPolicy(f"`{flag}` is not a behaviour flag")
+        if not isinstance(value, bool):
+            raise InvalidPolicy(f"flag `{flag}` must be true or false")
+    base = resolve(base_name)
+    since = {flag: release for flag, release in base.since.items() if flags.get(flag, True)}
+    return _policy(name, replace(base.behaviours, **flags), since, base.release, table.get("notes", ()))
+
+
+@lru_cache(maxsize=1)
+def uniform() -> Policy:
+    """One classification whatever the notification; see docs/uniform.md."""
+    return derived(files("policies").joinpath("uniform.toml").read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=4096)
+def resolve(name: str) -> Policy:
+    """The policy of that name: `uniform`, or `linux-` and any release. Raises UnknownPolicy."""
+    if name == UNIFORM:
+        return uniform()
+    if not name.startswith("linux-"):
+        raise UnknownPolicy(f"`{name}` is neither `{UNIFORM}` nor `linux-` and a release")
+    try:
+        release = parse_release(name.removeprefix("linux-"))
+    except ValueError as error:
+        raise UnknownPolicy(str(error)) from None
+    return linux(release)
+
+
+def differences(one: Policy, other: Policy) -> dict[str, tuple[bool, bool]]:
+    """The flags that differ, with what each policy says."""
+    pairs = ((flag, (getattr(one.behaviours, flag), getattr(other.behaviours, flag))) for flag in FLAGS)
+    return {flag: values for flag, values in pairs if values[0] != values[1]}

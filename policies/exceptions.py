@@ -1,0 +1,275 @@
+"""What becomes of an exception that no record accounts for: unclaimed aborts, aborts in the kernel, SErrors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal
+
+from models.decision import Assumption, ExitToVmm, InjectSerror, Log, Oops, Panic, Signal, Step
+from models.kvm import VcpuEvents, encode_vcpu_events, guest_serror_esr
+from models.notification import Notification
+from models.severity import GhesSeverity, ghes_severity
+from models.status_block import StatusBlock
+from models.syndrome import (
+    DFSC_ASYNCHRONOUS,
+    FSC_PARITY,
+    FSC_SEA,
+    FSC_WALK,
+    IDS,
+    SERROR_ESR_BASE,
+    AsynchronousErrorType,
+    SErrorSyndrome,
+    abort_syndrome,
+    serror_iss,
+    serror_syndrome,
+)
+from policies.admit import Admission
+from policies.catalog import Policy
+from policies.facts import ASSUMED_CURRENT, ASSUMED_RAS, ASSUMED_SYSCTL, ASSUMED_VMS, Facts
+from policies.finding import NOTHING, Finding, rule
+from policies.sections import Work
+from policies.severity import TAINT, reboot_delay
+from policies.signals import assumed_current, kill_current
+
+SERROR_PANIC: Final = "Asynchronous SError Interrupt"
+_IDLE: Final = "an abort on an idle CPU panics, one in a kernel thread only ends the thread"
+_ESR_EXPORTED_TO_VMM: Final = 0xFC000000 | 1 << 25 | 1 << 10 | 1 << 9 | 1 << 8 | 1 << 6 | 0x3F
+"""EC, IL, FnV, EA, CM, WnR and FSC: what KVM_EXIT_ARM_SEA shows of a syndrome."""
+_SET: Final = 3 << 11
+_S1PTW: Final = 1 << 7
+_FNV: Final = 1 << 10
+_ASSUMED_UNCATEGORISED: Final = Assumption("notification.syndrome", "an uncategorised SError")
+_STAYS_IN_GUEST: Final = "an abort on the guest's own access never reaches KVM on a CPU without the RAS extension"
+
+
+def _taint(policy: Policy) -> tuple[Step, ...]:
+    return (TAINT,) if policy.behaviours.exception_taints else ()
+
+
+# Aborts without a usable record
+
+
+def unclaimed_abort(notification: Notification, admission: Admission, policy: Policy, facts: Facts) -> Finding:
+    """An abort that no record accounts for. Mirrors `do_sea`, `kvm_handle_guest_sea`."""
+    if notification.taken_from == "kernel":
+        return abort_in_kernel(policy, facts)
+    if notification.taken_from == "guest":
+        return _unclaimed_in_guest(notification, admission, policy, facts)
+    name, code, outcome = _arm64_fault(policy, admission.fsc)
+    current = facts.host.current
+    pid, tid = (current.pid, current.tid) if current else (None, None)
+    if code == "BUS_OBJERR":
+        address = _signalled_address(notification, policy)
+        step = Signal(pid, tid, "SIGBUS", "BUS_OBJERR", address, None, forced=True)
+    else:
+        step = Signal(pid, tid, "SIGKILL", "SI_KERNEL", None, None, forced=True)
+    flags = ("walk_level_minus_1_is_sea", "walk_abort_is_bus_error")
+    fired = rule(policy, "exceptions.unclaimed", outcome, name, *flags, fsc=hex(admission.fsc))
+    return Finding((*_taint(policy), step), (fired,), (), assumed_current(facts))
+
+
+def _arm64_fault(policy: Policy, fsc: int) -> tuple[str, Literal["BUS_OBJERR", "SIGKILL"], str]:
+    """The kernel's handler for a fault status code, and what an unclaimed abort brings the thread."""
+    handled = fsc in (FSC_SEA, FSC_PARITY) or fsc in FSC_WALK or policy.behaviours.walk_level_minus_1_is_sea
+    handler = "do_sea" if handled else "do_bad"
+    if fsc in (FSC_SEA, FSC_PARITY) or policy.behaviours.walk_abort_is_bus_error:
+        return handler, "BUS_OBJERR", "not claimed: SIGBUS with the fault address"
+    return handler, "SIGKILL", "not claimed, on a table walk: SIGKILL"
+
+
+def _signalled_address(notification: Notification, policy: Policy) -> int:
+    """FAR_ELx without its tag byte, or 0 where it is not valid."""
+    far, esr = notification.fault_address, notification.syndrome
+    if far is None or (esr is not None and abort_syndrome(esr).fnv):
+        return 0
+    instruction = esr is not None and esr >> 26 == 0x20
+    if instruction and not policy.behaviours.abort_address_untagged:
+        return far
+    return _untagged(far)
+
+
+def _untagged(address: int) -> int:
+    """Sign-extend from bit 55, as `untagged_addr` does."""
+    low = address & (1 << 56) - 1
+    return low | 0xFF << 56 if low >> 55 else low
+
+
+def abort_in_kernel(policy: Policy, facts: Facts) -> Finding:
+    """An abort in kernel mode: no exception table is asked. Mirrors `die`."""
+    current = facts.host.current
+    pid = current.pid if current else None
+    oops = Oops(pid, "synchronous external abort")
+    assumptions = () if facts.host.sysctl else (ASSUMED_SYSCTL,)
+    fatal = bool(facts.sysctl.panic_on_oops) or pid == 1 or policy.behaviours.abort_in_kernel_reads_record
+    fired = rule(
+        policy,
+        "exceptions.kernel_mode",
+        "oops, then panic" if fatal else "oops: the interrupted task ends in the kernel",
+        "die",
+        panic_on_oops=facts.sysctl.panic_on_oops,
+        pid=pid,
+    )
+    steps: tuple[Step, ...] = (*_taint(policy), oops)
+    if fatal:
+        steps = (*steps, Panic("oops", "synchronous external abort: Fatal exception", reboot_delay(facts)))
+    reasons = (_IDLE,) if current is None and not fatal else ()
+    return Finding(steps, (fired,), reasons, assumptions)
+
+
+def _unclaimed_in_guest(notification: Notification, admission: Admission, policy: Policy, facts: Facts) -> Finding:
+    """Mirrors `kvm_handle_guest_sea`."""
+    vm = facts.vm_of_current()
+    on_stage_2_walk = admission.fsc in range(0x13, 0x18) and bool((notification.syndrome or 0) & _S1PTW)
+    if not facts.ras_extension and not on_stage_2_walk:
+        return Finding((Log(_STAYS_IN_GUEST),), (rule(policy, "exceptions.guest", _STAYS_IN_GUEST, "vcpu_reset_hcr"),))
+    exits = policy.behaviours.kvm_sea_to_user and vm is not None and vm.sea_to_user and facts.ras_extension and not on_stage_2_walk
+    fired = rule(
+        policy,
+        "exceptions.guest",
+        "the VMM is told" if exits else "not claimed: KVM injects a virtual SError",
+        "kvm_handle_guest_sea",
+        "kvm_sea_to_user",
+        sea_to_user=bool(vm and vm.sea_to_user),
+        on_stage_2_walk=on_stage_2_walk,
+    )
+    if exits:
+        return Finding((_exit_to_vmm(notification, facts),), (fired,))
+    iss = serror_iss(AsynchronousErrorType.UEU) if policy.behaviours.serror_ends_context else IDS
+    step, assumptions = inject_serror(iss, facts)
+    return Finding((step,), (fired,), (), assumptions)
+
+
+def _exit_to_vmm(notification: Notification, facts: Facts) -> ExitToVmm:
+    """KVM_EXIT_ARM_SEA: the guest physical address is only known to KVM."""
+    vm, vcpu = _vcpu(facts)
+    esr = notification.syndrome if notification.syndrome is not None else 0x92000010
+    shown = esr & (_ESR_EXPORTED_TO_VMM | (_SET if facts.ras_extension else 0))
+    gva = 0 if esr & _FNV else notification.fault_address or 0
+    return ExitToVmm(vm, vcpu, "KVM_EXIT_ARM_SEA", {"flags": 0, "esr": shown, "gva": gva, "gpa": 0})
+
+
+def _vcpu(facts: Facts) -> tuple[str | None, int | None]:
+    vm, current = facts.vm_of_current(), facts.host.current
+    if vm is None or current is None:
+        return None, None
+    return vm.id, next((vcpu.index for vcpu in vm.vcpus if vcpu.tid == current.tid), None)
+
+
+def inject_serror(iss: int, facts: Facts) -> tuple[InjectSerror, tuple[Assumption, ...]]:
+    """Make a virtual SError pending for the vCPU that was running; without the RAS extension no syndrome can be chosen."""
+    has_esr = facts.ras_extension
+    vm, vcpu = _vcpu(facts)
+    events = VcpuEvents(serror_pending=True, serror_has_esr=has_esr, serror_esr=iss if has_esr else 0)
+    assumptions = (ASSUMED_RAS,) if facts.host.ras_extension is None else ()
+    step = InjectSerror(vm, vcpu, has_esr, iss if has_esr else 0, guest_serror_esr(iss, ras_extension=has_esr), encode_vcpu_events(events))
+    return step, assumptions if vm is not None else (*assumptions, ASSUMED_VMS)
+
+
+# What is left of an abort whose record was handled
+
+
+@dataclass(frozen=True, slots=True)
+class Remainder:
+    """What an abort comes to once its record's sections were walked."""
+
+    kills: bool
+    """Whether the interrupted thread has a forced SIGBUS pending."""
+    finding: Finding
+
+
+def settle_abort(block: StatusBlock, rank: GhesSeverity, work: Work, taken_from: str, policy: Policy, facts: Facts) -> Remainder:
+    """The synchronous fallback for a record that queued nothing. Mirrors the end of `ghes_do_proc`."""
+    does = policy.behaviours
+    if taken_from == "kernel":
+        harmless = does.corrected_never_signals and not _is_uncorrected(block, rank)
+        return Remainder(False, NOTHING if harmless else abort_in_kernel(policy, facts))
+    if work.queued or not does.sea_kills_when_nothing_queued:
+        return Remainder(False, _resumes(policy) if not work.queued else NOTHING)
+    if does.corrected_never_signals:
+        if not _is_uncorrected(block, rank) or work.items:
+            return Remainder(False, _resumes(policy))
+        if taken_from == "guest":
+            step, assumptions = inject_serror(serror_iss(AsynchronousErrorType.UEU), facts)
+            fired = rule(policy, "exceptions.nothing_queued", "the guest is told that its context cannot go on", None)
+            return Remainder(False, Finding((step,), (fired,), (), assumptions))
+    return Remainder(True, _kills(policy, facts))
+
+
+def _is_uncorrected(block: StatusBlock, rank: GhesSeverity) -> bool:
+    """Whether the record speaks of an error that is still there: a corrected section is none, whatever its block says."""
+    if rank is not GhesSeverity.RECOVERABLE:
+        return False
+    return not block.entries or any(ghes_severity(entry.error_severity) is GhesSeverity.RECOVERABLE for entry in block.entries)
+
+
+@lru_cache(maxsize=256)
+def _resumes(policy: Policy) -> Finding:
+    fired = rule(policy, "exceptions.nothing_queued", "the interrupted access is simply retried", "ghes_do_proc", "corrected_never_signals")
+    return Finding((), (fired,))
+
+
+def _kills(policy: Policy, facts: Facts) -> Finding:
+    outcome = "the interrupted thread is killed: nothing in the record could be recovered"
+    fired = rule(policy, "exceptions.nothing_queued", outcome, "ghes_do_proc", "sea_kills_when_nothing_queued", queued=False)
+    return Finding((Log("synchronous unrecoverable error (SIGBUS)"), kill_current(facts)), (fired,), (), assumed_current(facts))
+
+
+# SErrors
+
+_Verdict = Literal["nothing", "ends_context", "panic", "forward"]
+
+
+def serror(notification: Notification, policy: Policy, facts: Facts) -> Finding:
+    """An SError, decided by its syndrome alone. Mirrors `do_serror` and `kvm_handle_guest_serror`."""
+    syndrome = serror_syndrome(SERROR_ESR_BASE if notification.syndrome is None else notification.syndrome)
+    guest = notification.taken_from == "guest"
+    verdict, words = _judge_serror(policy, syndrome, facts.ras_extension, guest)
+    fired = rule(
+        policy,
+        "exceptions.serror",
+        words,
+        "kvm_handle_guest_serror" if guest else "do_serror",
+        "serror_ends_context",
+        ids=syndrome.ids,
+        dfsc=hex(syndrome.dfsc),
+        aet=syndrome.aet,
+        ras_extension=facts.ras_extension,
+        taken_from=notification.taken_from,
+    )
+    assumptions = (ASSUMED_RAS,) if facts.host.ras_extension is None else ()
+    if notification.syndrome is None:
+        assumptions = (_ASSUMED_UNCATEGORISED, *assumptions)
+    finding = _serror_steps(verdict, notification, policy, facts)
+    return Finding(finding.steps, (fired,), (), (*assumptions, *finding.assumptions))
+
+
+def _serror_steps(verdict: _Verdict, notification: Notification, policy: Policy, facts: Facts) -> Finding:
+    if verdict == "nothing":
+        return NOTHING
+    if verdict == "forward" or (verdict == "ends_context" and notification.taken_from == "guest"):
+        step, assumptions = inject_serror(IDS if verdict == "forward" else serror_iss(AsynchronousErrorType.UEU), facts)
+        return Finding((step,), assumptions=assumptions)
+    if verdict == "ends_context" and notification.taken_from == "user":
+        return Finding((kill_current(facts),), assumptions=() if facts.host.current else (ASSUMED_CURRENT,))
+    assumed = () if facts.host.sysctl else (ASSUMED_SYSCTL,)
+    return Finding((*_taint(policy), Panic("serror", SERROR_PANIC, reboot_delay(facts))), assumptions=assumed)
+
+
+@lru_cache(maxsize=4096)
+def _judge_serror(policy: Policy, syndrome: SErrorSyndrome, ras_extension: bool, guest: bool) -> tuple[_Verdict, str]:
+    """Mirrors `arm64_is_ras_serror` and `arm64_ras_serror_get_severity`."""
+    by_principle = policy.behaviours.serror_ends_context
+    if syndrome.ids or not ras_extension:
+        forwards = guest and not by_principle
+        return ("forward" if forwards else "panic"), "no architected syndrome: " + ("the guest gets it" if forwards else "panic")
+    if syndrome.dfsc != DFSC_ASYNCHRONOUS:
+        return "panic", "uncategorised: panic"
+    kind = syndrome.error_type
+    if kind in (AsynchronousErrorType.CE, AsynchronousErrorType.UEO):
+        return "nothing", f"{kind.name}: nothing is lost, nothing is done"
+    if kind in (AsynchronousErrorType.UEU, AsynchronousErrorType.UER):
+        if by_principle:
+            return "ends_context", f"{kind.name}: the smallest context that was interrupted ends"
+        return ("forward", f"{kind.name}: the guest gets an SError") if guest else ("panic", f"{kind.name}: panic")
+    return "panic", "uncontainable or reserved: panic"

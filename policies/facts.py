@@ -1,0 +1,88 @@
+"""Host facts with their defaults. Every default that a rule leans on has an assumption to go with it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Final
+
+from models.decision import Assumption
+from models.host import Config, Host, Page, PageState, Sysctl, Task, Vm
+
+PAGE_SIZE: Final = 4096
+
+ASSUMED_PAGE_SIZE = Assumption("host.page_size", "4096 bytes")
+ASSUMED_CONFIG = Assumption("host.config", "every option that the error path needs is built in")
+ASSUMED_SYSCTL = Assumption("host.sysctl", "every setting has the kernel's default")
+ASSUMED_RAS = Assumption("host.ras_extension", "the CPU has the RAS extension")
+ASSUMED_VALID = Assumption("host.valid_ranges", "every physical address has a struct page")
+ASSUMED_DEVICES = Assumption("host.pci_devices", "every PCI device that a record names is present")
+ASSUMED_TASKS = Assumption("host.tasks", "tasks that are not listed have one thread and the default kill policy")
+ASSUMED_CURRENT = Assumption("host.current", "some user thread whose pid is not known was running")
+ASSUMED_VMS = Assumption("host.vms", "the guest that was running is not known by name")
+
+_DEFAULT_CONFIG = Config()
+_DEFAULT_SYSCTL = Sysctl()
+
+_HAS_NO_OTHER_COPY = frozenset({PageState.ANONYMOUS, PageState.SHMEM, PageState.HUGETLB, PageState.THP, PageState.KSM, PageState.DAX})
+
+
+class Facts:
+    """A host's facts as rules ask for them."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.config: Config = host.config or _DEFAULT_CONFIG
+        self.sysctl: Sysctl = host.sysctl or _DEFAULT_SYSCTL
+        self.page_size: int = host.page_size or PAGE_SIZE
+        self.page_shift: int = self.page_size.bit_length() - 1
+
+    @property
+    def ras_extension(self) -> bool:
+        return self.host.ras_extension is not False
+
+    @property
+    def pmd_shift(self) -> int:
+        """log2 of what one PMD maps: a table of 8-byte entries fills one page."""
+        return 2 * self.page_shift - 3
+
+    @cached_property
+    def tasks(self) -> dict[int, Task]:
+        return {task.pid: task for task in self.host.tasks or ()}
+
+    @cached_property
+    def _pages(self) -> dict[int, dict[int, Page]]:
+        by_shift: dict[int, dict[int, Page]] = {}
+        for page in self.host.pages or ():
+            shift = self.shift_of(page)
+            by_shift.setdefault(shift, {}).setdefault(page.physical_address >> shift, page)
+        return by_shift
+
+    def shift_of(self, page: Page) -> int:
+        """log2 of the bytes that a page fact covers."""
+        return page.shift or self.page_shift
+
+    def page_at(self, address: int) -> Page | None:
+        """The fact that covers a physical address; the first given where several do."""
+        for shift, pages in self._pages.items():
+            if (page := pages.get(address >> shift)) is not None:
+                return page
+        return None
+
+    def has_struct_page(self, address: int) -> bool:
+        """Whether the kernel keeps a struct page for a physical address (pfn_valid)."""
+        page = self.page_at(address)
+        if page is not None and page.state is PageState.NO_STRUCT_PAGE:
+            return False
+        ranges = self.host.valid_ranges
+        return ranges is None or any(0 <= address - known.start < known.size for known in ranges)
+
+    def is_dirty(self, page: Page) -> bool:
+        """Whether the page's content would be lost with it. Unknown: only where there is a copy on disk it is taken as clean."""
+        return page.dirty if page.dirty is not None else page.state in _HAS_NO_OTHER_COPY
+
+    def vm_of_current(self) -> Vm | None:
+        """The virtual machine whose vCPU was running."""
+        current = self.host.current
+        if current is None:
+            return None
+        return next((vm for vm in self.host.vms or () if vm.pid == current.pid), None)

@@ -1,0 +1,249 @@
+"""Stage 5: what memory failure handling makes of each page frame that was queued."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from models.decision import Assumption, MemoryFailure, Panic, Rationale, SoftOffline
+from models.host import Page, PageState
+from models.notification import Notification
+from models.syndrome import abort_syndrome
+from policies import page_states
+from policies.catalog import Policy
+from policies.facts import ASSUMED_SYSCTL, Facts
+from policies.finding import Finding, rule
+from policies.page_states import EFAULT, EHWPOISON, Outcome, Traits
+from policies.sections import Item, Request
+from policies.severity import reboot_delay
+
+ASSUMED_PAGE: Final = Assumption(
+    "host.pages",
+    "a dirty anonymous base page, mapped by the thread that consumed the error and by no other; with no such thread, by none that is known",
+)
+ASSUMED_DIRTY: Final = Assumption("host.pages.dirty", "true where nothing else holds the content, false where a disk does")
+
+RACE: Final = (
+    "a kernel worker and the interrupted thread race for the queued page: the worker's own signals to early-kill threads may come first, "
+    "and the address may be that of the page or of the access"
+)
+_RACE_ON_POISON: Final = "a kernel worker and the interrupted thread race for the queued page: only the thread itself could be signalled"
+_U64: Final = (1 << 64) - 1
+_ASSUMED_ANONYMOUS: Final = Page(physical_address=0, state=PageState.ANONYMOUS, dirty=True)
+
+
+class Place(NamedTuple):
+    """Where a process maps the failing base page."""
+
+    pid: int
+    address: int | None
+    """User virtual address of the base page, bytes; None: not known."""
+
+
+class Frame(NamedTuple):
+    """A page frame that was handed to memory failure handling, with what is known about it."""
+
+    item: Item
+    pfn: int
+    page: Page
+    shift: int
+    """log2 of the bytes that the page fact covers."""
+    places: tuple[Place, ...]
+    """One for each process that maps the page, in reverse-map order."""
+    assumptions: tuple[Assumption, ...]
+
+    @property
+    def poison_key(self) -> tuple[int, int]:
+        """What is marked as poisoned together: a hugetlb page as a whole, any other base page by itself."""
+        return (self.item.address >> self.shift, self.shift) if self.page.state is PageState.HUGETLB else (self.pfn, 0)
+
+    def is_mapped_by(self, pid: int | None) -> bool:
+        return any(place.pid == pid for place in self.places)
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """One page frame after memory failure handling."""
+
+    frame: Frame
+    outcome: Outcome | None
+    """None for soft offline, and where handling it was the panic."""
+    again: bool
+    """Whether the page was poisoned before."""
+    finding: Finding
+    poisons: bool = False
+    """Whether the page counts as poisoned from now on."""
+    panics: bool = False
+
+
+def handle_memory(items: tuple[Item, ...], notification: Notification, policy: Policy, facts: Facts) -> tuple[Handled, ...]:
+    """Handle page frames up to a panic: what the interrupted thread does itself, last queued first, then what a worker does in order."""
+    handled: list[Handled] = []
+    poisoned: dict[tuple[int, int], bool] = {}
+    for item in _in_order(items, policy):
+        frame = _frame(item, notification, facts)
+        before = poisoned.get(frame.poison_key, True if frame.page.poisoned else None)
+        done = _handle(frame, policy, facts, before)
+        handled.append(done)
+        if done.panics:
+            break
+        if before is None and done.poisons:
+            poisoned[frame.poison_key] = done.outcome is not None and (done.outcome.late or done.outcome.stays_mapped)
+    return tuple(handled)
+
+
+def _in_order(items: tuple[Item, ...], policy: Policy) -> tuple[Item, ...]:
+    """Task work runs last in, first out (`task_work_run`)."""
+    if len(items) < 2 or not policy.behaviours.action_required_in_task_work:
+        return items
+    own = [item for item in items if item.request is Request.ACTION_REQUIRED]
+    return (*reversed(own), *(item for item in items if item.request is not Request.ACTION_REQUIRED))
+
+
+def _frame(item: Item, notification: Notification, facts: Facts) -> Frame:
+    page, places, assumptions = _page(item, notification, facts)
+    if facts.host.sysctl is None:
+        assumptions = (*assumptions, ASSUMED_SYSCTL)
+    return Frame(item, item.address >> facts.page_shift, page, facts.shift_of(page), places, assumptions)
+
+
+def _page(item: Item, notification: Notification, facts: Facts) -> tuple[Page, tuple[Place, ...], tuple[Assumption, ...]]:
+    """The page fact for a physical address, and where processes map the base page."""
+    page = facts.page_at(item.address)
+    if page is None and not facts.has_struct_page(item.address):
+        return Page(physical_address=item.address, state=PageState.NO_STRUCT_PAGE), (), ()
+    if page is None or (page.state is PageState.UNKNOWN and not page.mappings):
+        return _ASSUMED_ANONYMOUS, _place_of_consumer(item, notification, facts), (ASSUMED_PAGE,)
+    if page.dirty is None and page.mappings:
+        return page, _first_places(page, item.address, facts.page_size), (ASSUMED_DIRTY,)
+    return page, _first_places(page, item.address, facts.page_size), ()
+
+
+def _first_places(page: Page, address: int, page_size: int) -> tuple[Place, ...]:
+    """A process that maps the page twice counts with the first place: its second signal would find the first still pending."""
+    distance = (address & -page_size) - (page.physical_address & -page_size)
+    first: dict[int, Place] = {}
+    for mapping in page.mappings:
+        if mapping.pid not in first:
+            first[mapping.pid] = Place(mapping.pid, (mapping.address & -page_size) + distance & _U64)
+    return tuple(first.values())
+
+
+def _place_of_consumer(item: Item, notification: Notification, facts: Facts) -> tuple[Place, ...]:
+    current = facts.host.current
+    if current is None or item.request is not Request.ACTION_REQUIRED:
+        return ()
+    far = notification.fault_address
+    if notification.syndrome is not None and abort_syndrome(notification.syndrome).fnv:
+        far = None
+    return (Place(current.pid, None if far is None else far & -facts.page_size),)
+
+
+def _handle(frame: Frame, policy: Policy, facts: Facts, mapped_poisoned: bool | None) -> Handled:
+    """`mapped_poisoned`: None for a page not poisoned before, else whether its poison can still be met through a mapping."""
+    if frame.item.request is Request.SOFT_OFFLINE:
+        return _soft_offline(frame, policy, facts, mapped_poisoned is not None)
+    if not facts.sysctl.recovery:
+        return _recovery_is_off(frame, policy, facts)
+    if mapped_poisoned is not None:
+        return _again(frame, policy, facts, mapped_poisoned)
+    return _first_time(frame, policy, facts)
+
+
+def _first_time(frame: Frame, policy: Policy, facts: Facts) -> Handled:
+    outcome, fired = page_states.outcome(policy, _traits(frame, facts))
+    panics = outcome.kernel_owned and policy.behaviours.panic_on_unrecoverable_sysctl and bool(facts.sysctl.panic_on_unrecoverable)
+    step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, None if panics else outcome.returns)
+    reasons = (*_race(frame.item, policy), *outcome.reasons)
+    finding = Finding((step, *outcome.notes), (fired,), reasons, frame.assumptions)
+    if panics:
+        message = f"Memory failure: {frame.pfn:#x}: unrecoverable page"
+        panic = rule(policy, "memory.panic", "panic", "panic_on_unrecoverable_mf", "panic_on_unrecoverable_sysctl")
+        steps = (*finding.steps, Panic("memory_failure", message, reboot_delay(facts)))
+        finding = finding._replace(steps=steps, rationale=(fired, panic))
+    return Handled(frame, outcome, again=False, finding=finding, poisons=outcome.poisons, panics=panics)
+
+
+def _race(item: Item, policy: Policy) -> tuple[str, ...]:
+    races = item.request is Request.ACTION_REQUIRED and not policy.behaviours.action_required_in_task_work
+    return (RACE,) if races else ()
+
+
+def _traits(frame: Frame, facts: Facts) -> Traits:
+    page, shift = frame.page, frame.shift
+    base_pages = (1 << shift - facts.page_shift) if shift > facts.page_shift else 1
+    return Traits(
+        page.state,
+        facts.is_dirty(page),
+        bool(frame.places),
+        base_pages > 1,
+        frame.pfn % base_pages != 0,
+        shift > facts.pmd_shift,
+        page.mlocked,
+        page.pinned,
+        page.file_backed,
+        page.unmap_fails,
+        page.split_fails,
+    )
+
+
+def _recovery_is_off(frame: Frame, policy: Policy, facts: Facts) -> Handled:
+    panic = Panic("memory_failure", f"Memory failure on page {frame.pfn:x}", reboot_delay(facts))
+    fired = rule(policy, "memory.recovery", "panic: vm.memory_failure_recovery is 0", "memory_failure")
+    return Handled(frame, None, again=False, finding=Finding((panic,), (fired,), (), frame.assumptions), panics=True)
+
+
+def _soft_offline(frame: Frame, policy: Policy, facts: Facts, was_poisoned: bool) -> Handled:
+    page = frame.page
+    stuck = page.pinned or (page.split_fails and frame.shift > facts.page_shift)
+    done = page_states.soft_offline(policy, page.state, stuck, was_poisoned, bool(facts.sysctl.enable_soft_offline))
+    step = SoftOffline(frame.pfn, done.result, done.returns)
+    finding = Finding((step,), (done.rationale,), (), frame.assumptions)
+    return Handled(frame, None, again=was_poisoned, finding=finding, poisons=done.returns == 0)
+
+
+def _again(frame: Frame, policy: Policy, facts: Facts, mapped_poisoned: bool) -> Handled:
+    """A page that was poisoned before."""
+    current = facts.host.current
+    maps = mapped_poisoned and current is not None and frame.is_mapped_by(current.pid)
+    outcome, fired = _repeated(policy, frame.item.request, maps, frame.page.state is PageState.HUGETLB)
+    step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, outcome.returns)
+    return Handled(frame, outcome, again=True, finding=Finding((step,), (fired,), outcome.reasons, frame.assumptions))
+
+
+@lru_cache(maxsize=1024)
+def _repeated(policy: Policy, request: Request, maps: bool, huge: bool) -> tuple[Outcome, Rationale]:
+    does = policy.behaviours
+    kills = False
+    reasons: tuple[str, ...] = ()
+    if not does.kill_accessing_process:
+        returns, words = 0, "nothing: the page is poisoned already"
+    elif request is not Request.ACTION_REQUIRED:
+        returns, words = EHWPOISON, "nothing: the page is poisoned already and nobody consumed it"
+    elif not does.action_required_in_task_work:
+        returns, words, reasons = EFAULT, "nothing: a kernel worker has no page tables to search", (_RACE_ON_POISON,)
+    elif maps:
+        returns, words, kills = EHWPOISON, "the thread that consumed the page is signalled", True
+    else:
+        returns = 0 if does.kill_accessing_absent_is_fine else EFAULT
+        words = "the thread that consumed the page does not map it any more"
+    reported = does.already_poisoned_reported
+    outcome = Outcome(
+        "already poisoned page" if reported else None,
+        "failed" if reported else None,
+        returns,
+        "sigbus" if kills else "none",
+        whole_folio=huge,
+        reasons=reasons,
+    )
+    fired = rule(
+        policy,
+        "memory.already_poisoned",
+        words,
+        "kill_accessing_process" if does.kill_accessing_process else "memory_failure",
+        "kill_accessing_process",
+        request=request.value,
+        mapped_by_consumer=maps,
+    )
+    return outcome, fired

@@ -1,0 +1,441 @@
+"""Stage 4: what each section of the record asks for, in order.
+
+One function per section type, as in the specification's own table; everything else is reported and left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple
+
+from models import guid
+from models.decision import Assumption, Log, Oops, QueueMemoryFailure, Rationale, RecoverPcie, ReportCxl, Step
+from models.sections import arm_processor, cxl, memory, pcie
+from models.severity import GhesSeverity, Severity, ghes_severity, severity_name
+from models.status_block import DataEntry, StatusBlock
+from policies.catalog import Policy
+from policies.facts import ASSUMED_CONFIG, ASSUMED_DEVICES, ASSUMED_PAGE_SIZE, ASSUMED_VALID, Facts
+from policies.finding import Finding, join, rule
+
+QUEUE_LENGTH: Final = 16
+"""Entries of the per-CPU memory failure queue (MEMORY_FAILURE_FIFO_SIZE)."""
+
+THRESHOLD_EXCEEDED: Final = 1 << 3
+RESET: Final = 1 << 2
+
+LOOSE_SLACK: Final = 32
+"""Bytes behind an ARM section that the loosely bounded walk may still use."""
+
+ADDRESS_WINDOW: Final = 24
+"""Bytes of a memory section up to the end of its physical address."""
+
+CXL_EVENT_WINDOW: Final = 12
+CXL_PROTOCOL_WINDOW: Final = 112
+
+_BEYOND: Final = "section {} ends before what the kernel reads of it: the bytes behind it decide"
+_OVERFLOW: Final = Log("memory failure queue overflow: the page frame is lost")
+
+
+class Request(StrEnum):
+    """What memory failure handling is asked to do with a page frame."""
+
+    ACTION_REQUIRED = "action_required"
+    ACTION_OPTIONAL = "action_optional"
+    SOFT_OFFLINE = "soft_offline"
+
+
+_FLAGS: dict[Request, tuple[Literal["action_required", "soft_offline"], ...]] = {
+    Request.ACTION_REQUIRED: ("action_required",),
+    Request.ACTION_OPTIONAL: (),
+    Request.SOFT_OFFLINE: ("soft_offline",),
+}
+
+
+class Item(NamedTuple):
+    """A page frame handed to memory failure handling."""
+
+    address: int
+    """Physical address, bytes."""
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the record's sections left to be done."""
+
+    items: tuple[Item, ...]
+    """Page frames that reached a queue, in order."""
+    queued: bool
+    """Whether the synchronous fallback is satisfied (`ghes_do_proc`)."""
+    finding: Finding
+
+
+class _Case(NamedTuple):
+    """What every section handler is given."""
+
+    policy: Policy
+    facts: Facts
+    block: StatusBlock
+    rank: GhesSeverity
+    synchronous: bool
+    consumed_by_user: bool
+
+
+class _Outcome(NamedTuple):
+    """What one section came to. `queued` is None where the section type has no say in it."""
+
+    finding: Finding
+    items: tuple[Item, ...] = ()
+    queued: bool | None = None
+
+
+def walk_sections(block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, synchronous: bool, consumed_by_user: bool) -> Work:
+    """Mirrors `ghes_do_proc`.
+
+    `consumed_by_user` says whether the thread that consumed the error, if any did, can take an action-required signal.
+    """
+    case = _Case(policy, facts, block, rank, synchronous, consumed_by_user)
+    findings: list[Finding] = []
+    items: list[Item] = []
+    queued = False
+    for index, entry in enumerate(block.entries):
+        outcome = _HANDLERS.get(entry.section_type, _other)(case, entry, index)
+        admitted, finding = _enqueue(case, outcome, len(items))
+        findings.append(finding)
+        items.extend(admitted)
+        if outcome.queued is not None:
+            queued = (queued or outcome.queued) if policy.behaviours.queued_accumulates else outcome.queued
+    if block.empty_entries:
+        findings.append(_empty(block.empty_entries))
+    return Work(tuple(items), queued, join(findings) if len(findings) != 1 else findings[0])
+
+
+def _empty(count: int) -> Finding:
+    return Finding((Log(f"{count} empty entries of an unknown type in the part of the block that was not given"),))
+
+
+def _enqueue(case: _Case, outcome: _Outcome, waiting: int) -> tuple[tuple[Item, ...], Finding]:
+    """Put a section's page frames where they are handled from; the per-CPU queue has room for 16."""
+    if not outcome.items:
+        return (), outcome.finding
+    steps: list[Step] = []
+    admitted: list[Item] = []
+    for item in outcome.items:
+        in_task = item.request is Request.ACTION_REQUIRED and case.policy.behaviours.action_required_in_task_work
+        if not in_task and waiting + len(admitted) >= QUEUE_LENGTH:
+            steps.append(_OVERFLOW)
+            break
+        steps.append(QueueMemoryFailure(item.address >> case.facts.page_shift, _FLAGS[item.request], "task_work" if in_task else "kworker"))
+        admitted.append(item)
+    assumed = (ASSUMED_PAGE_SIZE,) if case.facts.host.page_size is None else ()
+    finding = outcome.finding
+    return tuple(admitted), finding._replace(steps=(*finding.steps, *steps), assumptions=(*finding.assumptions, *assumed))
+
+
+def _request_page(case: _Case, address: int, request: Request) -> _Outcome:
+    """Mirrors `ghes_do_memory_failure`."""
+    facts = case.facts
+    if not facts.config.memory_failure:
+        return _Outcome(_memory_failure_off(case.policy), (), False)
+    assumed = (ASSUMED_VALID,) if facts.host.valid_ranges is None else ()
+    if not facts.has_struct_page(address) and not case.policy.behaviours.pfn_left_to_memory_failure:
+        return _Outcome(_invalid_address(case.policy, address)._replace(assumptions=assumed), (), False)
+    return _Outcome(Finding(assumptions=assumed), (Item(address, request),), True)
+
+
+@lru_cache(maxsize=64)
+def _memory_failure_off(policy: Policy) -> Finding:
+    return Finding((), (rule(policy, "sections.page_frame", "memory failure handling is not built in", "ghes_do_memory_failure"),))
+
+
+def _invalid_address(policy: Policy, address: int) -> Finding:
+    fired = rule(policy, "sections.page_frame", "not queued: no struct page", "ghes_do_memory_failure", "pfn_left_to_memory_failure")
+    return Finding((Log(f"Invalid address in generic error data: {address:#x}"),), (fired,))
+
+
+# Platform memory (UEFI 2.10 N.2.5)
+
+
+def _memory(case: _Case, entry: DataEntry, index: int) -> _Outcome:
+    """Mirrors `ghes_handle_memory_failure`."""
+    valid, address = memory.read_address(case.block.window(entry.payload_offset, ADDRESS_WINDOW))
+    has_address = bool(valid & memory.PHYSICAL_ADDRESS_VALID)
+    request, finding = _memory_request(
+        case.policy,
+        case.rank,
+        entry.error_severity,
+        bool(entry.flags & THRESHOLD_EXCEEDED),
+        has_address,
+        case.synchronous and case.consumed_by_user,
+    )
+    if entry.error_data_length < ADDRESS_WINDOW:
+        finding = finding._replace(reasons=(_BEYOND.format(index),))
+    if request is None:
+        return _Outcome(finding, (), False)
+    page = _request_page(case, address, request)
+    return page._replace(finding=join([finding, page.finding]))
+
+
+@lru_cache(maxsize=8192)
+def _memory_request(
+    policy: Policy, rank: GhesSeverity, section_severity: int, threshold: bool, has_address: bool, synchronous: bool
+) -> tuple[Request | None, Finding]:
+    section_rank = ghes_severity(section_severity)
+    request: Request | None = None
+    if not has_address:
+        outcome = "logged: no physical address"
+    elif section_rank is GhesSeverity.CORRECTED and threshold:
+        request, outcome = Request.SOFT_OFFLINE, "soft offline: corrected errors passed their threshold"
+    elif rank is GhesSeverity.RECOVERABLE and section_rank is GhesSeverity.RECOVERABLE:
+        required = synchronous and policy.behaviours.sea_action_required
+        request = Request.ACTION_REQUIRED if required else Request.ACTION_OPTIONAL
+        outcome = f"memory failure, {request.value.replace('_', ' ')}"
+    else:
+        outcome = "logged: block and section are not both recoverable"
+    fired = rule(
+        policy,
+        "sections.memory",
+        outcome,
+        "ghes_handle_memory_failure",
+        "sea_action_required" if synchronous else "",
+        block_severity=rank.name.lower(),
+        section_severity=severity_name(section_severity),
+        threshold_exceeded=threshold,
+        physical_address_valid=has_address,
+        synchronous=synchronous,
+    )
+    return request, Finding((Log("memory error: reported to EDAC and traced"),), (fired,))
+
+
+# ARM processor (UEFI 2.10 N.2.4.4)
+
+_CACHE_ENUMERATED: Final = 0
+_CACHE_BIT: Final = 1 << 1
+
+
+def _arm_processor(case: _Case, entry: DataEntry, index: int) -> _Outcome:
+    """Mirrors `log_arm_hw_error` and `ghes_handle_arm_hw_error`."""
+    policy = case.policy
+    too_short = entry.error_data_length < arm_processor.HEADER_LENGTH
+    if too_short and policy.behaviours.arm_section_bounded:
+        return _Outcome(_arm_too_short(policy, entry.error_data_length), (), False)
+    recoverable, finding = _arm_recoverable(policy, case.rank, entry.error_severity)
+    if too_short:
+        finding = finding._replace(reasons=(_BEYOND.format(index),))
+    if not recoverable:
+        return _Outcome(finding, (), False)
+    count = arm_processor.read_counts(case.block.window(entry.payload_offset, arm_processor.HEADER_LENGTH))[1]
+    findings: list[Finding] = [finding]
+    items: list[Item] = []
+    queued = False
+    end = entry.payload_offset + entry.error_data_length
+    for offset, repeats in _error_infos(case, entry, count):
+        _, _, valid, kind, _, _, _, _, address = arm_processor.read_error_info(case.block.data, offset)
+        usable, info_finding = _error_info(policy, kind, bool(valid & arm_processor.PHYSICAL_FAULT_ADDRESS_VALID))
+        if offset + arm_processor.ERROR_INFO_LENGTH > end:
+            info_finding = info_finding._replace(reasons=(_BEYOND.format(index),))
+        findings.append(info_finding)
+        if not usable:
+            continue
+        required = case.synchronous and case.consumed_by_user and policy.behaviours.sea_action_required
+        page = _request_page(case, address, Request.ACTION_REQUIRED if required else Request.ACTION_OPTIONAL)
+        findings.append(page.finding)
+        items.extend(page.items * repeats)
+        queued = (queued or bool(page.queued)) if policy.behaviours.queued_accumulates else bool(page.queued)
+    return _Outcome(join(findings), tuple(items), queued)
+
+
+def _error_infos(case: _Case, entry: DataEntry, count: int) -> Iterator[tuple[int, int]]:
+    """Offsets in the block of the error infos that this kernel looks at, and how often it looks at each.
+
+    Behind the bytes given everything reads as zero, which asks for nothing, so the walk ends there.
+    """
+    does = case.policy.behaviours
+    budget = None
+    if does.arm_section_bounded_exactly:
+        budget = entry.error_data_length - arm_processor.HEADER_LENGTH
+    elif does.arm_section_bounded:
+        budget = entry.error_data_length - arm_processor.HEADER_LENGTH + LOOSE_SLACK
+    offset = entry.payload_offset + arm_processor.HEADER_LENGTH
+    for seen in range(count):
+        if offset >= len(case.block.data) or (budget is not None and budget < arm_processor.ERROR_INFO_LENGTH):
+            return
+        length = arm_processor.read_error_info(case.block.data, offset)[1]
+        if budget is not None and budget < length:
+            return
+        if length == 0:
+            yield offset, min(count - seen, QUEUE_LENGTH + 1)
+            return
+        yield offset, 1
+        budget = None if budget is None else budget - length
+        offset += length
+
+
+@lru_cache(maxsize=1024)
+def _arm_too_short(policy: Policy, length: int) -> Finding:
+    fired = rule(policy, "sections.arm_processor", "refused: too short", "log_arm_hw_error", "arm_section_bounded", length=length)
+    return Finding((Log(f"firmware bug: an ARM processor section of {length} bytes is too short"),), (fired,))
+
+
+@lru_cache(maxsize=1024)
+def _arm_recoverable(policy: Policy, rank: GhesSeverity, section_severity: int) -> tuple[bool, Finding]:
+    handled = policy.behaviours.arm_errors_handled
+    recoverable = handled and rank is GhesSeverity.RECOVERABLE and ghes_severity(section_severity) is GhesSeverity.RECOVERABLE
+    if recoverable:
+        outcome = "its error infos are looked at"
+    else:
+        outcome = "logged: block and section are not both recoverable" if handled else "logged: this kernel does nothing else with it"
+    fired = rule(
+        policy,
+        "sections.arm_processor",
+        outcome,
+        "ghes_handle_arm_hw_error",
+        "arm_errors_handled",
+        block_severity=rank.name.lower(),
+        section_severity=severity_name(section_severity),
+    )
+    return recoverable, Finding((Log("ARM processor error: traced"),), (fired,))
+
+
+@lru_cache(maxsize=4096)
+def _error_info(policy: Policy, kind: int, has_address: bool) -> tuple[bool, Finding]:
+    bitmask = policy.behaviours.arm_error_type_bitmask
+    is_cache = bool(kind & _CACHE_BIT) if bitmask else kind == _CACHE_ENUMERATED
+    usable = is_cache and has_address
+    fired = rule(
+        policy,
+        "sections.arm_error_info",
+        "memory failure for its physical address" if usable else "unhandled: not a cache error with a physical address",
+        "ghes_handle_arm_hw_error",
+        "arm_error_type_bitmask",
+        error_type=hex(kind),
+        read_as="bit mask" if bitmask else "enumeration",
+        physical_address_valid=has_address,
+    )
+    return usable, Finding(() if usable else (Log(f"Unhandled processor error type: {kind:#04x}"),), (fired,))
+
+
+# PCI Express (UEFI 2.10 N.2.7)
+
+_AER_SEVERITY: dict[int, Literal["correctable", "nonfatal", "fatal"]] = {Severity.RECOVERABLE: "nonfatal", Severity.FATAL: "fatal"}
+_NO_UPSTREAM_BRIDGE: Final = "pcie_do_recovery: the device is on a root bus and no port, so it has no upstream bridge"
+_ASSUMED_ROOT_BUS: Final = Assumption("host.pci_root_buses", "bus 0 of each segment; devices are of the port type that the record gives")
+
+
+def _pcie(case: _Case, entry: DataEntry, _index: int) -> _Outcome:
+    """Mirrors `ghes_handle_aer` and `aer_recover_work_func`."""
+    record = pcie.read_device(case.block.window(entry.payload_offset, pcie.DEVICE_WINDOW))
+    usable = bool(record.validation_bits & pcie.DEVICE_ID_VALID and record.validation_bits & pcie.AER_INFO_VALID)
+    facts = case.facts
+    if not usable or not facts.config.apei_pcie_aer:
+        return _Outcome(_pcie_logged(case.policy, usable))
+    severity, reset = _AER_SEVERITY.get(entry.error_severity, "correctable"), bool(entry.flags & RESET)
+    if reset:
+        severity = "fatal"
+    present = facts.host.pci_devices is None or record.device in facts.host.pci_devices
+    unmasked = bool(record.uncorrectable_status & ~record.uncorrectable_mask)
+    recovers, fired = _aer(case.policy, severity, reset, present, unmasked)
+    steps: list[Step] = [RecoverPcie(record.device, severity, recovers)]
+    assumptions = [ASSUMED_DEVICES] if facts.host.pci_devices is None else []
+    if facts.host.config is None:
+        assumptions.append(ASSUMED_CONFIG)
+    if recovers and record.lacks_upstream_bridge:
+        steps.append(Oops(None, _NO_UPSTREAM_BRIDGE))
+        assumptions.append(_ASSUMED_ROOT_BUS)
+    return _Outcome(Finding(tuple(steps), (fired,), (), tuple(assumptions)))
+
+
+@lru_cache(maxsize=1024)
+def _aer(policy: Policy, severity: str, reset: bool, present: bool, unmasked: bool) -> tuple[bool, Rationale]:
+    needs_status = policy.behaviours.aer_needs_unmasked_status
+    if severity == "correctable":
+        recovers, outcome = False, "printed only"
+    elif not present:
+        recovers, outcome = False, "no such device"
+    elif needs_status and not unmasked:
+        recovers, outcome = False, "printed only: no unmasked uncorrectable status in the record"
+    else:
+        recovers, outcome = True, "recovery runs"
+    fired = rule(
+        policy,
+        "sections.pcie",
+        outcome,
+        "aer_recover_work_func",
+        "aer_needs_unmasked_status",
+        aer_severity=severity,
+        reset=reset,
+        device_present=present,
+        unmasked_status=unmasked,
+    )
+    return recovers, fired
+
+
+@lru_cache(maxsize=64)
+def _pcie_logged(policy: Policy, usable: bool) -> Finding:
+    why = "AER recovery is not built in" if usable else "device id and AER registers are not both valid"
+    return Finding((Log("PCIe error: logged"),), (rule(policy, "sections.pcie", f"logged: {why}", "ghes_handle_aer"),))
+
+
+# CXL (UEFI 2.10 N.2.13 and N.2.14)
+
+_COMPONENT_EVENT_LENGTHS: Final = range(33, 145)
+"""A record header of 32 bytes, and up to 112 bytes of event."""
+_RAS_CAPABILITY_LENGTH: Final = 88
+_AGENT_TYPES: Final = frozenset({0, 2, 3, 4, 5, 6, 7})
+"""Every agent type but 1, the restricted host's downstream port."""
+
+
+def _cxl_component(case: _Case, entry: DataEntry, index: int) -> _Outcome:
+    """Mirrors `cxl_cper_post_event`."""
+    if not case.policy.behaviours.cxl_events_dispatched:
+        return _other(case, entry, index)
+    length, valid = cxl.read_component_event(case.block.window(entry.payload_offset, CXL_EVENT_WINDOW))
+    sound = length in _COMPONENT_EVENT_LENGTHS and bool(valid & cxl.COMPONENT_EVENT_LOG_VALID)
+    return _Outcome(_cxl(case.policy, entry.section_type, sound, "cxl_cper_post_event", "cxl_events_dispatched"))
+
+
+def _cxl_protocol(case: _Case, entry: DataEntry, index: int) -> _Outcome:
+    """Mirrors `cxl_cper_post_prot_err`."""
+    if not case.policy.behaviours.cxl_protocol_errors_dispatched or not case.facts.config.apei_pcie_aer:
+        return _other(case, entry, index)
+    valid, agent, _, error_length = cxl.read_protocol_error(case.block.window(entry.payload_offset, CXL_PROTOCOL_WINDOW))
+    needed = cxl.AGENT_ADDRESS_VALID | cxl.ERROR_LOG_VALID
+    sound = valid & needed == needed and error_length == _RAS_CAPABILITY_LENGTH and agent in _AGENT_TYPES
+    return _Outcome(_cxl(case.policy, entry.section_type, sound, "cxl_cper_post_prot_err", "cxl_protocol_errors_dispatched"))
+
+
+@lru_cache(maxsize=1024)
+def _cxl(policy: Policy, section_type: guid.Guid, sound: bool, mirrors: str, flag: str) -> Finding:
+    name = guid.section_name(section_type)
+    step: Step = ReportCxl(name) if sound else Log(f"firmware bug: {name} section without what the CXL driver needs")
+    outcome = "handed to the CXL driver's tracepoints" if sound else "refused: validation bits, length or agent type"
+    return Finding((step,), (rule(policy, "sections.cxl", outcome, mirrors, flag, section_type=name),))
+
+
+# Everything else
+
+
+def _other(case: _Case, entry: DataEntry, _index: int) -> _Outcome:
+    """Mirrors `ghes_defer_non_standard_event`."""
+    return _Outcome(_reported(case.policy, entry.section_type))
+
+
+@lru_cache(maxsize=4096)
+def _reported(policy: Policy, section_type: guid.Guid) -> Finding:
+    name = guid.section_name(section_type)
+    fired = rule(policy, "sections.other", "reported, nothing else", "ghes_defer_non_standard_event", section_type=name)
+    return Finding((Log(f"{name} section: traced as a non-standard event and shown to vendor drivers"),), (fired,))
+
+
+_HANDLERS: Final[dict[guid.Guid, Callable[[_Case, DataEntry, int], _Outcome]]] = {
+    guid.MEMORY: _memory,
+    guid.ARM_PROCESSOR: _arm_processor,
+    guid.PCIE: _pcie,
+    guid.CXL_GENERAL_MEDIA: _cxl_component,
+    guid.CXL_DRAM: _cxl_component,
+    guid.CXL_MEMORY_MODULE: _cxl_component,
+    guid.CXL_PROTOCOL: _cxl_protocol,
+}
