@@ -5,13 +5,13 @@ Plan steps are small immutable values. A step that user space can see has no fie
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from models.scalars import Base64, Hex64
+from models.value import value
 
 
 class Action(StrEnum):
@@ -27,7 +27,7 @@ class Action(StrEnum):
 Result = Literal["recovered", "delayed", "failed", "ignored"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Log:
     """The kernel writes or traces something, and that is all."""
 
@@ -35,7 +35,7 @@ class Log:
     kind: Literal["log"] = "log"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reject:
     """The record is not acted on: its source is never read, it is malformed, or there is none."""
 
@@ -43,7 +43,7 @@ class Reject:
     kind: Literal["reject"] = "reject"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class QueueMemoryFailure:
     """A page frame is handed to memory failure handling."""
 
@@ -53,7 +53,7 @@ class QueueMemoryFailure:
     kind: Literal["queue_memory_failure"] = "queue_memory_failure"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MemoryFailure:
     """What memory_failure() makes of the page, in the kernel's own words."""
 
@@ -65,7 +65,7 @@ class MemoryFailure:
     kind: Literal["memory_failure"] = "memory_failure"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SoftOffline:
     """What soft_offline_page() makes of the page."""
 
@@ -76,7 +76,7 @@ class SoftOffline:
     kind: Literal["soft_offline"] = "soft_offline"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Signal:
     """A signal to one thread."""
 
@@ -92,7 +92,7 @@ class Signal:
     kind: Literal["signal"] = "signal"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Oops:
     """The kernel dies in the context of a thread."""
 
@@ -101,7 +101,7 @@ class Oops:
     kind: Literal["oops"] = "oops"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RecoverPcie:
     """A PCIe function is handed to AER recovery."""
 
@@ -113,7 +113,7 @@ class RecoverPcie:
     kind: Literal["recover_pcie"] = "recover_pcie"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReportCxl:
     """A CXL event goes to the CXL tracepoints."""
 
@@ -121,7 +121,7 @@ class ReportCxl:
     kind: Literal["report_cxl"] = "report_cxl"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Acknowledge:
     """The operating system releases the record to firmware (GHESv2 read acknowledge)."""
 
@@ -129,7 +129,7 @@ class Acknowledge:
     kind: Literal["acknowledge"] = "acknowledge"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InjectSerror:
     """A virtual SError is made pending for a guest's vCPU."""
 
@@ -143,7 +143,7 @@ class InjectSerror:
     kind: Literal["inject_serror"] = "inject_serror"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExitToVmm:
     """KVM_RUN returns to the VMM instead of deciding."""
 
@@ -154,7 +154,7 @@ class ExitToVmm:
     kind: Literal["exit_to_vmm"] = "exit_to_vmm"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Panic:
     """The machine goes down."""
 
@@ -183,7 +183,7 @@ Step = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rationale:
     """One rule that fired: what it read, what it concluded, which kernel function it mirrors."""
 
@@ -197,7 +197,7 @@ class Rationale:
     """Release from which the decided kernel's series behaves so; None where it always did."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Assumption:
     """A fact nobody sent, and what was taken instead."""
 
@@ -205,7 +205,7 @@ class Assumption:
     assumed: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Caution:
     """Something in the event that deserves a look; it changes nothing."""
 
@@ -213,7 +213,7 @@ class Caution:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PolicyRef:
     """The policy that decided."""
 
@@ -221,7 +221,7 @@ class PolicyRef:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Alternative:
     """What another reading of the event would have meant."""
 
@@ -230,7 +230,7 @@ class Alternative:
     plan: tuple[Step, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """The complete decision. Equal events under equal policies give equal decisions, to the byte."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from models.syndrome import IDS, SERROR_ESR_BASE
+from models.value import value
 
 VCPU_EVENTS = struct.Struct("<BBB5xQ48x")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VcpuEvents:
     """The exceptions that KVM_SET_VCPU_EVENTS makes pending."""
 

@@ -7,10 +7,10 @@ that a sender has, so what is missing reads as zero. `decode` insists on a block
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from models.errors import MalformedBytes
 from models.guid import Guid
+from models.value import value
 
 HEADER = struct.Struct("<5I")
 HEADER_LENGTH = 20
@@ -22,7 +22,7 @@ TIMESTAMP_LENGTH = 8
 _HEADER_FIELDS = ("block_status", "raw_data_offset", "raw_data_length", "data_length", "error_severity")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DataEntry:
     """A Generic Error Data Entry's header, 64 bytes, or 72 from revision 3 on (ACPI 6.5 table 18.12)."""
 
@@ -44,18 +44,15 @@ class DataEntry:
     """20 bytes, NUL padded, not always terminated."""
     timestamp: bytes | None
     """8 bytes of BCD; revision 3 only."""
+    payload_offset: int = 0
+    """Bytes from the start of the block to the section's body; an entry that is still to be encoded has no place yet."""
 
     @property
     def header_length(self) -> int:
         return entry_header_length(self.revision)
 
-    @property
-    def payload_offset(self) -> int:
-        """Bytes from the start of the block to the section's body."""
-        return self.offset + entry_header_length(self.revision)
 
-
-@dataclass(frozen=True, slots=True)
+@value
 class StatusBlock:
     """A Generic Error Status Block: its header, its entries, and the bytes themselves."""
 
@@ -77,16 +74,10 @@ class StatusBlock:
     """Why the entries do not fill `data_length` exactly; None where they do."""
     data: bytes
     """The bytes as given."""
-
-    @property
-    def end(self) -> int:
-        """Bytes that header and entries claim."""
-        return HEADER_LENGTH + self.data_length
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every byte that the header and entries claim was given."""
-        return len(self.data) >= self.end
+    end: int
+    """Bytes that header and entries claim."""
+    is_whole: bool
+    """Whether every byte that the header and entries claim was given."""
 
     def window(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`; what was not given reads as zero."""
@@ -118,7 +109,7 @@ def parse(data: bytes) -> StatusBlock:
         following = entry.payload_offset + entry.error_data_length
         if following > end:
             fault = MalformedBytes(
-                f"a header of {entry.header_length} bytes and {entry.error_data_length} bytes of data do not fit into the {end - offset} left",
+                f"a header of {entry.header_length} bytes and {entry.error_data_length} of data do not fit into the {end - offset} left",
                 offset=offset + 24,
                 field="error_data_length",
                 section=len(entries),
@@ -126,14 +117,17 @@ def parse(data: bytes) -> StatusBlock:
             break
         entries.append(entry)
         offset = following
-    return StatusBlock(block_status, raw_offset, raw_length, data_length, severity, tuple(entries), empty, fault, data)
+    return StatusBlock(
+        block_status, raw_offset, raw_length, data_length, severity, tuple(entries), empty, fault, data, end, len(data) >= end
+    )
 
 
 def _parse_entry(data: bytes, offset: int) -> DataEntry:
     head = data[offset : offset + ENTRY_V3_LENGTH].ljust(ENTRY_V3_LENGTH, b"\0")
     section_type, severity, revision, validation, flags, length, fru_id, fru_text = ENTRY.unpack_from(head)
-    timestamp = head[ENTRY_LENGTH:] if revision >> 8 >= 3 else None
-    return DataEntry(offset, section_type, severity, revision, validation, flags, length, fru_id, fru_text, timestamp)
+    header = entry_header_length(revision)
+    timestamp = head[ENTRY_LENGTH:] if header == ENTRY_V3_LENGTH else None
+    return DataEntry(offset, section_type, severity, revision, validation, flags, length, fru_id, fru_text, timestamp, offset + header)
 
 
 def _leftover(offset: int, left: int, section: int) -> MalformedBytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
+
+from models.value import value
 
 
 class ExceptionClass(IntEnum):
@@ -47,7 +48,7 @@ FSC_WALK_LEVEL_MINUS_1 = frozenset({0x13, 0x1B})
 FSC_WALK = frozenset({*range(0x14, 0x18), *range(0x1C, 0x20)})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SErrorSyndrome:
     """An SError's ESR_ELx taken apart (DDI 0487, ISS encoding for an SError exception)."""
 
@@ -67,7 +68,7 @@ class SErrorSyndrome:
         return AsynchronousErrorType(self.aet)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class AbortSyndrome:
     """A synchronous abort's ESR_ELx taken apart (DDI 0487, ISS encodings for data and instruction aborts)."""
 

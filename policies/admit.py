@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from models.decision import Assumption, Caution, Reject
 from models.notification import DELIVERY, Delivery, Notification, NotificationType
 from models.status_block import HEADER_LENGTH
 from models.syndrome import FSC_SEA, FSC_WALK_LEVEL_MINUS_1, abort_syndrome
+from models.value import value
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CONFIG, Facts
 from policies.finding import Finding, rule
@@ -33,30 +32,35 @@ _NOT_EXTERNAL = Caution(
 _OPTIONAL_SDEI = "the SDEI driver is an option of its own on this kernel: without it the source is refused"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Admission:
     """How the notification reaches the operating system."""
 
     listens: bool
     """Whether the source's record is looked at."""
-    delivery: Delivery
     synchronous: bool
     """Whether the interrupted thread is the one that consumed the error (`is_hest_sync_notify`)."""
     exception: Exception_
     """The CPU exception that stands behind the notification."""
     fsc: int
     """Fault status code of an abort, as the kernel's table is asked."""
+    early: bool
+    """Whether the record is copied and released in an NMI-like context, before it is processed."""
     finding: Finding
 
 
-class _Door(NamedTuple):
+class Door(NamedTuple):
     """What admission depends on."""
 
     kind: NotificationType
     fsc: int
+    """Fault status code of an abort."""
     taken_from: str
     never_polled: bool
-    block_too_short: bool
+    reserved: int
+    """Bytes that the source reserves for a status block."""
+    acknowledges: bool
+    """Whether the source wants its records acknowledged (GHESv2)."""
     apei_sea: bool
     sdei: bool
     config_known: bool
@@ -65,60 +69,55 @@ class _Door(NamedTuple):
     far_given: bool
 
 
-def admit(notification: Notification, policy: Policy, facts: Facts) -> Admission:
-    """Mirrors `ghes_probe`, and `do_sea` up to `apei_claim_sea`."""
-    kind, syndrome = notification.type, notification.syndrome
+def door_of(notification: Notification, facts: Facts) -> Door:
+    """The door that a notification came through."""
+    kind, syndrome, config = notification.type, notification.syndrome, facts.config
     fsc, fits = FSC_SEA, True
-    if kind is NotificationType.SEA and syndrome is not None:
+    if syndrome is not None and kind is NotificationType.SEA:
         fits = abort_syndrome(syndrome).is_external
         fsc = syndrome & 0x3F if fits else FSC_SEA
-    config = facts.config
-    return _admit(
-        policy,
-        _Door(
-            kind,
-            fsc,
-            notification.taken_from,
-            kind is NotificationType.POLLED and notification.poll_interval_ms == 0,
-            notification.error_block_length < HEADER_LENGTH,
-            config.apei_sea,
-            config.sdei,
-            facts.host.config is not None,
-            syndrome is not None,
-            fits,
-            notification.fault_address is not None,
+    return Door(
+        kind,
+        fsc,
+        notification.taken_from,
+        notification.poll_interval_ms == 0 and kind is NotificationType.POLLED,
+        notification.error_block_length,
+        notification.ghes_version == 2,
+        config.apei_sea,
+        config.sdei,
+        facts.host.config is not None,
+        syndrome is not None,
+        fits,
+        notification.fault_address is not None,
+    )
+
+
+def admit(door: Door, policy: Policy) -> Admission:
+    """Mirrors `ghes_probe`, and `do_sea` up to `apei_claim_sea`."""
+    refusal, mirrors = _refusal(policy, door)
+    since = ("reads_every_notification",) if policy.behaviours.reads_every_notification else ()
+    outcome = refusal or "the source's record is read"
+    fired = rule(policy, "admit.notification", outcome, mirrors, *since, notification=door.kind.value, taken_from=door.taken_from)
+    return Admission(
+        listens=refusal is None,
+        synchronous=door.kind is NotificationType.SEA,
+        exception=_exception(policy, door),
+        fsc=door.fsc,
+        early=DELIVERY[door.kind] in (Delivery.SYNCHRONOUS, Delivery.NMI_LIKE),
+        finding=Finding(
+            steps=(Reject(refusal),) if refusal else (),
+            rationale=(fired,),
+            reasons=_reasons(policy, door),
+            assumptions=_assumptions(door),
+            warnings=_warnings(door),
         ),
     )
 
 
-@lru_cache(maxsize=8192)
-def _admit(policy: Policy, door: _Door) -> Admission:
-    refusal, mirrors = _refusal(policy, door)
-    synchronous = door.kind is NotificationType.SEA
-    since = ("reads_every_notification",) if policy.behaviours.reads_every_notification else ()
-    reads = rule(
-        policy,
-        "admit.notification",
-        refusal or "the source's record is read",
-        mirrors,
-        *since,
-        notification=door.kind.value,
-        taken_from=door.taken_from,
-    )
-    finding = Finding(
-        steps=(Reject(refusal),) if refusal else (),
-        rationale=(reads,),
-        reasons=_reasons(policy, door),
-        assumptions=_assumptions(door),
-        warnings=_warnings(door),
-    )
-    return Admission(refusal is None, DELIVERY[door.kind], synchronous, _exception(policy, door), door.fsc, finding)
-
-
-def _refusal(policy: Policy, door: _Door) -> tuple[str | None, str]:
+def _refusal(policy: Policy, door: Door) -> tuple[str | None, str]:
     """Why the record is not looked at, if so, and the kernel function that refuses."""
     does = policy.behaviours
-    if door.block_too_short:
+    if door.reserved < HEADER_LENGTH:
         return f"the source reserves fewer than {HEADER_LENGTH} bytes for a status block and is refused at probe", "ghes_probe"
     if door.kind is NotificationType.SEA and door.taken_from == "kernel" and not does.abort_in_kernel_reads_record:
         return "an abort taken in the kernel never consults APEI: the record stays pending", "do_sea"
@@ -138,7 +137,7 @@ def _refusal(policy: Policy, door: _Door) -> tuple[str | None, str]:
     return None, "ghes_probe"
 
 
-def _exception(policy: Policy, door: _Door) -> Exception_:
+def _exception(policy: Policy, door: Door) -> Exception_:
     if door.kind is NotificationType.SEA:
         return "abort"
     if door.kind is NotificationType.SEI and (door.syndrome_known or policy.behaviours.serror_ends_context):
@@ -146,12 +145,12 @@ def _exception(policy: Policy, door: _Door) -> Exception_:
     return "none"
 
 
-def _reasons(policy: Policy, door: _Door) -> tuple[str, ...]:
+def _reasons(policy: Policy, door: Door) -> tuple[str, ...]:
     optional = door.kind is NotificationType.SDEI and not door.config_known and not policy.behaviours.sdei_always_built
     return (_OPTIONAL_SDEI,) if optional else ()
 
 
-def _assumptions(door: _Door) -> tuple[Assumption, ...]:
+def _assumptions(door: Door) -> tuple[Assumption, ...]:
     found = []
     if door.kind in (NotificationType.SEA, NotificationType.SDEI) and not door.config_known:
         found.append(ASSUMED_CONFIG)
@@ -162,7 +161,7 @@ def _assumptions(door: _Door) -> tuple[Assumption, ...]:
     return tuple(found)
 
 
-def _warnings(door: _Door) -> tuple[Caution, ...]:
+def _warnings(door: Door) -> tuple[Caution, ...]:
     if door.kind is NotificationType.SEI and door.far_given:
         return (_FAR_FOR_SERROR,)
     return () if door.syndrome_fits else (_NOT_EXTERNAL,)

@@ -121,10 +121,11 @@ def linux(release: Release) -> Policy:
         raise UnknownPolicy(f"`linux-{release}` is older than `linux-{OLDEST}`, where the change ledger begins")
     since = {change.flag: str(arrival) for change in ledger() if (arrival := change.arrived(release)) is not None}
     behaviours = Behaviours(**dict.fromkeys(since, True))
-    return _policy(f"linux-{release}", behaviours, since, release, _notes(release))
+    return _policy(f"linux-{release}", behaviours, since, release, unknowns(release))
 
 
-def _notes(release: Release) -> Iterable[str]:
+def unknowns(release: Release) -> Iterable[str]:
+    """What the ledger cannot say about a release, and what is taken instead."""
     if release.patch is None:
         yield f"the stable release of {release} is not known: every back-port that the series ever got is taken as present"
     if release.series > NEWEST_SERIES:

@@ -7,9 +7,11 @@ from typing import Final
 
 from models.decision import (
     Action,
+    Assumption,
     Decision,
     ExitToVmm,
     InjectSerror,
+    Oops,
     Panic,
     PolicyRef,
     Rationale,
@@ -20,25 +22,24 @@ from models.event import Event, event_key
 from models.severity import GhesSeverity
 from models.status_block import StatusBlock, parse
 from policies import exceptions
-from policies.admit import Admission, admit
-from policies.catalog import Policy
+from policies.catalog import Policy, unknowns
 from policies.facts import Facts
-from policies.finding import Finding, join, rule
+from policies.finding import NOTHING, Finding, join, rule
 from policies.memory import handle_memory
-from policies.read import read
+from policies.opening import Opening, open_event
 from policies.sections import walk_sections
-from policies.severity import judge
 from policies.signals import next_access, signal_memory
 
-_REACH: Final[dict[type[object], Action]] = {
-    Signal: Action.SIGNAL,
-    InjectSerror: Action.INJECT,
-    ExitToVmm: Action.SIGNAL,
-    Panic: Action.PANIC,
+_ORDER: Final = tuple(Action)
+
+_REACH: Final[dict[type[object], int]] = {
+    Signal: _ORDER.index(Action.SIGNAL),
+    Oops: _ORDER.index(Action.SIGNAL),
+    InjectSerror: _ORDER.index(Action.INJECT),
+    ExitToVmm: _ORDER.index(Action.SIGNAL),
+    Panic: _ORDER.index(Action.PANIC),
 }
 """How far a step takes an error."""
-
-_ORDER: Final = tuple(Action)
 
 
 def decide(event: Event, policy: Policy) -> Decision:
@@ -49,48 +50,45 @@ def decide(event: Event, policy: Policy) -> Decision:
 def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: str) -> Decision:
     """`decide` for a caller that has parsed the event's status block and computed its key."""
     facts = Facts(event.host)
-    admission = admit(event.notification, policy, facts)
-    reading = read(event.notification, block, admission, policy, facts)
-    findings = [admission.finding, reading.finding]
+    notification = event.notification
+    opening = open_event(notification, block, policy, facts)
+    findings = [opening.finding]
     later: tuple[Signal, ...] = ()
-    if reading.block is not None:
-        handled, later = _process(event, reading.block, reading.released_after, admission, policy, facts)
-        findings += handled
-    elif admission.exception == "abort" and not reading.claimed:
-        findings.append(exceptions.unclaimed_abort(event.notification, admission, policy, facts))
-    elif admission.exception == "serror":
-        findings.append(exceptions.serror(event.notification, policy, facts))
+    if block is not None and opening.rank is not None:
+        if opening.rank is not GhesSeverity.PANIC:
+            later = _process(findings, event, block, opening, policy, facts)
+    elif opening.admission.exception == "abort" and not opening.claimed:
+        findings.append(exceptions.unclaimed_abort(notification, opening.admission, policy, facts))
+    elif opening.admission.exception == "serror":
+        findings.append(exceptions.serror(notification, policy, facts))
     return _conclude(event, policy, key, findings, later)
 
 
 def _process(
-    event: Event, block: StatusBlock, released_after: tuple[Step, ...], admission: Admission, policy: Policy, facts: Facts
-) -> tuple[list[Finding], tuple[Signal, ...]]:
-    """A record that is acted on, from its severity to the signals."""
-    notification = event.notification
-    rank, judged = judge(block, policy, facts)
-    if rank is GhesSeverity.PANIC:
-        return [judged], ()
-    work = walk_sections(block, rank, policy, facts, admission.synchronous, notification.taken_from != "kernel")
-    findings = [judged, work.finding]
+    findings: list[Finding], event: Event, block: StatusBlock, opening: Opening, policy: Policy, facts: Facts
+) -> tuple[Signal, ...]:
+    """Act on a record, from its sections to the signals; add to the findings, and return what later accesses bring."""
+    notification, rank, admission = event.notification, opening.rank or GhesSeverity.NO, opening.admission
+    consumes = admission.synchronous and notification.taken_from != "kernel"
+    work = walk_sections(block, rank, policy, facts, consumes)
+    findings += work.findings
     killed = False
     if admission.exception == "abort":
         settled = exceptions.settle_abort(block, rank, work, notification.taken_from, policy, facts)
         findings.append(settled.finding)
         killed = settled.kills
-    if released_after:
-        findings.append(Finding(released_after))
+    if opening.released_after:
+        findings.append(Finding(opening.released_after))
+    if not work.items:
+        return ()
     handled = handle_memory(work.items, notification, policy, facts)
-    signalled = signal_memory(handled, policy, facts, killed, notification.taken_from == "guest")
-    for done, signals in zip(handled, signalled, strict=False):
-        findings += (done.finding, signals)
-    if not any(done.panics for done in handled):
-        findings.append(signalled[-1])
-    return findings, next_access(handled, facts)
+    findings += signal_memory(handled, policy, facts, killed, notification.taken_from == "guest")
+    return next_access(handled, facts)
 
 
 def _conclude(event: Event, policy: Policy, key: str, findings: list[Finding], later: tuple[Signal, ...]) -> Decision:
     """Stage 8: the headline, and whether it is certain."""
+    findings.append(_kernel(policy))
     found = join(findings)
     action = _headline(found.steps)
     return Decision(
@@ -109,12 +107,16 @@ def _conclude(event: Event, policy: Policy, key: str, findings: list[Finding], l
 
 
 def _headline(plan: tuple[Step, ...]) -> Action:
-    reached = Action.HANDLED
-    for step in plan:
-        reach = _REACH.get(type(step))
-        if reach is not None and _ORDER.index(reach) > _ORDER.index(reached):
-            reached = reach
-    return reached
+    return _ORDER[max([_REACH.get(type(step), 0) for step in plan], default=0)]
+
+
+@lru_cache(maxsize=1024)
+def _kernel(policy: Policy) -> Finding:
+    """What is not known about the kernel itself."""
+    unknown = () if policy.release is None else tuple(unknowns(policy.release))
+    if not unknown:
+        return NOTHING
+    return Finding(reasons=unknown, assumptions=tuple(Assumption("host.kernel", what) for what in unknown))
 
 
 @lru_cache(maxsize=1024)

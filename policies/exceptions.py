@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -24,6 +23,7 @@ from models.syndrome import (
     serror_iss,
     serror_syndrome,
 )
+from models.value import value
 from policies.admit import Admission
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_RAS, ASSUMED_SYSCTL, ASSUMED_VMS, Facts
@@ -169,7 +169,7 @@ def inject_serror(iss: int, facts: Facts) -> tuple[InjectSerror, tuple[Assumptio
 # What is left of an abort whose record was handled
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Remainder:
     """What an abort comes to once its record's sections were walked."""
 

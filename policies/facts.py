@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Final
 
 from models.decision import Assumption
@@ -27,7 +26,9 @@ _HAS_NO_OTHER_COPY = frozenset({PageState.ANONYMOUS, PageState.SHMEM, PageState.
 
 
 class Facts:
-    """A host's facts as rules ask for them."""
+    """A host's facts as rules ask for them. Built for one event and asked a few times, so what takes work is done when asked."""
+
+    __slots__ = ("_by_shift", "_tasks", "config", "host", "page_shift", "page_size", "sysctl")
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -35,6 +36,8 @@ class Facts:
         self.sysctl: Sysctl = host.sysctl or _DEFAULT_SYSCTL
         self.page_size: int = host.page_size or PAGE_SIZE
         self.page_shift: int = self.page_size.bit_length() - 1
+        self._tasks: dict[int, Task] | None = None
+        self._by_shift: dict[int, dict[int, Page]] | None = None
 
     @property
     def ras_extension(self) -> bool:
@@ -45,17 +48,21 @@ class Facts:
         """log2 of what one PMD maps: a table of 8-byte entries fills one page."""
         return 2 * self.page_shift - 3
 
-    @cached_property
+    @property
     def tasks(self) -> dict[int, Task]:
-        return {task.pid: task for task in self.host.tasks or ()}
+        if self._tasks is None:
+            self._tasks = {task.pid: task for task in self.host.tasks or ()}
+        return self._tasks
 
-    @cached_property
+    @property
     def _pages(self) -> dict[int, dict[int, Page]]:
-        by_shift: dict[int, dict[int, Page]] = {}
-        for page in self.host.pages or ():
-            shift = self.shift_of(page)
-            by_shift.setdefault(shift, {}).setdefault(page.physical_address >> shift, page)
-        return by_shift
+        """Page facts by the size that they cover and their place in units of it."""
+        if self._by_shift is None:
+            self._by_shift = {}
+            for page in self.host.pages or ():
+                shift = self.shift_of(page)
+                self._by_shift.setdefault(shift, {}).setdefault(page.physical_address >> shift, page)
+        return self._by_shift
 
     def shift_of(self, page: Page) -> int:
         """log2 of the bytes that a page fact covers."""
@@ -68,9 +75,8 @@ class Facts:
                 return page
         return None
 
-    def has_struct_page(self, address: int) -> bool:
-        """Whether the kernel keeps a struct page for a physical address (pfn_valid)."""
-        page = self.page_at(address)
+    def has_struct_page(self, address: int, page: Page | None) -> bool:
+        """Whether the kernel keeps a struct page for a physical address (pfn_valid); `page` is the fact that covers it."""
         if page is not None and page.state is PageState.NO_STRUCT_PAGE:
             return False
         ranges = self.host.valid_ranges

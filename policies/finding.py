@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from models.decision import Assumption, Caution, Rationale, Step
 from policies.catalog import Policy
+
+T = TypeVar("T")
 
 
 class Finding(NamedTuple):
@@ -31,12 +34,23 @@ def rule(policy: Policy, name: str, outcome: str, mirrors: str | None, *flags: s
     return Rationale(name, name.partition(".")[0], given, outcome, mirrors, since)
 
 
-def join(findings: list[Finding]) -> Finding:
-    """All findings in order; what was assumed or warned of twice is said once."""
-    return Finding(
-        tuple([step for finding in findings for step in finding.steps]),
-        tuple([entry for finding in findings for entry in finding.rationale]),
-        tuple(dict.fromkeys([reason for finding in findings for reason in finding.reasons])),
-        tuple(dict.fromkeys([assumption for finding in findings for assumption in finding.assumptions])),
-        tuple(dict.fromkeys([warning for finding in findings for warning in finding.warnings])),
-    )
+def join(findings: Iterable[Finding]) -> Finding:
+    """All findings in order; what was assumed, or warned of, twice is said once."""
+    steps: list[Step] = []
+    rationale: list[Rationale] = []
+    reasons: list[str] = []
+    assumptions: list[Assumption] = []
+    warnings: list[Caution] = []
+    for finding in findings:
+        if finding is NOTHING:
+            continue
+        steps += finding.steps
+        rationale += finding.rationale
+        reasons += finding.reasons
+        assumptions += finding.assumptions
+        warnings += finding.warnings
+    return Finding(tuple(steps), tuple(rationale), _once(reasons), _once(assumptions), _once(warnings))
+
+
+def _once(said: list[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(said)) if len(said) > 1 else tuple(said)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -24,10 +23,6 @@ ASSUMED_PAGE: Final = Assumption(
 )
 ASSUMED_DIRTY: Final = Assumption("host.pages.dirty", "true where nothing else holds the content, false where a disk does")
 
-RACE: Final = (
-    "a kernel worker and the interrupted thread race for the queued page: the worker's own signals to early-kill threads may come first, "
-    "and the address may be that of the page or of the access"
-)
 _RACE_ON_POISON: Final = "a kernel worker and the interrupted thread race for the queued page: only the thread itself could be signalled"
 _U64: Final = (1 << 64) - 1
 _ASSUMED_ANONYMOUS: Final = Page(physical_address=0, state=PageState.ANONYMOUS, dirty=True)
@@ -53,74 +48,69 @@ class Frame(NamedTuple):
     """One for each process that maps the page, in reverse-map order."""
     assumptions: tuple[Assumption, ...]
 
-    @property
-    def poison_key(self) -> tuple[int, int]:
-        """What is marked as poisoned together: a hugetlb page as a whole, any other base page by itself."""
-        return (self.item.address >> self.shift, self.shift) if self.page.state is PageState.HUGETLB else (self.pfn, 0)
-
-    def is_mapped_by(self, pid: int | None) -> bool:
+    def is_mapped_by(self, pid: int) -> bool:
         return any(place.pid == pid for place in self.places)
 
 
-@dataclass(frozen=True, slots=True)
-class Handled:
+class Handled(NamedTuple):
     """One page frame after memory failure handling."""
 
     frame: Frame
     outcome: Outcome | None
     """None for soft offline, and where handling it was the panic."""
-    again: bool
-    """Whether the page was poisoned before."""
     finding: Finding
+    again: bool = False
+    """Whether the page was poisoned before."""
     poisons: bool = False
     """Whether the page counts as poisoned from now on."""
     panics: bool = False
 
 
-def handle_memory(items: tuple[Item, ...], notification: Notification, policy: Policy, facts: Facts) -> tuple[Handled, ...]:
+def handle_memory(items: list[Item], notification: Notification, policy: Policy, facts: Facts) -> list[Handled]:
     """Handle page frames up to a panic: what the interrupted thread does itself, last queued first, then what a worker does in order."""
     handled: list[Handled] = []
     poisoned: dict[tuple[int, int], bool] = {}
-    for item in _in_order(items, policy):
+    for item in items if len(items) == 1 else _in_order(items, policy):
         frame = _frame(item, notification, facts)
-        before = poisoned.get(frame.poison_key, True if frame.page.poisoned else None)
-        done = _handle(frame, policy, facts, before)
+        key = _poison_key(frame)
+        done = _handle(frame, policy, facts, poisoned.get(key, True if frame.page.poisoned else None))
         handled.append(done)
         if done.panics:
             break
-        if before is None and done.poisons:
-            poisoned[frame.poison_key] = done.outcome is not None and (done.outcome.late or done.outcome.stays_mapped)
-    return tuple(handled)
+        if done.poisons:
+            poisoned.setdefault(key, done.outcome is not None and (done.outcome.late or done.outcome.stays_mapped))
+    return handled
 
 
-def _in_order(items: tuple[Item, ...], policy: Policy) -> tuple[Item, ...]:
+def _poison_key(frame: Frame) -> tuple[int, int]:
+    """What is marked as poisoned together: a hugetlb page as a whole, any other base page by itself."""
+    return (frame.item.address >> frame.shift, frame.shift) if frame.page.state is PageState.HUGETLB else (frame.pfn, 0)
+
+
+def _in_order(items: list[Item], policy: Policy) -> list[Item]:
     """Task work runs last in, first out (`task_work_run`)."""
-    if len(items) < 2 or not policy.behaviours.action_required_in_task_work:
+    if not policy.behaviours.action_required_in_task_work:
         return items
     own = [item for item in items if item.request is Request.ACTION_REQUIRED]
-    return (*reversed(own), *(item for item in items if item.request is not Request.ACTION_REQUIRED))
+    return [*reversed(own), *(item for item in items if item.request is not Request.ACTION_REQUIRED)]
 
 
 def _frame(item: Item, notification: Notification, facts: Facts) -> Frame:
-    page, places, assumptions = _page(item, notification, facts)
-    if facts.host.sysctl is None:
-        assumptions = (*assumptions, ASSUMED_SYSCTL)
-    return Frame(item, item.address >> facts.page_shift, page, facts.shift_of(page), places, assumptions)
-
-
-def _page(item: Item, notification: Notification, facts: Facts) -> tuple[Page, tuple[Place, ...], tuple[Assumption, ...]]:
     """The page fact for a physical address, and where processes map the base page."""
-    page = facts.page_at(item.address)
-    if page is None and not facts.has_struct_page(item.address):
-        return Page(physical_address=item.address, state=PageState.NO_STRUCT_PAGE), (), ()
+    page, assumptions = item.page, () if facts.host.sysctl is not None else (ASSUMED_SYSCTL,)
+    pfn = item.address >> facts.page_shift
+    if page is None and not facts.has_struct_page(item.address, None):
+        nowhere = Page(physical_address=item.address, state=PageState.NO_STRUCT_PAGE)
+        return Frame(item, pfn, nowhere, facts.page_shift, (), assumptions)
     if page is None or (page.state is PageState.UNKNOWN and not page.mappings):
-        return _ASSUMED_ANONYMOUS, _place_of_consumer(item, notification, facts), (ASSUMED_PAGE,)
+        places = _place_of_consumer(item, notification, facts)
+        return Frame(item, pfn, _ASSUMED_ANONYMOUS, facts.page_shift, places, (*assumptions, ASSUMED_PAGE))
     if page.dirty is None and page.mappings:
-        return page, _first_places(page, item.address, facts.page_size), (ASSUMED_DIRTY,)
-    return page, _first_places(page, item.address, facts.page_size), ()
+        assumptions = (*assumptions, ASSUMED_DIRTY)
+    return Frame(item, pfn, page, facts.shift_of(page), _places(page, item.address, facts.page_size), assumptions)
 
 
-def _first_places(page: Page, address: int, page_size: int) -> tuple[Place, ...]:
+def _places(page: Page, address: int, page_size: int) -> tuple[Place, ...]:
     """A process that maps the page twice counts with the first place: its second signal would find the first still pending."""
     distance = (address & -page_size) - (page.physical_address & -page_size)
     first: dict[int, Place] = {}
@@ -155,19 +145,13 @@ def _first_time(frame: Frame, policy: Policy, facts: Facts) -> Handled:
     outcome, fired = page_states.outcome(policy, _traits(frame, facts))
     panics = outcome.kernel_owned and policy.behaviours.panic_on_unrecoverable_sysctl and bool(facts.sysctl.panic_on_unrecoverable)
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, None if panics else outcome.returns)
-    reasons = (*_race(frame.item, policy), *outcome.reasons)
-    finding = Finding((step, *outcome.notes), (fired,), reasons, frame.assumptions)
+    finding = Finding((step, *outcome.notes), (fired,), outcome.reasons, frame.assumptions)
     if panics:
         message = f"Memory failure: {frame.pfn:#x}: unrecoverable page"
         panic = rule(policy, "memory.panic", "panic", "panic_on_unrecoverable_mf", "panic_on_unrecoverable_sysctl")
         steps = (*finding.steps, Panic("memory_failure", message, reboot_delay(facts)))
         finding = finding._replace(steps=steps, rationale=(fired, panic))
-    return Handled(frame, outcome, again=False, finding=finding, poisons=outcome.poisons, panics=panics)
-
-
-def _race(item: Item, policy: Policy) -> tuple[str, ...]:
-    races = item.request is Request.ACTION_REQUIRED and not policy.behaviours.action_required_in_task_work
-    return (RACE,) if races else ()
+    return Handled(frame, outcome, finding, poisons=outcome.poisons, panics=panics)
 
 
 def _traits(frame: Frame, facts: Facts) -> Traits:
@@ -191,7 +175,7 @@ def _traits(frame: Frame, facts: Facts) -> Traits:
 def _recovery_is_off(frame: Frame, policy: Policy, facts: Facts) -> Handled:
     panic = Panic("memory_failure", f"Memory failure on page {frame.pfn:x}", reboot_delay(facts))
     fired = rule(policy, "memory.recovery", "panic: vm.memory_failure_recovery is 0", "memory_failure")
-    return Handled(frame, None, again=False, finding=Finding((panic,), (fired,), (), frame.assumptions), panics=True)
+    return Handled(frame, None, Finding((panic,), (fired,), (), frame.assumptions), panics=True)
 
 
 def _soft_offline(frame: Frame, policy: Policy, facts: Facts, was_poisoned: bool) -> Handled:
@@ -200,7 +184,7 @@ def _soft_offline(frame: Frame, policy: Policy, facts: Facts, was_poisoned: bool
     done = page_states.soft_offline(policy, page.state, stuck, was_poisoned, bool(facts.sysctl.enable_soft_offline))
     step = SoftOffline(frame.pfn, done.result, done.returns)
     finding = Finding((step,), (done.rationale,), (), frame.assumptions)
-    return Handled(frame, None, again=was_poisoned, finding=finding, poisons=done.returns == 0)
+    return Handled(frame, None, finding, again=was_poisoned, poisons=done.returns == 0)
 
 
 def _again(frame: Frame, policy: Policy, facts: Facts, mapped_poisoned: bool) -> Handled:
@@ -209,7 +193,7 @@ def _again(frame: Frame, policy: Policy, facts: Facts, mapped_poisoned: bool) ->
     maps = mapped_poisoned and current is not None and frame.is_mapped_by(current.pid)
     outcome, fired = _repeated(policy, frame.item.request, maps, frame.page.state is PageState.HUGETLB)
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, outcome.returns)
-    return Handled(frame, outcome, again=True, finding=Finding((step,), (fired,), outcome.reasons, frame.assumptions))
+    return Handled(frame, outcome, Finding((step,), (fired,), outcome.reasons, frame.assumptions), again=True)
 
 
 @lru_cache(maxsize=1024)
@@ -222,7 +206,8 @@ def _repeated(policy: Policy, request: Request, maps: bool, huge: bool) -> tuple
     elif request is not Request.ACTION_REQUIRED:
         returns, words = EHWPOISON, "nothing: the page is poisoned already and nobody consumed it"
     elif not does.action_required_in_task_work:
-        returns, words, reasons = EFAULT, "nothing: a kernel worker has no page tables to search", (_RACE_ON_POISON,)
+        returns, words = EFAULT, "nothing: a kernel worker has no page tables to search"
+        reasons = (_RACE_ON_POISON,) if maps else ()
     elif maps:
         returns, words, kills = EHWPOISON, "the thread that consumed the page is signalled", True
     else:

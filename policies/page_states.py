@@ -42,9 +42,9 @@ class Traits(NamedTuple):
     split_fails: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What memory_failure() came to for one page."""
+    """What memory_failure() came to for one page. Shared by all pages of the same traits, and compared by identity."""
 
     page_type: str | None
     """The kernel's own words; None where it reports nothing."""
@@ -59,6 +59,8 @@ class Outcome:
     """Whether signals and later faults give the size of the folio or huge page rather than of a base page."""
     stays_mapped: bool = False
     """Whether the page is still mapped although it is poisoned."""
+    needs_consumer: bool = False
+    """Whether older kernels signal nobody unless a thread that maps the page is running."""
     kernel_owned: bool = False
     """Whether vm.panic_on_unrecoverable_memory_failure is about it."""
     poisons: bool = True
@@ -241,7 +243,7 @@ def _ksm(policy: Policy, traits: Traits) -> Outcome:
 
 
 def _dax(_policy: Policy, traits: Traits) -> Outcome:
-    return Outcome("dax page", "recovered", 0, "sigbus" if traits.mapped else "none", whole_folio=True)
+    return Outcome("dax page", "recovered", 0, "sigbus" if traits.mapped else "none", whole_folio=True, needs_consumer=True)
 
 
 def _no_struct_page(_policy: Policy, traits: Traits) -> Outcome:

@@ -1,24 +1,26 @@
 """Stage 4: what each section of the record asks for, in order.
 
-One function per section type, as in the specification's own table; everything else is reported and left alone.
+One function per section type, as in the specification's own table; everything else is reported and left alone. A handler says whether
+its section counts as queued, or None where its section type has no say in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from models import guid
 from models.decision import Assumption, Log, Oops, QueueMemoryFailure, Rationale, RecoverPcie, ReportCxl, Step
+from models.host import Page
 from models.sections import arm_processor, cxl, memory, pcie
 from models.severity import GhesSeverity, Severity, ghes_severity, severity_name
 from models.status_block import DataEntry, StatusBlock
+from models.value import value
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CONFIG, ASSUMED_DEVICES, ASSUMED_PAGE_SIZE, ASSUMED_VALID, Facts
-from policies.finding import Finding, join, rule
+from policies.finding import Finding, rule
 
 QUEUE_LENGTH: Final = 16
 """Entries of the per-CPU memory failure queue (MEMORY_FAILURE_FIFO_SIZE)."""
@@ -28,9 +30,6 @@ RESET: Final = 1 << 2
 
 LOOSE_SLACK: Final = 32
 """Bytes behind an ARM section that the loosely bounded walk may still use."""
-
-ADDRESS_WINDOW: Final = 24
-"""Bytes of a memory section up to the end of its physical address."""
 
 CXL_EVENT_WINDOW: Final = 12
 CXL_PROTOCOL_WINDOW: Final = 112
@@ -60,90 +59,76 @@ class Item(NamedTuple):
     address: int
     """Physical address, bytes."""
     request: Request
+    page: Page | None
+    """The fact that covers it, if any."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Work:
     """What the record's sections left to be done."""
 
-    items: tuple[Item, ...]
+    items: list[Item]
     """Page frames that reached a queue, in order."""
     queued: bool
     """Whether the synchronous fallback is satisfied (`ghes_do_proc`)."""
-    finding: Finding
+    findings: list[Finding]
 
 
-class _Case(NamedTuple):
-    """What every section handler is given."""
+class _Walk:
+    """The walk over one record's sections: what it is given, and what it has found so far."""
 
-    policy: Policy
-    facts: Facts
-    block: StatusBlock
-    rank: GhesSeverity
-    synchronous: bool
-    consumed_by_user: bool
+    __slots__ = ("block", "consumes", "facts", "findings", "items", "policy", "rank")
 
-
-class _Outcome(NamedTuple):
-    """What one section came to. `queued` is None where the section type has no say in it."""
-
-    finding: Finding
-    items: tuple[Item, ...] = ()
-    queued: bool | None = None
+    def __init__(self, block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, consumes: bool) -> None:
+        self.block = block
+        self.rank = rank
+        self.policy = policy
+        self.facts = facts
+        self.consumes = consumes
+        self.findings: list[Finding] = []
+        self.items: list[Item] = []
 
 
-def walk_sections(block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, synchronous: bool, consumed_by_user: bool) -> Work:
+def walk_sections(block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, consumes: bool) -> Work:
     """Mirrors `ghes_do_proc`.
 
-    `consumed_by_user` says whether the thread that consumed the error, if any did, can take an action-required signal.
+    `consumes`: a user thread, or a guest, was interrupted by an abort, and can take an action-required signal.
     """
-    case = _Case(policy, facts, block, rank, synchronous, consumed_by_user)
-    findings: list[Finding] = []
-    items: list[Item] = []
+    walk = _Walk(block, rank, policy, facts, consumes)
     queued = False
     for index, entry in enumerate(block.entries):
-        outcome = _HANDLERS.get(entry.section_type, _other)(case, entry, index)
-        admitted, finding = _enqueue(case, outcome, len(items))
-        findings.append(finding)
-        items.extend(admitted)
-        if outcome.queued is not None:
-            queued = (queued or outcome.queued) if policy.behaviours.queued_accumulates else outcome.queued
+        asked = _HANDLERS.get(entry.section_type, _other)(walk, entry, index)
+        if asked is not None:
+            queued = (queued and policy.behaviours.queued_accumulates) or asked
     if block.empty_entries:
-        findings.append(_empty(block.empty_entries))
-    return Work(tuple(items), queued, join(findings) if len(findings) != 1 else findings[0])
+        walk.findings.append(_empty(block.empty_entries))
+    return Work(walk.items, queued, walk.findings)
 
 
 def _empty(count: int) -> Finding:
     return Finding((Log(f"{count} empty entries of an unknown type in the part of the block that was not given"),))
 
 
-def _enqueue(case: _Case, outcome: _Outcome, waiting: int) -> tuple[tuple[Item, ...], Finding]:
-    """Put a section's page frames where they are handled from; the per-CPU queue has room for 16."""
-    if not outcome.items:
-        return (), outcome.finding
-    steps: list[Step] = []
-    admitted: list[Item] = []
-    for item in outcome.items:
-        in_task = item.request is Request.ACTION_REQUIRED and case.policy.behaviours.action_required_in_task_work
-        if not in_task and waiting + len(admitted) >= QUEUE_LENGTH:
-            steps.append(_OVERFLOW)
-            break
-        steps.append(QueueMemoryFailure(item.address >> case.facts.page_shift, _FLAGS[item.request], "task_work" if in_task else "kworker"))
-        admitted.append(item)
-    assumed = (ASSUMED_PAGE_SIZE,) if case.facts.host.page_size is None else ()
-    finding = outcome.finding
-    return tuple(admitted), finding._replace(steps=(*finding.steps, *steps), assumptions=(*finding.assumptions, *assumed))
-
-
-def _request_page(case: _Case, address: int, request: Request) -> _Outcome:
-    """Mirrors `ghes_do_memory_failure`."""
-    facts = case.facts
+def _queue(walk: _Walk, address: int, request: Request, repeats: int = 1) -> bool:
+    """Hand a page frame to memory failure handling, and say whether it counts as queued. Mirrors `ghes_do_memory_failure`."""
+    facts, does = walk.facts, walk.policy.behaviours
     if not facts.config.memory_failure:
-        return _Outcome(_memory_failure_off(case.policy), (), False)
+        walk.findings.append(_memory_failure_off(walk.policy))
+        return False
+    page = facts.page_at(address)
     assumed = (ASSUMED_VALID,) if facts.host.valid_ranges is None else ()
-    if not facts.has_struct_page(address) and not case.policy.behaviours.pfn_left_to_memory_failure:
-        return _Outcome(_invalid_address(case.policy, address)._replace(assumptions=assumed), (), False)
-    return _Outcome(Finding(assumptions=assumed), (Item(address, request),), True)
+    if not does.pfn_left_to_memory_failure and not facts.has_struct_page(address, page):
+        walk.findings.append(_invalid_address(walk.policy, address)._replace(assumptions=assumed))
+        return False
+    if facts.host.page_size is None:
+        assumed = (*assumed, ASSUMED_PAGE_SIZE)
+    in_task = request is Request.ACTION_REQUIRED and does.action_required_in_task_work
+    room = repeats if in_task else min(repeats, QUEUE_LENGTH - len(walk.items))
+    step = QueueMemoryFailure(address >> facts.page_shift, _FLAGS[request], "task_work" if in_task else "kworker")
+    walk.items += [Item(address, request, page)] * room
+    steps: tuple[Step, ...] = (step,) * room
+    walk.findings.append(Finding(steps if room == repeats else (*steps, _OVERFLOW), (), (), assumed))
+    return True
 
 
 @lru_cache(maxsize=64)
@@ -159,29 +144,21 @@ def _invalid_address(policy: Policy, address: int) -> Finding:
 # Platform memory (UEFI 2.10 N.2.5)
 
 
-def _memory(case: _Case, entry: DataEntry, index: int) -> _Outcome:
+def _memory(walk: _Walk, entry: DataEntry, index: int) -> bool:
     """Mirrors `ghes_handle_memory_failure`."""
-    valid, address = memory.read_address(case.block.window(entry.payload_offset, ADDRESS_WINDOW))
-    has_address = bool(valid & memory.PHYSICAL_ADDRESS_VALID)
-    request, finding = _memory_request(
-        case.policy,
-        case.rank,
-        entry.error_severity,
-        bool(entry.flags & THRESHOLD_EXCEEDED),
-        has_address,
-        case.synchronous and case.consumed_by_user,
-    )
-    if entry.error_data_length < ADDRESS_WINDOW:
+    valid, address = memory.read_address(walk.block.data, entry.payload_offset)
+    threshold = entry.flags & THRESHOLD_EXCEEDED
+    has_address = valid & memory.PHYSICAL_ADDRESS_VALID
+    request, finding = _memory_request(walk.policy, walk.rank, entry.error_severity, threshold, has_address, walk.consumes)
+    if entry.error_data_length < memory.ADDRESS_WINDOW:
         finding = finding._replace(reasons=(_BEYOND.format(index),))
-    if request is None:
-        return _Outcome(finding, (), False)
-    page = _request_page(case, address, request)
-    return page._replace(finding=join([finding, page.finding]))
+    walk.findings.append(finding)
+    return request is not None and _queue(walk, address, request)
 
 
 @lru_cache(maxsize=8192)
 def _memory_request(
-    policy: Policy, rank: GhesSeverity, section_severity: int, threshold: bool, has_address: bool, synchronous: bool
+    policy: Policy, rank: GhesSeverity, section_severity: int, threshold: int, has_address: int, consumes: bool
 ) -> tuple[Request | None, Finding]:
     section_rank = ghes_severity(section_severity)
     request: Request | None = None
@@ -190,7 +167,7 @@ def _memory_request(
     elif section_rank is GhesSeverity.CORRECTED and threshold:
         request, outcome = Request.SOFT_OFFLINE, "soft offline: corrected errors passed their threshold"
     elif rank is GhesSeverity.RECOVERABLE and section_rank is GhesSeverity.RECOVERABLE:
-        required = synchronous and policy.behaviours.sea_action_required
+        required = consumes and policy.behaviours.sea_action_required
         request = Request.ACTION_REQUIRED if required else Request.ACTION_OPTIONAL
         outcome = f"memory failure, {request.value.replace('_', ' ')}"
     else:
@@ -200,12 +177,12 @@ def _memory_request(
         "sections.memory",
         outcome,
         "ghes_handle_memory_failure",
-        "sea_action_required" if synchronous else "",
+        "sea_action_required" if consumes else "",
         block_severity=rank.name.lower(),
         section_severity=severity_name(section_severity),
-        threshold_exceeded=threshold,
-        physical_address_valid=has_address,
-        synchronous=synchronous,
+        threshold_exceeded=bool(threshold),
+        physical_address_valid=bool(has_address),
+        synchronous=consumes,
     )
     return request, Finding((Log("memory error: reported to EDAC and traced"),), (fired,))
 
@@ -216,44 +193,44 @@ _CACHE_ENUMERATED: Final = 0
 _CACHE_BIT: Final = 1 << 1
 
 
-def _arm_processor(case: _Case, entry: DataEntry, index: int) -> _Outcome:
+def _arm_processor(walk: _Walk, entry: DataEntry, index: int) -> bool:
     """Mirrors `log_arm_hw_error` and `ghes_handle_arm_hw_error`."""
-    policy = case.policy
+    policy = walk.policy
     too_short = entry.error_data_length < arm_processor.HEADER_LENGTH
     if too_short and policy.behaviours.arm_section_bounded:
-        return _Outcome(_arm_too_short(policy, entry.error_data_length), (), False)
-    recoverable, finding = _arm_recoverable(policy, case.rank, entry.error_severity)
-    if too_short:
-        finding = finding._replace(reasons=(_BEYOND.format(index),))
-    if not recoverable:
-        return _Outcome(finding, (), False)
-    count = arm_processor.read_counts(case.block.window(entry.payload_offset, arm_processor.HEADER_LENGTH))[1]
-    findings: list[Finding] = [finding]
-    items: list[Item] = []
-    queued = False
+        walk.findings.append(_arm_too_short(policy, entry.error_data_length))
+        return False
+    recoverable, finding = _arm_recoverable(policy, walk.rank, entry.error_severity)
+    walk.findings.append(finding._replace(reasons=(_BEYOND.format(index),)) if too_short else finding)
+    return recoverable and _arm_error_infos(walk, entry, index)
+
+
+def _arm_error_infos(walk: _Walk, entry: DataEntry, index: int) -> bool:
+    """Mirrors the loop of `ghes_handle_arm_hw_error`."""
+    does, data = walk.policy.behaviours, walk.block.data
+    count = arm_processor.read_counts(walk.block.window(entry.payload_offset, arm_processor.HEADER_LENGTH))[1]
+    required = walk.consumes and does.sea_action_required
+    request = Request.ACTION_REQUIRED if required else Request.ACTION_OPTIONAL
     end = entry.payload_offset + entry.error_data_length
-    for offset, repeats in _error_infos(case, entry, count):
-        _, _, valid, kind, _, _, _, _, address = arm_processor.read_error_info(case.block.data, offset)
-        usable, info_finding = _error_info(policy, kind, bool(valid & arm_processor.PHYSICAL_FAULT_ADDRESS_VALID))
+    queued = False
+    for offset, repeats in _error_infos(walk, entry, count):
+        _, _, valid, kind, _, _, _, _, address = arm_processor.read_error_info(data, offset)
+        usable, finding = _error_info(walk.policy, kind, bool(valid & arm_processor.PHYSICAL_FAULT_ADDRESS_VALID))
         if offset + arm_processor.ERROR_INFO_LENGTH > end:
-            info_finding = info_finding._replace(reasons=(_BEYOND.format(index),))
-        findings.append(info_finding)
-        if not usable:
-            continue
-        required = case.synchronous and case.consumed_by_user and policy.behaviours.sea_action_required
-        page = _request_page(case, address, Request.ACTION_REQUIRED if required else Request.ACTION_OPTIONAL)
-        findings.append(page.finding)
-        items.extend(page.items * repeats)
-        queued = (queued or bool(page.queued)) if policy.behaviours.queued_accumulates else bool(page.queued)
-    return _Outcome(join(findings), tuple(items), queued)
+            finding = finding._replace(reasons=(_BEYOND.format(index),))
+        walk.findings.append(finding)
+        if usable:
+            asked = _queue(walk, address, request, repeats)
+            queued = (queued and does.queued_accumulates) or asked
+    return queued
 
 
-def _error_infos(case: _Case, entry: DataEntry, count: int) -> Iterator[tuple[int, int]]:
+def _error_infos(walk: _Walk, entry: DataEntry, count: int) -> Iterator[tuple[int, int]]:
     """Offsets in the block of the error infos that this kernel looks at, and how often it looks at each.
 
     Behind the bytes given everything reads as zero, which asks for nothing, so the walk ends there.
     """
-    does = case.policy.behaviours
+    does = walk.policy.behaviours
     budget = None
     if does.arm_section_bounded_exactly:
         budget = entry.error_data_length - arm_processor.HEADER_LENGTH
@@ -261,9 +238,9 @@ def _error_infos(case: _Case, entry: DataEntry, count: int) -> Iterator[tuple[in
         budget = entry.error_data_length - arm_processor.HEADER_LENGTH + LOOSE_SLACK
     offset = entry.payload_offset + arm_processor.HEADER_LENGTH
     for seen in range(count):
-        if offset >= len(case.block.data) or (budget is not None and budget < arm_processor.ERROR_INFO_LENGTH):
+        if offset >= len(walk.block.data) or (budget is not None and budget < arm_processor.ERROR_INFO_LENGTH):
             return
-        length = arm_processor.read_error_info(case.block.data, offset)[1]
+        length = arm_processor.read_error_info(walk.block.data, offset)[1]
         if budget is not None and budget < length:
             return
         if length == 0:
@@ -325,19 +302,20 @@ _NO_UPSTREAM_BRIDGE: Final = "pcie_do_recovery: the device is on a root bus and 
 _ASSUMED_ROOT_BUS: Final = Assumption("host.pci_root_buses", "bus 0 of each segment; devices are of the port type that the record gives")
 
 
-def _pcie(case: _Case, entry: DataEntry, _index: int) -> _Outcome:
+def _pcie(walk: _Walk, entry: DataEntry, _index: int) -> None:
     """Mirrors `ghes_handle_aer` and `aer_recover_work_func`."""
-    record = pcie.read_device(case.block.window(entry.payload_offset, pcie.DEVICE_WINDOW))
+    record = pcie.read_device(walk.block.window(entry.payload_offset, pcie.DEVICE_WINDOW))
     usable = bool(record.validation_bits & pcie.DEVICE_ID_VALID and record.validation_bits & pcie.AER_INFO_VALID)
-    facts = case.facts
+    facts = walk.facts
     if not usable or not facts.config.apei_pcie_aer:
-        return _Outcome(_pcie_logged(case.policy, usable))
+        walk.findings.append(_pcie_logged(walk.policy, usable))
+        return
     severity, reset = _AER_SEVERITY.get(entry.error_severity, "correctable"), bool(entry.flags & RESET)
     if reset:
         severity = "fatal"
     present = facts.host.pci_devices is None or record.device in facts.host.pci_devices
     unmasked = bool(record.uncorrectable_status & ~record.uncorrectable_mask)
-    recovers, fired = _aer(case.policy, severity, reset, present, unmasked)
+    recovers, fired = _aer(walk.policy, severity, reset, present, unmasked)
     steps: list[Step] = [RecoverPcie(record.device, severity, recovers)]
     assumptions = [ASSUMED_DEVICES] if facts.host.pci_devices is None else []
     if facts.host.config is None:
@@ -345,7 +323,7 @@ def _pcie(case: _Case, entry: DataEntry, _index: int) -> _Outcome:
     if recovers and record.lacks_upstream_bridge:
         steps.append(Oops(None, _NO_UPSTREAM_BRIDGE))
         assumptions.append(_ASSUMED_ROOT_BUS)
-    return _Outcome(Finding(tuple(steps), (fired,), (), tuple(assumptions)))
+    walk.findings.append(Finding(tuple(steps), (fired,), (), tuple(assumptions)))
 
 
 @lru_cache(maxsize=1024)
@@ -388,23 +366,25 @@ _AGENT_TYPES: Final = frozenset({0, 2, 3, 4, 5, 6, 7})
 """Every agent type but 1, the restricted host's downstream port."""
 
 
-def _cxl_component(case: _Case, entry: DataEntry, index: int) -> _Outcome:
+def _cxl_component(walk: _Walk, entry: DataEntry, index: int) -> None:
     """Mirrors `cxl_cper_post_event`."""
-    if not case.policy.behaviours.cxl_events_dispatched:
-        return _other(case, entry, index)
-    length, valid = cxl.read_component_event(case.block.window(entry.payload_offset, CXL_EVENT_WINDOW))
+    if not walk.policy.behaviours.cxl_events_dispatched:
+        return _other(walk, entry, index)
+    length, valid = cxl.read_component_event(walk.block.window(entry.payload_offset, CXL_EVENT_WINDOW))
     sound = length in _COMPONENT_EVENT_LENGTHS and bool(valid & cxl.COMPONENT_EVENT_LOG_VALID)
-    return _Outcome(_cxl(case.policy, entry.section_type, sound, "cxl_cper_post_event", "cxl_events_dispatched"))
+    walk.findings.append(_cxl(walk.policy, entry.section_type, sound, "cxl_cper_post_event", "cxl_events_dispatched"))
+    return None
 
 
-def _cxl_protocol(case: _Case, entry: DataEntry, index: int) -> _Outcome:
+def _cxl_protocol(walk: _Walk, entry: DataEntry, index: int) -> None:
     """Mirrors `cxl_cper_post_prot_err`."""
-    if not case.policy.behaviours.cxl_protocol_errors_dispatched or not case.facts.config.apei_pcie_aer:
-        return _other(case, entry, index)
-    valid, agent, _, error_length = cxl.read_protocol_error(case.block.window(entry.payload_offset, CXL_PROTOCOL_WINDOW))
+    if not walk.policy.behaviours.cxl_protocol_errors_dispatched or not walk.facts.config.apei_pcie_aer:
+        return _other(walk, entry, index)
+    valid, agent, _, error_length = cxl.read_protocol_error(walk.block.window(entry.payload_offset, CXL_PROTOCOL_WINDOW))
     needed = cxl.AGENT_ADDRESS_VALID | cxl.ERROR_LOG_VALID
     sound = valid & needed == needed and error_length == _RAS_CAPABILITY_LENGTH and agent in _AGENT_TYPES
-    return _Outcome(_cxl(case.policy, entry.section_type, sound, "cxl_cper_post_prot_err", "cxl_protocol_errors_dispatched"))
+    walk.findings.append(_cxl(walk.policy, entry.section_type, sound, "cxl_cper_post_prot_err", "cxl_protocol_errors_dispatched"))
+    return None
 
 
 @lru_cache(maxsize=1024)
@@ -418,9 +398,9 @@ def _cxl(policy: Policy, section_type: guid.Guid, sound: bool, mirrors: str, fla
 # Everything else
 
 
-def _other(case: _Case, entry: DataEntry, _index: int) -> _Outcome:
+def _other(walk: _Walk, entry: DataEntry, _index: int) -> None:
     """Mirrors `ghes_defer_non_standard_event`."""
-    return _Outcome(_reported(case.policy, entry.section_type))
+    walk.findings.append(_reported(walk.policy, entry.section_type))
 
 
 @lru_cache(maxsize=4096)
@@ -430,7 +410,7 @@ def _reported(policy: Policy, section_type: guid.Guid) -> Finding:
     return Finding((Log(f"{name} section: traced as a non-standard event and shown to vendor drivers"),), (fired,))
 
 
-_HANDLERS: Final[dict[guid.Guid, Callable[[_Case, DataEntry, int], _Outcome]]] = {
+_HANDLERS: Final[dict[guid.Guid, Callable[[_Walk, DataEntry, int], bool | None]]] = {
     guid.MEMORY: _memory,
     guid.ARM_PROCESSOR: _arm_processor,
     guid.PCIE: _pcie,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from models.decision import Assumption, Rationale, Signal, Step
 from models.host import PageState, Task, ThreadRef
@@ -11,12 +11,16 @@ from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_TASKS, Facts
 from policies.finding import NOTHING, Finding, rule
 from policies.memory import Handled, Place
-from policies.page_states import EHWPOISON, EOPNOTSUPP
+from policies.page_states import EHWPOISON, EOPNOTSUPP, Outcome
 from policies.sections import Request
 
 _NO_EXTRA_SIGNAL: Final = frozenset({0, EHWPOISON, EOPNOTSUPP})
 """Return values of memory_failure() after which the consuming thread is not killed for want of a recovery."""
 
+_RACE: Final = (
+    "a kernel worker and the interrupted thread race for the queued page: the worker's own signals to early-kill threads may come first, "
+    "and the address may be that of the page or of the access"
+)
 _STAGE_2: Final = "KVM enters the guest again without running task work: the signal comes from the stage-2 fault on the poisoned page"
 
 
@@ -30,91 +34,128 @@ def assumed_current(facts: Facts) -> tuple[Assumption, ...]:
     return () if facts.host.current else (ASSUMED_CURRENT,)
 
 
-def signal_memory(
-    handled: tuple[Handled, ...], policy: Policy, facts: Facts, already_signalled: bool, from_guest: bool
-) -> tuple[Finding, ...]:
-    """One finding for each page frame, then one for the retried access.
+def signal_memory(handled: list[Handled], policy: Policy, facts: Facts, already_signalled: bool, from_guest: bool) -> list[Finding]:
+    """What handling each page frame came to, each with its signals, then what the retried access brings.
 
     `already_signalled`: a forced SIGBUS is pending for the interrupted thread, so that a second one would be lost.
     """
     findings: list[Finding] = []
     pending = already_signalled
     for done in handled:
-        finding, hit = _signal_page(done, policy, facts, pending)
-        pending = pending or hit
-        findings.append(finding)
-    findings.append(NOTHING if pending else _retried_access(handled, policy, facts, from_guest))
-    return tuple(findings)
+        finding, pending = _signal_page(done, policy, facts, pending)
+        findings += (done.finding, finding)
+    if not pending and not handled[-1].panics:
+        findings.append(_retried_access(handled, policy, facts, from_guest))
+    return findings
+
+
+Role = Literal["consumer", "early_kill", "other"]
+
+
+class _Shot(NamedTuple):
+    """A signal but for its target."""
+
+    signal: Literal["SIGBUS", "SIGKILL"]
+    code: Literal["BUS_MCEERR_AR", "BUS_MCEERR_AO", "SI_KERNEL"]
+    forced: bool
+
+
+_ACTION_REQUIRED: Final = _Shot("SIGBUS", "BUS_MCEERR_AR", True)
+_ACTION_OPTIONAL: Final = _Shot("SIGBUS", "BUS_MCEERR_AO", False)
+_KILL: Final = _Shot("SIGKILL", "SI_KERNEL", True)
+
+
+class _Aim(NamedTuple):
+    """Who is signalled for a page, by role."""
+
+    consumer: _Shot | None
+    bystanders: _Shot | None
+    killed: bool
+    """Whether the interrupted thread is killed because the page could not be recovered."""
+    hits: bool
+    """Whether a forced signal is pending for the interrupted thread from now on."""
+    rationale: tuple[Rationale, ...]
 
 
 def _signal_page(done: Handled, policy: Policy, facts: Facts, pending: bool) -> tuple[Finding, bool]:
     """The signals of one memory_failure() call, and whether the interrupted thread got one."""
     outcome = done.outcome
     if outcome is None or done.panics:
-        return NOTHING, False
-    required = done.frame.item.request is Request.ACTION_REQUIRED
-    signals = _collect(done, policy, facts) if outcome.kill != "none" else []
-    rationale: tuple[Rationale, ...] = ()
-    if outcome.kill != "none":
-        early_kill = bool(facts.sysctl.early_kill)
-        rationale = (_collected(policy, required, len(signals), early_kill, outcome.kill, done.frame.page.state is PageState.DAX),)
-    elif outcome.result == "recovered" and done.frame.places and not done.again:
-        rationale = (_spared(policy, done.frame.page.state),)
-    current = facts.host.current
-    hit = current is not None and any(signal.tid == current.tid and signal.forced for signal in signals)
-    if hit and pending:
-        signals = [signal for signal in signals if current is None or signal.tid != current.tid]
-    steps: tuple[Step, ...] = tuple(signals)
-    unhandled = required and policy.behaviours.action_required_in_task_work and outcome.returns not in _NO_EXTRA_SIGNAL
-    if unhandled and not hit and not pending:
-        steps = (*steps, kill_current(facts))
-        rationale = (*rationale, _kills_for_failure(policy, outcome.returns))
-    assumed = (ASSUMED_TASKS,) if outcome.kill != "none" and facts.host.tasks is None and done.frame.places else ()
-    return Finding(steps, rationale, (), assumed), hit or unhandled
-
-
-def _collect(done: Handled, policy: Policy, facts: Facts) -> list[Signal]:
-    """Mirrors `collect_procs` and `kill_procs`."""
-    does = policy.behaviours
-    required = done.frame.item.request is Request.ACTION_REQUIRED
+        return NOTHING, pending
+    frame, early_kill = done.frame, bool(facts.sysctl.early_kill)
+    required = frame.item.request is Request.ACTION_REQUIRED
     current = facts.host.current if required else None
-    if done.frame.page.state is PageState.DAX and not does.dax_early_kill and current is None:
-        return []
-    signals: list[Signal] = []
-    for place in done.frame.places:
-        if current is not None and place.pid == current.pid:
-            signals.append(_to_consumer(done, place, current, policy, facts))
-        elif done.again or (required and not does.action_optional_to_others):
-            continue
-        elif (tid := early_kill_thread(facts.tasks.get(place.pid), place.pid, bool(facts.sysctl.early_kill))) is not None:
-            signals.append(_to_bystander(done, place, tid, policy, facts))
-    return signals
+    places = frame.places if outcome.kill != "none" else ()
+    targets = [_target(place, current, facts, early_kill) for place in places]
+    aim = _aim(policy, outcome, required, tuple([role for role, _ in targets]), done.again, early_kill, pending)
+    steps: list[Step] = []
+    for place, (role, tid) in zip(places, targets, strict=True):
+        shot = aim.consumer if role == "consumer" else aim.bystanders if role == "early_kill" else None
+        if shot is not None:
+            steps.append(_signal(shot, done, outcome, place, tid, policy, facts))
+    if aim.killed:
+        steps.append(kill_current(facts))
+    assumed = (ASSUMED_TASKS,) if places and facts.host.tasks is None else ()
+    return Finding(tuple(steps), aim.rationale, (), assumed), aim.hits
 
 
-def _to_consumer(done: Handled, place: Place, current: ThreadRef, policy: Policy, facts: Facts) -> Signal:
-    if done.outcome is not None and done.outcome.kill == "sigkill":
-        return Signal(place.pid, current.tid, "SIGKILL", "SI_KERNEL", None, None, forced=True)
-    address, lsb = _payload(done, place, policy, facts)
-    return Signal(place.pid, current.tid, "SIGBUS", "BUS_MCEERR_AR", address, lsb, forced=True)
+def _target(place: Place, current: ThreadRef | None, facts: Facts, early_kill: bool) -> tuple[Role, int]:
+    """Which thread of a process would be signalled. Mirrors `task_early_kill`."""
+    if current is not None and place.pid == current.pid:
+        return "consumer", current.tid
+    tid = early_kill_thread(facts.tasks.get(place.pid), place.pid, early_kill)
+    return ("other", place.pid) if tid is None else ("early_kill", tid)
 
 
-def _to_bystander(done: Handled, place: Place, tid: int, policy: Policy, facts: Facts) -> Signal:
-    if done.outcome is not None and done.outcome.kill == "sigkill":
-        return Signal(place.pid, tid, "SIGKILL", "SI_KERNEL", None, None, forced=True)
-    address, lsb = _payload(done, place, policy, facts)
-    return Signal(place.pid, tid, "SIGBUS", "BUS_MCEERR_AO", address, lsb, forced=False)
+@lru_cache(maxsize=8192)
+def _aim(policy: Policy, outcome: Outcome, required: bool, roles: tuple[Role, ...], again: bool, early_kill: bool, pending: bool) -> _Aim:
+    """Mirrors `collect_procs`, `kill_procs` and `memory_failure_cb`."""
+    does = policy.behaviours
+    fatal = outcome.kill == "sigkill"
+    collects = outcome.kill != "none" and (does.dax_early_kill or not outcome.needs_consumer or "consumer" in roles)
+    tells_others = collects and not again and (not required or does.action_optional_to_others)
+    consumed = collects and "consumer" in roles
+    unrecovered = required and does.action_required_in_task_work and outcome.returns not in _NO_EXTRA_SIGNAL and not (consumed or pending)
+    count = (consumed and not pending) + (tells_others and roles.count("early_kill"))
+    rationale = [_collected(policy, required, count, early_kill, outcome)] if roles else []
+    if outcome.kill == "none" and outcome.result == "recovered" and not again:
+        rationale.append(rule(policy, "signals.collect", "nobody is signalled: nothing that a process needs is lost", "kill_procs"))
+    if unrecovered:
+        words = "the interrupted thread is killed: the page could not be recovered"
+        rationale.append(
+            rule(policy, "signals.unrecovered", words, "memory_failure_cb", "action_required_in_task_work", returns=outcome.returns)
+        )
+    return _Aim(
+        consumer=(_KILL if fatal else _ACTION_REQUIRED) if consumed and not pending else None,
+        bystanders=(_KILL if fatal else _ACTION_OPTIONAL) if tells_others else None,
+        killed=unrecovered,
+        hits=pending or consumed or unrecovered,
+        rationale=tuple(rationale),
+    )
 
 
-def _payload(done: Handled, place: Place, policy: Policy, facts: Facts) -> tuple[int | None, int]:
-    """si_addr and si_addr_lsb of a signal from memory failure handling."""
-    whole = done.outcome is not None and done.outcome.whole_folio
-    lsb = done.frame.shift if whole else facts.page_shift
+def _collected(policy: Policy, required: bool, count: int, early_kill: bool, outcome: Outcome) -> Rationale:
+    flags = ("action_optional_to_others" if required else "", "dax_early_kill" if outcome.needs_consumer else "")
+    words = "1 thread is signalled" if count == 1 else f"{count} threads are signalled"
+    return rule(policy, "signals.collect", words, "collect_procs", *flags, action_required=required, early_kill_sysctl=early_kill)
+
+
+def _signal(shot: _Shot, done: Handled, outcome: Outcome, place: Place, tid: int, policy: Policy, facts: Facts) -> Signal:
+    if shot is _KILL:
+        return Signal(place.pid, tid, "SIGKILL", "SI_KERNEL", None, None, True)
+    address, lsb = place.address, facts.page_shift
+    if outcome.whole_folio:
+        address, lsb = _folio_address(done, place, policy), done.frame.shift
+    return Signal(place.pid, tid, shot.signal, shot.code, address, lsb, shot.forced)
+
+
+def _folio_address(done: Handled, place: Place, policy: Policy) -> int | None:
+    """Kernels differ in whether a hugetlb signal names the failing base page or the start of the huge page."""
     does = policy.behaviours
     names_base_page = does.kill_accessing_names_base_page if done.again else does.hugetlb_signal_names_base_page
-    starts_huge_page = done.frame.page.state is PageState.HUGETLB and not names_base_page
-    if place.address is None:
-        return None, lsb
-    return (place.address & -(1 << done.frame.shift) if starts_huge_page else place.address), lsb
+    if place.address is None or done.frame.page.state is not PageState.HUGETLB or names_base_page:
+        return place.address
+    return place.address & -(1 << done.frame.shift)
 
 
 def early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int | None:
@@ -126,7 +167,7 @@ def early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int | No
     return next((tid for tid, mce_kill in threads if mce_kill == "early" or (mce_kill == "default" and early_kill)), None)
 
 
-def _retried_access(handled: tuple[Handled, ...], policy: Policy, facts: Facts, from_guest: bool) -> Finding:
+def _retried_access(handled: list[Handled], policy: Policy, facts: Facts, from_guest: bool) -> Finding:
     """The interrupted access is run again and meets the poison entry that replaced the mapping. Mirrors `do_page_fault`."""
     current = facts.host.current
     if current is None:
@@ -143,7 +184,7 @@ def _retried_access(handled: tuple[Handled, ...], policy: Policy, facts: Facts, 
     return NOTHING
 
 
-def next_access(handled: tuple[Handled, ...], facts: Facts) -> tuple[Signal, ...]:
+def next_access(handled: list[Handled], facts: Facts) -> tuple[Signal, ...]:
     """What a later read of the pages brings to each process that maps them."""
     later: dict[tuple[int, int | None], Signal] = {}
     for done in handled:
@@ -159,33 +200,6 @@ def next_access(handled: tuple[Handled, ...], facts: Facts) -> tuple[Signal, ...
 
 def _fault_shift(done: Handled, facts: Facts) -> int:
     return done.frame.shift if done.frame.page.state in (PageState.HUGETLB, PageState.DAX) else facts.page_shift
-
-
-@lru_cache(maxsize=1024)
-def _collected(policy: Policy, required: bool, count: int, early_kill: bool, kill: str, dax: bool) -> Rationale:
-    flags = ("action_optional_to_others" if required else "", "dax_early_kill" if dax else "")
-    return rule(
-        policy,
-        "signals.collect",
-        f"{count} threads are signalled" if count != 1 else "1 thread is signalled",
-        "collect_procs",
-        *flags,
-        action_required=required,
-        early_kill_sysctl=early_kill,
-        kill=kill,
-    )
-
-
-@lru_cache(maxsize=256)
-def _spared(policy: Policy, state: PageState) -> Rationale:
-    outcome = "nobody is signalled: the data can be had again or was not changed"
-    return rule(policy, "signals.collect", outcome, "kill_procs", state=state.value)
-
-
-@lru_cache(maxsize=256)
-def _kills_for_failure(policy: Policy, returns: int) -> Rationale:
-    outcome = "the interrupted thread is killed: the page could not be recovered"
-    return rule(policy, "signals.unrecovered", outcome, "memory_failure_cb", "action_required_in_task_work", returns=returns)
 
 
 @lru_cache(maxsize=256)

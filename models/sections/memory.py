@@ -24,13 +24,15 @@ PHYSICAL_ADDRESS_VALID = 1 << 1
 _ADDRESS = struct.Struct("<Q8xQ")
 
 
-def read_address(window: bytes) -> tuple[int, int]:
-    """Validation bits (u64) and physical address (u64, bytes) from the first 24 bytes of either section.
+ADDRESS_WINDOW = 24
+"""Bytes of either section up to the end of its physical address."""
 
-    `window` holds at least 24 bytes, zero-filled where the sender's bytes ended.
-    """
-    validation, address = _ADDRESS.unpack_from(window)
-    return validation, address
+
+def read_address(data: bytes, offset: int) -> tuple[int, int]:
+    """Validation bits (u64) and physical address (u64, bytes) of the section at `offset`, zero beyond the end of `data`."""
+    if offset + ADDRESS_WINDOW > len(data):
+        return _ADDRESS.unpack(data[offset : offset + ADDRESS_WINDOW].ljust(ADDRESS_WINDOW, b"\0"))
+    return _ADDRESS.unpack_from(data, offset)
 
 
 ERROR_TYPES = (
