@@ -15,6 +15,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from models.decision import PolicyRef
 from policies.behaviours import FLAGS, Behaviours
 from policies.release import Release, parse_release
 
@@ -49,9 +50,15 @@ class Policy:
     """For each flag that is set: the release from which this kernel's series has it."""
     release: Release | None
     """The kernel that the policy mirrors, or is based on."""
-    digest: str
+    reference: PolicyRef
+    """Name and digest, as decisions carry them."""
     notes: tuple[str, ...] = ()
     """What a reader must know before relying on it."""
+
+    @property
+    def digest(self) -> str:
+        """A hash over everything that decides: equal digests, equal decisions."""
+        return self.reference.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ def _digest(name: str, behaviours: Behaviours, since: Mapping[str, str]) -> str:
 
 
 def _policy(name: str, behaviours: Behaviours, since: Mapping[str, str], release: Release | None, notes: Iterable[str] = ()) -> Policy:
-    return Policy(name, behaviours, since, release, _digest(name, behaviours, since), tuple(notes))
+    return Policy(name, behaviours, since, release, PolicyRef(name, _digest(name, behaviours, since)), tuple(notes))
 
 
 @lru_cache(maxsize=4096)

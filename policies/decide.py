@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Final
+from typing import Final, get_args
 
 from models.decision import (
     Action,
-    Assumption,
     Decision,
     ExitToVmm,
     InjectSerror,
-    Oops,
     Panic,
-    PolicyRef,
-    Rationale,
     Signal,
     Step,
 )
@@ -22,9 +17,9 @@ from models.event import Event, event_key
 from models.severity import GhesSeverity
 from models.status_block import StatusBlock, parse
 from policies import exceptions
-from policies.catalog import Policy, unknowns
+from policies.catalog import Policy
 from policies.facts import Facts
-from policies.finding import NOTHING, Finding, join, rule
+from policies.finding import Finding, join
 from policies.memory import handle_memory
 from policies.opening import Opening, open_event
 from policies.sections import walk_sections
@@ -32,14 +27,13 @@ from policies.signals import next_access, signal_memory
 
 _ORDER: Final = tuple(Action)
 
-_REACH: Final[dict[type[object], int]] = {
+_REACH: Final[dict[type[object], int]] = dict.fromkeys(get_args(get_args(Step)[0]), _ORDER.index(Action.HANDLED)) | {
     Signal: _ORDER.index(Action.SIGNAL),
-    Oops: _ORDER.index(Action.SIGNAL),
-    InjectSerror: _ORDER.index(Action.INJECT),
     ExitToVmm: _ORDER.index(Action.SIGNAL),
+    InjectSerror: _ORDER.index(Action.INJECT),
     Panic: _ORDER.index(Action.PANIC),
 }
-"""How far a step takes an error."""
+"""How far each kind of step takes an error."""
 
 
 def decide(event: Event, policy: Policy) -> Decision:
@@ -70,63 +64,43 @@ def _process(
     """Act on a record, from its sections to the signals; add to the findings, and return what later accesses bring."""
     notification, rank, admission = event.notification, opening.rank or GhesSeverity.NO, opening.admission
     consumes = admission.synchronous and notification.taken_from != "kernel"
-    work = walk_sections(block, rank, policy, facts, consumes)
-    findings += work.findings
+    walk = walk_sections(block, rank, policy, facts, consumes)
+    findings += walk.findings
     killed = False
     if admission.exception == "abort":
-        settled = exceptions.settle_abort(block, rank, work, notification.taken_from, policy, facts)
+        settled = exceptions.settle_abort(block, rank, walk, notification.taken_from, policy, facts)
         findings.append(settled.finding)
         killed = settled.kills
     if opening.released_after:
         findings.append(Finding(opening.released_after))
-    if not work.items:
+    if not walk.items:
         return ()
-    handled = handle_memory(work.items, notification, policy, facts)
+    handled = handle_memory(walk.items, notification, policy, facts)
     findings += signal_memory(handled, policy, facts, killed, notification.taken_from == "guest")
     return next_access(handled, facts)
 
 
 def _conclude(event: Event, policy: Policy, key: str, findings: list[Finding], later: tuple[Signal, ...]) -> Decision:
     """Stage 8: the headline, and whether it is certain."""
-    findings.append(_kernel(policy))
     found = join(findings)
     action = _headline(found.steps)
     return Decision(
         event_key=key,
         source=event.source,
-        policy=_reference(policy),
+        policy=policy.reference,
         action=action,
         certainty="depends" if found.reasons else "certain",
         reasons=found.reasons,
         plan=found.steps,
         next_access=() if action is Action.PANIC else later,
-        rationale=(*found.rationale, _concluded(policy, action)),
+        rationale=found.rationale,
         assumptions=found.assumptions,
         warnings=found.warnings,
     )
 
 
 def _headline(plan: tuple[Step, ...]) -> Action:
-    return _ORDER[max([_REACH.get(type(step), 0) for step in plan], default=0)]
-
-
-@lru_cache(maxsize=1024)
-def _kernel(policy: Policy) -> Finding:
-    """What is not known about the kernel itself."""
-    unknown = () if policy.release is None else tuple(unknowns(policy.release))
-    if not unknown:
-        return NOTHING
-    return Finding(reasons=unknown, assumptions=tuple(Assumption("host.kernel", what) for what in unknown))
-
-
-@lru_cache(maxsize=1024)
-def _reference(policy: Policy) -> PolicyRef:
-    return PolicyRef(policy.name, policy.digest)
-
-
-@lru_cache(maxsize=1024)
-def _concluded(policy: Policy, action: Action) -> Rationale:
-    return rule(policy, "conclude.action", action.value, None)
+    return _ORDER[max(map(_REACH.__getitem__, map(type, plan)), default=0)]
 
 
 __all__ = ["decide", "decide_parsed"]

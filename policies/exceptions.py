@@ -28,7 +28,7 @@ from policies.admit import Admission
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_RAS, ASSUMED_SYSCTL, ASSUMED_VMS, Facts
 from policies.finding import NOTHING, Finding, rule
-from policies.sections import Work
+from policies.sections import Walk
 from policies.severity import TAINT, reboot_delay
 from policies.signals import assumed_current, kill_current
 
@@ -178,16 +178,16 @@ class Remainder:
     finding: Finding
 
 
-def settle_abort(block: StatusBlock, rank: GhesSeverity, work: Work, taken_from: str, policy: Policy, facts: Facts) -> Remainder:
+def settle_abort(block: StatusBlock, rank: GhesSeverity, walk: Walk, taken_from: str, policy: Policy, facts: Facts) -> Remainder:
     """The synchronous fallback for a record that queued nothing. Mirrors the end of `ghes_do_proc`."""
     does = policy.behaviours
     if taken_from == "kernel":
         harmless = does.corrected_never_signals and not _is_uncorrected(block, rank)
         return Remainder(False, NOTHING if harmless else abort_in_kernel(policy, facts))
-    if work.queued or not does.sea_kills_when_nothing_queued:
-        return Remainder(False, _resumes(policy) if not work.queued else NOTHING)
+    if walk.queued or not does.sea_kills_when_nothing_queued:
+        return Remainder(False, _resumes(policy) if not walk.queued else NOTHING)
     if does.corrected_never_signals:
-        if not _is_uncorrected(block, rank) or work.items:
+        if not _is_uncorrected(block, rank) or walk.items:
             return Remainder(False, _resumes(policy))
         if taken_from == "guest":
             step, assumptions = inject_serror(serror_iss(AsynchronousErrorType.UEU), facts)

@@ -9,6 +9,9 @@ from models.host import Config, Host, Page, PageState, Sysctl, Task, Vm
 
 PAGE_SIZE: Final = 4096
 
+FEW_PAGES: Final = 8
+"""Up to here looking at every page fact is quicker than sorting them first."""
+
 ASSUMED_PAGE_SIZE = Assumption("host.page_size", "4096 bytes")
 ASSUMED_CONFIG = Assumption("host.config", "every option that the error path needs is built in")
 ASSUMED_SYSCTL = Assumption("host.sysctl", "every setting has the kernel's default")
@@ -28,7 +31,7 @@ _HAS_NO_OTHER_COPY = frozenset({PageState.ANONYMOUS, PageState.SHMEM, PageState.
 class Facts:
     """A host's facts as rules ask for them. Built for one event and asked a few times, so what takes work is done when asked."""
 
-    __slots__ = ("_by_shift", "_tasks", "config", "host", "page_shift", "page_size", "sysctl")
+    __slots__ = ("_by_shift", "_tasks", "config", "early_kill", "host", "page_shift", "page_size", "sysctl")
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -36,6 +39,7 @@ class Facts:
         self.sysctl: Sysctl = host.sysctl or _DEFAULT_SYSCTL
         self.page_size: int = host.page_size or PAGE_SIZE
         self.page_shift: int = self.page_size.bit_length() - 1
+        self.early_kill = bool(self.sysctl.early_kill)
         self._tasks: dict[int, Task] | None = None
         self._by_shift: dict[int, dict[int, Page]] | None = None
 
@@ -54,33 +58,40 @@ class Facts:
             self._tasks = {task.pid: task for task in self.host.tasks or ()}
         return self._tasks
 
-    @property
-    def _pages(self) -> dict[int, dict[int, Page]]:
-        """Page facts by the size that they cover and their place in units of it."""
-        if self._by_shift is None:
-            self._by_shift = {}
-            for page in self.host.pages or ():
-                shift = self.shift_of(page)
-                self._by_shift.setdefault(shift, {}).setdefault(page.physical_address >> shift, page)
-        return self._by_shift
-
     def shift_of(self, page: Page) -> int:
         """log2 of the bytes that a page fact covers."""
         return page.shift or self.page_shift
 
     def page_at(self, address: int) -> Page | None:
         """The fact that covers a physical address; the first given where several do."""
-        for shift, pages in self._pages.items():
-            if (page := pages.get(address >> shift)) is not None:
+        pages = self.host.pages
+        if not pages:
+            return None
+        if len(pages) > FEW_PAGES:
+            return self._look_up(pages, address)
+        for page in pages:
+            shift = page.shift or self.page_shift
+            if page.physical_address >> shift == address >> shift:
                 return page
         return None
+
+    def _look_up(self, pages: tuple[Page, ...], address: int) -> Page | None:
+        if self._by_shift is None:
+            self._by_shift = {}
+            for page in pages:
+                shift = self.shift_of(page)
+                self._by_shift.setdefault(shift, {}).setdefault(page.physical_address >> shift, page)
+        found = [facts[address >> shift] for shift, facts in self._by_shift.items() if address >> shift in facts]
+        return found[0] if len(found) < 2 else next(page for page in pages if page in found)
 
     def has_struct_page(self, address: int, page: Page | None) -> bool:
         """Whether the kernel keeps a struct page for a physical address (pfn_valid); `page` is the fact that covers it."""
         if page is not None and page.state is PageState.NO_STRUCT_PAGE:
             return False
-        ranges = self.host.valid_ranges
-        return ranges is None or any(0 <= address - known.start < known.size for known in ranges)
+        for known in self.host.valid_ranges or ():
+            if 0 <= address - known.start < known.size:
+                return True
+        return self.host.valid_ranges is None
 
     def is_dirty(self, page: Page) -> bool:
         """Whether the page's content would be lost with it. Unknown: only where there is a copy on disk it is taken as clean."""

@@ -41,16 +41,17 @@ def join(findings: Iterable[Finding]) -> Finding:
     reasons: list[str] = []
     assumptions: list[Assumption] = []
     warnings: list[Caution] = []
-    for finding in findings:
-        if finding is NOTHING:
-            continue
-        steps += finding.steps
-        rationale += finding.rationale
-        reasons += finding.reasons
-        assumptions += finding.assumptions
-        warnings += finding.warnings
+    for happens, fired, depends, assumed, warned in findings:
+        steps += happens
+        rationale += fired
+        if depends:
+            reasons += depends
+        if assumed:
+            assumptions += assumed
+        if warned:
+            warnings += warned
     return Finding(tuple(steps), tuple(rationale), _once(reasons), _once(assumptions), _once(warnings))
 
 
 def _once(said: list[T]) -> tuple[T, ...]:
-    return tuple(dict.fromkeys(said)) if len(said) > 1 else tuple(said)
+    return tuple(dict.fromkeys(said)) if said else ()

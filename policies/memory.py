@@ -77,7 +77,7 @@ def handle_memory(items: list[Item], notification: Notification, policy: Policy,
         handled.append(done)
         if done.panics:
             break
-        if done.poisons:
+        if done.poisons and len(items) > 1:
             poisoned.setdefault(key, done.outcome is not None and (done.outcome.late or done.outcome.stays_mapped))
     return handled
 
@@ -113,6 +113,9 @@ def _frame(item: Item, notification: Notification, facts: Facts) -> Frame:
 def _places(page: Page, address: int, page_size: int) -> tuple[Place, ...]:
     """A process that maps the page twice counts with the first place: its second signal would find the first still pending."""
     distance = (address & -page_size) - (page.physical_address & -page_size)
+    if len(page.mappings) == 1:
+        only = page.mappings[0]
+        return (Place(only.pid, (only.address & -page_size) + distance & _U64),)
     first: dict[int, Place] = {}
     for mapping in page.mappings:
         if mapping.pid not in first:
@@ -145,7 +148,7 @@ def _first_time(frame: Frame, policy: Policy, facts: Facts) -> Handled:
     outcome, fired = page_states.outcome(policy, _traits(frame, facts))
     panics = outcome.kernel_owned and policy.behaviours.panic_on_unrecoverable_sysctl and bool(facts.sysctl.panic_on_unrecoverable)
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, None if panics else outcome.returns)
-    finding = Finding((step, *outcome.notes), (fired,), outcome.reasons, frame.assumptions)
+    finding = Finding((step, *outcome.notes), (fired,), outcome.reasons, frame.assumptions, ())
     if panics:
         message = f"Memory failure: {frame.pfn:#x}: unrecoverable page"
         panic = rule(policy, "memory.panic", "panic", "panic_on_unrecoverable_mf", "panic_on_unrecoverable_sysctl")
@@ -155,15 +158,14 @@ def _first_time(frame: Frame, policy: Policy, facts: Facts) -> Handled:
 
 
 def _traits(frame: Frame, facts: Facts) -> Traits:
-    page, shift = frame.page, frame.shift
-    base_pages = (1 << shift - facts.page_shift) if shift > facts.page_shift else 1
+    page, order = frame.page, frame.shift - facts.page_shift
     return Traits(
         page.state,
         facts.is_dirty(page),
         bool(frame.places),
-        base_pages > 1,
-        frame.pfn % base_pages != 0,
-        shift > facts.pmd_shift,
+        order > 0,
+        order > 0 and frame.pfn % (1 << order) != 0,
+        order > 0 and frame.shift > facts.pmd_shift,
         page.mlocked,
         page.pinned,
         page.file_backed,

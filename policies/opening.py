@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from models.decision import Step
+from models.decision import Assumption, Step
 from models.notification import Notification
 from models.severity import GhesSeverity
 from models.status_block import StatusBlock
 from models.value import value
 from policies.admit import Admission, Door, admit, door_of
-from policies.catalog import Policy
+from policies.catalog import Policy, unknowns
 from policies.facts import ASSUMED_SYSCTL, Facts
-from policies.finding import Finding, join
+from policies.finding import NOTHING, Finding, join
 from policies.read import Header, header_of, read
 from policies.severity import judge, reboot_delay
 
@@ -33,7 +33,7 @@ class Opening:
 
 def open_event(notification: Notification, block: StatusBlock | None, policy: Policy, facts: Facts) -> Opening:
     """Admit the notification, read the record and judge its severity."""
-    header = None if block is None else header_of(block, facts)
+    header = None if block is None else header_of(block, policy, facts)
     return _open(policy, door_of(notification, facts), header, reboot_delay(facts), facts.host.sysctl is not None)
 
 
@@ -41,7 +41,7 @@ def open_event(notification: Notification, block: StatusBlock | None, policy: Po
 def _open(policy: Policy, door: Door, header: Header | None, delay: int | None, sysctl_known: bool) -> Opening:
     admission = admit(door, policy)
     reading = read(door, header, admission, policy)
-    findings = [admission.finding, reading.finding]
+    findings = [_kernel(policy), admission.finding, reading.finding]
     rank = None
     if reading.acted_on and header is not None:
         rank, judged = judge(policy, header.severity, header.worst_section, delay)
@@ -49,3 +49,11 @@ def _open(policy: Policy, door: Door, header: Header | None, delay: int | None, 
         if rank is GhesSeverity.PANIC and not sysctl_known:
             findings.append(Finding(assumptions=(ASSUMED_SYSCTL,)))
     return Opening(admission, rank, reading.claimed, join(findings), reading.released_after)
+
+
+def _kernel(policy: Policy) -> Finding:
+    """What is not known about the kernel itself."""
+    unknown = () if policy.release is None else tuple(unknowns(policy.release))
+    if not unknown:
+        return NOTHING
+    return Finding(reasons=unknown, assumptions=tuple(Assumption("host.kernel", what) for what in unknown))

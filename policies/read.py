@@ -54,7 +54,7 @@ class Header(NamedTuple):
     sections: int
     is_whole: bool
     worst_section: bool
-    """Whether a section is fatal, or its error not contained."""
+    """Whether a section is fatal, or its error not contained; not looked for where the policy would not care."""
     fault: str | None
     """Why the entries are ill-formed."""
     repeats: bool
@@ -64,7 +64,7 @@ class Header(NamedTuple):
 _NOT_LOOKED_AT: Final = Reading(False, False, NOTHING)
 
 
-def header_of(block: StatusBlock, facts: Facts) -> Header:
+def header_of(block: StatusBlock, policy: Policy, facts: Facts) -> Header:
     """What a status block says before its sections are looked into."""
     return Header(
         block.block_status != 0,
@@ -74,10 +74,14 @@ def header_of(block: StatusBlock, facts: Facts) -> Header:
         block.error_severity,
         len(block.entries),
         block.is_whole,
-        any(entry.flags & CONTAINMENT_WARNING or entry.error_severity not in _NOT_FATAL for entry in block.entries),
+        policy.behaviours.worst_section_panics and _has_worst_section(block),
         None if block.fault is None else _words(block.fault),
         facts.host.recent is not None and _is_cached(block, facts.host.recent),
     )
+
+
+def _has_worst_section(block: StatusBlock) -> bool:
+    return any(entry.flags & CONTAINMENT_WARNING or entry.error_severity not in _NOT_FATAL for entry in block.entries)
 
 
 def _words(fault: MalformedBytes) -> str:

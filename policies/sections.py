@@ -17,7 +17,6 @@ from models.host import Page
 from models.sections import arm_processor, cxl, memory, pcie
 from models.severity import GhesSeverity, Severity, ghes_severity, severity_name
 from models.status_block import DataEntry, StatusBlock
-from models.value import value
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CONFIG, ASSUMED_DEVICES, ASSUMED_PAGE_SIZE, ASSUMED_VALID, Facts
 from policies.finding import Finding, rule
@@ -63,21 +62,10 @@ class Item(NamedTuple):
     """The fact that covers it, if any."""
 
 
-@value
-class Work:
-    """What the record's sections left to be done."""
-
-    items: list[Item]
-    """Page frames that reached a queue, in order."""
-    queued: bool
-    """Whether the synchronous fallback is satisfied (`ghes_do_proc`)."""
-    findings: list[Finding]
-
-
-class _Walk:
+class Walk:
     """The walk over one record's sections: what it is given, and what it has found so far."""
 
-    __slots__ = ("block", "consumes", "facts", "findings", "items", "policy", "rank")
+    __slots__ = ("block", "consumes", "facts", "findings", "items", "policy", "queued", "rank")
 
     def __init__(self, block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, consumes: bool) -> None:
         self.block = block
@@ -87,29 +75,31 @@ class _Walk:
         self.consumes = consumes
         self.findings: list[Finding] = []
         self.items: list[Item] = []
+        """Page frames that reached a queue, in order."""
+        self.queued = False
+        """Whether the synchronous fallback is satisfied."""
 
 
-def walk_sections(block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, consumes: bool) -> Work:
+def walk_sections(block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, consumes: bool) -> Walk:
     """Mirrors `ghes_do_proc`.
 
     `consumes`: a user thread, or a guest, was interrupted by an abort, and can take an action-required signal.
     """
-    walk = _Walk(block, rank, policy, facts, consumes)
-    queued = False
+    walk = Walk(block, rank, policy, facts, consumes)
     for index, entry in enumerate(block.entries):
         asked = _HANDLERS.get(entry.section_type, _other)(walk, entry, index)
         if asked is not None:
-            queued = (queued and policy.behaviours.queued_accumulates) or asked
+            walk.queued = asked or (walk.queued and policy.behaviours.queued_accumulates)
     if block.empty_entries:
         walk.findings.append(_empty(block.empty_entries))
-    return Work(walk.items, queued, walk.findings)
+    return walk
 
 
 def _empty(count: int) -> Finding:
     return Finding((Log(f"{count} empty entries of an unknown type in the part of the block that was not given"),))
 
 
-def _queue(walk: _Walk, address: int, request: Request, repeats: int = 1) -> bool:
+def _queue(walk: Walk, address: int, request: Request, repeats: int = 1) -> bool:
     """Hand a page frame to memory failure handling, and say whether it counts as queued. Mirrors `ghes_do_memory_failure`."""
     facts, does = walk.facts, walk.policy.behaviours
     if not facts.config.memory_failure:
@@ -127,7 +117,7 @@ def _queue(walk: _Walk, address: int, request: Request, repeats: int = 1) -> boo
     step = QueueMemoryFailure(address >> facts.page_shift, _FLAGS[request], "task_work" if in_task else "kworker")
     walk.items += [Item(address, request, page)] * room
     steps: tuple[Step, ...] = (step,) * room
-    walk.findings.append(Finding(steps if room == repeats else (*steps, _OVERFLOW), (), (), assumed))
+    walk.findings.append(Finding(steps if room == repeats else (*steps, _OVERFLOW), (), (), assumed, ()))
     return True
 
 
@@ -144,7 +134,7 @@ def _invalid_address(policy: Policy, address: int) -> Finding:
 # Platform memory (UEFI 2.10 N.2.5)
 
 
-def _memory(walk: _Walk, entry: DataEntry, index: int) -> bool:
+def _memory(walk: Walk, entry: DataEntry, index: int) -> bool:
     """Mirrors `ghes_handle_memory_failure`."""
     valid, address = memory.read_address(walk.block.data, entry.payload_offset)
     threshold = entry.flags & THRESHOLD_EXCEEDED
@@ -193,7 +183,7 @@ _CACHE_ENUMERATED: Final = 0
 _CACHE_BIT: Final = 1 << 1
 
 
-def _arm_processor(walk: _Walk, entry: DataEntry, index: int) -> bool:
+def _arm_processor(walk: Walk, entry: DataEntry, index: int) -> bool:
     """Mirrors `log_arm_hw_error` and `ghes_handle_arm_hw_error`."""
     policy = walk.policy
     too_short = entry.error_data_length < arm_processor.HEADER_LENGTH
@@ -205,7 +195,7 @@ def _arm_processor(walk: _Walk, entry: DataEntry, index: int) -> bool:
     return recoverable and _arm_error_infos(walk, entry, index)
 
 
-def _arm_error_infos(walk: _Walk, entry: DataEntry, index: int) -> bool:
+def _arm_error_infos(walk: Walk, entry: DataEntry, index: int) -> bool:
     """Mirrors the loop of `ghes_handle_arm_hw_error`."""
     does, data = walk.policy.behaviours, walk.block.data
     count = arm_processor.read_counts(walk.block.window(entry.payload_offset, arm_processor.HEADER_LENGTH))[1]
@@ -225,7 +215,7 @@ def _arm_error_infos(walk: _Walk, entry: DataEntry, index: int) -> bool:
     return queued
 
 
-def _error_infos(walk: _Walk, entry: DataEntry, count: int) -> Iterator[tuple[int, int]]:
+def _error_infos(walk: Walk, entry: DataEntry, count: int) -> Iterator[tuple[int, int]]:
     """Offsets in the block of the error infos that this kernel looks at, and how often it looks at each.
 
     Behind the bytes given everything reads as zero, which asks for nothing, so the walk ends there.
@@ -302,7 +292,7 @@ _NO_UPSTREAM_BRIDGE: Final = "pcie_do_recovery: the device is on a root bus and 
 _ASSUMED_ROOT_BUS: Final = Assumption("host.pci_root_buses", "bus 0 of each segment; devices are of the port type that the record gives")
 
 
-def _pcie(walk: _Walk, entry: DataEntry, _index: int) -> None:
+def _pcie(walk: Walk, entry: DataEntry, _index: int) -> None:
     """Mirrors `ghes_handle_aer` and `aer_recover_work_func`."""
     record = pcie.read_device(walk.block.window(entry.payload_offset, pcie.DEVICE_WINDOW))
     usable = bool(record.validation_bits & pcie.DEVICE_ID_VALID and record.validation_bits & pcie.AER_INFO_VALID)
@@ -366,7 +356,7 @@ _AGENT_TYPES: Final = frozenset({0, 2, 3, 4, 5, 6, 7})
 """Every agent type but 1, the restricted host's downstream port."""
 
 
-def _cxl_component(walk: _Walk, entry: DataEntry, index: int) -> None:
+def _cxl_component(walk: Walk, entry: DataEntry, index: int) -> None:
     """Mirrors `cxl_cper_post_event`."""
     if not walk.policy.behaviours.cxl_events_dispatched:
         return _other(walk, entry, index)
@@ -376,7 +366,7 @@ def _cxl_component(walk: _Walk, entry: DataEntry, index: int) -> None:
     return None
 
 
-def _cxl_protocol(walk: _Walk, entry: DataEntry, index: int) -> None:
+def _cxl_protocol(walk: Walk, entry: DataEntry, index: int) -> None:
     """Mirrors `cxl_cper_post_prot_err`."""
     if not walk.policy.behaviours.cxl_protocol_errors_dispatched or not walk.facts.config.apei_pcie_aer:
         return _other(walk, entry, index)
@@ -398,7 +388,7 @@ def _cxl(policy: Policy, section_type: guid.Guid, sound: bool, mirrors: str, fla
 # Everything else
 
 
-def _other(walk: _Walk, entry: DataEntry, _index: int) -> None:
+def _other(walk: Walk, entry: DataEntry, _index: int) -> None:
     """Mirrors `ghes_defer_non_standard_event`."""
     walk.findings.append(_reported(walk.policy, entry.section_type))
 
@@ -410,7 +400,7 @@ def _reported(policy: Policy, section_type: guid.Guid) -> Finding:
     return Finding((Log(f"{name} section: traced as a non-standard event and shown to vendor drivers"),), (fired,))
 
 
-_HANDLERS: Final[dict[guid.Guid, Callable[[_Walk, DataEntry, int], bool | None]]] = {
+_HANDLERS: Final[dict[guid.Guid, Callable[[Walk, DataEntry, int], bool | None]]] = {
     guid.MEMORY: _memory,
     guid.ARM_PROCESSOR: _arm_processor,
     guid.PCIE: _pcie,

@@ -82,7 +82,7 @@ def _signal_page(done: Handled, policy: Policy, facts: Facts, pending: bool) -> 
     outcome = done.outcome
     if outcome is None or done.panics:
         return NOTHING, pending
-    frame, early_kill = done.frame, bool(facts.sysctl.early_kill)
+    frame, early_kill = done.frame, facts.early_kill
     required = frame.item.request is Request.ACTION_REQUIRED
     current = facts.host.current if required else None
     places = frame.places if outcome.kill != "none" else ()
@@ -96,7 +96,7 @@ def _signal_page(done: Handled, policy: Policy, facts: Facts, pending: bool) -> 
     if aim.killed:
         steps.append(kill_current(facts))
     assumed = (ASSUMED_TASKS,) if places and facts.host.tasks is None else ()
-    return Finding(tuple(steps), aim.rationale, (), assumed), aim.hits
+    return Finding(tuple(steps), aim.rationale, (), assumed, ()), aim.hits
 
 
 def _target(place: Place, current: ThreadRef | None, facts: Facts, early_kill: bool) -> tuple[Role, int]:
@@ -162,6 +162,8 @@ def early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int | No
     """The first thread, leader first, that asked for action-optional signals. Mirrors `find_early_kill_thread`."""
     if task is None:
         return pid if early_kill else None
+    if not task.threads:
+        return pid if task.mce_kill == "early" or (early_kill and task.mce_kill == "default") else None
     threads = [(task.pid, task.mce_kill)] if not any(thread.tid == task.pid for thread in task.threads) else []
     threads += [(thread.tid, thread.mce_kill) for thread in task.threads]
     return next((tid for tid, mce_kill in threads if mce_kill == "early" or (mce_kill == "default" and early_kill)), None)
@@ -186,15 +188,15 @@ def _retried_access(handled: list[Handled], policy: Policy, facts: Facts, from_g
 
 def next_access(handled: list[Handled], facts: Facts) -> tuple[Signal, ...]:
     """What a later read of the pages brings to each process that maps them."""
-    later: dict[tuple[int, int | None], Signal] = {}
+    later: dict[Place, Signal] = {}
     for done in handled:
         poisoned_before = done.again and done.frame.page.poisoned and done.frame.item.request is not Request.SOFT_OFFLINE
         if not poisoned_before and (done.outcome is None or not done.outcome.late):
             continue
         lsb = _fault_shift(done, facts)
         for place in done.frame.places:
-            signal = Signal(place.pid, place.pid, "SIGBUS", "BUS_MCEERR_AR", place.address, lsb, forced=True)
-            later.setdefault((place.pid, place.address), signal)
+            if place not in later:
+                later[place] = Signal(place.pid, place.pid, "SIGBUS", "BUS_MCEERR_AR", place.address, lsb, True)
     return tuple(later.values())
 
 
