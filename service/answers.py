@@ -1,0 +1,106 @@
+"""From the bytes of a question to the bytes of its answer: the same for HTTP and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY
+from functools import lru_cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError, model_validator
+from pydantic_core import to_json
+
+from models.cper_record import describe_record
+from models.decision import Decision
+from models.errors import MalformedBytes
+from models.event import Event
+from models.scalars import Base64, Wire
+from models.structured import describe
+from models.value import value
+from policies.catalog import UnknownPolicy
+from policies.choose import choose
+from policies.decide import decide
+from service.problems import Refused, invalid, malformed, unknown_policy
+from service.settings import Settings
+from service.sniff import Kind, Sniffed
+
+
+@value
+class Answer(Decision):
+    """A decision as it is answered."""
+
+    _: KW_ONLY
+    id: str | None
+    """UUID version 7; null where nothing is kept."""
+    decided_at: str | None
+    """RFC 3339, UTC; null where nothing is kept."""
+    repeat: bool
+    """This event was decided before, and this is that decision."""
+
+
+@lru_cache(maxsize=1)
+def _decision() -> TypeAdapter[Decision]:
+    return TypeAdapter(Decision)
+
+
+def read_event(document: bytes) -> Event:
+    """An event from its JSON. Raises Refused."""
+    try:
+        return Event.model_validate_json(document)
+    except ValidationError as error:
+        raise Refused(invalid(error, document, "event")) from None
+
+
+def decide_event(event: Event, settings: Settings) -> Decision:
+    """The decision under the policy that the event asks for. Raises Refused where there is no such policy."""
+    try:
+        policy = choose(event, settings.default_policy, settings.custom)
+    except UnknownPolicy as error:
+        raise Refused(unknown_policy(str(error), "/host/kernel" if event.policy is None else "/policy")) from None
+    return decide(event, policy)
+
+
+def decision_json(decision: Decision) -> bytes:
+    """The part of an answer that equal events under equal policies have in common, byte for byte."""
+    return _decision().dump_json(decision)
+
+
+def envelop(decision: bytes, *, identity: str | None = None, decided_at: str | None = None) -> bytes:
+    """The answer: a decision's bytes, with what tells one telling of it from another in front.
+
+    Both are null where nothing is kept, so that equal events get equal bytes.
+    """
+    return to_json({"id": identity, "decided_at": decided_at, "repeat": False})[:-1] + b"," + decision[1:]
+
+
+class DecodeRequest(Wire):
+    """Bytes to take apart: either of the two."""
+
+    status_block: Base64 | None = None
+    """ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1)."""
+    record: Base64 | None = None
+    """CPER record (UEFI 2.10 N.2)."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> DecodeRequest:
+        if (self.status_block is None) == (self.record is None):
+            raise ValueError("expected `status_block` or `record`, one of the two")
+        return self
+
+
+def explain_json(document: bytes) -> dict[str, Any]:
+    """A decode request's answer. Raises Refused."""
+    try:
+        request = DecodeRequest.model_validate_json(document)
+    except ValidationError as error:
+        raise Refused(invalid(error, document, "request")) from None
+    if request.record is not None:
+        return explain(Sniffed(Kind.RECORD, request.record), "/record")
+    return explain(Sniffed(Kind.STATUS_BLOCK, request.status_block or b""), "/status_block")
+
+
+def explain(sniffed: Sniffed, pointer: str = "") -> dict[str, Any]:
+    """Bytes as fields, and what the fields mean. Raises Refused."""
+    try:
+        return describe_record(sniffed.data) if sniffed.kind is Kind.RECORD else describe(sniffed.data)
+    except MalformedBytes as error:
+        raise Refused(malformed(error, pointer)) from None

@@ -1,0 +1,63 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from service import openapi
+from service.problems import MEDIA_TYPE, Problem, Refused, explain, http_problem, internal, invalid_parameter, problem_json
+from service.routes import decisions, decode, health, policies
+from service.settings import Settings
+from service.version import installed_version
+
+DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application, ready to answer."""
+    app = FastAPI(
+        title="ras-triage",
+        version=installed_version(),
+        description=DESCRIPTION,
+        responses=openapi.PROBLEM_RESPONSE,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings or Settings()
+    for noun in (decisions, decode, policies, health):
+        app.include_router(noun.router)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(HTTPException, _refused_by_router)
+    app.add_exception_handler(RequestValidationError, _refused_by_parameters)
+    app.add_exception_handler(Exception, _failed)
+    app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
+    return app
+
+
+def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    return Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _answer(error.problem)
+
+
+async def _refused_by_router(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = {404: f"there is nothing at `{request.url.path}`", 405: f"`{request.method}` is not possible here"}.get(error.status_code)
+    return _answer(http_problem(error.status_code, detail or str(error.detail)), dict(error.headers or {}))
+
+
+async def _refused_by_parameters(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return _answer(invalid_parameter(str(first["loc"][-1]), explain(first, first["input"])))
+
+
+async def _failed(_: Request, _error: Exception) -> Response:
+    return _answer(internal())

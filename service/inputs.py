@@ -1,0 +1,102 @@
+"""What the command line is given: files, standard input, and the events in them."""
+
+from __future__ import annotations
+
+import string
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import BinaryIO
+
+from models.cper_record import decode_record, notification_name, to_status_block
+from models.errors import MalformedBytes
+from models.event import MAX_BLOCK_BYTES, Event
+from models.notification import Notification, NotificationType
+from service.answers import read_event
+from service.problems import Refused, malformed, too_large, unreadable, unrecognised
+from service.sniff import Kind, Sniffed, sniff
+
+STANDARD_INPUT = "-"
+
+DEFAULT_NOTIFICATION = NotificationType.GSIV
+"""Taken for bytes that do not say how they were notified: an ordinary interrupt."""
+
+_TEXT = frozenset(string.printable.encode())
+
+
+def opened(path: str) -> AbstractContextManager[BinaryIO]:
+    """The file, or standard input for `-`. Raises Refused where it cannot be opened."""
+    if path == STANDARD_INPUT:
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise Refused(unreadable(path, (error.strerror or "cannot be read").lower())) from None
+
+
+def read_all(path: str, limit: int) -> bytes:
+    """Everything in the file. Raises Refused, also where it is longer than `limit` bytes."""
+    with opened(path) as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise Refused(too_large(limit))
+    return data
+
+
+def read_lines(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
+    """The lines that are not blank; None for one that is longer than `limit` bytes."""
+    while line := stream.readline(limit + 1):
+        if len(line) > limit and not line.endswith(b"\n"):
+            _skip_line(stream, limit)
+            yield None
+        elif line.strip():
+            yield line
+
+
+def _skip_line(stream: BinaryIO, limit: int) -> None:
+    while (rest := stream.readline(limit)) and not rest.endswith(b"\n"):
+        pass
+
+
+def _sniff(data: bytes) -> Sniffed:
+    """`sniff` for a file, where text that stands for nothing is a mistake and not a status block."""
+    found = sniff(data)
+    if found.kind is Kind.STATUS_BLOCK and found.data is data and all(byte in _TEXT for byte in data):
+        raise Refused(unrecognised())
+    return found
+
+
+def to_bytes(data: bytes) -> Sniffed:
+    """The status block or CPER record in a file; of an event, its status block. Raises Refused."""
+    found = _sniff(data)
+    if found.kind is not Kind.JSON:
+        return found
+    return Sniffed(Kind.STATUS_BLOCK, read_event(data).status_block or b"")
+
+
+def to_event(data: bytes) -> tuple[Event, bool]:
+    """The event in a file, and whether the file says how it was notified. Raises Refused.
+
+    A CPER record's notification type is taken where it is one that HEST has too.
+    """
+    found = _sniff(data)
+    if found.kind is Kind.JSON:
+        return read_event(data), True
+    if found.kind is Kind.STATUS_BLOCK:
+        return _event(found.data, None), False
+    try:
+        record = decode_record(found.data)
+        notification = _hest_type(notification_name(record.notification_type))
+        return _event(to_status_block(record), notification), notification is not None
+    except MalformedBytes as error:
+        raise Refused(malformed(error)) from None
+
+
+def _hest_type(name: str) -> NotificationType | None:
+    return next((kind for kind in NotificationType if kind.value == name), None)
+
+
+def _event(block: bytes, notification: NotificationType | None) -> Event:
+    if len(block) > MAX_BLOCK_BYTES:
+        raise Refused(too_large(MAX_BLOCK_BYTES))
+    return Event(notification=Notification(type=notification or DEFAULT_NOTIFICATION), status_block=block)

@@ -1,0 +1,52 @@
+"""The OpenAPI document: what FastAPI knows, and the request bodies that routes read themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+from pydantic.json_schema import models_json_schema
+
+from models.event import Event
+from service.answers import DecodeRequest
+from service.problems import MEDIA_TYPE, Problem
+
+_REF = "#/components/schemas/{model}"
+
+
+def json_body(model: str, *, octet_stream: bool = False) -> dict[str, Any]:
+    """An operation's request body, described by a schema of this document."""
+    content: dict[str, Any] = {"application/json": {"schema": {"$ref": _REF.format(model=model)}}}
+    if octet_stream:
+        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "A problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}},
+}
+"""What every operation answers where it cannot do what was asked."""
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The document, made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        _, requests = models_json_schema([(Event, "validation"), (DecodeRequest, "validation")], ref_template=_REF)
+        problem = TypeAdapter(Problem).json_schema(ref_template=_REF, mode="serialization")
+        schemas = {**requests["$defs"], **problem.pop("$defs", {}), "Problem": problem}
+        document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+        _drop_unused(document)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _drop_unused(document: dict[str, Any]) -> None:
+    """FastAPI describes validation errors of its own, which are never sent."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)

@@ -1,0 +1,124 @@
+"""Policies as they are shown: on the list, one by one, and side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from models.decision import PolicyRef
+from policies.behaviours import FLAGS
+from policies.catalog import Change, Policy, differences, ledger, uniform
+from policies.landmarks import brought, dropped, landmarks
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A policy on the list."""
+
+    name: str
+    digest: str
+    release: str | None
+    """The kernel that the policy mirrors, or is based on."""
+    brings: tuple[str, ...]
+    """The flags that this very release set."""
+    drops: tuple[str, ...]
+    """The flags that this very release cleared."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyList:
+    """Every policy with a name of its own, and every release at which a behaviour changed."""
+
+    default: str
+    """Decides events that name neither a policy nor a kernel."""
+    policies: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One behaviour under one policy."""
+
+    flag: str
+    value: bool
+    since: str | None
+    """The release from which this kernel's series behaves so."""
+    summary: str | None
+    mirrors: str | None
+    """Kernel function."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPage:
+    """A policy, flag by flag."""
+
+    name: str
+    digest: str
+    release: str | None
+    notes: tuple[str, ...]
+    """What a reader must know before relying on it."""
+    flags: tuple[Flag, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """One behaviour in which two policies differ."""
+
+    flag: str
+    a: bool
+    b: bool
+    since: str | None
+    """The release from which the series of the one that has it behaves so."""
+    summary: str | None
+    mirrors: str | None
+    """Kernel function."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The flags in which two policies differ."""
+
+    a: PolicyRef
+    b: PolicyRef
+    differs: tuple[Differing, ...]
+
+
+@lru_cache(maxsize=1)
+def _changes() -> dict[str, Change]:
+    return {change.flag: change for change in ledger()}
+
+
+def _says(flag: str) -> tuple[str | None, str | None]:
+    """A flag's summary and kernel function, as far as the ledger has them."""
+    change = _changes().get(flag)
+    return (change.summary, change.mirrors) if change else (None, None)
+
+
+def list_policies(settings: Settings) -> PolicyList:
+    """`uniform`, the operator's own, and the releases from the oldest on."""
+    own = (uniform(), *settings.custom.values())
+    releases = (_entry(policy, brought(policy), dropped(policy)) for policy in landmarks())
+    return PolicyList(settings.default_policy.name, (*(_entry(policy) for policy in own), *releases))
+
+
+def _entry(policy: Policy, brings: tuple[str, ...] = (), drops: tuple[str, ...] = ()) -> Entry:
+    return Entry(policy.name, policy.digest, _release(policy), brings, drops)
+
+
+def _release(policy: Policy) -> str | None:
+    return None if policy.release is None else str(policy.release)
+
+
+def page(policy: Policy) -> PolicyPage:
+    """Every flag in the order in which flags are listed everywhere."""
+    flags = (Flag(flag, getattr(policy.behaviours, flag), policy.since.get(flag), *_says(flag)) for flag in FLAGS)
+    return PolicyPage(policy.name, policy.digest, _release(policy), policy.notes, tuple(flags))
+
+
+def compare(a: Policy, b: Policy) -> Difference:
+    """What holds under one and not under the other."""
+    differs = (
+        Differing(flag, ours, theirs, (a if ours else b).since.get(flag), *_says(flag))
+        for flag, (ours, theirs) in differences(a, b).items()
+    )
+    return Difference(PolicyRef(a.name, a.digest), PolicyRef(b.name, b.digest), tuple(differs))

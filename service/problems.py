@@ -1,0 +1,222 @@
+"""Everything that can be wrong with a request, as RFC 9457 problem documents.
+
+Refused             carries a problem out of the code that found it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, from_json, to_json
+
+from models.errors import MalformedBytes
+
+MEDIA_TYPE = "application/problem+json"
+
+URN = "urn:ras-triage:problem:"
+
+MAX_ERRORS = 100
+"""Errors that one problem lists."""
+
+MAX_DETAIL = 300
+"""Characters of one error's text."""
+
+_MAX_ECHO = 60
+_COUNTABLE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong, and where."""
+
+    pointer: str
+    """JSON pointer into the request (RFC 6901); empty: the request as a whole."""
+    detail: str
+    parameter: str | None = None
+    """Query parameter, where it is not the body that is wrong."""
+    offset: int | None = None
+    """Bytes: into what the pointed-at base64 or body stands for, or into JSON that is not JSON."""
+    section: int | None = None
+    """Index of the section in a record or status block."""
+    field: str | None = None
+    """The specification's name of the field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem document (RFC 9457)."""
+
+    type: str
+    """Stable URI."""
+    title: str
+    status: int
+    """HTTP status code."""
+    detail: str
+    errors: tuple[Fault, ...] = ()
+
+
+class Refused(Exception):
+    """What was asked cannot be done."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+_PROBLEM = TypeAdapter(Problem)
+
+
+def problem_json(problem: Problem) -> bytes:
+    """The document's bytes."""
+    return _PROBLEM.dump_json(problem, exclude_none=True)
+
+
+def invalid(error: ValidationError, document: bytes, noun: str) -> Problem:
+    """JSON that is not JSON, or not an `noun` (`event`, `request`).
+
+    The pointers name what stands in `document`, whichever way the validation took.
+    """
+    if error.error_count() > _COUNTABLE:
+        return _invalid(noun, (Fault("", f"{error.error_count()} values are not valid"),))
+    details = error.errors(include_url=False)
+    if details[0]["type"] == "json_invalid":
+        return _not_json(details[0], document)
+    content = from_json(document)
+    return _invalid(noun, tuple(_fault(detail, content) for detail in details[:MAX_ERRORS]))
+
+
+def _invalid(noun: str, faults: tuple[Fault, ...]) -> Problem:
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    where = f"`{faults[0].pointer}`: " if faults[0].pointer else ""
+    return Problem(f"{URN}invalid-{noun}", f"not a valid {noun}", 422, f"{where}{faults[0].detail}{more}", faults)
+
+
+def _not_json(error: ErrorDetails, document: bytes) -> Problem:
+    message, _, position = str(error["ctx"]["error"]).rpartition(" at line ")
+    line, _, column = position.partition(" column ")
+    offset = len(document) if message.startswith("EOF") else _offset(document, int(line), int(column))
+    reason = "the text ends too early" if message.startswith("EOF") else message
+    detail = f"byte {offset}: {reason}"
+    return Problem(f"{URN}invalid-json", "not valid JSON", 400, detail, (Fault("", detail, offset=offset),))
+
+
+def _offset(document: bytes, line: int, column: int) -> int:
+    """Bytes from the start; the parser counts lines and the bytes of a line from 1."""
+    start = 0
+    for _ in range(line - 1):
+        start = document.index(b"\n", start) + 1
+    return max(start + column - 1, 0)
+
+
+def _fault(error: ErrorDetails, document: Any) -> Fault:
+    """One error, and the part of its location that is in the document: a location also names the branches that validation took."""
+    tokens: list[str] = []
+    node = document
+    last = len(error["loc"]) - 1
+    for index, part in enumerate(error["loc"]):
+        members = _members(node)
+        if part in members:
+            node = members[part]
+        elif not (index == last and error["type"] == "missing" and isinstance(node, dict)):
+            continue
+        tokens.append(str(part).replace("~", "~0").replace("/", "~1"))
+    return Fault("".join(f"/{token}" for token in tokens), explain(error, node))
+
+
+def _members(node: Any) -> dict[Any, Any]:
+    return dict(enumerate(node)) if isinstance(node, list) else node if isinstance(node, dict) else {}
+
+
+_EXPLANATIONS = {
+    "missing": "a required field is missing",
+    "extra_forbidden": "there is no such field",
+    "model_type": "should be an object",
+    "tuple_type": "should be an array",
+    "list_type": "should be an array",
+    "dict_type": "should be an object",
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+}
+
+
+def explain(error: ErrorDetails, value: Any) -> str:
+    """What is wrong with a value, in our words."""
+    kind = error["type"]
+    if kind in _EXPLANATIONS:
+        return _EXPLANATIONS[kind]
+    if kind == "value_error":
+        return shorten(str(error["ctx"]["error"]))
+    if kind == "section_type":
+        return shorten(error["msg"])
+    if kind.endswith("too_long"):
+        return f"should not be longer than {error['ctx']['max_length']}"
+    message = error["msg"].replace("Input should be", "should be").replace("'", "`")
+    message = message[0].lower() + message[1:]
+    echo = _echo(value)
+    return shorten(f"{echo} {message}" if echo and message.startswith("should") else message)
+
+
+def _echo(value: Any) -> str:
+    """A short value as it was sent, in backticks; nothing for a long one."""
+    if isinstance(value, (dict, list)):
+        return ""
+    written = value if isinstance(value, str) else to_json(value).decode()
+    return f"`{written}`" if 0 < len(written) <= _MAX_ECHO else ""
+
+
+def shorten(text: str) -> str:
+    """Text that may repeat what the sender wrote, kept to a line's length."""
+    return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1] + "…"
+
+
+def malformed(error: MalformedBytes, pointer: str = "") -> Problem:
+    """Bytes that are not the status block or record that they are sent as."""
+    fault = Fault(pointer, error.detail, offset=error.offset, section=error.section, field=error.field)
+    section = "" if error.section is None else f", section {error.section}"
+    detail = f"byte {error.offset}{section}, `{error.field}`: {error.detail}"
+    return Problem(f"{URN}malformed-bytes", "malformed bytes", 422, detail, (fault,))
+
+
+def unknown_policy(detail: str, pointer: str = "", status: int = 422) -> Problem:
+    """No policy has the name, or no kernel the release, that was asked for."""
+    return Problem(f"{URN}unknown-policy", "unknown policy", status, shorten(detail), (Fault(pointer, shorten(detail)),))
+
+
+def invalid_parameter(name: str, detail: str) -> Problem:
+    """A query parameter that is not one, or has no such value."""
+    text = shorten(f"query parameter `{name}`: {detail}")
+    return Problem(f"{URN}invalid-parameter", "not a valid query parameter", 422, text, (Fault("", text, parameter=shorten(name)),))
+
+
+def too_large(limit: int) -> Problem:
+    """More bytes than are read for one request or line."""
+    detail = f"longer than the {limit} bytes that are read"
+    return Problem(f"{URN}payload-too-large", "payload too large", 413, detail, (Fault("", detail),))
+
+
+_BY_STATUS = {404: ("not-found", "not found"), 405: ("method-not-allowed", "method not allowed")}
+
+
+def http_problem(status: int, detail: str) -> Problem:
+    """What the router or server refuses."""
+    kind, title = _BY_STATUS.get(status, (f"http-{status}", detail.lower()))
+    return Problem(f"{URN}{kind}", title, status, detail)
+
+
+def internal() -> Problem:
+    """A defect of this service. It says nothing about what went wrong: the log does."""
+    detail = "the service failed; the request was not at fault"
+    return Problem(f"{URN}internal", "internal error", 500, detail)
+
+
+def unreadable(path: str, reason: str) -> Problem:
+    """A file of the command line that cannot be read."""
+    return Problem(f"{URN}unreadable-file", "unreadable file", 404, f"`{path}`: {reason}")
+
+
+def unrecognised() -> Problem:
+    """A file of the command line that is none of what can be decided."""
+    detail = "expected an event in JSON, or a status block or CPER record as bytes, hexadecimal or base64"
+    return Problem(f"{URN}unrecognised-input", "unrecognised input", 415, detail)

@@ -1,0 +1,157 @@
+"""Plan steps in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from models.decision import (
+    Acknowledge,
+    ExitToVmm,
+    InjectSerror,
+    Log,
+    MemoryFailure,
+    Oops,
+    Panic,
+    QueueMemoryFailure,
+    RecoverPcie,
+    Reject,
+    ReportCxl,
+    Signal,
+    SoftOffline,
+    Step,
+)
+
+_ERRNO = {
+    1: "EPERM",
+    2: "ENOENT",
+    5: "EIO",
+    6: "ENXIO",
+    11: "EAGAIN",
+    12: "ENOMEM",
+    14: "EFAULT",
+    16: "EBUSY",
+    22: "EINVAL",
+    95: "EOPNOTSUPP",
+    131: "ENOTRECOVERABLE",
+    133: "EHWPOISON",
+}
+"""Linux error numbers that memory failure handling returns (include/uapi/asm-generic/errno.h)."""
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def size(shift: int) -> str:
+    """2^shift bytes, in the largest unit that fits."""
+    unit, rest = divmod(shift, 10)
+    if unit >= len(_UNITS):
+        return f"2^{shift} bytes"
+    return "1 byte" if shift == 0 else f"{1 << rest} {_UNITS[unit]}"
+
+
+def returned(value: int | None) -> str:
+    """What a kernel function returned: `0`, or the error's name."""
+    return "0" if not value else f"-{_ERRNO.get(-value, str(-value))}"
+
+
+def plain(value: Any) -> str:
+    """A fact's value."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(plain, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {plain(member)}" for name, member in value.items())
+    return "none" if value is None else str(value)
+
+
+def _log(step: Log) -> str:
+    return step.what
+
+
+def _reject(step: Reject) -> str:
+    return f"rejected: {step.why}"
+
+
+def _queue(step: QueueMemoryFailure) -> str:
+    flags = [flag.replace("_", " ") for flag in step.flags] or ["action optional"]
+    where = "a kernel worker" if step.context == "kworker" else "the interrupted thread, before it returns to user space"
+    return f"page frame {step.pfn:#x} is queued for {where}: {', '.join(flags)}"
+
+
+def _memory_failure(step: MemoryFailure) -> str:
+    what = f"{step.page_type or 'no message'}: {step.result}" if step.result else (step.page_type or "nothing is said of the page")
+    returns = f", returns {returned(step.returns)}" if step.returns else ""
+    return f"memory failure on page frame {step.pfn:#x}: {what}{returns}"
+
+
+def _soft_offline(step: SoftOffline) -> str:
+    returns = f", returns {returned(step.returns)}" if step.returns else ""
+    return f"soft offline of page frame {step.pfn:#x}: {step.result}{returns}"
+
+
+def _signal(step: Signal) -> str:
+    thread = "the interrupted thread" if step.tid is None else f"thread {step.tid}"
+    process = "" if step.pid is None else f" of process {step.pid}"
+    place = "no address" if step.address is None else f"address {step.address:#x}"
+    lost = "" if step.lsb is None else f", {size(step.lsb)} lost"
+    return f"{step.signal} ({step.code}) to {thread}{process}: {place}{lost}{', forced' if step.forced else ''}"
+
+
+def _oops(step: Oops) -> str:
+    where = "a thread that is not known" if step.pid is None else f"process {step.pid}"
+    return f"kernel oops in the context of {where}: {step.cause}"
+
+
+def _recover_pcie(step: RecoverPcie) -> str:
+    what = "is handed to AER recovery" if step.recovers else "is only reported"
+    return f"PCIe device {step.device} ({step.severity}) {what}"
+
+
+def _report_cxl(step: ReportCxl) -> str:
+    return f"CXL: {step.event}"
+
+
+def _acknowledge(step: Acknowledge) -> str:
+    return f"the record is given back to firmware {step.when.replace('_', ' ')}"
+
+
+def _inject_serror(step: InjectSerror) -> str:
+    syndrome = f"with VSESR_EL2 {step.vsesr_el2:#x}" if step.has_esr else "without a syndrome"
+    return f"virtual SError for {_vcpu(step)} {syndrome}: its guest sees ESR_EL1 {step.guest_esr:#x}"
+
+
+def _exit_to_vmm(step: ExitToVmm) -> str:
+    return f"{_vcpu(step)} leaves KVM_RUN with {step.exit}"
+
+
+def _vcpu(step: InjectSerror | ExitToVmm) -> str:
+    vcpu = "the interrupted vCPU" if step.vcpu is None else f"vCPU {step.vcpu}"
+    return vcpu if step.vm is None else f"{vcpu} of {step.vm}"
+
+
+def _panic(step: Panic) -> str:
+    after = "stays down" if step.reboots_after_s is None else f"reboots after {step.reboots_after_s} s"
+    return f"kernel panic, and it {after}: “{step.message}”"
+
+
+_WORDS: dict[type[Any], Callable[[Any], str]] = {
+    Log: _log,
+    Reject: _reject,
+    QueueMemoryFailure: _queue,
+    MemoryFailure: _memory_failure,
+    SoftOffline: _soft_offline,
+    Signal: _signal,
+    Oops: _oops,
+    RecoverPcie: _recover_pcie,
+    ReportCxl: _report_cxl,
+    Acknowledge: _acknowledge,
+    InjectSerror: _inject_serror,
+    ExitToVmm: _exit_to_vmm,
+    Panic: _panic,
+}
+
+
+def in_words(step: Step) -> str:
+    """One step of a plan as a line of text."""
+    return _WORDS[type(step)](step)

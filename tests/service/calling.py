@@ -1,0 +1,49 @@
+"""An application to call, and an event to send."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from models.structured import encode_structured
+from service.app import create_app
+from service.settings import Settings
+
+Call = Callable[..., httpx.Response]
+
+PAGE = {
+    "physical_address": "0x56edd000",
+    "state": "anonymous",
+    "dirty": True,
+    "mappings": [{"pid": 103, "address": "0xffff897d5000"}],
+}
+
+BLOCK = encode_structured({"severity": "recoverable", "sections": [{"type": "memory", "physical_address": "0x56edd040"}]})
+
+EVENT: dict[str, Any] = {
+    "source": "node-17",
+    "notification": {"type": "sea", "taken_from": "user"},
+    "status_block": base64.b64encode(BLOCK).decode(),
+    "host": {"kernel": "6.12.107", "current": {"pid": 103, "tid": 103}, "tasks": [{"pid": 103}], "pages": [PAGE]},
+}
+
+NOTHING_TO_QUEUE: dict[str, Any] = {**EVENT, "status_block": {"severity": "recoverable", "sections": [{"type": "memory"}]}}
+"""An abort whose record names no address: kernels differ in whether the thread survives it."""
+
+
+def caller(settings: Settings | None = None, **options: Any) -> Call:
+    """Call the application in this process."""
+    transport = httpx.ASGITransport(create_app(settings), **options)
+
+    def call(method: str, path: str, **arguments: Any) -> httpx.Response:
+        async def run() -> httpx.Response:
+            async with httpx.AsyncClient(transport=transport, base_url="http://ras-triage") as client:
+                return await client.request(method, path, **arguments)
+
+        return asyncio.run(run())
+
+    return call

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from calling import Call
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for value in node.values():
+            yield from references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value)
+
+
+def test_every_reference_in_the_document_resolves(call: Call) -> None:
+    document = call("GET", "/openapi.json").json()
+
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(references(document)) <= known
+
+
+def test_every_operation_says_what_it_answers_and_how_it_fails(call: Call) -> None:
+    document = call("GET", "/openapi.json").json()
+
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert operation["summary"]
+            assert "application/problem+json" in operation["responses"]["default"]["content"]
+            assert "422" not in operation["responses"]
+
+
+def test_the_event_and_the_answer_are_described(call: Call) -> None:
+    document = call("GET", "/openapi.json").json()
+
+    posted = document["paths"]["/v1/decisions"]["post"]
+    assert posted["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Event"}
+    assert posted["responses"]["201"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Answer"}
+    answer = document["components"]["schemas"]["Answer"]["properties"]
+    assert {"id", "event_key", "repeat", "decided_at", "plan", "rationale", "next_access"} <= set(answer)
+
+
+def test_there_is_a_page_to_try_it_on(call: Call) -> None:
+    assert call("GET", "/docs").status_code == 200

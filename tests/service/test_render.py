@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from calling import EVENT, NOTHING_TO_QUEUE
+
+from models.decision import Decision, MemoryFailure, Oops, Panic, RecoverPcie, Signal, Step
+from models.event import Event
+from policies.catalog import resolve
+from policies.decide import decide
+from service import render
+from service.words import _WORDS, in_words, size
+
+
+def decision(policy: str = "linux-6.12.107", **changes: Any) -> Decision:
+    return decide(Event.model_validate({**EVENT, **changes}), resolve(policy))
+
+
+def draw(page: Any, width: int = 100) -> str:
+    console = render.console(width=width)
+    with console.capture() as drawn:
+        console.print(page)
+    return drawn.get()
+
+
+def test_every_step_has_words() -> None:
+    assert set(get_args(get_args(Step)[0])) == set(_WORDS)
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (
+            Signal(103, 104, "SIGBUS", "BUS_MCEERR_AR", 0xFFFF897D5000, 21, True),
+            "SIGBUS (BUS_MCEERR_AR) to thread 104 of process 103: address 0xffff897d5000, 2 MiB lost, forced",
+        ),
+        (
+            Signal(None, None, "SIGBUS", "SI_KERNEL", None, None, True),
+            "SIGBUS (SI_KERNEL) to the interrupted thread: no address, forced",
+        ),
+        (MemoryFailure(0x56EDD, "dirty LRU page", "recovered", 0), "memory failure on page frame 0x56edd: dirty LRU page: recovered"),
+        (
+            MemoryFailure(1, "reserved kernel page", "ignored", -16),
+            "memory failure on page frame 0x1: reserved kernel page: ignored, returns -EBUSY",
+        ),
+        (RecoverPcie("0000:01:00.0", "fatal", True), "PCIe device 0000:01:00.0 (fatal) is handed to AER recovery"),
+        (Oops(103, "synchronous external abort"), "kernel oops in the context of process 103: synchronous external abort"),
+        (Panic("ghes", "Fatal hardware error!", 30), "kernel panic, and it reboots after 30 s: “Fatal hardware error!”"),
+    ],
+)
+def test_steps_in_words(step: Any, words: str) -> None:
+    assert in_words(step) == words
+
+
+def test_sizes_are_powers_of_two() -> None:
+    assert [size(shift) for shift in (0, 12, 16, 21, 30, 48)] == ["1 byte", "4 KiB", "64 KiB", "2 MiB", "1 GiB", "256 TiB"]
+
+
+def test_the_page_tells_action_policy_plan_and_reasons_in_this_order() -> None:
+    page = draw(render.decision_page(decision()))
+
+    parts = ["SIGNAL", "linux-6.12.107", "What happens", "SIGBUS", "When the page is touched again", "Why", "ghes_severity", "since 6.8.0"]
+    positions = [page.index(part) for part in parts]
+    assert positions == sorted(positions)
+
+
+def test_two_policies_side_by_side_mark_what_differs() -> None:
+    decisions = [decision(policy, status_block=NOTHING_TO_QUEUE["status_block"]) for policy in ("linux-6.1.163", "linux-6.1.164")]
+    page = draw(render.comparison_page(decisions), 140)
+
+    marked = [line for line in page.splitlines() if render.DIFFERS in line]
+    assert any("HANDLED" in line and "SIGNAL" in line for line in marked)
+    assert not any("given back to firmware" in line for line in marked)
+    assert "since 6.1.164" in page
+
+
+def test_what_a_decision_depends_on_stands_in_its_column() -> None:
+    page = draw(render.comparison_page([decision("linux-6.1.x"), decision("linux-5.10.209")]), 140)
+
+    assert "the stable release of 6.1.x is not known" in " ".join(page.split())
+
+
+def test_equal_decisions_have_nothing_marked() -> None:
+    page = draw(render.comparison_page([decision("linux-6.1.190"), decision("linux-6.1.191")]))
+
+    assert render.DIFFERS not in page
+    assert "to the same end" in page
+
+
+def test_control_sequences_and_markup_of_a_sender_are_only_text() -> None:
+    page = draw(render.decision_page(decision(source="[red]\x1b[31mnode\x07\u202e")))
+
+    assert "\x1b" not in page
+    assert r"[red]\x1b[31mnode\x07\u202e" in page

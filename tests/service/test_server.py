@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import httpx
+import pytest
+from calling import EVENT
+
+ROOT = Path(__file__).parents[2]
+
+
+class Server:
+    """`ras-triage serve` as its own process, on a port of its choice."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.log: list[str] = []
+        self.url = self._wait()
+        Thread(target=self._collect, daemon=True).start()
+
+    def _wait(self) -> str:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            if running := re.search(r"http://[\d.]+:\d+", line):
+                return running[0]
+        raise AssertionError("".join(self.log))
+
+    def _collect(self) -> None:
+        assert self.process.stderr is not None
+        self.log.extend(self.process.stderr)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.process.kill()
+    server.process.wait()
+
+
+def test_it_listens_on_loopback_and_decides(server: Server) -> None:
+    assert server.url.startswith("http://127.0.0.1:")
+    answer = httpx.post(f"{server.url}/v1/decisions", json=EVENT)
+    assert answer.status_code == 201
+    assert answer.json()["action"] == "signal"
+    assert "server" not in answer.headers
+
+
+def test_it_refuses_a_chunked_body_over_the_limit(server: Server) -> None:
+    answer = httpx.post(f"{server.url}/v1/decisions", content=(b" " * 65536 for _ in range(100)))
+
+    assert answer.status_code == 413
+    assert answer.json()["type"].endswith("payload-too-large")
+
+
+def test_the_log_has_no_bytes_of_an_event_and_standard_output_has_nothing(server: Server) -> None:
+    httpx.post(f"{server.url}/v1/decisions", json={**EVENT, "status_block": "%%%"})
+    httpx.post(f"{server.url}/v1/decisions", json=EVENT)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(15)
+
+    assert server.process.stdout is not None
+    assert server.process.stdout.read() == ""
+    assert EVENT["status_block"][:20] not in "".join(server.log)
+    assert "%%%" not in "".join(server.log)
+    assert "Traceback" not in "".join(server.log)
