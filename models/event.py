@@ -22,6 +22,13 @@ def _block_bytes(value: Any) -> Any:
     return encode_structured(value) if isinstance(value, (dict, StructuredBlock)) else decode_base64(value)
 
 
+def _only_text(value: Any) -> Any:
+    """A time is RFC 3339 text; a number could be seconds or milliseconds."""
+    if not isinstance(value, (str, datetime)):
+        raise ValueError("expected an RFC 3339 time such as `2026-11-22T10:00:00Z`")
+    return value
+
+
 def _utc(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
@@ -41,7 +48,7 @@ class Event(Wire):
     """The sender's id, unique per source."""
     source: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Machine or simulator that saw the error."""
-    time: Annotated[AwareDatetime, PlainSerializer(_utc, return_type=str, when_used="json")] | None = None
+    time: Annotated[AwareDatetime, BeforeValidator(_only_text), PlainSerializer(_utc, return_type=str, when_used="json")] | None = None
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     notification: NotificationInput
     status_block: BlockInput | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from models.scalars import U16, U32, Base64, Hex64, Wire
+from models.scalars import U16, U32, Base64, Flag, Hex64, Many, Wire
 
 MceKill = Literal["default", "early", "late"]
 """A thread's memory-corruption kill policy (prctl(2), PR_MCE_KILL)."""
@@ -43,13 +43,13 @@ class PageState(StrEnum):
 class Config(Wire):
     """Kernel build options that decide something."""
 
-    apei_sea: bool = True
+    apei_sea: Flag = True
     """CONFIG_ACPI_APEI_SEA"""
-    memory_failure: bool = True
+    memory_failure: Flag = True
     """CONFIG_ACPI_APEI_MEMORY_FAILURE and CONFIG_MEMORY_FAILURE"""
-    apei_pcie_aer: bool = True
+    apei_pcie_aer: Flag = True
     """CONFIG_ACPI_APEI_PCIEAER"""
-    sdei: bool = True
+    sdei: Flag = True
     """CONFIG_ARM_SDE_INTERFACE, and firmware that offers it"""
 
 
@@ -85,7 +85,7 @@ class Task(Wire):
     pid: U32
     name: str | None = None
     mce_kill: MceKill = "default"
-    threads: tuple[Thread, ...] = ()
+    threads: Many[Thread] = ()
 
 
 class Mapping(Wire):
@@ -101,17 +101,17 @@ class Page(Wire):
 
     physical_address: Hex64
     state: PageState = PageState.UNKNOWN
-    dirty: bool | None = None
-    mlocked: bool = False
-    pinned: bool = False
-    poisoned: bool = False
+    dirty: Flag | None = None
+    mlocked: Flag = False
+    pinned: Flag = False
+    poisoned: Flag = False
     """PG_hwpoison is already set."""
     shift: Annotated[int, Field(ge=12, le=48)] | None = None
     """log2 of the size in bytes; absent: one base page."""
-    file_backed: bool = False
-    unmap_fails: bool = False
-    split_fails: bool = False
-    mappings: tuple[Mapping, ...] = ()
+    file_backed: Flag = False
+    unmap_fails: Flag = False
+    split_fails: Flag = False
+    mappings: Many[Mapping] = ()
     """In the order of the kernel's reverse map."""
 
 
@@ -127,7 +127,7 @@ class RecentRecord(Wire):
 
     status_block: Base64
     age_ms: U32
-    printed: bool = True
+    printed: Flag = True
     """Only a printed record enters the cache."""
 
 
@@ -145,16 +145,16 @@ class Memslot(Wire):
     memory_size: Hex64
     """Bytes."""
     userspace_addr: Hex64
-    flags: tuple[Literal["log_dirty_pages", "readonly", "guest_memfd"], ...] = ()
+    flags: Many[Literal["log_dirty_pages", "readonly", "guest_memfd"]] = ()
 
 
 class Guest(Wire):
     """What the guest was given."""
 
-    ras_extension: bool = True
+    ras_extension: Flag = True
     page_size: Literal[4096, 16384, 65536] = 4096
-    ghes: tuple[Literal["sea", "gpio", "gsiv", "polled", "sci"], ...] = ()
-    ack_pending: tuple[str, ...] = ()
+    ghes: Many[Literal["sea", "gpio", "gsiv", "polled", "sci"]] = ()
+    ack_pending: Many[str] = ()
 
 
 class Vm(Wire):
@@ -163,10 +163,10 @@ class Vm(Wire):
     id: str
     pid: U32
     vmm: Literal["standard", "qemu", "kvmtool", "cloud_hypervisor", "firecracker", "crosvm"] = "standard"
-    vcpus: tuple[Vcpu, ...] = ()
-    memslots: tuple[Memslot, ...] = ()
+    vcpus: Many[Vcpu] = ()
+    memslots: Many[Memslot] = ()
     guest: Guest = Guest()
-    sea_to_user: bool = False
+    sea_to_user: Flag = False
     """KVM_CAP_ARM_SEA_TO_USER is enabled."""
 
 
@@ -175,7 +175,7 @@ class Host(Wire):
 
     kernel: Annotated[str, Field(max_length=128)] | None = None
     page_size: Literal[4096, 16384, 65536] | None = None
-    ras_extension: bool | None = None
+    ras_extension: Flag | None = None
     """FEAT_RAS on this CPU."""
     config: Config | None = None
     sysctl: Sysctl | None = None
@@ -183,14 +183,14 @@ class Host(Wire):
     """How this firmware numbers ARM processor error types."""
     current: ThreadRef | None = None
     """The thread that was running; null for a kernel thread or idle."""
-    tasks: tuple[Task, ...] | None = None
-    pages: tuple[Page, ...] | None = None
-    valid_ranges: tuple[Range, ...] | None = None
+    tasks: Many[Task] | None = None
+    pages: Many[Page] | None = None
+    valid_ranges: Many[Range] | None = None
     """Absent: every address has a struct page."""
-    pci_devices: tuple[str, ...] | None = None
+    pci_devices: Many[str] | None = None
     """Present PCI functions, `segment:bus:device.function`; absent: every device is present."""
-    recent: tuple[RecentRecord, ...] | None = None
-    vms: tuple[Vm, ...] | None = None
+    recent: Many[RecentRecord] | None = None
+    vms: Many[Vm] | None = None
 
     @model_validator(mode="after")
     def _tasks_are_distinct(self) -> Host:

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, Strict, WithJsonSchema
+
+T = TypeVar("T")
+
+Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
+"""A list that is given up at its first bad element, so that a million bad ones cost no more than one."""
+
+Flag = Annotated[bool, Strict()]
+"""true or false, and nothing that merely sounds like it."""
 
 
 class Wire(BaseModel):
     """A part of a request: immutable, and an unknown field is an error rather than a silence."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+_HEX = re.compile("0x[0-9a-fA-F]+")
 
 
 def parse_unsigned(value: Any) -> Any:
     """Accept `"0x56edd040"` as well as integers; anything else is left for pydantic to refuse."""
     if isinstance(value, str):
-        if not value.startswith("0x"):
+        if not _HEX.fullmatch(value):
             raise ValueError("expected a hexadecimal string such as `0x56edd040`, or an integer")
         return int(value, 16)
     if isinstance(value, bool):
@@ -47,7 +59,7 @@ def _hex_string(digits: int) -> dict[str, Any]:
 def _unsigned(bits: int) -> Any:
     """An unsigned number of `bits` bits, hexadecimal on the wire."""
     return (
-        Field(ge=0, lt=1 << bits),
+        Field(strict=True, ge=0, lt=1 << bits),
         BeforeValidator(parse_unsigned),
         PlainSerializer(hex, return_type=str, when_used="json"),
         WithJsonSchema({"anyOf": [_hex_string(bits // 4), {"type": "integer", "minimum": 0, "exclusiveMaximum": 1 << bits}]}),
@@ -66,10 +78,10 @@ Hex16 = Annotated[int, *_unsigned(16)]
 Hex8 = Annotated[int, *_unsigned(8)]
 """8-bit code whose numbering is the specification's own."""
 
-U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
-U32 = Annotated[int, Field(ge=0, lt=1 << 32)]
-U16 = Annotated[int, Field(ge=0, lt=1 << 16)]
-U8 = Annotated[int, Field(ge=0, lt=1 << 8)]
+U64 = Annotated[int, Field(strict=True, ge=0, lt=1 << 64)]
+U32 = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]
+U16 = Annotated[int, Field(strict=True, ge=0, lt=1 << 16)]
+U8 = Annotated[int, Field(strict=True, ge=0, lt=1 << 8)]
 
 Base64 = Annotated[
     bytes,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 
 from models.guid import NULL, SECTION_TYPES, Guid, guid, section_name
-from models.scalars import U32, Base64, Hex32, Wire
+from models.scalars import U32, Base64, Hex32, Many, Wire
 from models.sections.arm_processor import ArmProcessor
 from models.sections.cxl import CxlDram, CxlGeneralMedia, CxlMemoryModule, CxlProtocol
 from models.sections.fields import NO_TIMESTAMP, GuidValue, SeverityCode, join_timestamp, split_timestamp
@@ -102,7 +102,7 @@ class StructuredBlock(Wire):
 
     severity: SeverityCode
     """32 bits."""
-    sections: tuple[SectionInput, ...] = ()
+    sections: Many[SectionInput] = ()
     block_status: Hex32 | None = None
     """Absent in a request: bit 0 where the severity is uncorrectable, else bit 1; the section count in bits 13:4."""
     raw_data_offset: U32 | None = None

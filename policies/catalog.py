@@ -48,12 +48,14 @@ class Policy:
     behaviours: Behaviours
     since: Mapping[str, str]
     """For each flag that is set: the release from which this kernel's series has it."""
-    release: Release | None
+    release: Release
     """The kernel that the policy mirrors, or is based on."""
     reference: PolicyRef
     """Name and digest, as decisions carry them."""
     notes: tuple[str, ...] = ()
     """What a reader must know before relying on it."""
+    unknowns: tuple[str, ...] = ()
+    """What is not known of the kernel that it mirrors, and what is taken instead: every decision depends on it."""
 
     @property
     def digest(self) -> str:
@@ -117,8 +119,10 @@ def _digest(name: str, behaviours: Behaviours, since: Mapping[str, str]) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _policy(name: str, behaviours: Behaviours, since: Mapping[str, str], release: Release | None, notes: Iterable[str] = ()) -> Policy:
-    return Policy(name, behaviours, since, release, PolicyRef(name, _digest(name, behaviours, since)), tuple(notes))
+def _policy(name: str, behaviours: Behaviours, since: Mapping[str, str], release: Release, notes: Iterable[str] = ()) -> Policy:
+    reference = PolicyRef(name, _digest(name, behaviours, since))
+    unknown = tuple(_unknowns(release))
+    return Policy(name, behaviours, since, release, reference, (*unknown, *notes), unknown)
 
 
 @lru_cache(maxsize=4096)
@@ -128,10 +132,10 @@ def linux(release: Release) -> Policy:
         raise UnknownPolicy(f"`linux-{release}` is older than `linux-{OLDEST}`, where the change ledger begins")
     since = {change.flag: str(arrival) for change in ledger() if (arrival := change.arrived(release)) is not None}
     behaviours = Behaviours(**dict.fromkeys(since, True))
-    return _policy(f"linux-{release}", behaviours, since, release, unknowns(release))
+    return _policy(f"linux-{release}", behaviours, since, release)
 
 
-def unknowns(release: Release) -> Iterable[str]:
+def _unknowns(release: Release) -> Iterable[str]:
     """What the ledger cannot say about a release, and what is taken instead."""
     if release.patch is None:
         yield f"the stable release of {release} is not known: every back-port that the series ever got is taken as present"
@@ -148,17 +152,35 @@ def derived(text: str) -> Policy:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidPolicy(f"not valid TOML: {error}") from None
-    name, base_name, flags = table.get("name"), table.get("base"), table.get("flags", {})
-    if not isinstance(name, str) or not isinstance(base_name, str) or not isinstance(flags, dict):
-        raise InvalidPolicy("expected `name` and `base` as strings and `[flags]` as a table")
-    for flag, value in flags.items():
+    if unknown := set(table) - {"name", "base", "notes", "flags"}:
+        raise InvalidPolicy(f"`{min(unknown)}` is not a key of a policy")
+    name, base_name, flags, notes = (table.get(key, default) for key, default in (("name", ""), ("base", ""), ("flags", {}), ("notes", [])))
+    if not (isinstance(name, str) and isinstance(base_name, str) and name and base_name):
+        raise InvalidPolicy("expected `name` and `base` as strings")
+    if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
+        raise InvalidPolicy("expected `notes` as a list of strings")
+    base = resolve(base_name)
+    changed = _flags(flags)
+    since = {flag: release for flag, release in base.since.items() if changed.get(flag, True)}
+    return _policy(name, replace(base.behaviours, **changed), since, base.release, notes)
+
+
+def _flags(table: Any) -> dict[str, bool]:
+    if not isinstance(table, dict):
+        raise InvalidPolicy("expected `[flags]` as a table")
+    for flag, value in table.items():
         if flag not in FLAGS:
             raise InvalidPolicy(f"`{flag}` is not a behaviour flag")
         if not isinstance(value, bool):
             raise InvalidPolicy(f"flag `{flag}` must be true or false")
-    base = resolve(base_name)
-    since = {flag: release for flag, release in base.since.items() if flags.get(flag, True)}
-    return _policy(name, replace(base.behaviours, **flags), since, base.release, table.get("notes", ()))
+    return table
+
+
+@lru_cache(maxsize=1)
+def meanings() -> dict[str, tuple[str, str | None]]:
+    """For each flag what it means, and the kernel function that shows it; a principle has none."""
+    of_linux = {change.flag: (change.summary, change.mirrors) for change in ledger()}
+    return {flag: of_linux.get(flag) or (_table("principles.toml")[flag], None) for flag in FLAGS}
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from models.decision import (
     Decision,
     ExitToVmm,
     InjectSerror,
+    Oops,
     Panic,
     Signal,
     Step,
@@ -29,6 +30,7 @@ _ORDER: Final = tuple(Action)
 
 _REACH: Final[dict[type[object], int]] = dict.fromkeys(get_args(get_args(Step)[0]), _ORDER.index(Action.HANDLED)) | {
     Signal: _ORDER.index(Action.SIGNAL),
+    Oops: _ORDER.index(Action.SIGNAL),
     ExitToVmm: _ORDER.index(Action.SIGNAL),
     InjectSerror: _ORDER.index(Action.INJECT),
     Panic: _ORDER.index(Action.PANIC),
@@ -76,7 +78,7 @@ def _process(
     if not walk.items:
         return ()
     handled = handle_memory(walk.items, notification, policy, facts)
-    findings += signal_memory(handled, policy, facts, killed, notification.taken_from == "guest")
+    findings += signal_memory(handled, policy, facts, killed, consumes, notification.taken_from == "guest")
     return next_access(handled, facts)
 
 

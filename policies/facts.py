@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from models.decision import Assumption
 from models.host import Config, Host, Page, PageState, Sysctl, Task, Vm
@@ -28,6 +28,13 @@ _DEFAULT_SYSCTL = Sysctl()
 _HAS_NO_OTHER_COPY = frozenset({PageState.ANONYMOUS, PageState.SHMEM, PageState.HUGETLB, PageState.THP, PageState.KSM, PageState.DAX})
 
 
+class Consumer(NamedTuple):
+    """The thread that an abort interrupted; None where nobody told which it was."""
+
+    pid: int | None
+    tid: int | None
+
+
 class Facts:
     """A host's facts as rules ask for them. Built for one event and asked a few times, so what takes work is done when asked."""
 
@@ -42,6 +49,12 @@ class Facts:
         self.early_kill = bool(self.sysctl.early_kill)
         self._tasks: dict[int, Task] | None = None
         self._by_shift: dict[int, dict[int, Page]] | None = None
+
+    @property
+    def consumer(self) -> Consumer:
+        """The interrupted thread, for an abort from user space or a guest: there is one, known or not."""
+        current = self.host.current
+        return Consumer(None, None) if current is None else Consumer(current.pid, current.tid)
 
     @property
     def ras_extension(self) -> bool:

@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 
 from models.decision import Assumption, MemoryFailure, Panic, Rationale, SoftOffline
 from models.host import Page, PageState
-from models.notification import Notification
+from models.notification import Notification, NotificationType
 from models.syndrome import abort_syndrome
 from policies import page_states
 from policies.catalog import Policy
-from policies.facts import ASSUMED_SYSCTL, Facts
+from policies.facts import ASSUMED_CURRENT, ASSUMED_SYSCTL, Facts
 from policies.finding import Finding, rule
 from policies.page_states import EFAULT, EHWPOISON, Outcome, Traits
 from policies.sections import Item, Request
@@ -31,7 +31,8 @@ _ASSUMED_ANONYMOUS: Final = Page(physical_address=0, state=PageState.ANONYMOUS, 
 class Place(NamedTuple):
     """Where a process maps the failing base page."""
 
-    pid: int
+    pid: int | None
+    """None: the process that consumed the error, where nobody told which it was."""
     address: int | None
     """User virtual address of the base page, bytes; None: not known."""
 
@@ -104,7 +105,8 @@ def _frame(item: Item, notification: Notification, facts: Facts) -> Frame:
         return Frame(item, pfn, nowhere, facts.page_shift, (), assumptions)
     if page is None or (page.state is PageState.UNKNOWN and not page.mappings):
         places = _place_of_consumer(item, notification, facts)
-        return Frame(item, pfn, _ASSUMED_ANONYMOUS, facts.page_shift, places, (*assumptions, ASSUMED_PAGE))
+        assumed = (ASSUMED_PAGE, ASSUMED_CURRENT) if places and facts.host.current is None else (ASSUMED_PAGE,)
+        return Frame(item, pfn, _ASSUMED_ANONYMOUS, facts.page_shift, places, (*assumptions, *assumed))
     if page.dirty is None and page.mappings:
         assumptions = (*assumptions, ASSUMED_DIRTY)
     return Frame(item, pfn, page, facts.shift_of(page), _places(page, item.address, facts.page_size), assumptions)
@@ -124,13 +126,14 @@ def _places(page: Page, address: int, page_size: int) -> tuple[Place, ...]:
 
 
 def _place_of_consumer(item: Item, notification: Notification, facts: Facts) -> tuple[Place, ...]:
-    current = facts.host.current
-    if current is None or item.request is not Request.ACTION_REQUIRED:
+    """Where the interrupted thread maps the page: at the fault address, but for a guest, whose addresses are its own."""
+    consumes = notification.type is NotificationType.SEA and notification.taken_from != "kernel"
+    if not consumes or item.request is Request.SOFT_OFFLINE:
         return ()
-    far = notification.fault_address
+    far = notification.fault_address if notification.taken_from == "user" else None
     if notification.syndrome is not None and abort_syndrome(notification.syndrome).fnv:
         far = None
-    return (Place(current.pid, None if far is None else far & -facts.page_size),)
+    return (Place(facts.consumer.pid, None if far is None else far & -facts.page_size),)
 
 
 def _handle(frame: Frame, policy: Policy, facts: Facts, mapped_poisoned: bool | None) -> Handled:

@@ -10,7 +10,7 @@ from models.severity import GhesSeverity
 from models.status_block import StatusBlock
 from models.value import value
 from policies.admit import Admission, Door, admit, door_of
-from policies.catalog import Policy, unknowns
+from policies.catalog import Policy
 from policies.facts import ASSUMED_SYSCTL, Facts
 from policies.finding import NOTHING, Finding, join
 from policies.read import Header, header_of, read
@@ -53,7 +53,6 @@ def _open(policy: Policy, door: Door, header: Header | None, delay: int | None, 
 
 def _kernel(policy: Policy) -> Finding:
     """What is not known about the kernel itself."""
-    unknown = () if policy.release is None else tuple(unknowns(policy.release))
-    if not unknown:
+    if not policy.unknowns:
         return NOTHING
-    return Finding(reasons=unknown, assumptions=tuple(Assumption("host.kernel", what) for what in unknown))
+    return Finding(reasons=policy.unknowns, assumptions=tuple([Assumption("host.kernel", what) for what in policy.unknowns]))

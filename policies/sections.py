@@ -113,12 +113,19 @@ def _queue(walk: Walk, address: int, request: Request, repeats: int = 1) -> bool
     if facts.host.page_size is None:
         assumed = (*assumed, ASSUMED_PAGE_SIZE)
     in_task = request is Request.ACTION_REQUIRED and does.action_required_in_task_work
-    room = repeats if in_task else min(repeats, QUEUE_LENGTH - len(walk.items))
+    room = repeats if in_task else min(repeats, QUEUE_LENGTH - _waiting(walk))
     step = QueueMemoryFailure(address >> facts.page_shift, _FLAGS[request], "task_work" if in_task else "kworker")
     walk.items += [Item(address, request, page)] * room
     steps: tuple[Step, ...] = (step,) * room
     walk.findings.append(Finding(steps if room == repeats else (*steps, _OVERFLOW), (), (), assumed, ()))
     return True
+
+
+def _waiting(walk: Walk) -> int:
+    """Page frames in the worker's queue, which the interrupted thread's own work takes no room in."""
+    if not walk.policy.behaviours.action_required_in_task_work:
+        return len(walk.items)
+    return sum(item.request is not Request.ACTION_REQUIRED for item in walk.items)
 
 
 @lru_cache(maxsize=64)
@@ -204,6 +211,9 @@ def _arm_error_infos(walk: Walk, entry: DataEntry, index: int) -> bool:
     end = entry.payload_offset + entry.error_data_length
     queued = False
     for offset, repeats in _error_infos(walk, entry, count):
+        if not repeats:
+            walk.findings.append(Finding(reasons=(_BEYOND.format(index),)))
+            break
         _, _, valid, kind, _, _, _, _, address = arm_processor.read_error_info(data, offset)
         usable, finding = _error_info(walk.policy, kind, bool(valid & arm_processor.PHYSICAL_FAULT_ADDRESS_VALID))
         if offset + arm_processor.ERROR_INFO_LENGTH > end:
@@ -218,7 +228,7 @@ def _arm_error_infos(walk: Walk, entry: DataEntry, index: int) -> bool:
 def _error_infos(walk: Walk, entry: DataEntry, count: int) -> Iterator[tuple[int, int]]:
     """Offsets in the block of the error infos that this kernel looks at, and how often it looks at each.
 
-    Behind the bytes given everything reads as zero, which asks for nothing, so the walk ends there.
+    Behind the bytes given everything is taken for zero, which asks for nothing: the walk ends there with an info looked at no times.
     """
     does = walk.policy.behaviours
     budget = None
@@ -228,7 +238,10 @@ def _error_infos(walk: Walk, entry: DataEntry, count: int) -> Iterator[tuple[int
         budget = entry.error_data_length - arm_processor.HEADER_LENGTH + LOOSE_SLACK
     offset = entry.payload_offset + arm_processor.HEADER_LENGTH
     for seen in range(count):
-        if offset >= len(walk.block.data) or (budget is not None and budget < arm_processor.ERROR_INFO_LENGTH):
+        if budget is not None and budget < arm_processor.ERROR_INFO_LENGTH:
+            return
+        if offset >= len(walk.block.data):
+            yield offset, 0
             return
         length = arm_processor.read_error_info(walk.block.data, offset)[1]
         if budget is not None and budget < length:

@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from models.decision import Assumption, Rationale, Signal, Step
-from models.host import PageState, Task, ThreadRef
+from models.host import PageState, Task
 from policies.catalog import Policy
-from policies.facts import ASSUMED_CURRENT, ASSUMED_TASKS, Facts
+from policies.facts import ASSUMED_CURRENT, ASSUMED_TASKS, Consumer, Facts
 from policies.finding import NOTHING, Finding, rule
 from policies.memory import Handled, Place
 from policies.page_states import EHWPOISON, EOPNOTSUPP, Outcome
@@ -26,25 +26,27 @@ _STAGE_2: Final = "KVM enters the guest again without running task work: the sig
 
 def kill_current(facts: Facts) -> Signal:
     """SIGBUS without an address, forced on the interrupted thread: it cannot go on (`force_sig`)."""
-    current = facts.host.current
-    return Signal(current.pid if current else None, current.tid if current else None, "SIGBUS", "SI_KERNEL", None, None, forced=True)
+    return Signal(*facts.consumer, "SIGBUS", "SI_KERNEL", None, None, forced=True)
 
 
 def assumed_current(facts: Facts) -> tuple[Assumption, ...]:
     return () if facts.host.current else (ASSUMED_CURRENT,)
 
 
-def signal_memory(handled: list[Handled], policy: Policy, facts: Facts, already_signalled: bool, from_guest: bool) -> list[Finding]:
+def signal_memory(
+    handled: list[Handled], policy: Policy, facts: Facts, already_signalled: bool, consumes: bool, from_guest: bool
+) -> list[Finding]:
     """What handling each page frame came to, each with its signals, then what the retried access brings.
 
     `already_signalled`: a forced SIGBUS is pending for the interrupted thread, so that a second one would be lost.
+    `consumes`: an abort interrupted a user thread or a guest, which will retry its access.
     """
     findings: list[Finding] = []
     pending = already_signalled
     for done in handled:
         finding, pending = _signal_page(done, policy, facts, pending)
         findings += (done.finding, finding)
-    if not pending and not handled[-1].panics:
+    if consumes and not pending and not handled[-1].panics:
         findings.append(_retried_access(handled, policy, facts, from_guest))
     return findings
 
@@ -66,14 +68,16 @@ _KILL: Final = _Shot("SIGKILL", "SI_KERNEL", True)
 
 
 class _Aim(NamedTuple):
-    """Who is signalled for a page, by role."""
+    """Who is signalled for a page."""
 
-    consumer: _Shot | None
-    bystanders: _Shot | None
+    shots: tuple[_Shot | None, ...]
+    """What each process that maps the page gets."""
     killed: bool
     """Whether the interrupted thread is killed because the page could not be recovered."""
     hits: bool
     """Whether a forced signal is pending for the interrupted thread from now on."""
+    races: bool
+    """Whether a kernel worker may come before the interrupted thread and signal otherwise."""
     rationale: tuple[Rationale, ...]
 
 
@@ -84,25 +88,40 @@ def _signal_page(done: Handled, policy: Policy, facts: Facts, pending: bool) -> 
         return NOTHING, pending
     frame, early_kill = done.frame, facts.early_kill
     required = frame.item.request is Request.ACTION_REQUIRED
-    current = facts.host.current if required else None
+    consumer = facts.consumer if required else None
     places = frame.places if outcome.kill != "none" else ()
-    targets = [_target(place, current, facts, early_kill) for place in places]
-    aim = _aim(policy, outcome, required, tuple([role for role, _ in targets]), done.again, early_kill, pending)
-    steps: list[Step] = []
-    for place, (role, tid) in zip(places, targets, strict=True):
-        shot = aim.consumer if role == "consumer" else aim.bystanders if role == "early_kill" else None
+    roles: tuple[Role, ...] = ()
+    targets: list[tuple[Place, int | None]] = []
+    for place in places:
+        role, tid = _target(place, consumer, facts, early_kill)
+        roles += (role,)
+        targets.append((place, tid))
+    aim = _aim(policy, outcome, required, roles, done.again, early_kill, pending)
+    steps: tuple[Step, ...] = ()
+    for shot, (place, tid) in zip(aim.shots, targets, strict=True):
         if shot is not None:
-            steps.append(_signal(shot, done, outcome, place, tid, policy, facts))
+            steps += (_signal(shot, done, outcome, place, tid, policy, facts),)
     if aim.killed:
-        steps.append(kill_current(facts))
+        steps += (kill_current(facts),)
     assumed = (ASSUMED_TASKS,) if places and facts.host.tasks is None else ()
-    return Finding(tuple(steps), aim.rationale, (), assumed, ()), aim.hits
+    reasons = (_RACE,) if aim.races and (not pending or _may_be_told_first(policy, facts)) else ()
+    return Finding(steps, aim.rationale, reasons, assumed, ()), aim.hits
 
 
-def _target(place: Place, current: ThreadRef | None, facts: Facts, early_kill: bool) -> tuple[Role, int]:
+def _may_be_told_first(policy: Policy, facts: Facts) -> bool:
+    """Whether a kernel worker would tell the consumer's own process, which it sees as any other."""
+    pid = facts.consumer.pid
+    if pid is None or not policy.behaviours.action_optional_to_others:
+        return False
+    return early_kill_thread(facts.tasks.get(pid), pid, facts.early_kill) is not None
+
+
+def _target(place: Place, consumer: Consumer | None, facts: Facts, early_kill: bool) -> tuple[Role, int | None]:
     """Which thread of a process would be signalled. Mirrors `task_early_kill`."""
-    if current is not None and place.pid == current.pid:
-        return "consumer", current.tid
+    if consumer is not None and place.pid == consumer.pid:
+        return "consumer", consumer.tid
+    if place.pid is None:
+        return "other", None
     tid = early_kill_thread(facts.tasks.get(place.pid), place.pid, early_kill)
     return ("other", place.pid) if tid is None else ("early_kill", tid)
 
@@ -125,11 +144,16 @@ def _aim(policy: Policy, outcome: Outcome, required: bool, roles: tuple[Role, ..
         rationale.append(
             rule(policy, "signals.unrecovered", words, "memory_failure_cb", "action_required_in_task_work", returns=outcome.returns)
         )
+    shots: dict[Role, _Shot | None] = {
+        "consumer": (_KILL if fatal else _ACTION_REQUIRED) if consumed and not pending else None,
+        "early_kill": (_KILL if fatal else _ACTION_OPTIONAL) if tells_others else None,
+        "other": None,
+    }
     return _Aim(
-        consumer=(_KILL if fatal else _ACTION_REQUIRED) if consumed and not pending else None,
-        bystanders=(_KILL if fatal else _ACTION_OPTIONAL) if tells_others else None,
+        shots=tuple(shots[role] for role in roles),
         killed=unrecovered,
         hits=pending or consumed or unrecovered,
+        races=consumed and not again and not does.action_required_in_task_work,
         rationale=tuple(rationale),
     )
 
@@ -140,7 +164,7 @@ def _collected(policy: Policy, required: bool, count: int, early_kill: bool, out
     return rule(policy, "signals.collect", words, "collect_procs", *flags, action_required=required, early_kill_sysctl=early_kill)
 
 
-def _signal(shot: _Shot, done: Handled, outcome: Outcome, place: Place, tid: int, policy: Policy, facts: Facts) -> Signal:
+def _signal(shot: _Shot, done: Handled, outcome: Outcome, place: Place, tid: int | None, policy: Policy, facts: Facts) -> Signal:
     if shot is _KILL:
         return Signal(place.pid, tid, "SIGKILL", "SI_KERNEL", None, None, True)
     address, lsb = place.address, facts.page_shift
@@ -171,17 +195,15 @@ def early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int | No
 
 def _retried_access(handled: list[Handled], policy: Policy, facts: Facts, from_guest: bool) -> Finding:
     """The interrupted access is run again and meets the poison entry that replaced the mapping. Mirrors `do_page_fault`."""
-    current = facts.host.current
-    if current is None:
-        return NOTHING
+    consumer = facts.consumer
     for done in handled:
-        if done.frame.item.request is not Request.ACTION_REQUIRED or done.outcome is None or not done.outcome.late:
+        if done.outcome is None or not done.outcome.late:
             continue
         for place in done.frame.places:
-            if place.pid == current.pid:
+            if place.pid == consumer.pid:
                 lsb = _fault_shift(done, facts)
                 reasons = (_STAGE_2,) if from_guest and not policy.behaviours.kvm_runs_task_work else ()
-                signal = Signal(current.pid, current.tid, "SIGBUS", "BUS_MCEERR_AR", place.address, lsb, forced=True)
+                signal = Signal(*consumer, "SIGBUS", "BUS_MCEERR_AR", place.address, lsb, forced=True)
                 return Finding((signal,), (_retries(policy),), reasons)
     return NOTHING
 

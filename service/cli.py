@@ -210,7 +210,7 @@ def _parser() -> ArgumentParser:
     _add_decode(commands.add_parser("decode", help="show what is in a status block or a CPER record"))
     _add_policies(commands.add_parser("policies", help="list policies, show one, or compare two"))
     _add_serve(commands.add_parser("serve", help="answer over HTTP"))
-    commands.add_parser("demo", help="decide a record from QEMU under two kernels that disagree").set_defaults(run=_demo)
+    commands.add_parser("demo", help="decide a recorded error under two kernels that disagree").set_defaults(run=_demo)
     return parser
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from models.decision import PolicyRef
 from policies.behaviours import FLAGS
-from policies.catalog import Change, Policy, differences, ledger, uniform
+from policies.catalog import Policy, differences, meanings, uniform
 from policies.landmarks import brought, dropped, landmarks
 from service.settings import Settings
 
@@ -18,7 +17,7 @@ class Entry:
 
     name: str
     digest: str
-    release: str | None
+    release: str
     """The kernel that the policy mirrors, or is based on."""
     brings: tuple[str, ...]
     """The flags that this very release set."""
@@ -43,7 +42,7 @@ class Flag:
     value: bool
     since: str | None
     """The release from which this kernel's series behaves so."""
-    summary: str | None
+    summary: str
     mirrors: str | None
     """Kernel function."""
 
@@ -54,7 +53,7 @@ class PolicyPage:
 
     name: str
     digest: str
-    release: str | None
+    release: str
     notes: tuple[str, ...]
     """What a reader must know before relying on it."""
     flags: tuple[Flag, ...]
@@ -69,7 +68,7 @@ class Differing:
     b: bool
     since: str | None
     """The release from which the series of the one that has it behaves so."""
-    summary: str | None
+    summary: str
     mirrors: str | None
     """Kernel function."""
 
@@ -83,17 +82,6 @@ class Difference:
     differs: tuple[Differing, ...]
 
 
-@lru_cache(maxsize=1)
-def _changes() -> dict[str, Change]:
-    return {change.flag: change for change in ledger()}
-
-
-def _says(flag: str) -> tuple[str | None, str | None]:
-    """A flag's summary and kernel function, as far as the ledger has them."""
-    change = _changes().get(flag)
-    return (change.summary, change.mirrors) if change else (None, None)
-
-
 def list_policies(settings: Settings) -> PolicyList:
     """`uniform`, the operator's own, and the releases from the oldest on."""
     own = (uniform(), *settings.custom.values())
@@ -105,20 +93,20 @@ def _entry(policy: Policy, brings: tuple[str, ...] = (), drops: tuple[str, ...] 
     return Entry(policy.name, policy.digest, _release(policy), brings, drops)
 
 
-def _release(policy: Policy) -> str | None:
-    return None if policy.release is None else str(policy.release)
+def _release(policy: Policy) -> str:
+    return str(policy.release)
 
 
 def page(policy: Policy) -> PolicyPage:
     """Every flag in the order in which flags are listed everywhere."""
-    flags = (Flag(flag, getattr(policy.behaviours, flag), policy.since.get(flag), *_says(flag)) for flag in FLAGS)
+    flags = (Flag(flag, getattr(policy.behaviours, flag), policy.since.get(flag), *meanings()[flag]) for flag in FLAGS)
     return PolicyPage(policy.name, policy.digest, _release(policy), policy.notes, tuple(flags))
 
 
 def compare(a: Policy, b: Policy) -> Difference:
     """What holds under one and not under the other."""
     differs = (
-        Differing(flag, ours, theirs, (a if ours else b).since.get(flag), *_says(flag))
+        Differing(flag, ours, theirs, (a if ours else b).since.get(flag), *meanings()[flag])
         for flag, (ours, theirs) in differences(a, b).items()
     )
     return Difference(PolicyRef(a.name, a.digest), PolicyRef(b.name, b.digest), tuple(differs))

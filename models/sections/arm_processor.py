@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any, ClassVar, Literal
 
-from models.scalars import U8, U16, U32, Base64, Hex8, Hex16, Hex32, Hex64, Wire
+from models.scalars import U8, U16, U32, Base64, Hex8, Hex16, Hex32, Hex64, Many, Wire
 from models.sections.layout import Item, Layout, ReservedBytes
 from models.sections.section import BodySection
 
@@ -163,7 +163,7 @@ class ArmErrorInfo(Wire):
     error_information: Hex64 | None = None
     virtual_fault_address: Hex64 | None = None
     physical_fault_address: Hex64 | None = None
-    reserved: tuple[ReservedBytes, ...] = ()
+    reserved: Many[ReservedBytes] = ()
 
     def encode(self) -> bytes:
         """32 bytes."""
@@ -231,8 +231,8 @@ class ArmProcessor(BodySection):
     running_state: Hex32 | None = None
     """Bit 0: the processor is running, and `psci_state` says nothing."""
     psci_state: Hex32 | None = None
-    error_infos: tuple[ArmErrorInfo, ...] = ()
-    contexts: tuple[ArmContext, ...] = ()
+    error_infos: Many[ArmErrorInfo] = ()
+    contexts: Many[ArmContext] = ()
     vendor_info: Base64 | None = None
     """Vendor-specific bytes behind the contexts, up to `section_length`."""
 

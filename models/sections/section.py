@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
-from models.scalars import U16, Base64, Hex8, Hex16, Wire
+from models.scalars import U16, Base64, Hex8, Hex16, Many, Wire
 from models.sections.fields import EntryFlags, FruText, GuidValue, SeverityCode, Timestamp
 from models.sections.layout import Layout, ReservedBytes
 from models.status_block import ENTRY_LENGTH, entry_header_length
@@ -48,7 +48,7 @@ class BodySection(Section):
 
     LAYOUT: ClassVar[Layout]
 
-    reserved: tuple[ReservedBytes, ...] = ()
+    reserved: Many[ReservedBytes] = ()
     """Reserved bytes of the structure that are not zero."""
     trailing: Base64 | None = None
     """Bytes behind everything that has a structure."""

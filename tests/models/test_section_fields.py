@@ -96,7 +96,7 @@ def test_memory_readings_name_the_error():
 def test_the_address_reader_agrees_with_the_codecs(validation, address):
     for section in (Memory, Memory2):
         payload = section(validation_bits=validation, physical_address=address).encode_payload()
-        assert memory.read_address(payload[:24]) == (validation, address)
+        assert memory.read_address(b"\xff" * 9 + payload[:24], 9) == (validation, address)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,38 @@
+# Two verbs for everybody, three for those who change the code.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint bench fuzz clean
+
+run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
+	@$(BIN)/ras-triage demo
+
+test: $(VENV)/.test  ## set up and run the tests
+	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/.run  ## events per second and the share of each stage
+	@$(BIN)/python bench/decide.py
+
+fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS (600)
+	@$(BIN)/python tests/fuzz_events.py -max_total_time=$(or $(SECONDS),600) -rss_limit_mb=1024
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/pip:
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.run: pyproject.toml | $(BIN)/pip
+	@$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.run
+	@$(BIN)/pip install --quiet --group $*
+	@touch $@

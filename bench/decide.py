@@ -1,0 +1,129 @@
+"""How fast events are decoded, decided and encoded, and where the time goes.
+
+usage: python bench/decide.py [--rounds N]
+
+Two streams: the recorded cases, whose hosts have hardly any facts, and the same errors on hosts with as many facts as a fleet sends.
+Figures are medians over the rounds; machines differ and drift, so compare the ratios within one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from models.event import Event, event_key
+from models.status_block import parse
+from policies.catalog import resolve
+from policies.decide import decide_parsed
+from service.answers import decision_json
+
+STAGES = (
+    "validate the event",
+    "parse the status block",
+    "compute its key",
+    "choose the policy and decide",
+    "encode the decision",
+    "serialise the event",
+)
+VALIDATE, DECIDE, SERIALISE = 0, 3, 5
+
+VECTORS = Path(__file__).parent.parent / "tests" / "vectors"
+
+FLEET_HOST: dict[str, Any] = {
+    "config": {"apei_sea": True, "memory_failure": True, "apei_pcie_aer": True, "sdei": True},
+    "sysctl": {"vm.memory_failure_early_kill": 0, "vm.memory_failure_recovery": 1, "kernel.panic": 0},
+    "arm_error_types": "uefi-2.10",
+    "pci_devices": [f"0000:{bus:02x}:00.0" for bus in range(1, 9)],
+    "tasks": [{"pid": pid, "name": "worker", "threads": [{"tid": pid + tid} for tid in range(1, 9)]} for pid in range(1000, 1200, 10)],
+    "vms": [
+        {
+            "id": f"vm-{index}",
+            "pid": 1000 + 10 * index,
+            "vmm": "qemu",
+            "vcpus": [{"index": vcpu, "tid": 1001 + 10 * index + vcpu} for vcpu in range(4)],
+            "memslots": [
+                {
+                    "slot": slot,
+                    "guest_phys_addr": hex(0x40000000 + slot * 0x10000000),
+                    "memory_size": "0x10000000",
+                    "userspace_addr": hex(0xFFFF00000000 + slot * 0x20000000),
+                }
+                for slot in range(4)
+            ],
+        }
+        for index in range(4)
+    ],
+}
+
+
+def recorded() -> list[bytes]:
+    paths = sorted(VECTORS.glob("*.jsonl"))
+    return [json.dumps(json.loads(line)["event"]).encode() for path in paths for line in path.read_text().splitlines()]
+
+
+def on_fleet_hosts(events: list[bytes]) -> list[bytes]:
+    def grown(line: bytes) -> bytes:
+        event = json.loads(line)
+        host = event["host"]
+        event["host"] = FLEET_HOST | host | {"tasks": FLEET_HOST["tasks"] + host.get("tasks", [])}
+        return json.dumps(event | {"source": "node-17", "time": "2026-11-22T10:00:00Z"}).encode()
+
+    return [grown(line) for line in events]
+
+
+def one_round(lines: list[bytes]) -> list[float]:
+    """Seconds that each stage took, each event going through all of them before the next comes, as in a stream."""
+    clock = time.perf_counter
+    spent = [0.0] * len(STAGES)
+    for line in lines:
+        began = clock()
+        event = Event.model_validate_json(line)
+        validated = clock()
+        block = parse(event.status_block or b"")
+        parsed = clock()
+        key = event_key(event)
+        keyed = clock()
+        decision = decide_parsed(event, block, resolve(f"linux-{event.host.kernel}"), key)
+        decided = clock()
+        decision_json(decision)
+        encoded = clock()
+        event.model_dump_json()
+        moments = (began, validated, parsed, keyed, decided, encoded, clock())
+        for stage, (start, end) in enumerate(pairwise(moments)):
+            spent[stage] += end - start
+    return spent
+
+
+def report(title: str, lines: list[bytes], rounds: int) -> None:
+    one_round(lines)
+    gc.collect()
+    gc.freeze()
+    spent = [one_round(lines) for _ in range(rounds)]
+    medians = [statistics.median(taken) / len(lines) for taken in zip(*spent, strict=True)]
+    pipeline = dict(zip(STAGES[:-1], medians, strict=False))
+    whole = sum(pipeline.values())
+    print(f"\n{title}: {len(lines)} events, {statistics.mean(map(len, lines)):.0f} bytes each")
+    print(f"  {1 / whole:>9,.0f} events per second through the whole pipeline on one core")
+    for name, taken in pipeline.items():
+        print(f"  {taken * 1e6:>9.1f} us  {taken / whole:>4.0%}  {name}")
+    ratio = statistics.median(times[DECIDE] / (times[VALIDATE] + times[SERIALISE]) for times in spent)
+    print(f"  deciding takes {ratio:.2f} of what validating and serialising the same event take")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    arguments.add_argument("--rounds", type=int, default=9)
+    rounds = arguments.parse_args().rounds
+    lines = recorded()
+    report("recorded cases, hosts with hardly any facts", lines, rounds)
+    report("the same errors on hosts with a fleet's facts", on_fleet_hosts(lines), rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Coverage-guided fuzzing of everything that reads bytes. Started by hand: `make fuzz SECONDS=600`.
+
+Each input is a few choices (notification, policy, source) and a status block or record. Whatever the bytes are, deciding must come to a
+decision, decoding to a block that encodes to the same bytes or to MalformedBytes, and neither to more than the input is worth.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports():
+    from models.cper_record import decode_record, encode_record
+    from models.errors import MalformedBytes
+    from models.event import Event
+    from models.notification import NotificationType
+    from models.structured import decode_structured, encode_structured
+    from policies.catalog import Policy, resolve, uniform
+    from policies.decide import decide
+    from policies.sections import QUEUE_LENGTH
+
+POLICIES: list[Policy] = [uniform(), *(resolve(f"linux-{release}") for release in ("5.10.223", "6.1.176", "6.12.107", "7.0.0", "7.3.4"))]
+KINDS = list(NotificationType)
+PAGE = {"physical_address": "0x56edd000", "state": "anonymous", "mappings": [{"pid": 103, "address": "0xffff897d5000"}]}
+HOST = {"current": {"pid": 103, "tid": 103}, "tasks": [{"pid": 103, "mce_kill": "early"}], "pages": [PAGE]}
+STEPS_PER_SECTION = 8
+
+
+def decides(choice: int, block: bytes) -> None:
+    kind = KINDS[choice % len(KINDS)]
+    event = Event.model_validate({"notification": {"type": kind, "syndrome": 0x92000010}, "status_block": block, "host": HOST})
+    decision = decide(event, POLICIES[choice // len(KINDS) % len(POLICIES)])
+    sections = len(block) // 64 + 1
+    assert len(decision.plan) <= STEPS_PER_SECTION * (sections + QUEUE_LENGTH + len(block) // 32), "more steps than the bytes are worth"
+
+
+def round_trips(data: bytes) -> None:
+    try:
+        block = decode_structured(data)
+    except MalformedBytes:
+        pass
+    else:
+        assert encode_structured(block) == data
+    try:
+        record = decode_record(data)
+    except MalformedBytes:
+        return
+    assert encode_record(record) == data
+
+
+def one_input(data: bytes) -> None:
+    if data:
+        decides(data[0], data[1:])
+        round_trips(data[1:])
+
+
+def seed(corpus: Path) -> None:
+    """Begin with blocks that a kernel was really given."""
+    vectors = Path(__file__).parent / "vectors" / "linux-7.3.4.jsonl"
+    for number, line in enumerate(vectors.read_text(encoding="utf-8").splitlines()):
+        block = base64.b64decode(json.loads(line)["event"].get("status_block") or "")
+        (corpus / f"seed-{number}").write_bytes(bytes([number % 256]) + block)
+
+
+def main() -> None:
+    corpus = Path("fuzz-corpus")
+    if not corpus.exists():
+        corpus.mkdir()
+        seed(corpus)
+    atheris.Setup([*sys.argv, str(corpus)], one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
