@@ -65,7 +65,7 @@ class Item(NamedTuple):
 class Walk:
     """The walk over one record's sections: what it is given, and what it has found so far."""
 
-    __slots__ = ("block", "consumes", "facts", "findings", "items", "policy", "queued", "rank")
+    __slots__ = ("block", "consumes", "facts", "findings", "items", "policy", "queued", "rank", "room")
 
     def __init__(self, block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, consumes: bool) -> None:
         self.block = block
@@ -78,6 +78,8 @@ class Walk:
         """Page frames that reached a queue, in order."""
         self.queued = False
         """Whether the synchronous fallback is satisfied."""
+        self.room = QUEUE_LENGTH
+        """Entries left in the kernel worker's queue, of which the interrupted thread's own work takes none."""
 
 
 def walk_sections(block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, consumes: bool) -> Walk:
@@ -112,20 +114,15 @@ def _queue(walk: Walk, address: int, request: Request, repeats: int = 1) -> bool
         return False
     if facts.host.page_size is None:
         assumed = (*assumed, ASSUMED_PAGE_SIZE)
-    in_task = request is Request.ACTION_REQUIRED and does.action_required_in_task_work
-    room = repeats if in_task else min(repeats, QUEUE_LENGTH - _waiting(walk))
-    step = QueueMemoryFailure(address >> facts.page_shift, _FLAGS[request], "task_work" if in_task else "kworker")
-    walk.items += [Item(address, request, page)] * room
-    steps: tuple[Step, ...] = (step,) * room
-    walk.findings.append(Finding(steps if room == repeats else (*steps, _OVERFLOW), (), (), assumed, ()))
+    pfn, item = address >> facts.page_shift, Item(address, request, page)
+    if request is Request.ACTION_REQUIRED and does.action_required_in_task_work:
+        steps: tuple[Step, ...] = (QueueMemoryFailure(pfn, _FLAGS[request], "task_work"),) * repeats
+    else:
+        steps = (QueueMemoryFailure(pfn, _FLAGS[request], "kworker"),) * min(repeats, walk.room)
+        walk.room -= len(steps)
+    walk.items += (item,) * len(steps)
+    walk.findings.append(Finding(steps if len(steps) == repeats else (*steps, _OVERFLOW), (), (), assumed, ()))
     return True
-
-
-def _waiting(walk: Walk) -> int:
-    """Page frames in the worker's queue, which the interrupted thread's own work takes no room in."""
-    if not walk.policy.behaviours.action_required_in_task_work:
-        return len(walk.items)
-    return sum(item.request is not Request.ACTION_REQUIRED for item in walk.items)
 
 
 @lru_cache(maxsize=64)
@@ -204,18 +201,17 @@ def _arm_processor(walk: Walk, entry: DataEntry, index: int) -> bool:
 
 def _arm_error_infos(walk: Walk, entry: DataEntry, index: int) -> bool:
     """Mirrors the loop of `ghes_handle_arm_hw_error`."""
-    does, data = walk.policy.behaviours, walk.block.data
+    does = walk.policy.behaviours
     count = arm_processor.read_counts(walk.block.window(entry.payload_offset, arm_processor.HEADER_LENGTH))[1]
     required = walk.consumes and does.sea_action_required
     request = Request.ACTION_REQUIRED if required else Request.ACTION_OPTIONAL
     end = entry.payload_offset + entry.error_data_length
     queued = False
-    for offset, repeats in _error_infos(walk, entry, count):
+    for offset, repeats, kind, has_address, address in _error_infos(walk, entry, count):
         if not repeats:
             walk.findings.append(Finding(reasons=(_BEYOND.format(index),)))
             break
-        _, _, valid, kind, _, _, _, _, address = arm_processor.read_error_info(data, offset)
-        usable, finding = _error_info(walk.policy, kind, bool(valid & arm_processor.PHYSICAL_FAULT_ADDRESS_VALID))
+        usable, finding = _error_info(walk.policy, kind, has_address)
         if offset + arm_processor.ERROR_INFO_LENGTH > end:
             finding = finding._replace(reasons=(_BEYOND.format(index),))
         walk.findings.append(finding)
@@ -225,12 +221,12 @@ def _arm_error_infos(walk: Walk, entry: DataEntry, index: int) -> bool:
     return queued
 
 
-def _error_infos(walk: Walk, entry: DataEntry, count: int) -> Iterator[tuple[int, int]]:
-    """Offsets in the block of the error infos that this kernel looks at, and how often it looks at each.
+def _error_infos(walk: Walk, entry: DataEntry, count: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """The error infos that this kernel looks at: offset in the block, how often it looks, error type, address valid bit, address.
 
     Behind the bytes given everything is taken for zero, which asks for nothing: the walk ends there with an info looked at no times.
     """
-    does = walk.policy.behaviours
+    does, data = walk.policy.behaviours, walk.block.data
     budget = None
     if does.arm_section_bounded_exactly:
         budget = entry.error_data_length - arm_processor.HEADER_LENGTH
@@ -240,16 +236,17 @@ def _error_infos(walk: Walk, entry: DataEntry, count: int) -> Iterator[tuple[int
     for seen in range(count):
         if budget is not None and budget < arm_processor.ERROR_INFO_LENGTH:
             return
-        if offset >= len(walk.block.data):
-            yield offset, 0
+        if offset >= len(data):
+            yield offset, 0, 0, 0, 0
             return
-        length = arm_processor.read_error_info(walk.block.data, offset)[1]
+        _, length, valid, kind, _, _, _, _, address = arm_processor.read_error_info(data, offset)
         if budget is not None and budget < length:
             return
+        has_address = valid & arm_processor.PHYSICAL_FAULT_ADDRESS_VALID
         if length == 0:
-            yield offset, min(count - seen, QUEUE_LENGTH + 1)
+            yield offset, min(count - seen, QUEUE_LENGTH + 1), kind, has_address, address
             return
-        yield offset, 1
+        yield offset, 1, kind, has_address, address
         budget = None if budget is None else budget - length
         offset += length
 
@@ -281,10 +278,10 @@ def _arm_recoverable(policy: Policy, rank: GhesSeverity, section_severity: int) 
 
 
 @lru_cache(maxsize=4096)
-def _error_info(policy: Policy, kind: int, has_address: bool) -> tuple[bool, Finding]:
+def _error_info(policy: Policy, kind: int, has_address: int) -> tuple[bool, Finding]:
     bitmask = policy.behaviours.arm_error_type_bitmask
     is_cache = bool(kind & _CACHE_BIT) if bitmask else kind == _CACHE_ENUMERATED
-    usable = is_cache and has_address
+    usable = is_cache and has_address != 0
     fired = rule(
         policy,
         "sections.arm_error_info",
@@ -293,7 +290,7 @@ def _error_info(policy: Policy, kind: int, has_address: bool) -> tuple[bool, Fin
         "arm_error_type_bitmask",
         error_type=hex(kind),
         read_as="bit mask" if bitmask else "enumeration",
-        physical_address_valid=has_address,
+        physical_address_valid=has_address != 0,
     )
     return usable, Finding(() if usable else (Log(f"Unhandled processor error type: {kind:#04x}"),), (fired,))
 
