@@ -18,7 +18,7 @@ FILES = sorted(VECTORS.glob("*.jsonl"))
 
 DIED_BEFORE_IT_COULD_REPORT = {("6.1.176", "rnd-100017")}
 """A worker's action-optional signal was handled first. SIGBUS is masked in its handler, so the forced SIGBUS that followed found it
-blocked, was reset to its default (force_sig_info_to_task) and ended the process before it could report. On 6.12.107 the same case shows both."""
+blocked, was reset to its default (force_sig_info_to_task) and ended the process before it could report. On 6.12.107 the case shows both."""
 
 
 def recorded(path: Path) -> list[dict[str, Any]]:
