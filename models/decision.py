@@ -130,6 +130,74 @@ class Acknowledge:
 
 
 @value
+class GuestRange:
+    """Guest physical memory that a poisoned host range holds."""
+
+    ipa: Hex64
+    """Guest physical address, bytes."""
+    length: int
+    """Bytes."""
+    slot: int
+    as_id: int
+
+
+@value
+class Hole:
+    """A part of a poisoned host range that is in no slot: the VMM's own memory."""
+
+    hva: Hex64
+    length: int
+    """Bytes."""
+
+
+@value
+class Translate:
+    """The VMM finds out which guest memory a signal speaks of."""
+
+    vm: str
+    hva: Hex64
+    """The signal's address without its tag byte, bytes."""
+    ranges: tuple[GuestRange, ...]
+    """By address space, then by address; an alias adds one more."""
+    holes: tuple[Hole, ...]
+    primary: Hex64 | None
+    """The guest physical address of `hva` in the first slot given that holds it, as QEMU finds it."""
+    kind: Literal["translate"] = "translate"
+
+
+@value
+class RecordGuestError:
+    """The VMM writes a record for one guest page into the guest's own error source."""
+
+    vm: str
+    notification: Literal["sea", "gpio", "gsiv", "polled", "sci"]
+    status_block: Base64
+    """ACPI Generic Error Status Block, 172 bytes."""
+    ipa: Hex64
+    kind: Literal["record_guest_error"] = "record_guest_error"
+
+
+@value
+class InjectAbort:
+    """A vCPU takes a synchronous external abort."""
+
+    vm: str
+    vcpu: int | None
+    guest_esr: Hex64
+    """ESR_EL1."""
+    kind: Literal["inject_abort"] = "inject_abort"
+
+
+@value
+class VmmExits:
+    """The VMM dies of the signal, and its guest with it."""
+
+    vm: str
+    why: str
+    kind: Literal["vmm_exits"] = "vmm_exits"
+
+
+@value
 class InjectSerror:
     """A virtual SError is made pending for a guest's vCPU."""
 
@@ -176,8 +244,12 @@ Step = Annotated[
     | RecoverPcie
     | ReportCxl
     | Acknowledge
+    | Translate
+    | RecordGuestError
+    | InjectAbort
     | InjectSerror
     | ExitToVmm
+    | VmmExits
     | Panic,
     Field(discriminator="kind"),
 ]

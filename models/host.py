@@ -5,9 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from models.scalars import U16, U32, Base64, Flag, Hex64, Many, Wire
+from models.memslots import SMALLEST_PAGE, Memslot, Memslots, RefusedSlot, SlotTable, prepare, refuse_unaligned
+from models.scalars import U32, Base64, Flag, Hex64, Many, Wire
 
 MceKill = Literal["default", "early", "late"]
 """A thread's memory-corruption kill policy (prctl(2), PR_MCE_KILL)."""
@@ -136,25 +137,21 @@ class Vcpu(Wire):
     tid: U32
 
 
-class Memslot(Wire):
-    """struct kvm_userspace_memory_region (Documentation/virt/kvm/api.rst 4.35)."""
-
-    slot: U16
-    as_id: U16 = 0
-    guest_phys_addr: Hex64
-    memory_size: Hex64
-    """Bytes."""
-    userspace_addr: Hex64
-    flags: Many[Literal["log_dirty_pages", "readonly", "guest_memfd"]] = ()
+GuestSource = Literal["sea", "gpio", "gsiv", "polled", "sci"]
+"""How one of a guest's own error sources is notified."""
 
 
 class Guest(Wire):
     """What the guest was given."""
 
     ras_extension: Flag = True
+    """FEAT_RAS as the guest sees it."""
     page_size: Literal[4096, 16384, 65536] = 4096
-    ghes: Many[Literal["sea", "gpio", "gsiv", "polled", "sci"]] = ()
-    ack_pending: Many[str] = ()
+    """Bytes."""
+    ghes: Many[GuestSource] = ()
+    """The error sources in the guest's HEST that the guest listens to."""
+    ack_pending: Many[GuestSource] = ()
+    """Those whose last record the guest has not acknowledged."""
 
 
 class Vm(Wire):
@@ -164,10 +161,32 @@ class Vm(Wire):
     pid: U32
     vmm: Literal["standard", "qemu", "kvmtool", "cloud_hypervisor", "firecracker", "crosvm"] = "standard"
     vcpus: Many[Vcpu] = ()
-    memslots: Many[Memslot] = ()
+    memslots: Memslots = ()
     guest: Guest = Guest()
     sea_to_user: Flag = False
     """KVM_CAP_ARM_SEA_TO_USER is enabled."""
+    _slots: SlotTable = PrivateAttr(SlotTable())
+
+    @property
+    def slots(self) -> SlotTable:
+        """`memslots`, ready to be searched by host virtual address."""
+        return self._slots
+
+    @model_validator(mode="after")
+    def _slots_are_such_as_kvm_takes(self) -> Vm:
+        if self.memslots:
+            try:
+                self._slots = prepare(self.memslots)
+            except RefusedSlot as refused:
+                raise _at_slot(refused, self.memslots) from None
+        return self
+
+
+def _at_slot(refused: RefusedSlot, slots: tuple[Memslot, ...], *location: str | int) -> ValidationError:
+    """The refusal as an error at the slot itself; `location` leads to the VM."""
+    at = (*location, "memslots", refused.position)
+    slot = slots[refused.position]
+    return ValidationError.from_exception_data("Vm", [{"type": "value_error", "loc": at, "input": slot, "ctx": {"error": refused}}])
 
 
 class Host(Wire):
@@ -197,4 +216,14 @@ class Host(Wire):
         pids = [task.pid for task in self.tasks or ()]
         if len(pids) != len(set(pids)):
             raise ValueError("two tasks have the same pid")
+        return self
+
+    @model_validator(mode="after")
+    def _slots_are_whole_pages(self) -> Host:
+        if self.vms and self.page_size is not None and self.page_size > SMALLEST_PAGE:
+            for index, vm in enumerate(self.vms):
+                try:
+                    refuse_unaligned(vm.memslots, self.page_size)
+                except RefusedSlot as refused:
+                    raise _at_slot(refused, vm.memslots, "vms", index) from None
         return self
