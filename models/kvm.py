@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 import struct
+from typing import Final
 
-from models.syndrome import IDS, SERROR_ESR_BASE
+from models.errors import MalformedBytes
+from models.syndrome import ISS_MASK, SERROR_ESR_BASE
 from models.value import value
 
-VCPU_EVENTS = struct.Struct("<BBB5xQ48x")
+VCPU_EVENTS: Final = struct.Struct("<BBB5sQ48s")
+PAD_LENGTH: Final = 5
+RESERVED_LENGTH: Final = 48
+
+EXT_DABT_ESR: Final = 0x9600_0010
+"""ESR_EL1 of the data abort that `ext_dabt_pending` injects while the guest runs at EL1: IL, fault status code 0x10, FAR taken as valid."""
 
 
 @value
 class VcpuEvents:
-    """The exceptions that KVM_SET_VCPU_EVENTS makes pending."""
+    """The exceptions that KVM_SET_VCPU_EVENTS makes pending.
 
-    serror_pending: bool = False
-    serror_has_esr: bool = False
-    ext_dabt_pending: bool = False
+    The first three are u8 that KVM takes as yes or no: every value but 0 is yes.
+    """
+
+    serror_pending: int = 0
+    serror_has_esr: int = 0
+    ext_dabt_pending: int = 0
     serror_esr: int = 0
     """u64; KVM takes bits 24:0, the ISS."""
+    pad: bytes = bytes(PAD_LENGTH)
+    """5 bytes that must be zero."""
+    reserved: bytes = bytes(RESERVED_LENGTH)
+    """48 bytes that must be zero."""
 
 
 def encode_vcpu_events(events: VcpuEvents) -> bytes:
     """The 64 bytes of the structure."""
-    return VCPU_EVENTS.pack(events.serror_pending, events.serror_has_esr, events.ext_dabt_pending, events.serror_esr)
+    return VCPU_EVENTS.pack(
+        events.serror_pending, events.serror_has_esr, events.ext_dabt_pending, events.pad, events.serror_esr, events.reserved
+    )
+
+
+def decode_vcpu_events(data: bytes) -> VcpuEvents:
+    """Read the structure, reserved bytes as they are. Raises MalformedBytes for any length but 64 bytes."""
+    if len(data) != VCPU_EVENTS.size:
+        detail = f"struct kvm_vcpu_events has {VCPU_EVENTS.size} bytes, not {len(data)}"
+        raise MalformedBytes(detail, offset=min(len(data), VCPU_EVENTS.size), field="kvm_vcpu_events")
+    pending, has_esr, ext_dabt, pad, esr, reserved = VCPU_EVENTS.unpack(data)
+    return VcpuEvents(pending, has_esr, ext_dabt, esr, pad, reserved)
 
 
 def guest_serror_esr(iss: int, *, ras_extension: bool) -> int:
@@ -31,4 +56,4 @@ def guest_serror_esr(iss: int, *, ras_extension: bool) -> int:
 
     Without the RAS extension there is no VSESR_EL2, and the CPU supplies a syndrome of its own with ISS 0.
     """
-    return SERROR_ESR_BASE | (iss & (IDS | IDS - 1) if ras_extension else 0)
+    return SERROR_ESR_BASE | (iss & ISS_MASK if ras_extension else 0)

@@ -39,13 +39,30 @@ DFSC_ASYNCHRONOUS = 0x11
 IDS = 1 << 24
 """Implementation-defined syndrome: the rest of the ISS follows no architected format."""
 
+ISS_MASK = (1 << 25) - 1
+"""ISS, bits 24:0: all that VSESR_EL2 holds."""
+
 SERROR_ESR_BASE = 0xBE000000
 """EC = SError, IL = 1: what a guest's ESR_EL1 holds above the 25-bit ISS."""
+
+S1PTW = 1 << 7
+"""Of an abort's syndrome: stage 2 translation of a stage 1 table walk met it."""
+FNV = 1 << 10
+"""Of an abort's syndrome: FAR_ELx is not valid."""
+SET = 3 << 11
+"""Of an abort's syndrome: synchronous error type."""
+VNCR = 1 << 13
+"""Of a data abort's syndrome: the access went through VNCR_EL2, a nested hypervisor's own."""
 
 FSC_SEA = 0x10
 FSC_PARITY = 0x18
 FSC_WALK_LEVEL_MINUS_1 = frozenset({0x13, 0x1B})
 FSC_WALK = frozenset({*range(0x14, 0x18), *range(0x1C, 0x20)})
+
+
+def is_on_walk(fsc: int) -> bool:
+    """Whether a 6-bit fault status code is that of an external abort or parity error on a table walk."""
+    return fsc in FSC_WALK or fsc in FSC_WALK_LEVEL_MINUS_1
 
 
 @value
@@ -86,7 +103,7 @@ class AbortSyndrome:
     @property
     def on_walk(self) -> bool:
         """Whether a translation table walk, rather than the access itself, met the error."""
-        return self.fsc in FSC_WALK or self.fsc in FSC_WALK_LEVEL_MINUS_1
+        return is_on_walk(self.fsc)
 
 
 @lru_cache(maxsize=1024)
