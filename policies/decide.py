@@ -8,11 +8,14 @@ from models.decision import (
     Action,
     Decision,
     ExitToVmm,
+    InjectAbort,
     InjectSerror,
     Oops,
     Panic,
     Signal,
     Step,
+    Translate,
+    VmmExits,
 )
 from models.event import Event, event_key
 from models.severity import GhesSeverity
@@ -21,6 +24,7 @@ from policies import exceptions
 from policies.catalog import Policy
 from policies.facts import Facts
 from policies.finding import Finding, join
+from policies.guest.stage import tell_guests
 from policies.memory import handle_memory
 from policies.opening import Opening, open_event
 from policies.sections import walk_sections
@@ -32,6 +36,9 @@ _REACH: Final[dict[type[object], int]] = dict.fromkeys(get_args(get_args(Step)[0
     Signal: _ORDER.index(Action.SIGNAL),
     Oops: _ORDER.index(Action.SIGNAL),
     ExitToVmm: _ORDER.index(Action.SIGNAL),
+    VmmExits: _ORDER.index(Action.SIGNAL),
+    Translate: _ORDER.index(Action.TRANSLATE),
+    InjectAbort: _ORDER.index(Action.INJECT),
     InjectSerror: _ORDER.index(Action.INJECT),
     Panic: _ORDER.index(Action.PANIC),
 }
@@ -57,6 +64,8 @@ def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: 
         findings.append(exceptions.unclaimed_abort(notification, opening.admission, policy, facts))
     elif opening.admission.exception == "serror":
         findings.append(exceptions.serror(notification, policy, facts))
+    if facts.host.vms:
+        findings.append(tell_guests(findings, later, notification, policy, facts))
     return _conclude(event, policy, key, findings, later)
 
 

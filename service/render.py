@@ -6,7 +6,7 @@ What comes from a sender may hold terminal control sequences: every text passes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import Any
 
 from rich import box
@@ -115,9 +115,20 @@ def _certainty(decision: Decision) -> str:
     return "certain" if decision.certainty == "certain" else "depends, see below"
 
 
+_LOUD = ("signal", "panic", "oops", "inject_serror", "inject_abort", "vmm_exits", "reject")
+
+_FEW_RECORDS = 4
+"""Records for guest pages in a row that are shown one by one."""
+
+
 def _steps(steps: Iterable[Step]) -> Iterator[Text]:
-    for step in steps:
-        yield text(in_words(step), "bold" if step.kind in ("signal", "panic", "oops", "inject_serror", "reject") else "")
+    for kind, alike in groupby(steps, key=lambda step: step.kind):
+        run = list(alike)
+        shown = run[: _FEW_RECORDS - 1] if kind == "record_guest_error" and len(run) > _FEW_RECORDS else run
+        for step in shown:
+            yield text(in_words(step), "bold" if kind in _LOUD else "")
+        if len(run) > len(shown):
+            yield text(f"{len(run) - len(shown)} more records for guest pages, the last: {in_words(run[-1])}")
 
 
 def _next_access(decision: Decision) -> RenderableType:

@@ -8,18 +8,22 @@ from typing import Any
 from models.decision import (
     Acknowledge,
     ExitToVmm,
+    InjectAbort,
     InjectSerror,
     Log,
     MemoryFailure,
     Oops,
     Panic,
     QueueMemoryFailure,
+    RecordGuestError,
     RecoverPcie,
     Reject,
     ReportCxl,
     Signal,
     SoftOffline,
     Step,
+    Translate,
+    VmmExits,
 )
 
 _ERRNO = {
@@ -47,6 +51,12 @@ def size(shift: int) -> str:
     if unit >= len(_UNITS):
         return f"2^{shift} bytes"
     return "1 byte" if shift == 0 else f"{1 << rest} {_UNITS[unit]}"
+
+
+def amount(length: int) -> str:
+    """A number of bytes, in the largest unit that leaves no rest."""
+    shift = next((step for step in (40, 30, 20, 10) if length and not length & (1 << step) - 1), 0)
+    return "1 byte" if length == 1 else f"{length >> shift} {_UNITS[shift // 10]}"
 
 
 def returned(value: int | None) -> str:
@@ -116,6 +126,38 @@ def _acknowledge(step: Acknowledge) -> str:
     return f"the record is given back to firmware {step.when.replace('_', ' ')}"
 
 
+_SHOWN = 4
+"""Ranges and holes that a line names before it only counts them."""
+
+
+def _translate(step: Translate) -> str:
+    ranges = [f"{amount(part.length)} at {part.ipa:#x} (slot {part.slot}{_space(part.as_id)})" for part in step.ranges]
+    holes = [f"{amount(hole.length)} at host address {hole.hva:#x}" for hole in step.holes]
+    guest = f"is guest memory of {step.vm}: {_listed(ranges)}" if ranges else f"is no guest memory of {step.vm}"
+    return f"host address {step.hva:#x} {guest}" + (f"; in no slot: {_listed(holes)}" if ranges and holes else "")
+
+
+def _space(as_id: int) -> str:
+    return f" of address space {as_id}" if as_id else ""
+
+
+def _listed(parts: list[str]) -> str:
+    more = f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
+    return ", ".join(parts[:_SHOWN]) + more
+
+
+def _record_guest_error(step: RecordGuestError) -> str:
+    return f"a record for {step.ipa:#x} goes into the {step.notification} source of {step.vm} ({len(step.status_block)} bytes)"
+
+
+def _inject_abort(step: InjectAbort) -> str:
+    return f"{_vcpu(step)} takes an abort: its guest sees ESR_EL1 {step.guest_esr:#x}"
+
+
+def _vmm_exits(step: VmmExits) -> str:
+    return f"{step.vm} is lost with its VMM: {step.why}"
+
+
 def _inject_serror(step: InjectSerror) -> str:
     syndrome = f"with VSESR_EL2 {step.vsesr_el2:#x}" if step.has_esr else "without a syndrome"
     return f"virtual SError for {_vcpu(step)} {syndrome}: its guest sees ESR_EL1 {step.guest_esr:#x}"
@@ -125,7 +167,7 @@ def _exit_to_vmm(step: ExitToVmm) -> str:
     return f"{_vcpu(step)} leaves KVM_RUN with {step.exit}"
 
 
-def _vcpu(step: InjectSerror | ExitToVmm) -> str:
+def _vcpu(step: InjectAbort | InjectSerror | ExitToVmm) -> str:
     vcpu = "the interrupted vCPU" if step.vcpu is None else f"vCPU {step.vcpu}"
     return vcpu if step.vm is None else f"{vcpu} of {step.vm}"
 
@@ -146,6 +188,10 @@ _WORDS: dict[type[Any], Callable[[Any], str]] = {
     RecoverPcie: _recover_pcie,
     ReportCxl: _report_cxl,
     Acknowledge: _acknowledge,
+    Translate: _translate,
+    RecordGuestError: _record_guest_error,
+    InjectAbort: _inject_abort,
+    VmmExits: _vmm_exits,
     InjectSerror: _inject_serror,
     ExitToVmm: _exit_to_vmm,
     Panic: _panic,
