@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 from models.decision import Assumption, Caution, Reject
 from models.notification import DELIVERY, Delivery, Notification, NotificationType
 from models.status_block import HEADER_LENGTH
-from models.syndrome import FSC_SEA, FSC_WALK_LEVEL_MINUS_1, abort_syndrome
+from models.syndrome import FSC_SEA, FSC_WALK_LEVEL_MINUS_1, S1PTW, abort_syndrome, is_on_walk
 from models.value import value
 from policies.catalog import Policy
-from policies.facts import ASSUMED_CONFIG, Facts
+from policies.facts import ASSUMED_CONFIG, ASSUMED_RAS, Facts
 from policies.finding import Finding, rule
 
 Exception_ = Literal["none", "abort", "serror"]
@@ -66,6 +66,10 @@ class Door(NamedTuple):
     config_known: bool
     syndrome_known: bool
     syndrome_fits: bool
+    stays_in_guest: bool
+    """Whether an abort that a guest met is taken to the guest itself."""
+    ras_assumed: bool
+    """Whether nobody said what an abort from a guest hangs on."""
     far_given: bool
 
 
@@ -88,8 +92,17 @@ def door_of(notification: Notification, facts: Facts) -> Door:
         facts.host.config is not None,
         syndrome is not None,
         fits,
+        stays_in_guest(notification, fsc, facts),
+        kind is NotificationType.SEA and notification.taken_from == "guest" and facts.host.ras_extension is None,
         notification.fault_address is not None,
     )
+
+
+def stays_in_guest(notification: Notification, fsc: int, facts: Facts) -> bool:
+    """Without the RAS extension (HCR_EL2.TEA) only an abort on a stage 2 walk comes to the host. Mirrors `vcpu_reset_hcr`."""
+    if facts.ras_extension or notification.taken_from != "guest" or notification.type is not NotificationType.SEA:
+        return False
+    return not (is_on_walk(fsc) and bool((notification.syndrome or 0) & S1PTW))
 
 
 def admit(door: Door, policy: Policy) -> Admission:
@@ -119,22 +132,38 @@ def _refusal(policy: Policy, door: Door) -> tuple[str | None, str]:
     does = policy.behaviours
     if door.reserved < HEADER_LENGTH:
         return f"the source reserves fewer than {HEADER_LENGTH} bytes for a status block and is refused at probe", "ghes_probe"
-    if door.kind is NotificationType.SEA and door.taken_from == "kernel" and not does.abort_in_kernel_reads_record:
-        return "an abort taken in the kernel never consults APEI: the record stays pending", "do_sea"
+    if door.kind is NotificationType.SEA and (unheard := _unheard_abort(policy, door)):
+        return unheard
     if does.reads_every_notification:
         return None, "ghes_probe"
     if door.kind in _REFUSED:
         return _REFUSED[door.kind], "ghes_probe"
-    if door.kind is NotificationType.SEA:
-        if not door.apei_sea:
-            return "CONFIG_ACPI_APEI_SEA is off", "ghes_probe"
-        if door.fsc in FSC_WALK_LEVEL_MINUS_1 and not does.walk_level_minus_1_is_sea:
-            return "this fault status code has no handler that would consult APEI", "do_bad"
+    if door.kind is NotificationType.SEA and not door.apei_sea:
+        return "CONFIG_ACPI_APEI_SEA is off", "ghes_probe"
     if door.kind is NotificationType.SDEI and not door.sdei:
         return "the SDEI driver is off", "ghes_probe"
     if door.never_polled:
         return "a poll interval of 0 means that the source is never polled", "ghes_add_timer"
     return None, "ghes_probe"
+
+
+def _unheard_abort(policy: Policy, door: Door) -> tuple[str, str] | None:
+    """Why an abort's handler does not ask APEI, if so, and which handler that is."""
+    does = policy.behaviours
+    if door.taken_from == "kernel" and not does.abort_in_kernel_reads_record:
+        return "an abort taken in the kernel never consults APEI: the record stays pending", "do_sea"
+    if door.stays_in_guest:
+        return "the abort is the guest's own: the host does not learn of it, and the record stays pending", "vcpu_reset_hcr"
+    if door.fsc in FSC_WALK_LEVEL_MINUS_1 and not (does.reads_every_notification or _knows_level_minus_1(policy, door)):
+        handler = "kvm_handle_guest_abort" if door.taken_from == "guest" else "do_bad"
+        return "this fault status code has no handler that would consult APEI", handler
+    return None
+
+
+def _knows_level_minus_1(policy: Policy, door: Door) -> bool:
+    """KVM and the host's fault table learnt of the codes in different releases."""
+    does = policy.behaviours
+    return does.kvm_walk_level_minus_1_is_sea if door.taken_from == "guest" else does.walk_level_minus_1_is_sea
 
 
 def _exception(policy: Policy, door: Door) -> Exception_:
@@ -158,6 +187,8 @@ def _assumptions(door: Door) -> tuple[Assumption, ...]:
         found.append(ASSUMED_ABORT)
     if door.kind is NotificationType.SEI and not door.syndrome_known:
         found.append(ASSUMED_NO_SERROR)
+    if door.ras_assumed:
+        found.append(ASSUMED_RAS)
     return tuple(found)
 
 

@@ -38,6 +38,9 @@ class Behaviours:
     walk_level_minus_1_is_sea: bool = False
     abort_address_untagged: bool = False
     kvm_runs_task_work: bool = False
+    kvm_walk_level_minus_1_is_sea: bool = False
+    kvm_serror_emulated: bool = False
+    kvm_ext_dabt_first: bool = False
     kvm_sea_to_user: bool = False
 
     # memory failure

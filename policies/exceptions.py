@@ -5,26 +5,32 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, Literal
 
-from models.decision import Assumption, ExitToVmm, InjectSerror, Log, Oops, Panic, Signal, Step
+from models.decision import Assumption, ExitToVmm, InjectSerror, Log, Oops, Panic, Rationale, Signal, Step
 from models.kvm import VcpuEvents, encode_vcpu_events, guest_serror_esr
 from models.notification import Notification
 from models.severity import GhesSeverity, ghes_severity
 from models.status_block import StatusBlock
 from models.syndrome import (
     DFSC_ASYNCHRONOUS,
+    FNV,
     FSC_PARITY,
     FSC_SEA,
     FSC_WALK,
+    FSC_WALK_LEVEL_MINUS_1,
     IDS,
+    S1PTW,
     SERROR_ESR_BASE,
+    SET,
+    VNCR,
     AsynchronousErrorType,
+    ExceptionClass,
     SErrorSyndrome,
     abort_syndrome,
     serror_iss,
     serror_syndrome,
 )
 from models.value import value
-from policies.admit import Admission
+from policies.admit import Admission, stays_in_guest
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_RAS, ASSUMED_SYSCTL, ASSUMED_VMS, Facts
 from policies.finding import NOTHING, Finding, rule
@@ -36,11 +42,11 @@ SERROR_PANIC: Final = "Asynchronous SError Interrupt"
 _IDLE: Final = "an abort on an idle CPU panics, one in a kernel thread only ends the thread"
 _ESR_EXPORTED_TO_VMM: Final = 0xFC000000 | 1 << 25 | 1 << 10 | 1 << 9 | 1 << 8 | 1 << 6 | 0x3F
 """EC, IL, FnV, EA, CM, WnR and FSC: what KVM_EXIT_ARM_SEA shows of a syndrome."""
-_SET: Final = 3 << 11
-_S1PTW: Final = 1 << 7
-_FNV: Final = 1 << 10
 _ASSUMED_UNCATEGORISED: Final = Assumption("notification.syndrome", "an uncategorised SError")
 _STAYS_IN_GUEST: Final = "an abort on the guest's own access never reaches KVM on a CPU without the RAS extension"
+_KVM_RUN_FAILS: Final = "KVM_RUN fails with EFAULT: KVM does not know fault status code {:#x}"
+_ASSUMED_UNTRANSLATED: Final = Assumption("guest.page_tables", "KVM cannot translate the guest's fault address: no `gpa` in the exit")
+_DATA_ABORTS: Final = (ExceptionClass.DATA_ABORT_LOWER, ExceptionClass.DATA_ABORT_SAME)
 
 
 def _taint(policy: Policy) -> tuple[Step, ...]:
@@ -118,35 +124,54 @@ def abort_in_kernel(policy: Policy, facts: Facts) -> Finding:
 
 
 def _unclaimed_in_guest(notification: Notification, admission: Admission, policy: Policy, facts: Facts) -> Finding:
-    """Mirrors `kvm_handle_guest_sea`."""
-    vm = facts.vm_of_current()
-    on_stage_2_walk = admission.fsc in range(0x13, 0x18) and bool((notification.syndrome or 0) & _S1PTW)
-    if not facts.ras_extension and not on_stage_2_walk:
+    """Mirrors `kvm_handle_guest_abort`, `kvm_handle_guest_sea`."""
+    if stays_in_guest(notification, admission.fsc, facts):
         return Finding((Log(_STAYS_IN_GUEST),), (rule(policy, "exceptions.guest", _STAYS_IN_GUEST, "vcpu_reset_hcr"),))
-    exits = policy.behaviours.kvm_sea_to_user and vm is not None and vm.sea_to_user and facts.ras_extension and not on_stage_2_walk
+    if admission.fsc in FSC_WALK_LEVEL_MINUS_1 and not policy.behaviours.kvm_walk_level_minus_1_is_sea:
+        words = _KVM_RUN_FAILS.format(admission.fsc)
+        return Finding((Log(words),), (rule(policy, "exceptions.guest", words, "kvm_handle_guest_abort", fsc=hex(admission.fsc)),))
+    vm, owner = facts.vm_of_current(), _host_owns(notification, admission.fsc, facts)
+    exits = policy.behaviours.kvm_sea_to_user and vm is not None and vm.sea_to_user and owner is None
     fired = rule(
         policy,
         "exceptions.guest",
-        "the VMM is told" if exits else "not claimed: KVM injects a virtual SError",
+        "the VMM is told" if exits else _injects(policy),
         "kvm_handle_guest_sea",
         "kvm_sea_to_user",
+        "kvm_serror_emulated",
         sea_to_user=bool(vm and vm.sea_to_user),
-        on_stage_2_walk=on_stage_2_walk,
+        host_owned=owner or "no",
     )
     if exits:
-        return Finding((_exit_to_vmm(notification, facts),), (fired,))
+        return _exit_to_vmm(notification, admission.fsc, fired, facts)
     iss = serror_iss(AsynchronousErrorType.UEU) if policy.behaviours.serror_ends_context else IDS
     step, assumptions = inject_serror(iss, facts)
     return Finding((step,), (fired,), (), assumptions)
 
 
-def _exit_to_vmm(notification: Notification, facts: Facts) -> ExitToVmm:
-    """KVM_EXIT_ARM_SEA: the guest physical address is only known to KVM."""
-    vm, vcpu = _vcpu(facts)
+def _injects(policy: Policy) -> str:
+    at_once = ", which a guest takes at once where it has SErrors unmasked" if policy.behaviours.kvm_serror_emulated else ""
+    return f"not claimed: KVM injects a virtual SError{at_once}"
+
+
+def _host_owns(notification: Notification, fsc: int, facts: Facts) -> str | None:
+    """Why an abort is none of the VMM's business, if so. Parity errors on a walk are not asked after. Mirrors `host_owns_sea`."""
+    esr = notification.syndrome or 0
+    if not facts.ras_extension:
+        return "no RAS extension"
+    if esr & VNCR and esr >> 26 & 0x3F in _DATA_ABORTS:
+        return "a nested hypervisor's access through VNCR_EL2"
+    return "on a stage 2 walk" if fsc in range(0x13, 0x18) and esr & S1PTW else None
+
+
+def _exit_to_vmm(notification: Notification, fsc: int, fired: Rationale, facts: Facts) -> Finding:
+    """KVM_EXIT_ARM_SEA. KVM looks for the guest physical address where FAR_EL2 is one of the access itself, in the guest's own tables."""
+    vm, (name, vcpu) = facts.vm_of_current(), _vcpu(facts)
     esr = notification.syndrome if notification.syndrome is not None else 0x92000010
-    shown = esr & (_ESR_EXPORTED_TO_VMM | (_SET if facts.ras_extension else 0))
-    gva = 0 if esr & _FNV else notification.fault_address or 0
-    return ExitToVmm(vm, vcpu, "KVM_EXIT_ARM_SEA", {"flags": 0, "esr": shown, "gva": gva, "gpa": 0})
+    shown = esr & (_ESR_EXPORTED_TO_VMM | (SET if vm is not None and vm.guest.ras_extension else 0))
+    gva = 0 if esr & FNV else notification.fault_address or 0
+    step = ExitToVmm(name, vcpu, "KVM_EXIT_ARM_SEA", {"flags": 0, "esr": shown, "gva": gva, "gpa": 0})
+    return Finding((step,), (fired,), assumptions=(_ASSUMED_UNTRANSLATED,) if fsc == FSC_SEA and gva else ())
 
 
 def _vcpu(facts: Facts) -> tuple[str | None, int | None]:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from models import guid
-from models.decision import Decision, ExitToVmm, Panic, RecoverPcie, ReportCxl
+from models.decision import Decision, ExitToVmm, InjectSerror, Panic, RecoverPcie, ReportCxl
+from models.kvm import VcpuEvents
 from policies.behaviours import FLAGS
 from policies.catalog import OLDEST, Change, Policy, derived, ledger, linux, resolve, uniform
+from policies.kvm import Injection, Vcpu, set_vcpu_events
 from policies.release import Release, parse_release
 from tests.policies.events import (
     ALL,
@@ -161,6 +163,9 @@ SHOWN: dict[str, Flag] = {
         True,
         False,
     ),
+    "kvm_walk_level_minus_1_is_sea": Flag(
+        L612, sea(LEVEL_MINUS_1, taken_from="guest"), None, host(), lambda decision: len(steps(decision, InjectSerror)), 0, 1
+    ),
     "kvm_sea_to_user": Flag(L73, sea(taken_from="guest"), None, host(vms=[VM]), lambda decision: len(steps(decision, ExitToVmm)), 0, 1),
     # memory failure
     "free_page_taken_at_once": Flag(
@@ -289,6 +294,27 @@ SHOWN: dict[str, Flag] = {
 }
 
 
+class Answer(NamedTuple):
+    """Events that show a flag in what KVM_SET_VCPU_EVENTS comes to."""
+
+    events: VcpuEvents
+    vcpu: Vcpu
+    look: Callable[[Injection], object]
+    without: object
+    having: object
+
+
+REFUSED = VcpuEvents(serror_pending=1, serror_has_esr=1, ext_dabt_pending=1, serror_esr=0x11)
+ANSWERED: dict[str, Answer] = {
+    "kvm_serror_emulated": Answer(
+        VcpuEvents(serror_pending=1), Vcpu(False, False, serror_masked=False), lambda done: done.guest_esr, 0xBE00_0000, 0xBF00_0000
+    ),
+    "kvm_ext_dabt_first": Answer(
+        REFUSED, Vcpu(False, False, None), lambda done: (done.errno, done.guest_esr), (22, None), (22, 0x9600_0010)
+    ),
+}
+
+
 def variant(base: str, flag: str, value: bool) -> Policy:
     return derived(f'name = "variant"\nbase = "{base}"\n[flags]\n{flag} = {str(value).lower()}\n')
 
@@ -300,8 +326,15 @@ def test_a_flag_changes_what_is_decided(flag: str) -> None:
     assert seen == [shown.without, shown.having]
 
 
+@pytest.mark.parametrize("flag", ANSWERED)
+def test_a_flag_changes_what_an_injection_comes_to(flag: str) -> None:
+    shown = ANSWERED[flag]
+    seen = [shown.look(set_vcpu_events(shown.events, shown.vcpu, variant(L73, flag, value))) for value in (False, True)]
+    assert seen == [shown.without, shown.having]
+
+
 def test_every_flag_is_shown_to_change_something() -> None:
-    assert set(SHOWN) == set(FLAGS)
+    assert set(SHOWN) | set(ANSWERED) == set(FLAGS)
 
 
 def test_a_user_policy_has_a_digest_of_its_own_for_each_flag() -> None:
@@ -358,6 +391,9 @@ HELD = {
     "kernel_owned_type": (0, 0, 0, 1),
     "walk_level_minus_1_is_sea": (0, 0, 1, 1),
     "abort_address_untagged": (0, 1, 1, 1),
+    "kvm_walk_level_minus_1_is_sea": (0, 0, 1, 1),
+    "kvm_serror_emulated": (0, 0, 0, 1),
+    "kvm_ext_dabt_first": (0, 0, 0, 1),
     "kvm_sea_to_user": (0, 0, 0, 1),
     "kvm_runs_task_work": (0, 1, 1, 1),
     "arm_errors_handled": (1, 1, 1, 1),
@@ -411,6 +447,10 @@ FLIPS = {
     "soft_offline_sysctl": ("6.11.0",),
     "ksm_handled": ("6.4.0",),
     "arm_errors_handled": ("5.12.17", "5.13.2", "5.14.0"),
+    "kvm_walk_level_minus_1_is_sea": ("6.8.0",),
+    "walk_level_minus_1_is_sea": ("6.9.0",),
+    "kvm_serror_emulated": ("6.17.0",),
+    "kvm_ext_dabt_first": ("6.17.0",),
 }
 """Releases at which a behaviour arrives: mainline, and stable releases that carried it back."""
 
@@ -431,6 +471,9 @@ NEVER = {
     "action_optional_to_others": ("5.10.999",),
     "soft_offline_sysctl": ("6.1.999",),
     "kvm_sea_to_user": ("6.12.999",),
+    "kvm_serror_emulated": ("6.12.999",),
+    "kvm_ext_dabt_first": ("6.12.999", "6.16.999"),
+    "kvm_walk_level_minus_1_is_sea": ("6.1.999", "6.7.999"),
     "kvm_runs_task_work": ("5.10.999",),
     "walk_level_minus_1_is_sea": ("6.1.999",),
 }
