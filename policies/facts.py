@@ -66,6 +66,11 @@ class Facts:
         return 2 * self.page_shift - 3
 
     @property
+    def pud_shift(self) -> int:
+        """log2 of what one PUD maps."""
+        return 3 * self.page_shift - 6
+
+    @property
     def tasks(self) -> dict[int, Task]:
         if self._tasks is None:
             self._tasks = {task.pid: task for task in self.host.tasks or ()}

@@ -13,6 +13,7 @@ from policies.finding import NOTHING, Finding, rule
 from policies.memory import Handled, Place
 from policies.page_states import EHWPOISON, EOPNOTSUPP, Outcome
 from policies.sections import Request
+from policies.stage_2 import UNKNOWN_GUEST, guest_access, guest_memory, meets_poison, vcpu_thread
 
 _NO_EXTRA_SIGNAL: Final = frozenset({0, EHWPOISON, EOPNOTSUPP})
 """Return values of memory_failure() after which the consuming thread is not killed for want of a recovery."""
@@ -21,7 +22,10 @@ _RACE: Final = (
     "a kernel worker and the interrupted thread race for the queued page: the worker's own signals to early-kill threads may come first, "
     "and the address may be that of the page or of the access"
 )
-_STAGE_2: Final = "KVM enters the guest again without running task work: the signal comes from the stage-2 fault on the poisoned page"
+_STAGE_2: Final = (
+    "KVM enters the guest again without running task work: the signal comes from the stage-2 fault on the poisoned page, and from the "
+    "queued work only where the thread happens to return to user space first"
+)
 
 
 def kill_current(facts: Facts) -> Signal:
@@ -43,8 +47,9 @@ def signal_memory(
     """
     findings: list[Finding] = []
     pending = already_signalled
+    in_context = not from_guest or policy.behaviours.kvm_runs_task_work
     for done in handled:
-        finding, pending = _signal_page(done, policy, facts, pending)
+        finding, pending = _signal_page(done, policy, facts, pending, in_context)
         findings += (done.finding, finding)
     if consumes and not pending and not handled[-1].panics:
         findings.append(_retried_access(handled, policy, facts, from_guest))
@@ -81,14 +86,17 @@ class _Aim(NamedTuple):
     rationale: tuple[Rationale, ...]
 
 
-def _signal_page(done: Handled, policy: Policy, facts: Facts, pending: bool) -> tuple[Finding, bool]:
-    """The signals of one memory_failure() call, and whether the interrupted thread got one."""
+def _signal_page(done: Handled, policy: Policy, facts: Facts, pending: bool, in_context: bool) -> tuple[Finding, bool]:
+    """The signals of one memory_failure() call, and whether the interrupted thread got one.
+
+    `in_context`: the interrupted thread comes to run the call itself; a kernel worker alone would find no consumer.
+    """
     outcome = done.outcome
     if outcome is None or done.panics:
         return NOTHING, pending
     frame, early_kill = done.frame, facts.early_kill
     required = frame.item.request is Request.ACTION_REQUIRED
-    consumer = facts.consumer if required else None
+    consumer = facts.consumer if required and in_context else None
     places = frame.places if outcome.kill != "none" else ()
     roles: tuple[Role, ...] = ()
     targets: list[tuple[Place, int | None]] = []
@@ -194,32 +202,44 @@ def early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int | No
 
 
 def _retried_access(handled: list[Handled], policy: Policy, facts: Facts, from_guest: bool) -> Finding:
-    """The interrupted access is run again and meets the poison entry that replaced the mapping. Mirrors `do_page_fault`."""
+    """The interrupted access is run again and meets the poison that replaced the mapping: its own, or the guest's at stage 2.
+
+    Mirrors `do_page_fault`, `user_mem_abort`.
+    """
     consumer = facts.consumer
     for done in handled:
         if done.outcome is None or not done.outcome.late:
             continue
         for place in done.frame.places:
-            if place.pid == consumer.pid:
-                lsb = _fault_shift(done, facts)
-                reasons = (_STAGE_2,) if from_guest and not policy.behaviours.kvm_runs_task_work else ()
-                signal = Signal(*consumer, "SIGBUS", "BUS_MCEERR_AR", place.address, lsb, forced=True)
-                return Finding((signal,), (_retries(policy),), reasons)
+            if place.pid != consumer.pid:
+                continue
+            if from_guest:
+                reasons = () if policy.behaviours.kvm_runs_task_work else (_STAGE_2,)
+                memory = guest_memory(place, facts) or UNKNOWN_GUEST
+                return Finding((guest_access(done, place, consumer.tid, memory, facts),), (meets_poison(policy),), reasons)
+            signal = Signal(*consumer, "SIGBUS", "BUS_MCEERR_AR", place.address, _fault_shift(done, facts), forced=True)
+            return Finding((signal,), (_retries(policy),))
     return NOTHING
 
 
 def next_access(handled: list[Handled], facts: Facts) -> tuple[Signal, ...]:
-    """What a later read of the pages brings to each process that maps them."""
+    """What a later read of the pages brings to each process that maps them; where a guest is in them, what the guest's brings."""
     later: dict[Place, Signal] = {}
     for done in handled:
         poisoned_before = done.again and done.frame.page.poisoned and done.frame.item.request is not Request.SOFT_OFFLINE
         if not poisoned_before and (done.outcome is None or not done.outcome.late):
             continue
-        lsb = _fault_shift(done, facts)
         for place in done.frame.places:
             if place not in later:
-                later[place] = Signal(place.pid, place.pid, "SIGBUS", "BUS_MCEERR_AR", place.address, lsb, True)
+                later[place] = _access(done, place, facts)
     return tuple(later.values())
+
+
+def _access(done: Handled, place: Place, facts: Facts) -> Signal:
+    memory = guest_memory(place, facts) if facts.host.vms else None
+    if memory is not None and memory.vm is not None:
+        return guest_access(done, place, vcpu_thread(memory.vm, facts), memory, facts)
+    return Signal(place.pid, place.pid, "SIGBUS", "BUS_MCEERR_AR", place.address, _fault_shift(done, facts), forced=True)
 
 
 def _fault_shift(done: Handled, facts: Facts) -> int:

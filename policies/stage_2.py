@@ -1,0 +1,81 @@
+"""What a guest's access to a poisoned page brings its VMM: KVM meets the poison when it maps the page at stage 2."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from models.decision import Rationale, Signal
+from models.host import PageState, Vm
+from models.memslots import Memslot, untagged
+from policies.catalog import Policy
+from policies.facts import Facts
+from policies.finding import rule
+from policies.memory import Handled, Place
+
+
+class GuestMemory(NamedTuple):
+    """A place in a VMM that its guest accesses."""
+
+    vm: Vm | None
+    slot: Memslot | None
+    """The memory slot that it is in; None where slots are not known."""
+
+
+UNKNOWN_GUEST: Final = GuestMemory(None, None)
+
+
+def guest_memory(place: Place, facts: Facts) -> GuestMemory | None:
+    """The guest that accesses a place; None where it is no guest's memory. A VM without known slots has all of its process."""
+    vm = next((vm for vm in facts.host.vms or () if vm.pid == place.pid), None)
+    if vm is None:
+        return None
+    address = place.address
+    if not vm.memslots or address is None:
+        return GuestMemory(vm, None)
+    start = untagged(address)
+    position = min(vm.slots.holding(start, start + 1), default=None)
+    return None if position is None else GuestMemory(vm, vm.memslots[position])
+
+
+def guest_access(done: Handled, place: Place, tid: int | None, memory: GuestMemory, facts: Facts) -> Signal:
+    """KVM's signal to the vCPU thread `tid`, which may block or ignore it. Mirrors `kvm_send_hwpoison_signal`."""
+    return Signal(place.pid, tid, "SIGBUS", "BUS_MCEERR_AR", place.address, _shift(done, place, memory.slot, facts), forced=False)
+
+
+def vcpu_thread(vm: Vm, facts: Facts) -> int:
+    """The vCPU thread that meets the poison: the one that was running, else the first."""
+    tids = [vcpu.tid for vcpu in vm.vcpus] or [vm.pid]
+    current = facts.host.current
+    return current.tid if current is not None and current.tid in tids else tids[0]
+
+
+def _shift(done: Handled, place: Place, slot: Memslot | None, facts: Facts) -> int:
+    """log2 of the bytes that KVM would map at once: only hugetlb counts, and no dirty-logged slot. Mirrors `user_mem_abort`."""
+    if done.frame.page.state is not PageState.HUGETLB or (slot is not None and _logs(slot)):
+        return facts.page_shift
+    blocks = (shift for shift in (facts.pud_shift, facts.pmd_shift) if shift <= done.frame.shift)
+    return next((shift for shift in blocks if slot is None or _fits(slot, place.address, shift)), facts.page_shift)
+
+
+def _logs(slot: Memslot) -> bool:
+    return "log_dirty_pages" in slot.flags and "readonly" not in slot.flags
+
+
+def _fits(slot: Memslot, address: int | None, shift: int) -> bool:
+    """Whether a block of 2^shift bytes around an address lies within the slot, alike on both sides.
+
+    Mirrors `fault_supports_stage2_huge_mapping`.
+    """
+    if address is None:
+        return True
+    start, size = slot.userspace_addr, 1 << shift
+    block = address & -size
+    return (start ^ slot.guest_phys_addr) % size == 0 and start <= block and block + size <= start + slot.memory_size
+
+
+@lru_cache(maxsize=256)
+def meets_poison(policy: Policy) -> Rationale:
+    """The rule behind `guest_access`."""
+    outcome = "the guest's access is retried and meets the poison at stage 2: a signal that is not forced"
+    return rule(policy, "signals.stage_2", outcome, "kvm_send_hwpoison_signal", "kvm_runs_task_work")
