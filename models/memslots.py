@@ -20,8 +20,9 @@ MAX_SLOT_PAGES: Final = (1 << 31) - 1
 MAX_SLOTS: Final = 32767
 """Slots of one machine (KVM_USER_MEM_SLOTS)."""
 
-_TAGGED: Final = 56
-"""Bits of a virtual address below its tag byte (TBI, MTE)."""
+_MAX_SIZE: Final = MAX_SLOT_PAGES * SMALLEST_PAGE
+_ADDRESS: Final = (1 << 56) - 1
+"""The bits of a virtual address below its tag byte (TBI, MTE)."""
 
 
 class RefusedSlot(ValueError):
@@ -50,7 +51,7 @@ Memslots = Annotated[Many[Memslot], Field(max_length=MAX_SLOTS)]
 
 def untagged(address: int) -> int:
     """A user virtual address without its tag byte."""
-    return address & (1 << _TAGGED) - 1
+    return address & _ADDRESS
 
 
 class SlotTable(NamedTuple):
@@ -94,18 +95,19 @@ def refuse_unaligned(slots: Sequence[Memslot], page_size: int) -> None:
 def _refusal(slot: Memslot) -> str | None:
     """Mirrors `kvm_set_memory_region`."""
     start, size, host = slot.guest_phys_addr, slot.memory_size, slot.userspace_addr
+    end, host_end = start + size, (host & _ADDRESS) + size
+    if size and not (start | size | host) & SMALLEST_PAGE - 1 and size <= _MAX_SIZE and end < 1 << 64 and host_end <= _ADDRESS:
+        return None
     if size == 0:
         return "`memory_size` is 0, which deletes a slot"
     for name, number in (("guest_phys_addr", start), ("memory_size", size), ("userspace_addr", host)):
         if number & SMALLEST_PAGE - 1:
             return f"`{name}` {number:#x} is not page aligned"
-    if size // SMALLEST_PAGE > MAX_SLOT_PAGES:
+    if size > _MAX_SIZE:
         return f"`memory_size` {size:#x} is more than {MAX_SLOT_PAGES} pages"
-    if start + size >= 1 << 64:
+    if end >= 1 << 64:
         return f"`guest_phys_addr` {start:#x} plus `memory_size` {size:#x} goes beyond 64 bits"
-    if host + size >= 1 << 64 or untagged(host) + size > 1 << _TAGGED:
-        return f"`userspace_addr` {host:#x} plus `memory_size` {size:#x} goes beyond the end of user space"
-    return None
+    return f"`userspace_addr` {host:#x} plus `memory_size` {size:#x} goes beyond the end of user space"
 
 
 def _refuse_collisions(slots: Sequence[Memslot]) -> None:

@@ -25,6 +25,7 @@ from policies.catalog import Policy
 from policies.facts import Facts
 from policies.finding import Finding, join
 from policies.guest.stage import tell_guests
+from policies.guest.vmm import vmms
 from policies.memory import handle_memory
 from policies.opening import Opening, open_event
 from policies.sections import walk_sections
@@ -65,7 +66,7 @@ def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: 
     elif opening.admission.exception == "serror":
         findings.append(exceptions.serror(notification, policy, facts))
     if facts.host.vms:
-        findings.append(tell_guests(findings, later, notification, policy, facts))
+        findings.append(tell_guests(findings, later, notification, policy, facts, vmms()))
     return _conclude(event, policy, key, findings, later)
 
 

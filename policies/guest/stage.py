@@ -5,7 +5,7 @@ The VMM knows what its signals say and no more: neither record nor syndrome reac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final, Literal, NamedTuple
 
@@ -32,7 +32,7 @@ from policies.finding import NOTHING, Finding, join, rule
 from policies.guest.record import count_guest_pages, encode_guest_record, guest_pages
 from policies.guest.tell import ABORT_FROM_USER, Hit, Kind, Means, Telling, Way, combine, inject, tell
 from policies.guest.translate import cautions, translate
-from policies.guest.vmm import Vmm, vmms
+from policies.guest.vmm import Vmm
 
 MAX_RECORDS: Final = 512
 """Records that one signal's plan spells out: a 2 MiB page in guest pages of 4 KiB. The rest is counted."""
@@ -81,18 +81,27 @@ class _Case(NamedTuple):
         return rule(self.policy, f"guest.{name}", outcome, self.vmm.mirrors, vm=self.vm.id, **given)
 
 
-def tell_guests(findings: Iterable[Finding], later: Iterable[Signal], notification: Notification, policy: Policy, facts: Facts) -> Finding:
+def tell_guests(
+    findings: Iterable[Finding],
+    later: Iterable[Signal],
+    notification: Notification,
+    policy: Policy,
+    facts: Facts,
+    monitors: Mapping[str, Vmm],
+) -> Finding:
     """The guest half of a decision whose host half is `findings`, with the signals of `later` accesses."""
     steps = [step for finding in findings for step in finding.steps]
     if any(isinstance(step, Panic) for step in steps):
         return NOTHING
     signals = [step for step in steps if isinstance(step, Signal)]
-    return join(_of_vm(vm, signals, later, notification, policy, facts) for vm in facts.host.vms or ())
+    return join(
+        _of_vm(_Case(vm, monitors[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending)), signals, later)
+        for vm in facts.host.vms or ()
+    )
 
 
-def _of_vm(vm: Vm, signals: list[Signal], later: Iterable[Signal], notification: Notification, policy: Policy, facts: Facts) -> Finding:
-    own = [signal for signal in signals if signal.pid == vm.pid or (signal.pid is None and _must_be(vm, notification, facts))]
-    case = _Case(vm, vmms()[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending))
+def _of_vm(case: _Case, signals: list[Signal], later: Iterable[Signal]) -> Finding:
+    own = [signal for signal in signals if signal.pid == case.vm.pid or (signal.pid is None and _must_be(case))]
     if not own:
         return _untold(case, later)
     answers: list[Finding] = []
@@ -103,9 +112,9 @@ def _of_vm(vm: Vm, signals: list[Signal], later: Iterable[Signal], notification:
     return _combined(join(answers))
 
 
-def _must_be(vm: Vm, notification: Notification, facts: Facts) -> bool:
+def _must_be(case: _Case) -> bool:
     """Whether a guest's thread that nobody named is this VM's: there is no other."""
-    return notification.taken_from == "guest" and facts.host.vms == (vm,)
+    return case.taken_from == "guest" and len(case.facts.host.vms or ()) == 1
 
 
 def _distinct(signals: list[Signal]) -> Iterator[Signal]:
@@ -177,7 +186,7 @@ def _translated(signal: Signal, case: _Case, required: bool) -> Finding:
     lsb = max(signal.lsb or 0, case.facts.page_shift)
     found = translate(case.vm, signal.address or 0, lsb)
     fired = case.concludes("translate", _words(found), hva=hex(found.hva), lsb=lsb, slots=len(case.vm.memslots))
-    start = Finding((found,), (fired,), warnings=(*cautions(case.vm, found), *_tagged(signal)))
+    start = Finding((found,), (fired,), warnings=(*cautions(case.vm, found.hva, lsb), *_tagged(signal)))
     told = _tell_required(signal, found, case) if required else _tell_optional(found, case)
     return join((start, told))
 

@@ -24,13 +24,11 @@ def translate(vm: Vm, hva: int, lsb: int) -> Translate:
     `lsb` is log2 of the bytes lost, at least the host's page shift.
     """
     hva = untagged(hva)
-    start = hva & -(1 << lsb)
-    end = start + (1 << lsb)
-    positions = sorted(vm.slots.holding(start, end))
+    start, end = _lost(hva, lsb)
     ranges: list[GuestRange] = []
     covered: list[tuple[int, int]] = []
     primary = None
-    for slot in map(vm.memslots.__getitem__, positions):
+    for slot in _slots(vm, start, end):
         base = untagged(slot.userspace_addr)
         low, high = max(start, base), min(end, base + slot.memory_size)
         ranges.append(GuestRange(slot.guest_phys_addr + low - base, high - low, slot.slot, slot.as_id))
@@ -39,6 +37,16 @@ def translate(vm: Vm, hva: int, lsb: int) -> Translate:
             primary = slot.guest_phys_addr + hva - base
     ranges.sort(key=lambda found: (found.as_id, found.ipa))
     return Translate(vm.id, hva, tuple(ranges), tuple(_holes(start, end, covered)), primary)
+
+
+def _lost(hva: int, lsb: int) -> tuple[int, int]:
+    start = hva & -(1 << lsb)
+    return start, start + (1 << lsb)
+
+
+def _slots(vm: Vm, start: int, end: int) -> list[Memslot]:
+    """The slots that hold a part of [start, end), in the order given."""
+    return [vm.memslots[position] for position in sorted(vm.slots.holding(start, end))]
 
 
 def _holes(start: int, end: int, covered: list[tuple[int, int]]) -> Iterator[Hole]:
@@ -51,11 +59,10 @@ def _holes(start: int, end: int, covered: list[tuple[int, int]]) -> Iterator[Hol
         yield Hole(start, end - start)
 
 
-def cautions(vm: Vm, found: Translate) -> tuple[Caution, ...]:
-    """What is special about the slots that a translation met."""
-    met = {(part.as_id, part.slot) for part in found.ranges}
-    slots = [slot for slot in vm.memslots if slot.flags and (slot.as_id, slot.slot) in met]
-    return tuple(_caution(slot, flag) for slot in slots for flag in dict.fromkeys(slot.flags))
+def cautions(vm: Vm, hva: int, lsb: int) -> tuple[Caution, ...]:
+    """What is special about the slots that a translation meets."""
+    slots = _slots(vm, *_lost(untagged(hva), lsb))
+    return tuple(_caution(slot, flag) for slot in slots if slot.flags for flag in dict.fromkeys(slot.flags))
 
 
 def _caution(slot: Memslot, flag: str) -> Caution:

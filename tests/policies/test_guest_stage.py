@@ -1,0 +1,416 @@
+"""What a VMM does with the kernel's signal: from the signal's address to what the guest sees, or the VMM's own end."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.decision import Action, Decision, InjectAbort, InjectSerror, RecordGuestError, Signal, Step, Translate, VmmExits
+from policies.guest.record import encode_guest_record
+from policies.guest.stage import MAX_RECORDS
+from policies.guest.tell import severity_of
+from tests.policies.events import (
+    ALL,
+    AO,
+    AR,
+    FATAL,
+    KERNEL,
+    L73,
+    L510,
+    L612,
+    OBJERR,
+    OTHER,
+    PAGE,
+    PID,
+    TID,
+    VA,
+    block,
+    decided,
+    host,
+    logged,
+    memory,
+    outcomes,
+    page,
+    sea,
+    signals,
+    steps,
+)
+
+RAM, SIZE = 0xFFFF_4000_0000, 0x4000_0000
+IPA = 0x4000_0000 + VA - RAM
+SLOT = {"slot": 0, "guest_phys_addr": 0x4000_0000, "memory_size": SIZE, "userspace_addr": RAM}
+FROM_GUEST = sea(taken_from="guest")
+PLAIN = block(memory())
+NOWHERE = block(memory(address=None))
+EARLY = [{"pid": PID, "threads": [{"tid": PID, "mce_kill": "early"}, {"tid": TID, "mce_kill": "early"}]}, {"pid": OTHER}]
+
+
+def vm(vmm: str = "standard", **facts: Any) -> dict[str, Any]:
+    guest = {"ghes": ["sea", "gpio"]} | facts.pop("guest", {})
+    return {"id": "vm-1", "pid": PID, "vmm": vmm, "vcpus": [{"index": 3, "tid": TID}], "memslots": [SLOT], "guest": guest} | facts
+
+
+def consumed(vmm: str = "standard", *pages: dict[str, Any], policy: str = L73, data: bytes = PLAIN, **facts: Any) -> Decision:
+    """A guest's vCPU thread met the error; `facts` are the VM's."""
+    return decided(policy, FROM_GUEST, data, host(*pages, vms=[vm(vmm, **facts)], tasks=EARLY))
+
+
+def announced(vmm: str = "standard", *pages: dict[str, Any], policy: str = L73, **facts: Any) -> Decision:
+    """The error was found before anybody met it, and the VMM's main thread asked to know."""
+    return decided(policy, "gpio", PLAIN, host(*pages, vms=[vm(vmm, **facts)], tasks=EARLY))
+
+
+def guest_half(decision: Decision) -> list[str]:
+    """The kinds of the steps after the last signal."""
+    kinds = [step.kind for step in decision.plan]
+    last = max(index for index, kind in enumerate(kinds) if kind == "signal")
+    return kinds[last + 1 :]
+
+
+def records(decision: Decision) -> list[tuple[str, int]]:
+    for step in steps(decision, RecordGuestError):
+        assert step.status_block == encode_guest_record(step.ipa)
+    return [(step.notification, step.ipa) for step in steps(decision, RecordGuestError)]
+
+
+def aborts(decision: Decision) -> list[tuple[int | None, int]]:
+    return [(step.vcpu, step.guest_esr) for step in steps(decision, InjectAbort)]
+
+
+def serrors(decision: Decision) -> list[tuple[int | None, int, int]]:
+    return [(step.vcpu, step.vsesr_el2, step.guest_esr) for step in steps(decision, InjectSerror)]
+
+
+def exits(decision: Decision) -> list[str]:
+    return [step.why for step in steps(decision, VmmExits)]
+
+
+def assumed(decision: Decision) -> set[str]:
+    return {known.fact for known in decision.assumptions}
+
+
+# Action required
+
+
+@pytest.mark.parametrize("vmm", ["standard", "qemu"])
+@pytest.mark.parametrize("policy", ALL)
+def test_a_guest_that_consumed_an_error_gets_a_record_and_an_abort(vmm: str, policy: str) -> None:
+    decision = consumed(vmm, policy=policy)
+    assert decision.action is Action.INJECT
+    assert guest_half(decision) == ["translate", "record_guest_error", "inject_abort", "log"]
+    (found,) = steps(decision, Translate)
+    assert (found.vm, found.hva, found.primary) == ("vm-1", VA, IPA)
+    assert records(decision) == [("sea", IPA)]
+    assert aborts(decision) == [(3, 0x92000410)]
+    assert logged(decision, "a Linux guest survives")
+    assert "host.vms.guest" in assumed(decision)
+
+
+def test_the_vcpu_is_the_one_whose_thread_was_signalled() -> None:
+    decision = consumed(vcpus=[{"index": 0, "tid": 110}, {"index": 5, "tid": TID}])
+    assert aborts(decision) == [(5, 0x92000410)]
+    assert "host.vms.vcpus" not in assumed(decision)
+
+
+@pytest.mark.parametrize(("vcpus", "vcpu"), [([], None), ([{"index": 2, "tid": 110}, {"index": 4, "tid": 111}], 2)])
+def test_a_thread_that_nobody_listed_is_taken_to_run_the_first_vcpu(vcpus: list[Any], vcpu: int | None) -> None:
+    decision = consumed(vcpus=vcpus)
+    assert aborts(decision) == [(vcpu, 0x92000410)]
+    assert "host.vms.vcpus" in assumed(decision)
+
+
+def test_a_guest_without_an_abort_source_finds_the_record_elsewhere() -> None:
+    decision = consumed(guest={"ghes": ["gsiv"]})
+    assert (records(decision), aborts(decision)) == ([("gsiv", IPA)], [(3, 0x92000410)])
+    assert outcomes(decision, "guest.tell") == ["the guest takes an abort, and finds the record in another source"]
+
+
+@pytest.mark.parametrize(
+    ("guest", "facts", "told"),
+    [
+        ({"ghes": []}, {}, (3, 0x411, 0xBE000411)),
+        ({"ghes": [], "ras_extension": False}, {}, (3, 0x1000000, 0xBF000000)),
+        ({"ghes": []}, {"ras_extension": False}, (3, 0, 0xBE000000)),
+    ],
+)
+def test_a_guest_without_any_source_gets_a_virtual_serror_and_panics(guest: dict[str, Any], facts: dict[str, Any], told: Any) -> None:
+    user = sea(taken_from="user")
+    decision = decided(L73, user, PLAIN, host(vms=[vm(guest=guest)], **facts))
+    assert serrors(decision) == [told]
+    assert (records(decision), aborts(decision)) == ([], [])
+    assert logged(decision, "a Linux guest panics")
+    (step,) = steps(decision, InjectSerror)
+    assert struct.unpack("<BBB5xQ48x", step.vcpu_events) == (1, int(step.has_esr), 0, step.vsesr_el2)
+
+
+def test_memory_of_the_vmm_itself_consumed_on_the_guests_behalf_ends_the_guest() -> None:
+    elsewhere = {**SLOT, "userspace_addr": 0xAAAA_0000_0000}
+    decision = consumed(memslots=[elsewhere])
+    (found,) = steps(decision, Translate)
+    assert (found.ranges, [(hole.hva, hole.length) for hole in found.holes], found.primary) == ((), [(VA, 4096)], None)
+    assert serrors(decision) == [(3, 0x411, 0xBE000411)]
+    assert "exit(1)" in exits(consumed("qemu", memslots=[elsewhere]))[0]
+
+
+def test_a_record_that_the_guest_has_not_acknowledged_is_waited_for() -> None:
+    decision = consumed(guest={"ack_pending": ["sea"]})
+    assert guest_half(decision) == ["translate", "log", "record_guest_error", "inject_abort", "log"]
+    assert logged(decision, "has yet to acknowledge the last record of its sea source")
+    other = consumed(guest={"ack_pending": ["gpio"]})
+    assert not logged(other, "has yet to acknowledge")
+
+
+def test_a_record_that_the_guest_has_not_acknowledged_ends_qemu() -> None:
+    decision = consumed("qemu", guest={"ack_pending": ["sea"]})
+    assert guest_half(decision) == ["translate", "vmm_exits"]
+    assert "abort()" in exits(decision)[0]
+    assert decision.action is Action.TRANSLATE
+    assert aborts(consumed("qemu", guest={"ack_pending": ["gpio"]})) == [(3, 0x92000410)]
+
+
+HUGE = page("hugetlb", dirty=True, shift=21)
+
+
+def test_every_guest_page_of_a_huge_page_gets_a_record() -> None:
+    decision = consumed("standard", HUGE)
+    start = IPA & -(1 << 21)
+    told = records(decision)
+    assert told[0] == ("sea", IPA)
+    assert len(told) == 512
+    assert [notification for notification, _ in told[1:]] == ["gpio"] * 511
+    assert sorted(ipa for _, ipa in told) == [start + number * 4096 for number in range(512)]
+    assert aborts(decision) == [(3, 0x92000410)]
+    assert logged(decision, "acknowledges each record of its gpio source before the next is written")
+
+
+def test_guest_pages_have_the_guests_own_size() -> None:
+    told = records(consumed("standard", HUGE, guest={"page_size": 65536}))
+    assert len(told) == 32
+    assert len({ipa >> 16 for _, ipa in told}) == 32
+
+
+def test_qemu_tells_one_page_whatever_was_lost() -> None:
+    decision = consumed("qemu", HUGE)
+    (found,) = steps(decision, Translate)
+    assert sum(part.length for part in found.ranges) == 1 << 21
+    assert records(decision) == [("sea", IPA)]
+
+
+def test_a_plan_spells_out_a_bounded_number_of_records() -> None:
+    """A gigabyte in pages of 4 KiB."""
+    decision = consumed("standard", page("hugetlb", dirty=True, shift=30), memslots=[{**SLOT, "guest_phys_addr": 1 << 32}])
+    told = records(decision)
+    assert len(told) == 1 + MAX_RECORDS
+    assert logged(decision, f"{(1 << 18) - 1 - MAX_RECORDS} more guest pages of vm-1")
+
+
+def test_an_alias_gets_a_record_of_its_own() -> None:
+    alias = {**SLOT, "slot": 1, "guest_phys_addr": 0x10_0000_0000}
+    assert records(consumed(memslots=[SLOT, alias])) == [("sea", IPA), ("gpio", IPA - 0x4000_0000 + 0x10_0000_0000)]
+
+
+# Action optional
+
+
+def test_what_nobody_consumed_is_told_by_a_source_of_its_own() -> None:
+    decision = announced()
+    assert [code for _, code, _, _ in signals(decision)] == [AO]
+    assert guest_half(decision) == ["translate", "record_guest_error", "log"]
+    assert records(decision) == [("gpio", IPA)]
+    assert decision.action is Action.TRANSLATE
+    assert logged(decision, "before anybody touches it")
+
+
+@pytest.mark.parametrize(
+    ("ghes", "pending", "source", "waits"),
+    [
+        (["sea", "polled"], [], "polled", False),
+        (["gsiv", "gpio"], [], "gsiv", False),
+        (["gsiv", "gpio"], ["gsiv"], "gpio", False),
+        (["gpio"], ["gpio"], "gpio", True),
+        (["gsiv", "gpio"], ["gpio", "gsiv"], "gsiv", True),
+    ],
+)
+def test_a_free_source_is_preferred(ghes: list[str], pending: list[str], source: str, waits: bool) -> None:
+    decision = announced(guest={"ghes": ghes, "ack_pending": pending})
+    assert records(decision) == [(source, IPA)]
+    assert logged(decision, "has yet to acknowledge") is waits
+
+
+@pytest.mark.parametrize("ghes", [[], ["sea"]])
+def test_without_such_a_source_the_guest_gets_an_serror_that_it_outlives(ghes: list[str]) -> None:
+    decision = announced(guest={"ghes": ghes})
+    assert serrors(decision) == [(3, 0x811, 0xBE000811)]
+    assert logged(decision, "a Linux guest survives")
+    assert decision.action is Action.INJECT
+
+
+@pytest.mark.parametrize(("guest", "facts"), [({"ras_extension": False}, {}), ({}, {"ras_extension": False})])
+def test_nobody_panics_for_an_error_that_nobody_consumed(guest: dict[str, Any], facts: dict[str, Any]) -> None:
+    decision = decided(L73, "gpio", PLAIN, host(vms=[vm(guest={"ghes": []} | guest)], tasks=EARLY, **facts))
+    assert guest_half(decision) == ["translate", "log"]
+    assert logged(decision, "its guest is told when it touches it")
+
+
+def test_qemu_tells_nothing_of_what_nobody_consumed() -> None:
+    decision = announced("qemu")
+    assert guest_half(decision) == ["translate", "log"]
+    assert logged(decision, "blocks migration")
+    assert outcomes(decision, "guest.tell") == ["the guest is not told before it touches the page"]
+
+
+def test_a_signal_about_the_vmms_own_memory_does_not_concern_the_guest() -> None:
+    for vmm in ("standard", "qemu"):
+        decision = announced(vmm, memslots=[{**SLOT, "userspace_addr": 0xAAAA_0000_0000}])
+        assert guest_half(decision) == ["translate", "log"]
+        assert logged(decision, "none of its guest's")
+
+
+def test_a_thread_that_acts_on_the_page_spares_the_guest_a_second_record() -> None:
+    """Linux 6.12 sends the VMM both signals."""
+    tasks = [{"pid": PID, "threads": [{"tid": PID, "mce_kill": "early"}, {"tid": TID}]}]
+    decision = decided(L612, FROM_GUEST, PLAIN, host(vms=[vm()], tasks=tasks))
+    assert records(decision) == [("sea", IPA)]
+    assert len(steps(decision, Translate)) == 1
+
+
+def test_two_pages_in_one_source_are_told_one_after_the_other() -> None:
+    two = block(memory(), memory(address=PAGE + 0x1000))
+    pages = [page(dirty=True), {"physical_address": PAGE + 0x1000, "dirty": True, "state": "anonymous"}]
+    pages[1]["mappings"] = [{"pid": PID, "address": VA + 0x1000}]
+    decision = decided(L73, "gpio", two, host(*pages, vms=[vm()], tasks=EARLY))
+    assert records(decision) == [("gpio", IPA), ("gpio", IPA + 0x1000)]
+    assert [step.what for step in decision.plan if step.kind == "log" and "has yet to acknowledge" in step.what]
+
+
+def test_virtual_serrors_that_are_pending_together_are_one() -> None:
+    two = block(memory(), memory(address=PAGE + 0x1000))
+    other = {"physical_address": PAGE + 0x1000, "dirty": True, "state": "anonymous", "mappings": [{"pid": PID, "address": VA + 0x1000}]}
+    decision = decided(L73, "gpio", two, host(page(dirty=True), other, vms=[vm(guest={"ghes": []})], tasks=EARLY))
+    assert len(steps(decision, Translate)) == 2
+    assert serrors(decision) == [(3, 0x811, 0xBE000811)]
+
+
+# Signals that say nothing of memory
+
+
+def test_a_signal_without_an_address_ends_the_guest_or_its_vmm() -> None:
+    decision = consumed(data=NOWHERE)
+    assert signals(decision) == [(TID, KERNEL, None, None)]
+    assert guest_half(decision) == ["inject_serror", "log"]
+    assert serrors(decision) == [(3, 0x411, 0xBE000411)]
+    assert exits(consumed("qemu", data=NOWHERE)) == [
+        "QEMU handles BUS_MCEERR_AR and BUS_MCEERR_AO alone: it restores the default action and raises SIGBUS again"
+    ]
+
+
+def test_an_abort_of_the_vmm_that_no_record_accounts_for_is_no_memory_error() -> None:
+    for vmm, kind in (("standard", InjectSerror), ("qemu", VmmExits)):
+        decision = decided(L73, sea(), None, host(vms=[vm(vmm)]))
+        assert [code for _, code, _, _ in signals(decision)] == [OBJERR]
+        assert len(steps(decision, kind)) == 1
+
+
+def test_no_vmm_outlives_sigkill() -> None:
+    for vmm in ("standard", "qemu", "firecracker"):
+        walk = sea(0x92000015)
+        assert exits(decided(L73, walk, None, host(vms=[vm(vmm)]))) == ["no process outlives SIGKILL"]
+
+
+def test_an_address_that_nobody_told_leaves_the_outcome_open() -> None:
+    facts = {"pages": None, "current": {"pid": PID, "tid": TID}, "vms": [vm()]}
+    decision = decided(L73, FROM_GUEST, PLAIN, facts)
+    assert decision.certainty == "depends"
+    assert any("address of the VMM's signal is not known" in reason for reason in decision.reasons)
+    assert serrors(decision) == [(3, 0x411, 0xBE000411)]
+    unsure = decided(L73, FROM_GUEST, PLAIN, facts | {"vms": [vm("qemu")]})
+    assert (unsure.certainty, exits(unsure), serrors(unsure)) == ("depends", [], [])
+
+
+def test_a_guest_that_nobody_named_is_the_only_one_there_is() -> None:
+    decision = decided(L73, FROM_GUEST, NOWHERE, {"vms": [vm()]})
+    assert serrors(decision) == [(3, 0x411, 0xBE000411)]
+    two = decided(L73, FROM_GUEST, NOWHERE, {"vms": [vm(), vm(id="vm-2", pid=OTHER)]})
+    assert serrors(two) == []
+
+
+# Around it
+
+
+def test_a_vm_whose_process_is_not_signalled_is_left_alone() -> None:
+    other = vm(id="vm-2", pid=OTHER)
+    assert {step.vm for step in consumed_with(other).plan if isinstance(step, (Translate, InjectAbort, RecordGuestError))} == {"vm-1"}
+
+
+def consumed_with(*others: dict[str, Any]) -> Decision:
+    return decided(L73, FROM_GUEST, PLAIN, host(vms=[*others, vm()], tasks=EARLY))
+
+
+def test_a_machine_that_goes_down_tells_no_guest() -> None:
+    decision = decided(L73, FROM_GUEST, block(memory(), severity=FATAL), host(vms=[vm()]))
+    assert decision.action is Action.PANIC
+    assert not steps(decision, Translate)
+
+
+def test_a_vmm_that_is_said_to_have_asked_for_no_early_signal_is_pointed_out() -> None:
+    decision = decided(L73, "gpio", PLAIN, host(vms=[vm("qemu")]))
+    assert signals(decision) == []
+    assert [warning.code for warning in decision.warnings] == ["vmm_asks_for_early_signals"]
+    assert decided(L73, "gpio", PLAIN, host(vms=[vm("firecracker")])).warnings == ()
+    assert decided(L73, "gpio", PLAIN, host(page(dirty=True, unmapped=True), vms=[vm("qemu")])).warnings == ()
+
+
+def test_special_slots_are_warned_of() -> None:
+    decision = consumed(memslots=[{**SLOT, "flags": ["readonly"]}])
+    assert [warning.code for warning in decision.warnings] == ["readonly_slot"]
+
+
+def test_a_tagged_address_is_translated_without_its_tag() -> None:
+    tagged = page(dirty=True)
+    tagged["mappings"] = [{"pid": PID, "address": 0x0B << 56 | VA}]
+    decision = consumed("standard", tagged)
+    assert steps(decision, Translate)[0].hva == VA
+    assert records(decision) == [("sea", IPA)]
+    assert "address_tag_stripped" in [warning.code for warning in decision.warnings]
+
+
+@given(
+    vmm=st.sampled_from(["standard", "qemu", "kvmtool", "cloud_hypervisor", "firecracker", "crosvm"]),
+    policy=st.sampled_from([L510, L612, L73, "uniform"]),
+    notification=st.sampled_from([FROM_GUEST, sea(), "gpio"]),
+    data=st.sampled_from([PLAIN, NOWHERE, None]),
+    ghes=st.sets(st.sampled_from(["sea", "gpio", "gsiv", "polled", "sci"])),
+    ack=st.sets(st.sampled_from(["sea", "gpio"])),
+    ras=st.tuples(st.booleans(), st.booleans()),
+    shift=st.sampled_from([12, 16, 21]),
+    inside=st.booleans(),
+)
+def test_whatever_a_guest_is_told_is_not_milder_than_its_error(
+    vmm: str, policy: str, notification: Any, data: bytes | None, ghes: Any, ack: Any, ras: Any, shift: int, inside: bool
+) -> None:
+    guest = {"ghes": sorted(ghes), "ack_pending": sorted(ack), "ras_extension": ras[1]}
+    slot = SLOT if inside else {**SLOT, "userspace_addr": 0xAAAA_0000_0000}
+    facts = host(page("hugetlb", dirty=True, shift=shift), vms=[vm(vmm, guest=guest, memslots=[slot])], tasks=EARLY, ras_extension=ras[0])
+    decision = decided(policy, notification, data, facts)
+    required = [step for step in steps(decision, Signal) if step.code != AO]
+    stops = steps(decision, InjectAbort) or steps(decision, VmmExits) or steps(decision, InjectSerror)
+    assert not required or stops, "what a thread cannot go on from must not pass its guest by"
+    if required and all(step.code != AR for step in required):
+        assert not steps(decision, InjectAbort)
+    for told in steps(decision, InjectSerror):
+        assert severity_of(told.vsesr_el2) >= severity_of(0x411 if required else 0x811)
+        assert told.has_esr is ras[0]
+    assert all(step.status_block == encode_guest_record(step.ipa) for step in steps(decision, RecordGuestError))
+    assert _is_in_order(decision.plan)
+
+
+def _is_in_order(plan: tuple[Step, ...]) -> bool:
+    """The host's half comes first, then the address, then the record, then what makes the guest look at it."""
+    rank = {"signal": 0, "translate": 1, "record_guest_error": 2, "inject_abort": 3}
+    first = {kind: index for index, kind in reversed(list(enumerate(step.kind for step in plan)))}
+    present = [first[kind] for kind in sorted(rank, key=lambda kind: rank[kind]) if kind in first]
+    return present == sorted(present)
