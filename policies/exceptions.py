@@ -34,6 +34,7 @@ from policies.admit import Admission, stays_in_guest
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_RAS, ASSUMED_SYSCTL, ASSUMED_VMS, Facts
 from policies.finding import NOTHING, Finding, rule
+from policies.kvm import ASSUMED_MASKED
 from policies.sections import Walk
 from policies.severity import TAINT, reboot_delay
 from policies.signals import assumed_current, kill_current
@@ -145,7 +146,7 @@ def _unclaimed_in_guest(notification: Notification, admission: Admission, policy
     if exits:
         return _exit_to_vmm(notification, admission.fsc, fired, facts)
     iss = serror_iss(AsynchronousErrorType.UEU) if policy.behaviours.serror_ends_context else IDS
-    step, assumptions = inject_serror(iss, facts)
+    step, assumptions = inject_serror(iss, policy, facts)
     return Finding((step,), (fired,), (), assumptions)
 
 
@@ -181,12 +182,14 @@ def _vcpu(facts: Facts) -> tuple[str | None, int | None]:
     return vm.id, next((vcpu.index for vcpu in vm.vcpus if vcpu.tid == current.tid), None)
 
 
-def inject_serror(iss: int, facts: Facts) -> tuple[InjectSerror, tuple[Assumption, ...]]:
+def inject_serror(iss: int, policy: Policy, facts: Facts) -> tuple[InjectSerror, tuple[Assumption, ...]]:
     """Make a virtual SError pending for the vCPU that was running; without the RAS extension no syndrome can be chosen."""
     has_esr = facts.ras_extension
     vm, vcpu = _vcpu(facts)
     events = VcpuEvents(serror_pending=True, serror_has_esr=has_esr, serror_esr=iss if has_esr else 0)
     assumptions = (ASSUMED_RAS,) if facts.host.ras_extension is None else ()
+    if not has_esr and policy.behaviours.kvm_serror_emulated:
+        assumptions = (ASSUMED_MASKED,)
     step = InjectSerror(vm, vcpu, has_esr, iss if has_esr else 0, guest_serror_esr(iss, ras_extension=has_esr), encode_vcpu_events(events))
     return step, assumptions if vm is not None else (*assumptions, ASSUMED_VMS)
 
@@ -215,7 +218,7 @@ def settle_abort(block: StatusBlock, rank: GhesSeverity, walk: Walk, taken_from:
         if not _is_uncorrected(block, rank) or walk.items:
             return Remainder(False, _resumes(policy))
         if taken_from == "guest":
-            step, assumptions = inject_serror(serror_iss(AsynchronousErrorType.UEU), facts)
+            step, assumptions = inject_serror(serror_iss(AsynchronousErrorType.UEU), policy, facts)
             fired = rule(policy, "exceptions.nothing_queued", "the guest is told that its context cannot go on", None)
             return Remainder(False, Finding((step,), (fired,), (), assumptions))
     return Remainder(True, _kills(policy, facts))
@@ -273,7 +276,7 @@ def _serror_steps(verdict: _Verdict, notification: Notification, policy: Policy,
     if verdict == "nothing":
         return NOTHING
     if verdict == "forward" or (verdict == "ends_context" and notification.taken_from == "guest"):
-        step, assumptions = inject_serror(IDS if verdict == "forward" else serror_iss(AsynchronousErrorType.UEU), facts)
+        step, assumptions = inject_serror(IDS if verdict == "forward" else serror_iss(AsynchronousErrorType.UEU), policy, facts)
         return Finding((step,), assumptions=assumptions)
     if verdict == "ends_context" and notification.taken_from == "user":
         return Finding((kill_current(facts),), assumptions=() if facts.host.current else (ASSUMED_CURRENT,))

@@ -17,7 +17,7 @@ EINVAL: Final = 22
 LinuxGuest = Literal["survives", "panics"]
 
 _FROM_EL1: Final = Assumption("vcpu.exception_level", "EL1: taken from EL0, the data abort has exception class 0x24")
-_MASKED: Final = Assumption(
+ASSUMED_MASKED: Final = Assumption(
     "serror_masked", "the vCPU has SErrors masked, so that it is the CPU that delivers and that supplies a syndrome"
 )
 
@@ -88,7 +88,7 @@ def set_vcpu_events(events: VcpuEvents, vcpu: Vcpu, policy: Policy) -> Injection
         linux_guest = linux_guest_on(serror_syndrome(arrival.esr), vcpu.guest_ras)
         rationale += (_delivered(arrival, policy), _survived(arrival, vcpu, linux_guest, policy))
         if vcpu.serror_masked is None and not aborts and not vcpu.host_ras and policy.behaviours.kvm_serror_emulated:
-            assumptions.append(_MASKED)
+            assumptions.append(ASSUMED_MASKED)
     errno = 0 if refusal is None else EINVAL
     return Injection(not errno, errno, arrivals, linux_guest, tuple(rationale), policy.unknowns, tuple(assumptions))
 
@@ -130,7 +130,8 @@ def _taken(events: VcpuEvents, vcpu: Vcpu, refusal: str | None, policy: Policy) 
 
 def _aborted(refusal: str | None, policy: Policy) -> Rationale:
     before = " before the SError is looked at and refused" if refusal else ""
-    return rule(policy, "kvm.data_abort", f"a data abort is injected{before}", "kvm_inject_sea_dabt", "kvm_ext_dabt_first")
+    injects = "kvm_inject_sea_dabt" if policy.behaviours.kvm_ext_dabt_first else "kvm_inject_dabt"
+    return rule(policy, "kvm.data_abort", f"a data abort is injected{before}", injects, "kvm_ext_dabt_first")
 
 
 def _serror(events: VcpuEvents, vcpu: Vcpu, aborts: bool, policy: Policy) -> Arrival:
@@ -147,7 +148,8 @@ def _serror(events: VcpuEvents, vcpu: Vcpu, aborts: bool, policy: Policy) -> Arr
 def _delivered(arrival: Arrival, policy: Policy) -> Rationale:
     if arrival.when == "at_once":
         return rule(policy, "kvm.serror", "KVM enters the guest's SError vector itself", "kvm_inject_serror_esr", "kvm_serror_emulated")
-    return rule(policy, "kvm.serror", "a virtual SError is pending: the CPU delivers it (HCR_EL2.VSE)", "kvm_inject_serror_esr")
+    pends = "kvm_inject_serror_esr" if policy.behaviours.kvm_serror_emulated else "__kvm_arm_vcpu_set_events"
+    return rule(policy, "kvm.serror", "a virtual SError is pending: the CPU delivers it (HCR_EL2.VSE)", pends)
 
 
 def _survived(arrival: Arrival, vcpu: Vcpu, linux_guest: LinuxGuest, policy: Policy) -> Rationale:

@@ -364,6 +364,62 @@ def test_a_repeated_record_livelocks_a_guest_or_leaves_its_abort_unclaimed(polic
     assert bool(steps(decision, InjectSerror)) != claimed
 
 
+VNCR, SET = 1 << 13, 3 << 11
+
+
+def test_a_nested_hypervisors_own_access_is_not_the_vmms_business() -> None:
+    for exception_class, exits in ((0x24, 0), (0x25, 0), (0x20, 1)):
+        notification = abort(0x10 | VNCR, exception_class, taken_from="guest")
+        decision = decided(L73, notification, None, with_vm())
+        assert (len(steps(decision, ExitToVmm)), len(steps(decision, InjectSerror))) == (exits, 1 - exits)
+
+
+@pytest.mark.parametrize("guest_ras", [True, False])
+def test_the_exit_shows_the_error_type_to_a_guest_that_has_the_ras_extension(guest_ras: bool) -> None:
+    vm = {"id": "vm-1", "pid": PID, "sea_to_user": True, "guest": {"ras_extension": guest_ras}}
+    (step,) = steps(decided(L73, sea(ESR_USER | SET, taken_from="guest"), None, host(vms=[vm])), ExitToVmm)
+    assert step.fields["esr"] == (ESR_USER | SET if guest_ras else ESR_USER)
+
+
+@pytest.mark.parametrize(("fsc", "fnv", "assumed"), [(0x10, 0, True), (0x10, FNV, False), (0x18, 0, False), (0x15, 0, False)])
+def test_a_guest_address_that_kvm_could_translate_is_taken_as_not_translated(fsc: int, fnv: int, assumed: bool) -> None:
+    decision = decided(L73, abort(fsc | fnv, taken_from="guest"), None, with_vm())
+    assert (len(steps(decision, ExitToVmm)), any(known.fact == "guest.page_tables" for known in decision.assumptions)) == (1, assumed)
+
+
+@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize(("fsc", "s1ptw", "reaches"), [(0x10, S1PTW, False), (0x15, 0, False), (0x15, S1PTW, True), (0x1D, S1PTW, True)])
+def test_without_the_ras_extension_only_an_abort_on_a_stage_2_walk_reaches_the_host(
+    policy: str, fsc: int, s1ptw: int, reaches: bool
+) -> None:
+    notification = abort(fsc | s1ptw, taken_from="guest")
+    assert bool(queued(decided(policy, notification, block(memory()), with_vm(ras_extension=False)))) == reaches
+    decision = decided(policy, notification, None, with_vm(ras_extension=False))
+    assert [step.guest_esr for step in steps(decision, InjectSerror)] == [0xBE00_0000] * reaches
+    assert any(known.fact == "serror_masked" for known in decision.assumptions) == (reaches and policy == L73)
+    assert steps(decision, ExitToVmm) == []
+
+
+@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize("fsc", LEVEL_MINUS_1, ids=hex)
+def test_kvm_knows_an_abort_on_a_level_minus_1_walk_or_fails(policy: str, fsc: int) -> None:
+    knows = policy in (L612, L73)
+    unclaimed = decided(policy, abort(fsc, taken_from="guest"))
+    assert (len(steps(unclaimed, InjectSerror)), logged(unclaimed, "KVM_RUN fails with EFAULT")) == (int(knows), not knows)
+    with_record = decided(policy, abort(fsc, taken_from="guest"), block(memory()))
+    assert (bool(queued(with_record)), rejected(with_record, "no handler")) == (knows, not knows)
+
+
+def test_kvm_learnt_of_level_minus_1_walks_one_release_before_the_host() -> None:
+    by_host, by_guest = (decided("linux-6.8.0", abort(0x13, taken_from=where), block(memory())) for where in ("user", "guest"))
+    assert (bool(queued(by_host)), bool(queued(by_guest))) == (False, True)
+
+
+def test_the_ras_extension_is_taken_for_granted_for_a_guests_abort() -> None:
+    decision = decided(L73, sea(taken_from="guest"), block(memory()), host(ras_extension=None))
+    assert any(known.fact == "host.ras_extension" for known in decision.assumptions)
+
+
 # What a claimed abort leaves
 
 
