@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from service import openapi
 from service.problems import MEDIA_TYPE, Problem, Refused, explain, http_problem, internal, invalid_parameter, problem_json
-from service.routes import decisions, decode, health, policies
+from service.routes import decisions, decode, health, policies, syndromes
 from service.settings import Settings
 from service.version import installed_version
 
@@ -28,7 +28,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings or Settings()
-    for noun in (decisions, decode, policies, health):
+    for noun in (decisions, decode, syndromes, policies, health):
         app.include_router(noun.router)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from service.inputs import DEFAULT_NOTIFICATION, opened, read_all, read_lines, t
 from service.policy_pages import Difference, PolicyList, PolicyPage, compare, list_policies, page
 from service.problems import Problem, Refused, problem_json, too_large, unknown_policy
 from service.settings import MAX_BODY_BYTES, InvalidSetting, Settings, read_settings
+from service.syndromes import SyndromeRequest, answer_syndromes, read_syndrome_request, syndromes_json
 from service.version import installed_version
 
 BAD_INPUT = 2
@@ -133,18 +134,58 @@ def _override(event: Event, notification: NotificationType | None, kernel: str |
 def _decide_lines(options: Namespace, settings: Settings) -> int:
     if options.compare or len(options.policy or []) > 1:
         raise InvalidSetting("`--ndjson` decides every line under one policy")
-    status = 0
     policy = options.policy[0] if options.policy else None
-    with opened(options.file) as stream:
-        for line in read_lines(stream, settings.max_body_bytes):
+
+    def answer(line: bytes) -> bytes:
+        return envelop(decision_json(_decide_under(policy, read_event(line), options, settings)))
+
+    return _answer_lines(options.file, settings.max_body_bytes, answer)
+
+
+def _answer_lines(path: str, limit: int, answer: Callable[[bytes], bytes]) -> int:
+    """Answer each line as it comes; a line that is refused has its problem in its place."""
+    status = 0
+    with opened(path) as stream:
+        for line in read_lines(stream, limit):
             try:
                 if line is None:
-                    raise Refused(too_large(settings.max_body_bytes))
-                answer = envelop(decision_json(_decide_under(policy, read_event(line), options, settings)))
+                    raise Refused(too_large(limit))
+                answered = answer(line)
             except Refused as refused:
-                answer, status = problem_json(refused.problem), BAD_INPUT
-            _write(answer)
+                answered, status = problem_json(refused.problem), BAD_INPUT
+            _write(answered)
     return status
+
+
+def _syndrome(options: Namespace) -> int:
+    settings = _settings(options)
+    if options.ndjson:
+        if options.kind or options.kernel or options.policy or options.no_ras:
+            raise InvalidSetting("with `--ndjson` every line says for itself how it is meant")
+        return _answer_lines(
+            options.value, settings.max_body_bytes, lambda line: syndromes_json(answer_syndromes(read_syndrome_request(line), settings))
+        )
+    answer = answer_syndromes(_syndrome_request(options), settings)
+    if options.json:
+        _write(syndromes_json(answer))
+    else:
+        _show("syndrome_page", answer)
+    return 0
+
+
+def _syndrome_request(options: Namespace) -> SyndromeRequest:
+    """The question that the options ask, as HTTP would be asked it."""
+    if options.kernel is None and options.policy is None and not options.no_ras:
+        return read_syndrome_request(to_json({"value": options.value, "kind": options.kind}))
+    events = {"serror_pending": 1, "serror_has_esr": 1, "serror_esr": options.value}
+    asked = {
+        "vcpu_events": events,
+        "kernel": options.kernel,
+        "policy": options.policy,
+        "host_ras": not options.no_ras,
+        "kind": options.kind,
+    }
+    return read_syndrome_request(to_json(asked))
 
 
 def _decode(options: Namespace) -> int:
@@ -208,6 +249,7 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_decide(commands.add_parser("decide", help="decide an event, a status block or a CPER record"))
     _add_decode(commands.add_parser("decode", help="show what is in a status block or a CPER record"))
+    _add_syndrome(commands.add_parser("syndrome", help="take an ESR or VSESR value apart, or ask what KVM makes of it"))
     _add_policies(commands.add_parser("policies", help="list policies, show one, or compare two"))
     _add_serve(commands.add_parser("serve", help="answer over HTTP"))
     commands.add_parser("demo", help="decide a recorded error under two kernels that disagree").set_defaults(run=_demo)
@@ -236,6 +278,21 @@ def _add_decode(command: ArgumentParser) -> None:
     command.add_argument("file", metavar="FILE", help="a file, or - for standard input")
     _add_json(command)
     command.set_defaults(run=_decode)
+
+
+def _add_syndrome(command: ArgumentParser) -> None:
+    command.description = (
+        "Take an ESR_ELx or VSESR_EL2 value apart. With --kernel, --policy or --no-ras, say what comes of injecting it as a virtual SError."
+    )
+    command.add_argument("value", metavar="VALUE", help="such as 0xbe000411; with --ndjson a file, or - for standard input")
+    command.add_argument("--kind", choices=["esr", "vsesr"], help="how to take the value (default: what fits VSESR_EL2 is one)")
+    command.add_argument("--kernel", metavar="RELEASE", help="inject it as a virtual SError on a host with this kernel")
+    command.add_argument("--policy", metavar="NAME", help="inject it under this policy")
+    command.add_argument("--no-ras", action="store_true", help="inject it on a host without the RAS extension")
+    command.add_argument("--ndjson", action="store_true", help="one question per line in, one answer or problem per line out")
+    _add_policy_file(command)
+    _add_json(command)
+    command.set_defaults(run=_syndrome)
 
 
 def _add_policies(command: ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from models.event import Event
 from service.answers import DecodeRequest
 from service.problems import MEDIA_TYPE, Problem
+from service.syndromes import SyndromeRequest
 
 _REF = "#/components/schemas/{model}"
 
@@ -34,7 +35,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """The document, made once."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        _, requests = models_json_schema([(Event, "validation"), (DecodeRequest, "validation")], ref_template=_REF)
+        bodies = (Event, DecodeRequest, SyndromeRequest)
+        _, requests = models_json_schema([(body, "validation") for body in bodies], ref_template=_REF)
         problem = TypeAdapter(Problem).json_schema(ref_template=_REF, mode="serialization")
         schemas = {**requests["$defs"], **problem.pop("$defs", {}), "Problem": problem}
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)

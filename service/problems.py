@@ -136,6 +136,7 @@ _EXPLANATIONS = {
     "tuple_type": "should be an array",
     "list_type": "should be an array",
     "dict_type": "should be an object",
+    "bytes_type": "should be text in base64",
     "bool_type": "should be true or false",
     "bool_parsing": "should be true or false",
 }

@@ -18,7 +18,8 @@ from rich.text import Text
 
 from models.decision import Action, Decision, Rationale, Step
 from service.policy_pages import Difference, PolicyList, PolicyPage
-from service.words import in_words, plain
+from service.syndromes import Explanation, Explanations, InjectionAnswer, SyndromeAnswer
+from service.words import in_words, plain, returned
 
 _COLOURS = {
     Action.HANDLED: "green",
@@ -38,6 +39,9 @@ _MEANINGS = {
 
 DIFFERS = "≠"
 """Marks what is not the same in every column, for those who see no colour."""
+
+_EXCEPTIONS = {"data_abort": "data abort", "serror": "SError"}
+_WHEN = {"at_once": "at once", "when_unmasked": "as soon as it has SErrors unmasked"}
 
 _ROOMY = 96
 """Columns from which three stand side by side."""
@@ -292,6 +296,51 @@ def _members(name: str, value: dict[str, Any], readings: dict[str, Any]) -> Iter
     for key, meaning in readings.items():
         if key not in value and (name or key != "name"):
             yield from _rows(f"{prefix}{key}", meaning, None)
+
+
+def syndrome_page(answer: SyndromeAnswer) -> Group:
+    """Syndromes field by field, and where one was injected what came of it."""
+    if isinstance(answer, Explanation):
+        return _explained(answer)
+    if isinstance(answer, Explanations):
+        return Group(*(_explained(one) for one in answer.syndromes))
+    return Group(*_injected(answer))
+
+
+def _explained(explanation: Explanation) -> Group:
+    register = "VSESR_EL2" if explanation.kind == "vsesr" else "ESR_ELx"
+    head = Group(Text(f"{register} {explanation.value:#x}", _HEADING), text(explanation.summary))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("bits", "field", "value"):
+        table.add_column(column, no_wrap=True, justify="right" if column == "bits" else "left")
+    table.add_column("meaning", overflow="fold")
+    for field in explanation.fields:
+        style = _DIFFERENT if field.reserved else ""
+        meaning = f"{field.meaning} (RES0, and set)" if field.reserved and field.name != "RES0" else field.meaning
+        table.add_row(field.bits, text(field.name, style or "cyan"), f"{field.value:#x}", text(meaning, style))
+    sections = dict.fromkeys(field.section for field in explanation.fields)
+    return Group(head, table, _section("Where it is defined", *(text(section, _QUIET) for section in sections)))
+
+
+def _injected(answer: InjectionAnswer) -> Iterator[RenderableType]:
+    head = Table.grid(expand=True)
+    head.add_column()
+    head.add_column(justify="right")
+    verdict = Text("ACCEPTED", "bold green") if answer.accepted else Text(f"REFUSED, {returned(-answer.errno)}", "bold red")
+    head.add_row(verdict, text(answer.policy.name, _HEADING))
+    head.add_row(text(answer.certainty), text(answer.policy.digest[:19], _QUIET))
+    yield Group(head, Rule(style=_QUIET))
+    arrivals = [text(f"{_EXCEPTIONS[arrival.exception]}, ESR_EL1 {arrival.esr:#x}, {_WHEN[arrival.when]}") for arrival in answer.arrivals]
+    yield _section("What the guest takes", _numbered(arrivals) if arrivals else Text("nothing", _QUIET))
+    if answer.linux_guest is not None:
+        yield _section("A Linux guest", Text(answer.linux_guest, "bold red" if answer.linux_guest == "panics" else "bold green"))
+    if answer.reasons:
+        yield _section("It depends", *(text(reason) for reason in answer.reasons))
+    yield _section("Why", _Why(answer.rationale))
+    if answer.assumptions:
+        yield _section("Taken for granted", _pairs((known.fact, known.assumed) for known in answer.assumptions))
+    if answer.explanation is not None:
+        yield _explained(answer.explanation)
 
 
 def policy_list_page(listed: PolicyList) -> Group:

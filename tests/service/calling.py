@@ -1,10 +1,14 @@
-"""An application to call, and an event to send."""
+"""An application to call, a command line to run, and an event to send."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +18,8 @@ from service.app import create_app
 from service.settings import Settings
 
 Call = Callable[..., httpx.Response]
+
+ROOT = Path(__file__).parents[2]
 
 PAGE = {
     "physical_address": "0x56edd000",
@@ -47,3 +53,16 @@ def caller(settings: Settings | None = None, **options: Any) -> Call:
         return asyncio.run(run())
 
     return call
+
+
+def run(*arguments: str, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `ras-triage` as its own process, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "service.cli", *arguments],
+        input=given,
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        timeout=60,
+        check=False,
+    )

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,25 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import BLOCK, EVENT, NOTHING_TO_QUEUE, Call
+from calling import BLOCK, EVENT, NOTHING_TO_QUEUE, ROOT, Call, run
 
 from models.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
 
-ROOT = Path(__file__).parents[2]
 LINE = json.dumps(EVENT).encode()
-
-
-def run(*arguments: str, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """Run `ras-triage` as its own process, without a terminal."""
-    return subprocess.run(
-        [sys.executable, "-m", "service.cli", *arguments],
-        input=given,
-        capture_output=True,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.fixture
