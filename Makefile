@@ -18,6 +18,7 @@ lint: $(VENV)/.lint  ## ruff and mypy
 
 bench: $(VENV)/.run  ## events per second and the share of each stage
 	@$(BIN)/python bench/decide.py
+	@$(BIN)/python bench/translate.py
 
 fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS (600)
 	@$(BIN)/python tests/fuzz_events.py -max_total_time=$(or $(SECONDS),600) -rss_limit_mb=1024

@@ -52,6 +52,10 @@ _SURVIVES: Final = {
     Way.RECORD: "a Linux guest survives: it gives the page up before anybody touches it",
     Way.SERROR: "a Linux guest survives: it goes on without a word",
 }
+_SURVIVES_WITHOUT_RECORD: Final = (
+    "a Linux guest survives: the abort kills the task that touched the page (SIGBUS, BUS_OBJERR), and the record makes it give the page up; "
+    "an access of its own kernel ends it"
+)
 _PANICS: Final = "a Linux guest panics: the VM is the smallest context that surely holds the error"
 
 
@@ -220,7 +224,8 @@ def _tell_required(signal: Signal, found: Translate, case: _Case) -> Finding:
         return _dies(case, case.vmm.exits["acknowledgement"])
     vcpu, assumed = _vcpu(signal, case)
     pages = guest_pages(found, case.vm.guest.page_size)
-    steps = (*_records(islice(pages, 1), source, case), InjectAbort(case.vm.id, vcpu, ABORT_FROM_USER), Log(_SURVIVES[Way.ABORT]))
+    outcome = Log(_SURVIVES[Way.ABORT] if source == "sea" else _SURVIVES_WITHOUT_RECORD)
+    steps = (*_records(islice(pages, 1), source, case), InjectAbort(case.vm.id, vcpu, ABORT_FROM_USER), outcome)
     if does.tells_every_page:
         steps += _other_pages(pages, count_guest_pages(found, case.vm.guest.page_size) - 1, case.asynchronous or source, case)
     words = "the guest takes an abort" if source == "sea" else "the guest takes an abort, and finds the record in another source"

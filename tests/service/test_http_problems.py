@@ -213,3 +213,30 @@ def test_any_value_of_a_field_is_answered_with_a_pointer_into_the_request(field:
     if answer.status_code != 201:
         assert problem(answer)["status"] == 422
         assert all(fault["pointer"].startswith(f"/{field}") for fault in answer.json()["errors"])
+
+
+def slots(count: int, **same: str) -> dict[str, Any]:
+    """An event whose VM has that many slots; what is not the same in all of them lies apart."""
+    table = [{"slot": n, "guest_phys_addr": n << 12, "memory_size": 4096, "userspace_addr": n << 12, **same} for n in range(count)]
+    return {**EVENT, "host": {"vms": [{"id": "vm-1", "pid": 103, "memslots": table}]}}
+
+
+@pytest.mark.parametrize(
+    ("event", "pointer", "words"),
+    [
+        (slots(20_000, guest_phys_addr="0x40000000"), "/host/vms/0/memslots/1", "overlaps entry 0"),
+        (slots(20_000, guest_phys_addr="0xfffffffffffff000"), "/host/vms/0/memslots/0", "goes beyond 64 bits"),
+        (slots(20_000, memory_size="0x0"), "/host/vms/0/memslots/0", "deletes a slot"),
+        (slots(40_000), "/host/vms/0/memslots", "should not be longer than 32767"),
+    ],
+)
+def test_a_slot_table_that_kvm_would_not_take_is_refused_at_its_slot(call: Call, event: dict[str, Any], pointer: str, words: str) -> None:
+    document = problem(call("POST", "/v1/decisions", json=event))
+
+    assert document["status"] == 422
+    assert [fault["pointer"] for fault in document["errors"]] == [pointer]
+    assert words in document["errors"][0]["detail"]
+
+
+def test_a_hundred_thousand_slots_are_more_than_is_read(call: Call) -> None:
+    assert problem(call("POST", "/v1/decisions", json=slots(100_000)))["status"] == 413

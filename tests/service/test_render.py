@@ -1,11 +1,26 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 from calling import EVENT, NOTHING_TO_QUEUE
 
-from models.decision import Decision, MemoryFailure, Oops, Panic, RecoverPcie, Signal, Step
+from models.decision import (
+    Decision,
+    GuestRange,
+    Hole,
+    InjectAbort,
+    MemoryFailure,
+    Oops,
+    Panic,
+    RecordGuestError,
+    RecoverPcie,
+    Signal,
+    Step,
+    Translate,
+    VmmExits,
+)
 from models.event import Event
 from policies.catalog import resolve
 from policies.decide import decide
@@ -46,6 +61,20 @@ def test_every_step_has_words() -> None:
         ),
         (RecoverPcie("0000:01:00.0", "fatal", True), "PCIe device 0000:01:00.0 (fatal) is handed to AER recovery"),
         (Oops(103, "synchronous external abort"), "kernel oops in the context of process 103: synchronous external abort"),
+        (
+            Translate("vm-1", 0xFFFF40FA6000, (GuestRange(0x40FA6000, 4096, 0, 0), GuestRange(0x80000000, 1 << 21, 2, 1)), (), 0x40FA6000),
+            "host address 0xffff40fa6000 is guest memory of vm-1: "
+            "4 KiB at 0x40fa6000 (slot 0), 2 MiB at 0x80000000 (slot 2 of address space 1)",
+        ),
+        (
+            Translate("vm-1", 0x1000, (GuestRange(0, 4096, 0, 0),), tuple(Hole(n << 13, 12288) for n in range(6)), 0),
+            "host address 0x1000 is guest memory of vm-1: 4 KiB at 0x0 (slot 0); in no slot: 12 KiB at host address 0x0, "
+            "12 KiB at host address 0x2000, 12 KiB at host address 0x4000, 12 KiB at host address 0x6000 and 2 more",
+        ),
+        (Translate("vm-1", 0x1000, (), (Hole(0x1000, 4096),), None), "host address 0x1000 is no guest memory of vm-1"),
+        (RecordGuestError("vm-1", "sea", bytes(172), 0x40FA6000), "a record for 0x40fa6000 goes into the sea source of vm-1 (172 bytes)"),
+        (InjectAbort("vm-1", None, 0x92000410), "the interrupted vCPU of vm-1 takes an abort: its guest sees ESR_EL1 0x92000410"),
+        (VmmExits("vm-1", "it ends"), "vm-1 is lost with its VMM: it ends"),
         (Panic("ghes", "Fatal hardware error!", 30), "kernel panic, and it reboots after 30 s: “Fatal hardware error!”"),
     ],
 )
@@ -93,3 +122,11 @@ def test_control_sequences_and_markup_of_a_sender_are_only_text() -> None:
 
     assert "\x1b" not in page
     assert r"[red]\x1b[31mnode\x07\u202e" in page
+
+
+def test_many_records_in_a_row_are_counted() -> None:
+    records = tuple(RecordGuestError("vm-1", "gpio", bytes(172), page << 12) for page in range(16))
+    page = " ".join(draw(render.decision_page(replace(decision(), plan=records))).split())
+
+    assert "3 a record for 0x2000" in page
+    assert "4 13 more records for guest pages, the last: a record for 0xf000" in page
