@@ -80,6 +80,7 @@ class Behaviours:
     duplicates_only_unprinted: bool = False
     walk_abort_is_bus_error: bool = False
     serror_ends_context: bool = False
+    guest_access_signals_alike: bool = False
 
 
 FLAGS: tuple[str, ...] = tuple(field.name for field in fields(Behaviours))

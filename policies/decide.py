@@ -89,7 +89,7 @@ def _process(
         return ()
     handled = handle_memory(walk.items, notification, policy, facts)
     findings += signal_memory(handled, policy, facts, killed, consumes, notification.taken_from == "guest")
-    return next_access(handled, facts)
+    return next_access(handled, policy, facts)
 
 
 def _conclude(event: Event, policy: Policy, key: str, findings: list[Finding], later: tuple[Signal, ...]) -> Decision:

@@ -213,7 +213,7 @@ def _retried_access(handled: list[Handled], policy: Policy, facts: Facts, from_g
         for place in done.frame.places:
             if place.pid != consumer.pid:
                 continue
-            if from_guest:
+            if from_guest and not policy.behaviours.guest_access_signals_alike:
                 reasons = () if policy.behaviours.kvm_runs_task_work else (_STAGE_2,)
                 memory = guest_memory(place, facts) or UNKNOWN_GUEST
                 return Finding((guest_access(done, place, consumer.tid, memory, facts),), (meets_poison(policy),), reasons)
@@ -222,21 +222,22 @@ def _retried_access(handled: list[Handled], policy: Policy, facts: Facts, from_g
     return NOTHING
 
 
-def next_access(handled: list[Handled], facts: Facts) -> tuple[Signal, ...]:
+def next_access(handled: list[Handled], policy: Policy, facts: Facts) -> tuple[Signal, ...]:
     """What a later read of the pages brings to each process that maps them; where a guest is in them, what the guest's brings."""
     later: dict[Place, Signal] = {}
+    at_stage_2 = bool(facts.host.vms) and not policy.behaviours.guest_access_signals_alike
     for done in handled:
         poisoned_before = done.again and done.frame.page.poisoned and done.frame.item.request is not Request.SOFT_OFFLINE
         if not poisoned_before and (done.outcome is None or not done.outcome.late):
             continue
         for place in done.frame.places:
             if place not in later:
-                later[place] = _access(done, place, facts)
+                later[place] = _access(done, place, facts, at_stage_2)
     return tuple(later.values())
 
 
-def _access(done: Handled, place: Place, facts: Facts) -> Signal:
-    memory = guest_memory(place, facts) if facts.host.vms else None
+def _access(done: Handled, place: Place, facts: Facts, at_stage_2: bool) -> Signal:
+    memory = guest_memory(place, facts) if at_stage_2 else None
     if memory is not None and memory.vm is not None:
         return guest_access(done, place, vcpu_thread(memory.vm, facts), memory, facts)
     return Signal(place.pid, place.pid, "SIGBUS", "BUS_MCEERR_AR", place.address, _fault_shift(done, facts), forced=True)

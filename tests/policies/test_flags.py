@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from models import guid
-from models.decision import Decision, ExitToVmm, InjectSerror, Panic, RecoverPcie, ReportCxl
+from models.decision import Decision, ExitToVmm, InjectSerror, Panic, RecoverPcie, ReportCxl, Signal
 from models.kvm import VcpuEvents
 from policies.behaviours import FLAGS
 from policies.catalog import OLDEST, Change, Policy, derived, ledger, linux, resolve, uniform
@@ -291,6 +291,15 @@ SHOWN: dict[str, Flag] = {
     "serror_ends_context": Flag(
         UNIFORM, sei(UER), None, host(), lambda decision: (signals(decision), len(panics(decision))), ([], 1), ([BUSKERN], 0)
     ),
+    "guest_access_signals_alike": Flag(
+        UNIFORM,
+        "gpio",
+        PLAIN,
+        host(vms=[VM]),
+        lambda decision: [(step.tid, step.forced) for step in decision.next_access if isinstance(step, Signal)],
+        [(TID, False)],
+        [(PID, True)],
+    ),
 }
 
 
@@ -408,6 +417,7 @@ PRINCIPLES = (
     "duplicates_only_unprinted",
     "walk_abort_is_bus_error",
     "serror_ends_context",
+    "guest_access_signals_alike",
 )
 
 
