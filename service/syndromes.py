@@ -63,7 +63,7 @@ class SyndromeRequest(Wire):
     host_ras: Flag | None = None
     """FEAT_RAS on the host's CPUs; absent: assumed."""
     guest_ras: Flag | None = None
-    """FEAT_RAS as the guest sees it; absent: what the host has."""
+    """FEAT_RAS as the guest sees it; absent: what the host has, and never more than that."""
     serror_masked: Flag | None = None
     """PSTATE.A of the vCPU; absent: not known."""
 
