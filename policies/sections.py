@@ -224,21 +224,25 @@ def _arm_error_infos(walk: Walk, entry: DataEntry, index: int) -> bool:
 def _error_infos(walk: Walk, entry: DataEntry, count: int) -> Iterator[tuple[int, int, int, int, int]]:
     """The error infos that this kernel looks at: offset in the block, how often it looks, error type, address valid bit, address.
 
-    Behind the bytes given everything is taken for zero, which asks for nothing: the walk ends there with an info looked at no times.
+    Older kernels walk on behind the section for as long as the count lasts. What lies there is not the section's to say, so of that only
+    the first info is looked at, and none behind the bytes given, where everything is taken for zero: then the walk ends with an info
+    looked at no times.
     """
     does, data = walk.policy.behaviours, walk.block.data
+    end = min(entry.payload_offset + entry.error_data_length, len(data))
     budget = None
     if does.arm_section_bounded_exactly:
         budget = entry.error_data_length - arm_processor.HEADER_LENGTH
     elif does.arm_section_bounded:
         budget = entry.error_data_length - arm_processor.HEADER_LENGTH + LOOSE_SLACK
-    offset = entry.payload_offset + arm_processor.HEADER_LENGTH
+    offset, behind = entry.payload_offset + arm_processor.HEADER_LENGTH, False
     for seen in range(count):
         if budget is not None and budget < arm_processor.ERROR_INFO_LENGTH:
             return
-        if offset >= len(data):
+        if offset >= len(data) or (offset >= end and behind):
             yield offset, 0, 0, 0, 0
             return
+        behind = offset >= end
         _, length, valid, kind, _, _, _, _, address = arm_processor.read_error_info(data, offset)
         if budget is not None and budget < length:
             return

@@ -60,7 +60,7 @@ def test_sizes_are_powers_of_two() -> None:
 def test_the_page_tells_action_policy_plan_and_reasons_in_this_order() -> None:
     page = draw(render.decision_page(decision()))
 
-    parts = ["SIGNAL", "linux-6.12.107", "What happens", "SIGBUS", "When the page is touched again", "Why", "ghes_severity", "since 6.8.0"]
+    parts = ["SIGNAL", "linux-6.12.107", "What happens", "SIGBUS", "When the page is touched again", "Why", "ghes_severity", "since 6.8"]
     positions = [page.index(part) for part in parts]
     assert positions == sorted(positions)
 
