@@ -409,5 +409,5 @@ def test_work_is_linear_in_the_bytes_whatever_the_counts_claim() -> None:
         return len(decision.plan) + len(decision.rationale)
 
     few, many = work(20), work(120)
-    assert 20 < few
+    assert few > 20
     assert many <= 6 * few
