@@ -109,7 +109,18 @@ def _frame(item: Item, notification: Notification, facts: Facts) -> Frame:
         return Frame(item, pfn, _ASSUMED_ANONYMOUS, facts.page_shift, places, (*assumptions, *assumed))
     if page.dirty is None and page.mappings:
         assumptions = (*assumptions, ASSUMED_DIRTY)
-    return Frame(item, pfn, page, facts.shift_of(page), _places(page, item.address, facts.page_size), assumptions)
+    return frame_of(item, page, facts, assumptions)
+
+
+def frame_of(item: Item, page: Page, facts: Facts, assumptions: tuple[Assumption, ...] = ()) -> Frame:
+    """The frame of a page that a fact describes."""
+    pfn, places = item.address >> facts.page_shift, _places(page, item.address, facts.page_size)
+    return Frame(item, pfn, page, page.shift or facts.page_shift, places, assumptions)
+
+
+def poison_stays(frame: Frame, policy: Policy, facts: Facts) -> bool:
+    """Whether a page that was poisoned is met again by those who map it, rather than replaced by a good one."""
+    return page_states.outcome(policy, _traits(frame, facts))[0].late
 
 
 def _places(page: Page, address: int, page_size: int) -> tuple[Place, ...]:

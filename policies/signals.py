@@ -6,13 +6,13 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from models.decision import Assumption, Rationale, Signal, Step
-from models.host import PageState, Task
+from models.host import Page, PageState, Task
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_TASKS, Consumer, Facts
 from policies.finding import NOTHING, Finding, rule
-from policies.memory import Handled, Place
+from policies.memory import Frame, Handled, Place, frame_of, poison_stays
 from policies.page_states import EHWPOISON, EOPNOTSUPP, Outcome
-from policies.sections import Request
+from policies.sections import Item, Request
 
 _NO_EXTRA_SIGNAL: Final = frozenset({0, EHWPOISON, EOPNOTSUPP})
 """Return values of memory_failure() after which the consuming thread is not killed for want of a recovery."""
@@ -201,29 +201,38 @@ def _retried_access(handled: list[Handled], policy: Policy, facts: Facts, from_g
             continue
         for place in done.frame.places:
             if place.pid == consumer.pid:
-                lsb = _fault_shift(done, facts)
+                lsb = _fault_shift(done.frame, facts)
                 reasons = (_STAGE_2,) if from_guest and not policy.behaviours.kvm_runs_task_work else ()
                 signal = Signal(*consumer, "SIGBUS", "BUS_MCEERR_AR", place.address, lsb, forced=True)
                 return Finding((signal,), (_retries(policy),), reasons)
     return NOTHING
 
 
-def next_access(handled: list[Handled], facts: Facts) -> tuple[Signal, ...]:
-    """What a later read of the pages brings to each process that maps them."""
+def next_access(handled: list[Handled], policy: Policy, facts: Facts) -> tuple[Signal, ...]:
+    """What a later read of the pages brings to each process that maps them; pages poisoned before this event count too."""
+    met = [done.frame for done in handled if done.outcome is not None and done.outcome.late]
+    for page in facts.host.pages or ():
+        if page.poisoned:
+            met += _still_met(page, policy, facts)
+    if not met:
+        return ()
     later: dict[Place, Signal] = {}
-    for done in handled:
-        poisoned_before = done.again and done.frame.page.poisoned and done.frame.item.request is not Request.SOFT_OFFLINE
-        if not poisoned_before and (done.outcome is None or not done.outcome.late):
-            continue
-        lsb = _fault_shift(done, facts)
-        for place in done.frame.places:
+    for frame in met:
+        lsb = _fault_shift(frame, facts)
+        for place in frame.places:
             if place not in later:
                 later[place] = Signal(place.pid, place.pid, "SIGBUS", "BUS_MCEERR_AR", place.address, lsb, True)
     return tuple(later.values())
 
 
-def _fault_shift(done: Handled, facts: Facts) -> int:
-    return done.frame.shift if done.frame.page.state in (PageState.HUGETLB, PageState.DAX) else facts.page_shift
+def _still_met(page: Page, policy: Policy, facts: Facts) -> list[Frame]:
+    """The frame of a page that was poisoned before, where its poison still stands in for it."""
+    frame = frame_of(Item(page.physical_address, Request.ACTION_OPTIONAL, page), page, facts)
+    return [frame] if poison_stays(frame, policy, facts) else []
+
+
+def _fault_shift(frame: Frame, facts: Facts) -> int:
+    return frame.shift if frame.page.state in (PageState.HUGETLB, PageState.DAX) else facts.page_shift
 
 
 @lru_cache(maxsize=256)
