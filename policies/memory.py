@@ -9,6 +9,7 @@ from models.decision import Assumption, MemoryFailure, Panic, Rationale, SoftOff
 from models.host import Page, PageState
 from models.notification import Notification, NotificationType
 from models.syndrome import abort_syndrome
+from models.value import value
 from policies import page_states
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_SYSCTL, Facts
@@ -37,7 +38,8 @@ class Place(NamedTuple):
     """User virtual address of the base page, bytes; None: not known."""
 
 
-class Frame(NamedTuple):
+@value
+class Frame:
     """A page frame that was handed to memory failure handling, with what is known about it."""
 
     item: Item
@@ -53,7 +55,8 @@ class Frame(NamedTuple):
         return any(place.pid == pid for place in self.places)
 
 
-class Handled(NamedTuple):
+@value
+class Handled:
     """One page frame after memory failure handling."""
 
     frame: Frame

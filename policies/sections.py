@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from models import guid
 from models.decision import Assumption, Log, Oops, QueueMemoryFailure, Rationale, RecoverPcie, ReportCxl, Step
@@ -17,6 +17,7 @@ from models.host import Page
 from models.sections import arm_processor, cxl, memory, pcie
 from models.severity import GhesSeverity, Severity, ghes_severity, severity_name
 from models.status_block import DataEntry, StatusBlock
+from models.value import value
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CONFIG, ASSUMED_DEVICES, ASSUMED_PAGE_SIZE, ASSUMED_VALID, Facts
 from policies.finding import Finding, rule
@@ -52,7 +53,8 @@ _FLAGS: dict[Request, tuple[Literal["action_required", "soft_offline"], ...]] = 
 }
 
 
-class Item(NamedTuple):
+@value
+class Item:
     """A page frame handed to memory failure handling."""
 
     address: int
