@@ -474,3 +474,10 @@ def test_a_page_poisoned_before_is_met_again_whatever_becomes_of_the_record(poli
     for state, dirty, meets in (("anonymous", True, True), ("shmem", True, True), ("page_cache", False, False), ("free", False, False)):
         decision = decided(policy, notification, block(memory()), host(page(state, dirty=dirty, poisoned=True)))
         assert [(code, lsb) for _, code, _, lsb in later(decision)] == ([("BUS_MCEERR_AR", 12)] if meets else [])
+
+
+@pytest.mark.parametrize(("policy", "page_type"), [("linux-6.12.68", "already poisoned page"), ("linux-6.12.69", "huge page")])
+def test_another_base_page_of_a_poisoned_hugetlb_page_is_reported_as_the_kernel_does(policy: str, page_type: str) -> None:
+    huge = page("hugetlb", dirty=True, shift=HUGE)
+    decision = decided(policy, "gpio", block(memory(address=PA), memory(address=PA + 0x1000)), host(huge))
+    assert [(words, result) for _, words, result, _ in failures(decision)] == [("huge page", "recovered"), (page_type, "failed")]
