@@ -130,7 +130,7 @@ def linux(release: Release) -> Policy:
     """What that release does. Raises UnknownPolicy for one older than the ledger."""
     if release.series < OLDEST.series or (release.series == OLDEST.series and release.patch in range(OLDEST_PATCH)):
         raise UnknownPolicy(f"`linux-{release}` is older than `linux-{OLDEST}`, where the change ledger begins")
-    since = {change.flag: str(arrival) for change in ledger() if (arrival := change.arrived(release)) is not None}
+    since = {change.flag: arrival.brief for change in ledger() if (arrival := change.arrived(release)) is not None}
     behaviours = Behaviours(**dict.fromkeys(since, True))
     return _policy(f"linux-{release}", behaviours, since, release)
 

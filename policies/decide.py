@@ -26,7 +26,7 @@ from policies.facts import Facts
 from policies.finding import Finding, join
 from policies.guest.stage import tell_guests
 from policies.guest.vmm import vmms
-from policies.memory import handle_memory
+from policies.memory import Handled, handle_memory
 from policies.opening import Opening, open_event
 from policies.sections import walk_sections
 from policies.signals import next_access, signal_memory
@@ -57,23 +57,22 @@ def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: 
     notification = event.notification
     opening = open_event(notification, block, policy, facts)
     findings = [opening.finding]
-    later: tuple[Signal, ...] = ()
+    handled: list[Handled] = []
     if block is not None and opening.rank is not None:
         if opening.rank is not GhesSeverity.PANIC:
-            later = _process(findings, event, block, opening, policy, facts)
+            handled = _process(findings, event, block, opening, policy, facts)
     elif opening.admission.exception == "abort" and not opening.claimed:
         findings.append(exceptions.unclaimed_abort(notification, opening.admission, policy, facts))
     elif opening.admission.exception == "serror":
         findings.append(exceptions.serror(notification, policy, facts))
+    later = next_access(handled, policy, facts)
     if facts.host.vms:
         findings.append(tell_guests(findings, later, notification, policy, facts, vmms()))
     return _conclude(event, policy, key, findings, later)
 
 
-def _process(
-    findings: list[Finding], event: Event, block: StatusBlock, opening: Opening, policy: Policy, facts: Facts
-) -> tuple[Signal, ...]:
-    """Act on a record, from its sections to the signals; add to the findings, and return what later accesses bring."""
+def _process(findings: list[Finding], event: Event, block: StatusBlock, opening: Opening, policy: Policy, facts: Facts) -> list[Handled]:
+    """Act on a record, from its sections to the signals; add to the findings, and return the page frames that were handled."""
     notification, rank, admission = event.notification, opening.rank or GhesSeverity.NO, opening.admission
     consumes = admission.synchronous and notification.taken_from != "kernel"
     walk = walk_sections(block, rank, policy, facts, consumes)
@@ -86,10 +85,10 @@ def _process(
     if opening.released_after:
         findings.append(Finding(opening.released_after))
     if not walk.items:
-        return ()
+        return []
     handled = handle_memory(walk.items, notification, policy, facts)
     findings += signal_memory(handled, policy, facts, killed, consumes, notification.taken_from == "guest")
-    return next_access(handled, policy, facts)
+    return handled
 
 
 def _conclude(event: Event, policy: Policy, key: str, findings: list[Finding], later: tuple[Signal, ...]) -> Decision:

@@ -108,7 +108,7 @@ def abort_in_kernel(policy: Policy, facts: Facts) -> Finding:
     pid = current.pid if current else None
     oops = Oops(pid, "synchronous external abort")
     assumptions = () if facts.host.sysctl else (ASSUMED_SYSCTL,)
-    fatal = bool(facts.sysctl.panic_on_oops) or pid == 1 or policy.behaviours.abort_in_kernel_reads_record
+    fatal = bool(facts.sysctl.panic_on_oops) or pid in (0, 1) or policy.behaviours.abort_in_kernel_reads_record
     fired = rule(
         policy,
         "exceptions.kernel_mode",

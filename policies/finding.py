@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from models.decision import Assumption, Caution, Rationale, Step
@@ -34,8 +34,10 @@ def rule(policy: Policy, name: str, outcome: str, mirrors: str | None, *flags: s
     return Rationale(name, name.partition(".")[0], given, outcome, mirrors, since)
 
 
-def join(findings: Iterable[Finding]) -> Finding:
+def join(findings: Sequence[Finding]) -> Finding:
     """All findings in order; what was assumed, or warned of, twice is said once."""
+    if len(findings) == 1:
+        return findings[0]
     steps: list[Step] = []
     rationale: list[Rationale] = []
     reasons: list[str] = []

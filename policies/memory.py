@@ -9,6 +9,7 @@ from models.decision import Assumption, MemoryFailure, Panic, Rationale, SoftOff
 from models.host import Page, PageState
 from models.notification import Notification, NotificationType
 from models.syndrome import abort_syndrome
+from models.value import value
 from policies import page_states
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_SYSCTL, Facts
@@ -37,7 +38,8 @@ class Place(NamedTuple):
     """User virtual address of the base page, bytes; None: not known."""
 
 
-class Frame(NamedTuple):
+@value
+class Frame:
     """A page frame that was handed to memory failure handling, with what is known about it."""
 
     item: Item
@@ -53,7 +55,17 @@ class Frame(NamedTuple):
         return any(place.pid == pid for place in self.places)
 
 
-class Handled(NamedTuple):
+class Poisoned(NamedTuple):
+    """A page that was poisoned before."""
+
+    pfn: int
+    """The base page that was."""
+    is_met: bool
+    """Whether the poison can still be met through a mapping."""
+
+
+@value
+class Handled:
     """One page frame after memory failure handling."""
 
     frame: Frame
@@ -70,17 +82,23 @@ class Handled(NamedTuple):
 def handle_memory(items: list[Item], notification: Notification, policy: Policy, facts: Facts) -> list[Handled]:
     """Handle page frames up to a panic: what the interrupted thread does itself, last queued first, then what a worker does in order."""
     handled: list[Handled] = []
-    poisoned: dict[tuple[int, int], bool] = {}
+    poisoned: dict[tuple[int, int], Poisoned] = {}
     for item in items if len(items) == 1 else _in_order(items, policy):
         frame = _frame(item, notification, facts)
-        key = _poison_key(frame)
-        done = _handle(frame, policy, facts, poisoned.get(key, True if frame.page.poisoned else None))
+        before = poisoned.get(_poison_key(frame)) or _poisoned_before(frame, facts)
+        done = _handle(frame, policy, facts, before)
         handled.append(done)
         if done.panics:
             break
         if done.poisons and len(items) > 1:
-            poisoned.setdefault(key, done.outcome is not None and (done.outcome.late or done.outcome.stays_mapped))
+            met = done.outcome is not None and (done.outcome.late or done.outcome.stays_mapped)
+            poisoned.setdefault(_poison_key(frame), Poisoned(frame.pfn, met))
     return handled
+
+
+def _poisoned_before(frame: Frame, facts: Facts) -> Poisoned | None:
+    """What the page's fact says of its poison."""
+    return Poisoned(frame.page.physical_address >> facts.page_shift, True) if frame.page.poisoned else None
 
 
 def _poison_key(frame: Frame) -> tuple[int, int]:
@@ -109,7 +127,18 @@ def _frame(item: Item, notification: Notification, facts: Facts) -> Frame:
         return Frame(item, pfn, _ASSUMED_ANONYMOUS, facts.page_shift, places, (*assumptions, *assumed))
     if page.dirty is None and page.mappings:
         assumptions = (*assumptions, ASSUMED_DIRTY)
-    return Frame(item, pfn, page, facts.shift_of(page), _places(page, item.address, facts.page_size), assumptions)
+    return frame_of(item, page, facts, assumptions)
+
+
+def frame_of(item: Item, page: Page, facts: Facts, assumptions: tuple[Assumption, ...] = ()) -> Frame:
+    """The frame of a page that a fact describes."""
+    pfn, places = item.address >> facts.page_shift, _places(page, item.address, facts.page_size)
+    return Frame(item, pfn, page, page.shift or facts.page_shift, places, assumptions)
+
+
+def poison_stays(frame: Frame, policy: Policy, facts: Facts) -> bool:
+    """Whether a page that was poisoned is met again by those who map it, rather than replaced by a good one."""
+    return page_states.outcome(policy, _traits(frame, facts))[0].late
 
 
 def _places(page: Page, address: int, page_size: int) -> tuple[Place, ...]:
@@ -136,14 +165,13 @@ def _place_of_consumer(item: Item, notification: Notification, facts: Facts) -> 
     return (Place(facts.consumer.pid, None if far is None else far & -facts.page_size),)
 
 
-def _handle(frame: Frame, policy: Policy, facts: Facts, mapped_poisoned: bool | None) -> Handled:
-    """`mapped_poisoned`: None for a page not poisoned before, else whether its poison can still be met through a mapping."""
+def _handle(frame: Frame, policy: Policy, facts: Facts, before: Poisoned | None) -> Handled:
     if frame.item.request is Request.SOFT_OFFLINE:
-        return _soft_offline(frame, policy, facts, mapped_poisoned is not None)
+        return _soft_offline(frame, policy, facts, before is not None)
     if not facts.sysctl.recovery:
         return _recovery_is_off(frame, policy, facts)
-    if mapped_poisoned is not None:
-        return _again(frame, policy, facts, mapped_poisoned)
+    if before is not None:
+        return _again(frame, policy, facts, before)
     return _first_time(frame, policy, facts)
 
 
@@ -192,17 +220,17 @@ def _soft_offline(frame: Frame, policy: Policy, facts: Facts, was_poisoned: bool
     return Handled(frame, None, finding, again=was_poisoned, poisons=done.returns == 0)
 
 
-def _again(frame: Frame, policy: Policy, facts: Facts, mapped_poisoned: bool) -> Handled:
-    """A page that was poisoned before."""
+def _again(frame: Frame, policy: Policy, facts: Facts, before: Poisoned) -> Handled:
+    """A page that was poisoned before, itself or, for a hugetlb page, another of its base pages."""
     current = facts.host.current
-    maps = mapped_poisoned and current is not None and frame.is_mapped_by(current.pid)
-    outcome, fired = _repeated(policy, frame.item.request, maps, frame.page.state is PageState.HUGETLB)
+    maps = before.is_met and current is not None and frame.is_mapped_by(current.pid)
+    outcome, fired = _repeated(policy, frame.item.request, maps, frame.page.state is PageState.HUGETLB, before.pfn == frame.pfn)
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, outcome.returns)
     return Handled(frame, outcome, Finding((step,), (fired,), outcome.reasons, frame.assumptions), again=True)
 
 
 @lru_cache(maxsize=1024)
-def _repeated(policy: Policy, request: Request, maps: bool, huge: bool) -> tuple[Outcome, Rationale]:
+def _repeated(policy: Policy, request: Request, maps: bool, huge: bool, same: bool) -> tuple[Outcome, Rationale]:
     does = policy.behaviours
     kills = False
     reasons: tuple[str, ...] = ()
@@ -219,8 +247,9 @@ def _repeated(policy: Policy, request: Request, maps: bool, huge: bool) -> tuple
         returns = 0 if does.kill_accessing_absent_is_fine else EFAULT
         words = "the thread that consumed the page does not map it any more"
     reported = does.already_poisoned_reported
+    page_type = "already poisoned page" if same or not does.kill_accessing_names_base_page else "huge page"
     outcome = Outcome(
-        "already poisoned page" if reported else None,
+        page_type if reported else None,
         "failed" if reported else None,
         returns,
         "sigbus" if kills else "none",

@@ -20,6 +20,11 @@ class Release:
     def series(self) -> tuple[int, int]:
         return (self.major, self.minor)
 
+    @property
+    def brief(self) -> str:
+        """As people say it: a series' first release goes by the series' name."""
+        return f"{self.major}.{self.minor}" if self.patch == 0 else str(self)
+
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}.{'x' if self.patch is None else self.patch}"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from models import guid
 from models.decision import Assumption, Log, Oops, QueueMemoryFailure, Rationale, RecoverPcie, ReportCxl, Step
@@ -17,6 +17,7 @@ from models.host import Page
 from models.sections import arm_processor, cxl, memory, pcie
 from models.severity import GhesSeverity, Severity, ghes_severity, severity_name
 from models.status_block import DataEntry, StatusBlock
+from models.value import value
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CONFIG, ASSUMED_DEVICES, ASSUMED_PAGE_SIZE, ASSUMED_VALID, Facts
 from policies.finding import Finding, rule
@@ -52,7 +53,8 @@ _FLAGS: dict[Request, tuple[Literal["action_required", "soft_offline"], ...]] = 
 }
 
 
-class Item(NamedTuple):
+@value
+class Item:
     """A page frame handed to memory failure handling."""
 
     address: int
@@ -224,21 +226,25 @@ def _arm_error_infos(walk: Walk, entry: DataEntry, index: int) -> bool:
 def _error_infos(walk: Walk, entry: DataEntry, count: int) -> Iterator[tuple[int, int, int, int, int]]:
     """The error infos that this kernel looks at: offset in the block, how often it looks, error type, address valid bit, address.
 
-    Behind the bytes given everything is taken for zero, which asks for nothing: the walk ends there with an info looked at no times.
+    Older kernels walk on behind the section for as long as the count lasts. What lies there is not the section's to say, so of that only
+    the first info is looked at, and none behind the bytes given, where everything is taken for zero: then the walk ends with an info
+    looked at no times.
     """
     does, data = walk.policy.behaviours, walk.block.data
+    end = min(entry.payload_offset + entry.error_data_length, len(data))
     budget = None
     if does.arm_section_bounded_exactly:
         budget = entry.error_data_length - arm_processor.HEADER_LENGTH
     elif does.arm_section_bounded:
         budget = entry.error_data_length - arm_processor.HEADER_LENGTH + LOOSE_SLACK
-    offset = entry.payload_offset + arm_processor.HEADER_LENGTH
+    offset, behind = entry.payload_offset + arm_processor.HEADER_LENGTH, False
     for seen in range(count):
         if budget is not None and budget < arm_processor.ERROR_INFO_LENGTH:
             return
-        if offset >= len(data):
+        if offset >= len(data) or (offset >= end and behind):
             yield offset, 0, 0, 0, 0
             return
+        behind = offset >= end
         _, length, valid, kind, _, _, _, _, address = arm_processor.read_error_info(data, offset)
         if budget is not None and budget < length:
             return

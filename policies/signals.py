@@ -6,13 +6,13 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from models.decision import Assumption, Rationale, Signal, Step
-from models.host import PageState, Task
+from models.host import Page, PageState, Task
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_TASKS, Consumer, Facts
 from policies.finding import NOTHING, Finding, rule
-from policies.memory import Handled, Place
+from policies.memory import Frame, Handled, Place, frame_of, poison_stays
 from policies.page_states import EHWPOISON, EOPNOTSUPP, Outcome
-from policies.sections import Request
+from policies.sections import Item, Request
 from policies.stage_2 import UNKNOWN_GUEST, guest_access, guest_memory, meets_poison, vcpu_thread
 
 _NO_EXTRA_SIGNAL: Final = frozenset({0, EHWPOISON, EOPNOTSUPP})
@@ -216,35 +216,53 @@ def _retried_access(handled: list[Handled], policy: Policy, facts: Facts, from_g
             if from_guest and not policy.behaviours.guest_access_signals_alike:
                 reasons = () if policy.behaviours.kvm_runs_task_work else (_STAGE_2,)
                 memory = guest_memory(place, facts) or UNKNOWN_GUEST
-                return Finding((guest_access(done, place, consumer.tid, memory, facts),), (meets_poison(policy),), reasons)
-            signal = Signal(*consumer, "SIGBUS", "BUS_MCEERR_AR", place.address, _fault_shift(done, facts), forced=True)
+                return Finding((guest_access(done.frame, place, consumer.tid, memory, facts),), (meets_poison(policy),), reasons)
+            signal = Signal(*consumer, "SIGBUS", "BUS_MCEERR_AR", place.address, _fault_shift(done.frame, facts), forced=True)
             return Finding((signal,), (_retries(policy),))
     return NOTHING
 
 
 def next_access(handled: list[Handled], policy: Policy, facts: Facts) -> tuple[Signal, ...]:
-    """What a later read of the pages brings to each process that maps them; where a guest is in them, what the guest's brings."""
-    later: dict[Place, Signal] = {}
+    """What a later read of the pages brings to each process that maps them; where a guest is in them, what the guest's brings.
+
+    Pages poisoned before this event count too.
+    """
+    met = [done.frame for done in handled if _is_met_later(done, policy, facts)]
+    for page in facts.host.pages or ():
+        if page.poisoned and not any(frame.page is page for frame in met):
+            met += _still_met(page, policy, facts)
+    if not met:
+        return ()
     at_stage_2 = bool(facts.host.vms) and not policy.behaviours.guest_access_signals_alike
-    for done in handled:
-        poisoned_before = done.again and done.frame.page.poisoned and done.frame.item.request is not Request.SOFT_OFFLINE
-        if not poisoned_before and (done.outcome is None or not done.outcome.late):
-            continue
-        for place in done.frame.places:
+    later: dict[Place, Signal] = {}
+    for frame in met:
+        for place in frame.places:
             if place not in later:
-                later[place] = _access(done, place, facts, at_stage_2)
+                later[place] = _access(frame, place, facts, at_stage_2)
     return tuple(later.values())
 
 
-def _access(done: Handled, place: Place, facts: Facts, at_stage_2: bool) -> Signal:
+def _is_met_later(done: Handled, policy: Policy, facts: Facts) -> bool:
+    if done.again and done.frame.page.poisoned:
+        return poison_stays(done.frame, policy, facts)
+    return done.outcome is not None and done.outcome.late
+
+
+def _still_met(page: Page, policy: Policy, facts: Facts) -> list[Frame]:
+    """The frame of a page that was poisoned before, where its poison still stands in for it."""
+    frame = frame_of(Item(page.physical_address, Request.ACTION_OPTIONAL, page), page, facts)
+    return [frame] if poison_stays(frame, policy, facts) else []
+
+
+def _access(frame: Frame, place: Place, facts: Facts, at_stage_2: bool) -> Signal:
     memory = guest_memory(place, facts) if at_stage_2 else None
     if memory is not None and memory.vm is not None:
-        return guest_access(done, place, vcpu_thread(memory.vm, facts), memory, facts)
-    return Signal(place.pid, place.pid, "SIGBUS", "BUS_MCEERR_AR", place.address, _fault_shift(done, facts), forced=True)
+        return guest_access(frame, place, vcpu_thread(memory.vm, facts), memory, facts)
+    return Signal(place.pid, place.pid, "SIGBUS", "BUS_MCEERR_AR", place.address, _fault_shift(frame, facts), True)
 
 
-def _fault_shift(done: Handled, facts: Facts) -> int:
-    return done.frame.shift if done.frame.page.state in (PageState.HUGETLB, PageState.DAX) else facts.page_shift
+def _fault_shift(frame: Frame, facts: Facts) -> int:
+    return frame.shift if frame.page.state in (PageState.HUGETLB, PageState.DAX) else facts.page_shift
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ from models.memslots import Memslot, untagged
 from policies.catalog import Policy
 from policies.facts import Facts
 from policies.finding import rule
-from policies.memory import Handled, Place
+from policies.memory import Frame, Place
 
 
 class GuestMemory(NamedTuple):
@@ -38,9 +38,9 @@ def guest_memory(place: Place, facts: Facts) -> GuestMemory | None:
     return None if position is None else GuestMemory(vm, vm.memslots[position])
 
 
-def guest_access(done: Handled, place: Place, tid: int | None, memory: GuestMemory, facts: Facts) -> Signal:
+def guest_access(frame: Frame, place: Place, tid: int | None, memory: GuestMemory, facts: Facts) -> Signal:
     """KVM's signal to the vCPU thread `tid`, which may block or ignore it. Mirrors `kvm_send_hwpoison_signal`."""
-    return Signal(place.pid, tid, "SIGBUS", "BUS_MCEERR_AR", place.address, _shift(done, place, memory.slot, facts), forced=False)
+    return Signal(place.pid, tid, "SIGBUS", "BUS_MCEERR_AR", place.address, _shift(frame, place, memory.slot, facts), forced=False)
 
 
 def vcpu_thread(vm: Vm, facts: Facts) -> int:
@@ -50,11 +50,11 @@ def vcpu_thread(vm: Vm, facts: Facts) -> int:
     return current.tid if current is not None and current.tid in tids else tids[0]
 
 
-def _shift(done: Handled, place: Place, slot: Memslot | None, facts: Facts) -> int:
+def _shift(frame: Frame, place: Place, slot: Memslot | None, facts: Facts) -> int:
     """log2 of the bytes that KVM would map at once: only hugetlb counts, and no dirty-logged slot. Mirrors `user_mem_abort`."""
-    if done.frame.page.state is not PageState.HUGETLB or (slot is not None and _logs(slot)):
+    if frame.page.state is not PageState.HUGETLB or (slot is not None and _logs(slot)):
         return facts.page_shift
-    blocks = (shift for shift in (facts.pud_shift, facts.pmd_shift) if shift <= done.frame.shift)
+    blocks = (shift for shift in (facts.pud_shift, facts.pmd_shift) if shift <= frame.shift)
     return next((shift for shift in blocks if slot is None or _fits(slot, place.address, shift)), facts.page_shift)
 
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from service import openapi
@@ -19,7 +20,7 @@ DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application, ready to answer."""
-    app = FastAPI(
+    app = FastAPIOffline(
         title="ras-triage",
         version=installed_version(),
         description=DESCRIPTION,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -20,8 +19,6 @@ STANDARD_INPUT = "-"
 
 DEFAULT_NOTIFICATION = NotificationType.GSIV
 """Taken for bytes that do not say how they were notified: an ordinary interrupt."""
-
-_TEXT = frozenset(string.printable.encode())
 
 
 def opened(path: str) -> AbstractContextManager[BinaryIO]:
@@ -61,9 +58,17 @@ def _skip_line(stream: BinaryIO, limit: int) -> None:
 def _sniff(data: bytes) -> Sniffed:
     """`sniff` for a file, where text that stands for nothing is a mistake and not a status block."""
     found = sniff(data)
-    if found.kind is Kind.STATUS_BLOCK and found.data is data and all(byte in _TEXT for byte in data):
+    if found.kind is Kind.STATUS_BLOCK and found.data is data and _is_text(data):
         raise Refused(unrecognised())
     return found
+
+
+def _is_text(data: bytes) -> bool:
+    """A status block has bytes that are zero; a text has none."""
+    try:
+        return "\0" not in data.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def to_bytes(data: bytes) -> Sniffed:

@@ -21,21 +21,21 @@ with atheris.instrument_imports():
     from models.structured import decode_structured, encode_structured
     from policies.catalog import Policy, resolve, uniform
     from policies.decide import decide
-    from policies.sections import QUEUE_LENGTH
 
 POLICIES: list[Policy] = [uniform(), *(resolve(f"linux-{release}") for release in ("5.10.223", "6.1.176", "6.12.107", "7.0.0", "7.3.4"))]
 KINDS = list(NotificationType)
 PAGE = {"physical_address": "0x56edd000", "state": "anonymous", "mappings": [{"pid": 103, "address": "0xffff897d5000"}]}
 HOST = {"current": {"pid": 103, "tid": 103}, "tasks": [{"pid": 103, "mce_kill": "early"}], "pages": [PAGE]}
-STEPS_PER_SECTION = 8
+STEPS_PER_BYTE, STEPS_AT_LEAST = 2, 64
 
 
 def decides(choice: int, block: bytes) -> None:
     kind = KINDS[choice % len(KINDS)]
     event = Event.model_validate({"notification": {"type": kind, "syndrome": 0x92000010}, "status_block": block, "host": HOST})
     decision = decide(event, POLICIES[choice // len(KINDS) % len(POLICIES)])
-    sections = len(block) // 64 + 1
-    assert len(decision.plan) <= STEPS_PER_SECTION * (sections + QUEUE_LENGTH + len(block) // 32), "more steps than the bytes are worth"
+    worth = STEPS_PER_BYTE * len(block) + STEPS_AT_LEAST
+    assert len(decision.plan) <= worth, "more steps than the bytes are worth"
+    assert len(decision.rationale) <= worth, "more reasons than the bytes are worth"
 
 
 def round_trips(data: bytes) -> None:

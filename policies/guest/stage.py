@@ -53,7 +53,7 @@ _SURVIVES: Final = {
     Way.SERROR: "a Linux guest survives: it goes on without a word",
 }
 _SURVIVES_WITHOUT_RECORD: Final = (
-    "a Linux guest survives: the abort kills the task that touched the page (SIGBUS, BUS_OBJERR), and the record makes it give the page up; "
+    "a Linux guest survives: the abort kills the task that touched the page (SIGBUS, BUS_OBJERR), and its record makes it give up the page; "
     "an access of its own kernel ends it"
 )
 _PANICS: Final = "a Linux guest panics: the VM is the smallest context that surely holds the error"
@@ -98,10 +98,8 @@ def tell_guests(
     if any(isinstance(step, Panic) for step in steps):
         return NOTHING
     signals = [step for step in steps if isinstance(step, Signal)]
-    return join(
-        _of_vm(_Case(vm, monitors[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending)), signals, later)
-        for vm in facts.host.vms or ()
-    )
+    cases = [_Case(vm, monitors[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending)) for vm in facts.host.vms or ()]
+    return join([_of_vm(case, signals, later) for case in cases])
 
 
 def _of_vm(case: _Case, signals: list[Signal], later: Iterable[Signal]) -> Finding:

@@ -429,7 +429,7 @@ SOFT_TABLE: dict[str, tuple[dict[str, Any], tuple[tuple[str, int], ...]]] = {
     "a hugetlb page": (page("hugetlb", dirty=True, shift=HUGE), (MOVED,) * 4),
     "a huge page": (page("thp", dirty=True, shift=HUGE), (MOVED,) * 4),
     "a huge page that cannot be split": (page("thp", dirty=True, shift=HUGE, split_fails=True), (BUSY,) * 4),
-    "a page poisoned before": (page(dirty=True, poisoned=True), (MOVED,) * 4),
+    "a page poisoned before": (page(dirty=True, poisoned=True, unmapped=True), (MOVED,) * 4),
     "a slab page": (page("slab", unmapped=True), (GONE, GONE, GONE, OWNED_NOW)),
     "a reserved page": (page("reserved", unmapped=True), (GONE, GONE, GONE, OWNED_NOW)),
     "a page-table page": (page("page_table", unmapped=True), (GONE, GONE, GONE, OWNED_NOW)),
@@ -466,3 +466,18 @@ def test_a_page_that_was_soft_offlined_counts_as_poisoned() -> None:
     decision = decided(L612, "gpio", block(memory(CORRECTED, THRESHOLD), memory()))
     assert [returns for _, _, returns in offlined(decision)] == [0]
     assert failures(decision) == [(PFN, "already poisoned page", "failed", EHWPOISON)]
+
+
+@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize("notification", ["gpio", "sei"])
+def test_a_page_poisoned_before_is_met_again_whatever_becomes_of_the_record(policy: str, notification: str) -> None:
+    for state, dirty, meets in (("anonymous", True, True), ("shmem", True, True), ("page_cache", False, False), ("free", False, False)):
+        decision = decided(policy, notification, block(memory()), host(page(state, dirty=dirty, poisoned=True)))
+        assert [(code, lsb) for _, code, _, lsb in later(decision)] == ([("BUS_MCEERR_AR", 12)] if meets else [])
+
+
+@pytest.mark.parametrize(("policy", "page_type"), [("linux-6.12.68", "already poisoned page"), ("linux-6.12.69", "huge page")])
+def test_another_base_page_of_a_poisoned_hugetlb_page_is_reported_as_the_kernel_does(policy: str, page_type: str) -> None:
+    huge = page("hugetlb", dirty=True, shift=HUGE)
+    decision = decided(policy, "gpio", block(memory(address=PA), memory(address=PA + 0x1000)), host(huge))
+    assert [(words, result) for _, words, result, _ in failures(decision)] == [("huge page", "recovered"), (page_type, "failed")]

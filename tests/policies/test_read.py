@@ -400,3 +400,14 @@ def test_the_fact_about_a_page_is_found_among_any_number_of_facts(count: int) ->
     others = [{"physical_address": (PFN + 1 + index) << 12, "state": "free"} for index in range(count)]
     for pages in ([*others, page("slab", unmapped=True)], [page("slab", unmapped=True), *others]):
         assert failures(decided(L61, "gpio", PLAIN, host(*pages)))[0][1] == "unknown page"
+
+
+def test_work_is_linear_in_the_bytes_whatever_the_counts_claim() -> None:
+    def work(sections: int) -> int:
+        crowded = arm(b"\xff" * (2 * 255 - 72 - 40), count=65535)
+        decision = decided("linux-5.10.223", gpio(), block(*[crowded] * sections), host())
+        return len(decision.plan) + len(decision.rationale)
+
+    few, many = work(20), work(120)
+    assert few > 20
+    assert many <= 6 * few

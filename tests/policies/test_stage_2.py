@@ -55,7 +55,6 @@ def test_a_process_that_shares_a_guests_memory_is_signalled_as_a_process() -> No
         ("hugetlb", 25, 0, 1 << 30, 0, (), MIB2),
         ("hugetlb", 16, 0, 1 << 30, 0, (), 12),
         ("thp", MIB2, 0, 1 << 30, 0, (), 12),
-        ("dax", MIB2, 0, 1 << 30, 0, (), 12),
         ("hugetlb", MIB2, 0, 1 << 30, 0, ("log_dirty_pages",), 12),
         ("hugetlb", MIB2, 0, 1 << 30, 0, ("log_dirty_pages", "readonly"), MIB2),
         ("hugetlb", MIB2, 0, 1 << 30, 0x1000, (), 12),
