@@ -53,7 +53,7 @@ _SURVIVES: Final = {
     Way.SERROR: "a Linux guest survives: it goes on without a word",
 }
 _SURVIVES_WITHOUT_RECORD: Final = (
-    "a Linux guest survives: the abort kills the task that touched the page (SIGBUS, BUS_OBJERR), and its record makes it give up the page; "
+    "a Linux guest survives: the abort kills the task that touched the page (SIGBUS, BUS_OBJERR), its record makes it give up the page; "
     "an access of its own kernel ends it"
 )
 _PANICS: Final = "a Linux guest panics: the VM is the smallest context that surely holds the error"
