@@ -53,7 +53,7 @@ _SURVIVES: Final = {
     Way.SERROR: "a Linux guest survives: it goes on without a word",
 }
 _SURVIVES_WITHOUT_RECORD: Final = (
-    "a Linux guest survives: the abort kills the task that touched the page (SIGBUS, BUS_OBJERR), and the record makes it give the page up; "
+    "a Linux guest survives: the abort kills the task that touched the page (BUS_OBJERR), and the record makes it give the page up; "
     "an access of its own kernel ends it"
 )
 _PANICS: Final = "a Linux guest panics: the VM is the smallest context that surely holds the error"
@@ -95,12 +95,14 @@ def tell_guests(
 ) -> Finding:
     """The guest half of a decision whose host half is `findings`, with the signals of `later` accesses."""
     steps = [step for finding in findings for step in finding.steps]
-    if any(isinstance(step, Panic) for step in steps):
+    if Panic in map(type, steps):
         return NOTHING
     signals = [step for step in steps if isinstance(step, Signal)]
+    concerned = {signal.pid for signal in (*signals, *later)}
     return join(
         _of_vm(_Case(vm, monitors[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending)), signals, later)
         for vm in facts.host.vms or ()
+        if vm.pid in concerned or None in concerned
     )
 
 

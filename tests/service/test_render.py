@@ -63,13 +63,17 @@ def test_every_step_has_words() -> None:
         (Oops(103, "synchronous external abort"), "kernel oops in the context of process 103: synchronous external abort"),
         (
             Translate("vm-1", 0xFFFF40FA6000, (GuestRange(0x40FA6000, 4096, 0, 0), GuestRange(0x80000000, 1 << 21, 2, 1)), (), 0x40FA6000),
-            "host address 0xffff40fa6000 is guest memory of vm-1: "
-            "4 KiB at 0x40fa6000 (slot 0), 2 MiB at 0x80000000 (slot 2 of address space 1)",
+            (
+                "host address 0xffff40fa6000 is guest memory of vm-1: "
+                "4 KiB at 0x40fa6000 (slot 0), 2 MiB at 0x80000000 (slot 2 of address space 1)"
+            ),
         ),
         (
             Translate("vm-1", 0x1000, (GuestRange(0, 4096, 0, 0),), tuple(Hole(n << 13, 12288) for n in range(6)), 0),
-            "host address 0x1000 is guest memory of vm-1: 4 KiB at 0x0 (slot 0); in no slot: 12 KiB at host address 0x0, "
-            "12 KiB at host address 0x2000, 12 KiB at host address 0x4000, 12 KiB at host address 0x6000 and 2 more",
+            (
+                "host address 0x1000 is guest memory of vm-1: 4 KiB at 0x0 (slot 0); in no slot: 12 KiB at host address 0x0, "
+                "12 KiB at host address 0x2000, 12 KiB at host address 0x4000, 12 KiB at host address 0x6000 and 2 more"
+            ),
         ),
         (Translate("vm-1", 0x1000, (), (Hole(0x1000, 4096),), None), "host address 0x1000 is no guest memory of vm-1"),
         (RecordGuestError("vm-1", "sea", bytes(172), 0x40FA6000), "a record for 0x40fa6000 goes into the sea source of vm-1 (172 bytes)"),
