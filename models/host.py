@@ -140,6 +140,8 @@ class Vcpu(Wire):
 GuestSource = Literal["sea", "gpio", "gsiv", "polled", "sci"]
 """How one of a guest's own error sources is notified."""
 
+_MAX_SOURCES = 64
+
 
 class Guest(Wire):
     """What the guest was given."""
@@ -148,9 +150,9 @@ class Guest(Wire):
     """FEAT_RAS as the guest sees it."""
     page_size: Literal[4096, 16384, 65536] = 4096
     """Bytes."""
-    ghes: Many[GuestSource] = ()
+    ghes: Annotated[Many[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
     """The error sources in the guest's HEST that the guest listens to."""
-    ack_pending: Many[GuestSource] = ()
+    ack_pending: Annotated[Many[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
     """Those whose last record the guest has not acknowledged."""
 
 
