@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from models.memslots import SMALLEST_PAGE, Memslot, Memslots, RefusedSlot, SlotTable, prepare, refuse_unaligned
+from models.memslots import SMALLEST_PAGE, Memslots, RefusedSlot, refuse_unaligned
 from models.scalars import U32, Base64, Flag, Hex64, Many, Wire
 
 MceKill = Literal["default", "early", "late"]
@@ -140,6 +140,8 @@ class Vcpu(Wire):
 GuestSource = Literal["sea", "gpio", "gsiv", "polled", "sci"]
 """How one of a guest's own error sources is notified."""
 
+_MAX_SOURCES = 64
+
 
 class Guest(Wire):
     """What the guest was given."""
@@ -148,9 +150,9 @@ class Guest(Wire):
     """FEAT_RAS as the guest sees it."""
     page_size: Literal[4096, 16384, 65536] = 4096
     """Bytes."""
-    ghes: Many[GuestSource] = ()
+    ghes: Annotated[Many[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
     """The error sources in the guest's HEST that the guest listens to."""
-    ack_pending: Many[GuestSource] = ()
+    ack_pending: Annotated[Many[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
     """Those whose last record the guest has not acknowledged."""
 
 
@@ -161,32 +163,10 @@ class Vm(Wire):
     pid: U32
     vmm: Literal["standard", "qemu", "kvmtool", "cloud_hypervisor", "firecracker", "crosvm"] = "standard"
     vcpus: Many[Vcpu] = ()
-    memslots: Memslots = ()
+    memslots: Memslots = Memslots()
     guest: Guest = Guest()
     sea_to_user: Flag = False
     """KVM_CAP_ARM_SEA_TO_USER is enabled."""
-    _slots: SlotTable = PrivateAttr(SlotTable())
-
-    @property
-    def slots(self) -> SlotTable:
-        """`memslots`, ready to be searched by host virtual address."""
-        return self._slots
-
-    @model_validator(mode="after")
-    def _slots_are_such_as_kvm_takes(self) -> Vm:
-        if self.memslots:
-            try:
-                self._slots = prepare(self.memslots)
-            except RefusedSlot as refused:
-                raise _at_slot(refused, self.memslots) from None
-        return self
-
-
-def _at_slot(refused: RefusedSlot, slots: tuple[Memslot, ...], *location: str | int) -> ValidationError:
-    """The refusal as an error at the slot itself; `location` leads to the VM."""
-    at = (*location, "memslots", refused.position)
-    slot = slots[refused.position]
-    return ValidationError.from_exception_data("Vm", [{"type": "value_error", "loc": at, "input": slot, "ctx": {"error": refused}}])
 
 
 class Host(Wire):
@@ -225,5 +205,5 @@ class Host(Wire):
                 try:
                     refuse_unaligned(vm.memslots, self.page_size)
                 except RefusedSlot as refused:
-                    raise _at_slot(refused, vm.memslots, "vms", index) from None
+                    raise refused.at(vm.memslots, "vms", index, "memslots") from None
         return self

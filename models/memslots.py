@@ -6,11 +6,12 @@ RefusedSlot         a slot that KVM would not have taken
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from models.scalars import U16, Hex64, Many, Wire
 
@@ -32,6 +33,13 @@ class RefusedSlot(ValueError):
         super().__init__(detail)
         self.position = position
 
+    def at(self, slots: Sequence[Any], *location: str | int) -> ValidationError:
+        """The refusal as an error of the slot itself; `location` leads to the list that it is in."""
+        where, given = (*location, self.position), slots[self.position]
+        return ValidationError.from_exception_data(
+            "Memslots", [{"type": "value_error", "loc": where, "input": given, "ctx": {"error": self}}]
+        )
+
 
 class Memslot(Wire):
     """struct kvm_userspace_memory_region."""
@@ -46,7 +54,7 @@ class Memslot(Wire):
     flags: Many[Literal["log_dirty_pages", "readonly", "guest_memfd"]] = ()
 
 
-Memslots = Annotated[Many[Memslot], Field(max_length=MAX_SLOTS)]
+_LIST: Final = Annotated[Many[Memslot], Field(max_length=MAX_SLOTS)]
 
 
 def untagged(address: int) -> int:
@@ -54,35 +62,61 @@ def untagged(address: int) -> int:
     return address & _ADDRESS
 
 
-class SlotTable(NamedTuple):
-    """The slots in the order of their host virtual addresses, ready to be searched."""
+class Memslots(tuple[Memslot, ...]):
+    """The slots of one machine in the order given: such as KVM takes, and sorted so that they can be searched by host address.
 
-    starts: tuple[int, ...] = ()
-    """First address of each slot, untagged, ascending."""
-    ends: tuple[int, ...] = ()
-    reach: tuple[int, ...] = ()
+    Checking and sorting take n log n, once. Raises RefusedSlot.
+    """
+
+    _spans: list[tuple[int, int, int]]
+    """First address, untagged, and end of each slot, and its position; ascending."""
+    _reach: list[int]
     """The furthest end of a slot and all before it: slots may lie over each other (aliases)."""
-    positions: tuple[int, ...] = ()
-    """Where each slot stands in the order given."""
+
+    def __init__(self, _: Iterable[Memslot] = ()) -> None:
+        self._spans = _checked(self)
+        self._reach = list(accumulate([end for _, end, _ in self._spans], max))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls._validate, handler(_LIST))
+
+    @classmethod
+    def _validate(cls, slots: tuple[Memslot, ...]) -> Memslots:
+        try:
+            return cls(slots)
+        except RefusedSlot as refused:
+            raise refused.at(slots) from None
 
     def holding(self, start: int, end: int) -> Iterator[int]:
         """The positions of the slots that share an address with [start, end), highest first address first."""
-        index = bisect_left(self.starts, end) - 1
-        while index >= 0 and self.reach[index] > start:
-            if self.ends[index] > start:
-                yield self.positions[index]
+        index = bisect_left(self._spans, (end,)) - 1
+        while index >= 0 and self._reach[index] > start:
+            _, slot_end, position = self._spans[index]
+            if slot_end > start:
+                yield position
             index -= 1
 
 
-def prepare(slots: Sequence[Memslot]) -> SlotTable:
-    """Check a table as KVM does, slot by slot, and sort it; takes n log n. Raises RefusedSlot."""
+def _checked(slots: Sequence[Memslot]) -> list[tuple[int, int, int]]:
+    """The slots in the order of their host addresses. Raises RefusedSlot for one that KVM would not have taken."""
+    in_guest: list[tuple[int, int, int, int]] = []
+    in_host: list[tuple[int, int, int]] = []
+    numbers: set[tuple[int, int]] = set()
     for position, slot in enumerate(slots):
-        if refusal := _refusal(slot):
-            raise RefusedSlot(position, refusal)
-    _refuse_collisions(slots)
-    spans = sorted((untagged(slot.userspace_addr), slot.memory_size, position) for position, slot in enumerate(slots))
-    ends = tuple(start + size for start, size, _ in spans)
-    return SlotTable(tuple(span[0] for span in spans), ends, tuple(accumulate(ends, max)), tuple(span[2] for span in spans))
+        start, size, host = slot.guest_phys_addr, slot.memory_size, slot.userspace_addr
+        base, space = host & _ADDRESS, slot.as_id
+        aligned = not (start | size | host) & SMALLEST_PAGE - 1
+        if not (aligned and 0 < size <= _MAX_SIZE and start + size < 1 << 64 and base + size <= _ADDRESS):
+            raise RefusedSlot(position, _refusal(slot))
+        in_guest.append((space, start, start + size, position))
+        in_host.append((base, base + size, position))
+        numbers.add((space, slot.slot))
+    if len(numbers) < len(slots):
+        _refuse_repeated(slots)
+    _refuse_overlap(in_guest)
+    in_host.sort()
+    return in_host
 
 
 def refuse_unaligned(slots: Sequence[Memslot], page_size: int) -> None:
@@ -92,12 +126,9 @@ def refuse_unaligned(slots: Sequence[Memslot], page_size: int) -> None:
             raise RefusedSlot(position, f"address or size is not a multiple of the host's page size of {page_size} bytes")
 
 
-def _refusal(slot: Memslot) -> str | None:
-    """Mirrors `kvm_set_memory_region`."""
+def _refusal(slot: Memslot) -> str:
+    """Why KVM would not have taken a slot. Mirrors `kvm_set_memory_region`."""
     start, size, host = slot.guest_phys_addr, slot.memory_size, slot.userspace_addr
-    end, host_end = start + size, (host & _ADDRESS) + size
-    if size and not (start | size | host) & SMALLEST_PAGE - 1 and size <= _MAX_SIZE and end < 1 << 64 and host_end <= _ADDRESS:
-        return None
     if size == 0:
         return "`memory_size` is 0, which deletes a slot"
     for name, number in (("guest_phys_addr", start), ("memory_size", size), ("userspace_addr", host)):
@@ -105,19 +136,23 @@ def _refusal(slot: Memslot) -> str | None:
             return f"`{name}` {number:#x} is not page aligned"
     if size > _MAX_SIZE:
         return f"`memory_size` {size:#x} is more than {MAX_SLOT_PAGES} pages"
-    if end >= 1 << 64:
+    if start + size >= 1 << 64:
         return f"`guest_phys_addr` {start:#x} plus `memory_size` {size:#x} goes beyond 64 bits"
     return f"`userspace_addr` {host:#x} plus `memory_size` {size:#x} goes beyond the end of user space"
 
 
-def _refuse_collisions(slots: Sequence[Memslot]) -> None:
-    """Within an address space a slot has one number, and a guest physical address one slot."""
+def _refuse_repeated(slots: Sequence[Memslot]) -> None:
+    """Within an address space a slot has one number."""
     seen: dict[tuple[int, int], int] = {}
     for position, slot in enumerate(slots):
         if (earlier := seen.setdefault((slot.as_id, slot.slot), position)) != position:
             raise RefusedSlot(position, f"slot {slot.slot} of address space {slot.as_id} is already entry {earlier}")
-    spans = sorted((slot.as_id, slot.guest_phys_addr, slot.memory_size, position) for position, slot in enumerate(slots))
-    for (space, start, size, one), (other_space, other_start, _, other) in pairwise(spans):
-        if space == other_space and start + size > other_start:
+
+
+def _refuse_overlap(spans: list[tuple[int, int, int, int]]) -> None:
+    """Within an address space a guest physical address has one slot; `spans` are address space, start, end and position."""
+    spans.sort()
+    for (space, _, end, one), (other_space, start, _, other) in pairwise(spans):
+        if end > start and space == other_space:
             first, second = sorted((one, other))
-            raise RefusedSlot(second, f"overlaps entry {first} in guest physical address space {space}, at {other_start:#x}")
+            raise RefusedSlot(second, f"overlaps entry {first} in guest physical address space {space}, at {start:#x}")

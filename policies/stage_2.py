@@ -34,7 +34,7 @@ def guest_memory(place: Place, facts: Facts) -> GuestMemory | None:
     if not vm.memslots or address is None:
         return GuestMemory(vm, None)
     start = untagged(address)
-    position = min(vm.slots.holding(start, start + 1), default=None)
+    position = min(vm.memslots.holding(start, start + 1), default=None)
     return None if position is None else GuestMemory(vm, vm.memslots[position])
 
 

@@ -37,6 +37,11 @@ from policies.guest.vmm import Vmm
 MAX_RECORDS: Final = 512
 """Records that one signal's plan spells out: a 2 MiB page in guest pages of 4 KiB. The rest is counted."""
 
+MAX_SIZE: Final = 1 << 16
+"""Steps and ranges after which the guest half of a plan says no more: thousands of VMs, or tables of aliases alone."""
+
+_CUT: Final = Finding(reasons=("more is signalled to VMs than a plan has room for: what comes after is not spelt out",))
+
 _ACTION_REQUIRED: Final = "BUS_MCEERR_AR"
 _MEMORY_CODES: Final = (_ACTION_REQUIRED, "BUS_MCEERR_AO")
 
@@ -53,7 +58,7 @@ _SURVIVES: Final = {
     Way.SERROR: "a Linux guest survives: it goes on without a word",
 }
 _SURVIVES_WITHOUT_RECORD: Final = (
-    "a Linux guest survives: the abort kills the task that touched the page (SIGBUS, BUS_OBJERR), its record makes it give up the page; "
+    "a Linux guest survives: the abort kills the task that touched the page (BUS_OBJERR), and the record makes it give the page up; "
     "an access of its own kernel ends it"
 )
 _PANICS: Final = "a Linux guest panics: the VM is the smallest context that surely holds the error"
@@ -94,24 +99,49 @@ def tell_guests(
     monitors: Mapping[str, Vmm],
 ) -> Finding:
     """The guest half of a decision whose host half is `findings`, with the signals of `later` accesses."""
-    steps = [step for finding in findings for step in finding.steps]
-    if any(isinstance(step, Panic) for step in steps):
-        return NOTHING
-    signals = [step for step in steps if isinstance(step, Signal)]
-    cases = [_Case(vm, monitors[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending)) for vm in facts.host.vms or ()]
-    return join([_of_vm(case, signals, later) for case in cases])
-
-
-def _of_vm(case: _Case, signals: list[Signal], later: Iterable[Signal]) -> Finding:
-    own = [signal for signal in signals if signal.pid == case.vm.pid or (signal.pid is None and _must_be(case))]
-    if not own:
-        return _untold(case, later)
+    told: dict[int | None, list[Signal]] = {}
+    for finding in findings:
+        for step in finding.steps:
+            if isinstance(step, Signal):
+                told.setdefault(step.pid, []).append(step)
+            elif isinstance(step, Panic):
+                return NOTHING
+    waiting = {signal.pid for signal in later} - told.keys()
     answers: list[Finding] = []
-    for signal in _distinct(own):
+    left = MAX_SIZE
+    for vm in facts.host.vms or () if told or waiting else ():
+        case = _Case(vm, monitors[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending))
+        own = told.get(vm.pid) or (told.get(None, []) if _must_be(case) else [])
+        if own and left < 0:
+            answers.append(_CUT)
+            break
+        if own:
+            answer, left = _of_vm(case, own, left)
+            answers.append(answer)
+        elif vm.pid in waiting:
+            waiting.discard(vm.pid)
+            answers.append(_untold(case))
+    return join(answers) if answers else NOTHING
+
+
+def _of_vm(case: _Case, signals: list[Signal], left: int) -> tuple[Finding, int]:
+    """What a VMM does with its signals, and how much of the plan's size is left after it."""
+    answers: list[Finding] = []
+    for signal in _distinct(signals):
+        if left < 0:
+            answers.append(_CUT)
+            break
         answers.append(_answer(signal, case))
+        left -= _size(answers[-1], case)
         if any(isinstance(step, VmmExits) for step in answers[-1].steps):
             break
-    return _combined(join(answers))
+    return _combined(join(answers)), left
+
+
+def _size(answer: Finding, case: _Case) -> int:
+    """What an answer adds to a plan, and what it took to find it."""
+    parts = sum(len(step.ranges) + len(step.holes) for step in answer.steps if isinstance(step, Translate))
+    return len(answer.steps) + parts + len(case.vm.memslots) // 64
 
 
 def _must_be(case: _Case) -> bool:
@@ -136,10 +166,10 @@ def _combined(found: Finding) -> Finding:
     return found._replace(steps=(*others, kept))
 
 
-def _untold(case: _Case, later: Iterable[Signal]) -> Finding:
+def _untold(case: _Case) -> Finding:
     """A VMM that maps the page and asks for early signals would have been told: then the task facts do not fit."""
     task = case.facts.tasks.get(case.vm.pid)
-    if task is None or not case.vmm.behaviours.asks_for_early_signals or not any(signal.pid == case.vm.pid for signal in later):
+    if task is None or not case.vmm.behaviours.asks_for_early_signals:
         return NOTHING
     if any(policy == "early" for policy in (task.mce_kill, *(thread.mce_kill for thread in task.threads))):
         return NOTHING

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.decision import Action, Decision, InjectAbort, InjectSerror, RecordGuestError, Signal, Step, Translate, VmmExits
+from models.memslots import MAX_SLOTS
 from policies.guest.record import encode_guest_record
 from policies.guest.stage import MAX_RECORDS
 from policies.guest.tell import severity_of
@@ -376,6 +377,25 @@ def test_a_tagged_address_is_translated_without_its_tag() -> None:
     assert steps(decision, Translate)[0].hva == VA
     assert records(decision) == [("sea", IPA)]
     assert "address_tag_stripped" in [warning.code for warning in decision.warnings]
+
+
+def test_a_plan_that_would_never_end_is_cut_and_says_so() -> None:
+    """As many aliases of the page as there can be, in machine after machine of one process."""
+    aliases = [{**SLOT, "slot": n, "guest_phys_addr": n << 12, "memory_size": 4096, "userspace_addr": VA} for n in range(MAX_SLOTS)]
+    machines = [vm(id=f"vm-{n}", memslots=aliases) for n in range(4)]
+    decision = decided(L73, FROM_GUEST, PLAIN, host(vms=machines))
+    assert len(steps(decision, Translate)) == 2
+    assert [reason for reason in decision.reasons if "room for" in reason]
+
+
+def test_a_page_that_many_machines_share_is_told_to_each() -> None:
+    """Same-page merging: one page, a thousand guests."""
+    pids = range(1000, 2000)
+    machines = [vm(id=f"vm-{pid}", pid=pid) for pid in pids]
+    tasks = [{"pid": pid, "mce_kill": "early"} for pid in pids]
+    decision = decided(L73, "gpio", PLAIN, host(page("ksm", *pids), vms=machines, tasks=tasks))
+    assert len(records(decision)) == 1000
+    assert decision.certainty == "certain"
 
 
 @given(
