@@ -1,93 +1,23 @@
-"""Stage 7: for every VM whose process is signalled, what its VMM finds out, what it tells the guest, or how it dies.
-
-The VMM knows what its signals say and no more: neither record nor syndrome reaches user space.
-"""
+"""Stage 7: for every VM whose process is signalled, what its VMM finds out, what it tells the guest, or how it dies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
-from models.decision import (
-    Assumption,
-    Caution,
-    InjectAbort,
-    InjectSerror,
-    Log,
-    Panic,
-    Rationale,
-    RecordGuestError,
-    Signal,
-    Step,
-    Translate,
-    VmmExits,
-)
-from models.host import GuestSource, Vm
-from models.memslots import untagged
+from models.decision import Caution, InjectSerror, Panic, Signal, Step, Translate, VmmExits
 from models.notification import Notification
 from policies.catalog import Policy
 from policies.facts import Facts
-from policies.finding import NOTHING, Finding, join, rule
-from policies.guest.record import count_guest_pages, encode_guest_record, guest_pages
-from policies.guest.tell import ABORT_FROM_USER, Hit, Kind, Means, Telling, Way, combine, inject, tell
-from policies.guest.translate import cautions, translate
+from policies.finding import NOTHING, Finding, join
+from policies.guest.answer import ACTION_REQUIRED, Case, answer
+from policies.guest.tell import combine
 from policies.guest.vmm import Vmm
-
-MAX_RECORDS: Final = 512
-"""Records that one signal's plan spells out: a 2 MiB page in guest pages of 4 KiB. The rest is counted."""
 
 MAX_SIZE: Final = 1 << 16
 """Steps and ranges after which the guest half of a plan says no more: thousands of VMs, or tables of aliases alone."""
 
 _CUT: Final = Finding(reasons=("more is signalled to VMs than a plan has room for: what comes after is not spelt out",))
-
-_ACTION_REQUIRED: Final = "BUS_MCEERR_AR"
-_MEMORY_CODES: Final = (_ACTION_REQUIRED, "BUS_MCEERR_AO")
-
-_ASSUMED_VCPU: Final = "the signalled thread runs the first vCPU, or one that is not known by number where none is listed"
-_ASSUMED_USER: Final = "the access came from the guest's user space (EL0); from its kernel ESR_EL1 would be 0x96000410"
-_UNKNOWN_ADDRESS: Final = (
-    "the address of the VMM's signal is not known here: a VMM that gets one translates it, and may be able to tell the guest exactly"
-)
-_OWN_ACCESS: Final = "if the VMM's own code made the access, it makes it again when its handler returns, and dies of the second signal"
-
-_SURVIVES: Final = {
-    Way.ABORT: "a Linux guest survives: it gives the page up and kills the task that touched it; an access of its own kernel ends it",
-    Way.RECORD: "a Linux guest survives: it gives the page up before anybody touches it",
-    Way.SERROR: "a Linux guest survives: it goes on without a word",
-}
-_SURVIVES_WITHOUT_RECORD: Final = (
-    "a Linux guest survives: the abort kills the task that touched the page (BUS_OBJERR), and the record makes it give the page up; "
-    "an access of its own kernel ends it"
-)
-_PANICS: Final = "a Linux guest panics: the VM is the smallest context that surely holds the error"
-
-
-class _Case(NamedTuple):
-    """One VM whose process is signalled."""
-
-    vm: Vm
-    vmm: Vmm
-    taken_from: str
-    policy: Policy
-    facts: Facts
-    pending: set[GuestSource]
-    """The sources whose last record the guest has not acknowledged; grows as records are written."""
-
-    @property
-    def means(self) -> Means:
-        guest = self.vm.guest
-        return Means("sea" in guest.ghes, self.asynchronous is not None, self.facts.ras_extension, guest.ras_extension)
-
-    @property
-    def asynchronous(self) -> GuestSource | None:
-        """The source for what nobody has consumed: the first given, an acknowledged one if there is any."""
-        sources = [source for source in self.vm.guest.ghes if source != "sea"]
-        return next((source for source in sources if source not in self.pending), sources[0] if sources else None)
-
-    def concludes(self, name: str, outcome: str, **given: object) -> Rationale:
-        return rule(self.policy, f"guest.{name}", outcome, self.vmm.mirrors, vm=self.vm.id, **given)
 
 
 def tell_guests(
@@ -110,63 +40,70 @@ def tell_guests(
     answers: list[Finding] = []
     left = MAX_SIZE
     for vm in facts.host.vms or () if told or waiting else ():
-        case = _Case(vm, monitors[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending))
+        case = Case(vm, monitors[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending))
         own = told.get(vm.pid) or (told.get(None, []) if _must_be(case) else [])
         if own and left < 0:
             answers.append(_CUT)
             break
         if own:
-            answer, left = _of_vm(case, own, left)
-            answers.append(answer)
+            found, left = _of_vm(case, own, left)
+            answers.append(found)
         elif vm.pid in waiting:
             waiting.discard(vm.pid)
             answers.append(_untold(case))
     return join(answers) if answers else NOTHING
 
 
-def _of_vm(case: _Case, signals: list[Signal], left: int) -> tuple[Finding, int]:
+def _of_vm(case: Case, signals: list[Signal], left: int) -> tuple[Finding, int]:
     """What a VMM does with its signals, and how much of the plan's size is left after it."""
     answers: list[Finding] = []
     for signal in _distinct(signals):
         if left < 0:
             answers.append(_CUT)
             break
-        answers.append(_answer(signal, case))
+        answers.append(answer(signal, case))
         left -= _size(answers[-1], case)
         if any(isinstance(step, VmmExits) for step in answers[-1].steps):
             break
     return _combined(join(answers)), left
 
 
-def _size(answer: Finding, case: _Case) -> int:
+def _size(found: Finding, case: Case) -> int:
     """What an answer adds to a plan, and what it took to find it."""
-    parts = sum(len(step.ranges) + len(step.holes) for step in answer.steps if isinstance(step, Translate))
-    return len(answer.steps) + parts + len(case.vm.memslots) // 64
+    parts = sum(len(step.ranges) + len(step.holes) for step in found.steps if isinstance(step, Translate))
+    return len(found.steps) + parts + len(case.vm.memslots) // 64
 
 
-def _must_be(case: _Case) -> bool:
+def _must_be(case: Case) -> bool:
     """Whether a guest's thread that nobody named is this VM's: there is no other."""
     return case.taken_from == "guest" and len(case.facts.host.vms or ()) == 1
 
 
 def _distinct(signals: list[Signal]) -> Iterator[Signal]:
     """A page that one thread must act on needs no telling to another."""
-    required = {signal.address for signal in signals if signal.code == _ACTION_REQUIRED}
+    required = {signal.address for signal in signals if signal.code == ACTION_REQUIRED}
     return (signal for signal in dict.fromkeys(signals) if signal.code != "BUS_MCEERR_AO" or signal.address not in required)
 
 
 def _combined(found: Finding) -> Finding:
-    """Virtual SErrors that would be pending together are one, the worst of them."""
-    pending = [step for step in found.steps if isinstance(step, InjectSerror)]
-    if len(pending) < 2:
-        return found
-    worst = combine(step.vsesr_el2 for step in pending)
-    kept = next(step for step in pending if step.vsesr_el2 == worst)
-    others = [step for step in found.steps if not isinstance(step, InjectSerror)]
-    return found._replace(steps=(*others, kept))
+    """Virtual SErrors that would be pending together for a vCPU are one, the worst of them."""
+    worst: dict[int | None, InjectSerror] = {}
+    steps: list[Step] = []
+    for step in found.steps:
+        if not isinstance(step, InjectSerror):
+            steps.append(step)
+            continue
+        before = worst.get(step.vcpu)
+        if before is not None and combine((before.vsesr_el2, step.vsesr_el2)) == before.vsesr_el2:
+            continue
+        if before is not None:
+            steps.remove(before)
+        worst[step.vcpu] = step
+        steps.append(step)
+    return found._replace(steps=tuple(steps)) if worst else found
 
 
-def _untold(case: _Case) -> Finding:
+def _untold(case: Case) -> Finding:
     """A VMM that maps the page and asks for early signals would have been told: then the task facts do not fit."""
     task = case.facts.tasks.get(case.vm.pid)
     if task is None or not case.vmm.behaviours.asks_for_early_signals:
@@ -175,182 +112,3 @@ def _untold(case: _Case) -> Finding:
         return NOTHING
     detail = f"{case.vmm.name} asks for early signals (PR_MCE_KILL_EARLY), and no thread of process {case.vm.pid} is said to"
     return Finding(warnings=(Caution("vmm_asks_for_early_signals", detail),))
-
-
-# One signal
-
-
-def _answer(signal: Signal, case: _Case) -> Finding:
-    """What a VMM does with one signal."""
-    does = case.vmm.behaviours
-    if signal.signal == "SIGKILL":
-        return _dies(case, "no process outlives SIGKILL")
-    if not does.handles_sigbus:
-        return _dies(case, case.vmm.exits["signal"])
-    required = signal.code == _ACTION_REQUIRED
-    if signal.code not in _MEMORY_CODES:
-        return _inexact(signal, case, "elsewhere", "code", f"{signal.code} names no memory that could be told to the guest")
-    if required and not does.every_thread_listens and _is_no_vcpu(signal, case):
-        return _dies(case, case.vmm.exits["thread"])
-    if not does.listens_without_source and "sea" not in case.vm.guest.ghes:
-        return _dies(case, case.vmm.exits["source"]) if required else _ignored(case)
-    if signal.address is None:
-        return _with_unknown_address(signal, case, required)
-    return _translated(signal, case, required)
-
-
-def _is_no_vcpu(signal: Signal, case: _Case) -> bool:
-    """Whether the signalled thread is known to run no vCPU."""
-    if case.taken_from == "guest" or not case.vm.vcpus:
-        return False
-    return all(vcpu.tid != signal.tid for vcpu in case.vm.vcpus)
-
-
-def _with_unknown_address(signal: Signal, case: _Case, required: bool) -> Finding:
-    if not required or not case.vmm.behaviours.falls_back_on_serror:
-        return Finding((Log(f"the VMM of {case.vm.id} looks up the address of its signal"),), reasons=(_UNKNOWN_ADDRESS,))
-    told = _inexact(signal, case, "unknown", "elsewhere", "the lost address is not known")
-    return told._replace(reasons=(*told.reasons, _UNKNOWN_ADDRESS))
-
-
-def _translated(signal: Signal, case: _Case, required: bool) -> Finding:
-    """The VMM knows an address: what of the guest is there, and what the guest is told."""
-    lsb = max(signal.lsb or 0, case.facts.page_shift)
-    found = translate(case.vm, signal.address or 0, lsb)
-    fired = case.concludes("translate", _words(found), hva=hex(found.hva), lsb=lsb, slots=len(case.vm.memslots))
-    start = Finding((found,), (fired,), warnings=(*cautions(case.vm, found.hva, lsb), *_tagged(signal)))
-    told = _tell_required(signal, found, case) if required else _tell_optional(found, case)
-    return join((start, told))
-
-
-def _words(found: Translate) -> str:
-    if not found.ranges:
-        return "the VMM's own memory: no slot holds it"
-    ranges = "1 guest range" if len(found.ranges) == 1 else f"{len(found.ranges)} guest ranges"
-    missing = sum(hole.length for hole in found.holes)
-    return f"{ranges}, and {missing} bytes in no slot" if missing else ranges
-
-
-def _tagged(signal: Signal) -> tuple[Caution, ...]:
-    if signal.address is None or untagged(signal.address) == signal.address:
-        return ()
-    return (Caution("address_tag_stripped", f"the top byte of {signal.address:#x} is a tag (TBI, MTE) and no part of the address"),)
-
-
-# Action required: the guest's access cannot be completed
-
-
-def _tell_required(signal: Signal, found: Translate, case: _Case) -> Finding:
-    does = case.vmm.behaviours
-    if found.primary is None:
-        return _inexact(signal, case, "elsewhere", "elsewhere", "consumed on the guest's behalf, in memory that is not the guest's")
-    telling = tell(Hit(Kind.RECOVERABLE, consumed=True, address="guest"), case.means)
-    source: GuestSource | None = "sea" if "sea" in case.vm.guest.ghes else case.asynchronous
-    if telling.way is not Way.ABORT or source is None:
-        return _serror(signal, telling, case, "the guest has no error source that could name the page")
-    if source in case.pending and not does.waits_for_acknowledgement:
-        return _dies(case, case.vmm.exits["acknowledgement"])
-    vcpu, assumed = _vcpu(signal, case)
-    pages = guest_pages(found, case.vm.guest.page_size)
-    outcome = Log(_SURVIVES[Way.ABORT] if source == "sea" else _SURVIVES_WITHOUT_RECORD)
-    steps = (*_records(islice(pages, 1), source, case), InjectAbort(case.vm.id, vcpu, ABORT_FROM_USER), outcome)
-    if does.tells_every_page:
-        steps += _other_pages(pages, count_guest_pages(found, case.vm.guest.page_size) - 1, case.asynchronous or source, case)
-    words = "the guest takes an abort" if source == "sea" else "the guest takes an abort, and finds the record in another source"
-    fired = case.concludes("tell", words, code=signal.code, source=source, ack_pending=list(case.vm.guest.ack_pending))
-    assumptions = (*assumed, Assumption("host.vms.guest", _ASSUMED_USER))
-    return Finding(steps, (fired,), () if does.outlives_its_own_access else _own_access(case), assumptions)
-
-
-def _own_access(case: _Case) -> tuple[str, ...]:
-    return (_OWN_ACCESS,) if case.taken_from == "user" else ()
-
-
-def _vcpu(signal: Signal, case: _Case) -> tuple[int | None, tuple[Assumption, ...]]:
-    """The vCPU that a thread runs; where nobody told, the first."""
-    vcpus = case.vm.vcpus
-    for vcpu in vcpus:
-        if vcpu.tid == signal.tid:
-            return vcpu.index, ()
-    return (vcpus[0].index if vcpus else None), (Assumption("host.vms.vcpus", _ASSUMED_VCPU),)
-
-
-# Action optional: nobody has used what is lost
-
-
-def _tell_optional(found: Translate, case: _Case) -> Finding:
-    vm = case.vm
-    if not found.ranges:
-        fired = case.concludes("tell", "the guest is not concerned", code="BUS_MCEERR_AO")
-        return Finding((Log(f"the VMM of {vm.id} loses memory of its own, and none of its guest's"),), (fired,))
-    if not case.vmm.behaviours.tells_action_optional:
-        fired = case.concludes("tell", "the guest is not told before it touches the page", code="BUS_MCEERR_AO")
-        kept = f"{case.vmm.name} remembers the page of {vm.id}: it is replaced at reset, and blocks migration until then"
-        return Finding((Log(kept),), (fired,))
-    telling = tell(Hit(Kind.RECOVERABLE, address="guest"), case.means)
-    source = case.asynchronous
-    if telling.way is Way.RECORD and source is not None:
-        pages = guest_pages(found, vm.guest.page_size)
-        fired = case.concludes("tell", "the guest finds a record", code="BUS_MCEERR_AO", source=source)
-        steps = _other_pages(pages, count_guest_pages(found, vm.guest.page_size), source, case)
-        return Finding((*steps, Log(_SURVIVES[Way.RECORD])), (fired,))
-    if telling.way is Way.SERROR:
-        step = inject(vm.id, vm.vcpus[0].index if vm.vcpus else None, telling, case.means)
-        fired = case.concludes("tell", "the guest has no source for a record: it gets an SError that lets it go on", code="BUS_MCEERR_AO")
-        return Finding((step, Log(_outcome(telling))), (fired,))
-    fired = case.concludes("tell", "the guest has no source for a record, and no SError that would let it go on", code="BUS_MCEERR_AO")
-    return Finding((Log(f"the VMM remembers the page of {vm.id}: its guest is told when it touches it"),), (fired,))
-
-
-def _ignored(case: _Case) -> Finding:
-    fired = case.concludes("tell", "ignored: the guest has no SEA source to write to", code="BUS_MCEERR_AO")
-    return Finding((Log(f"{case.vmm.name} ignores the signal, and does not remember the page"),), (fired,))
-
-
-# Records
-
-
-def _other_pages(pages: Iterator[int], count: int, source: GuestSource, case: _Case) -> tuple[Step, ...]:
-    """Records for pages that the guest did not touch."""
-    steps = _records(islice(pages, MAX_RECORDS), source, case)
-    if count > MAX_RECORDS:
-        steps += (Log(f"{count - MAX_RECORDS} more guest pages of {case.vm.id} are told in the same way"),)
-    return steps
-
-
-def _records(pages: Iterable[int], source: GuestSource, case: _Case) -> tuple[Step, ...]:
-    """One record for each page, and word of the wait for the guest where there is one."""
-    records = [RecordGuestError(case.vm.id, source, encode_guest_record(page), page) for page in pages]
-    if not records:
-        return ()
-    steps: tuple[Step, ...] = tuple(records)
-    if source in case.pending:
-        steps = (Log(f"the guest has yet to acknowledge the last record of its {source} source: the next is written when it has"), *steps)
-    elif len(records) > 1:
-        steps = (Log(f"the guest acknowledges each record of its {source} source before the next is written"), *steps)
-    case.pending.add(source)
-    return steps
-
-
-# What cannot be told exactly
-
-
-def _inexact(signal: Signal, case: _Case, address: Literal["elsewhere", "unknown"], cause: str, why: str) -> Finding:
-    """The guest cannot go on and cannot be told why: a virtual SError, or the VMM's own end."""
-    if not case.vmm.behaviours.falls_back_on_serror:
-        return _dies(case, case.vmm.exits[cause])
-    return _serror(signal, tell(Hit(Kind.RECOVERABLE, consumed=True, address=address), case.means), case, why)
-
-
-def _serror(signal: Signal, telling: Telling, case: _Case, why: str) -> Finding:
-    vcpu, assumed = _vcpu(signal, case)
-    fired = case.concludes("tell", f"{why}: virtual SError", code=signal.code, host_ras=case.means.host_ras, guest_ras=case.means.guest_ras)
-    return Finding((inject(case.vm.id, vcpu, telling, case.means), Log(_outcome(telling))), (fired,), (), assumed)
-
-
-def _outcome(telling: Telling) -> str:
-    return _SURVIVES[telling.way] if telling.survives else _PANICS
-
-
-def _dies(case: _Case, why: str) -> Finding:
-    return Finding((VmmExits(case.vm.id, why),), (case.concludes("vmm", "the VMM dies, and its guest with it", vmm=case.vmm.name),))

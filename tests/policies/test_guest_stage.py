@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from models.decision import Action, Decision, InjectAbort, InjectSerror, RecordGuestError, Signal, Step, Translate, VmmExits
 from models.memslots import MAX_SLOTS
+from policies.guest.answer import MAX_RECORDS
 from policies.guest.record import encode_guest_record
-from policies.guest.stage import MAX_RECORDS
 from policies.guest.tell import severity_of
 from tests.policies.events import (
     ALL,

@@ -41,6 +41,14 @@ def test_the_kernels_signals_are_the_same_whatever_the_vmm() -> None:
     assert len(told) == 1
 
 
+@pytest.mark.parametrize("vmm", list(vmms()))
+@pytest.mark.parametrize("notification", [FROM_GUEST, sea(), "gpio"])
+@pytest.mark.parametrize("data", [PLAIN, NOWHERE, None])
+def test_under_uniform_being_a_vmm_changes_no_signal(vmm: str, notification: Any, data: bytes | None) -> None:
+    machine = host(vms=[vm(vmm)], tasks=EARLY)
+    assert signals(decided("uniform", notification, data, machine)) == signals(decided("uniform", notification, data, host(tasks=EARLY)))
+
+
 def test_every_vmm_that_host_facts_may_name_is_known() -> None:
     assert set(get_args(Vm.model_fields["vmm"].annotation)) == set(vmms())
     assert all(vmm.summary and vmm.evidence for vmm in vmms().values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import statistics
 import time
 from collections.abc import Callable
@@ -271,6 +272,14 @@ def test_as_many_good_slots_as_there_can_be_translate() -> None:
 def test_a_slot_table_is_checked_when_a_machine_is_made_in_python_too() -> None:
     with pytest.raises(ValidationError, match="not page aligned"):
         vm(slot(0, 1, 4096, RAM))
+
+
+def test_a_table_survives_being_written_read_and_copied() -> None:
+    machine = vm(slot(0, GIB, GIB, RAM), slot(1, 8 * GIB, MIB, RAM, "readonly"))
+    again = Vm.model_validate_json(machine.model_dump_json())
+    for other in (again, machine.model_copy(), machine.model_copy(deep=True), pickle.loads(pickle.dumps(machine))):
+        assert other == machine
+        assert translate(other, RAM + 4096, 21) == translate(machine, RAM + 4096, 21)
 
 
 # Speed
