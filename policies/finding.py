@@ -56,4 +56,4 @@ def join(findings: Sequence[Finding]) -> Finding:
 
 
 def _once(said: list[T]) -> tuple[T, ...]:
-    return tuple(dict.fromkeys(said)) if said else ()
+    return tuple(dict.fromkeys(said)) if len(said) > 1 else tuple(said)
