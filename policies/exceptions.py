@@ -183,9 +183,15 @@ def _vcpu(facts: Facts) -> tuple[str | None, int | None]:
 
 
 def inject_serror(iss: int, policy: Policy, facts: Facts) -> tuple[InjectSerror, tuple[Assumption, ...]]:
-    """Make a virtual SError pending for the vCPU that was running; without the RAS extension no syndrome can be chosen."""
+    """Make a virtual SError pending for the vCPU that was running; without the RAS extension no syndrome can be chosen.
+
+    A guest that does not see the extension gets none of its syndromes.
+    """
     has_esr = facts.ras_extension
     vm, vcpu = _vcpu(facts)
+    current = facts.vm_of_current()
+    if current is not None and not current.guest.ras_extension:
+        iss = IDS
     events = VcpuEvents(serror_pending=True, serror_has_esr=has_esr, serror_esr=iss if has_esr else 0)
     assumptions = (ASSUMED_RAS,) if facts.host.ras_extension is None else ()
     if not has_esr and policy.behaviours.kvm_serror_emulated:
