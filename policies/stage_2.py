@@ -27,7 +27,7 @@ UNKNOWN_GUEST: Final = GuestMemory(None, None)
 
 def guest_memory(place: Place, facts: Facts) -> GuestMemory | None:
     """The guest that accesses a place; None where it is no guest's memory. A VM without known slots has all of its process."""
-    vm = next((vm for vm in facts.host.vms or () if vm.pid == place.pid), None)
+    vm = facts.vm_of(place.pid)
     if vm is None:
         return None
     address = place.address
