@@ -34,7 +34,7 @@ from policies.admit import Admission, stays_in_guest
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_RAS, ASSUMED_SYSCTL, ASSUMED_VMS, Facts
 from policies.finding import NOTHING, Finding, rule
-from policies.kvm import ASSUMED_MASKED
+from policies.kvm import assumed_of_serror
 from policies.sections import Walk
 from policies.severity import TAINT, reboot_delay
 from policies.signals import assumed_current, kill_current
@@ -193,9 +193,7 @@ def inject_serror(iss: int, policy: Policy, facts: Facts) -> tuple[InjectSerror,
     if current is not None and not current.guest.ras_extension:
         iss = IDS
     events = VcpuEvents(serror_pending=True, serror_has_esr=has_esr, serror_esr=iss if has_esr else 0)
-    assumptions = (ASSUMED_RAS,) if facts.host.ras_extension is None else ()
-    if not has_esr and policy.behaviours.kvm_serror_emulated:
-        assumptions = (ASSUMED_MASKED,)
+    assumptions = assumed_of_serror(policy, facts)
     step = InjectSerror(vm, vcpu, has_esr, iss if has_esr else 0, guest_serror_esr(iss, ras_extension=has_esr), encode_vcpu_events(events))
     return step, assumptions if vm is not None else (*assumptions, ASSUMED_VMS)
 
