@@ -38,7 +38,7 @@ class Consumer(NamedTuple):
 class Facts:
     """A host's facts as rules ask for them. Built for one event and asked a few times, so what takes work is done when asked."""
 
-    __slots__ = ("_by_shift", "_tasks", "_vms", "config", "early_kill", "host", "page_shift", "page_size", "sysctl")
+    __slots__ = ("_by_shift", "_tasks", "_vcpu_threads", "_vms", "config", "early_kill", "host", "page_shift", "page_size", "sysctl")
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -49,6 +49,7 @@ class Facts:
         self.early_kill = bool(self.sysctl.early_kill)
         self._tasks: dict[int, Task] | None = None
         self._vms: dict[int, Vm] | None = None
+        self._vcpu_threads: dict[int, int] = {}
         self._by_shift: dict[int, dict[int, Page]] | None = None
 
     @property
@@ -125,3 +126,12 @@ class Facts:
         if self._vms is None:
             self._vms = {vm.pid: vm for vm in reversed(self.host.vms or ())}
         return None if pid is None else self._vms.get(pid)
+
+    def vcpu_thread(self, vm: Vm) -> int:
+        """The vCPU thread of a process's `vm` that meets poison: the one that was running, else the first."""
+        found = self._vcpu_threads.get(vm.pid)
+        if found is None:
+            tids = [vcpu.tid for vcpu in vm.vcpus] or [vm.pid]
+            current = self.host.current
+            found = self._vcpu_threads[vm.pid] = current.tid if current is not None and current.tid in tids else tids[0]
+        return found

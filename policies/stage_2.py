@@ -43,13 +43,6 @@ def guest_access(frame: Frame, place: Place, tid: int | None, memory: GuestMemor
     return Signal(place.pid, tid, "SIGBUS", "BUS_MCEERR_AR", place.address, _shift(frame, place, memory.slot, facts), forced=False)
 
 
-def vcpu_thread(vm: Vm, facts: Facts) -> int:
-    """The vCPU thread that meets the poison: the one that was running, else the first."""
-    tids = [vcpu.tid for vcpu in vm.vcpus] or [vm.pid]
-    current = facts.host.current
-    return current.tid if current is not None and current.tid in tids else tids[0]
-
-
 def _shift(frame: Frame, place: Place, slot: Memslot | None, facts: Facts) -> int:
     """log2 of the bytes that KVM would map at once: only hugetlb counts, and no dirty-logged slot. Mirrors `user_mem_abort`."""
     if frame.page.state is not PageState.HUGETLB or (slot is not None and _logs(slot)):
