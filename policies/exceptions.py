@@ -34,7 +34,7 @@ from policies.admit import Admission, stays_in_guest
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_RAS, ASSUMED_SYSCTL, ASSUMED_VMS, Facts
 from policies.finding import NOTHING, Finding, rule
-from policies.kvm import ASSUMED_MASKED
+from policies.kvm import assumed_of_serror
 from policies.sections import Walk
 from policies.severity import TAINT, reboot_delay
 from policies.signals import assumed_current, kill_current
@@ -183,13 +183,17 @@ def _vcpu(facts: Facts) -> tuple[str | None, int | None]:
 
 
 def inject_serror(iss: int, policy: Policy, facts: Facts) -> tuple[InjectSerror, tuple[Assumption, ...]]:
-    """Make a virtual SError pending for the vCPU that was running; without the RAS extension no syndrome can be chosen."""
+    """Make a virtual SError pending for the vCPU that was running; without the RAS extension no syndrome can be chosen.
+
+    A guest that does not see the extension gets none of its syndromes.
+    """
     has_esr = facts.ras_extension
     vm, vcpu = _vcpu(facts)
+    current = facts.vm_of_current()
+    if current is not None and not current.guest.ras_extension:
+        iss = IDS
     events = VcpuEvents(serror_pending=True, serror_has_esr=has_esr, serror_esr=iss if has_esr else 0)
-    assumptions = (ASSUMED_RAS,) if facts.host.ras_extension is None else ()
-    if not has_esr and policy.behaviours.kvm_serror_emulated:
-        assumptions = (ASSUMED_MASKED,)
+    assumptions = assumed_of_serror(policy, facts)
     step = InjectSerror(vm, vcpu, has_esr, iss if has_esr else 0, guest_serror_esr(iss, ras_extension=has_esr), encode_vcpu_events(events))
     return step, assumptions if vm is not None else (*assumptions, ASSUMED_VMS)
 

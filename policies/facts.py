@@ -38,7 +38,7 @@ class Consumer(NamedTuple):
 class Facts:
     """A host's facts as rules ask for them. Built for one event and asked a few times, so what takes work is done when asked."""
 
-    __slots__ = ("_by_shift", "_tasks", "config", "early_kill", "host", "page_shift", "page_size", "sysctl")
+    __slots__ = ("_by_shift", "_tasks", "_vcpu_threads", "_vms", "config", "early_kill", "host", "page_shift", "page_size", "sysctl")
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -48,6 +48,8 @@ class Facts:
         self.page_shift: int = self.page_size.bit_length() - 1
         self.early_kill = bool(self.sysctl.early_kill)
         self._tasks: dict[int, Task] | None = None
+        self._vms: dict[int, Vm] | None = None
+        self._vcpu_threads: dict[int, int] = {}
         self._by_shift: dict[int, dict[int, Page]] | None = None
 
     @property
@@ -117,7 +119,19 @@ class Facts:
 
     def vm_of_current(self) -> Vm | None:
         """The virtual machine whose vCPU was running."""
-        current = self.host.current
-        if current is None:
-            return None
-        return next((vm for vm in self.host.vms or () if vm.pid == current.pid), None)
+        return None if self.host.current is None else self.vm_of(self.host.current.pid)
+
+    def vm_of(self, pid: int | None) -> Vm | None:
+        """The virtual machine that a process runs; the first given where several are said to be one process."""
+        if self._vms is None:
+            self._vms = {vm.pid: vm for vm in reversed(self.host.vms or ())}
+        return None if pid is None else self._vms.get(pid)
+
+    def vcpu_thread(self, vm: Vm) -> int:
+        """The vCPU thread of a process's `vm` that meets poison: the one that was running, else the first."""
+        found = self._vcpu_threads.get(vm.pid)
+        if found is None:
+            tids = [vcpu.tid for vcpu in vm.vcpus] or [vm.pid]
+            current = self.host.current
+            found = self._vcpu_threads[vm.pid] = current.tid if current is not None and current.tid in tids else tids[0]
+        return found

@@ -10,6 +10,7 @@ from models.scalars import Hex64
 from models.syndrome import DFSC_ASYNCHRONOUS, IDS, ISS_MASK, SERROR_ESR_BASE, AsynchronousErrorType, SErrorSyndrome, serror_syndrome
 from models.value import value
 from policies.catalog import Policy
+from policies.facts import ASSUMED_RAS, Facts
 from policies.finding import rule
 
 EINVAL: Final = 22
@@ -91,6 +92,13 @@ def set_vcpu_events(events: VcpuEvents, vcpu: Vcpu, policy: Policy) -> Injection
             assumptions.append(ASSUMED_MASKED)
     errno = 0 if refusal is None else EINVAL
     return Injection(not errno, errno, arrivals, linux_guest, tuple(rationale), policy.unknowns, tuple(assumptions))
+
+
+def assumed_of_serror(policy: Policy, facts: Facts) -> tuple[Assumption, ...]:
+    """What the syndrome of a virtual SError leans on that nobody said."""
+    if facts.host.ras_extension is None:
+        return (ASSUMED_RAS,)
+    return (ASSUMED_MASKED,) if not facts.ras_extension and policy.behaviours.kvm_serror_emulated else ()
 
 
 def linux_guest_on(syndrome: SErrorSyndrome, guest_ras: bool) -> LinuxGuest:

@@ -13,7 +13,7 @@ from policies.finding import NOTHING, Finding, rule
 from policies.memory import Frame, Handled, Place, frame_of, poison_stays
 from policies.page_states import EHWPOISON, EOPNOTSUPP, Outcome
 from policies.sections import Item, Request
-from policies.stage_2 import UNKNOWN_GUEST, guest_access, guest_memory, meets_poison, vcpu_thread
+from policies.stage_2 import UNKNOWN_GUEST, guest_access, guest_memory, meets_poison
 
 _NO_EXTRA_SIGNAL: Final = frozenset({0, EHWPOISON, EOPNOTSUPP})
 """Return values of memory_failure() after which the consuming thread is not killed for want of a recovery."""
@@ -257,7 +257,7 @@ def _still_met(page: Page, policy: Policy, facts: Facts) -> list[Frame]:
 def _access(frame: Frame, place: Place, facts: Facts, at_stage_2: bool) -> Signal:
     memory = guest_memory(place, facts) if at_stage_2 else None
     if memory is not None and memory.vm is not None:
-        return guest_access(frame, place, vcpu_thread(memory.vm, facts), memory, facts)
+        return guest_access(frame, place, facts.vcpu_thread(memory.vm), memory, facts)
     return Signal(place.pid, place.pid, "SIGBUS", "BUS_MCEERR_AR", place.address, _fault_shift(frame, facts), True)
 
 

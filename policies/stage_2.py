@@ -27,7 +27,7 @@ UNKNOWN_GUEST: Final = GuestMemory(None, None)
 
 def guest_memory(place: Place, facts: Facts) -> GuestMemory | None:
     """The guest that accesses a place; None where it is no guest's memory. A VM without known slots has all of its process."""
-    vm = next((vm for vm in facts.host.vms or () if vm.pid == place.pid), None)
+    vm = facts.vm_of(place.pid)
     if vm is None:
         return None
     address = place.address
@@ -41,13 +41,6 @@ def guest_memory(place: Place, facts: Facts) -> GuestMemory | None:
 def guest_access(frame: Frame, place: Place, tid: int | None, memory: GuestMemory, facts: Facts) -> Signal:
     """KVM's signal to the vCPU thread `tid`, which may block or ignore it. Mirrors `kvm_send_hwpoison_signal`."""
     return Signal(place.pid, tid, "SIGBUS", "BUS_MCEERR_AR", place.address, _shift(frame, place, memory.slot, facts), forced=False)
-
-
-def vcpu_thread(vm: Vm, facts: Facts) -> int:
-    """The vCPU thread that meets the poison: the one that was running, else the first."""
-    tids = [vcpu.tid for vcpu in vm.vcpus] or [vm.pid]
-    current = facts.host.current
-    return current.tid if current is not None and current.tid in tids else tids[0]
 
 
 def _shift(frame: Frame, place: Place, slot: Memslot | None, facts: Facts) -> int:

@@ -21,7 +21,7 @@ from models.decision import (
     Translate,
     VmmExits,
 )
-from models.host import GuestSource, Vm
+from models.host import Guest, GuestSource, Vm
 from models.memslots import untagged
 from policies.catalog import Policy
 from policies.facts import Facts
@@ -30,6 +30,7 @@ from policies.guest.record import count_guest_pages, encode_guest_record, guest_
 from policies.guest.tell import ABORT_FROM_USER, Hit, Kind, Means, Telling, Way, inject, tell
 from policies.guest.translate import cautions, translate
 from policies.guest.vmm import Vmm
+from policies.kvm import assumed_of_serror
 
 MAX_RECORDS: Final = 512
 """Records that one signal's plan spells out: a 2 MiB page in guest pages of 4 KiB. The rest is counted."""
@@ -38,7 +39,12 @@ ACTION_REQUIRED: Final = "BUS_MCEERR_AR"
 _MEMORY_CODES: Final = (ACTION_REQUIRED, "BUS_MCEERR_AO")
 
 _ASSUMED_VCPU: Final = "the signalled thread runs the first vCPU, or one that is not known by number where none is listed"
-_ASSUMED_USER: Final = "the access came from the guest's user space (EL0); from its kernel ESR_EL1 would be 0x96000410"
+ASSUMED_USER: Final = Assumption(
+    "host.vms.guest", "the access came from the guest's user space (EL0); from its kernel ESR_EL1 would be 0x96000410"
+)
+_NO_SLOTS: Final = Assumption("host.vms.memslots", "no slot is listed: nothing that the VMM maps is its guest's")
+_PLAIN_GUEST: Final = Guest()
+_ASSUMED_GUEST: Final = Assumption("host.vms.guest", "the guest sees the RAS extension, has pages of 4096 bytes, and no error source")
 _UNKNOWN_ADDRESS: Final = (
     "the address of the VMM's signal is not known here: a VMM that gets one translates it, and may be able to tell the guest exactly"
 )
@@ -89,6 +95,13 @@ def answer(signal: Signal, case: Case) -> Finding:
         return _dies(case, "no process outlives SIGKILL")
     if not does.handles_sigbus:
         return _dies(case, case.vmm.exits["signal"])
+    found = _handled(signal, case)
+    return found._replace(assumptions=(*found.assumptions, _ASSUMED_GUEST)) if case.vm.guest == _PLAIN_GUEST else found
+
+
+def _handled(signal: Signal, case: Case) -> Finding:
+    """What a VMM that handles SIGBUS does with one."""
+    does = case.vmm.behaviours
     required = signal.code == ACTION_REQUIRED
     if signal.code not in _MEMORY_CODES:
         return _inexact(signal, case, "elsewhere", "code", f"{signal.code} names no memory that could be told to the guest")
@@ -120,7 +133,8 @@ def _translated(signal: Signal, case: Case, required: bool) -> Finding:
     lsb = max(signal.lsb or 0, case.facts.page_shift)
     found = translate(case.vm, signal.address or 0, lsb)
     fired = case.concludes("translate", _words(found), hva=hex(found.hva), lsb=lsb, slots=len(case.vm.memslots))
-    start = Finding((found,), (fired,), warnings=(*cautions(case.vm, found.hva, lsb), *_tagged(signal)))
+    assumed = () if case.vm.memslots else (_NO_SLOTS,)
+    start = Finding((found,), (fired,), (), assumed, warnings=(*cautions(case.vm, found.hva, lsb), *_tagged(signal)))
     told = _tell_required(signal, found, case) if required else _tell_optional(found, case)
     return join((start, told))
 
@@ -160,7 +174,7 @@ def _tell_required(signal: Signal, found: Translate, case: Case) -> Finding:
         steps += _other_pages(pages, count_guest_pages(found, case.vm.guest.page_size) - 1, case.asynchronous or source, case)
     words = "the guest takes an abort" if source == "sea" else "the guest takes an abort, and finds the record in another source"
     fired = case.concludes("tell", words, code=signal.code, source=source, ack_pending=list(case.vm.guest.ack_pending))
-    assumptions = (*assumed, Assumption("host.vms.guest", _ASSUMED_USER))
+    assumptions = (*assumed, ASSUMED_USER)
     return Finding(steps, (fired,), () if does.outlives_its_own_access else _own_access(case), assumptions)
 
 
@@ -199,7 +213,7 @@ def _tell_optional(found: Translate, case: Case) -> Finding:
     if telling.way is Way.SERROR:
         step = inject(vm.id, vm.vcpus[0].index if vm.vcpus else None, telling, case.means)
         fired = case.concludes("tell", "the guest has no source for a record: it gets an SError that lets it go on", code="BUS_MCEERR_AO")
-        return Finding((step, Log(_outcome(telling))), (fired,))
+        return Finding((step, Log(_outcome(telling))), (fired,), (), assumed_of_serror(case.policy, case.facts))
     fired = case.concludes("tell", "the guest has no source for a record, and no SError that would let it go on", code="BUS_MCEERR_AO")
     return Finding((Log(f"the VMM remembers the page of {vm.id}: its guest is told when it touches it"),), (fired,))
 
@@ -247,7 +261,8 @@ def _inexact(signal: Signal, case: Case, address: Literal["elsewhere", "unknown"
 def _serror(signal: Signal, telling: Telling, case: Case, why: str) -> Finding:
     vcpu, assumed = _vcpu(signal, case)
     fired = case.concludes("tell", f"{why}: virtual SError", code=signal.code, host_ras=case.means.host_ras, guest_ras=case.means.guest_ras)
-    return Finding((inject(case.vm.id, vcpu, telling, case.means), Log(_outcome(telling))), (fired,), (), assumed)
+    assumptions = (*assumed, *assumed_of_serror(case.policy, case.facts))
+    return Finding((inject(case.vm.id, vcpu, telling, case.means), Log(_outcome(telling))), (fired,), (), assumptions)
 
 
 def _outcome(telling: Telling) -> str:

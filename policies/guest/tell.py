@@ -12,6 +12,7 @@ from typing import Final, Literal, NamedTuple
 from models.decision import InjectSerror
 from models.kvm import VcpuEvents, encode_vcpu_events, guest_serror_esr
 from models.syndrome import IDS, AsynchronousErrorType, serror_iss, serror_syndrome
+from policies.kvm import linux_guest_on
 
 ABORT_FROM_USER: Final = 0x92000410
 """ESR_EL1 of an injected data abort that interrupts the guest's EL0: DFSC 0x10, FAR not valid."""
@@ -119,12 +120,7 @@ def serror(error_type: AsynchronousErrorType | None, means: Means) -> Telling:
     if not means.host_ras:
         return Telling(Way.SERROR, 0, survives=False)
     iss = serror_iss(error_type) if error_type is not None and means.guest_ras else IDS
-    return Telling(Way.SERROR, iss, linux_survives(iss))
-
-
-def linux_survives(iss: int) -> bool:
-    """Whether a Linux guest with the RAS extension goes on after a virtual SError. Mirrors `arm64_is_fatal_ras_serror`."""
-    return serror_syndrome(iss).error_type in (AsynchronousErrorType.CE, AsynchronousErrorType.UEO)
+    return Telling(Way.SERROR, iss, linux_guest_on(serror_syndrome(iss), means.guest_ras) == "survives")
 
 
 _MILDEST_FIRST: Final = (

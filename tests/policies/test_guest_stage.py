@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.decision import Action, Decision, InjectAbort, InjectSerror, RecordGuestError, Signal, Step, Translate, VmmExits
 from models.memslots import MAX_SLOTS
-from policies.guest.answer import MAX_RECORDS
+from policies.guest.answer import ASSUMED_USER, MAX_RECORDS
 from policies.guest.record import encode_guest_record
 from policies.guest.tell import severity_of
 from tests.policies.events import (
@@ -37,6 +38,7 @@ from tests.policies.events import (
     outcomes,
     page,
     sea,
+    sei,
     signals,
     steps,
 )
@@ -146,6 +148,42 @@ def test_a_guest_without_any_source_gets_a_virtual_serror_and_panics(guest: dict
     assert logged(decision, "a Linux guest panics")
     (step,) = steps(decision, InjectSerror)
     assert struct.unpack("<BBB5xQ48x", step.vcpu_events) == (1, int(step.has_esr), 0, step.vsesr_el2)
+
+
+@pytest.mark.parametrize("notification", [sea(taken_from="guest"), sei(0xBE000C11, "guest")])
+def test_a_guest_that_does_not_see_the_ras_extension_gets_none_of_its_syndromes_from_kvm_either(notification: dict[str, Any]) -> None:
+    facts = host(vms=[vm(guest={"ras_extension": False})])
+    assert serrors(decided("uniform", notification, None, facts)) == [(3, 0x1000000, 0xBF000000)]
+    assert serrors(decided("uniform", notification, None, host(vms=[vm()]))) == [(3, 0x411, 0xBE000411)]
+
+
+@pytest.mark.parametrize(
+    ("vmm", "facts", "assumed"),
+    [
+        (vm(), {}, []),
+        (vm(memslots=[]), {}, ["host.vms.memslots"]),
+        ({"id": "vm-1", "pid": PID, "memslots": [SLOT]}, {}, ["host.vms.vcpus", "host.vms.guest"]),
+        (vm(guest={"ghes": [], "page_size": 16384}), {"ras_extension": None}, ["host.ras_extension"]),
+        (vm(guest={"ghes": [], "page_size": 16384}), {"ras_extension": False}, ["serror_masked"]),
+    ],
+)
+def test_what_the_guest_half_leans_on_and_nobody_said_is_listed(vmm: dict[str, Any], facts: dict[str, Any], assumed: list[str]) -> None:
+    decision = decided(L73, sea(taken_from="user"), PLAIN, host(vms=[vmm], **facts))
+    listed = [one.fact for one in decision.assumptions if one.assumed != ASSUMED_USER.assumed]
+    assert listed == assumed
+
+
+@pytest.mark.parametrize("asked", ["early", "default"])
+def test_thousands_of_vms_that_map_a_page_cost_no_more_than_their_number(asked: str) -> None:
+    pids = range(1000, 21000)
+    facts = host(
+        page("anonymous", *pids, dirty=True),
+        vms=[{"id": "vm", "pid": pid, "vmm": "qemu"} for pid in pids],
+        tasks=[{"pid": pid, "mce_kill": asked} for pid in pids],
+    )
+    began = time.process_time()
+    decided(L73, "gpio", PLAIN, facts)
+    assert time.process_time() - began < 5
 
 
 def test_memory_of_the_vmm_itself_consumed_on_the_guests_behalf_ends_the_guest() -> None:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.guest.tell import Hit, Kind, Means, Telling, Way, combine, inject, linux_survives, severity_of, tell
+from models.syndrome import serror_syndrome
+from policies.guest.tell import Hit, Kind, Means, Telling, Way, combine, inject, severity_of, tell
+from policies.kvm import linux_guest_on
 
 CE, UEO, UER, UEU, UC, IDS = 0x1811, 0x811, 0xC11, 0x411, 0x11, 0x1000000
 BOTH = Means()
@@ -116,4 +118,4 @@ def test_an_uncontained_error_is_the_worst_and_no_syndrome_worse_than_any() -> N
 
 @pytest.mark.parametrize(("iss", "survives"), [(CE, True), (UEO, True), (UER, False), (UEU, False), (UC, False), (IDS, False), (0, False)])
 def test_a_linux_guest_survives_only_what_it_can_go_on_from(iss: int, survives: bool) -> None:
-    assert linux_survives(iss) is survives
+    assert (linux_guest_on(serror_syndrome(iss), guest_ras=True) == "survives") is survives
