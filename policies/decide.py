@@ -23,7 +23,7 @@ from models.status_block import StatusBlock, parse
 from policies import exceptions
 from policies.catalog import Policy
 from policies.facts import Facts
-from policies.finding import Finding, join
+from policies.finding import Finding, join, join_shared
 from policies.guest.stage import tell_guests
 from policies.guest.vmm import vmms
 from policies.memory import Handled, handle_memory
@@ -76,14 +76,16 @@ def _process(findings: list[Finding], event: Event, block: StatusBlock, opening:
     notification, rank, admission = event.notification, opening.rank or GhesSeverity.NO, opening.admission
     consumes = admission.synchronous and notification.taken_from != "kernel"
     walk = walk_sections(block, rank, policy, facts, consumes)
+    if admission.exception == "none" and walk.shared:
+        findings[:] = [join_shared((*findings, *walk.findings, opening.released_after))]
+        return []
     findings += walk.findings
     killed = False
     if admission.exception == "abort":
         settled = exceptions.settle_abort(block, rank, walk, notification.taken_from, policy, facts)
         findings.append(settled.finding)
         killed = settled.kills
-    if opening.released_after:
-        findings.append(Finding(opening.released_after))
+    findings.append(opening.released_after)
     if not walk.items:
         return []
     handled = handle_memory(walk.items, notification, policy, facts)

@@ -49,7 +49,7 @@ class Facts:
         self.early_kill = bool(self.sysctl.early_kill)
         self._tasks: dict[int, Task] | None = None
         self._vms: dict[int, Vm] | None = None
-        self._vcpu_threads: dict[int, int] = {}
+        self._vcpu_threads: dict[int, int] | None = None
         self._by_shift: dict[int, dict[int, Page]] | None = None
 
     @property
@@ -129,6 +129,8 @@ class Facts:
 
     def vcpu_thread(self, vm: Vm) -> int:
         """The vCPU thread of a process's `vm` that meets poison: the one that was running, else the first."""
+        if self._vcpu_threads is None:
+            self._vcpu_threads = {}
         found = self._vcpu_threads.get(vm.pid)
         if found is None:
             tids = [vcpu.tid for vcpu in vm.vcpus] or [vm.pid]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from models.decision import Assumption, Step
+from models.decision import Assumption
 from models.notification import Notification
 from models.severity import GhesSeverity
 from models.status_block import StatusBlock
@@ -27,7 +27,7 @@ class Opening:
     claimed: bool
     """Whether the abort, if it was one, counts as claimed by APEI."""
     finding: Finding
-    released_after: tuple[Step, ...]
+    released_after: Finding
     """The acknowledgement, where it comes only after the record was processed."""
 
 
@@ -48,7 +48,8 @@ def _open(policy: Policy, door: Door, header: Header | None, delay: int | None, 
         findings.append(judged)
         if rank is GhesSeverity.PANIC and not sysctl_known:
             findings.append(Finding(assumptions=(ASSUMED_SYSCTL,)))
-    return Opening(admission, rank, reading.claimed, join(findings), reading.released_after)
+    released = Finding(reading.released_after) if reading.released_after else NOTHING
+    return Opening(admission, rank, reading.claimed, join(findings), released)
 
 
 def _kernel(policy: Policy) -> Finding:
