@@ -23,7 +23,7 @@ from models.status_block import StatusBlock, parse
 from policies import exceptions
 from policies.catalog import Policy
 from policies.facts import Facts
-from policies.finding import Finding, join, join_shared
+from policies.finding import Finding, join
 from policies.guest.stage import tell_guests
 from policies.guest.vmm import vmms
 from policies.memory import Handled, handle_memory
@@ -60,7 +60,7 @@ def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: 
     handled: list[Handled] = []
     if block is not None and opening.rank is not None:
         if opening.rank is not GhesSeverity.PANIC:
-            handled = _process(findings, event, block, opening, policy, facts)
+            handled = _process(findings, event, block, opening.rank, opening, policy, facts)
     elif opening.admission.exception == "abort" and not opening.claimed:
         findings.append(exceptions.unclaimed_abort(notification, opening.admission, policy, facts))
     elif opening.admission.exception == "serror":
@@ -71,14 +71,13 @@ def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: 
     return _conclude(event, policy, key, findings, later)
 
 
-def _process(findings: list[Finding], event: Event, block: StatusBlock, opening: Opening, policy: Policy, facts: Facts) -> list[Handled]:
+def _process(
+    findings: list[Finding], event: Event, block: StatusBlock, rank: GhesSeverity, opening: Opening, policy: Policy, facts: Facts
+) -> list[Handled]:
     """Act on a record, from its sections to the signals; add to the findings, and return the page frames that were handled."""
-    notification, rank, admission = event.notification, opening.rank or GhesSeverity.NO, opening.admission
+    notification, admission = event.notification, opening.admission
     consumes = admission.synchronous and notification.taken_from != "kernel"
     walk = walk_sections(block, rank, policy, facts, consumes)
-    if admission.exception == "none" and walk.shared:
-        findings[:] = [join_shared((*findings, *walk.findings, opening.released_after))]
-        return []
     findings += walk.findings
     killed = False
     if admission.exception == "abort":

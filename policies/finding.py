@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from models.decision import Assumption, Caution, Rationale, Step
@@ -13,7 +12,7 @@ T = TypeVar("T")
 
 
 class Finding(NamedTuple):
-    """One stage's contribution to the decision. Events of one class share theirs, so that it is known by which one it is."""
+    """One stage's contribution to the decision."""
 
     steps: tuple[Step, ...] = ()
     rationale: tuple[Rationale, ...] = ()
@@ -22,8 +21,6 @@ class Finding(NamedTuple):
     assumptions: tuple[Assumption, ...] = ()
     warnings: tuple[Caution, ...] = ()
 
-
-Finding.__hash__ = object.__hash__  # type: ignore[method-assign]
 
 NOTHING = Finding()
 
@@ -56,12 +53,6 @@ def join(findings: Sequence[Finding]) -> Finding:
         if warned:
             warnings += warned
     return Finding(tuple(steps), tuple(rationale), _once(reasons), _once(assumptions), _once(warnings))
-
-
-@lru_cache(maxsize=16384)
-def join_shared(findings: tuple[Finding, ...]) -> Finding:
-    """`join` of findings that events share; its result is shared in turn."""
-    return join(findings)
 
 
 def _once(said: list[T]) -> tuple[T, ...]:

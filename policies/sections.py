@@ -67,7 +67,7 @@ class Item:
 class Walk:
     """The walk over one record's sections: what it is given, and what it has found so far."""
 
-    __slots__ = ("block", "consumes", "facts", "findings", "items", "policy", "queued", "rank", "room", "shared")
+    __slots__ = ("block", "consumes", "facts", "findings", "items", "policy", "queued", "rank", "room")
 
     def __init__(self, block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, consumes: bool) -> None:
         self.block = block
@@ -76,19 +76,12 @@ class Walk:
         self.facts = facts
         self.consumes = consumes
         self.findings: list[Finding] = []
-        self.shared = True
-        """Whether these are the findings of every event of the class."""
         self.items: list[Item] = []
         """Page frames that reached a queue, in order."""
         self.queued = False
         """Whether the synchronous fallback is satisfied."""
         self.room = QUEUE_LENGTH
         """Entries left in the kernel worker's queue, of which the interrupted thread's own work takes none."""
-
-    def add_own(self, finding: Finding) -> None:
-        """Add what is this event's alone."""
-        self.findings.append(finding)
-        self.shared = False
 
 
 def walk_sections(block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, consumes: bool) -> Walk:
@@ -102,7 +95,7 @@ def walk_sections(block: StatusBlock, rank: GhesSeverity, policy: Policy, facts:
         if asked is not None:
             walk.queued = asked or (walk.queued and policy.behaviours.queued_accumulates)
     if block.empty_entries:
-        walk.add_own(_empty(block.empty_entries))
+        walk.findings.append(_empty(block.empty_entries))
     return walk
 
 
@@ -119,7 +112,7 @@ def _queue(walk: Walk, address: int, request: Request, repeats: int = 1) -> bool
     page = facts.page_at(address)
     assumed = (ASSUMED_VALID,) if facts.host.valid_ranges is None else ()
     if not does.pfn_left_to_memory_failure and not facts.has_struct_page(address, page):
-        walk.add_own(_invalid_address(walk.policy, address)._replace(assumptions=assumed))
+        walk.findings.append(_invalid_address(walk.policy, address)._replace(assumptions=assumed))
         return False
     if facts.host.page_size is None:
         assumed = (*assumed, ASSUMED_PAGE_SIZE)
@@ -130,7 +123,7 @@ def _queue(walk: Walk, address: int, request: Request, repeats: int = 1) -> bool
         steps = (QueueMemoryFailure(pfn, _FLAGS[request], "kworker"),) * min(repeats, walk.room)
         walk.room -= len(steps)
     walk.items += (item,) * len(steps)
-    walk.add_own(Finding(steps if len(steps) == repeats else (*steps, _OVERFLOW), (), (), assumed, ()))
+    walk.findings.append(Finding(steps if len(steps) == repeats else (*steps, _OVERFLOW), (), (), assumed, ()))
     return True
 
 
@@ -144,7 +137,6 @@ def _invalid_address(policy: Policy, address: int) -> Finding:
     return Finding((Log(f"Invalid address in generic error data: {address:#x}"),), (fired,))
 
 
-@lru_cache(maxsize=4096)
 def _beyond(finding: Finding, index: int) -> Finding:
     """The finding of a section that ends before what the kernel reads of it."""
     return finding._replace(reasons=(_BEYOND.format(index),))
@@ -224,7 +216,7 @@ def _arm_error_infos(walk: Walk, entry: DataEntry, index: int) -> bool:
     queued = False
     for offset, repeats, kind, has_address, address in _error_infos(walk, entry, count):
         if not repeats:
-            walk.add_own(Finding(reasons=(_BEYOND.format(index),)))
+            walk.findings.append(Finding(reasons=(_BEYOND.format(index),)))
             break
         usable, finding = _error_info(walk.policy, kind, has_address)
         if offset + arm_processor.ERROR_INFO_LENGTH > end:
@@ -342,7 +334,7 @@ def _pcie(walk: Walk, entry: DataEntry, _index: int) -> None:
     if recovers and record.lacks_upstream_bridge:
         steps.append(Oops(None, _NO_UPSTREAM_BRIDGE))
         assumptions.append(_ASSUMED_ROOT_BUS)
-    walk.add_own(Finding(tuple(steps), (fired,), (), tuple(assumptions)))
+    walk.findings.append(Finding(tuple(steps), (fired,), (), tuple(assumptions)))
 
 
 @lru_cache(maxsize=1024)
