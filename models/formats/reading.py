@@ -1,0 +1,50 @@
+"""What a reader of somebody else's format hands on: events, what had to be assumed for them, and what could not be read."""
+
+from __future__ import annotations
+
+from models.event import Event
+from models.value import value
+
+
+@value
+class Place:
+    """Where in the input something stands."""
+
+    line: int | None = None
+    """Of a text, from 1: the line on which it begins."""
+    offset: int | None = None
+    """Of binary data, bytes from the start."""
+    item: str | None = None
+    """A JSON pointer, or a table and row such as `arm_event/7`."""
+
+
+@value
+class Assumed:
+    """A field of the event that the source does not tell, and what was taken instead."""
+
+    field: str
+    """JSON pointer into the event, such as `/notification/type`."""
+    assumed: str
+    because: str
+
+
+@value
+class Reading:
+    """One error that was found."""
+
+    event: Event
+    format: str
+    """The format's name, such as `kernel_log`."""
+    place: Place
+    assumed: tuple[Assumed, ...] = ()
+    lost: tuple[str, ...] = ()
+    """What the source could not carry, or carried in a way that the event cannot, a phrase each."""
+
+
+@value
+class Unread:
+    """Something that looks like a record and cannot be read as one; reading goes on behind it."""
+
+    place: Place
+    reason: str
+    format: str
