@@ -26,6 +26,21 @@ class Settings:
     custom: Mapping[str, Policy] = field(default_factory=dict)
     """The operator's own policies, by name."""
     max_body_bytes: int = MAX_BODY_BYTES
+    """Longest request, and longest event of a batch."""
+    store: str = "memory:"
+    """`memory:` or `sqlite:///PATH`."""
+    queue_entries: int = 4096
+    """Decisions that may wait to be written."""
+    queue_bytes: int = 64 << 20
+    """And their bytes, events and decisions together."""
+    max_batch_bytes: int = 1 << 40
+    """Longest batch, unpacked."""
+    spill_bytes: int = 16 << 30
+    """Results of one batch that may wait on disk for a client that does not read yet."""
+    retention_days: float | None = None
+    """Decisions that are older are purged; None: never."""
+    retention_bytes: int | None = None
+    """The oldest decisions are purged while the store is larger; None: never."""
 
 
 def read_settings(policy_files: list[Path] | None = None, default_policy: str = UNIFORM) -> Settings:

@@ -1,0 +1,99 @@
+"""The SQLite file itself: held by one service at a time, created, and taken forward to today's schema."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from service.store.port import QueryTooSlow, StoreDamaged, StoreError, StoreUnavailable, StoreUnusable
+
+APPLICATION_ID: Final = 0x52415374
+"""`RASt`, in the file's header."""
+
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def explain(error: sqlite3.Error) -> StoreError:
+    """The port's error for one of SQLite's."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in _DAMAGED:
+        return StoreDamaged(str(error))
+    if code == sqlite3.SQLITE_INTERRUPT:
+        return QueryTooSlow("no answer in the time that one question may take")
+    return StoreUnavailable(str(error))
+
+
+def lock(path: Path) -> int:
+    """Hold the lock beside the file until the process ends. Raises StoreUnusable."""
+    try:
+        handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnusable(f"`{path}` cannot be opened for writing: {(error.strerror or 'unknown reason').lower()}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise StoreUnusable(f"`{path}` is in use by another service") from None
+    return handle
+
+
+def connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+    connection.execute("PRAGMA cache_size = -16000")
+    return connection
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The connection that writes, on a file whose schema is up to date. Raises StoreUnusable, StoreDamaged."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = connect(path, "rw")
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnusable(f"`{path}` cannot be opened for writing: {_reason(error)}") from None
+    try:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        _migrate(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        explained = explain(error)
+        if isinstance(explained, StoreDamaged):
+            raise StoreDamaged(f"`{path}` is no store, or is damaged: {error}") from None
+        raise StoreUnusable(f"`{path}` cannot be written: {error}") from None
+    except StoreError:
+        connection.close()
+        raise
+    return connection
+
+
+def _reason(error: OSError | sqlite3.Error) -> str:
+    return (error.strerror or "unknown reason").lower() if isinstance(error, OSError) else str(error)
+
+
+def migrations() -> list[str]:
+    """The schema's steps, in order; the first makes version 1."""
+    folder = files("service.store") / "schema"
+    return [step.read_text(encoding="utf-8") for step in sorted(folder.iterdir(), key=lambda step: step.name) if step.name.endswith(".sql")]
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Take the schema forward, each step as a whole. Raises StoreUnusable for a file that is not ours or from later."""
+    steps = migrations()
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if owner != APPLICATION_ID and tables:
+        raise StoreUnusable(f"`{path}` is a database of another program")
+    if version > len(steps):
+        raise StoreUnusable(f"`{path}` has schema {version}, written by a later release; this one knows {len(steps)}")
+    for number, step in enumerate(steps[version:], version + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE;\nPRAGMA application_id = {APPLICATION_ID};\n{step}\nPRAGMA user_version = {number};\nCOMMIT;"
+        )

@@ -1,0 +1,277 @@
+"""What the service asks of a store, and what goes in and out.
+
+A store is written by one thread and read by any. What `append` was given is durable when it returns, all of it or nothing.
+
+StoreError
+ ├ StoreUnusable      it cannot be opened: not a store, newer than this program, held by another process
+ ├ StoreUnavailable   it cannot do this now, and may later: disk full, read-only, an I/O error
+ ├ StoreDamaged       what it holds cannot be read
+ └ QueryTooSlow       a question took longer than it may
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, Protocol
+
+from models.value import value
+
+
+class StoreError(Exception):
+    """The store could not do what it was asked."""
+
+
+class StoreUnusable(StoreError):
+    """The store cannot be opened."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot do this now."""
+
+
+class StoreDamaged(StoreError):
+    """The store's content cannot be read."""
+
+
+class QueryTooSlow(StoreError):
+    """The question took longer than it may."""
+
+
+@value
+class PoisonedPage:
+    """Memory that a decision took out of use."""
+
+    address: int
+    """Host physical address, bytes."""
+    shift: int
+    """log2 of its size in bytes."""
+
+
+@value
+class Summary:
+    """What a list of decisions shows of one, and what it can be found by."""
+
+    id: str
+    """UUID version 7."""
+    decided_at_ms: int
+    """Milliseconds since 1970, UTC."""
+    source: str | None
+    event_id: str | None
+    """The sender's own."""
+    event_key: str
+    policy: str
+    policy_digest: str
+    action: str
+    certainty: str
+    notification: str
+    severity: str | None
+    """Of the status block; None where there is no record."""
+    sections: tuple[str, ...]
+    """Names or GUIDs, each once."""
+    physical_addresses: tuple[int, ...]
+    """Bytes, each once."""
+
+
+@value
+class Entry:
+    """One decision, as it is to be kept."""
+
+    summary: Summary
+    repeat_key: bytes | None
+    """32 bytes that a repeat of the event shares with it; None where there is no telling."""
+    event: bytes
+    """As it was sent."""
+    decision: bytes
+    """The answer's JSON without what tells one telling of it from another."""
+    poisons: tuple[PoisonedPage, ...] = ()
+    """Pages that are to be remembered as poisoned for the source."""
+    forgets: bool = False
+    """Whether the source's poisoned pages are forgotten: its machine went down."""
+
+
+@value
+class Kept:
+    """A decision that was kept."""
+
+    id: str
+    decided_at_ms: int
+    event_key: str
+    decision: bytes
+
+
+@value
+class Streamed:
+    """A decision with its place in the order in which decisions were kept."""
+
+    sequence: int
+    summary: Summary
+
+
+@value
+class HostFacts:
+    """A version of the facts kept for a source."""
+
+    source: str
+    version: int
+    """From 1, up with every change of this source."""
+    changed_at_ms: int
+    facts: bytes | None
+    """JSON; None: they were deleted with this version."""
+
+
+Field = Literal["source", "action", "policy", "notification", "severity", "section", "physical_address"]
+
+FIELDS: Final[tuple[Field, ...]] = ("source", "action", "policy", "notification", "severity", "section", "physical_address")
+"""What decisions are filtered and grouped by."""
+
+
+@value
+class Filter:
+    """Which decisions are asked for; None: any."""
+
+    source: str | None = None
+    action: str | None = None
+    policy: str | None = None
+    notification: str | None = None
+    severity: str | None = None
+    section: str | None = None
+    physical_address: int | None = None
+    since_ms: int | None = None
+    """Decided then or later."""
+    until_ms: int | None = None
+    """Decided before."""
+
+
+@value
+class Cursor:
+    """Where a page ends: the next one begins behind it."""
+
+    decided_at_ms: int
+    sequence: int
+
+
+@value
+class Page:
+    """Decisions, newest first."""
+
+    decisions: tuple[Summary, ...]
+    next: Cursor | None
+    """None: there are no more."""
+
+
+@value
+class Count:
+    """How many decisions of a group fall into a span of time."""
+
+    bucket_ms: int
+    """Beginning of the span."""
+    group: tuple[str | None, ...]
+    """A value for each field grouped by."""
+    count: int
+
+
+@value
+class Purge:
+    """What retention took away."""
+
+    at_ms: int
+    reason: Literal["age", "size"]
+    count: int
+    first_sequence: int
+    last_sequence: int
+    oldest_ms: int
+    newest_ms: int
+    """Of what was taken away."""
+
+
+@value
+class Size:
+    """How much the store holds."""
+
+    decisions: int
+    bytes: int
+    """On disk, without what was freed."""
+    oldest_ms: int | None
+    newest_ms: int | None
+    last_sequence: int
+    """Of the newest decision ever kept; 0: none was."""
+
+
+@value
+class ApiKey:
+    """A key as it is kept: what it may do, and the hash of its secret."""
+
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    secret_hash: str
+    """SHA-256 of the secret, hexadecimal."""
+    created_at_ms: int
+    revoked_at_ms: int | None = None
+
+
+class Store(Protocol):
+    """A store. Everything raises StoreError."""
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Keep decisions, in this order, all or none."""
+
+    def probe(self) -> None:
+        """Write something, to see whether it can be done."""
+
+    def repeats(self, keys: Sequence[bytes]) -> dict[bytes, Kept]:
+        """The decisions that were kept under these repeat keys."""
+
+    def decision(self, identity: str) -> Kept | None:
+        """One decision by its id."""
+
+    def event(self, identity: str) -> bytes | None:
+        """The event that a decision was made for, as it was sent."""
+
+    def page(self, asked: Filter, after: Cursor | None, limit: int) -> Page:
+        """Decisions, newest first, from behind `after`."""
+
+    def stats(self, asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[Count]:
+        """Counts by span of time and group, in order; at most `limit`."""
+
+    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
+        """Decisions kept after `sequence`, in the order of keeping, and the sequence up to which that is all there are."""
+
+    def host(self, source: str, version: int | None = None) -> HostFacts | None:
+        """The facts kept for a source: the newest version, or the one named."""
+
+    def put_host(self, source: str, facts: bytes | None, at_ms: int) -> HostFacts:
+        """Keep facts as the source's next version; None deletes them."""
+
+    def poisoned(self, source: str) -> tuple[PoisonedPage, ...]:
+        """The pages that decisions poisoned, by address."""
+
+    def forget_poisoned(self, source: str) -> int:
+        """Forget them; how many there were."""
+
+    def purge_older(self, than_ms: int, at_ms: int, limit: int) -> int:
+        """Take away at most `limit` of the decisions made before `than_ms`, on record; how many."""
+
+    def purge_larger(self, than_bytes: int, at_ms: int, limit: int) -> int:
+        """Take away at most `limit` of the oldest decisions while the store holds more; how many."""
+
+    def purges(self, limit: int) -> list[Purge]:
+        """What was taken away, latest first."""
+
+    def size(self) -> Size:
+        """How much there is."""
+
+    def api_key(self, identity: str) -> ApiKey | None:
+        """A key by its id, revoked or not."""
+
+    def api_keys(self) -> list[ApiKey]:
+        """All keys, oldest first."""
+
+    def add_api_key(self, key: ApiKey) -> None:
+        """Keep a key."""
+
+    def revoke_api_key(self, identity: str, at_ms: int) -> bool:
+        """Revoke a key; whether there was one to revoke."""
+
+    def close(self) -> None:
+        """Let go of it."""

@@ -1,0 +1,114 @@
+"""Entries as rows, and rows as what the port hands out."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic_core import from_json, to_json
+
+from service.store.port import ApiKey, Entry, Kept, Summary
+
+SUMMARY_COLUMNS: Final = (
+    "d.id, d.at, d.source, d.event_id, d.event_key, d.policy, d.policy_digest, d.action, d.certainty, d.notification, d.severity,"
+    " d.sections, d.addresses"
+)
+DECISION_COLUMNS: Final = (
+    "seq, id, at, source, event_id, event_key, repeat_key, policy, policy_digest, action, certainty, notification, severity,"
+    " sections, addresses, poisons, forgets"
+)
+DECISION_WIDTH: Final = DECISION_COLUMNS.count(",") + 1
+
+_KEY_PREFIX: Final = "sha256:"
+
+
+def key_bytes(event_key: str) -> bytes:
+    """The 32 bytes of an event key."""
+    return bytes.fromhex(event_key.removeprefix(_KEY_PREFIX))
+
+
+def key_text(data: bytes) -> str:
+    """An event key from its 32 bytes."""
+    return _KEY_PREFIX + data.hex()
+
+
+def id_bytes(identity: str) -> bytes | None:
+    """The 16 bytes of a decision's id; None for what is no UUID."""
+    try:
+        return UUID(identity).bytes
+    except ValueError:
+        return None
+
+
+def id_text(data: bytes) -> str:
+    """A decision's id from its 16 bytes."""
+    return str(UUID(bytes=data))
+
+
+def decision_row(sequence: int, entry: Entry) -> tuple[Any, ...]:
+    """The columns of `decisions`, in the order of DECISION_COLUMNS."""
+    found = entry.summary
+    poisons = to_json([(hex(page.address), page.shift) for page in entry.poisons]).decode() if entry.poisons else None
+    return (
+        sequence,
+        id_bytes(found.id),
+        found.decided_at_ms,
+        found.source,
+        found.event_id,
+        key_bytes(found.event_key),
+        entry.repeat_key,
+        found.policy,
+        found.policy_digest,
+        found.action,
+        found.certainty,
+        found.notification,
+        found.severity,
+        _array(found.sections),
+        _array(map(hex, found.physical_addresses)),
+        poisons,
+        entry.forgets,
+    )
+
+
+def _array(texts: Iterable[str]) -> str:
+    """A JSON array of names and numbers, none of which needs escaping."""
+    return "[" + ",".join(f'"{text}"' for text in texts) + "]"
+
+
+def summary(row: tuple[Any, ...]) -> Summary:
+    """A row of SUMMARY_COLUMNS."""
+    identity, at, source, event_id, event_key, policy, digest, action, certainty, notification, severity, sections, addresses = row
+    return Summary(
+        id_text(identity),
+        at,
+        source,
+        event_id,
+        key_text(event_key),
+        policy,
+        digest,
+        action,
+        certainty,
+        notification,
+        severity,
+        tuple(from_json(sections)),
+        tuple(int(address, 16) for address in from_json(addresses)),
+    )
+
+
+def kept(row: tuple[Any, ...]) -> Kept:
+    """A row of id, at, event key and decision."""
+    identity, at, event_key, decision = row
+    return Kept(id_text(identity), at, key_text(event_key), decision)
+
+
+def api_key(row: tuple[Any, ...]) -> ApiKey:
+    """A row of `api_keys`."""
+    identity, name, scopes, secret_hash, created, revoked = row
+    return ApiKey(identity, name, tuple(scopes.split()), secret_hash, created, revoked)
+
+
+def count_changes(cursor: sqlite3.Cursor) -> int:
+    """Rows that a statement changed itself, without those that triggers did."""
+    return cursor.rowcount
