@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import FastAPI, Request, Response
@@ -10,16 +12,43 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from service import openapi
-from service.problems import MEDIA_TYPE, Problem, Refused, explain, http_problem, internal, invalid_parameter, problem_json
-from service.routes import decisions, decode, health, policies, syndromes
+from service.problems import (
+    MEDIA_TYPE,
+    Problem,
+    Refused,
+    busy,
+    explain,
+    http_problem,
+    internal,
+    invalid_parameter,
+    problem_json,
+    query_too_slow,
+    store_unavailable,
+)
+from service.routes import decisions, decode, health, hosts, policies, syndromes
+from service.routes import store as store_route
+from service.runtime import running
 from service.settings import Settings
+from service.store.port import QueryTooSlow, StoreError
 from service.version import installed_version
+from service.writer import Busy
+
+RETRY_SOON = {"retry-after": "1"}
+"""Seconds."""
 
 DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application, ready to answer."""
+    chosen = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(chosen) as runtime:
+            app.state.runtime = runtime
+            yield
+
     app = FastAPIOffline(
         title="ras-triage",
         version=installed_version(),
@@ -27,13 +56,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=openapi.PROBLEM_RESPONSE,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=lifespan,
     )
-    app.state.settings = settings or Settings()
-    for noun in (decisions, decode, syndromes, policies, health):
+    app.state.settings = chosen
+    for noun in (decisions, hosts, decode, syndromes, policies, store_route, health):
         app.include_router(noun.router)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)
     app.add_exception_handler(RequestValidationError, _refused_by_parameters)
+    app.add_exception_handler(Busy, _busy)
+    app.add_exception_handler(StoreError, _store_failed)
     app.add_exception_handler(Exception, _failed)
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     return app
@@ -58,6 +90,14 @@ async def _refused_by_parameters(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return _answer(invalid_parameter(str(first["loc"][-1]), explain(first, first["input"])))
+
+
+async def _busy(_: Request, error: Exception) -> Response:
+    return _answer(busy(str(error)), RETRY_SOON)
+
+
+async def _store_failed(_: Request, error: Exception) -> Response:
+    return _answer(query_too_slow() if isinstance(error, QueryTooSlow) else store_unavailable(), RETRY_SOON)
 
 
 async def _failed(_: Request, _error: Exception) -> Response:
