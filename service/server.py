@@ -15,6 +15,9 @@ from uvicorn.config import LOGGING_CONFIG
 from service.app import create_app
 from service.settings import Settings
 
+SWITCH_INTERVAL_S = 0.005
+"""Seconds after which one thread hands the interpreter to the other."""
+
 GRACE_S = 10
 """Seconds that requests under way have to finish when the service is told to stop."""
 

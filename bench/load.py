@@ -1,0 +1,308 @@
+"""The service under load, as ratios within one run: single decisions, batches, and what it comes to with many decisions kept.
+
+usage: python bench/load.py [--seconds S] [--events N] [--folder PATH] [singles] [batches] [growth]
+
+(a) singles: `POST /v1/decisions` at 64 connections, durable, against an endpoint of the same server that reads, validates and echoes the
+    same body.
+(b) batches: events per second of an NDJSON batch, durable, against a plain loop that validates each event and serialises its decision.
+(c) growth: memory of the server with 100,000 decisions kept and with N (2 million),
+(d)         and the time of a point read and of a filtered page over 20,000 and over N.
+
+Machines differ and drift, so each side of a ratio is measured in turns with the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import count, cycle, islice
+from pathlib import Path
+
+import httpx
+import uvicorn
+from decide import on_fleet_hosts, recorded
+from fastapi import FastAPI, Response
+
+from models.event import Event
+from policies.catalog import uniform
+from policies.choose import choose
+from policies.decide import decide
+from service.answers import decision_json, read_event
+from service.app import create_app
+from service.requests import Body
+from service.server import SWITCH_INTERVAL_S
+from service.settings import Settings
+
+CONNECTIONS = 64
+TURNS = 5
+CHUNK = 256 << 10
+SMALL, MIDDLE = 20_000, 100_000
+ECHO = "/bench/echo"
+DECIDE = "/v1/decisions"
+BATCH = "/v1/decisions/batch"
+
+
+def with_echo(settings: Settings) -> FastAPI:
+    """The application, with one endpoint more that does all that a decision's does but decide and keep."""
+    app = create_app(settings)
+
+    @app.post(ECHO)
+    async def echo(body: Body) -> Response:
+        return Response(read_event(body).model_dump_json(), media_type="application/json")
+
+    return app
+
+
+def serve(port: int, folder: Path) -> None:
+    import gc
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    app = with_echo(Settings(store=f"sqlite:///{folder / 'bench.db'}"))
+    uvicorn.run(app, port=port, log_level="warning", access_log=False)
+
+
+class Server:
+    """The service in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = random.randrange(20_000, 60_000)
+        command = [sys.executable, __file__, "--serve", str(self.port), "--folder", str(folder)]
+        self.process = subprocess.Popen(command)
+        self.url = f"http://127.0.0.1:{self.port}"
+        for _ in range(200):
+            try:
+                httpx.get(f"{self.url}/healthz")
+            except httpx.TransportError:
+                time.sleep(0.05)
+            else:
+                return
+        raise SystemExit("the server does not answer")
+
+    def memory(self) -> int:
+        """Resident memory in KiB."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        return int(status.partition("VmRSS:")[2].split()[0])
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+_NUMBERS = count()
+
+
+def named(event: bytes) -> bytes:
+    """The event with an id that no other has: it is new to the service."""
+    return b'{"id":"e-%d",' % next(_NUMBERS) + event[1:]
+
+
+def mixed() -> list[bytes]:
+    """Every other host with a fleet's facts, as in bench/decide.py."""
+    bare = recorded()
+    full = on_fleet_hosts(bare)
+    return [line for pair in zip(bare[::2], full[1::2], strict=False) for line in pair]
+
+
+# (a)
+
+
+def request(path: str, event: bytes) -> bytes:
+    body = named(event)
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+async def one_connection(port: int, path: str, events: Iterator[bytes], until: float, expected: bytes) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    done = 0
+    while time.perf_counter() < until:
+        writer.write(request(path, next(events)))
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]))
+        if not head.startswith(b"HTTP/1.1 " + expected):
+            raise SystemExit(head.decode())
+        done += 1
+    writer.close()
+    return done
+
+
+async def rate(port: int, path: str, bodies: list[bytes], seconds: float, expected: bytes) -> float:
+    events = cycle(bodies)
+    began = time.perf_counter()
+    counts = await asyncio.gather(*(one_connection(port, path, events, began + seconds, expected) for _ in range(CONNECTIONS)))
+    return sum(counts) / (time.perf_counter() - began)
+
+
+def compare_singles(server: Server, title: str, bodies: list[bytes], seconds: float) -> None:
+    rates: list[tuple[float, float]] = []
+    for _ in range(TURNS):
+        echoed = asyncio.run(rate(server.port, ECHO, bodies, seconds, b"200"))
+        rates.append((asyncio.run(rate(server.port, DECIDE, bodies, seconds, b"201")), echoed))
+    decided, echoed = (statistics.median(column) for column in zip(*rates, strict=True))
+    ratio = statistics.median(one / other for one, other in rates)
+    print(f"(a) {title}: {decided:,.0f} durable decisions a second, {echoed:,.0f} echoes: {ratio:.2f}", flush=True)
+
+
+# (b)
+
+
+def timed(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def plain_loop(lines: list[bytes]) -> float:
+    """Seconds to validate every event and serialise its decision, which is made beforehand."""
+    events = [Event.model_validate_json(line) for line in lines]
+    default = uniform()
+    decisions = [decide(event, choose(event, default, {})) for event in events]
+    del events
+
+    def loop() -> None:
+        for line, decision in zip(lines, decisions, strict=True):
+            Event.model_validate_json(line)
+            decision_json(decision)
+
+    return timed(loop)
+
+
+async def send_batch(port: int, lines: Iterator[bytes]) -> int:
+    """Stream a batch and count the results."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+    writer.write(
+        f"POST {BATCH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    )
+
+    async def send() -> None:
+        chunk = bytearray()
+        for line in lines:
+            chunk += line + b"\n"
+            if len(chunk) >= CHUNK:
+                writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                await writer.drain()
+                chunk.clear()
+        writer.write((b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b"") + b"0\r\n\r\n")
+        await writer.drain()
+
+    sending = asyncio.create_task(send())
+    head = await reader.readuntil(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(head.decode())
+    done = 0
+    while length := int(await reader.readuntil(b"\r\n"), 16):
+        done += (await reader.readexactly(length + 2))[:-2].count(b"\n")
+    await sending
+    writer.close()
+    return done
+
+
+def compare_batches(server: Server, title: str, lines: list[bytes]) -> None:
+    spent: list[tuple[float, float]] = []
+    for _ in range(TURNS):
+        plain = plain_loop(lines)
+        spent.append((plain, timed(lambda: asyncio.run(send_batch(server.port, map(named, lines))))))
+    plain, durable = (statistics.median(column) for column in zip(*spent, strict=True))
+    ratio = statistics.median(one / other for one, other in spent)
+    print(
+        f"(b) {title}: {len(lines) / durable:,.0f} durable events a second, {len(lines) / plain:,.0f} in the plain loop: {ratio:.2f}",
+        flush=True,
+    )
+
+
+# (c) and (d)
+
+
+def numbered(first: int, number_of: int) -> Iterator[bytes]:
+    """Recorded events as from many machines, each event once."""
+    events = [json.loads(line) for line in recorded()]
+    for number in range(first, first + number_of):
+        event = events[number % len(events)]
+        yield json.dumps(event | {"id": f"e-{number}", "source": f"node-{number % 1000}"}).encode()
+
+
+def read_times(server: Server) -> tuple[float, float]:
+    """Seconds of a point read and of a filtered page, medians; each asks for something else."""
+    chance = random.Random(0)
+    points, pages = [], []
+    with httpx.Client(base_url=server.url) as client:
+        for _ in range(200):
+            source = f"node-{chance.randrange(1000)}"
+            page: list[httpx.Response] = []
+            pages.append(timed(lambda: page.append(client.get(DECIDE, params={"source": source, "action": "signal", "limit": 20}))))  # noqa: B023
+            found = page[0].raise_for_status().json()["decisions"]
+            if found:
+                points.append(timed(lambda: client.get(f"{DECIDE}/{found[-1]['id']}").raise_for_status()))  # noqa: B023
+    return statistics.median(points), statistics.median(pages)
+
+
+def grow(server: Server, events: int) -> None:
+    kept = 0
+
+    def fill(up_to: int) -> None:
+        nonlocal kept
+        while kept < up_to:
+            some = min(50_000, up_to - kept)
+            asyncio.run(send_batch(server.port, numbered(kept, some)))
+            kept += some
+
+    fill(min(SMALL, events))
+    few = read_times(server)
+    fill(min(MIDDLE, events))
+    before = server.memory()
+    fill(events)
+    after = server.memory()
+    many = read_times(server)
+    print(f"(c) memory: {before:,} KiB with {min(MIDDLE, events):,} decisions, {after:,} KiB with {events:,}: {after / before:.2f}")
+    for title, one, other in zip(("point read", "filtered page"), few, many, strict=True):
+        print(
+            f"(d) {title}: {one * 1e3:.2f} ms over {min(SMALL, events):,}, {other * 1e3:.2f} ms over {events:,}: {other / one:.2f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    arguments.add_argument("what", nargs="*", metavar="singles|batches|growth")
+    arguments.add_argument("--seconds", type=float, default=4)
+    arguments.add_argument("--events", type=int, default=2_000_000)
+    arguments.add_argument("--folder", type=Path, help="where the store is made (default: the folder for temporary files)")
+    arguments.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    chosen = arguments.parse_args()
+    if chosen.serve is not None:
+        serve(chosen.serve, chosen.folder)
+        return
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
+        run(chosen.what or ["singles", "batches", "growth"], chosen.seconds, chosen.events, Path(folder))
+
+
+def run(what: list[str], seconds: float, events: int, folder: Path) -> None:
+    bare, mix = recorded(), mixed()
+    for name in what:
+        place = folder / name
+        place.mkdir()
+        server = Server(place)
+        try:
+            if name == "singles":
+                compare_singles(server, "mixed stream", mix, seconds)
+                compare_singles(server, "recorded cases only, hosts with hardly any facts", bare, seconds)
+            elif name == "batches":
+                compare_batches(server, "mixed stream", list(islice(cycle(mix), 10_000)))
+                compare_batches(server, "recorded cases only, hosts with hardly any facts", list(islice(cycle(bare), 30_000)))
+            else:
+                grow(server, events)
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()
