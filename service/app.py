@@ -10,8 +10,11 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from service import openapi
+from service.headers import SecurityHeaders, security_headers
+from service.limits import Limits
 from service.problems import MEDIA_TYPE, Problem, Refused, explain, http_problem, internal, invalid_parameter, problem_json
 from service.routes import decisions, decode, health, policies, syndromes
+from service.security.guard import Security
 from service.settings import Settings
 from service.version import installed_version
 
@@ -28,7 +31,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.settings = settings or Settings()
+    settings = settings or Settings()
+    app.state.settings = settings
+    app.state.security = Security(settings)
+    app.add_middleware(Limits, settings=settings)
+    app.add_middleware(SecurityHeaders)
     for noun in (decisions, decode, syndromes, policies, health):
         app.include_router(noun.router)
     app.add_exception_handler(Refused, _refused)
@@ -45,7 +52,7 @@ def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return _answer(error.problem)
+    return _answer(error.problem, error.headers)
 
 
 async def _refused_by_router(request: Request, error: Exception) -> Response:
@@ -60,5 +67,6 @@ async def _refused_by_parameters(_: Request, error: Exception) -> Response:
     return _answer(invalid_parameter(str(first["loc"][-1]), explain(first, first["input"])))
 
 
-async def _failed(_: Request, _error: Exception) -> Response:
-    return _answer(internal())
+async def _failed(request: Request, _error: Exception) -> Response:
+    """This answer is made outside of every middleware."""
+    return _answer(internal(), {name.decode(): value.decode() for name, value in security_headers(request.scope)})

@@ -25,6 +25,8 @@ def json_body(model: str, *, octet_stream: bool = False) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+_BEARER = "An API key (`rt_...`) or a JSON Web Token; not needed where the service has neither keys nor a token issuer"
+
 PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {
     "default": {"description": "A problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}},
 }
@@ -40,6 +42,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         problem = TypeAdapter(Problem).json_schema(ref_template=_REF, mode="serialization")
         schemas = {**requests["$defs"], **problem.pop("$defs", {}), "Problem": problem}
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+        document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}}
+        document["security"] = [{"bearer": []}, {}]
         _drop_unused(document)
         app.openapi_schema = document
     return app.openapi_schema

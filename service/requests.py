@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.limits import Held
 from service.problems import Refused, invalid_parameter, too_large
 from service.settings import Settings
 
@@ -20,17 +21,19 @@ SettingsOf = Annotated[Settings, Depends(_settings)]
 
 
 async def _body(request: Request, settings: SettingsOf) -> bytes:
-    """The body as sent. Raises Refused as soon as it is longer than the limit, announced or not."""
+    """The body as sent. Raises Refused as soon as it is longer than the limit, announced or not, or too much is held already."""
     limit = settings.max_body_bytes
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise Refused(too_large(limit))
     chunks: list[bytes] = []
     left = limit
+    held: Held = request.scope["held"]
     async for chunk in request.stream():
         left -= len(chunk)
         if left < 0:
             raise Refused(too_large(limit))
+        held.add(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)
 

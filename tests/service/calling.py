@@ -47,7 +47,7 @@ def caller(settings: Settings | None = None, **options: Any) -> Call:
 
     def call(method: str, path: str, **arguments: Any) -> httpx.Response:
         async def run() -> httpx.Response:
-            async with httpx.AsyncClient(transport=transport, base_url="http://ras-triage") as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
                 return await client.request(method, path, **arguments)
 
         return asyncio.run(run())
