@@ -18,8 +18,10 @@ from models.decision import (
     VmmExits,
 )
 from models.event import Event, event_key
+from models.poison import PoisonedPage
 from models.severity import GhesSeverity
 from models.status_block import StatusBlock, parse
+from models.value import value
 from policies import exceptions
 from policies.catalog import Policy
 from policies.facts import Facts
@@ -27,6 +29,7 @@ from policies.finding import Finding, join
 from policies.guest.stage import tell_guests
 from policies.guest.vmm import vmms
 from policies.memory import Handled, handle_memory
+from policies.remembered import poisoned_pages
 from policies.opening import Opening, open_event
 from policies.sections import walk_sections
 from policies.signals import next_access, signal_memory
@@ -53,6 +56,20 @@ def decide(event: Event, policy: Policy) -> Decision:
 
 def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: str) -> Decision:
     """`decide` for a caller that has parsed the event's status block and computed its key."""
+    return settle(event, block, policy, key).decision
+
+
+@value
+class Settled:
+    """A decision, and what of it outlasts the event."""
+
+    decision: Decision
+    poisoned: tuple[PoisonedPage, ...]
+    """Pages that count as poisoned from now on, until the machine starts again."""
+
+
+def settle(event: Event, block: StatusBlock | None, policy: Policy, key: str) -> Settled:
+    """`decide_parsed` for a caller that remembers what became of a machine's pages."""
     facts = Facts(event.host)
     notification = event.notification
     opening = open_event(notification, block, policy, facts)
@@ -68,7 +85,7 @@ def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: 
     later = next_access(handled, policy, facts)
     if facts.host.vms:
         findings.append(tell_guests(findings, later, notification, policy, facts, vmms()))
-    return _conclude(event, policy, key, findings, later)
+    return Settled(_conclude(event, policy, key, findings, later), poisoned_pages(handled, facts))
 
 
 def _process(
@@ -115,4 +132,4 @@ def _headline(plan: tuple[Step, ...]) -> Action:
     return _ORDER[max(map(_REACH.__getitem__, map(type, plan)), default=0)]
 
 
-__all__ = ["decide", "decide_parsed"]
+__all__ = ["Settled", "decide", "decide_parsed", "settle"]

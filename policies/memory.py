@@ -124,7 +124,10 @@ def _frame(item: Item, notification: Notification, facts: Facts) -> Frame:
     if page is None or (page.state is PageState.UNKNOWN and not page.mappings):
         places = _place_of_consumer(item, notification, facts)
         assumed = (ASSUMED_PAGE, ASSUMED_CURRENT) if places and facts.host.current is None else (ASSUMED_PAGE,)
-        return Frame(item, pfn, _ASSUMED_ANONYMOUS, facts.page_shift, places, (*assumptions, *assumed))
+        assumed_page = _ASSUMED_ANONYMOUS
+        if page is not None and page.poisoned:
+            assumed_page = assumed_page.model_copy(update={"physical_address": page.physical_address, "poisoned": True})
+        return Frame(item, pfn, assumed_page, facts.page_shift, places, (*assumptions, *assumed))
     if page.dirty is None and page.mappings:
         assumptions = (*assumptions, ASSUMED_DIRTY)
     return frame_of(item, page, facts, assumptions)

@@ -16,12 +16,13 @@ from models.event import Event
 from models.scalars import Base64, Wire
 from models.structured import describe
 from models.value import value
-from policies.catalog import UnknownPolicy
+from policies.catalog import Policy, UnknownPolicy
 from policies.choose import choose
 from policies.decide import decide
 from service.problems import Refused, invalid, malformed, unknown_policy
 from service.settings import Settings
 from service.sniff import Kind, Sniffed
+from service.used_facts import UsedFacts
 
 
 @value
@@ -35,6 +36,8 @@ class Answer(Decision):
     """RFC 3339, UTC; null where nothing is kept."""
     repeat: bool
     """This event was decided before, and this is that decision."""
+    host_facts: UsedFacts | None = None
+    """What was kept for the source and went into the decision; null where nothing did."""
 
 
 @lru_cache(maxsize=1)
@@ -50,26 +53,31 @@ def read_event(document: bytes) -> Event:
         raise Refused(invalid(error, document, "event")) from None
 
 
-def decide_event(event: Event, settings: Settings) -> Decision:
-    """The decision under the policy that the event asks for. Raises Refused where there is no such policy."""
+def choose_policy(event: Event, settings: Settings) -> Policy:
+    """The policy that the event asks for. Raises Refused where there is no such policy."""
     try:
-        policy = choose(event, settings.default_policy, settings.custom)
+        return choose(event, settings.default_policy, settings.custom)
     except UnknownPolicy as error:
         raise Refused(unknown_policy(str(error), "/host/kernel" if event.policy is None else "/policy")) from None
-    return decide(event, policy)
 
 
-def decision_json(decision: Decision) -> bytes:
-    """The part of an answer that equal events under equal policies have in common, byte for byte."""
-    return _decision().dump_json(decision)
+def decide_event(event: Event, settings: Settings) -> Decision:
+    """The decision under the policy that the event asks for. Raises Refused where there is no such policy."""
+    return decide(event, choose_policy(event, settings))
 
 
-def envelop(decision: bytes, *, identity: str | None = None, decided_at: str | None = None) -> bytes:
+def decision_json(decision: Decision, used: UsedFacts | None = None) -> bytes:
+    """The part of an answer that equal events under equal policies and equal kept facts have in common, byte for byte."""
+    facts = b"null" if used is None else to_json(used)
+    return b'{"host_facts":' + facts + b"," + _decision().dump_json(decision)[1:]
+
+
+def envelop(decision: bytes, *, identity: str | None = None, decided_at: str | None = None, repeat: bool = False) -> bytes:
     """The answer: a decision's bytes, with what tells one telling of it from another in front.
 
-    Both are null where nothing is kept, so that equal events get equal bytes.
+    Id and time are null where nothing is kept, so that equal events get equal bytes.
     """
-    return to_json({"id": identity, "decided_at": decided_at, "repeat": False})[:-1] + b"," + decision[1:]
+    return to_json({"id": identity, "decided_at": decided_at, "repeat": repeat})[:-1] + b"," + decision[1:]
 
 
 class DecodeRequest(Wire):

@@ -46,6 +46,17 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two events that go by one name."""
+
+    decision: str
+    """Id of the decision made for the first."""
+    first_event_key: str
+    event_key: str
+    """Of the one that was sent now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A problem document (RFC 9457)."""
 
@@ -56,6 +67,7 @@ class Problem:
     """HTTP status code."""
     detail: str
     errors: tuple[Fault, ...] = ()
+    conflict: Conflict | None = None
 
 
 class Refused(Exception):
@@ -198,6 +210,33 @@ def too_large(limit: int) -> Problem:
     """More bytes than are read for one request or line."""
     detail = f"longer than the {limit} bytes that are read"
     return Problem(f"{URN}payload-too-large", "payload too large", 413, detail, (Fault("", detail),))
+
+
+def conflict(identity: str | None, source: str | None, key: str, first: str, first_key: str) -> Problem:
+    """An event whose name belongs to another one that was decided before."""
+    if identity is None:
+        pointer, name = "", "the same place under this Idempotency-Key"
+    else:
+        pointer, name = "/id", f"`{identity}` of " + ("no source" if source is None else f"`{source}`")
+    detail = shorten(f"{name} was decided as {first} for another event: {first_key}, not {key}")
+    return Problem(f"{URN}conflict", "conflict", 409, detail, (Fault(pointer, detail),), Conflict(first, first_key, key))
+
+
+def busy(detail: str) -> Problem:
+    """More is under way than this service takes at once."""
+    return Problem(f"{URN}busy", "busy", 503, detail)
+
+
+def store_unavailable() -> Problem:
+    """The store does not take writes, or gives no answer; its own words are in the log."""
+    return Problem(
+        f"{URN}store-unavailable", "store unavailable", 503, "the store cannot do this now; nothing was acknowledged that is not kept"
+    )
+
+
+def query_too_slow() -> Problem:
+    """A question about kept decisions that would take too long."""
+    return Problem(f"{URN}query-too-slow", "query too slow", 503, "the question took longer than it may: ask for less time or more filters")
 
 
 _BY_STATUS = {404: ("not-found", "not found"), 405: ("method-not-allowed", "method not allowed")}

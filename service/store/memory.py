@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from itertools import islice, product
 from threading import RLock
 from typing import Literal
 
+from models.poison import PoisonedPage
 from service.store.port import (
     ApiKey,
     Count,
@@ -19,7 +21,6 @@ from service.store.port import (
     HostFacts,
     Kept,
     Page,
-    PoisonedPage,
     Purge,
     Size,
     Streamed,
@@ -39,7 +40,7 @@ class MemoryStore:
         self._by_repeat: dict[bytes, int] = {}
         self._sequence = 0
         self._hosts: dict[str, list[HostFacts]] = {}
-        self._poisoned: dict[str, set[tuple[int, int]]] = {}
+        self._poisoned: dict[str, dict[tuple[int, int], PoisonedPage]] = {}
         self._purges: list[Purge] = []
         self._keys: dict[str, ApiKey] = {}
 
@@ -59,8 +60,8 @@ class MemoryStore:
             return
         if entry.forgets:
             self._poisoned.pop(source, None)
-        if entry.poisons:
-            self._poisoned.setdefault(source, set()).update((page.address, page.shift) for page in entry.poisons)
+        for page in entry.poisons:
+            self._poisoned.setdefault(source, {}).setdefault((page.start, page.shift), page)
 
     def probe(self) -> None:
         """Memory takes whatever comes."""
@@ -113,16 +114,18 @@ class MemoryStore:
             chosen = versions[-1:] if version is None else [kept for kept in versions if kept.version == version]
         return chosen[0] if chosen else None
 
-    def put_host(self, source: str, facts: bytes | None, at_ms: int) -> HostFacts:
+    def put_host(self, facts: HostFacts) -> None:
         with self._lock:
-            versions = self._hosts.setdefault(source, [])
-            kept = HostFacts(source, len(versions) + 1, at_ms, facts)
-            versions.append(kept)
-        return kept
+            self._hosts.setdefault(facts.source, []).append(facts)
 
-    def poisoned(self, source: str) -> tuple[PoisonedPage, ...]:
+    def poisoned(self, source: str, limit: int) -> tuple[PoisonedPage, ...]:
         with self._lock:
-            return tuple(PoisonedPage(*page) for page in sorted(self._poisoned.get(source, ())))
+            pages = sorted(self._poisoned.get(source, {}).items())
+        return tuple(page for _, page in pages[:limit])
+
+    def poisoned_at(self, source: str, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
+        pages = self.poisoned(source, sys.maxsize)
+        return tuple(page for page in pages if any(map(page.holds, addresses)))
 
     def forget_poisoned(self, source: str) -> int:
         with self._lock:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, Protocol
 
+from models.poison import PoisonedPage
 from models.value import value
 
 
@@ -35,16 +36,6 @@ class StoreDamaged(StoreError):
 
 class QueryTooSlow(StoreError):
     """The question took longer than it may."""
-
-
-@value
-class PoisonedPage:
-    """Memory that a decision took out of use."""
-
-    address: int
-    """Host physical address, bytes."""
-    shift: int
-    """log2 of its size in bytes."""
 
 
 @value
@@ -240,11 +231,14 @@ class Store(Protocol):
     def host(self, source: str, version: int | None = None) -> HostFacts | None:
         """The facts kept for a source: the newest version, or the one named."""
 
-    def put_host(self, source: str, facts: bytes | None, at_ms: int) -> HostFacts:
-        """Keep facts as the source's next version; None deletes them."""
+    def put_host(self, facts: HostFacts) -> None:
+        """Keep a source's next version."""
 
-    def poisoned(self, source: str) -> tuple[PoisonedPage, ...]:
-        """The pages that decisions poisoned, by address."""
+    def poisoned(self, source: str, limit: int) -> tuple[PoisonedPage, ...]:
+        """Pages that decisions poisoned, at most `limit`."""
+
+    def poisoned_at(self, source: str, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
+        """Those of them that hold one of these physical addresses."""
 
     def forget_poisoned(self, source: str) -> int:
         """Forget them; how many there were."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
@@ -50,7 +49,7 @@ def id_text(data: bytes) -> str:
 def decision_row(sequence: int, entry: Entry) -> tuple[Any, ...]:
     """The columns of `decisions`, in the order of DECISION_COLUMNS."""
     found = entry.summary
-    poisons = to_json([(hex(page.address), page.shift) for page in entry.poisons]).decode() if entry.poisons else None
+    poisons = to_json([(hex(page.start), page.shift, hex(page.address)) for page in entry.poisons]).decode() if entry.poisons else None
     return (
         sequence,
         id_bytes(found.id),
@@ -107,8 +106,3 @@ def api_key(row: tuple[Any, ...]) -> ApiKey:
     """A row of `api_keys`."""
     identity, name, scopes, secret_hash, created, revoked = row
     return ApiKey(identity, name, tuple(scopes.split()), secret_hash, created, revoked)
-
-
-def count_changes(cursor: sqlite3.Cursor) -> int:
-    """Rows that a statement changed itself, without those that triggers did."""
-    return cursor.rowcount

@@ -11,10 +11,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeVar
 
+from models.poison import PoisonedPage
 from service.store import questions, rows
 from service.store.file import connect, explain, lock, open_writer
 from service.store.port import (
@@ -27,7 +29,6 @@ from service.store.port import (
     HostFacts,
     Kept,
     Page,
-    PoisonedPage,
     Purge,
     Size,
     StoreError,
@@ -43,6 +44,9 @@ _CHUNKS: Final = (64, 16, 4, 1)
 """Rows that one statement inserts. Every statement gives the interpreter away once, so fewer are quicker."""
 _KEYS_AT_ONCE: Final = 500
 _FOLLOWED_AT_ONCE: Final = 20_000
+PAGE_SHIFTS: Final = (12, 49)
+"""log2 of the sizes that a poisoned page can have, from and below (`models.host.Page.shift`)."""
+
 _LAST_EVER: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'"
 _CHECK_EVERY: Final = 10_000
 """Virtual machine steps between two looks at the clock."""
@@ -102,12 +106,11 @@ class SqliteStore:
         with self._transaction() as connection:
             connection.execute("UPDATE probe SET count = count + 1")
 
-    def put_host(self, source: str, facts: bytes | None, at_ms: int) -> HostFacts:
+    def put_host(self, facts: HostFacts) -> None:
         with self._transaction() as connection:
-            newest = connection.execute("SELECT coalesce(max(version), 0) FROM host_facts WHERE source = ?", (source,)).fetchone()[0]
-            kept = HostFacts(source, newest + 1, at_ms, facts)
-            connection.execute("INSERT INTO host_facts VALUES (?, ?, ?, ?)", (source, kept.version, at_ms, facts))
-        return kept
+            connection.execute(
+                "INSERT INTO host_facts VALUES (?, ?, ?, ?)", (facts.source, facts.version, facts.changed_at_ms, facts.facts)
+            )
 
     def forget_poisoned(self, source: str) -> int:
         with self._transaction() as connection:
@@ -213,11 +216,16 @@ class SqliteStore:
         found = self._rows(sql, (source, version))
         return HostFacts(*found[0]) if found else None
 
-    def poisoned(self, source: str) -> tuple[PoisonedPage, ...]:
-        found = self._rows("SELECT address, shift FROM poisoned_pages WHERE source = ?", (source,))
-        return tuple(
-            sorted((PoisonedPage(int(address, 16), shift) for address, shift in found), key=lambda page: (page.address, page.shift))
-        )
+    def poisoned(self, source: str, limit: int) -> tuple[PoisonedPage, ...]:
+        found = self._rows("SELECT address, shift FROM poisoned_pages WHERE source = ? ORDER BY start, shift LIMIT ?", (source, limit))
+        return tuple(PoisonedPage(int(address, 16), shift) for address, shift in found)
+
+    def poisoned_at(self, source: str, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
+        candidates = {(hex(address >> shift << shift), shift) for address in addresses for shift in range(*PAGE_SHIFTS)}
+        marks = ", ".join(["(?, ?)"] * len(candidates))
+        sql = f"SELECT address, shift FROM poisoned_pages WHERE source = ? AND (start, shift) IN (VALUES {marks})"
+        found = self._rows(sql, [source, *chain.from_iterable(candidates)]) if candidates else []
+        return tuple(PoisonedPage(int(address, 16), shift) for address, shift in found)
 
     def purges(self, limit: int) -> list[Purge]:
         sql = "SELECT at, reason, count, first_seq, last_seq, oldest, newest FROM purges ORDER BY purge DESC LIMIT ?"

@@ -53,9 +53,10 @@ CREATE TABLE decision_addresses (
 
 CREATE TABLE poisoned_pages (
     source TEXT NOT NULL,
-    address TEXT NOT NULL,
+    start TEXT NOT NULL,
     shift INTEGER NOT NULL,
-    PRIMARY KEY (source, address, shift)
+    address TEXT NOT NULL,
+    PRIMARY KEY (source, start, shift)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TRIGGER decision_is_found_by_sections AFTER INSERT ON decisions WHEN NEW.sections <> '[]' BEGIN
@@ -71,7 +72,7 @@ CREATE TRIGGER decision_forgets_poison AFTER INSERT ON decisions WHEN NEW.forget
 END;
 
 CREATE TRIGGER decision_poisons AFTER INSERT ON decisions WHEN NEW.poisons IS NOT NULL AND NEW.source IS NOT NULL BEGIN
-    INSERT OR IGNORE INTO poisoned_pages SELECT NEW.source, value ->> 0, value ->> 1 FROM json_each(NEW.poisons);
+    INSERT OR IGNORE INTO poisoned_pages SELECT NEW.source, value ->> 0, value ->> 1, value ->> 2 FROM json_each(NEW.poisons);
 END;
 
 CREATE TRIGGER decision_is_gone AFTER DELETE ON decisions BEGIN

@@ -1,0 +1,240 @@
+"""Where events come in: decided once each, recognised when they come again, and answered when they are durable.
+
+All of this happens in the event loop, between two awaits, so that of two equal events that arrive at once one is first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from pydantic_core import to_json
+from uuid_utils import uuid7
+
+from models.contents import physical_addresses, section_names
+from models.decision import Action, Decision
+from models.event import Event, event_key
+from models.severity import severity_name
+from models.status_block import StatusBlock, parse
+from models.value import value
+from policies.decide import Settled, settle
+from service.answers import choose_policy, decision_json, envelop, read_event
+from service.problems import Refused, conflict, store_unavailable
+from service.settings import Settings
+from service.sources import Sources
+from service.store.port import Entry, Kept, Store, StoreError, Summary
+from service.times import rfc3339
+from service.used_facts import UsedFacts
+from service.writer import Writer
+
+EXPECTED_GROWTH: Final = 4
+"""Bytes that are kept for each byte of an event, roughly: itself and its decision."""
+
+
+@value
+class Document:
+    """An event as it was sent."""
+
+    data: bytes
+    """JSON."""
+    name: bytes | None = None
+    """Tells a repeat of an event that says nothing by which it could be told: from the request's Idempotency-Key and the position in it."""
+
+
+@value
+class Answered:
+    """What the sender hears of one event."""
+
+    id: str
+    body: bytes
+    """JSON."""
+    repeat: bool
+
+
+@dataclass(slots=True, eq=False)
+class New:
+    """An event that was decided for the first time, and will be answered once that is durable."""
+
+    entry: Entry
+    durable: asyncio.Future[None]
+
+
+@value
+class Again:
+    """An event that is decided already, but not durably."""
+
+    first: New
+
+
+Outcome = New | Again | Kept | Refused
+"""What becomes of an event; `Kept` is its first decision, `Refused` the problem with it."""
+
+
+@value
+class _Read:
+    """An event that was understood."""
+
+    event: Event
+    data: bytes
+    key: str
+    repeat_key: bytes | None
+
+
+class Intake:
+    """Takes events in."""
+
+    def __init__(self, settings: Settings, store: Store, writer: Writer, sources: Sources, clock_ms: Callable[[], int]) -> None:
+        self._settings = settings
+        self._store = store
+        self._writer = writer
+        self._sources = sources
+        self._clock_ms = clock_ms
+        self._pending: dict[bytes, New] = {}
+        """What is not durable yet, by repeat key."""
+
+    async def decide(self, document: Document) -> Answered:
+        """One event's answer, durable. Raises Refused, Busy, StoreError."""
+        self._writer.require_room(1, EXPECTED_GROWTH * len(document.data))
+        (outcome,) = self.admit([document])
+        if isinstance(outcome, Refused):
+            raise outcome
+        return await answer(outcome)
+
+    def try_out(self, data: bytes) -> bytes:
+        """One event's answer, of which nothing is kept. Raises Refused, StoreError."""
+        event = read_event(data)
+        block = None if event.status_block is None else parse(event.status_block)
+        settled, used = self._settle(event, block, event_key(event))
+        return envelop(decision_json(settled.decision, used))
+
+    def admit(self, documents: Sequence[Document]) -> list[Outcome]:
+        """Decide what is new, and hand it over to be kept. Raises StoreError."""
+        read = [_read(document) for document in documents]
+        keys = [item.repeat_key for item in read if isinstance(item, _Read) and item.repeat_key is not None]
+        asked = [key for key in keys if key not in self._pending]
+        kept = self._store.repeats(asked) if asked else {}
+        outcomes: list[Outcome] = []
+        entries: list[Entry] = []
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for item in read:
+            outcome = item if isinstance(item, Refused) else self._recognise(item, kept) or self._decide(item, durable)
+            if isinstance(outcome, New):
+                entries.append(outcome.entry)
+            outcomes.append(outcome)
+        if entries:
+            self._writer.keep(entries, durable)
+            durable.add_done_callback(partial(self._settled, entries))
+        return outcomes
+
+    def _recognise(self, item: _Read, kept: dict[bytes, Kept]) -> Outcome | None:
+        """What became of an event when it came first; None: it never did."""
+        if item.repeat_key is None:
+            return None
+        if (first := self._pending.get(item.repeat_key)) is not None:
+            summary = first.entry.summary
+            return _same(item, summary.event_key, summary.id) or Again(first)
+        if (found := kept.get(item.repeat_key)) is not None:
+            return _same(item, found.event_key, found.id) or found
+        return None
+
+    def _decide(self, item: _Read, durable: asyncio.Future[None]) -> Outcome:
+        """Decide an event that is new, with what is known of its source, and remember what it does to it."""
+        event = item.event
+        block = None if event.status_block is None else parse(event.status_block)
+        try:
+            settled, used = self._settle(event, block, item.key)
+        except Refused as refused:
+            return refused
+        except StoreError:
+            return Refused(store_unavailable())
+        went_down = settled.decision.action is Action.PANIC
+        poisoned = () if went_down or event.source is None else settled.poisoned
+        entry = Entry(
+            self._summarise(item, block, settled.decision),
+            item.repeat_key,
+            item.data,
+            decision_json(settled.decision, used),
+            poisoned,
+            went_down,
+        )
+        if event.source is not None:
+            self._sources.apply(event.source, poisoned, went_down)
+        new = New(entry, durable)
+        if item.repeat_key is not None:
+            self._pending[item.repeat_key] = new
+        return new
+
+    def _settle(self, event: Event, block: StatusBlock | None, key: str) -> tuple[Settled, UsedFacts | None]:
+        informed, used = self._sources.informed(event, () if block is None else physical_addresses(block))
+        return settle(informed, block, choose_policy(informed, self._settings), key), used
+
+    def _summarise(self, item: _Read, block: StatusBlock | None, decision: Decision) -> Summary:
+        event = item.event
+        return Summary(
+            str(uuid7()),
+            self._clock_ms(),
+            event.source,
+            event.id,
+            item.key,
+            decision.policy.name,
+            decision.policy.digest,
+            decision.action.value,
+            decision.certainty,
+            event.notification.type.value,
+            None if block is None else severity_name(block.error_severity),
+            () if block is None else section_names(block),
+            () if block is None else physical_addresses(block),
+        )
+
+    def _settled(self, entries: list[Entry], durable: asyncio.Future[None]) -> None:
+        """Entries are durable, or never will be; then the writer has had everything that is held forgotten."""
+        for entry in entries:
+            if entry.repeat_key is not None:
+                del self._pending[entry.repeat_key]
+        if durable.exception() is None:
+            for entry in entries:
+                if entry.poisons and entry.summary.source is not None:
+                    self._sources.saved(entry.summary.source, entry.poisons)
+
+
+async def answer(outcome: New | Again | Kept) -> Answered:
+    """The answer, once it is durable. Raises StoreError."""
+    if isinstance(outcome, Kept):
+        return _answered(outcome.id, outcome.decided_at_ms, outcome.decision, repeat=True)
+    first = outcome.first if isinstance(outcome, Again) else outcome
+    await asyncio.shield(first.durable)
+    summary = first.entry.summary
+    return _answered(summary.id, summary.decided_at_ms, first.entry.decision, repeat=isinstance(outcome, Again))
+
+
+def _answered(identity: str, decided_at_ms: int, decision: bytes, *, repeat: bool) -> Answered:
+    return Answered(identity, envelop(decision, identity=identity, decided_at=rfc3339(decided_at_ms), repeat=repeat), repeat)
+
+
+def _read(document: Document) -> _Read | Refused:
+    try:
+        event = read_event(document.data)
+    except Refused as refused:
+        return refused
+    key = event_key(event)
+    return _Read(event, document.data, key, _repeat_key(event, key, document.name))
+
+
+def _repeat_key(event: Event, key: str, name: bytes | None) -> bytes | None:
+    """What a repeat of the event has in common with it: source and id, else content with a time in it, else the request's own name."""
+    if event.id is not None:
+        return hashlib.sha256(to_json(["id", event.source, event.id])).digest()
+    if event.time is not None:
+        return bytes.fromhex(key.removeprefix("sha256:"))
+    return name
+
+
+def _same(item: _Read, first_key: str, first_id: str) -> Refused | None:
+    """A conflict, where what came first was something else."""
+    if item.key == first_key:
+        return None
+    return Refused(conflict(item.event.id, item.event.source, item.key, first_id, first_key))

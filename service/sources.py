@@ -1,0 +1,137 @@
+"""What is kept for each source and goes into its next decisions: facts about its machine, and the pages that were poisoned.
+
+The event loop holds what it uses, ahead of the writer by what is not durable yet. Writes are handed over in the order in which this
+changes, so whatever a decision rested on is durable before it; when a write fails, everything held is forgotten and read anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from models.event import Event
+from models.host import Host
+from models.poison import PoisonedPage
+from policies.remembered import with_poisoned
+from service.store.port import HostFacts, Store
+from service.used_facts import UsedFacts
+
+HELD_SOURCES: Final = 4096
+HELD_PAGES: Final = 256
+"""Pages of one source that are held; where there are more, the store is asked."""
+
+
+def digest(facts: bytes) -> str:
+    """The content hash of facts as they are kept."""
+    return "sha256:" + hashlib.sha256(facts).hexdigest()
+
+
+class Source:
+    """One source's state."""
+
+    __slots__ = ("facts", "host", "pages", "unsaved")
+
+    def __init__(self, facts: HostFacts | None, pages: tuple[PoisonedPage, ...]) -> None:
+        self.facts = facts
+        """The newest version; None: there never was one."""
+        self.host: Host | None = None
+        self.set_facts(facts)
+        self.pages: set[PoisonedPage] | None = set(pages) if len(pages) <= HELD_PAGES else None
+        """All poisoned pages; None: they are too many to hold."""
+        self.unsaved: Counter[PoisonedPage] = Counter()
+        """Pages whose poisoning is not durable yet."""
+
+    def set_facts(self, facts: HostFacts | None) -> None:
+        self.facts = facts
+        self.host = None if facts is None or facts.facts is None else Host.model_validate_json(facts.facts)
+
+    def poison(self, pages: Sequence[PoisonedPage]) -> None:
+        self.unsaved.update(pages)
+        if self.pages is not None:
+            self.pages.update(pages)
+            if len(self.pages) > HELD_PAGES:
+                self.pages = None
+
+    def saved(self, pages: Sequence[PoisonedPage]) -> None:
+        self.unsaved.subtract(pages)
+        self.unsaved = +self.unsaved
+
+    def forget_pages(self) -> None:
+        self.pages = set()
+        self.unsaved.clear()
+
+
+class Sources:
+    """The state of all sources, as far as it is held."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: OrderedDict[str, Source] = OrderedDict()
+
+    def state(self, name: str) -> Source:
+        """A source's state, read from the store where it is not held. Raises StoreError."""
+        found = self._held.get(name)
+        if found is not None:
+            self._held.move_to_end(name)
+            return found
+        found = self._held[name] = Source(self._store.host(name), self._store.poisoned(name, HELD_PAGES + 1))
+        if len(self._held) > HELD_SOURCES:
+            self._let_go()
+        return found
+
+    def apply(self, name: str, poisoned: Sequence[PoisonedPage], went_down: bool) -> None:
+        """What a decision, whose entry is handed over next, does to its source. Raises StoreError."""
+        if went_down:
+            self.state(name).forget_pages()
+        elif poisoned:
+            self.state(name).poison(poisoned)
+
+    def saved(self, name: str, poisoned: Sequence[PoisonedPage]) -> None:
+        """What was poisoned is durable."""
+        if (state := self._held.get(name)) is not None:
+            state.saved(poisoned)
+
+    def _let_go(self) -> None:
+        for name, state in self._held.items():
+            if not state.unsaved:
+                del self._held[name]
+                return
+
+    def forget_everything(self) -> None:
+        """Read anew from now on: what is held may rest on what was not kept."""
+        self._held.clear()
+
+    def informed(self, event: Event, addresses: Sequence[int]) -> tuple[Event, UsedFacts | None]:
+        """The event with what is kept for its source, and what of it was used.
+
+        Facts are used where the event brings none; poisoned pages that hold one of `addresses`, unless it says itself what its pages are.
+        Raises StoreError.
+        """
+        if event.source is None:
+            return event, None
+        state = self.state(event.source)
+        uses_facts = state.host is not None and "host" not in event.model_fields_set
+        host = state.host if uses_facts and state.host is not None else event.host
+        poisoned = self._poisoned(event.source, state, addresses) if uses_facts or host.pages is None else ()
+        if not uses_facts and not poisoned:
+            return event, None
+        version, content = _version(state.facts) if uses_facts else (None, None)
+        used = UsedFacts(version, content, tuple(hex(page.address) for page in poisoned))
+        return event.model_copy(update={"host": with_poisoned(host, poisoned)}), used
+
+    def _poisoned(self, name: str, state: Source, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
+        if state.pages is not None:
+            candidates = state.pages
+        elif addresses:
+            candidates = {*self._store.poisoned_at(name, addresses), *state.unsaved}
+        else:
+            return ()
+        if not candidates:
+            return ()
+        return tuple(sorted((page for page in candidates if any(map(page.holds, addresses))), key=lambda page: (page.address, page.shift)))
+
+
+def _version(facts: HostFacts | None) -> tuple[int | None, str | None]:
+    return (None, None) if facts is None else (facts.version, digest(facts.facts or b""))
