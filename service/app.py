@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +18,7 @@ from service.problems import MEDIA_TYPE, Problem, Refused, explain, http_problem
 from service.routes import decisions, decode, health, policies, syndromes
 from service.security.guard import Security
 from service.settings import Settings
+from service.store.port import ApiKey
 from service.version import installed_version
 
 DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
@@ -33,7 +36,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     settings = settings or Settings()
     app.state.settings = settings
-    app.state.security = Security(settings)
+    app.state.security = Security(settings, partial(_kept_keys, app))
     app.add_middleware(Limits, settings=settings)
     app.add_middleware(SecurityHeaders)
     for noun in (decisions, decode, syndromes, policies, health):
@@ -44,6 +47,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(Exception, _failed)
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     return app
+
+
+async def _kept_keys(app: FastAPI) -> Sequence[ApiKey]:
+    """The keys of the store, while there is one."""
+    runtime: Any = getattr(app.state, "runtime", None)
+    return () if runtime is None else await runtime.read(lambda store: store.api_keys())
 
 
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:

@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from service.commands import Command, decide, decode, demo, policies, serve, syndrome
+from service.commands import Command, config, decide, decode, demo, keys, policies, serve, syndrome
 from service.commands.output import BAD_INPUT, complain
 from service.problems import Refused
 from service.settings import InvalidSetting
@@ -22,6 +22,8 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "syndrome": syndrome,
     "policies": policies,
     "serve": serve,
+    "config": config,
+    "keys": keys,
     "demo": demo,
 }
 """In the order in which help lists them."""

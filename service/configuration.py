@@ -38,7 +38,7 @@ _PORT_LINK: Final = "tcp://"
 class Given(BaseSettings):
     """What was set, as it was written; None: nothing was. Names are those of the file, and of the environment in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, validate_default=False)
 
     host: str | None = Field(None, min_length=1)
     port: int | None = Field(None, ge=0, le=0xFFFF)
@@ -165,6 +165,18 @@ def default_store() -> str:
     return f"{SQLITE}{Path(home).expanduser() / 'ras-triage' / 'store.db'}"
 
 
+def prepare_store(settings: Settings) -> None:
+    """Make the folder of the store that is taken where none was named, for its owner alone. Raises InvalidSetting."""
+    path = sqlite_path(settings.store)
+    if path is None or settings.store != default_store():
+        return
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or "unknown reason").lower()
+        raise InvalidSetting(f"`{path.parent}` cannot be made: {reason}; name a store with `--store sqlite:///PATH`") from None
+
+
 def read(flags: Mapping[str, Any], file: Path | None = None) -> Effective:
     """The settings of a service. Raises InvalidSetting.
 
@@ -200,8 +212,11 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _explain(error: ValidationError, origins: Mapping[str, Origin], path: Path | None) -> str:
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0])
-    message = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"].replace("Input should", "should")
-    return f"{written(name, origins.get(name, 'default'), path)}: {message[:1].lower()}{message[1:]}".replace("'", "`")
+    where = written(name, origins.get(name, "default"), path)
+    if first["type"] == "value_error":
+        return f"{where}: {first['ctx']['error']}"
+    message = first["msg"].replace("Input should", "should").replace("'", "`")
+    return f"{where}: {message[:1].lower()}{message[1:]}"
 
 
 def written(name: str, origin: Origin, path: Path | None = None) -> str:

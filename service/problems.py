@@ -253,11 +253,6 @@ def headers_too_large(limit: int) -> Problem:
     return Problem(f"{URN}headers-too-large", "headers too large", 431, f"the headers are longer than the {limit} bytes that are read")
 
 
-def busy(detail: str) -> Problem:
-    """Everything that may be under way is."""
-    return Problem(f"{URN}busy", "busy", 503, detail)
-
-
 def rate_limited(rate: float) -> Problem:
     """More than one key may ask for."""
     detail = f"more than {rate:g} events or requests per second with this key"
@@ -289,11 +284,6 @@ def issuer_unavailable() -> Problem:
     """The keys that tokens are checked with cannot be had."""
     detail = "the token issuer's keys cannot be read at the moment"
     return Problem(f"{URN}issuer-unavailable", "token issuer unavailable", 503, detail)
-
-
-def store_unavailable(detail: str) -> Problem:
-    """The store cannot be asked."""
-    return Problem(f"{URN}store-unavailable", "store unavailable", 503, shorten(detail))
 
 
 def internal() -> Problem:

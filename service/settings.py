@@ -122,7 +122,7 @@ def sqlite_path(store: str) -> Path | None:
     path = store.removeprefix(SQLITE)
     if path in (store, ""):
         raise InvalidSetting(f"`{store}` is no store: expected `{MEMORY}` or `{SQLITE}PATH`")
-    return Path(path).expanduser()
+    return Path(path)
 
 
 def read_settings(policy_files: list[Path] | None = None, default_policy: str = UNIFORM) -> Settings:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from policies.catalog import UNIFORM
-from service.commands.options import add_policy_file, port, settings_of
+from service.commands.options import add_settings, effective
 
 HELP = "answer over HTTP"
 
 
 def configure(command: ArgumentParser) -> None:
-    command.description = "Answer over HTTP."
-    command.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    command.add_argument("--port", default=8080, type=port, help="port to listen on (default: %(default)s)")
-    command.add_argument("--default-policy", default=UNIFORM, metavar="NAME", help="for events that name neither policy nor kernel")
-    add_policy_file(command)
+    command.description = (
+        "Answer over HTTP. Settings come from options, then the environment (RAS_TRIAGE_*), then a file: `ras-triage config` shows them."
+    )
+    add_settings(command)
 
 
 def run(options: Namespace) -> int:
     from service.server import serve  # noqa: PLC0415 - only this command needs a server
 
-    serve(settings_of(options), options.host, options.port)
+    serve(effective(options).settings)
     return 0

@@ -29,8 +29,8 @@ class Security:
     names and the web page that it comes from have to be this machine's own, because any page can make a browser send requests here.
     """
 
-    def __init__(self, settings: Settings, load_keys: Callable[[], Sequence[ApiKey]] = tuple) -> None:
-        """`load_keys` gives the store's keys, from any thread. Raises InvalidSetting where the keys file is not valid."""
+    def __init__(self, settings: Settings, load_keys: Callable[[], Awaitable[Sequence[ApiKey]]]) -> None:
+        """`load_keys` gives the store's keys. Raises InvalidSetting where the keys file is not valid."""
         self._hosts = frozenset(host.lower() for host in settings.trusted_hosts)
         self._open = is_loopback(settings.host) and settings.oidc is None and settings.keys_file is None
         self._keys = KeyRing(load_keys, settings.keys_file)

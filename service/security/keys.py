@@ -5,12 +5,11 @@ The secret is 256 bits of chance, so that its plain SHA-256 is as hard to turn r
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 import secrets
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
@@ -96,8 +95,8 @@ def _field(error: Any) -> str:
 class KeyRing:
     """All keys, looked up at most once a second: keys that are guessed cost the store nothing."""
 
-    def __init__(self, load: Callable[[], Sequence[ApiKey]], file: Path | None) -> None:
-        """`load` gives the store's keys, from any thread. Raises InvalidSetting for a file that is not valid."""
+    def __init__(self, load: Callable[[], Awaitable[Sequence[ApiKey]]], file: Path | None) -> None:
+        """`load` gives the store's keys. Raises InvalidSetting for a file that is not valid."""
         self._load = load
         self._file = file
         self._stamp = None if file is None else _stamp(file)
@@ -112,17 +111,17 @@ class KeyRing:
         if self._looked_at is None or (now - self._looked_at >= FRESH_S and not self._looking):
             self._looking = True
             try:
-                self._keys = await asyncio.to_thread(self._look)
+                self._keys = await self._look()
             except StoreError as error:
                 _log.error("keys cannot be read: %s", error)
-                raise Refused(store_unavailable("keys cannot be read at the moment"), {"Retry-After": "1"}) from None
+                raise Refused(store_unavailable(), {"Retry-After": "1"}) from None
             finally:
                 self._looking = False
             self._looked_at = now
         return self._keys
 
-    def _look(self) -> dict[str, ApiKey]:
-        kept = {key.id: key for key in self._load()}
+    async def _look(self) -> dict[str, ApiKey]:
+        kept = {key.id: key for key in await self._load()}
         if self._file is not None:
             self._read_again(self._file)
         return {**kept, **self._from_file}
