@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -108,8 +108,8 @@ class Given(BaseSettings):
     @classmethod
     def _cannot_be_tampered_with(cls, value: str) -> str:
         url = urlsplit(value)
-        if not url.hostname or not (url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname))):
-            raise ValueError("should be an https URL")
+        if not url.hostname or "@" in url.netloc or not (url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname))):
+            raise ValueError("should be an https URL without a password")
         return value
 
     @field_validator("oidc_algorithms")
@@ -146,17 +146,9 @@ class Effective:
 def _shown(name: str, value: Any) -> Any:
     if name == "tls_key_password":
         return None if value is None else HIDDEN
-    if name.endswith("_url") and value is not None:
-        return _without_password(value)
     if isinstance(value, tuple):
         return [str(part) for part in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    _, at, address = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{HIDDEN}@{address}")) if at else url
 
 
 def default_store() -> str:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from functools import cached_property
 from http.client import HTTPException
+from math import inf
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -32,7 +32,7 @@ LIFESPAN_S: Final = 300
 """Seconds after which the issuer's keys are read again."""
 
 COOLDOWN_S: Final = 30.0
-"""Seconds between two readings that are made because a token names a key that is not known, or because the last one failed."""
+"""Seconds between two readings at least: tokens that name keys which do not exist cost the issuer nothing."""
 
 STALE_S: Final = 86_400.0
 """Seconds for which keys hold that cannot be read again."""
@@ -72,16 +72,14 @@ def _fetch(url: str) -> dict[str, Any]:
 
 
 class _Keys(jwt.PyJWKClient):
-    """The issuer's keys. While they cannot be read again, those read before go on to hold."""
+    """The issuer's keys. While they cannot be read again, those read before go on to hold for a day."""
 
     def __init__(self, oidc: Oidc) -> None:
-        super().__init__(oidc.jwks_url or oidc.issuer, lifespan=LIFESPAN_S, cooldown_duration=COOLDOWN_S, timeout=_TIMEOUT_S)
+        super().__init__(oidc.jwks_url or oidc.issuer, lifespan=LIFESPAN_S)
         self._oidc = oidc
         self._last: dict[str, Any] | None = None
-        self._read_at = 0.0
-        self._tried_at: float | None = None
+        self._read_at = self._tried_at = -inf
 
-    @cached_property
     def _location(self) -> str:
         """Where the keys are (OpenID Connect Discovery 1.0, 4)."""
         if self._oidc.jwks_url is not None:
@@ -95,22 +93,17 @@ class _Keys(jwt.PyJWKClient):
         return location
 
     def fetch_data(self) -> Any:
-        """Read the keys: where the last try failed, not again at once."""
+        """The keys: read, or where they were asked for just now, as they were then."""
         now = monotonic()
-        if self._tried_at is not None and now - self._tried_at < COOLDOWN_S:
-            return self._before()
-        try:
-            content = _fetch(self._location)
-            jwt.PyJWKSet.from_dict(content)
-        except (_Unreachable, PyJWKSetError) as error:
-            _log.error("the token issuer's keys cannot be read: %s", error)
+        if now - self._tried_at >= COOLDOWN_S:
             self._tried_at = now
-            return self._before()
-        self._last, self._read_at, self._tried_at, self._last_successful_fetch = content, now, None, now
-        return content
-
-    def _before(self) -> dict[str, Any]:
-        if self._last is None or monotonic() - self._read_at > STALE_S:
+            try:
+                content = _fetch(self._location())
+                jwt.PyJWKSet.from_dict(content)
+                self._last, self._read_at = content, now
+            except (_Unreachable, PyJWKSetError) as error:
+                _log.error("the token issuer's keys cannot be read: %s", error)
+        if self._last is None or now - self._read_at > STALE_S:
             raise PyJWKClientConnectionError("not read for too long")
         return self._last
 
@@ -145,7 +138,7 @@ class Tokens:
             )
         except PyJWKClientConnectionError:
             raise Refused(issuer_unavailable(), {"Retry-After": str(int(COOLDOWN_S))}) from None
-        except (jwt.PyJWTError, ValueError) as error:
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise Refused(unauthenticated(_reason(error)), REJECTED) from None
         return Principal(f"token {claims['sub']}", granted(_scopes(claims.get(self._oidc.scope_claim))))
 
