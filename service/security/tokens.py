@@ -75,7 +75,7 @@ class _Keys(jwt.PyJWKClient):
     """The issuer's keys. While they cannot be read again, those read before go on to hold for a day."""
 
     def __init__(self, oidc: Oidc) -> None:
-        super().__init__(oidc.jwks_url or oidc.issuer, lifespan=LIFESPAN_S)
+        super().__init__(oidc.jwks_url or oidc.issuer, lifespan=LIFESPAN_S, cooldown_duration=0)
         self._oidc = oidc
         self._last: dict[str, Any] | None = None
         self._read_at = self._tried_at = -inf
