@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -14,18 +14,44 @@ from starlette.exceptions import HTTPException
 from service import openapi
 from service.headers import SecurityHeaders, security_headers
 from service.limits import Limits
-from service.problems import MEDIA_TYPE, Problem, Refused, explain, http_problem, internal, invalid_parameter, problem_json
-from service.routes import decisions, decode, health, policies, syndromes
-from service.security.guard import Security
+from service.problems import (
+    MEDIA_TYPE,
+    Problem,
+    Refused,
+    busy,
+    explain,
+    http_problem,
+    internal,
+    invalid_parameter,
+    problem_json,
+    query_too_slow,
+    store_unavailable,
+)
+from service.routes import decisions, decode, health, hosts, policies, syndromes
+from service.routes import store as store_route
+from service.runtime import Runtime, running
+from service.security.guard import Security, guarded
 from service.settings import Settings
-from service.store.port import ApiKey
+from service.store.port import ApiKey, QueryTooSlow, StoreError
 from service.version import installed_version
+from service.writer import Busy
+
+RETRY_SOON = {"retry-after": "1"}
+"""Seconds."""
 
 DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application, ready to answer."""
+    chosen = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(chosen) as runtime:
+            app.state.runtime = runtime
+            yield
+
     app = FastAPIOffline(
         title="ras-triage",
         version=installed_version(),
@@ -33,26 +59,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=openapi.PROBLEM_RESPONSE,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=lifespan,
     )
-    settings = settings or Settings()
-    app.state.settings = settings
-    app.state.security = Security(settings, partial(_kept_keys, app))
-    app.add_middleware(Limits, settings=settings)
+    app.state.settings = chosen
+    app.state.security = Security(chosen, partial(_kept_keys, app))
+    for noun in (decisions, hosts, decode, syndromes, policies, store_route):
+        app.include_router(noun.router, dependencies=[Depends(guarded)])
+    app.include_router(health.router)
+    app.add_middleware(Limits, settings=chosen)
     app.add_middleware(SecurityHeaders)
-    for noun in (decisions, decode, syndromes, policies, health):
-        app.include_router(noun.router)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)
     app.add_exception_handler(RequestValidationError, _refused_by_parameters)
+    app.add_exception_handler(Busy, _busy)
+    app.add_exception_handler(StoreError, _store_failed)
     app.add_exception_handler(Exception, _failed)
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     return app
 
 
 async def _kept_keys(app: FastAPI) -> Sequence[ApiKey]:
-    """The keys of the store, while there is one."""
-    runtime: Any = getattr(app.state, "runtime", None)
-    return () if runtime is None else await runtime.read(lambda store: store.api_keys())
+    """The keys of the store."""
+    runtime: Runtime = app.state.runtime
+    return await runtime.read(lambda store: store.api_keys())
 
 
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
@@ -74,6 +103,14 @@ async def _refused_by_parameters(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return _answer(invalid_parameter(str(first["loc"][-1]), explain(first, first["input"])))
+
+
+async def _busy(_: Request, error: Exception) -> Response:
+    return _answer(busy(str(error)), RETRY_SOON)
+
+
+async def _store_failed(_: Request, error: Exception) -> Response:
+    return _answer(query_too_slow() if isinstance(error, QueryTooSlow) else store_unavailable(), RETRY_SOON)
 
 
 async def _failed(request: Request, _error: Exception) -> Response:

@@ -14,7 +14,8 @@ from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validato
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from policies.catalog import UNIFORM
-from service.settings import ALGORITHMS, SQLITE, InvalidSetting, Oidc, Settings, is_loopback, read_policies, read_text, sqlite_path
+from service.settings import ALGORITHMS, InvalidSetting, Oidc, Settings, is_loopback, read_policies, read_text
+from service.store.opening import MEMORY, SQLITE, sqlite_path
 
 PREFIX: Final = "RAS_TRIAGE_"
 
@@ -101,7 +102,8 @@ class Given(BaseSettings):
     @field_validator("store")
     @classmethod
     def _is_store(cls, value: str) -> str:
-        sqlite_path(value)
+        if value != MEMORY and sqlite_path(value) is None:
+            raise ValueError(f"`{value}` is no store: expected `{MEMORY}` or `{SQLITE}PATH`")
         return value
 
     @field_validator("oidc_issuer", "oidc_jwks_url")

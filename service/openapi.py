@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from models.event import Event
+from models.host import Host
 from service.answers import DecodeRequest
 from service.problems import MEDIA_TYPE, Problem
 from service.syndromes import SyndromeRequest
@@ -27,6 +28,26 @@ def json_body(model: str, *, octet_stream: bool = False) -> dict[str, Any]:
 
 _BEARER = "An API key (`rt_...`) or a JSON Web Token; not needed where the service has neither keys nor a token issuer"
 
+
+def batch_body() -> dict[str, Any]:
+    """A batch operation's request body and answers."""
+    one, answered = {"$ref": _REF.format(model="Event")}, {"$ref": _REF.format(model="BatchResult")}
+    lines = {"type": "string", "description": "One to a line"}
+    taken = {"application/json": {"schema": {"type": "array", "items": one}}, "application/x-ndjson": {"schema": lines}}
+    given = {"application/json": {"schema": {"type": "array", "items": answered}}, "application/x-ndjson": {"schema": lines}}
+    return {
+        "requestBody": {"required": True, "content": taken},
+        "responses": {
+            "200": {"description": "Everything was decided", "content": given},
+            "207": {"description": "Some events have their problem in the place of an answer", "content": given},
+        },
+    }
+
+
+EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+}
+
 PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {
     "default": {"description": "A problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}},
 }
@@ -37,10 +58,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
     """The document, made once."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        bodies = (Event, DecodeRequest, SyndromeRequest)
+        bodies = (Event, Host, DecodeRequest, SyndromeRequest)
         _, requests = models_json_schema([(body, "validation") for body in bodies], ref_template=_REF)
         problem = TypeAdapter(Problem).json_schema(ref_template=_REF, mode="serialization")
-        schemas = {**requests["$defs"], **problem.pop("$defs", {}), "Problem": problem}
+        result = {"anyOf": [{"$ref": _REF.format(model=model)} for model in ("Answer", "Problem")]}
+        schemas = {**requests["$defs"], **problem.pop("$defs", {}), "Problem": problem, "BatchResult": result}
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}}
         document["security"] = [{"bearer": []}, {}]

@@ -206,6 +206,33 @@ def invalid_parameter(name: str, detail: str) -> Problem:
     return Problem(f"{URN}invalid-parameter", "not a valid query parameter", 422, text, (Fault("", text, parameter=shorten(name)),))
 
 
+def invalid_header(name: str, detail: str) -> Problem:
+    """A header of the request that cannot be used."""
+    text = shorten(f"header `{name}`: {detail}")
+    return Problem(f"{URN}invalid-header", "not a valid header", 400, text, (Fault("", text),))
+
+
+def unknown_decision(identity: str) -> Problem:
+    """No decision has this id, or it was purged."""
+    return Problem(f"{URN}not-found", "not found", 404, shorten(f"there is no decision `{identity}`"))
+
+
+def unknown_source(source: str) -> Problem:
+    """Nothing is kept for this source."""
+    return Problem(f"{URN}not-found", "not found", 404, shorten(f"no facts are kept for `{source}`"))
+
+
+def precondition_failed(etag: str) -> Problem:
+    """Something changed since it was read."""
+    return Problem(f"{URN}precondition-failed", "precondition failed", 412, f"the version now is {etag}")
+
+
+def too_many_counts(limit: int) -> Problem:
+    """Statistics with more rows than one answer holds."""
+    detail = f"more than {limit} counts: ask for less time, longer buckets or other groups"
+    return Problem(f"{URN}too-many-counts", "too many counts", 422, detail, (Fault("", detail, parameter="bucket"),))
+
+
 def too_large(limit: int) -> Problem:
     """More bytes than are read for one request or line."""
     detail = f"longer than the {limit} bytes that are read"
@@ -220,6 +247,23 @@ def conflict(identity: str | None, source: str | None, key: str, first: str, fir
         pointer, name = "/id", f"`{identity}` of " + ("no source" if source is None else f"`{source}`")
     detail = shorten(f"{name} was decided as {first} for another event: {first_key}, not {key}")
     return Problem(f"{URN}conflict", "conflict", 409, detail, (Fault(pointer, detail),), Conflict(first, first_key, key))
+
+
+def invalid_batch(detail: str, faults: tuple[Fault, ...] = ()) -> Problem:
+    """A batch whose items cannot be told apart."""
+    return Problem(f"{URN}invalid-batch", "not a valid batch", 400, detail, faults or (Fault("", detail),))
+
+
+def unsupported_encoding(encoding: str, known: str) -> Problem:
+    """A Content-Encoding that is not known here."""
+    detail = shorten(f"content encoding `{encoding}` is none of {known}")
+    return Problem(f"{URN}unsupported-encoding", "unsupported content encoding", 415, detail)
+
+
+def malformed_encoding(encoding: str, reason: str) -> Problem:
+    """A body that is not packed as its Content-Encoding says."""
+    detail = shorten(f"the body is not {encoding}: {reason}")
+    return Problem(f"{URN}malformed-encoding", "malformed content encoding", 400, detail, (Fault("", detail),))
 
 
 def busy(detail: str) -> Problem:

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
+from pydantic_core import to_json
 
+from service.batch.unpacking import unpacked
 from service.limits import Held
-from service.problems import Refused, invalid_parameter, too_large
+from service.problems import Refused, invalid_header, invalid_parameter, too_large
+from service.runtime import Runtime
 from service.settings import Settings
 
+MAX_IDEMPOTENCY_KEY: Final = 255
 
-def _settings(request: Request) -> Settings:
+
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
 SettingsOf = Annotated[Settings, Depends(_settings)]
+
+
+async def _runtime(request: Request) -> Runtime:
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+RuntimeOf = Annotated[Runtime, Depends(_runtime)]
 
 
 async def _body(request: Request, settings: SettingsOf) -> bytes:
@@ -26,19 +40,32 @@ async def _body(request: Request, settings: SettingsOf) -> bytes:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise Refused(too_large(limit))
-    chunks: list[bytes] = []
-    left = limit
+    encoding = request.headers.get("content-encoding", "")
     held: Held = request.scope["held"]
-    async for chunk in request.stream():
-        left -= len(chunk)
-        if left < 0:
-            raise Refused(too_large(limit))
-        held.add(len(chunk))
-        chunks.append(chunk)
-    return b"".join(chunks)
+    pieces: list[bytes] = []
+    async for piece in unpacked(request.stream(), encoding, limit):
+        held.add(len(piece))
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 Body = Annotated[bytes, Depends(_body)]
+
+
+async def _repeat_name(
+    request: Request,
+    idempotency_key: Annotated[str | None, Header(description="Makes a repeat of this very request recognisable")] = None,
+) -> bytes | None:
+    if idempotency_key is None:
+        return None
+    if not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
+        raise Refused(invalid_header("Idempotency-Key", f"expected 1 to {MAX_IDEMPOTENCY_KEY} characters"))
+    principal = getattr(request.state, "principal", None)
+    return hashlib.sha256(to_json(["key", getattr(principal, "name", None), idempotency_key])).digest()
+
+
+RepeatName = Annotated[bytes | None, Depends(_repeat_name)]
+"""What tells a repeat of a request: its Idempotency-Key, together with who sends it."""
 
 
 def only_parameters(*names: str) -> Callable[[Request], Awaitable[None]]:

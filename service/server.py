@@ -15,7 +15,8 @@ from uvicorn.config import LOGGING_CONFIG
 
 from service.app import create_app
 from service.configuration import prepare_store
-from service.settings import InvalidSetting, Settings, is_loopback, sqlite_path
+from service.settings import InvalidSetting, Settings, is_loopback
+from service.store.opening import sqlite_path
 from service.store.port import StoreError
 from service.store.sqlite import SqliteStore
 

@@ -17,9 +17,6 @@ from policies.choose import find, load
 MAX_BODY_BYTES: Final = 4 << 20
 """Longest request: room for the longest status block in base64, and for the facts of a large machine."""
 
-SQLITE: Final = "sqlite:///"
-MEMORY: Final = "memory:"
-
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures of tokens that can be accepted (RFC 7518 3.1, RFC 8037): those made with a private key, so that nobody who checks can sign."""
 
@@ -54,7 +51,7 @@ class Settings:
     """The operator's own policies, by name."""
     max_body_bytes: int = MAX_BODY_BYTES
     """Longest request, and longest event of a batch."""
-    store: str = MEMORY
+    store: str = "memory:"
     """`memory:` or `sqlite:///PATH`."""
     queue_entries: int = 4096
     """Decisions that may wait to be written."""
@@ -110,19 +107,6 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def sqlite_path(store: str) -> Path | None:
-    """The file of a store's URL; None for the one in memory. Raises InvalidSetting.
-
-    What follows `sqlite:///` is the path: `sqlite:///a.db` lies in the working directory, `sqlite:////srv/a.db` does not.
-    """
-    if store == MEMORY:
-        return None
-    path = store.removeprefix(SQLITE)
-    if path in (store, ""):
-        raise InvalidSetting(f"`{store}` is no store: expected `{MEMORY}` or `{SQLITE}PATH`")
-    return Path(path)
 
 
 def read_settings(policy_files: list[Path] | None = None, default_policy: str = UNIFORM) -> Settings:

@@ -69,6 +69,8 @@ class Sources:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._held: OrderedDict[str, Source] = OrderedDict()
+        self._changing: Counter[str] = Counter()
+        """Sources whose newest facts are not durable yet."""
 
     def state(self, name: str) -> Source:
         """A source's state, read from the store where it is not held. Raises StoreError."""
@@ -88,6 +90,16 @@ class Sources:
         elif poisoned:
             self.state(name).poison(poisoned)
 
+    def put_facts(self, facts: HostFacts) -> None:
+        """Facts that are handed over next become the source's newest. Raises StoreError."""
+        self.state(facts.source).set_facts(facts)
+        self._changing[facts.source] += 1
+
+    def facts_saved(self, name: str) -> None:
+        """They are durable, or never will be."""
+        self._changing[name] -= 1
+        self._changing = +self._changing
+
     def saved(self, name: str, poisoned: Sequence[PoisonedPage]) -> None:
         """What was poisoned is durable."""
         if (state := self._held.get(name)) is not None:
@@ -95,7 +107,7 @@ class Sources:
 
     def _let_go(self) -> None:
         for name, state in self._held.items():
-            if not state.unsaved:
+            if not state.unsaved and name not in self._changing:
                 del self._held[name]
                 return
 

@@ -76,13 +76,13 @@ class Writer:
         *,
         max_entries: int,
         max_bytes: int,
-        committed: Callable[[int, float], None] = lambda _entries, _seconds: None,
-        failed: Callable[[Exception], None] = lambda _error: None,
     ) -> None:
-        """`committed` hears the entries and seconds of each commit, `failed` of each failure; both are called in the event loop."""
         self._store = store
         self._max_entries, self._max_bytes = max_entries, max_bytes
-        self._committed, self._failed = committed, failed
+        self.committed: list[Callable[[int, float], None]] = []
+        """Called in the event loop with the entries and seconds of each commit, before anybody hears that they are durable."""
+        self.failed: list[Callable[[Exception], None]] = []
+        """Called in the event loop with each failure."""
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job] = deque()
         self._waiting: deque[_Job] = deque()
@@ -99,7 +99,7 @@ class Writer:
     # In the event loop.
 
     def keep(self, entries: Sequence[Entry], durable: asyncio.Future[None]) -> None:
-        """Hand over entries; the future is done when they are durable, or raises StoreError. Raises StoreUnavailable when stopping."""
+        """Hand over entries; the future is done when they are durable, or raises StoreError."""
         self._hand_over(_Job(durable, monotonic(), self._epoch, entries, sum(map(_size, entries))))
 
     def require_room(self, entries: int, size: int) -> None:
@@ -125,7 +125,8 @@ class Writer:
 
     def _hand_over(self, job: _Job) -> None:
         if self._closing:
-            raise StoreUnavailable("the service is stopping")
+            job.done.set_exception(StoreUnavailable("the service is stopping"))
+            return
         self._entries += len(job.entries)
         self._bytes += job.size
         self._waiting.append(job)
@@ -206,11 +207,13 @@ class Writer:
             self._bytes -= job.size
         if error is None:
             self._last_failure, self._last_write = None, monotonic()
-            self._committed(sum(len(job.entries) for job in jobs), seconds)
+            for hear_commit in self.committed:
+                hear_commit(sum(len(job.entries) for job in jobs), seconds)
         elif jobs[0].epoch == self._epoch:
             self._epoch += 1
             self._last_failure = str(error)
-            self._failed(error)
+            for hear_failure in self.failed:
+                hear_failure(error)
         for index, job in enumerate(jobs):
             if job.done.cancelled():
                 continue

@@ -16,7 +16,8 @@ from service.commands.output import write
 from service.configuration import prepare_store, read
 from service.security.keys import create, file_entry
 from service.security.principal import SCOPES
-from service.settings import InvalidSetting, sqlite_path
+from service.settings import InvalidSetting
+from service.store.opening import sqlite_path
 from service.store.port import ApiKey, StoreError
 from service.store.sqlite import SqliteStore
 from service.times import now_ms, rfc3339

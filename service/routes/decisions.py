@@ -1,39 +1,140 @@
-"""Decisions: one event in, one decision out."""
+"""Decisions: made, one by one and in batches, and looked up."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Response
-from uuid_utils import uuid7
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
-from service.answers import Answer, decide_event, decision_json, envelop, read_event
-from service.openapi import json_body
-from service.requests import Body, SettingsOf, only_parameters
+from service import following
+from service.answers import Answer, envelop
+from service.batch.answering import ARRAY, NDJSON, Batch, Form
+from service.batch.response import BatchResponse
+from service.batch.unpacking import require_known, unpacked
+from service.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, read_event_id
+from service.intake import Document
+from service.openapi import EVENT_STREAM, batch_body, json_body
+from service.problems import Refused, too_large, too_many_counts, unknown_decision
+from service.requests import Body, RepeatName, RuntimeOf, only_parameters
+from service.summaries import PageJson, StatsJson, page_json, stats_json
+from service.times import rfc3339
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
+
+MAX_PAGE: Final = 1000
+
+_JSON: Final = "application/json"
+_NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
 
 
 @router.post(
     "",
     status_code=201,
     response_model=Answer,
-    responses={200: {"model": Answer, "description": "Decided with `dry_run`; nothing is kept"}},
+    responses={200: {"model": Answer, "description": "Decided before, or decided with `dry_run`, of which nothing is kept"}},
     dependencies=[Depends(only_parameters("dry_run"))],
     openapi_extra=json_body("Event"),
 )
 async def decide_one(
     body: Body,
-    settings: SettingsOf,
+    runtime: RuntimeOf,
+    name: RepeatName,
     dry_run: Annotated[bool, Query(description="Decide and keep nothing: `id` and `decided_at` are null")] = False,
 ) -> Response:
-    """Decide one hardware error.
+    """Decide one hardware error; the answer leaves when it is durable.
 
     A status block that the kernel would refuse is no error of the request: the decision says `reject`, as the kernel does.
     """
-    decision = decision_json(decide_event(read_event(body), settings))
     if dry_run:
-        return Response(envelop(decision), media_type="application/json")
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return Response(envelop(decision, identity=str(uuid7()), decided_at=now), status_code=201, media_type="application/json")
+        return Response(runtime.intake.try_out(body), media_type=_JSON)
+    answered = await runtime.intake.decide(Document(body, name))
+    return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
+
+
+@router.post("/batch", dependencies=[Depends(only_parameters())], openapi_extra=batch_body())
+async def decide_many(request: Request, runtime: RuntimeOf, name: RepeatName) -> Response:
+    """Decide many, in order: a JSON array, or NDJSON in and NDJSON out; streamed both ways, packed with gzip or zstd or not.
+
+    Each result is an answer, or the problem with its event; each leaves when it is durable.
+    """
+    limit, encoding = runtime.settings.max_batch_bytes, request.headers.get("content-encoding", "")
+    require_known(encoding)
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise Refused(too_large(limit))
+    form = _form(request)
+    batch = Batch(
+        form,
+        runtime.intake,
+        runtime.writer,
+        name=name,
+        item_limit=runtime.settings.max_body_bytes,
+        spill_limit=runtime.settings.spill_bytes,
+    )
+    return BatchResponse(batch, form, unpacked(request.stream(), encoding, limit))
+
+
+def _form(request: Request) -> Form:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return NDJSON if media_type in _NDJSON_TYPES else ARRAY
+
+
+@router.get("", response_model=PageJson, dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit"))])
+async def list_decisions(
+    request: Request,
+    response: Response,
+    runtime: RuntimeOf,
+    asked: FilterOf,
+    cursor: CursorOf,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+) -> PageJson:
+    """Decisions, newest first, a page at a time; `Link` leads to the next."""
+    page = page_json(await runtime.read(lambda store: store.page(asked, cursor, limit)))
+    if page.next is not None:
+        further = request.url.include_query_params(cursor=page.next)
+        response.headers["link"] = f'<{further.path}?{further.query}>; rel="next"'
+    return page
+
+
+@router.get("/stats", response_model=StatsJson, dependencies=[Depends(only_parameters(*FILTERS, "bucket", "group_by"))])
+async def count_decisions(runtime: RuntimeOf, asked: FilterOf, bucket_ms: BucketOf, group_by: GroupByOf) -> StatsJson:
+    """Counts over time, grouped by one or two fields. A decision with several sections or addresses counts for each of them."""
+    counts = await runtime.read(lambda store: store.stats(asked, group_by, bucket_ms, MAX_COUNTS + 1))
+    if len(counts) > MAX_COUNTS:
+        raise Refused(too_many_counts(MAX_COUNTS))
+    return stats_json(counts, group_by, bucket_ms)
+
+
+@router.get("/stream", dependencies=[Depends(only_parameters(*FILTERS))], responses=EVENT_STREAM, response_class=Response)
+async def follow(
+    runtime: RuntimeOf,
+    asked: FilterOf,
+    last_event_id: Annotated[
+        str | None, Header(description="Go on behind this `id`; without it, begin with what is decided from now on")
+    ] = None,
+) -> Response:
+    """Decisions as server-sent events, in the order in which they were kept, without a gap or a repeat also across a cut.
+
+    `decision` events carry what a list shows. `purged` says that decisions between the last event seen and this one are gone.
+    """
+    last = None if last_event_id is None else read_event_id(last_event_id)
+    return StreamingResponse(following.follow(runtime, asked, last), media_type="text/event-stream", headers={"cache-control": "no-store"})
+
+
+@router.get("/{identity}", response_model=Answer, dependencies=[Depends(only_parameters())])
+async def show(identity: str, runtime: RuntimeOf) -> Response:
+    """One decision, whole, as it was answered first."""
+    kept = await runtime.read(lambda store: store.decision(identity))
+    if kept is None:
+        raise Refused(unknown_decision(identity))
+    return Response(envelop(kept.decision, identity=kept.id, decided_at=rfc3339(kept.decided_at_ms)), media_type=_JSON)
+
+
+@router.get("/{identity}/event", dependencies=[Depends(only_parameters())], response_model=dict[str, Any])
+async def show_event(identity: str, runtime: RuntimeOf) -> Response:
+    """The event that a decision was made for, byte for byte as it was sent."""
+    event = await runtime.read(lambda store: store.event(identity))
+    if event is None:
+        raise Refused(unknown_decision(identity))
+    return Response(event, media_type=_JSON)

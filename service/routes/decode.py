@@ -11,10 +11,9 @@ from pydantic_core import to_json
 from service.answers import explain, explain_json
 from service.openapi import json_body
 from service.requests import Body, only_parameters
-from service.security.guard import requires
 from service.sniff import Kind, sniff, sniff_bytes
 
-router = APIRouter(prefix="/v1/decode", tags=["decode"], dependencies=[Depends(requires("decide")), Depends(only_parameters())])
+router = APIRouter(prefix="/v1/decode", tags=["decode"], dependencies=[Depends(only_parameters())])
 
 
 class Decoded(BaseModel):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Annotated, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from service.problems import Refused, cross_origin, forbidden, misdirected, unauthenticated
 from service.security.allowance import Allowance
@@ -20,6 +20,7 @@ from service.settings import Settings, is_loopback
 from service.store.port import ApiKey
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_SCOPES: Final[dict[str, Scope]] = {"GET": "read", "HEAD": "read", "POST": "decide"}
 
 
 class Security:
@@ -91,20 +92,27 @@ def _check_origin(request: Request) -> None:
 
 @lru_cache
 def requires(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
-    """A dependency that lets in who may do this, counts the request, and gives who asks. It has to come before the body is read."""
+    """A dependency that lets in who may do this, counts the request, and gives who asks: also as `request.state.principal`.
+
+    It has to come before the body is read.
+    """
 
     async def enter(request: Request) -> Principal:
-        security: Security = request.app.state.security
-        principal = await security.identify(request)
-        if scope not in principal.scopes:
-            raise Refused(forbidden(scope), insufficient(scope))
-        principal.charge()
-        return principal
+        return await _enter(request, scope)
 
     return enter
 
 
-MayDecide = Annotated[Principal, Depends(requires("decide"))]
-MayRead = Annotated[Principal, Depends(requires("read"))]
-MayAdminister = Annotated[Principal, Depends(requires("admin"))]
-"""Who asks, where a route has to know."""
+async def guarded(request: Request) -> Principal:
+    """The dependency of every route whose method says what it does: GET reads, POST decides, PUT and DELETE administer."""
+    return await _enter(request, _SCOPES.get(request.method, "admin"))
+
+
+async def _enter(request: Request, scope: Scope) -> Principal:
+    security: Security = request.app.state.security
+    principal = await security.identify(request)
+    if scope not in principal.scopes:
+        raise Refused(forbidden(scope), insufficient(scope))
+    principal.charge()
+    request.state.principal = principal
+    return principal

@@ -52,7 +52,7 @@ def decision_row(sequence: int, entry: Entry) -> tuple[Any, ...]:
     poisons = to_json([(hex(page.start), page.shift, hex(page.address)) for page in entry.poisons]).decode() if entry.poisons else None
     return (
         sequence,
-        id_bytes(found.id),
+        bytes.fromhex(found.id.replace("-", "")),
         found.decided_at_ms,
         found.source,
         found.event_id,

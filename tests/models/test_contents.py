@@ -19,7 +19,11 @@ def test_sections_are_named_once_each_in_order_and_unknown_ones_by_guid() -> Non
 
 
 def test_an_address_counts_only_where_it_is_marked_valid() -> None:
-    infos = [{"error_type": 2, "physical_fault_address": "0x3000"}, {"error_type": 2}, {"error_type": 2, "physical_fault_address": "0x3000"}]
+    infos = [
+        {"error_type": 2, "physical_fault_address": "0x3000"},
+        {"error_type": 2},
+        {"error_type": 2, "physical_fault_address": "0x3000"},
+    ]
     _, addresses = contents(
         {"type": "memory", "physical_address": "0x1000"},
         {"type": "memory2", "physical_address": "0x2000"},

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+from anyio.from_thread import start_blocking_portal
+from fastapi import FastAPI
 
 from models.structured import encode_structured
 from service.app import create_app
@@ -41,18 +44,33 @@ NOTHING_TO_QUEUE: dict[str, Any] = {**EVENT, "status_block": {"severity": "recov
 """An abort whose record names no address: kernels differ in whether the thread survives it."""
 
 
-def caller(settings: Settings | None = None, **options: Any) -> Call:
-    """Call the application in this process."""
-    transport = httpx.ASGITransport(create_app(settings), **options)
+def caller(settings: Settings | None = None) -> Call:
+    """Call an application in this process that is started for the call and stopped after it: nothing is kept between two calls."""
+    app = create_app(settings)
 
     def call(method: str, path: str, **arguments: Any) -> httpx.Response:
-        async def run() -> httpx.Response:
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
-                return await client.request(method, path, **arguments)
-
-        return asyncio.run(run())
+        with client(app) as calling:
+            return calling(method, path, **arguments)
 
     return call
+
+
+@contextmanager
+def client(app: FastAPI) -> Iterator[Call]:
+    """Call an application that runs in this process for as long as the context lasts."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(_calling(app)) as calling:
+
+        def call(method: str, path: str, **arguments: Any) -> httpx.Response:
+            return portal.call(partial(calling.request, method, path, **arguments))
+
+        yield call
+
+
+@asynccontextmanager
+async def _calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as calling:
+        yield calling
 
 
 def run(*arguments: str, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:

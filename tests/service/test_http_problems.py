@@ -35,7 +35,7 @@ REFUSED = [
     ("GET", "/", 404, "not-found"),
     ("GET", "/v1/nothing", 404, "not-found"),
     ("GET", "/v1/decisions/", 404, "not-found"),
-    ("GET", "/v1/decisions", 405, "method-not-allowed"),
+    ("DELETE", "/v1/decisions", 405, "method-not-allowed"),
     ("DELETE", "/v1/policies", 405, "method-not-allowed"),
     ("PUT", "/v1/decode", 405, "method-not-allowed"),
     ("POST", "/healthz", 405, "method-not-allowed"),
@@ -58,7 +58,7 @@ def test_every_refusal_is_a_problem_document(call: Call, method: str, path: str,
 
 
 def test_a_method_that_is_not_allowed_says_which_are(call: Call) -> None:
-    assert call("GET", "/v1/decisions").headers["allow"] == "POST"
+    assert call("GET", "/v1/decode").headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from calling import run
 
 from service.configuration import HIDDEN, Given, default_store, read
-from service.settings import InvalidSetting, Settings, is_loopback, sqlite_path
+from service.settings import InvalidSetting, Settings, is_loopback
+from service.store.opening import sqlite_path
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,178 @@
+"""A batch from its bytes to its results: decided a slice at a time, answered in order, each result only when it is durable."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from starlette.requests import ClientDisconnect
+
+from service.batch.outbox import Outbox
+from service.batch.splitting import Array, Item, Lines, Splitter
+from service.intake import EXPECTED_GROWTH, Document, Intake, Outcome, answer
+from service.problems import Refused, problem_json, store_unavailable
+from service.store.port import StoreError
+from service.writer import Writer
+
+SLICE_ITEMS: Final = 64
+SLICE_BYTES: Final = 64 << 10
+"""What is decided before the event loop turns to others: a few milliseconds' work."""
+
+SLICES_AHEAD: Final = 16
+"""Slices that may be decided before the first of them is durable."""
+
+HOLD_BYTES: Final = 16 << 20
+HOLD_S: Final = 5.0
+IDLE_S: Final = 1.0
+"""How long results are held back, because their status tells whether any failed: bytes, seconds, seconds without a word from the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a batch is written, and its results."""
+
+    media_type: str
+    splitter: Callable[[int], Splitter]
+    before: bytes
+    between: bytes
+    behind: bytes
+
+
+NDJSON: Final = Form("application/x-ndjson", Lines, b"", b"\n", b"\n")
+ARRAY: Final = Form("application/json", Array, b"[", b",\n", b"]")
+
+
+@dataclass(slots=True)
+class Tally:
+    """How a batch went so far."""
+
+    items: int = 0
+    failed: int = 0
+
+    @property
+    def status(self) -> int:
+        """HTTP status code."""
+        return 207 if self.failed else 200
+
+
+class Batch:
+    """One batch under way."""
+
+    def __init__(self, form: Form, intake: Intake, writer: Writer, *, name: bytes | None, item_limit: int, spill_limit: int) -> None:
+        """`name`: tells a repeat of the whole batch, from its Idempotency-Key; None: it has none."""
+        self._form = form
+        self._intake = intake
+        self._writer = writer
+        self._name = name
+        self._splitter = form.splitter(item_limit)
+        self._decided: asyncio.Queue[list[Outcome] | None] = asyncio.Queue(SLICES_AHEAD)
+        self.outbox = Outbox(spill_limit)
+        self.tally = Tally()
+        self.refusal: Refused | None = None
+        """Why nothing in the batch was decided."""
+        self._taken_in = 0
+        self._heard = monotonic()
+
+    async def run(self, body: AsyncIterator[bytes]) -> None:
+        """Decide and answer everything in the body, into the outbox."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._take_in(body))
+                tasks.create_task(self._answer())
+        except* ClientDisconnect:
+            pass
+        finally:
+            self.outbox.close()
+
+    async def ready(self) -> None:
+        """Wait until the first results should leave. Raises Refused where there are none, because the batch is none."""
+        began = monotonic()
+        while not self.outbox.closed and self.outbox.waiting < HOLD_BYTES:
+            now = monotonic()
+            if self.outbox.waiting and (now - began > HOLD_S or now - self._heard > IDLE_S):
+                return
+            await self.outbox.news(IDLE_S)
+        if self.refusal is not None:
+            raise self.refusal
+
+    # Taking in.
+
+    async def _take_in(self, body: AsyncIterator[bytes]) -> None:
+        try:
+            async for data in body:
+                self._heard = monotonic()
+                await self._decide(self._splitter.feed(data))
+                if self._splitter.broken:
+                    break
+            else:
+                await self._decide(self._splitter.finish())
+        except Refused as refused:
+            await self._stop(refused)
+        await self._decided.put(None)
+
+    async def _stop(self, refused: Refused) -> None:
+        """Go no further: the batch as a whole is refused where nothing was decided yet, else its end is."""
+        if self._taken_in:
+            await self._decided.put([refused])
+        else:
+            self.refusal = refused
+
+    async def _decide(self, items: Sequence[Item]) -> None:
+        if self._splitter.broken and not self._taken_in and len(items) == 1 and isinstance(items[0], Refused):
+            raise items[0]
+        for some in slices(items):
+            size = EXPECTED_GROWTH * sum(len(item) for item in some if isinstance(item, bytes))
+            await self._writer.room(len(some), size)
+            await self._decided.put(self._admit(some))
+            await asyncio.sleep(0)
+
+    def _admit(self, items: Sequence[Item]) -> list[Outcome]:
+        documents = [Document(item, self._place(index)) for index, item in enumerate(items, self._taken_in) if isinstance(item, bytes)]
+        self._taken_in += len(items)
+        try:
+            admitted = iter(self._intake.admit(documents))
+        except StoreError:
+            admitted = iter([Refused(store_unavailable())] * len(documents))
+        return [item if isinstance(item, Refused) else next(admitted) for item in items]
+
+    def _place(self, index: int) -> bytes | None:
+        """What tells a repeat of the event at a position."""
+        return None if self._name is None else hashlib.sha256(self._name + index.to_bytes(8)).digest()
+
+    # Answering.
+
+    async def _answer(self) -> None:
+        while (outcomes := await self._decided.get()) is not None:
+            await self.outbox.put(b"".join([part for outcome in outcomes for part in (self._separator(), await self._result(outcome))]))
+        await self.outbox.put(self._form.behind if self.tally.items else self._form.before + self._form.behind.lstrip())
+
+    def _separator(self) -> bytes:
+        self.tally.items += 1
+        return self._form.between if self.tally.items > 1 else self._form.before
+
+    async def _result(self, outcome: Outcome) -> bytes:
+        try:
+            if not isinstance(outcome, Refused):
+                return (await answer(outcome)).body
+        except StoreError:
+            outcome = Refused(store_unavailable())
+        self.tally.failed += 1
+        return problem_json(outcome.problem)
+
+
+def slices(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Items in groups that take a moment each."""
+    group: list[Item] = []
+    size = 0
+    for item in items:
+        group.append(item)
+        size += len(item) if isinstance(item, bytes) else 0
+        if len(group) >= SLICE_ITEMS or size >= SLICE_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

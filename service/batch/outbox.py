@@ -1,0 +1,87 @@
+"""Results on their way to a client that reads as it pleases: a little in memory, the rest on disk.
+
+Many clients send everything before they read anything. If results waited in memory for them, a large batch would fill it; if the
+service waited for them, both would wait for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import deque
+from contextlib import suppress
+from typing import IO, Final
+
+IN_MEMORY: Final = 1 << 20
+"""Bytes that are held in memory."""
+
+PIECE: Final = 64 << 10
+"""Bytes that are read from disk at a time."""
+
+
+class Outbox:
+    """A queue of bytes between one writer and one reader."""
+
+    def __init__(self, limit: int) -> None:
+        """`limit`: bytes that may wait before the writer does."""
+        self._limit = limit
+        self._pieces: deque[bytes] = deque()
+        self._file: IO[bytes] | None = None
+        self._read_at = self._write_at = 0
+        self._changed = asyncio.Event()
+        self.closed = False
+        """Whether nothing more will be put."""
+        self.waiting = 0
+        """Bytes put and not taken."""
+
+    async def put(self, data: bytes) -> None:
+        """Add bytes, once there is room for them."""
+        while self.waiting and self.waiting + len(data) > self._limit:
+            self._changed.clear()
+            await self._changed.wait()
+        self.waiting += len(data)
+        if self._file is None and self.waiting > IN_MEMORY:
+            self._file = tempfile.TemporaryFile(prefix="ras-triage-")  # noqa: SIM115 - it lasts until it was read
+        if self._file is None:
+            self._pieces.append(data)
+        else:
+            self._file.seek(self._write_at)
+            self._write_at += self._file.write(data)
+        self._changed.set()
+
+    def close(self) -> None:
+        """Put nothing more."""
+        self.closed = True
+        self._changed.set()
+
+    async def take(self) -> bytes:
+        """The next bytes; none at the end."""
+        while not self.waiting and not self.closed:
+            self._changed.clear()
+            await self._changed.wait()
+        piece = self._pieces.popleft() if self._pieces else self._read()
+        self.waiting -= len(piece)
+        self._changed.set()
+        return piece
+
+    async def news(self, seconds: float) -> None:
+        """Wait until something was put or taken, or that long."""
+        self._changed.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+
+    def _read(self) -> bytes:
+        if self._file is None:
+            return b""
+        self._file.seek(self._read_at)
+        piece = self._file.read(PIECE)
+        self._read_at += len(piece)
+        if self._read_at == self._write_at:
+            self.discard()
+        return piece
+
+    def discard(self) -> None:
+        """Let go of the file, and of what is in it."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._read_at, self._write_at = None, 0, 0

@@ -1,0 +1,169 @@
+"""A batch's bytes to its items, without reading more than an item at a time.
+
+Items are cut out, not understood: what is in them is checked when they are decided, so that one that is no event fails alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Protocol
+
+from service.problems import Fault, Problem, Refused, invalid_batch, too_large
+
+Item = bytes | Refused
+"""An item's own bytes, or why it is not read."""
+
+_STRING: Final = rb'"(?:[^"\\]++|\\.)*+"'
+_WITHIN: Final = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
+_BETWEEN: Final = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTALL)
+"""Up to the next byte that can end an item, strings taken whole."""
+
+_OPEN, _CLOSE, _END, _COMMA, _QUOTE = b"[{", b"]}", b"]"[0], b","[0], b'"'[0]
+
+
+class Splitter(Protocol):
+    """Takes a batch's bytes as they come and gives its items as they are complete."""
+
+    def feed(self, data: bytes) -> list[Item]:
+        """The items that these bytes complete."""
+
+    def finish(self) -> list[Item]:
+        """What is left when there are no more bytes."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether the rest cannot be told apart any more; the last item said why."""
+
+
+class Lines:
+    """Newline-delimited JSON. A blank line is no item."""
+
+    broken = False
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = b""
+        self._skipping = False
+
+    def feed(self, data: bytes) -> list[Item]:
+        *lines, rest = (self._rest + data).split(b"\n")
+        items: list[Item] = []
+        for line in lines:
+            if not self._skipping and line.strip():
+                items.append(line if len(line) <= self._limit else Refused(too_large(self._limit)))
+            self._skipping = False
+        if len(rest) > self._limit:
+            if not self._skipping:
+                items.append(Refused(too_large(self._limit)))
+            self._skipping = True
+        self._rest = b"" if self._skipping else rest
+        return items
+
+    def finish(self) -> list[Item]:
+        rest, self._rest = self._rest, b""
+        return [rest] if rest.strip() and not self._skipping else []
+
+
+class Array:
+    """The elements of a JSON array."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._data = b""
+        self._start = self._at = self._offset = 0
+        """Where the element begins, and how far it was looked through, in `data`; where `data` begins, in the batch."""
+        self._depth = 0
+        self._stage = "before"
+        self._count = 0
+        self._too_long = False
+        self.broken = False
+
+    def feed(self, data: bytes) -> list[Item]:
+        self._data += data
+        items: list[Item] = []
+        if self._stage == "before":
+            self._open(items)
+        if self._stage == "within":
+            self._walk(items)
+        if self._stage == "behind":
+            self._expect_nothing(items)
+        self._drop()
+        return items
+
+    def finish(self) -> list[Item]:
+        if self.broken or self._stage == "behind":
+            return []
+        end = self._offset + len(self._data)
+        return [self._break(f"byte {end}: the array ends too early", end)]
+
+    def _open(self, items: list[Item]) -> None:
+        text = self._data.lstrip()
+        if not text:
+            return
+        place = len(self._data) - len(text)
+        if not text.startswith(b"["):
+            items.append(self._break(f"byte {self._offset + place}: expected `[`, the beginning of an array", self._offset + place))
+            return
+        self._stage, self._start, self._at = "within", place + 1, place + 1
+
+    def _walk(self, items: list[Item]) -> None:
+        while not self.broken:
+            found = (_WITHIN if self._depth else _BETWEEN).match(self._data, self._at)
+            self._at = found.end() if found else self._at
+            if self._at == len(self._data) or (byte := self._data[self._at]) == _QUOTE:
+                self._limit_waiting(items)
+                return
+            if byte == _END and not self._depth:
+                self._close(items)
+                return
+            if byte == _COMMA and not self._depth:
+                self._take(items)
+            elif byte in _OPEN:
+                self._depth += 1
+            elif self._depth:
+                self._depth -= 1
+            self._at += 1
+            if not self._depth and self._data[self._at - 1] == _COMMA:
+                self._start = self._at
+
+    def _take(self, items: list[Item]) -> None:
+        element = self._data[self._start : self._at]
+        self._count += 1
+        items.append(Refused(too_large(self._limit)) if self._too_long or len(element) > self._limit else element)
+        self._too_long = False
+
+    def _close(self, items: list[Item]) -> None:
+        if self._count or self._too_long or self._data[self._start : self._at].strip():
+            self._take(items)
+        self._stage = "behind"
+        self._at += 1
+        self._start = self._at
+
+    def _limit_waiting(self, items: list[Item]) -> None:
+        """Let go of an element that is too long; one string that is too long cannot be looked through at all."""
+        if len(self._data) - self._at > self._limit:
+            items.append(self._break(f"a string is longer than the {self._limit} bytes that are read", self._offset + self._at))
+        elif self._at - self._start > self._limit:
+            self._too_long, self._start = True, self._at
+
+    def _expect_nothing(self, items: list[Item]) -> None:
+        rest = self._data[self._start :].lstrip()
+        if rest:
+            place = self._offset + len(self._data) - len(rest)
+            items.append(self._break(f"byte {place}: there is something behind the array", place))
+        self._start = self._at = len(self._data)
+
+    def _drop(self) -> None:
+        """Forget the bytes that are done with."""
+        self._data = self._data[self._start :]
+        self._at -= self._start
+        self._offset += self._start
+        self._start = 0
+
+    def _break(self, detail: str, offset: int) -> Refused:
+        self.broken = True
+        return Refused(_invalid(detail, offset))
+
+
+def _invalid(detail: str, offset: int) -> Problem:
+    return invalid_batch(detail, (Fault("", detail, offset=offset),))

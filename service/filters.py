@@ -1,0 +1,106 @@
+"""Which decisions a request asks for, from its query parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Query
+
+from models.scalars import parse_unsigned
+from service.problems import Refused, invalid_header, invalid_parameter
+from service.store.port import FIELDS, Cursor, Field, Filter
+from service.summaries import read_cursor
+from service.times import parse_rfc3339
+
+FILTERS: Final = (*FIELDS, "since", "until")
+"""Their names."""
+
+MAX_GROUPS: Final = 2
+MAX_COUNTS: Final = 10_000
+"""Rows of statistics that one answer holds."""
+
+_UNITS: Final = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 60}
+_LONGEST_BUCKET_S: Final = 366 * 24 * 60 * 60
+
+
+def _parsed(name: str, text: str | None, parse: Callable[[str], Any], expected: str) -> Any:
+    try:
+        return None if text is None else parse(text)
+    except (ValueError, OverflowError):
+        raise Refused(invalid_parameter(name, f"expected {expected}")) from None
+
+
+def _address(text: str) -> int:
+    address = int(text) if text.isdecimal() else int(parse_unsigned(text))
+    if not 0 <= address < 1 << 64:
+        raise ValueError("out of range")
+    return address
+
+
+async def _filter(
+    source: str | None = None,
+    action: Annotated[str | None, Query(description="handled, signal, translate, inject or panic")] = None,
+    policy: str | None = None,
+    notification: str | None = None,
+    severity: Annotated[
+        str | None, Query(description="Of the status block: recoverable, fatal, corrected, informational, or a number")
+    ] = None,
+    section: Annotated[str | None, Query(description="A section type's name or GUID")] = None,
+    physical_address: Annotated[str | None, Query(description="Of a failing address, in hexadecimal with `0x`, or decimal")] = None,
+    since: Annotated[str | None, Query(description="Decided then or later; RFC 3339")] = None,
+    until: Annotated[str | None, Query(description="Decided before; RFC 3339")] = None,
+) -> Filter:
+    time = "an RFC 3339 time such as `2026-11-22T10:00:00Z`"
+    return Filter(
+        source,
+        action,
+        policy,
+        notification,
+        severity,
+        section,
+        _parsed("physical_address", physical_address, _address, "an address of 64 bits such as `0x56edd040`"),
+        _parsed("since", since, parse_rfc3339, time),
+        _parsed("until", until, parse_rfc3339, time),
+    )
+
+
+FilterOf = Annotated[Filter, Depends(_filter)]
+
+
+async def _cursor(cursor: Annotated[str | None, Query(description="Where a page went on, from `next` or `Link`")] = None) -> Cursor | None:
+    found: Cursor | None = _parsed("cursor", cursor, read_cursor, "a cursor as an earlier page gave it")
+    return found
+
+
+CursorOf = Annotated[Cursor | None, Depends(_cursor)]
+
+
+def read_event_id(text: str) -> int:
+    """The sequence that a stream's event was numbered with. Raises Refused."""
+    if not text.isdecimal() or len(text) > 15:
+        raise Refused(invalid_header("Last-Event-ID", "expected the `id` of an event of this stream"))
+    return int(text)
+
+
+async def _bucket(bucket: Annotated[str, Query(description="minute, hour, day, or a number of seconds")] = "hour") -> int:
+    seconds = _UNITS.get(bucket) or (int(bucket) if bucket.isdecimal() and len(bucket) < 10 else 0)
+    if not 0 < seconds <= _LONGEST_BUCKET_S:
+        raise Refused(invalid_parameter("bucket", f"expected {', '.join(_UNITS)}, or a number of seconds up to {_LONGEST_BUCKET_S}"))
+    return seconds * 1000
+
+
+BucketOf = Annotated[int, Depends(_bucket)]
+"""Milliseconds."""
+
+
+async def _group_by(
+    group_by: Annotated[str, Query(description="One or two fields, with a comma between them")] = "action",
+) -> tuple[Field, ...]:
+    fields = tuple(field for name in group_by.split(",") for field in FIELDS if field == name)
+    if len(fields) != group_by.count(",") + 1 or len(set(fields)) != len(fields) or len(fields) > MAX_GROUPS:
+        raise Refused(invalid_parameter("group_by", f"expected one or two of {', '.join(FIELDS)}"))
+    return fields
+
+
+GroupByOf = Annotated[tuple[Field, ...], Depends(_group_by)]

@@ -1,0 +1,54 @@
+"""Retention: decisions that are too old, or too many, are taken away a few at a time, and it is put on record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from service.settings import Settings
+from service.store.port import Store, StoreError
+from service.writer import Writer
+
+EVERY_S: Final = 60.0
+"""Seconds between two looks."""
+
+AT_ONCE: Final = 500
+"""Decisions that one write takes away: others wait no longer than that takes."""
+
+_DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+class Retention:
+    """Keeps a store within its limits."""
+
+    def __init__(self, settings: Settings, writer: Writer, store: Store, clock_ms: Callable[[], int]) -> None:
+        self._settings = settings
+        self._writer = writer
+        self._store = store
+        self._clock_ms = clock_ms
+
+    async def run(self) -> None:
+        """Look, time and again, until cancelled."""
+        while True:
+            with suppress(StoreError):  # the writer has it on record, and the next look tries again
+                await self.purge()
+            await asyncio.sleep(EVERY_S)
+
+    async def purge(self) -> int:
+        """Take away what is beyond the limits; how many decisions that was. Raises StoreError."""
+        total = 0
+        now = self._clock_ms()
+        if (days := self._settings.retention_days) is not None:
+            total += await self._all(partial(self._store.purge_older, now - round(days * _DAY_MS), now, AT_ONCE))
+        if (size := self._settings.retention_bytes) is not None:
+            total += await self._all(partial(self._store.purge_larger, size, now, AT_ONCE))
+        return total
+
+    async def _all(self, some: Callable[[], int]) -> int:
+        total = 0
+        while count := await self._writer.call(some):
+            total += count
+        return total

@@ -1,0 +1,140 @@
+"""Hosts: facts kept for a source, and the pages that its decisions poisoned."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from pydantic import ValidationError
+
+from models.host import Host
+from models.value import value
+from service.openapi import json_body
+from service.problems import Refused, invalid, precondition_failed, unknown_source
+from service.requests import Body, RuntimeOf, only_parameters
+from service.runtime import Runtime
+from service.sources import digest
+from service.store.port import HostFacts
+from service.times import rfc3339
+
+router = APIRouter(tags=["hosts"])
+
+MAX_SOURCE: Final = 256
+MAX_PAGES: Final = 10_000
+"""Poisoned pages that one answer lists."""
+
+
+@value
+class HostJson:
+    """The facts kept for a source."""
+
+    source: str
+    version: int
+    """From 1, up with every change."""
+    digest: str
+    """Content hash of the facts."""
+    changed_at: str
+    """RFC 3339, UTC."""
+    host: Host
+
+
+@value
+class PageAddress:
+    """A page that counts as poisoned."""
+
+    physical_address: str
+    """Of the base page that failed, bytes."""
+    shift: int
+    """log2 of the bytes around it that count as poisoned with it."""
+
+
+@value
+class PoisonedJson:
+    """The pages that decisions poisoned since the source's machine started."""
+
+    source: str
+    pages: tuple[PageAddress, ...]
+
+
+IfMatch = Annotated[str | None, Header(description="The `ETag` that the facts must still have")]
+
+
+def _host_json(facts: HostFacts, content: bytes) -> HostJson:
+    return HostJson(facts.source, facts.version, digest(content), rfc3339(facts.changed_at_ms), Host.model_validate_json(content))
+
+
+def _etag(facts: HostFacts | None) -> str:
+    return f'"{facts.version if facts is not None and facts.facts is not None else 0}"'
+
+
+def _read_host(body: bytes) -> Host:
+    try:
+        return Host.model_validate_json(body)
+    except ValidationError as error:
+        raise Refused(invalid(error, body, "host")) from None
+
+
+async def _change(runtime: Runtime, source: str, content: bytes | None, if_match: str | None) -> HostFacts:
+    """The source's next version, durable. Raises Refused, StoreError."""
+    newest = runtime.sources.state(source).facts
+    if if_match is not None and if_match not in ("*", _etag(newest)):
+        raise Refused(precondition_failed(_etag(newest)))
+    if content is None and (newest is None or newest.facts is None):
+        raise Refused(unknown_source(source))
+    facts = HostFacts(source, 1 if newest is None else newest.version + 1, runtime.clock_ms(), content)
+    runtime.sources.put_facts(facts)
+    try:
+        await runtime.writer.call(partial(runtime.store.put_host, facts))
+    finally:
+        runtime.sources.facts_saved(source)
+    return facts
+
+
+@router.put(
+    "/v1/hosts/{source:path}",
+    dependencies=[Depends(only_parameters())],
+    openapi_extra=json_body("Host"),
+    responses={412: {"description": "Changed since"}},
+)
+async def put_host(source: str, body: Body, response: Response, runtime: RuntimeOf, if_match: IfMatch = None) -> HostJson:
+    """Keep facts for a source. They go into its events that bring none of their own, from now on."""
+    content = _read_host(body).model_dump_json(exclude_unset=True).encode()
+    facts = await _change(runtime, source, content, if_match)
+    response.headers["etag"] = _etag(facts)
+    return _host_json(facts, content)
+
+
+@router.get("/v1/hosts/{source:path}", dependencies=[Depends(only_parameters("version"))])
+async def get_host(
+    source: str,
+    response: Response,
+    runtime: RuntimeOf,
+    version: Annotated[int | None, Query(ge=1, lt=1 << 53, description="An earlier version, as a decision names it")] = None,
+) -> HostJson:
+    """The facts kept for a source."""
+    facts = await runtime.read(lambda store: store.host(source, version))
+    if facts is None or facts.facts is None:
+        raise Refused(unknown_source(source))
+    response.headers["etag"] = _etag(facts)
+    return _host_json(facts, facts.facts)
+
+
+@router.delete("/v1/hosts/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
+async def delete_host(source: str, runtime: RuntimeOf, if_match: IfMatch = None) -> None:
+    """Keep facts for a source no longer. Earlier versions can still be read, as decisions name them."""
+    await _change(runtime, source, None, if_match)
+
+
+@router.get("/v1/poisoned-pages/{source:path}", dependencies=[Depends(only_parameters())])
+async def get_poisoned(source: str, runtime: RuntimeOf) -> PoisonedJson:
+    """The pages of a source that its decisions poisoned; of very many the first."""
+    pages = await runtime.read(lambda store: store.poisoned(source, MAX_PAGES))
+    return PoisonedJson(source, tuple(PageAddress(hex(page.address), page.shift) for page in pages))
+
+
+@router.delete("/v1/poisoned-pages/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
+async def forget_poisoned(source: str, runtime: RuntimeOf) -> None:
+    """Forget them: the machine was started again."""
+    runtime.sources.state(source).forget_pages()
+    await runtime.writer.call(partial(runtime.store.forget_poisoned, source))

@@ -1,0 +1,65 @@
+"""The store: how much it holds, and what retention took away."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter, Depends
+
+from models.value import value
+from service.requests import RuntimeOf, only_parameters
+from service.times import rfc3339
+
+router = APIRouter(prefix="/v1/store", tags=["store"], dependencies=[Depends(only_parameters())])
+
+MAX_PURGES: Final = 100
+
+
+@value
+class PurgeJson:
+    """Decisions that retention took away together."""
+
+    at: str
+    """RFC 3339, UTC."""
+    reason: str
+    """`age` or `size`."""
+    count: int
+    oldest: str
+    newest: str
+    """When the oldest and the newest of them were decided."""
+
+
+@value
+class StoreJson:
+    """What is kept, and for how long."""
+
+    decisions: int
+    bytes: int
+    """On disk, without what was freed."""
+    oldest: str | None
+    newest: str | None
+    retention_days: float | None
+    """Decisions that are older are purged; null: never."""
+    retention_bytes: int | None
+    """The oldest decisions are purged while the store is larger; null: never."""
+    purges: tuple[PurgeJson, ...]
+    """Latest first; of very many the latest."""
+
+
+@router.get("")
+async def describe(runtime: RuntimeOf) -> StoreJson:
+    """How much the store holds, and what was purged."""
+    size = await runtime.read(lambda store: store.size())
+    purges = await runtime.read(lambda store: store.purges(MAX_PURGES))
+    return StoreJson(
+        size.decisions,
+        size.bytes,
+        None if size.oldest_ms is None else rfc3339(size.oldest_ms),
+        None if size.newest_ms is None else rfc3339(size.newest_ms),
+        runtime.settings.retention_days,
+        runtime.settings.retention_bytes,
+        tuple(
+            PurgeJson(rfc3339(purge.at_ms), purge.reason, purge.count, rfc3339(purge.oldest_ms), rfc3339(purge.newest_ms))
+            for purge in purges
+        ),
+    )

@@ -1,0 +1,76 @@
+"""What an application has while it runs: its store, the thread that writes it, and what takes events in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from service.intake import Intake
+from service.retention import Retention
+from service.settings import Settings
+from service.sources import Sources
+from service.store.opening import open_store
+from service.store.port import Store
+from service.times import now_ms
+from service.writer import Writer
+
+T = TypeVar("T")
+
+READERS = 4
+"""Threads that read the store for questions."""
+
+
+@dataclass(slots=True)
+class Runtime:
+    """A running application's parts."""
+
+    settings: Settings
+    store: Store
+    writer: Writer
+    sources: Sources
+    intake: Intake
+    clock_ms: Callable[[], int] = now_ms
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the service was told to stop: what never ends by itself ends now."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set, and replaced, when decisions were kept."""
+    readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
+
+    def tell(self) -> None:
+        """Decisions were kept, or the service stops: wake whoever waits for news."""
+        news, self.news = self.news, asyncio.Event()
+        news.set()
+
+    def stop(self) -> None:
+        """End what never ends by itself."""
+        self.stopping.set()
+        self.tell()
+
+    async def read(self, ask: Callable[[Store], T]) -> T:
+        """Ask the store in a thread. Raises StoreError."""
+        return await asyncio.get_running_loop().run_in_executor(self.readers, ask, self.store)
+
+
+@asynccontextmanager
+async def running(settings: Settings, store: Store | None = None, clock_ms: Callable[[], int] = now_ms) -> AsyncIterator[Runtime]:
+    """The parts, for as long as the context lasts; at its end what waits is written first. Raises StoreError."""
+    kept = store or open_store(settings.store)
+    sources = Sources(kept)
+    writer = Writer(kept, max_entries=settings.queue_entries, max_bytes=settings.queue_bytes)
+    intake = Intake(settings, kept, writer, sources, clock_ms)
+    runtime = Runtime(settings, kept, writer, sources, intake, clock_ms)
+    writer.committed.append(lambda _entries, _seconds: runtime.tell())
+    writer.failed.append(lambda _error: sources.forget_everything())
+    purging = asyncio.create_task(Retention(settings, writer, kept, clock_ms).run())
+    try:
+        yield runtime
+    finally:
+        runtime.stop()
+        purging.cancel()
+        await writer.close()
+        runtime.readers.shutdown()
+        kept.close()
