@@ -1,0 +1,138 @@
+"""What the service answers, as values. A field that a newer service adds is passed over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.decision import Action, PolicyRef
+from models.scalars import Hex64
+from models.value import value
+from service.problems import Problem
+
+
+@value
+class Summary:
+    """What a list of decisions shows of one."""
+
+    id: str
+    """UUID version 7."""
+    decided_at: str
+    """RFC 3339, UTC."""
+    source: str | None
+    event_id: str | None
+    """The sender's own."""
+    event_key: str
+    policy: PolicyRef
+    action: Action
+    certainty: str
+    notification: str
+    severity: str | None
+    """Of the status block; None where there is no record."""
+    sections: tuple[str, ...]
+    """Names or GUIDs, each once."""
+    physical_addresses: tuple[Hex64, ...]
+    """Bytes, each once."""
+
+
+@value
+class Page:
+    """Decisions, newest first."""
+
+    decisions: tuple[Summary, ...]
+    next: str | None
+    """The cursor that the next page is asked for with; None: there are no more."""
+
+
+@value
+class Bucket:
+    """How many decisions fall into a span of time."""
+
+    start: str
+    """RFC 3339, UTC."""
+    count: int
+    groups: tuple[dict[str, str | int | None], ...]
+    """A value for each field grouped by, and `count`."""
+
+
+@value
+class Stats:
+    """Counts over time. Spans without a decision are left out."""
+
+    bucket_s: int
+    """Seconds that a span lasts."""
+    group_by: tuple[str, ...]
+    buckets: tuple[Bucket, ...]
+
+
+@value
+class Decided:
+    """A decision was made, and is the next in the stream."""
+
+    event_id: str
+    """Watching goes on behind this one when it is given as `last_event_id`."""
+    decision: Summary
+
+
+@value
+class Purged:
+    """Retention took away some of the decisions between the `last_event_id` that was asked for and what follows."""
+
+    event_id: str
+    what: dict[str, Any]
+
+
+Watched = Decided | Purged
+
+
+@value
+class KeptHost:
+    """A version of the facts kept for a source."""
+
+    source: str
+    version: int
+    digest: str | None
+    changed_at: str
+    """RFC 3339, UTC."""
+    host: dict[str, Any] | None
+    """The facts; None: they were deleted with this version."""
+
+
+@value
+class PoisonedPage:
+    """Memory that a decision took out of use."""
+
+    physical_address: Hex64
+    """Bytes."""
+    shift: int
+    """log2 of its size in bytes."""
+
+
+@value
+class PoisonedPages:
+    """The pages that decisions poisoned on one machine since it was last known to start."""
+
+    source: str
+    pages: tuple[PoisonedPage, ...]
+
+
+@value
+class Decoded:
+    """Bytes as fields."""
+
+    status_block: dict[str, Any]
+    """It can be sent as an event's `status_block` and gives the same bytes."""
+    readings: tuple[dict[str, Any], ...]
+    """For each section: its name, and what codes and bits mean."""
+    record: dict[str, Any] | None = None
+    """A CPER record's header and section descriptors."""
+    notification: str | None = None
+    """A CPER record's notification type, by name or GUID."""
+
+
+@value
+class Health:
+    """Whether the service takes decisions."""
+
+    ready: bool
+    problem: Problem | None
+    """Why not."""
