@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from service.commands import Command, config, decide, decode, demo, keys, policies, serve, syndrome
+from service.commands import Command, config, decide, decode, demo, keys, policies, query, serve, show, submit, syndrome, watch
 from service.commands.output import BAD_INPUT, complain
 from service.problems import Refused
 from service.settings import InvalidSetting
@@ -24,6 +24,10 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "serve": serve,
     "config": config,
     "keys": keys,
+    "submit": submit,
+    "query": query,
+    "show": show,
+    "watch": watch,
     "demo": demo,
 }
 """In the order in which help lists them."""

@@ -16,7 +16,7 @@ from httpx_sse import EventSource, ServerSentEvent
 from service.answers import Answer
 from service.client.chunks import AnyEvent, chunks_async
 from service.client.flows import Effect, Flow, Give, NextEvent, Open, Pause, Read
-from service.client.outgoing import DEFAULT_URL, Outgoing, Token, tls
+from service.client.outgoing import DEFAULT_URL, OnRetry, Outgoing, Token, say_nothing, tls
 from service.client.questions import Filters, Questions, new_key, read_answer
 from service.client.results import Decoded, Health, KeptHost, PoisonedPages, Stats, Summary, Watched
 from service.client.retry import Retry
@@ -49,6 +49,7 @@ class _Wire:
                 return await anext(self._events, None)
             case Pause():
                 await self.aclose()
+                self._outgoing.on_retry(effect.failure, effect.seconds)
                 await anyio.sleep(effect.seconds)
                 return None
 
@@ -88,11 +89,15 @@ class AsyncClient:
         timeout_s: float = 30.0,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        on_retry: OnRetry = say_nothing,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`token`: an API key or JWT, or what gives one, asked before every request. `timeout_s`: seconds without a byte."""
+        """`token`: an API key or JWT, or what gives one, asked before every request. `timeout_s`: seconds without a byte.
+
+        `on_retry` hears of every failure that is made up for by asking again, and after how many seconds.
+        """
         self._http = httpx.AsyncClient(base_url=base_url, verify=tls(ca_file), transport=transport)
-        self._outgoing = Outgoing(timeout_s, token, headers or {})
+        self._outgoing = Outgoing(timeout_s, on_retry, token, headers or {})
         self._ask = Questions(retry or Retry())
 
     async def __aenter__(self) -> Self:
@@ -163,6 +168,10 @@ class AsyncClient:
     async def get(self, identity: str) -> Answer:
         """One decision, whole."""
         return await self._one(self._ask.get(identity))
+
+    async def get_json(self, identity: str) -> bytes:
+        """One decision as the service writes it."""
+        return await self._one(self._ask.get_json(identity))
 
     async def event(self, identity: str) -> bytes:
         """The event that a decision was made for, as it was sent."""

@@ -16,7 +16,7 @@ from httpx_sse import EventSource, ServerSentEvent
 from service.answers import Answer
 from service.client.chunks import AnyEvent, chunks
 from service.client.flows import Effect, Flow, Give, NextEvent, Open, Pause, Read
-from service.client.outgoing import DEFAULT_URL, Outgoing, Token, tls
+from service.client.outgoing import DEFAULT_URL, OnRetry, Outgoing, Token, say_nothing, tls
 from service.client.questions import Filters, Questions, new_key, read_answer
 from service.client.results import Decoded, Health, KeptHost, PoisonedPages, Stats, Summary, Watched
 from service.client.retry import Retry
@@ -47,6 +47,7 @@ class _Wire:
                 return next(self._events, None)
             case Pause():
                 self.close()
+                self._outgoing.on_retry(effect.failure, effect.seconds)
                 time.sleep(effect.seconds)
                 return None
 
@@ -86,11 +87,15 @@ class Client:
         timeout_s: float = 30.0,
         retry: Retry | None = None,
         headers: Mapping[str, str] | None = None,
+        on_retry: OnRetry = say_nothing,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`token`: an API key or JWT, or what gives one, asked before every request. `timeout_s`: seconds without a byte."""
+        """`token`: an API key or JWT, or what gives one, asked before every request. `timeout_s`: seconds without a byte.
+
+        `on_retry` hears of every failure that is made up for by asking again, and after how many seconds.
+        """
         self._http = httpx.Client(base_url=base_url, verify=tls(ca_file), transport=transport)
-        self._outgoing = Outgoing(timeout_s, token, headers or {})
+        self._outgoing = Outgoing(timeout_s, on_retry, token, headers or {})
         self._ask = Questions(retry or Retry())
 
     def __enter__(self) -> Self:
@@ -155,6 +160,10 @@ class Client:
     def get(self, identity: str) -> Answer:
         """One decision, whole."""
         return self._one(self._ask.get(identity))
+
+    def get_json(self, identity: str) -> bytes:
+        """One decision as the service writes it."""
+        return self._one(self._ask.get_json(identity))
 
     def event(self, identity: str) -> bytes:
         """The event that a decision was made for, as it was sent."""

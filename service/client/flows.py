@@ -74,6 +74,8 @@ class Pause:
     """Wait."""
 
     seconds: float
+    failure: ClientError
+    """Why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def whole(request: Request, retry: Retry) -> Steps[Whole]:
             if response.is_success:
                 return Whole(response.headers, body)
             failure = problem_answer(response, body)
-        yield Pause(tries.pause_s(failure))
+        yield Pause(tries.pause_s(failure), failure)
 
 
 def _body() -> Steps[bytes]:
@@ -169,7 +171,7 @@ def batch(request: Request, chunk: Chunk, answered: int, retry: Retry) -> Flow[b
         if failure is not None:
             if progress.answered > before:
                 tries.failures = 0
-            yield Pause(tries.pause_s(failure))
+            yield Pause(tries.pause_s(failure), failure)
 
 
 def _attempt(request: Request, expected: int, progress: _Progress) -> Generator[Effect | Give[bytes], Any, ClientError | None]:
@@ -259,7 +261,7 @@ def watch(request: Request, last_event_id: str | None, read: Callable[[ServerSen
             raise UnexpectedAnswer(str(error)) from error
         except httpx.RequestError as error:
             failure = unreachable(error)
-        yield Pause(max(tries.pause_s(failure), reconnect_s))
+        yield Pause(max(tries.pause_s(failure), reconnect_s), failure)
 
 
 def _from(request: Request, event_id: str | None) -> Request:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 
+from service.client.errors import ClientError
 from service.client.flows import Request
 from service.version import installed_version
 
@@ -20,12 +21,20 @@ CONNECT_S = 5.0
 Token = str | Callable[[], str]
 """An API key or JWT, or what gives the one to use now."""
 
+OnRetry = Callable[[ClientError, float], None]
+"""Is told why, and after how many seconds."""
+
+
+def say_nothing(_failure: ClientError, _seconds: float) -> None:
+    """Nobody is told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Headers and timeouts."""
+    """Headers and timeouts, and who is told of trouble."""
 
     timeout_s: float
+    on_retry: OnRetry
     token: Token | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 

@@ -128,6 +128,9 @@ class Questions:
     def get(self, identity: str) -> Flow[Answer]:
         return self._get(Answer, f"/v1/decisions/{_named(identity)}")
 
+    def get_json(self, identity: str) -> Flow[bytes]:
+        return self._bytes(Request("GET", f"/v1/decisions/{_named(identity)}"))
+
     def event(self, identity: str) -> Flow[bytes]:
         return self._bytes(Request("GET", f"/v1/decisions/{_named(identity)}/event"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.decision import Action, PolicyRef
+from models.decision import PolicyRef
 from models.scalars import Hex64
 from models.value import value
 from service.problems import Problem
@@ -23,15 +23,15 @@ class Summary:
     """The sender's own."""
     event_key: str
     policy: PolicyRef
-    action: Action
+    action: str
     certainty: str
     notification: str
     severity: str | None
-    """Of the status block; None where there is no record."""
+    """Of the status block; None where there was none."""
     sections: tuple[str, ...]
     """Names or GUIDs, each once."""
-    physical_addresses: tuple[Hex64, ...]
-    """Bytes, each once."""
+    physical_addresses: tuple[str, ...]
+    """Bytes, each once, in hexadecimal; of very many the first."""
 
 
 @value
@@ -44,14 +44,21 @@ class Page:
 
 
 @value
+class Group:
+    """How many decisions share these values."""
+
+    values: dict[str, str | None]
+    count: int
+
+
+@value
 class Bucket:
-    """How many decisions fall into a span of time."""
+    """One span of time."""
 
     start: str
     """RFC 3339, UTC."""
     count: int
-    groups: tuple[dict[str, str | int | None], ...]
-    """A value for each field grouped by, and `count`."""
+    groups: tuple[Group, ...]
 
 
 @value

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from service.inputs import opened, read_lines
 from service.problems import Problem, Refused, problem_json, too_large
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 BAD_INPUT: Final = 2
 """Exit status."""
@@ -34,9 +37,16 @@ def show(name: str, *arguments: Any) -> None:
     """Print one of the pages; what they are drawn with loads only here."""
     from service import render  # noqa: PLC0415 - answers in JSON start faster without it
 
+    draw(getattr(render, name)(*arguments))
+
+
+def draw(page: RenderableType) -> None:
+    """Print a page."""
+    from service import render  # noqa: PLC0415
+
     console = render.console()
     with console.capture() as drawn:
-        console.print(getattr(render, name)(*arguments))
+        console.print(page)
     sys.stdout.write("\n".join(line.rstrip() for line in drawn.get().splitlines()) + "\n")
     sys.stdout.flush()
 
