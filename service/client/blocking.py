@@ -13,12 +13,13 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 from httpx_sse import EventSource, ServerSentEvent
 
+from models.host import Host
 from service.answers import Answer
 from service.client.chunks import AnyEvent, chunks
 from service.client.flows import Effect, Flow, Give, NextEvent, Open, Pause, Read
 from service.client.outgoing import DEFAULT_URL, OnRetry, Outgoing, Token, say_nothing, tls
 from service.client.questions import Filters, Questions, new_key, read_answer
-from service.client.results import Decoded, Health, KeptHost, PoisonedPages, Stats, Summary, Watched
+from service.client.results import Decoded, Health, KeptHost, PoisonedPages, Stats, StoreState, Summary, Watched
 from service.client.retry import Retry
 from service.policy_pages import Difference, PolicyList, PolicyPage
 from service.problems import Problem
@@ -181,8 +182,8 @@ class Client:
         """Decisions as they are made, from behind `last_event_id` on or from now; where the stream ends it is taken up again."""
         return self._all(self._ask.watch(filters, last_event_id))
 
-    def put_host(self, source: str, host: Mapping[str, Any], *, if_version: int | None = None) -> KeptHost:
-        """Keep facts for a source; with `if_version` only where that is the newest version."""
+    def put_host(self, source: str, host: Host | Mapping[str, Any], *, if_version: int | None = None) -> KeptHost:
+        """Keep facts for a source; with `if_version` only where that is the newest version, 0 where there are none."""
         return self._one(self._ask.put_host(source, host, if_version))
 
     def host(self, source: str, *, version: int | None = None) -> KeptHost:
@@ -200,6 +201,10 @@ class Client:
     def forget_poisoned_pages(self, source: str) -> None:
         """The machine was started again: its pages are good."""
         self._one(self._ask.forget_poisoned_pages(source))
+
+    def store(self) -> StoreState:
+        """How much is kept, for how long, and what was purged."""
+        return self._one(self._ask.store())
 
     def decode(self, data: bytes) -> Decoded:
         """A status block or CPER record as fields."""

@@ -33,7 +33,7 @@ T = TypeVar("T")
 RECONNECT_S = 1.0
 """Shortest pause before a stream is opened again, where the service names no other (`retry:`)."""
 
-SILENCE_S = 90.0
+SILENCE_S = 60.0
 """A stream that brings nothing for so long, not even a heartbeat, is taken for dead."""
 
 

@@ -13,11 +13,12 @@ from httpx_sse import ServerSentEvent
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from models.host import Host
 from service.answers import Answer
 from service.client.chunks import AnyEvent, Chunk, event_json
 from service.client.errors import ProblemAnswer, UnexpectedAnswer
 from service.client.flows import SILENCE_S, Flow, Give, Request, Whole, batch, watch, whole
-from service.client.results import Decided, Decoded, Health, KeptHost, Page, PoisonedPages, Purged, Stats, Summary, Watched
+from service.client.results import Decided, Decoded, Health, KeptHost, Page, PoisonedPages, Purged, Stats, StoreState, Summary, Watched
 from service.client.retry import NEVER, Retry
 from service.policy_pages import Difference, PolicyList, PolicyPage
 from service.problems import Problem
@@ -87,7 +88,8 @@ def _parameter(value: Any) -> str:
 
 
 def _named(name: str) -> str:
-    return quote(name, safe="")
+    """A name as one segment of a path; `.` and `..` would be taken for steps within it."""
+    return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe="")
 
 
 def _version(version: int | None) -> dict[str, str]:
@@ -153,10 +155,10 @@ class Questions:
         request = Request("GET", "/v1/decisions/stream", _parameters(filters), {"accept": "text/event-stream"}, silence_s=SILENCE_S)
         return watch(request, last_event_id, _read_watched, self.retry)
 
-    def put_host(self, source: str, host: Mapping[str, Any], version: int | None) -> Flow[KeptHost]:
+    def put_host(self, source: str, host: Host | Mapping[str, Any], version: int | None) -> Flow[KeptHost]:
         headers = {"content-type": JSON, **_version(version)}
-        path = f"/v1/hosts/{_named(source)}"
-        return self._whole(KeptHost, Request("PUT", path, headers=headers, content=to_json(host), repeatable=version is None))
+        facts = host.model_dump_json(exclude_unset=True).encode() if isinstance(host, Host) else to_json(host)
+        return self._whole(KeptHost, Request("PUT", f"/v1/hosts/{_named(source)}", {}, headers, facts, repeatable=version is None))
 
     def host(self, source: str, version: int | None) -> Flow[KeptHost]:
         return self._get(KeptHost, f"/v1/hosts/{_named(source)}", {} if version is None else {"version": str(version)})
@@ -171,6 +173,9 @@ class Questions:
     def forget_poisoned_pages(self, source: str) -> Flow[None]:
         yield from whole(Request("DELETE", f"/v1/poisoned-pages/{_named(source)}"), self.retry)
         yield Give(None)
+
+    def store(self) -> Flow[StoreState]:
+        return self._get(StoreState, "/v1/store")
 
     def decode(self, data: bytes) -> Flow[Decoded]:
         return self._post(Decoded, "/v1/decode", data, "application/octet-stream")
@@ -202,5 +207,5 @@ def _read_watched(event: ServerSentEvent) -> Watched | None:
     if event.event == "decision":
         return Decided(event.id, _read(Summary, event.data.encode()))
     if event.event == "purged":
-        return Purged(event.id, _read(dict[str, Any], event.data.encode()))
+        return Purged(event.id, _read(dict[str, int], event.data.encode()).get("decisions", 0))
     return None

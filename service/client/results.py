@@ -85,7 +85,8 @@ class Purged:
     """Retention took away some of the decisions between the `last_event_id` that was asked for and what follows."""
 
     event_id: str
-    what: dict[str, Any]
+    decisions: int
+    """At most so many."""
 
 
 Watched = Decided | Purged
@@ -97,11 +98,13 @@ class KeptHost:
 
     source: str
     version: int
-    digest: str | None
+    """From 1, up with every change."""
+    digest: str
+    """Content hash of the facts."""
     changed_at: str
     """RFC 3339, UTC."""
-    host: dict[str, Any] | None
-    """The facts; None: they were deleted with this version."""
+    host: dict[str, Any]
+    """The facts."""
 
 
 @value
@@ -120,6 +123,37 @@ class PoisonedPages:
 
     source: str
     pages: tuple[PoisonedPage, ...]
+
+
+@value
+class Purge:
+    """Decisions that retention took away together."""
+
+    at: str
+    """RFC 3339, UTC."""
+    reason: str
+    """`age` or `size`."""
+    count: int
+    oldest: str
+    newest: str
+    """When the oldest and the newest of them were decided."""
+
+
+@value
+class StoreState:
+    """What is kept, and for how long."""
+
+    decisions: int
+    bytes: int
+    oldest: str | None
+    newest: str | None
+    """When the oldest and the newest decision were made; None where there is none."""
+    retention_days: float | None
+    """Older decisions are purged; None: never."""
+    retention_bytes: int | None
+    """The oldest decisions are purged while the store is larger; None: never."""
+    purges: tuple[Purge, ...]
+    """Latest first."""
 
 
 @value

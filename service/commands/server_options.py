@@ -23,6 +23,9 @@ TOKEN_VARIABLE: Final = "RAS_TRIAGE_TOKEN"
 
 _DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
+_PATIENCE: Final = 4
+"""Attempts, where somebody waits for the answer to one question."""
+
 _WORTH_TELLING_S: Final = 1.0
 """Shorter pauses are nobody's business."""
 
@@ -40,11 +43,15 @@ def ask(options: Namespace, use: Callable[[Client], int], retry: Retry | None = 
     """Put a client to use, and say how it went: 2 refused, 1 no answer. Raises InvalidSetting."""
     from httpx import InvalidURL, UnsupportedProtocol  # noqa: PLC0415
 
-    from service.client import Client, ClientError, ProblemAnswer  # noqa: PLC0415
+    from service.client import Client, ClientError, ProblemAnswer, Retry  # noqa: PLC0415
 
     try:
         with Client(
-            options.server, token=_token(options.token_file), ca_file=options.ca_file, retry=retry, on_retry=_tell_of_retry
+            options.server,
+            token=_token(options.token_file),
+            ca_file=options.ca_file,
+            retry=retry or Retry(attempts=_PATIENCE),
+            on_retry=_tell_of_retry,
         ) as client:
             return use(client)
     except ProblemAnswer as answer:

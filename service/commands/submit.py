@@ -25,6 +25,9 @@ HELP = "send a file of events to a service"
 
 INTERRUPTED: Final = 130
 
+PATIENCE: Final = 12
+"""Attempts: a service may take a minute and more to start again."""
+
 
 def configure(command: ArgumentParser) -> None:
     command.description = (
@@ -37,10 +40,12 @@ def configure(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
+    from service.client import Retry  # noqa: PLC0415 - other commands start faster without it
+
     tally = Tally()
     with given(options.file) as source, _output(options.output, source, tally) as answers:
         try:
-            status = ask(options, lambda client: _submit(client, source, answers, tally))
+            status = ask(options, lambda client: _submit(client, source, answers, tally), Retry(attempts=PATIENCE))
         except KeyboardInterrupt:
             status = INTERRUPTED
         except OSError as error:
@@ -64,6 +69,7 @@ def _output(path: Path | None, source: Given, tally: Tally) -> AbstractContextMa
 
 
 def _submit(client: Client, source: Given, answers: IO[bytes], tally: Tally) -> int:
+    client.health()  # a service that was never there is told at once; one that goes away is waited for
     with progress(source.size, sys.stderr) as shown:
         read = _watched(source, tally, shown)
         for line in client.decide_lines(read, idempotency_key=source.key, answered=tally.earlier):

@@ -71,4 +71,4 @@ def _json_teller() -> Callable[[Summary], None]:
 
 
 def _warn(purged: Purged) -> None:
-    print(f"ras-triage: some decisions were purged before they could be told: {purged.what}", file=sys.stderr)
+    print(f"ras-triage: up to {purged.decisions} decisions were purged before they could be told", file=sys.stderr)

@@ -267,7 +267,12 @@ def test_names_are_taken_literally() -> None:
     service = Service([])
     service.client().poisoned_pages("rack 1/../node?x=1#é")
 
-    assert service.asked[0].url.raw_path == b"/v1/poisoned-pages/rack%201%2F..%2Fnode%3Fx%3D1%23%C3%A9"
+    service.client().poisoned_pages("..")
+
+    assert [asked.url.raw_path for asked in service.asked] == [
+        b"/v1/poisoned-pages/rack%201%2F..%2Fnode%3Fx%3D1%23%C3%A9",
+        b"/v1/poisoned-pages/%2E%2E",
+    ]
 
 
 def test_filters_are_asked_for_as_the_interface_writes_them() -> None:

@@ -91,15 +91,15 @@ def test_a_decision_that_was_cut_is_not_told_and_not_taken_for_the_last(watch: W
 
 @both
 def test_heartbeats_and_unknown_kinds_are_passed_over_and_what_was_purged_is_told(watch: Watch) -> None:
-    purged = b'id: 7\nevent: purged\ndata: {"count": 3}\n\n'
+    purged = b'id: 7\nevent: purged\ndata: {"decisions": 3}\n\n'
     streams = Streams(b": heartbeat\n\n" + decision(1) + b": heartbeat\n\nevent: newer\ndata: 1\n\n" + purged)
 
-    assert watch(streams, 2)[1] == Purged("7", {"count": 3})
+    assert watch(streams, 2)[1] == Purged("7", 3)
 
 
 @both
 def test_a_place_that_is_told_before_the_first_decision_is_resumed_from(watch: Watch) -> None:
-    streams = Streams(b"id: 41\nevent: start\ndata: \n\n", decision(42))
+    streams = Streams(b": heartbeat\nid: 41\n\n", decision(42))
 
     watch(streams, 1)
     assert streams.asked_from == [None, "41"]
