@@ -75,9 +75,9 @@ def stats_page(stats: Stats) -> RenderableType:
     table.add_column("decisions", justify="right")
     for bucket in stats.buckets:
         for index, group in enumerate(bucket.groups):
-            fields = (text(group.values[field] or "none") for field in stats.group_by)
+            fields = (text(str(group.get(field) or "none")) for field in stats.group_by)
             last = index == len(bucket.groups) - 1
-            table.add_row(text(moment(bucket.start) if index == 0 else ""), *fields, str(group.count), end_section=last)
+            table.add_row(text(moment(bucket.start) if index == 0 else ""), *fields, str(group["count"]), end_section=last)
     return table
 
 

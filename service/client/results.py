@@ -4,71 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.decision import PolicyRef
 from models.scalars import Hex64
 from models.value import value
 from service.problems import Problem
+from service.summaries import BucketJson, PageJson, StatsJson, SummaryJson
 
-
-@value
-class Summary:
-    """What a list of decisions shows of one."""
-
-    id: str
-    """UUID version 7."""
-    decided_at: str
-    """RFC 3339, UTC."""
-    source: str | None
-    event_id: str | None
-    """The sender's own."""
-    event_key: str
-    policy: PolicyRef
-    action: str
-    certainty: str
-    notification: str
-    severity: str | None
-    """Of the status block; None where there was none."""
-    sections: tuple[str, ...]
-    """Names or GUIDs, each once."""
-    physical_addresses: tuple[str, ...]
-    """Bytes, each once, in hexadecimal; of very many the first."""
-
-
-@value
-class Page:
-    """Decisions, newest first."""
-
-    decisions: tuple[Summary, ...]
-    next: str | None
-    """The cursor that the next page is asked for with; None: there are no more."""
-
-
-@value
-class Group:
-    """How many decisions share these values."""
-
-    values: dict[str, str | None]
-    count: int
-
-
-@value
-class Bucket:
-    """One span of time."""
-
-    start: str
-    """RFC 3339, UTC."""
-    count: int
-    groups: tuple[Group, ...]
-
-
-@value
-class Stats:
-    """Counts over time. Spans without a decision are left out."""
-
-    bucket_s: int
-    """Seconds that a span lasts."""
-    group_by: tuple[str, ...]
-    buckets: tuple[Bucket, ...]
+Summary = SummaryJson
+Page = PageJson
+Bucket = BucketJson
+Stats = StatsJson
 
 
 @value

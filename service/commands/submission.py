@@ -15,8 +15,9 @@ from typing import IO, BinaryIO, Final
 from pydantic_core import from_json
 
 from models.value import value
-from service.inputs import STANDARD_INPUT, opened, read_lines
-from service.problems import URN, Refused, too_large, unreadable
+from service.batch.splitting import Array, Lines, Splitter
+from service.inputs import STANDARD_INPUT, opened
+from service.problems import URN, Refused, unreadable
 
 MAX_EVENT_BYTES: Final = 64 << 20
 """Longest event that is read from a file; the service has a limit of its own, and says so in the event's place."""
@@ -56,11 +57,25 @@ def _digest(stream: BinaryIO) -> str:
 
 
 def events(stream: BinaryIO) -> Iterator[bytes]:
-    """The events, each in its own bytes. Raises Refused for one that is too long to read."""
-    for line in read_lines(stream, MAX_EVENT_BYTES):
-        if line is None:
-            raise Refused(too_large(MAX_EVENT_BYTES))
-        yield line
+    """The events, each in its own bytes: the lines, or the elements of a JSON array. Raises Refused for what cannot be read."""
+    splitter: Splitter | None = None
+    while (piece := _next(stream)) or splitter is not None:
+        if splitter is None and piece.strip():
+            splitter = Array(MAX_EVENT_BYTES) if piece.lstrip().startswith(b"[") else Lines(MAX_EVENT_BYTES)
+        if splitter is not None:
+            for event in splitter.feed(piece) if piece else splitter.finish():
+                if isinstance(event, Refused):
+                    raise event
+                yield event
+        if not piece:
+            return
+
+
+def _next(stream: BinaryIO) -> bytes:
+    """What there is, without waiting for more than there is."""
+    read1 = getattr(stream, "read1", stream.read)
+    piece: bytes = read1(_PIECE)
+    return piece
 
 
 @dataclass(slots=True)
@@ -104,21 +119,23 @@ def _listed(counts: Counter[str]) -> str:
 
 @contextmanager
 def output(path: Path, tally: Tally) -> Iterator[IO[bytes]]:
-    """The file to go on writing, behind the whole lines that it has; they are counted. Raises Refused where it cannot be opened."""
+    """The file to go on writing, behind the whole answers that it has; they are counted. Raises Refused where it cannot be opened."""
+    fresh = not path.is_file()
     try:
-        stream = path.open("r+b" if path.exists() else "x+b")
+        stream = path.open("wb" if fresh else "r+b")
     except OSError as error:
         raise Refused(unreadable(str(path), (error.strerror or "cannot be opened").lower())) from None
     with stream:
-        _count(stream, path, tally)
+        if not fresh:
+            _count(stream, path, tally)
         yield stream
 
 
 def _count(stream: IO[bytes], path: Path, tally: Tally) -> None:
-    """Count the answers that are there, and cut off one that is not whole."""
+    """Count the answers that are there, and cut off one that is not whole. Raises Refused where there is anything else."""
     whole = 0
-    for line in stream:
-        if not line.endswith(b"\n"):
+    while line := stream.readline(MAX_EVENT_BYTES):
+        if not line.endswith(b"\n") and line.startswith(b'{"'[: len(line)]):
             break
         try:
             tally.add(line)

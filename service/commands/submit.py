@@ -40,24 +40,30 @@ def configure(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    from service.client import Retry  # noqa: PLC0415 - other commands start faster without it
-
     tally = Tally()
-    with given(options.file) as source, _output(options.output, source, tally) as answers:
-        try:
-            status = ask(options, lambda client: _submit(client, source, answers, tally), Retry(attempts=PATIENCE))
-        except KeyboardInterrupt:
-            status = INTERRUPTED
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            print(f"ras-triage: the answers cannot be written: {(error.strerror or 'input/output error').lower()}", file=sys.stderr)
-            status = GAVE_UP
-    for line in tally.lines():
-        print(f"ras-triage: {line}", file=sys.stderr)
+    with given(options.file) as source:
+        status = _run(options, source, tally)
+    if tally.answers or status == 0:
+        for line in tally.lines():
+            print(f"ras-triage: {line}", file=sys.stderr)
     if status not in (0, BAD_INPUT):
         print(f"ras-triage: {_how_to_go_on(options, source)}", file=sys.stderr)
     return status
+
+
+def _run(options: Namespace, source: Given, tally: Tally) -> int:
+    from service.client import Retry  # noqa: PLC0415 - other commands start faster without it
+
+    try:
+        with _output(options.output, source, tally) as answers:
+            return ask(options, lambda client: _submit(client, source, answers, tally), Retry(attempts=PATIENCE))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"ras-triage: the answers cannot be written: {(error.strerror or 'input/output error').lower()}", file=sys.stderr)
+        return GAVE_UP
 
 
 def _output(path: Path | None, source: Given, tally: Tally) -> AbstractContextManager[IO[bytes]]:

@@ -63,7 +63,7 @@ def test_counts_are_grouped_as_asked(server: Server) -> None:
 
     groups = [group for bucket in stats["buckets"] for group in bucket["groups"]]
     assert sum(group["count"] for group in groups) == 31
-    assert {group["values"]["source"] for group in groups} == {"node-0", "node-1", "node-2", "quiet"}
+    assert {group["source"] for group in groups} == {"node-0", "node-1", "node-2", "quiet"}
     page = ask(server, "query", "--stats", "--bucket", "day").stdout.decode()
     assert re.search(r"signal +30", page)
 

@@ -97,7 +97,7 @@ def test_answers_for_other_events_are_not_gone_on_with(server: Server, events: P
 
 
 def test_a_file_that_is_no_answers_is_left_alone(server: Server, events: Path, tmp_path: Path) -> None:
-    for content in (b"precious\n", b"[1, 2]\n", b'{"a": 1}\n'):
+    for content in (b"precious\n", b"precious", b"[1, 2]\n", b'{"a": 1}\n'):
         out = tmp_path / "letters"
         out.write_bytes(content)
         done = submit(server, events, "--output", out)
@@ -179,7 +179,7 @@ def test_a_service_that_is_not_there_is_exit_1_at_once(events: Path) -> None:
     [
         (["/nonexistent"], "no such file"),
         (["-", "--server", "ftp://x"], "expected http:// or https://"),
-        (["-", "--server", "http://[x"], "is not a URL"),
+        (["-", "--server", "http://x:y"], "is not a URL"),
         (["-", "--token-file", "/nonexistent"], "no such file"),
         (["-", "--output", "/nonexistent/x"], "no such file"),
     ],
