@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from service import openapi
+from service.headers import SecurityHeaders, security_headers
+from service.limits import Limits
 from service.problems import (
     MEDIA_TYPE,
     Problem,
@@ -27,9 +29,10 @@ from service.problems import (
 )
 from service.routes import decisions, decode, health, hosts, policies, syndromes
 from service.routes import store as store_route
-from service.runtime import running
+from service.runtime import Runtime, running
+from service.security.guard import Security, guarded
 from service.settings import Settings
-from service.store.port import QueryTooSlow, StoreError
+from service.store.port import ApiKey, QueryTooSlow, StoreError
 from service.version import installed_version
 from service.writer import Busy
 
@@ -59,8 +62,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = chosen
-    for noun in (decisions, hosts, decode, syndromes, policies, store_route, health):
-        app.include_router(noun.router)
+    app.state.security = Security(chosen, partial(_kept_keys, app))
+    for noun in (decisions, hosts, decode, syndromes, policies, store_route):
+        app.include_router(noun.router, dependencies=[Depends(guarded)])
+    app.include_router(health.router)
+    app.add_middleware(Limits, settings=chosen)
+    app.add_middleware(SecurityHeaders)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)
     app.add_exception_handler(RequestValidationError, _refused_by_parameters)
@@ -71,13 +78,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
+async def _kept_keys(app: FastAPI) -> Sequence[ApiKey]:
+    """The keys of the store."""
+    runtime: Runtime = app.state.runtime
+    return await runtime.read(lambda store: store.api_keys())
+
+
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     return Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return _answer(error.problem)
+    return _answer(error.problem, error.headers)
 
 
 async def _refused_by_router(request: Request, error: Exception) -> Response:
@@ -100,5 +113,6 @@ async def _store_failed(_: Request, error: Exception) -> Response:
     return _answer(query_too_slow() if isinstance(error, QueryTooSlow) else store_unavailable(), RETRY_SOON)
 
 
-async def _failed(_: Request, _error: Exception) -> Response:
-    return _answer(internal())
+async def _failed(request: Request, _error: Exception) -> Response:
+    """This answer is made outside of every middleware."""
+    return _answer(internal(), {name.decode(): value.decode() for name, value in security_headers(request.scope)})

@@ -26,6 +26,9 @@ def json_body(model: str, *, octet_stream: bool = False) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+_BEARER = "An API key (`rt_...`) or a JSON Web Token; not needed where the service has neither keys nor a token issuer"
+
+
 def batch_body() -> dict[str, Any]:
     """A batch operation's request body and answers."""
     one, answered = {"$ref": _REF.format(model="Event")}, {"$ref": _REF.format(model="BatchResult")}
@@ -61,6 +64,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         result = {"anyOf": [{"$ref": _REF.format(model=model)} for model in ("Answer", "Problem")]}
         schemas = {**requests["$defs"], **problem.pop("$defs", {}), "Problem": problem, "BatchResult": result}
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+        document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}}
+        document["security"] = [{"bearer": []}, {}]
         _drop_unused(document)
         app.openapi_schema = document
     return app.openapi_schema

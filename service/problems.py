@@ -5,6 +5,7 @@ Refused             carries a problem out of the code that found it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,9 +73,11 @@ class Problem:
 class Refused(Exception):
     """What was asked cannot be done."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(problem.detail)
         self.problem = problem
+        self.headers = dict(headers or {})
+        """What HTTP says beside the problem."""
 
 
 _PROBLEM = TypeAdapter(Problem)
@@ -287,6 +290,44 @@ def http_problem(status: int, detail: str) -> Problem:
     """What the router or server refuses."""
     kind, title = _BY_STATUS.get(status, (f"http-{status}", detail.lower()))
     return Problem(f"{URN}{kind}", title, status, detail)
+
+
+def headers_too_large(limit: int) -> Problem:
+    """More bytes before the body than are read."""
+    return Problem(f"{URN}headers-too-large", "headers too large", 431, f"the headers are longer than the {limit} bytes that are read")
+
+
+def rate_limited(rate: float) -> Problem:
+    """More than one key may ask for."""
+    detail = f"more than {rate:g} events or requests per second with this key"
+    return Problem(f"{URN}rate-limited", "rate limited", 429, detail)
+
+
+def unauthenticated(detail: str) -> Problem:
+    """Nobody knows who asks."""
+    return Problem(f"{URN}unauthenticated", "not authenticated", 401, shorten(detail))
+
+
+def forbidden(scope: str) -> Problem:
+    """Who asks is known, and may not."""
+    return Problem(f"{URN}forbidden", "forbidden", 403, f"this needs the scope `{scope}`")
+
+
+def cross_origin(origin: str) -> Problem:
+    """A web page of another origin asks, and a browser sent it along."""
+    detail = shorten(f"a page of `{origin}` may not change anything here while no key is needed")
+    return Problem(f"{URN}cross-origin", "cross-origin request", 403, detail)
+
+
+def misdirected(host: str) -> Problem:
+    """The request is for a host that this service is not."""
+    return Problem(f"{URN}misdirected-request", "misdirected request", 421, shorten(f"this service does not answer as `{host}`"))
+
+
+def issuer_unavailable() -> Problem:
+    """The keys that tokens are checked with cannot be had."""
+    detail = "the token issuer's keys cannot be read at the moment"
+    return Problem(f"{URN}issuer-unavailable", "token issuer unavailable", 503, detail)
 
 
 def internal() -> Problem:

@@ -21,7 +21,7 @@ from service.policy_pages import Difference, PolicyList, PolicyPage
 from service.syndromes import Explanation, Explanations, InjectionAnswer, SyndromeAnswer
 from service.words import in_words, plain, returned
 
-_COLOURS = {
+ACTION_COLOURS = {
     Action.HANDLED: "green",
     Action.SIGNAL: "yellow",
     Action.TRANSLATE: "yellow",
@@ -107,7 +107,7 @@ def _headline(decision: Decision) -> Group:
     head = Table.grid(expand=True)
     head.add_column()
     head.add_column(justify="right")
-    action = Text.assemble((decision.action.upper(), f"bold {_COLOURS[decision.action]}"), f"  {_MEANINGS[decision.action]}")
+    action = Text.assemble((decision.action.upper(), f"bold {ACTION_COLOURS[decision.action]}"), f"  {_MEANINGS[decision.action]}")
     head.add_row(action, text(decision.policy.name, _HEADING))
     head.add_row(text(_certainty(decision)), text(decision.policy.digest[:19], _QUIET))
     if decision.source is not None:
@@ -182,7 +182,7 @@ def comparison_page(decisions: Sequence[Decision]) -> Group:
     table.add_column("")
     for decision in decisions:
         table.add_column(text(decision.policy.name), ratio=1)
-    table.add_row("action", *_alike([[text(decision.action.upper(), f"bold {_COLOURS[decision.action]}")] for decision in decisions]))
+    table.add_row("action", *_alike([[text(decision.action.upper(), f"bold {ACTION_COLOURS[decision.action]}")] for decision in decisions]))
     table.add_row("", *_alike([[text(decision.certainty)] for decision in decisions]), end_section=True)
     table.add_row("plan", *_alike([list(_steps(decision.plan)) for decision in decisions], "nothing"), end_section=True)
     table.add_row("next\naccess", *_alike([list(_steps(decision.next_access)) for decision in decisions], "nobody is signalled"))

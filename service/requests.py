@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Request
 from pydantic_core import to_json
 
 from service.batch.unpacking import unpacked
+from service.limits import Held
 from service.problems import Refused, invalid_header, invalid_parameter, too_large
 from service.runtime import Runtime
 from service.settings import Settings
@@ -34,13 +35,18 @@ RuntimeOf = Annotated[Runtime, Depends(_runtime)]
 
 
 async def _body(request: Request, settings: SettingsOf) -> bytes:
-    """The body as sent. Raises Refused as soon as it is longer than the limit, announced or not."""
+    """The body as sent. Raises Refused as soon as it is longer than the limit, announced or not, or too much is held already."""
     limit = settings.max_body_bytes
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise Refused(too_large(limit))
     encoding = request.headers.get("content-encoding", "")
-    return b"".join([piece async for piece in unpacked(request.stream(), encoding, limit)])
+    held: Held = request.scope["held"]
+    pieces: list[bytes] = []
+    async for piece in unpacked(request.stream(), encoding, limit):
+        held.add(len(piece))
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 Body = Annotated[bytes, Depends(_body)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from copy import deepcopy
 from threading import Thread
 from typing import Any
@@ -13,7 +14,11 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
 from service.app import create_app
-from service.settings import Settings
+from service.configuration import prepare_store
+from service.settings import InvalidSetting, Settings, is_loopback
+from service.store.opening import sqlite_path
+from service.store.port import StoreError
+from service.store.sqlite import SqliteStore
 
 SWITCH_INTERVAL_S = 0.005
 """Seconds after which one thread hands the interpreter to the other."""
@@ -22,16 +27,73 @@ GRACE_S = 10
 """Seconds that requests under way have to finish when the service is told to stop."""
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
-    """Answer requests until told to stop."""
-    uvicorn.run(
+def serve(settings: Settings) -> None:
+    """Answer requests until told to stop. Raises InvalidSetting where it must not or cannot start."""
+    prepare_store(settings)
+    refuse_if_open(settings)
+    config = uvicorn.Config(
         create_app(settings),
-        host=host,
-        port=port,
+        host=settings.host,
+        port=settings.port,
+        http="h11",  # the only one that bounds what it collects before a request's headers are whole
+        h11_max_incomplete_event_size=settings.max_header_bytes,
+        ws="none",
         log_config=_logging(),
+        log_level=settings.log_level,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=GRACE_S,
+        **_tls(settings),
     )
+    uvicorn.Server(config).run()
+
+
+def refuse_if_open(settings: Settings) -> None:
+    """Whoever can reach the service must be asked who they are. Raises InvalidSetting."""
+    if is_loopback(settings.host) or settings.oidc is not None or settings.keys_file is not None or _has_keys(settings):
+        return
+    kept = "--hash-only` for a `keys_file`" if sqlite_path(settings.store) is None else f"--store {settings.store}`"
+    raise InvalidSetting(
+        f"other machines can reach `{settings.host}`, and there is neither an API key nor an OIDC issuer: create a key first with "
+        f"`ras-triage keys create --name NAME --scope decide --scope read {kept}, or listen on 127.0.0.1"
+    )
+
+
+def _has_keys(settings: Settings) -> bool:
+    path = sqlite_path(settings.store)
+    if path is None or not path.exists():
+        return False
+    try:
+        with closing(SqliteStore(path, exclusive=False)) as store:
+            return any(key.revoked_at_ms is None for key in store.api_keys())
+    except StoreError as error:
+        raise InvalidSetting(str(error)) from None
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    """What uvicorn is told of TLS. Raises InvalidSetting for files that cannot be used."""
+    if settings.tls_certificate is None:
+        return {}
+    password = settings.tls_key_password or ""  # without one, a terminal would be asked
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidSetting(f"`tls_certificate`, `tls_key`: {_reason(error)}") from None
+    if settings.tls_client_ca is not None:
+        try:
+            context.load_verify_locations(settings.tls_client_ca)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidSetting(f"`tls_client_ca`: {_reason(error)}") from None
+        context.verify_mode = ssl.CERT_REQUIRED
+    return {"ssl_context_factory": lambda _config, _default: context}
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return f"not what is expected there ({error.reason or 'no PEM'})".lower()
+    return (error.strerror or "cannot be read").lower()
 
 
 @contextmanager

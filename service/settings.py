@@ -1,20 +1,44 @@
-"""What an operator can set."""
+"""What an operator can set, and what holds where nothing was set.
+
+Nothing is read here: `service.configuration` makes settings from flags, environment and file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Final, Literal
 
 from policies.catalog import UNIFORM, InvalidPolicy, Policy, UnknownPolicy, uniform
 from policies.choose import find, load
 
-MAX_BODY_BYTES = 4 << 20
+MAX_BODY_BYTES: Final = 4 << 20
 """Longest request: room for the longest status block in base64, and for the facts of a large machine."""
+
+ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Signatures of tokens that can be accepted (RFC 7518 3.1, RFC 8037): those made with a private key, so that nobody who checks can sign."""
 
 
 class InvalidSetting(ValueError):
     """A setting that cannot be used; the text says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Oidc:
+    """Whose bearer tokens are accepted (OpenID Connect Core 1.0, RFC 7519)."""
+
+    issuer: str
+    """URL, as in the claim `iss`."""
+    audience: str
+    """Expected in the claim `aud`."""
+    jwks_url: str | None = None
+    """The issuer's public keys; None: as the issuer's discovery document says."""
+    scope_claim: str = "scope"
+    """Claim that holds the scopes, as a list or separated by spaces."""
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    """Of `ALGORITHMS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +65,66 @@ class Settings:
     """Decisions that are older are purged; None: never."""
     retention_bytes: int | None = None
     """The oldest decisions are purged while the store is larger; None: never."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = 8080
+    """TCP port; 0: any that is free."""
+    tls_certificate: Path | None = None
+    """PEM chain; None: without TLS."""
+    tls_key: Path | None = None
+    """PEM; None: it is in the certificate's file."""
+    tls_key_password: str | None = field(default=None, repr=False)
+    tls_client_ca: Path | None = None
+    """PEM: who signs the certificates that clients must show; None: they need none."""
+    trusted_hosts: tuple[str, ...] = ()
+    """Names that `Host` may give besides loopback's; empty: any, where there is authentication."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses whose `X-Forwarded-*` are believed."""
+    keys_file: Path | None = None
+    """TOML: hashed API keys beside those of the store."""
+    oidc: Oidc | None = None
+    rate_limit: float | None = None
+    """Events, and other requests, per second and key; None: no limit."""
+    rate_burst: int | None = None
+    """How many may come at once; None: as many as in one second."""
+    max_header_bytes: int = 16 << 10
+    """Request line and headers together."""
+    max_in_flight: int = 1024
+    """Requests that are answered at one time, streams among them."""
+    max_in_flight_bytes: int = 256 << 20
+    """Bodies that are held at one time."""
+    metrics_public: bool = False
+    """`/metrics` answers without a key."""
+    log_format: Literal["json", "text"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otel: bool = False
+    """Traces are sent as the OpenTelemetry environment says."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine's own, out of reach for others."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def read_settings(policy_files: list[Path] | None = None, default_policy: str = UNIFORM) -> Settings:
-    """Settings from the command line. Raises InvalidSetting."""
-    files = policy_files or []
+    """Settings of a command that decides and serves nothing. Raises InvalidSetting."""
+    return Settings(*read_policies(policy_files or [], default_policy))
+
+
+def read_policies(files: list[Path], default: str) -> tuple[Policy, Mapping[str, Policy]]:
+    """The policy that decides where none is named, and the operator's own. Raises InvalidSetting."""
     try:
-        custom = load(_read_text(path) for path in files)
-        return Settings(find(default_policy, custom), custom)
+        custom = load(read_text(path) for path in files)
+        return find(default, custom), custom
     except (InvalidPolicy, UnknownPolicy) as error:
         raise InvalidSetting(str(error)) from None
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file's text. Raises InvalidSetting."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

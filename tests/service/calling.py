@@ -69,7 +69,7 @@ def client(app: FastAPI) -> Iterator[Call]:
 @asynccontextmanager
 async def _calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://ras-triage") as calling:
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as calling:
         yield calling
 
 

@@ -1,0 +1,269 @@
+"""The talk with the service, without the wire: what to do next, depending on what came back.
+
+A flow is a generator. It yields what it wants done, is sent what came of it, and gives results as they are known; a wire error is thrown
+into it. What does as it is told is in `blocking` and `awaiting`, which is all in which the two clients differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
+
+import httpx
+from httpx_sse import ServerSentEvent, SSEError
+from pydantic_core import from_json
+
+from models.value import value
+from service.client.chunks import Chunk
+from service.client.errors import (
+    ClientError,
+    ProblemAnswer,
+    UnexpectedAnswer,
+    Unreachable,
+    problem_answer,
+    read_problem,
+    unreachable,
+)
+from service.client.retry import TRANSIENT, Retry, may_ask_again_after_error, may_ask_again_after_status
+from service.problems import Problem
+
+T = TypeVar("T")
+
+RECONNECT_S = 1.0
+"""Shortest pause before a stream is opened again, where the service names no other (`retry:`)."""
+
+SILENCE_S = 60.0
+"""A stream that brings nothing for so long, not even a heartbeat, is taken for dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question."""
+
+    method: str
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    repeatable: bool = True
+    """Whether doing it twice is as good as once."""
+    silence_s: float | None = None
+    """Seconds without a byte after which nothing is expected any more; None: the client's own."""
+
+
+@value
+class Open:
+    """Send a question, and come back with the answer's head: `httpx.Response`."""
+
+    request: Request
+
+
+@value
+class Read:
+    """More of the answer's body: bytes, or None at its end."""
+
+
+@value
+class NextEvent:
+    """The next server-sent event, or None at the end."""
+
+
+@value
+class Pause:
+    """Wait."""
+
+    seconds: float
+    failure: ClientError
+    """Why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Give(Generic[T]):
+    """Hand a result to the caller."""
+
+    result: T
+
+
+Effect = Open | Read | NextEvent | Pause
+Flow = Generator[Effect | Give[T], Any, None]
+Steps = Generator[Effect, Any, T]
+"""Part of a flow, which gives nothing and returns something."""
+
+
+class _Tries:
+    """How often in a row a question failed."""
+
+    def __init__(self, retry: Retry, *, repeatable: bool) -> None:
+        self.retry = retry
+        self.repeatable = repeatable
+        self.failures = 0
+
+    def pause_s(self, failure: ClientError) -> float:
+        """Seconds until the question is asked again. Raises the failure where it is not."""
+        self.failures += 1
+        wanted = failure.retry_after_s if isinstance(failure, ProblemAnswer) else None
+        pause = self.retry.pause_s(self.failures, wanted) if self._may_ask_again(failure) else None
+        if pause is None:
+            raise failure
+        return pause
+
+    def _may_ask_again(self, failure: ClientError) -> bool:
+        if isinstance(failure, ProblemAnswer):
+            return may_ask_again_after_status(failure.problem.status, repeatable=self.repeatable)
+        return may_ask_again_after_error(failure.__cause__, repeatable=self.repeatable)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An answer that was read to its end."""
+
+    headers: httpx.Headers
+    body: bytes
+
+
+def whole(request: Request, retry: Retry) -> Steps[Whole]:
+    """The answer, asked for until it comes. Raises ProblemAnswer, Unreachable."""
+    tries = _Tries(retry, repeatable=request.repeatable)
+    while True:
+        failure: ClientError
+        try:
+            response: httpx.Response = yield Open(request)
+            body = yield from _body()
+        except httpx.RequestError as error:
+            failure = unreachable(error)
+        else:
+            if response.is_success:
+                return Whole(response.headers, body)
+            failure = problem_answer(response, body)
+        yield Pause(tries.pause_s(failure), failure)
+
+
+def _body() -> Steps[bytes]:
+    parts: list[bytes] = []
+    while (part := (yield Read())) is not None:
+        parts.append(part)
+    return b"".join(parts)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How many events of a chunk have their answer."""
+
+    answered: int
+
+
+def batch(request: Request, chunk: Chunk, answered: int, retry: Retry) -> Flow[bytes]:
+    """The answers to a chunk's events, from `answered` on, a line each, in order.
+
+    What was cut off is asked for again as a whole, so that every event keeps its key and position and is recognised; the answers that were
+    given already are passed over. An answer that says that the service could not do it now counts as cut off.
+    Raises ProblemAnswer, Unreachable, UnexpectedAnswer.
+    """
+    tries = _Tries(retry, repeatable=True)
+    progress = _Progress(answered)
+    while progress.answered < len(chunk.lines):
+        before = progress.answered
+        try:
+            failure = yield from _attempt(request, len(chunk.lines), progress)
+        except httpx.RequestError as error:
+            failure = unreachable(error)
+        if failure is not None:
+            if progress.answered > before:
+                tries.failures = 0
+            yield Pause(tries.pause_s(failure), failure)
+
+
+def _attempt(request: Request, expected: int, progress: _Progress) -> Generator[Effect | Give[bytes], Any, ClientError | None]:
+    """Ask once, and give what was not given yet; why it is not everything, or None."""
+    response: httpx.Response = yield Open(request)
+    if not response.is_success:
+        return problem_answer(response, (yield from _body()))
+    lines = _Lines()
+    place = 0
+    part: bytes | None = b""
+    while part is not None:
+        part = yield Read()
+        for line in lines.rest() if part is None else lines.add(part):
+            if place == expected:
+                raise UnexpectedAnswer(f"more answers than the {expected} events that were sent")
+            if place == progress.answered:
+                if (problem := _passing_problem(line)) is not None:
+                    return ProblemAnswer(problem)
+                progress.answered += 1
+                yield Give(line)
+            place += 1
+    return None if place == expected else Unreachable(f"the answer ended after {place} of {expected} events")
+
+
+class _Lines:
+    """Bytes as lines. Only the line feed ends one: JSON may have any other separator in a string."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+
+    def add(self, part: bytes) -> Iterator[bytes]:
+        """The lines that end in this part, without the blank ones."""
+        *ended, rest = part.split(b"\n")
+        for end in ended:
+            line = bytes(self._rest + end) if self._rest else end
+            self._rest.clear()
+            if line.strip():
+                yield line
+        self._rest += rest
+
+    def rest(self) -> Iterator[bytes]:
+        """The last line, where it is whole although nothing ends it."""
+        line = bytes(self._rest)
+        if _parsed(line) is not None:
+            yield line
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return from_json(line)
+    except ValueError:
+        return None
+
+
+def _passing_problem(line: bytes) -> Problem | None:
+    """The problem, where the line is one that may be gone when the event is sent again."""
+    if b'"status":' not in line:
+        return None
+    content = _parsed(line)
+    if not isinstance(content, dict) or "type" not in content or content.get("status") not in TRANSIENT:
+        return None
+    return read_problem(content["status"], line)
+
+
+def watch(request: Request, last_event_id: str | None, read: Callable[[ServerSentEvent], T | None], retry: Retry) -> Flow[T]:
+    """What `read` makes of a stream's events. The stream is opened again behind the last one wherever it ends.
+
+    Raises ProblemAnswer, Unreachable, UnexpectedAnswer.
+    """
+    tries = _Tries(retry, repeatable=True)
+    seen = last_event_id
+    reconnect_s = RECONNECT_S
+    while True:
+        failure: ClientError = Unreachable("the stream ended")
+        try:
+            response: httpx.Response = yield Open(_from(request, seen))
+            if response.is_success:
+                tries.failures = 0
+                while (event := (yield NextEvent())) is not None:
+                    seen = event.id or seen
+                    reconnect_s = reconnect_s if event.retry is None else event.retry / 1000
+                    if (result := read(event)) is not None:
+                        yield Give(result)
+            else:
+                failure = problem_answer(response, (yield from _body()))
+        except SSEError as error:
+            raise UnexpectedAnswer(str(error)) from error
+        except httpx.RequestError as error:
+            failure = unreachable(error)
+        yield Pause(max(tries.pause_s(failure), reconnect_s), failure)
+
+
+def _from(request: Request, event_id: str | None) -> Request:
+    """The stream from behind an event on; without one, from now on."""
+    return request if event_id is None else replace(request, headers={**request.headers, "last-event-id": event_id})

@@ -1,0 +1,211 @@
+"""What can be asked: each call of the HTTP interface as a flow that gives its answer as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, TypedDict, TypeVar
+from urllib.parse import quote
+from uuid import uuid4
+
+from httpx_sse import ServerSentEvent
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from models.host import Host
+from service.answers import Answer
+from service.client.chunks import AnyEvent, Chunk, event_json
+from service.client.errors import ProblemAnswer, UnexpectedAnswer
+from service.client.flows import SILENCE_S, Flow, Give, Request, Whole, batch, watch, whole
+from service.client.results import Decided, Decoded, Health, KeptHost, Page, PoisonedPages, Purged, Stats, StoreState, Summary, Watched
+from service.client.retry import NEVER, Retry
+from service.policy_pages import Difference, PolicyList, PolicyPage
+from service.problems import Problem
+from service.syndromes import Explanation, Explanations, InjectionAnswer, SyndromeAnswer
+
+T = TypeVar("T")
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+
+
+class Filters(TypedDict, total=False):
+    """Which decisions are asked for; what is absent or None leaves any."""
+
+    source: str | None
+    action: str | None
+    policy: str | None
+    notification: str | None
+    severity: str | None
+    section: str | None
+    physical_address: int | str | None
+    """Bytes; text is hexadecimal with 0x."""
+    since: datetime | str | None
+    """Decided then or later; RFC 3339 where it is text."""
+    until: datetime | str | None
+    """Decided before."""
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
+
+
+def _read(kind: type[T], body: bytes) -> T:
+    """A body as a value. Raises UnexpectedAnswer."""
+    try:
+        value: T = _adapter(kind).validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = "/".join(map(str, first["loc"]))
+        raise UnexpectedAnswer(f"not the answer that was asked for: `{where}`: {first['msg'].lower()}") from error
+    return value
+
+
+def read_answer(line: bytes) -> Answer | Problem:
+    """One line of a batch's answer. Raises UnexpectedAnswer."""
+    try:
+        answer: Answer = _adapter(Answer).validate_json(line)
+    except ValidationError:
+        return _read(Problem, line)
+    return answer
+
+
+def new_key() -> str:
+    """An `Idempotency-Key` that nobody else has."""
+    return uuid4().hex
+
+
+def _parameters(filters: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _parameter(value) for name, value in filters.items() if value is not None}
+
+
+def _parameter(value: Any) -> str:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"`{value}` has no time zone")
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return hex(value) if isinstance(value, int) else str(value)
+
+
+def _named(name: str) -> str:
+    """A name as one segment of a path; `.` and `..` would be taken for steps within it."""
+    return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe="")
+
+
+def _version(version: int | None) -> dict[str, str]:
+    return {} if version is None else {"if-match": f'"{version}"'}
+
+
+class Questions:
+    """The calls, asked again as `retry` says."""
+
+    def __init__(self, retry: Retry) -> None:
+        self.retry = retry
+
+    def _whole(self, kind: type[T], request: Request) -> Flow[T]:
+        answer: Whole = yield from whole(request, self.retry)
+        yield Give(_read(kind, answer.body))
+
+    def _get(self, kind: type[T], path: str, params: Mapping[str, str] | None = None) -> Flow[T]:
+        return self._whole(kind, Request("GET", path, params or {}))
+
+    def _post(self, kind: Any, path: str, body: bytes, media_type: str = JSON) -> Flow[Any]:
+        return self._whole(kind, Request("POST", path, headers={"content-type": media_type}, content=body))
+
+    def _bytes(self, request: Request) -> Flow[bytes]:
+        answer = yield from whole(request, self.retry)
+        yield Give(answer.body)
+
+    def decide(self, event: AnyEvent, dry_run: bool, key: str | None) -> Flow[Answer]:
+        headers = {"content-type": JSON, **({} if dry_run else {"idempotency-key": key or new_key()})}
+        params = {"dry_run": "true"} if dry_run else {}
+        return self._whole(Answer, Request("POST", "/v1/decisions", params, headers, event_json(event)))
+
+    def decide_chunk(self, chunk: Chunk, key: str, answered: int) -> Flow[bytes]:
+        """`answered`: how many of all events, from the first chunk's first on, have their answer already."""
+        headers = {"content-type": NDJSON, "accept": NDJSON, "idempotency-key": f"{key}-{chunk.first + 1}"}
+        request = Request("POST", "/v1/decisions/batch", headers=headers, content=b"\n".join(chunk.lines) + b"\n")
+        return batch(request, chunk, max(answered - chunk.first, 0), self.retry)
+
+    def get(self, identity: str) -> Flow[Answer]:
+        return self._get(Answer, f"/v1/decisions/{_named(identity)}")
+
+    def get_json(self, identity: str) -> Flow[bytes]:
+        return self._bytes(Request("GET", f"/v1/decisions/{_named(identity)}"))
+
+    def event(self, identity: str) -> Flow[bytes]:
+        return self._bytes(Request("GET", f"/v1/decisions/{_named(identity)}/event"))
+
+    def decisions(self, filters: Filters, page_size: int) -> Flow[Summary]:
+        params = {**_parameters(filters), "limit": str(page_size)}
+        while True:
+            answer = yield from whole(Request("GET", "/v1/decisions", params), self.retry)
+            page = _read(Page, answer.body)
+            for summary in page.decisions:
+                yield Give(summary)
+            if page.next is None:
+                return
+            params = {**params, "cursor": page.next}
+
+    def stats(self, group_by: Iterable[str], bucket: str | int, filters: Filters) -> Flow[Stats]:
+        params = {"bucket": str(bucket), "group_by": ",".join(group_by)}
+        return self._get(Stats, "/v1/decisions/stats", {**params, **_parameters(filters)})
+
+    def watch(self, filters: Filters, last_event_id: str | None) -> Flow[Watched]:
+        request = Request("GET", "/v1/decisions/stream", _parameters(filters), {"accept": "text/event-stream"}, silence_s=SILENCE_S)
+        return watch(request, last_event_id, _read_watched, self.retry)
+
+    def put_host(self, source: str, host: Host | Mapping[str, Any], version: int | None) -> Flow[KeptHost]:
+        headers = {"content-type": JSON, **_version(version)}
+        facts = host.model_dump_json(exclude_unset=True).encode() if isinstance(host, Host) else to_json(host)
+        return self._whole(KeptHost, Request("PUT", f"/v1/hosts/{_named(source)}", {}, headers, facts, repeatable=version is None))
+
+    def host(self, source: str, version: int | None) -> Flow[KeptHost]:
+        return self._get(KeptHost, f"/v1/hosts/{_named(source)}", {} if version is None else {"version": str(version)})
+
+    def delete_host(self, source: str, version: int | None) -> Flow[None]:
+        yield from whole(Request("DELETE", f"/v1/hosts/{_named(source)}", headers=_version(version), repeatable=False), self.retry)
+        yield Give(None)
+
+    def poisoned_pages(self, source: str) -> Flow[PoisonedPages]:
+        return self._get(PoisonedPages, f"/v1/poisoned-pages/{_named(source)}")
+
+    def forget_poisoned_pages(self, source: str) -> Flow[None]:
+        yield from whole(Request("DELETE", f"/v1/poisoned-pages/{_named(source)}"), self.retry)
+        yield Give(None)
+
+    def store(self) -> Flow[StoreState]:
+        return self._get(StoreState, "/v1/store")
+
+    def decode(self, data: bytes) -> Flow[Decoded]:
+        return self._post(Decoded, "/v1/decode", data, "application/octet-stream")
+
+    def syndromes(self, question: Mapping[str, Any]) -> Flow[SyndromeAnswer]:
+        return self._post(Explanation | Explanations | InjectionAnswer, "/v1/syndromes", to_json(question))
+
+    def policies(self) -> Flow[PolicyList]:
+        return self._get(PolicyList, "/v1/policies")
+
+    def policy(self, name: str) -> Flow[PolicyPage]:
+        return self._get(PolicyPage, f"/v1/policies/{_named(name)}")
+
+    def policy_diff(self, a: str, b: str) -> Flow[Difference]:
+        return self._get(Difference, f"/v1/policies/{_named(a)}/diff/{_named(b)}")
+
+    def health(self) -> Flow[Health]:
+        """Asked once: whoever asks wants to know how it is now."""
+        try:
+            yield from whole(Request("GET", "/readyz"), NEVER)
+        except ProblemAnswer as answer:
+            yield Give(Health(ready=False, problem=answer.problem))
+        else:
+            yield Give(Health(ready=True, problem=None))
+
+
+def _read_watched(event: ServerSentEvent) -> Watched | None:
+    """An event of the stream as a value; None for a heartbeat, and for kinds that are not known."""
+    if event.event == "decision":
+        return Decided(event.id, _read(Summary, event.data.encode()))
+    if event.event == "purged":
+        return Purged(event.id, _read(dict[str, int], event.data.encode()).get("decisions", 0))
+    return None

@@ -1,0 +1,51 @@
+"""`policies`: what holds under each, and what differs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from pydantic_core import to_json
+
+from policies.catalog import Policy, UnknownPolicy
+from policies.choose import find
+from service.commands.options import add_json, add_policy_file, settings_of
+from service.commands.output import show, write
+from service.policy_pages import Difference, PolicyList, PolicyPage, compare, list_policies, page
+from service.problems import Refused, unknown_policy
+from service.settings import Settings
+
+HELP = "list policies, show one, or compare two"
+
+
+def configure(command: ArgumentParser) -> None:
+    command.description = "List the policies, show one flag by flag, or compare two."
+    command.add_argument("name", nargs="?", metavar="NAME", help="uniform, linux-<release>, or one of your own")
+    command.add_argument("--diff", metavar="OTHER", help="show only what differs from this policy")
+    add_policy_file(command)
+    add_json(command)
+
+
+def run(options: Namespace) -> int:
+    settings = settings_of(options)
+    name, answer = _look_up(options, settings)
+    if options.json:
+        write(to_json(answer))
+    else:
+        show(name, answer)
+    return 0
+
+
+def _find(name: str, settings: Settings) -> Policy:
+    try:
+        return find(name, settings.custom)
+    except UnknownPolicy as error:
+        raise Refused(unknown_policy(str(error))) from None
+
+
+def _look_up(options: Namespace, settings: Settings) -> tuple[str, PolicyList | PolicyPage | Difference]:
+    """What was asked for, and the page that shows it."""
+    if options.name is None:
+        return "policy_list_page", list_policies(settings)
+    if options.diff is None:
+        return "policy_page", page(_find(options.name, settings))
+    return "difference_page", compare(_find(options.name, settings), _find(options.diff, settings))

@@ -1,0 +1,23 @@
+"""`serve`: answers over HTTP."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from service.commands.options import add_settings, effective
+
+HELP = "answer over HTTP"
+
+
+def configure(command: ArgumentParser) -> None:
+    command.description = (
+        "Answer over HTTP. Settings come from options, then the environment (RAS_TRIAGE_*), then a file: `ras-triage config` shows them."
+    )
+    add_settings(command)
+
+
+def run(options: Namespace) -> int:
+    from service.server import serve  # noqa: PLC0415 - only this command needs a server
+
+    serve(effective(options).settings)
+    return 0

@@ -1,0 +1,88 @@
+"""Commands that ask a service: which one, as whom, and what to say when it does not answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from service.commands.output import BAD_INPUT, complain
+from service.settings import InvalidSetting
+
+if TYPE_CHECKING:  # commands that ask nothing start faster without it
+    from service.client import Client, ClientError, ProblemAnswer, Retry
+
+GAVE_UP: Final = 1
+"""Exit status: the service did not answer, or could not."""
+
+URL_VARIABLE: Final = "RAS_TRIAGE_URL"
+TOKEN_VARIABLE: Final = "RAS_TRIAGE_TOKEN"
+
+_DEFAULT_URL: Final = "http://127.0.0.1:8080"
+
+_PATIENCE: Final = 4
+"""Attempts, where somebody waits for the answer to one question."""
+
+_WORTH_TELLING_S: Final = 1.0
+"""Shorter pauses are nobody's business."""
+
+
+def add_server(command: ArgumentParser) -> None:
+    """Where the service is, and who asks."""
+    default = os.environ.get(URL_VARIABLE) or _DEFAULT_URL
+    asked = command.add_argument_group("service")
+    asked.add_argument("--server", default=default, metavar="URL", help=f"the service (default: ${URL_VARIABLE}, or {_DEFAULT_URL})")
+    asked.add_argument("--token-file", type=Path, metavar="FILE", help=f"a file with the API key or JWT (default: ${TOKEN_VARIABLE})")
+    asked.add_argument("--ca-file", type=Path, metavar="FILE", help="authorities that vouch for the service (default: the machine's own)")
+
+
+def ask(options: Namespace, use: Callable[[Client], int], retry: Retry | None = None) -> int:
+    """Put a client to use, and say how it went: 2 refused, 1 no answer. Raises InvalidSetting."""
+    from httpx import InvalidURL, UnsupportedProtocol  # noqa: PLC0415
+
+    from service.client import Client, ClientError, ProblemAnswer, Retry  # noqa: PLC0415
+
+    try:
+        with Client(
+            options.server,
+            token=_token(options.token_file),
+            ca_file=options.ca_file,
+            retry=retry or Retry(attempts=_PATIENCE),
+            on_retry=_tell_of_retry,
+        ) as client:
+            return use(client)
+    except ProblemAnswer as answer:
+        complain(answer.problem, as_json=getattr(options, "json", False))
+        return _status(answer)
+    except ClientError as error:
+        if isinstance(error.__cause__, UnsupportedProtocol):
+            raise InvalidSetting(f"`{options.server}` is not the URL of a service: expected http:// or https://") from None
+        print(f"ras-triage: `{options.server}` gives no answer: {error}", file=sys.stderr)
+        return GAVE_UP
+    except InvalidURL as error:
+        raise InvalidSetting(f"`{options.server}` is not a URL: {str(error).lower()}") from None
+
+
+def _tell_of_retry(failure: ClientError, seconds: float) -> None:
+    if seconds >= _WORTH_TELLING_S:
+        print(f"ras-triage: {failure}; trying again in {seconds:.0f} s", file=sys.stderr)
+
+
+def _status(answer: ProblemAnswer) -> int:
+    """A request that is refused will be refused again; a service that cannot answer now may later."""
+    status = answer.problem.status
+    return GAVE_UP if status >= 500 or status == 429 else BAD_INPUT
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise InvalidSetting(f"`{file}`: {(error.strerror or 'cannot be read').lower()}") from None
+    except UnicodeDecodeError:
+        raise InvalidSetting(f"`{file}` is no token: expected ASCII text") from None

@@ -1,0 +1,39 @@
+"""`show`: one decision that a service keeps."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from service.commands.options import add_json
+from service.commands.output import show, write
+from service.commands.server_options import add_server, ask
+
+if TYPE_CHECKING:
+    from service.client import Client
+
+HELP = "show a decision that a service keeps, or the event it was made for"
+
+
+def configure(command: ArgumentParser) -> None:
+    command.description = "Show a decision that a service keeps, as `decide` shows one."
+    command.add_argument("id", metavar="ID", help="the decision's id")
+    command.add_argument("--event", action="store_true", help="write the event instead, byte for byte as it was sent")
+    add_json(command)
+    add_server(command)
+
+
+def run(options: Namespace) -> int:
+    return ask(options, lambda client: _show(client, options))
+
+
+def _show(client: Client, options: Namespace) -> int:
+    if options.event:
+        sys.stdout.buffer.write(client.event(options.id))
+        sys.stdout.buffer.flush()
+    elif options.json:
+        write(client.get_json(options.id))
+    else:
+        show("decision_page", client.get(options.id))
+    return 0

@@ -1,0 +1,74 @@
+"""`watch`: decisions as a service makes them."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
+
+from service.commands.filters import add_filters, filters_of
+from service.commands.options import add_json
+from service.commands.output import write
+from service.commands.server_options import add_server, ask
+
+if TYPE_CHECKING:
+    from service.client import Client, Purged, Summary
+
+HELP = "follow the decisions of a service as they are made"
+
+
+def configure(command: ArgumentParser) -> None:
+    command.description = (
+        "Follow the decisions of a service, a line each, until interrupted. Where the connection is cut it is taken up again."
+    )
+    command.add_argument("--after", metavar="EVENT", help="begin behind this place in the stream, as an earlier run told it")
+    add_json(command)
+    add_filters(command)
+    add_server(command)
+
+
+def run(options: Namespace) -> int:
+    from service.client import Retry  # noqa: PLC0415
+
+    return ask(options, lambda client: _watch(client, options), Retry(attempts=None))
+
+
+def _watch(client: Client, options: Namespace) -> int:
+    from service.client import Decided  # noqa: PLC0415
+
+    client.health()  # a service that was never there is told at once; one that goes away is waited for
+    tell = _json_teller() if options.json else _tell
+    seen = options.after
+    try:
+        for found in client.watch(last_event_id=options.after, **filters_of(options)):
+            seen = found.event_id
+            if isinstance(found, Decided):
+                tell(found.decision)
+            else:
+                _warn(found)
+    except KeyboardInterrupt:
+        if seen:
+            print(f"ras-triage: `--after {seen}` goes on from here", file=sys.stderr)
+        raise
+    return 0
+
+
+def _tell(decision: Summary) -> None:
+    from service import listing, render  # noqa: PLC0415
+
+    render.console().print(listing.line(decision), soft_wrap=True)
+    sys.stdout.flush()
+
+
+def _json_teller() -> Callable[[Summary], None]:
+    from service.client import Summary  # noqa: PLC0415
+
+    summaries = TypeAdapter(Summary)
+    return lambda decision: write(summaries.dump_json(decision))
+
+
+def _warn(purged: Purged) -> None:
+    print(f"ras-triage: up to {purged.decisions} decisions were purged before they could be told", file=sys.stderr)

@@ -1,0 +1,43 @@
+"""How much each key may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from math import ceil
+from time import time
+
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from service.problems import Refused, rate_limited
+
+
+class Allowance:
+    """A rate that holds for each name by itself: `burst` at once, `rate` per second in the long run."""
+
+    def __init__(self, rate: float, burst: int | None = None) -> None:
+        seconds = max(1, ceil((burst or rate) / rate))
+        self._rate = rate
+        self._item = RateLimitItemPerSecond(max(1, round(rate * seconds)), seconds)
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    def take(self, name: str, events: int) -> None:
+        """Count them. Raises Refused where they are too many now; more than may ever come at once count as that."""
+        if not self._fits(name, min(events, self._item.amount)):
+            raise Refused(rate_limited(self._rate), {"Retry-After": str(max(1, ceil(self._seconds(name))))})
+
+    async def wait(self, name: str, events: int) -> None:
+        """Count them, however many, as fast as the rate allows."""
+        while events > 0:
+            portion = min(events, self._item.amount)
+            while not self._fits(name, portion):
+                await asyncio.sleep(min(max(self._seconds(name), 0.01), 1.0))
+            events -= portion
+
+    def _fits(self, name: str, events: int) -> bool:
+        return self._limiter.hit(self._item, name, cost=events)
+
+    def _seconds(self, name: str) -> float:
+        """Until there is room for at least one more."""
+        return self._limiter.get_window_stats(self._item, name).reset_time - time()

@@ -1,0 +1,118 @@
+"""The door: every route that needs somebody known depends on `requires`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Final
+from urllib.parse import urlsplit
+
+from fastapi import Request
+
+from service.problems import Refused, cross_origin, forbidden, misdirected, unauthenticated
+from service.security.allowance import Allowance
+from service.security.challenge import CHALLENGE, REJECTED, insufficient
+from service.security.keys import PREFIX, KeyRing, recognise
+from service.security.principal import SCOPES, Principal, Scope, granted
+from service.security.tokens import Tokens
+from service.settings import Settings, is_loopback
+from service.store.port import ApiKey
+
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_SCOPES: Final[dict[str, Scope]] = {"GET": "read", "HEAD": "read", "POST": "decide"}
+
+
+class Security:
+    """Who may come in, as the settings and the keys have it.
+
+    Where there is neither key nor issuer, everybody may, as long as the service listens on loopback only. Then the host that a request
+    names and the web page that it comes from have to be this machine's own, because any page can make a browser send requests here.
+    """
+
+    def __init__(self, settings: Settings, load_keys: Callable[[], Awaitable[Sequence[ApiKey]]]) -> None:
+        """`load_keys` gives the store's keys. Raises InvalidSetting where the keys file is not valid."""
+        self._hosts = frozenset(host.lower() for host in settings.trusted_hosts)
+        self._open = is_loopback(settings.host) and settings.oidc is None and settings.keys_file is None
+        self._keys = KeyRing(load_keys, settings.keys_file)
+        self._tokens = None if settings.oidc is None else Tokens(settings.oidc)
+        allowance = None if settings.rate_limit is None else Allowance(settings.rate_limit, settings.rate_burst)
+        self._allowance = allowance
+        self._anybody = Principal("anonymous", frozenset(SCOPES), allowance)
+
+    async def identify(self, request: Request) -> Principal:
+        """Who asks. Raises Refused."""
+        keys = await self._keys.keys()
+        if self._open and all(key.revoked_at_ms is not None for key in keys.values()):
+            self._check_host(request, known=False)
+            _check_origin(request)
+            return self._anybody
+        self._check_host(request, known=True)
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not credentials.strip():
+            raise Refused(unauthenticated("an API key or token is needed: `Authorization: Bearer ...`"), CHALLENGE)
+        principal = await self._known(credentials.strip(), keys, request.headers.get("traceparent"))
+        return replace(principal, allowance=self._allowance)
+
+    async def _known(self, credentials: str, keys: Mapping[str, ApiKey], traceparent: str | None) -> Principal:
+        if credentials.startswith(PREFIX):
+            key = recognise(credentials, keys)
+            if key is None:
+                raise Refused(unauthenticated("there is no such API key, or it was revoked"), REJECTED)
+            return Principal(f"key {key.id}", granted(key.scopes))
+        if self._tokens is None:
+            raise Refused(unauthenticated("the bearer token is no API key, and no token issuer is configured"), REJECTED)
+        return await self._tokens.identify(credentials, traceparent)
+
+    def _check_host(self, request: Request, *, known: bool) -> None:
+        """The host that a request is for. Raises Refused."""
+        if known and not self._hosts:
+            return
+        host = _name(request.headers.get("host", ""))
+        if host not in self._hosts and not is_loopback(host):
+            raise Refused(misdirected(host))
+
+
+def _name(netloc: str) -> str:
+    """The host of `host:port`, an IPv6 address without its brackets."""
+    try:
+        return urlsplit(f"//{netloc}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _check_origin(request: Request) -> None:
+    """A browser names the page that a request comes from, where it would change something. Raises Refused."""
+    origin = request.headers.get("origin")
+    if origin is None or request.method in _SAFE:
+        return
+    if origin.partition("://")[2].lower() != request.headers.get("host", "").lower():
+        raise Refused(cross_origin(origin))
+
+
+@lru_cache
+def requires(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
+    """A dependency that lets in who may do this, counts the request, and gives who asks: also as `request.state.principal`.
+
+    It has to come before the body is read.
+    """
+
+    async def enter(request: Request) -> Principal:
+        return await _enter(request, scope)
+
+    return enter
+
+
+async def guarded(request: Request) -> Principal:
+    """The dependency of every route whose method says what it does: GET reads, POST decides, PUT and DELETE administer."""
+    return await _enter(request, _SCOPES.get(request.method, "admin"))
+
+
+async def _enter(request: Request, scope: Scope) -> Principal:
+    security: Security = request.app.state.security
+    principal = await security.identify(request)
+    if scope not in principal.scopes:
+        raise Refused(forbidden(scope), insufficient(scope))
+    principal.charge()
+    request.state.principal = principal
+    return principal

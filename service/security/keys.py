@@ -1,0 +1,145 @@
+"""API keys: `rt_<id>_<secret>`.
+
+The secret is 256 bits of chance, so that its plain SHA-256 is as hard to turn round as a slow hash. It is all that is kept.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+import tomllib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from service.problems import Refused, store_unavailable
+from service.security.principal import Scope
+from service.settings import InvalidSetting, read_text
+from service.store.port import ApiKey, StoreError
+
+PREFIX: Final = "rt_"
+
+FRESH_S: Final = 1.0
+"""Seconds after which keys are looked up again: how long a revoked key may still be good."""
+
+_ID_BYTES: Final = 6
+_SECRET_BYTES: Final = 32
+
+_log = logging.getLogger("ras_triage.security")
+
+
+def create(name: str, scopes: Sequence[Scope], at_ms: int) -> tuple[ApiKey, str]:
+    """A new key: as it is kept, and as it is shown this once."""
+    identity, secret = secrets.token_hex(_ID_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
+    return ApiKey(identity, name, tuple(scopes), _hash(secret), at_ms), f"{PREFIX}{identity}_{secret}"
+
+
+def recognise(shown: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
+    """The key that was shown; None where there is none, or it was revoked."""
+    identity, _, secret = shown.removeprefix(PREFIX).partition("_")
+    key = keys.get(identity)
+    if key is None or not hmac.compare_digest(_hash(secret), key.secret_hash) or key.revoked_at_ms is not None:
+        return None
+    return key
+
+
+def _hash(secret: str) -> str:
+    return sha256(secret.encode(errors="surrogateescape")).hexdigest()
+
+
+class _Entry(BaseModel):
+    """A key of the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(pattern=r"^[0-9A-Za-z]{1,64}$")
+    name: str
+    scopes: tuple[Scope, ...] = Field(min_length=1)
+    secret_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+_ENTRIES: Final = TypeAdapter(tuple[_Entry, ...])
+
+
+def file_entry(key: ApiKey) -> str:
+    """A key as it stands in a keys file."""
+    name = TypeAdapter(str).dump_json(key.name).decode()
+    scopes = ", ".join(f'"{scope}"' for scope in key.scopes)
+    return f'[[key]]\nid = "{key.id}"\nname = {name}\nscopes = [{scopes}]\nsecret_sha256 = "{key.secret_hash}"\n'
+
+
+def read_file(path: Path) -> dict[str, ApiKey]:
+    """The keys of a file, by id. Raises InvalidSetting; what it says has nothing of a key in it."""
+    try:
+        content = tomllib.loads(read_text(path))
+        entries = _ENTRIES.validate_python(content.pop("key", []))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSetting(f"`{path}`: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidSetting(f"`{path}`: key {first['loc'][0] if first['loc'] else ''}, `{_field(first)}` is not valid") from None
+    if content:
+        raise InvalidSetting(f"`{path}`: `{next(iter(content))}`: expected nothing but `[[key]]`")
+    return {entry.id: ApiKey(entry.id, entry.name, entry.scopes, entry.secret_sha256, 0) for entry in entries}
+
+
+def _field(error: Any) -> str:
+    return ".".join(str(part) for part in error["loc"][1:]) or "key"
+
+
+class KeyRing:
+    """All keys, looked up at most once a second: keys that are guessed cost the store nothing."""
+
+    def __init__(self, load: Callable[[], Awaitable[Sequence[ApiKey]]], file: Path | None) -> None:
+        """`load` gives the store's keys. Raises InvalidSetting for a file that is not valid."""
+        self._load = load
+        self._file = file
+        self._stamp = None if file is None else _stamp(file)
+        self._from_file = {} if file is None else read_file(file)
+        self._keys: dict[str, ApiKey] = {}
+        self._looked_at: float | None = None
+        self._looking = False
+
+    async def keys(self) -> Mapping[str, ApiKey]:
+        """The keys as they were within the last second, revoked ones among them. Raises Refused where the store does not say."""
+        now = monotonic()
+        if self._looked_at is None or (now - self._looked_at >= FRESH_S and not self._looking):
+            self._looking = True
+            try:
+                self._keys = await self._look()
+            except StoreError as error:
+                _log.error("keys cannot be read: %s", error)
+                raise Refused(store_unavailable(), {"Retry-After": "1"}) from None
+            finally:
+                self._looking = False
+            self._looked_at = now
+        return self._keys
+
+    async def _look(self) -> dict[str, ApiKey]:
+        kept = {key.id: key for key in await self._load()}
+        if self._file is not None:
+            self._read_again(self._file)
+        return {**kept, **self._from_file}
+
+    def _read_again(self, file: Path) -> None:
+        """Take a changed file; one that became unreadable changes nothing."""
+        if (stamp := _stamp(file)) == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._from_file = read_file(file)
+        except InvalidSetting as error:
+            _log.error("keys file not taken, the one before holds: %s", error)
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

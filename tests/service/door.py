@@ -1,0 +1,62 @@
+"""An application with a door: keys that open it, and somebody who knocks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+from fastapi import Depends, FastAPI
+
+from service.app import create_app
+from service.security.guard import Security, requires
+from service.security.keys import create
+from service.security.principal import Scope
+from service.settings import Settings
+from service.store.memory import MemoryStore
+from service.store.port import ApiKey
+
+URL = "http://127.0.0.1:8080"
+
+
+class Door:
+    """The application, and the store that its keys are in."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.store = MemoryStore()
+        settings = settings or Settings()
+        self.app: FastAPI = create_app(settings)
+        self.app.state.security = Security(settings, self._keys)
+
+        @self.app.delete("/v1/everything", dependencies=[Depends(requires("admin"))])
+        async def administer() -> None:
+            """Something that only who administers may do."""
+
+    async def _keys(self) -> list[ApiKey]:
+        return self.store.api_keys()
+
+    def key(self, *scopes: Scope) -> str:
+        """A new key with these scopes."""
+        key, shown = create("somebody", scopes, 0)
+        self.store.add_api_key(key)
+        return shown
+
+    def knock(self, method: str, path: str, bearer: str | None = None, **arguments: Any) -> httpx.Response:
+        """Ask for something."""
+        headers = {**({} if bearer is None else {"Authorization": f"Bearer {bearer}"}), **arguments.pop("headers", {})}
+
+        async def ask() -> httpx.Response:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=URL) as client:
+                return await client.request(method, path, headers=headers, **arguments)
+
+        return asyncio.run(ask())
+
+
+def kind(answer: httpx.Response) -> tuple[int, str]:
+    """A problem's status, and the end of its type."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert document["status"] == answer.status_code
+    assert document["title"]
+    assert document["detail"]
+    return answer.status_code, document["type"].rpartition(":")[2]
