@@ -77,6 +77,7 @@ def _tls(settings: Settings) -> dict[str, Any]:
     password = settings.tls_key_password or ""  # without one, a terminal would be asked
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(settings.tls_certificate, settings.tls_key, password)
     except (OSError, ssl.SSLError) as error:
         raise InvalidSetting(f"`tls_certificate`, `tls_key`: {_reason(error)}") from None
