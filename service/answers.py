@@ -23,6 +23,7 @@ from service.problems import Refused, invalid, malformed, unknown_policy
 from service.settings import Settings
 from service.sniff import Kind, Sniffed
 from service.used_facts import UsedFacts
+from service.values import require_countable
 
 
 @value
@@ -47,6 +48,7 @@ def _decision() -> TypeAdapter[Decision]:
 
 def read_event(document: bytes) -> Event:
     """An event from its JSON. Raises Refused."""
+    require_countable(document)
     try:
         return Event.model_validate_json(document)
     except ValidationError as error:
@@ -97,6 +99,7 @@ class DecodeRequest(Wire):
 
 def explain_json(document: bytes) -> dict[str, Any]:
     """A decode request's answer. Raises Refused."""
+    require_countable(document)
     try:
         request = DecodeRequest.model_validate_json(document)
     except ValidationError as error:

@@ -283,6 +283,12 @@ def query_too_slow() -> Problem:
     return Problem(f"{URN}query-too-slow", "query too slow", 503, "the question took longer than it may: ask for less time or more filters")
 
 
+def too_many_values(limit: int) -> Problem:
+    """A document of more parts than are taken apart."""
+    detail = f"more than {limit} values"
+    return Problem(f"{URN}too-many-values", "too many values", 413, detail, (Fault("", detail),))
+
+
 _BY_STATUS = {404: ("not-found", "not found"), 405: ("method-not-allowed", "method not allowed")}
 
 

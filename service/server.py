@@ -31,22 +31,24 @@ def serve(settings: Settings) -> None:
     """Answer requests until told to stop. Raises InvalidSetting where it must not or cannot start."""
     prepare_store(settings)
     refuse_if_open(settings)
-    config = uvicorn.Config(
+    uvicorn.Server(_config(settings, log_config=_logging(), log_level=settings.log_level)).run()
+
+
+def _config(settings: Settings, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
-        http="h11",  # the only one that bounds what it collects before a request's headers are whole
+        http="h11",  # httptools collects a header without end
         h11_max_incomplete_event_size=settings.max_header_bytes,
         ws="none",
-        log_config=_logging(),
-        log_level=settings.log_level,
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=GRACE_S,
         **_tls(settings),
+        **more,
     )
-    uvicorn.Server(config).run()
 
 
 def refuse_if_open(settings: Settings) -> None:
@@ -78,6 +80,7 @@ def _tls(settings: Settings) -> dict[str, Any]:
     password = settings.tls_key_password or ""  # without one, a terminal would be asked
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(settings.tls_certificate, settings.tls_key, password)
     except (OSError, ssl.SSLError) as error:
         raise InvalidSetting(f"`tls_certificate`, `tls_key`: {_reason(error)}") from None
@@ -100,11 +103,12 @@ def _reason(error: OSError) -> str:
 def running(settings: Settings) -> Iterator[str]:
     """The service in a thread of this process, on a free loopback port, for as long as the context lasts; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_level="warning"))
+    server = uvicorn.Server(_config(settings, log_level="warning"))
     thread = Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        scheme = "http" if settings.tls_certificate is None else "https"
+        yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

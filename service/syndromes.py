@@ -19,6 +19,7 @@ from policies.facts import ASSUMED_RAS
 from policies.kvm import Arrival, LinuxGuest, Vcpu, set_vcpu_events
 from service.problems import Refused, invalid, malformed, unknown_policy
 from service.settings import Settings
+from service.values import require_countable
 
 MAX_VALUES: Final = 1000
 """Values that one request may ask for."""
@@ -150,6 +151,7 @@ def _answer() -> TypeAdapter[SyndromeAnswer]:
 
 def read_syndrome_request(document: bytes) -> SyndromeRequest:
     """A request from its JSON. Raises Refused."""
+    require_countable(document)
     try:
         return _request().validate_json(document)
     except ValidationError as error:
