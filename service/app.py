@@ -11,7 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from service import openapi
+from service import logs, openapi
+from service.metrics import Metrics
+from service.observe import Observed
 from service.problems import (
     MEDIA_TYPE,
     Problem,
@@ -67,11 +69,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(Busy, _busy)
     app.add_exception_handler(StoreError, _store_failed)
     app.add_exception_handler(Exception, _failed)
+    app.add_middleware(Observed, metrics=app.state.metrics)
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     return app
 
 
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    logs.bind(problem=problem.type)
     return Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 

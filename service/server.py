@@ -5,13 +5,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from threading import Thread
-from typing import Any
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
 
+from service import logs
 from service.app import create_app
 from service.settings import Settings
 
@@ -19,13 +17,14 @@ GRACE_S = 10
 """Seconds that requests under way have to finish when the service is told to stop."""
 
 
-def serve(settings: Settings, host: str, port: int) -> None:
+def serve(settings: Settings, host: str, port: int, log_format: logs.Format = "text") -> None:
     """Answer requests until told to stop."""
     uvicorn.run(
         create_app(settings),
         host=host,
         port=port,
-        log_config=_logging(),
+        log_config=logs.config(log_format),
+        access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
@@ -43,10 +42,3 @@ def running(settings: Settings) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
-
-
-def _logging() -> dict[str, Any]:
-    """Requests are logged to standard error, with everything else that is no result."""
-    config = deepcopy(LOGGING_CONFIG)
-    config["handlers"]["access"]["stream"] = "ext://sys.stderr"
-    return config
