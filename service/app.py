@@ -31,6 +31,7 @@ from service.routes import decisions, decode, health, hosts, policies, syndromes
 from service.routes import store as store_route
 from service.runtime import running
 from service.settings import Settings
+from service.store.opening import sqlite_path
 from service.store.port import QueryTooSlow, StoreError
 from service.version import installed_version
 from service.writer import Busy
@@ -44,11 +45,16 @@ DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application, ready to answer."""
     chosen = settings or Settings()
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(chosen) as runtime:
             app.state.runtime = runtime
+            path = sqlite_path(chosen.store)
+            metrics.watch(runtime.writer, runtime.store, None if path is None else path.parent)
+            runtime.writer.committed.append(metrics.committed)
+            runtime.writer.failed.append(metrics.store_failed)
             yield
 
     app = FastAPIOffline(
@@ -59,8 +65,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        telemetry={"logs": False},  # FastAPI's own would tell what requests held
     )
     app.state.settings = chosen
+    app.state.metrics = metrics
     for noun in (decisions, hosts, decode, syndromes, policies, store_route, health):
         app.include_router(noun.router)
     app.add_exception_handler(Refused, _refused)
@@ -69,7 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(Busy, _busy)
     app.add_exception_handler(StoreError, _store_failed)
     app.add_exception_handler(Exception, _failed)
-    app.add_middleware(Observed, metrics=app.state.metrics)
+    app.add_middleware(Observed, metrics=metrics)
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     return app
 

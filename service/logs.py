@@ -21,6 +21,7 @@ from service.store.port import StoreError
 
 Fact = str | int | float | bool | None
 Format = Literal["json", "text"]
+Level = Literal["debug", "info", "warning", "error"]
 
 _LOG = logging.getLogger("ras_triage")
 _AUDIT = logging.getLogger("ras_triage.audit")
@@ -71,15 +72,16 @@ def _record(name: str, level: int, event: str, facts: Mapping[str, Fact]) -> log
     return record
 
 
-def config(style: Format = "text", level: str = "INFO") -> dict[str, Any]:
+def config(style: Format = "text", level: Level = "info") -> dict[str, Any]:
     """What `logging.config.dictConfig` and uvicorn's `log_config` take. Other libraries are heard from WARNING on."""
+    ours = {"level": level.upper()}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": JsonLines if style == "json" else TextLines}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
-        "loggers": {"ras_triage": {"level": level}, "ras_triage.audit": {"level": "INFO"}, "uvicorn": {"level": level}},
+        "loggers": {"ras_triage": ours, "uvicorn": ours, "ras_triage.audit": {"level": "INFO"}},
     }
 
 

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from time import monotonic
 from typing import Final, Literal, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -37,23 +36,19 @@ class WriterFigures(Protocol):
     """What is to be known of the decisions that wait to be written."""
 
     @property
-    def entries(self) -> int:
+    def queue_entries(self) -> int:
         """Decisions that are not on disk yet."""
 
     @property
-    def bytes(self) -> int:
+    def queue_bytes(self) -> int:
         """Their bytes, events and decisions together."""
 
     @property
-    def oldest_age_s(self) -> float:
+    def oldest_unanswered_s(self) -> float:
         """Seconds that the oldest of them has waited; 0 where none waits."""
 
     @property
-    def last_commit(self) -> float | None:
-        """`time.monotonic()` of the last commit; None before the first."""
-
-    @property
-    def last_error(self) -> str | None:
+    def last_failure(self) -> str | None:
         """Why the last write failed, a probe included; None where it succeeded."""
 
 
@@ -84,6 +79,7 @@ class Metrics:
             Counter("ras_triage_problems", "Refusals, by type; a batch's items among them", ["type"], registry=self.registry).labels
         )
         self._decision = lru_cache(maxsize=4096)(self._decisions())
+        self._repeats = Counter("ras_triage_repeats", "Events that had been decided before", registry=self.registry)
         self._item = lru_cache(maxsize=16)(
             Counter("ras_triage_batch_items", "Events of batches, by what became of them", ["outcome"], registry=self.registry).labels
         )
@@ -99,10 +95,9 @@ class Metrics:
         name, what = "ras_triage_request_duration_seconds", "From the first header to the last byte of the answer"
         return Histogram(name, what, ["method", "route", "status"], buckets=_LATENCIES, registry=self.registry)
 
-    def _decisions(self) -> Callable[[str, str, bool], Counter]:
-        name, what = "ras_triage_decisions", "Decisions that were answered and are kept"
-        family = Counter(name, what, ["action", "policy", "repeat"], registry=self.registry)
-        return lambda action, policy, repeat: family.labels(action, policy_label(policy), "true" if repeat else "false")
+    def _decisions(self) -> Callable[[str, str], Counter]:
+        family = Counter("ras_triage_decisions", "Decisions that were made and kept", ["action", "policy"], registry=self.registry)
+        return lambda action, policy: family.labels(action, policy_label(policy))
 
     def _commits(self) -> tuple[Histogram, Histogram]:
         time, size = "ras_triage_commit_duration_seconds", "ras_triage_commit_entries"
@@ -123,20 +118,25 @@ class Metrics:
         """A problem of this type was answered. The types are this service's own, so they are few."""
         self._problem(kind.rpartition(":")[2]).inc()
 
-    def decided(self, action: str, policy: str, *, repeat: bool) -> None:
-        """A decision was answered; not for one that is not kept (`dry_run`)."""
-        self._decision(action, policy, repeat).inc()
+    def decided(self, action: str, policy: str) -> None:
+        """An event was decided and its decision kept; neither for a repeat nor for `dry_run`."""
+        self._decision(action, policy).inc()
+
+    def repeated(self) -> None:
+        """An event was answered with the decision made when it came first."""
+        self._repeats.inc()
 
     def batched(self, outcome: Literal["decided", "repeat", "problem"]) -> None:
         """An event of a batch has its result."""
         self._item(outcome).inc()
 
-    def committed(self, duration_s: float, entries: int) -> None:
-        """The writer made this many decisions durable at once."""
+    def committed(self, entries: int, duration_s: float) -> None:
+        """The writer made this many decisions durable at once; 0: it wrote something else."""
         self._commit_time.observe(duration_s)
-        self._commit_size.observe(entries)
+        if entries:
+            self._commit_size.observe(entries)
 
-    def store_failed(self, error: StoreError) -> None:
+    def store_failed(self, error: Exception) -> None:
         """The store refused to write or to read."""
         self._failures.labels(type(error).__name__).inc()
 
@@ -195,12 +195,10 @@ class _Runtime(Collector):
 
     def collect(self) -> Iterator[Metric]:
         figures = self._writer.figures
-        yield _gauge("queue_entries", "Decisions that wait to be written", figures.entries)
-        yield _gauge("queue_bytes", "Bytes of the decisions that wait to be written", figures.bytes)
-        yield _gauge("oldest_unanswered_seconds", "How long the oldest of them has waited", figures.oldest_age_s)
-        if figures.last_commit is not None:
-            yield _gauge("last_commit_age_seconds", "Since something was last written", monotonic() - figures.last_commit)
-        yield _gauge("ready", "1 where the store's last write succeeded", figures.last_error is None)
+        yield _gauge("queue_entries", "Decisions that wait to be written", figures.queue_entries)
+        yield _gauge("queue_bytes", "Bytes of the decisions that wait to be written", figures.queue_bytes)
+        yield _gauge("oldest_unanswered_seconds", "How long the oldest of them has waited", figures.oldest_unanswered_s)
+        yield _gauge("ready", "1 where the store's last write succeeded, a probe's included", figures.last_failure is None)
         yield from self._store_size()
         yield from self._disk()
 

@@ -1,28 +1,24 @@
-"""Tracing by OpenTelemetry, for those who install `ras-triage[otel]` and say where traces go.
+"""Tracing by OpenTelemetry, for those who install `ras-triage[otel]` and switch it on.
 
-OpenTelemetry's own variables rule (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, ...); without an endpoint
-nothing of it is imported. A caller's W3C trace context is passed on either way.
+Where traces go and which are kept is said by OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, ...).
+Switched off, nothing of the extra is imported. A caller's W3C trace context is passed on either way.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 
-from service import logs, trace_context
+from service import trace_context
+from service.settings import InvalidSetting
 from service.version import installed_version
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Tracer
-
-ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-"""Either says where traces go, and thereby that there are to be any."""
 
 _NOT_TRACED: Final = "/healthz$,/readyz$,/metrics$"
 _NOTHING: Final = nullcontext()
@@ -30,20 +26,17 @@ _NOTHING: Final = nullcontext()
 _tracer: Tracer | None = None
 
 
-def start(app: FastAPI, environment: Mapping[str, str] = os.environ) -> TracerProvider | None:
-    """Trace the application's requests if the environment asks for it. What is returned is to be shut down: that sends what is left."""
-    if not any(environment.get(name) for name in ENDPOINTS):
-        return None
+def start(app: FastAPI) -> TracerProvider:
+    """Trace the application's requests. What is returned is to be shut down: that sends what is left. Raises InvalidSetting."""
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - only with the extra
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - only where it is on
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError:
-        logs.log(logging.WARNING, "no traces: `ras-triage[otel]` is not installed")
-        return None
-    name = environment.get("OTEL_SERVICE_NAME", "ras-triage")
-    provider = TracerProvider(resource=Resource.create({"service.name": name, "service.version": installed_version()}))
+        raise InvalidSetting("`otel` needs what `pip install ras-triage[otel]` brings") from None
+    named = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "ras-triage"), "service.version": installed_version()}
+    provider = TracerProvider(resource=Resource.create(named))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     instrument(app, provider)
     return provider
@@ -52,7 +45,7 @@ def start(app: FastAPI, environment: Mapping[str, str] = os.environ) -> TracerPr
 def instrument(app: FastAPI, provider: TracerProvider) -> None:
     """A span for each request, and for what `span` wraps. Of the process, the last application that was instrumented has the latter."""
     global _tracer  # noqa: PLW0603 - spans are opened in places that know of no application
-    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415 - only with the extra
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415 - only where it is on
 
     FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, excluded_urls=_NOT_TRACED, exclude_spans=["send", "receive"])
     _tracer = provider.get_tracer("ras-triage", installed_version())
@@ -75,7 +68,7 @@ def trace_id() -> str | None:
     """The trace that the current span belongs to; None where nothing is traced."""
     if _tracer is None:
         return None
-    from opentelemetry.trace import format_trace_id, get_current_span  # noqa: PLC0415 - only with the extra
+    from opentelemetry.trace import format_trace_id, get_current_span  # noqa: PLC0415 - only where it is on
 
     context = get_current_span().get_span_context()
     return format_trace_id(context.trace_id) if context.is_valid else None
@@ -84,7 +77,7 @@ def trace_id() -> str | None:
 def outgoing_headers() -> dict[str, str]:
     """Headers that pass the trace of the request under way on to whom it makes us call."""
     if trace_id() is not None:
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415 - only with the extra
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415 - only where it is on
 
         headers: dict[str, str] = {}
         TraceContextTextMapPropagator().inject(headers)
