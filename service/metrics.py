@@ -102,7 +102,7 @@ class Metrics:
     def _commits(self) -> tuple[Histogram, Histogram]:
         time, size = "ras_triage_commit_duration_seconds", "ras_triage_commit_entries"
         return (
-            Histogram(time, "How long a commit took", buckets=_LATENCIES, registry=self.registry),
+            Histogram(time, "How long a commit of decisions took", buckets=_LATENCIES, registry=self.registry),
             Histogram(size, "Decisions that one commit wrote", buckets=_GROUPS, registry=self.registry),
         )
 
@@ -131,9 +131,9 @@ class Metrics:
         self._item(outcome).inc()
 
     def committed(self, entries: int, duration_s: float) -> None:
-        """The writer made this many decisions durable at once; 0: it wrote something else."""
-        self._commit_time.observe(duration_s)
+        """The writer made this many decisions durable at once. With 0 it wrote something else, which is not counted."""
         if entries:
+            self._commit_time.observe(duration_s)
             self._commit_size.observe(entries)
 
     def store_failed(self, error: Exception) -> None:

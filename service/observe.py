@@ -98,7 +98,7 @@ class _Exchange:
         duration = perf_counter() - self._started
         method = self._scope["method"]
         route = getattr(self._scope.get("route"), "path", "other")
-        status = self.status if self.complete else CLIENT_GONE if self.gone else 500
+        status = CLIENT_GONE if self.gone else self.status if self.complete else 500
         metrics.requested(method, route, status, duration, self.received, self.sent)
         problem = self.known.get("problem")
         if problem is not None:

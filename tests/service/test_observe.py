@@ -204,6 +204,17 @@ def test_a_client_that_goes_away_while_it_reads_is_a_line_and_no_defect(access: 
     assert (facts(access)["status"], facts(access)["bytes_out"]) == (499, 4)
 
 
+def test_a_client_that_goes_away_is_not_answered_by_whoever_goes_on(access: pytest.LogCaptureFixture) -> None:
+    async def stubborn(_scope: Scope, receive: Receive, send: Send) -> None:
+        await send(dict(BEGIN))
+        assert (await receive())["type"] == "http.disconnect"
+        await send(dict(END))
+
+    go_away(Observed(stubborn, Metrics()))
+
+    assert facts(access)["status"] == 499
+
+
 def test_a_client_that_goes_away_with_its_answer_was_answered(access: pytest.LogCaptureFixture) -> None:
     async def answered(_scope: Scope, receive: Receive, send: Send) -> None:
         await send(dict(BEGIN))
