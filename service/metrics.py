@@ -88,7 +88,9 @@ class Metrics:
         self._commit_time, self._commit_size = self._commits()
         self._failures = Counter("ras_triage_store_failures", "Writes and reads that the store refused", ["error"], registry=self.registry)
         self._purged = Counter("ras_triage_purged_decisions", "Decisions that retention took away", ["reason"], registry=self.registry)
+        self._runtime = _Runtime()
         self.registry.register(_Application(self))
+        self.registry.register(self._runtime)
         ProcessCollector(registry=self.registry)
 
     def _requests(self) -> Histogram:
@@ -145,8 +147,8 @@ class Metrics:
         self._purged.labels(reason).inc(decisions)
 
     def watch(self, writer: Writer, store: Sized, folder: Path | None) -> None:
-        """Read these whenever somebody asks. `folder` is where the store's file is; None where it has none."""
-        self.registry.register(_Runtime(writer, store, folder))
+        """Read these whenever somebody asks, instead of those before. `folder` is where the store's file is; None where it has none."""
+        self._runtime.watched = (writer, store, folder)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """All of them now, in the format that an `Accept` header asks for, and its media type. Reads the store: not for the event loop."""
@@ -184,43 +186,44 @@ class _Application(Collector):
 class _Runtime(Collector):
     """The queue, the store and its disk, as they are when they are asked for."""
 
-    def __init__(self, writer: Writer, store: Sized, folder: Path | None) -> None:
-        self._writer = writer
-        self._store = store
-        self._folder = folder
-
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: registering must not read the store."""
-        return iter(())
+    def __init__(self) -> None:
+        self.watched: tuple[Writer, Sized, Path | None] | None = None
 
     def collect(self) -> Iterator[Metric]:
-        figures = self._writer.figures
-        yield _gauge("queue_entries", "Decisions that wait to be written", figures.queue_entries)
-        yield _gauge("queue_bytes", "Bytes of the decisions that wait to be written", figures.queue_bytes)
-        yield _gauge("oldest_unanswered_seconds", "How long the oldest of them has waited", figures.oldest_unanswered_s)
-        yield _gauge("ready", "1 where the store's last write succeeded, a probe's included", figures.last_failure is None)
-        yield from self._store_size()
-        yield from self._disk()
+        if self.watched is None:
+            return
+        writer, store, folder = self.watched
+        yield from _queue(writer.figures)
+        yield from _store_size(store)
+        if folder is not None:
+            yield from _disk(folder)
 
-    def _store_size(self) -> Iterator[Metric]:
-        try:
-            size = self._store.size()
-        except StoreError:
-            return
-        yield _gauge("store_decisions", "Decisions that are kept", size.decisions)
-        yield _gauge("store_bytes", "What they take on disk", size.bytes)
-        if size.oldest_ms is not None:
-            yield _gauge("store_oldest_timestamp_seconds", "When the oldest of them was decided, since 1970", size.oldest_ms / 1000)
 
-    def _disk(self) -> Iterator[Metric]:
-        if self._folder is None:
-            return
-        try:
-            usage = shutil.disk_usage(self._folder)
-        except OSError:
-            return
-        yield _gauge("disk_free_bytes", "Free on the file system of the store", usage.free)
-        yield _gauge("disk_total_bytes", "Size of the file system of the store", usage.total)
+def _queue(figures: WriterFigures) -> Iterator[Metric]:
+    yield _gauge("queue_entries", "Decisions that wait to be written", figures.queue_entries)
+    yield _gauge("queue_bytes", "Bytes of the decisions that wait to be written", figures.queue_bytes)
+    yield _gauge("oldest_unanswered_seconds", "How long the oldest of them has waited", figures.oldest_unanswered_s)
+    yield _gauge("ready", "1 where the store's last write succeeded, a probe's included", figures.last_failure is None)
+
+
+def _store_size(store: Sized) -> Iterator[Metric]:
+    try:
+        size = store.size()
+    except StoreError:
+        return
+    yield _gauge("store_decisions", "Decisions that are kept", size.decisions)
+    yield _gauge("store_bytes", "What they take on disk", size.bytes)
+    if size.oldest_ms is not None:
+        yield _gauge("store_oldest_timestamp_seconds", "When the oldest of them was decided, since 1970", size.oldest_ms / 1000)
+
+
+def _disk(folder: Path) -> Iterator[Metric]:
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return
+    yield _gauge("disk_free_bytes", "Free on the file system of the store", usage.free)
+    yield _gauge("disk_total_bytes", "Size of the file system of the store", usage.total)
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from calling import EVENT
+from calling import EVENT, client
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.value import value
@@ -167,13 +166,10 @@ def test_applications_in_one_process_count_for_themselves() -> None:
 
 
 def scrape(accept: str) -> httpx.Response:
-    async def run() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app()), base_url="http://x") as client:
-            await client.post("/v1/decisions?dry_run=true", json=EVENT)
-            await client.post("/v1/decisions?dry_run=true", json={**EVENT, "policy": "nonsense"})
-            return await client.get("/metrics", headers={"accept": accept})
-
-    return asyncio.run(run())
+    with client(create_app()) as call:
+        call("POST", "/v1/decisions", json=EVENT)
+        call("POST", "/v1/decisions", json={**EVENT, "policy": "nonsense"})
+        return call("GET", "/metrics", headers={"accept": accept})
 
 
 def families(answer: httpx.Response) -> dict[str, Any]:
@@ -191,10 +187,13 @@ def test_what_prometheus_gets_is_what_happened() -> None:
         for sample in found["ras_triage_request_duration_seconds"].samples
         if sample.name.endswith("_count") and sample.labels["route"] == "/v1/decisions"
     }
-    assert counts == {"200": 1, "422": 1}
+    assert counts == {"201": 1, "422": 1}
     problems = [sample.labels for sample in found["ras_triage_problems"].samples if sample.name.endswith("_total")]
     assert problems == [{"type": "unknown-policy"}]
     assert found["ras_triage_requests_under_way"].samples[0].value == 1
+    assert found["ras_triage_ready"].samples[0].value == 1
+    assert found["ras_triage_store_decisions"].samples[0].value == 1
+    assert [sample.value for sample in found["ras_triage_commit_entries"].samples if sample.name.endswith("_sum")] == [1]
 
 
 def test_openmetrics_is_spoken_to_who_asks_for_it() -> None:

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 from calling import EVENT
+from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,10 +27,15 @@ PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 def ask(app: ASGIApp, method: str = "GET", path: str = "/", **arguments: Any) -> httpx.Response:
     async def run() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        async with started(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
             return await client.request(method, path, **arguments)
 
     return asyncio.run(run())
+
+
+def started(app: ASGIApp) -> AbstractAsyncContextManager[Any]:
+    """A whole application runs while it is called."""
+    return app.router.lifespan_context(app) if isinstance(app, FastAPI) else nullcontext()
 
 
 @pytest.fixture
@@ -165,7 +172,7 @@ def test_bytes_are_counted_both_ways(access: pytest.LogCaptureFixture) -> None:
     assert (facts(access)["bytes_in"], facts(access)["bytes_out"]) == (15, 7)
 
 
-def go_away(app: ASGIApp, *sent: Message) -> list[Message]:
+def go_away(app: ASGIApp, *sent: Message, path: str = "/v1/decisions", content_type: str = "application/json") -> list[Message]:
     """Call an application as a client that sends this and is gone."""
     answered: list[Message] = []
 
@@ -178,9 +185,19 @@ def go_away(app: ASGIApp, *sent: Message) -> list[Message]:
         async def send(message: Message) -> None:
             answered.append(message)
 
-        scope = {"type": "http", "method": "POST", "path": "/v1/decisions", "raw_path": b"/v1/decisions", "query_string": b""}
+        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
         server = {"scheme": "http", "server": ("x", 80), "client": ("127.0.0.1", 1), "root_path": "", "http_version": "1.1"}
-        await app({**scope, **server, "headers": [], "asgi": {"version": "3.0", "spec_version": "2.3"}}, receive, send)
+        async with started(app):
+            await app(
+                {
+                    **scope,
+                    **server,
+                    "headers": [(b"content-type", content_type.encode())],
+                    "asgi": {"version": "3.0", "spec_version": "2.3"},
+                },
+                receive,
+                send,
+            )
 
     asyncio.run(run())
     return answered
@@ -190,6 +207,14 @@ def test_a_client_that_goes_away_while_it_sends_is_a_line_and_no_defect(access: 
     assert go_away(create_app(), {"type": "http.request", "body": b'{"source"', "more_body": True}) == []
 
     assert (facts(access)["status"], facts(access)["bytes_in"]) == (499, 9)
+    assert [record.levelname for record in access.records] == ["INFO"]
+
+
+def test_a_client_that_goes_away_in_the_middle_of_a_batch_is_a_line_and_no_defect(access: pytest.LogCaptureFixture) -> None:
+    part = {"type": "http.request", "body": b'{"notification": "sea"}\n{', "more_body": True}
+    go_away(create_app(), part, path="/v1/decisions/batch", content_type="application/x-ndjson")
+
+    assert (facts(access)["route"], facts(access)["status"]) == ("/v1/decisions/batch", 499)
     assert [record.levelname for record in access.records] == ["INFO"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from calling import EVENT, ROOT
+from calling import EVENT, ROOT, client
 
 from service import logs, tracing
 from service.app import create_app
@@ -47,11 +47,8 @@ class Traced:
                 raise ValueError("AQAAAA==")
 
     def ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        async def run() -> httpx.Response:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://x") as client:
-                return await client.request(method, path, **arguments)
-
-        return asyncio.run(run())
+        with client(self.app) as call:
+            return call(method, path, **arguments)
 
     @property
     def spans(self) -> dict[str, Any]:
