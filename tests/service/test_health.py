@@ -35,7 +35,7 @@ def application(runtime: Runtime) -> FastAPI:
 
 def ask(app: FastAPI, path: str) -> httpx.Response:
     async def run() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
             return await client.get(path)
 
     return asyncio.run(run())

@@ -27,7 +27,7 @@ PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 
 def ask(app: ASGIApp, method: str = "GET", path: str = "/", **arguments: Any) -> httpx.Response:
     async def run() -> httpx.Response:
-        async with started(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+        async with started(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
             return await client.request(method, path, **arguments)
 
     return asyncio.run(run())
@@ -192,7 +192,7 @@ def go_away(app: ASGIApp, *sent: Message, path: str = "/v1/decisions", content_t
                 {
                     **scope,
                     **server,
-                    "headers": [(b"content-type", content_type.encode())],
+                    "headers": [(b"host", b"127.0.0.1"), (b"content-type", content_type.encode())],
                     "asgi": {"version": "3.0", "spec_version": "2.3"},
                 },
                 receive,
