@@ -29,8 +29,8 @@ from policies.finding import Finding, join
 from policies.guest.stage import tell_guests
 from policies.guest.vmm import vmms
 from policies.memory import Handled, handle_memory
-from policies.remembered import poisoned_pages
 from policies.opening import Opening, open_event
+from policies.remembered import poisoned_pages
 from policies.sections import walk_sections
 from policies.signals import next_access, signal_memory
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final
+from typing import Final, Literal
 
 from starlette.requests import ClientDisconnect
 
@@ -29,6 +29,9 @@ HOLD_BYTES: Final = 16 << 20
 HOLD_S: Final = 5.0
 IDLE_S: Final = 1.0
 """How long results are held back, because their status tells whether any failed: bytes, seconds, seconds without a word from the client."""
+
+
+Result = Literal["decided", "repeat", "problem"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,28 @@ class Tally:
 class Batch:
     """One batch under way."""
 
-    def __init__(self, form: Form, intake: Intake, writer: Writer, *, name: bytes | None, item_limit: int, spill_limit: int) -> None:
-        """`name`: tells a repeat of the whole batch, from its Idempotency-Key; None: it has none."""
+    def __init__(
+        self,
+        form: Form,
+        intake: Intake,
+        writer: Writer,
+        *,
+        name: bytes | None,
+        item_limit: int,
+        spill_limit: int,
+        pace: Callable[[int], Awaitable[None]],
+        count: Callable[[Result], None],
+    ) -> None:
+        """`name`: tells a repeat of the whole batch, from its Idempotency-Key; None: it has none.
+
+        `pace` waits until so many events may be decided, `count` hears of each result.
+        """
         self._form = form
         self._intake = intake
         self._writer = writer
         self._name = name
+        self._pace = pace
+        self._count = count
         self._splitter = form.splitter(item_limit)
         self._decided: asyncio.Queue[list[Outcome] | None] = asyncio.Queue(SLICES_AHEAD)
         self.outbox = Outbox(spill_limit)
@@ -126,6 +145,7 @@ class Batch:
             raise items[0]
         for some in slices(items):
             size = EXPECTED_GROWTH * sum(len(item) for item in some if isinstance(item, bytes))
+            await self._pace(len(some))
             await self._writer.room(len(some), size)
             await self._decided.put(self._admit(some))
             await asyncio.sleep(0)
@@ -157,10 +177,13 @@ class Batch:
     async def _result(self, outcome: Outcome) -> bytes:
         try:
             if not isinstance(outcome, Refused):
-                return (await answer(outcome)).body
+                answered = await answer(outcome)
+                self._count("repeat" if answered.repeat else "decided")
+                return answered.body
         except StoreError:
             outcome = Refused(store_unavailable())
         self.tally.failed += 1
+        self._count("problem")
         return problem_json(outcome.problem)
 
 

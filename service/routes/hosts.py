@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from models.host import Host
 from models.value import value
+from service.logs import audit
 from service.openapi import json_body
 from service.problems import Refused, invalid, precondition_failed, unknown_source
-from service.requests import Body, RuntimeOf, only_parameters
+from service.requests import Body, PrincipalOf, RuntimeOf, only_parameters
 from service.runtime import Runtime
 from service.sources import digest
 from service.store.port import HostFacts
@@ -97,10 +98,13 @@ async def _change(runtime: Runtime, source: str, content: bytes | None, if_match
     openapi_extra=json_body("Host"),
     responses={412: {"description": "Changed since"}},
 )
-async def put_host(source: str, body: Body, response: Response, runtime: RuntimeOf, if_match: IfMatch = None) -> HostJson:
+async def put_host(
+    source: str, body: Body, response: Response, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None
+) -> HostJson:
     """Keep facts for a source. They go into its events that bring none of their own, from now on."""
     content = _read_host(body).model_dump_json(exclude_unset=True).encode()
     facts = await _change(runtime, source, content, if_match)
+    audit("host.put", source, principal.name, version=facts.version)
     response.headers["etag"] = _etag(facts)
     return _host_json(facts, content)
 
@@ -121,9 +125,10 @@ async def get_host(
 
 
 @router.delete("/v1/hosts/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
-async def delete_host(source: str, runtime: RuntimeOf, if_match: IfMatch = None) -> None:
+async def delete_host(source: str, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> None:
     """Keep facts for a source no longer. Earlier versions can still be read, as decisions name them."""
-    await _change(runtime, source, None, if_match)
+    facts = await _change(runtime, source, None, if_match)
+    audit("host.delete", source, principal.name, version=facts.version)
 
 
 @router.get("/v1/poisoned-pages/{source:path}", dependencies=[Depends(only_parameters())])
@@ -134,7 +139,8 @@ async def get_poisoned(source: str, runtime: RuntimeOf) -> PoisonedJson:
 
 
 @router.delete("/v1/poisoned-pages/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
-async def forget_poisoned(source: str, runtime: RuntimeOf) -> None:
+async def forget_poisoned(source: str, runtime: RuntimeOf, principal: PrincipalOf) -> None:
     """Forget them: the machine was started again."""
     runtime.sources.state(source).forget_pages()
-    await runtime.writer.call(partial(runtime.store.forget_poisoned, source))
+    count = await runtime.writer.call(partial(runtime.store.forget_poisoned, source))
+    audit("poisoned_pages.delete", source, principal.name, pages=count)
