@@ -79,7 +79,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(noun.router, dependencies=[Depends(guarded)])
     app.include_router(health.router)
     app.add_middleware(Limits, settings=chosen)
-    app.add_middleware(SecurityHeaders)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)
     app.add_exception_handler(RequestValidationError, _refused_by_parameters)
@@ -87,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(StoreError, _store_failed)
     app.add_exception_handler(Exception, _failed)
     app.add_middleware(Observed, metrics=metrics)
+    app.add_middleware(SecurityHeaders)
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     return app
 

@@ -128,7 +128,7 @@ def running(settings: Settings) -> Iterator[str]:
     """The service in a thread of this process, on a free loopback port, for as long as the context lasts; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings)
-    server = _Server(app, _config(app, settings, log_level="warning"))
+    server = _Server(app, _config(app, settings, log_config=None, log_level="warning", access_log=False))
     thread = Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
