@@ -7,13 +7,14 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final, Literal
+from typing import Final
 
 from starlette.requests import ClientDisconnect
 
 from service.batch.outbox import Outbox
 from service.batch.splitting import Array, Item, Lines, Splitter
 from service.intake import EXPECTED_GROWTH, Document, Intake, Outcome, answer
+from service.metrics import Metrics
 from service.problems import Refused, problem_json, store_unavailable
 from service.store.port import StoreError
 from service.writer import Writer
@@ -29,9 +30,6 @@ HOLD_BYTES: Final = 16 << 20
 HOLD_S: Final = 5.0
 IDLE_S: Final = 1.0
 """How long results are held back, because their status tells whether any failed: bytes, seconds, seconds without a word from the client."""
-
-
-Result = Literal["decided", "repeat", "problem"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +73,18 @@ class Batch:
         item_limit: int,
         spill_limit: int,
         pace: Callable[[int], Awaitable[None]],
-        count: Callable[[Result], None],
+        metrics: Metrics,
     ) -> None:
         """`name`: tells a repeat of the whole batch, from its Idempotency-Key; None: it has none.
 
-        `pace` waits until so many events may be decided, `count` hears of each result.
+        `pace` waits until so many events may be decided.
         """
         self._form = form
         self._intake = intake
         self._writer = writer
         self._name = name
         self._pace = pace
-        self._count = count
+        self._metrics = metrics
         self._splitter = form.splitter(item_limit)
         self._decided: asyncio.Queue[list[Outcome] | None] = asyncio.Queue(SLICES_AHEAD)
         self.outbox = Outbox(spill_limit)
@@ -178,12 +176,15 @@ class Batch:
         try:
             if not isinstance(outcome, Refused):
                 answered = await answer(outcome)
-                self._count("repeat" if answered.repeat else "decided")
+                self._metrics.batched("repeat" if answered.repeat else "decided")
+                if answered.repeat:
+                    self._metrics.repeated()
                 return answered.body
         except StoreError:
             outcome = Refused(store_unavailable())
         self.tally.failed += 1
-        self._count("problem")
+        self._metrics.batched("problem")
+        self._metrics.refused(outcome.problem.type)
         return problem_json(outcome.problem)
 
 

@@ -76,7 +76,7 @@ async def decide_many(request: Request, runtime: RuntimeOf, principal: Principal
         item_limit=runtime.settings.max_body_bytes,
         spill_limit=runtime.settings.spill_bytes,
         pace=principal.pace,
-        count=metrics.batched,
+        metrics=metrics,
     )
     return BatchResponse(batch, form, unpacked(request.stream(), encoding, limit))
 
