@@ -30,7 +30,7 @@ from pathlib import Path
 import httpx
 import uvicorn
 from decide import on_fleet_hosts, recorded
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Response
 
 from models.event import Event
 from policies.catalog import uniform
@@ -39,6 +39,7 @@ from policies.decide import decide
 from service.answers import decision_json, read_event
 from service.app import create_app
 from service.requests import Body
+from service.security.guard import guarded
 from service.server import GC_THRESHOLDS
 from service.settings import Settings
 
@@ -52,10 +53,10 @@ BATCH = "/v1/decisions/batch"
 
 
 def with_echo(settings: Settings) -> FastAPI:
-    """The application, with one endpoint more that does all that a decision's does but decide and keep."""
+    """The application, with one endpoint more that does all that a decision's does, who asks included, but decide and keep."""
     app = create_app(settings)
 
-    @app.post(ECHO)
+    @app.post(ECHO, dependencies=[Depends(guarded)])
     async def echo(body: Body) -> Response:
         return Response(read_event(body).model_dump_json(), media_type="application/json")
 

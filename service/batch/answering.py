@@ -151,10 +151,7 @@ class Batch:
     def _admit(self, items: Sequence[Item]) -> list[Outcome]:
         documents = [Document(item, self._place(index)) for index, item in enumerate(items, self._taken_in) if isinstance(item, bytes)]
         self._taken_in += len(items)
-        try:
-            admitted = iter(self._intake.admit(documents))
-        except StoreError:
-            admitted = iter([Refused(store_unavailable())] * len(documents))
+        admitted = iter(self._intake.admit(documents))
         return [item if isinstance(item, Refused) else next(admitted) for item in items]
 
     def _place(self, index: int) -> bytes | None:

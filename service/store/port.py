@@ -210,8 +210,8 @@ class Store(Protocol):
     def probe(self) -> None:
         """Write something, to see whether it can be done."""
 
-    def repeats(self, keys: Sequence[bytes]) -> dict[bytes, Kept]:
-        """The decisions that were kept under these repeat keys."""
+    def repeat(self, key: bytes) -> Kept | None:
+        """The decision that was kept under a repeat key."""
 
     def decision(self, identity: str) -> Kept | None:
         """One decision by its id."""

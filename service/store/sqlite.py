@@ -42,11 +42,11 @@ QUERY_SECONDS: Final = 10.0
 
 _CHUNKS: Final = (64, 16, 4, 1)
 """Rows that one statement inserts. Every statement gives the interpreter away once, so fewer are quicker."""
-_KEYS_AT_ONCE: Final = 500
 _FOLLOWED_AT_ONCE: Final = 20_000
 PAGE_SHIFTS: Final = (12, 49)
 """log2 of the sizes that a poisoned page can have, from and below (`models.host.Page.shift`)."""
 
+_REPEAT: Final = "SELECT d.id, d.at, d.event_key, b.decision FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.repeat_key = ?"
 _LAST_EVER: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'"
 _CHECK_EVERY: Final = 10_000
 """Virtual machine steps between two looks at the clock."""
@@ -167,15 +167,10 @@ class SqliteStore:
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._read(lambda connection: connection.execute(sql, values).fetchall())
 
-    def repeats(self, keys: Sequence[bytes]) -> dict[bytes, Kept]:
-        found: dict[bytes, Kept] = {}
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            some = keys[start : start + _KEYS_AT_ONCE]
-            marks = ", ".join("?" * len(some))
-            columns = "d.repeat_key, d.id, d.at, d.event_key, b.decision"
-            sql = f"SELECT {columns} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.repeat_key IN ({marks})"
-            found |= {row[0]: rows.kept(row[1:]) for row in self._rows(sql, some)}
-        return found
+    def repeat(self, key: bytes) -> Kept | None:
+        with _explained():
+            row = self._reader().execute(_REPEAT, (key,)).fetchone()
+        return None if row is None else rows.kept(row)
 
     def _body(self, columns: str, identity: str) -> tuple[Any, ...] | None:
         key = rows.id_bytes(identity)
