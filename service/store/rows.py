@@ -34,11 +34,12 @@ def key_text(data: bytes) -> str:
 
 
 def id_bytes(identity: str) -> bytes | None:
-    """The 16 bytes of a decision's id; None for what is no UUID."""
+    """The 16 bytes of a decision's id; None for what is no UUID as decisions have them."""
     try:
-        return UUID(identity).bytes
+        found = UUID(identity)
     except ValueError:
         return None
+    return found.bytes if str(found) == identity.lower() else None
 
 
 def id_text(data: bytes) -> str:
@@ -46,10 +47,15 @@ def id_text(data: bytes) -> str:
     return str(UUID(bytes=data))
 
 
+def start_text(start: int) -> str:
+    """The first byte of a poisoned page, so that the order of texts is that of numbers."""
+    return f"{start:#018x}"
+
+
 def decision_row(sequence: int, entry: Entry) -> tuple[Any, ...]:
     """The columns of `decisions`, in the order of DECISION_COLUMNS."""
     found = entry.summary
-    poisons = to_json([(hex(page.start), page.shift, hex(page.address)) for page in entry.poisons]).decode() if entry.poisons else None
+    poisons = to_json([(start_text(page.start), page.shift, hex(page.address)) for page in entry.poisons]).decode() if entry.poisons else None
     return (
         sequence,
         bytes.fromhex(found.id.replace("-", "")),

@@ -73,9 +73,7 @@ class SqliteStore:
         try:
             self._writer = open_writer(path)
             with _explained():
-                self._sequence = self._writer.execute(
-                    "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'"
-                ).fetchone()[0]
+                self._sequence = self._writer.execute(_LAST_EVER).fetchone()[0]
         except StoreError:
             self._unlock()
             raise
@@ -95,6 +93,8 @@ class SqliteStore:
                 raise
 
     def append(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
         first = self._sequence + 1
         numbered = list(enumerate(entries, first))
         with self._transaction() as connection:
@@ -202,7 +202,7 @@ class SqliteStore:
 
     def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
         def ask(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], int]:
-            newest = connection.execute("SELECT coalesce(max(seq), 0) FROM decisions").fetchone()[0]
+            newest = connection.execute(_LAST_EVER).fetchone()[0]
             up_to = min(newest, sequence + _FOLLOWED_AT_ONCE)
             return connection.execute(*questions.following(asked, sequence, up_to, limit)).fetchall(), max(up_to, sequence)
 
@@ -221,7 +221,7 @@ class SqliteStore:
         return tuple(PoisonedPage(int(address, 16), shift) for address, shift in found)
 
     def poisoned_at(self, source: str, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
-        candidates = {(hex(address >> shift << shift), shift) for address in addresses for shift in range(*PAGE_SHIFTS)}
+        candidates = {(rows.start_text(address >> shift << shift), shift) for address in addresses for shift in range(*PAGE_SHIFTS)}
         marks = ", ".join(["(?, ?)"] * len(candidates))
         sql = f"SELECT address, shift FROM poisoned_pages WHERE source = ? AND (start, shift) IN (VALUES {marks})"
         found = self._rows(sql, [source, *chain.from_iterable(candidates)]) if candidates else []
