@@ -99,7 +99,7 @@ class SqliteStore:
         numbered = list(enumerate(entries, first))
         with self._transaction() as connection:
             _insert(connection, "decisions", rows.DECISION_COLUMNS, [rows.decision_row(number, entry) for number, entry in numbered])
-            _insert(connection, "bodies", "seq, event, decision", [(number, entry.event, entry.decision) for number, entry in numbered])
+            _insert(connection, "bodies", rows.BODY_COLUMNS, [rows.body_row(number, entry) for number, entry in numbered])
         self._sequence += len(entries)
 
     def probe(self) -> None:
@@ -134,7 +134,7 @@ class SqliteStore:
                 connection.execute(record, (at_ms, reason, count, *bounds))
         if count:
             with _explained():
-                self._writer.execute("PRAGMA incremental_vacuum")
+                self._writer.executescript("PRAGMA incremental_vacuum")  # `execute` would take one step of it, which frees one page
         return int(count)
 
     def add_api_key(self, key: ApiKey) -> None:
@@ -172,7 +172,7 @@ class SqliteStore:
         for start in range(0, len(keys), _KEYS_AT_ONCE):
             some = keys[start : start + _KEYS_AT_ONCE]
             marks = ", ".join("?" * len(some))
-            columns = "d.repeat_key, d.id, d.at, d.event_key, b.decision"
+            columns = f"d.repeat_key, {rows.KEPT_COLUMNS}"
             sql = f"SELECT {columns} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.repeat_key IN ({marks})"
             found |= {row[0]: rows.kept(row[1:]) for row in self._rows(sql, some)}
         return found
@@ -183,12 +183,12 @@ class SqliteStore:
         return found[0] if found else None
 
     def decision(self, identity: str) -> Kept | None:
-        row = self._body("d.id, d.at, d.event_key, b.decision", identity)
+        row = self._body(rows.KEPT_COLUMNS, identity)
         return None if row is None else rows.kept(row)
 
     def event(self, identity: str) -> bytes | None:
-        row = self._body("b.event", identity)
-        return None if row is None else bytes(row[0])
+        row = self._body("b.event, b.event_check", identity)
+        return None if row is None else rows.event(row)
 
     def page(self, asked: Filter, after: Cursor | None, limit: int) -> Page:
         found = self._rows(*questions.page(asked, after, limit + 1))
