@@ -57,6 +57,9 @@ filters = st.builds(
 )
 
 
+groupings = st.lists(st.sampled_from(FIELDS), min_size=1, max_size=2, unique=True)
+
+
 class Twins(RuleBasedStateMachine):
     """Everything is done to both, and whatever is asked must be answered alike."""
 
@@ -124,7 +127,11 @@ class Twins(RuleBasedStateMachine):
             if after is None:
                 break
 
-    @rule(asked=filters, group_by=st.lists(st.sampled_from(FIELDS), min_size=1, max_size=2, unique=True), bucket=st.sampled_from((1, 60, 3600)))
+    @rule(
+        asked=filters,
+        group_by=st.lists(st.sampled_from(FIELDS), min_size=1, max_size=2, unique=True),
+        bucket=st.sampled_from((1, 60, 3600)),
+    )
     def stats(self, asked: Filter, group_by: list[Any], bucket: int) -> None:
         self.both("stats", asked, group_by, bucket * 1000, 1000)
         self.both("stats", asked, group_by, bucket * 1000, 2)
