@@ -160,6 +160,9 @@ class MemoryStore:
         with self._lock:
             return self._purges[::-1][:limit]
 
+    def last_sequence(self) -> int:
+        return self._sequence
+
     def size(self) -> Size:
         with self._lock:
             times = [entry.summary.decided_at_ms for entry in self._entries.values()]

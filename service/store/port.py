@@ -252,6 +252,9 @@ class Store(Protocol):
     def purges(self, limit: int) -> list[Purge]:
         """What was taken away, latest first."""
 
+    def last_sequence(self) -> int:
+        """Of the newest decision ever kept; 0: none was."""
+
     def size(self) -> Size:
         """How much there is."""
 
