@@ -58,6 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             runtime.writer.committed.append(metrics.committed)
             runtime.writer.failed.append(metrics.store_failed)
             runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
+            runtime.intake.repeated.append(metrics.repeated)
             runtime.retention.purged.append(metrics.purged)
             yield
 

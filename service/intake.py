@@ -98,6 +98,8 @@ class Intake:
         """What is not durable yet, by repeat key."""
         self.decided: list[Callable[[Summary], None]] = []
         """Called for each new decision once it is durable."""
+        self.repeated: list[Callable[[], None]] = []
+        """Called for each event that was decided before."""
 
     async def decide(self, document: Document) -> Answered:
         """One event's answer, durable. Raises Refused, Busy, StoreError."""
@@ -132,13 +134,18 @@ class Intake:
     def _take(self, document: Document, durable: asyncio.Future[None]) -> Outcome:
         try:
             item = _read(document)
-            return self._recognise(item) or self._decide(item, durable)
+            found = self._recognise(item)
+            if found is None:
+                return self._decide(item, durable)
+            for hear in self.repeated:
+                hear()
+            return found
         except Refused as refused:
             return refused
         except StoreError:
             return Refused(store_unavailable(), RETRY_SOON)
 
-    def _recognise(self, item: _Read) -> Outcome | None:
+    def _recognise(self, item: _Read) -> Again | Kept | None:
         """What became of an event when it came first; None: it never did. Raises Refused, StoreError."""
         if item.repeat_key is None:
             return None

@@ -174,8 +174,6 @@ class Batch:
             if not isinstance(outcome, Refused):
                 answered = await answer(outcome)
                 self._metrics.batched("repeat" if answered.repeat else "decided")
-                if answered.repeat:
-                    self._metrics.repeated()
                 return answered.body
         except StoreError:
             outcome = Refused(store_unavailable())
