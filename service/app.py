@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -36,22 +36,26 @@ from service.routes import store as store_route
 from service.runtime import Runtime, running
 from service.security.guard import Security, guarded
 from service.settings import Settings
-from service.store.opening import sqlite_path
-from service.store.port import ApiKey, QueryTooSlow, StoreDamaged, StoreError
+from service.store.opening import open_store, sqlite_path
+from service.store.port import ApiKey, QueryTooSlow, Store, StoreDamaged, StoreError
+from service.times import now_ms
 from service.version import installed_version
 from service.writer import Busy
 
 DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application, ready to answer."""
+def create_app(settings: Settings | None = None, store: Store | None = None, clock_ms: Callable[[], int] = now_ms) -> FastAPI:
+    """The application, ready to answer. It closes the store at its end: the one given, else the one that the settings name.
+
+    `clock_ms` gives milliseconds since 1970.
+    """
     chosen = settings or Settings()
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(chosen) as runtime:
+        async with running(chosen, store or open_store(chosen.store), clock_ms) as runtime:
             app.state.runtime = runtime
             path = sqlite_path(chosen.store)
             metrics.watch(runtime.writer, runtime.store, None if path is None else path.parent)

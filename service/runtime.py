@@ -13,9 +13,7 @@ from service.intake import Intake
 from service.retention import Retention
 from service.settings import Settings
 from service.sources import Sources
-from service.store.opening import open_store
 from service.store.port import Store
-from service.times import now_ms
 from service.writer import Writer
 
 T = TypeVar("T")
@@ -34,7 +32,7 @@ class Runtime:
     sources: Sources
     intake: Intake
     retention: Retention
-    clock_ms: Callable[[], int] = now_ms
+    clock_ms: Callable[[], int]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service was told to stop: what never ends by itself ends now."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,9 +55,8 @@ class Runtime:
 
 
 @asynccontextmanager
-async def running(settings: Settings, store: Store | None = None, clock_ms: Callable[[], int] = now_ms) -> AsyncIterator[Runtime]:
+async def running(settings: Settings, kept: Store, clock_ms: Callable[[], int]) -> AsyncIterator[Runtime]:
     """The parts, for as long as the context lasts; at its end what waits is written first. Raises StoreError."""
-    kept = store or open_store(settings.store)
     sources = Sources(kept)
     writer = Writer(kept, max_entries=settings.queue_entries, max_bytes=settings.queue_bytes)
     intake = Intake(settings, kept, writer, sources, clock_ms)

@@ -18,7 +18,7 @@ from service.app import create_app
 from service.configuration import prepare_store
 from service.runtime import Runtime
 from service.settings import InvalidSetting, Settings, is_loopback
-from service.store.opening import sqlite_path
+from service.store.opening import open_store, sqlite_path
 from service.store.port import StoreError
 from service.store.sqlite import SqliteStore
 
@@ -34,7 +34,14 @@ def serve(settings: Settings) -> None:
     """Answer requests until told to stop. Raises InvalidSetting where it must not or cannot start."""
     prepare_store(settings)
     refuse_if_open(settings)
-    run(create_app(settings), settings)
+    try:
+        store = open_store(settings.store)
+    except StoreError as error:
+        raise InvalidSetting(str(error)) from None
+    try:
+        run(create_app(settings, store), settings)
+    finally:
+        store.close()
 
 
 def run(app: FastAPI, settings: Settings) -> None:

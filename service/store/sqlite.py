@@ -47,6 +47,9 @@ PAGE_SHIFTS: Final = (12, 49)
 """log2 of the sizes that a poisoned page can have, from and below (`models.host.Page.shift`)."""
 
 _REPEAT: Final = f"SELECT {rows.KEPT_COLUMNS} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.repeat_key = ?"
+PROBE_BYTES: Final = 64 << 10
+"""What a probe writes: about as much as a large event, so that a disk with a last few bytes does not pass for one with room."""
+
 _LAST_EVER: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'"
 _CHECK_EVERY: Final = 10_000
 """Virtual machine steps between two looks at the clock."""
@@ -104,7 +107,7 @@ class SqliteStore:
 
     def probe(self) -> None:
         with self._transaction() as connection:
-            connection.execute("UPDATE probe SET count = count + 1")
+            connection.execute("UPDATE probe SET room = randomblob(?)", (PROBE_BYTES,))
 
     def put_host(self, facts: HostFacts) -> None:
         with self._transaction() as connection:

@@ -112,7 +112,7 @@ CREATE TABLE api_keys (
 
 CREATE TABLE probe (
     only INTEGER PRIMARY KEY CHECK (only = 1),
-    count INTEGER NOT NULL
+    room BLOB NOT NULL
 ) STRICT;
 
-INSERT INTO probe VALUES (1, 0);
+INSERT INTO probe VALUES (1, x'');

@@ -262,8 +262,10 @@ def test_a_full_disk_fails_the_write_and_nothing_else(path: Path) -> None:
         store.append([entry(number, size=4000) for number in range(2, 50)])
     assert store.size().decisions == 1
     assert store.decision(identity(1)) is not None
-    store.probe()
+    with pytest.raises(StoreUnavailable, match="full"):
+        store.probe()
     store._writer.execute("PRAGMA max_page_count = 1073741823")
+    store.probe()
     store.append([entry(number, size=4000) for number in range(2, 50)])
     assert store.size().decisions == 49
     assert store.check() == []

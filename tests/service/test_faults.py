@@ -1,0 +1,141 @@
+"""What goes wrong with the disk, the file and the clock: refused clearly, recovered from, and nothing that was answered is lost."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from calling import EVENT, ROOT, client
+from processes import serving
+
+from service.app import create_app
+from service.runtime import Runtime
+from service.settings import Settings
+from service.store.port import Filter
+
+
+def named(name: str) -> dict[str, Any]:
+    return {**EVENT, "id": name}
+
+
+def decide(url: str, name: str) -> httpx.Response:
+    return httpx.post(f"{url}/v1/decisions", json=named(name), timeout=20)
+
+
+def kind(answer: httpx.Response) -> str:
+    assert answer.headers["content-type"] == "application/problem+json"
+    return str(answer.json()["type"]).rpartition(":")[2]
+
+
+def refuses_to_start(*options: str, become: Callable[[], None] | None = None) -> str:
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False, preexec_fn=become)
+    assert ended.returncode == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_a_full_disk_refuses_what_is_new_keeps_what_was_answered_and_is_recovered_from(tmp_path: Path) -> None:
+    with serving("--store", f"sqlite:///{tmp_path / 'store.db'}") as service:
+        answered = {"before": decide(service.url, "before").json()}
+        full = (256 << 10, resource.RLIM_INFINITY)
+        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, full)
+        for number in range(400):
+            answer = decide(service.url, f"e-{number}")
+            if answer.status_code != 201:
+                break
+            answered[f"e-{number}"] = answer.json()
+        assert (answer.status_code, kind(answer)) == (503, "store-unavailable")
+        assert answer.headers["retry-after"]
+        assert kind(httpx.get(f"{service.url}/readyz")) == "not-ready"
+        assert httpx.get(f"{service.url}/healthz").status_code == 200
+        batch = httpx.post(f"{service.url}/v1/decisions/batch", json=[named("batch")], timeout=20)
+        assert (batch.status_code, batch.json()[0]["status"]) == (207, 503)
+        for decision in answered.values():
+            assert httpx.get(f"{service.url}/v1/decisions/{decision['id']}").json() == decision
+
+        resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert decide(service.url, "after").status_code == 201
+        assert httpx.get(f"{service.url}/readyz").status_code == 200
+        listed = httpx.get(f"{service.url}/v1/decisions", params={"limit": 1000}).json()["decisions"]
+        assert sorted(decision["event_id"] for decision in listed) == sorted([*answered, "after"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write")
+def test_a_store_that_cannot_be_written_is_no_store_to_start_with(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with serving("--store", f"sqlite:///{path}"):
+        pass
+    for file in tmp_path.iterdir():
+        file.chmod(0o444)
+    for folder in (tmp_path, *tmp_path.parents[:-1]):
+        if folder.stat().st_mode & 0o005 != 0o005:
+            pytest.skip(f"nobody but root may look into {folder}")
+
+    assert "cannot be opened for writing" in refuses_to_start("--store", f"sqlite:///{path}", become=partial(os.setuid, 65534))
+
+
+def test_a_store_in_a_folder_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "store.db"
+
+    assert str(path) in refuses_to_start("--store", f"sqlite:///{path}")
+
+
+def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    path.write_bytes(b"not a database" * 1000)
+
+    assert "damaged" in refuses_to_start("--store", f"sqlite:///{path}")
+    assert path.read_bytes() == b"not a database" * 1000
+
+
+def test_a_second_service_on_a_store_is_refused(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    with serving("--store", store):
+        assert "in use by another service" in refuses_to_start("--store", store)
+
+
+def test_a_page_that_was_overwritten_gives_an_error_and_never_a_wrong_answer(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with serving("--store", f"sqlite:///{path}") as service:
+        answered = [decide(service.url, f"e-{number}").json() for number in range(100)]
+        service.process.terminate()
+        service.process.wait(20)
+    data = bytearray(path.read_bytes())
+    for page in range(20, len(data) // 4096, 3):
+        data[page * 4096 + 200 : page * 4096 + 3000] = bytes(2800)
+    path.write_bytes(data)
+
+    with serving("--store", f"sqlite:///{path}") as service:
+        outcomes = set()
+        for decision in answered:
+            answer = httpx.get(f"{service.url}/v1/decisions/{decision['id']}", timeout=20)
+            outcomes.add(answer.status_code)
+            assert answer.json() == decision if answer.status_code == 200 else kind(answer) in ("store-damaged", "not-found")
+        assert 500 in outcomes
+        assert httpx.get(f"{service.url}/healthz").status_code == 200
+
+
+def test_a_clock_that_jumps_back_loses_nothing_and_repeats_no_id() -> None:
+    readings = [5000, 6000, 1000, 2000, 7000]
+    shown = [0]
+    app = create_app(Settings(), clock_ms=lambda: shown[0])
+    with client(app) as call:
+        runtime: Runtime = app.state.runtime
+        answers = []
+        for number, shown[0] in enumerate(readings):
+            answers.append(call("POST", "/v1/decisions", json=named(f"e-{number}")).json())
+        listed = call("GET", "/v1/decisions").json()["decisions"]
+        followed, _ = runtime.store.following(0, Filter(), 100)
+
+    assert len({answer["id"] for answer in answers}) == 5
+    assert [streamed.summary.event_id for streamed in followed] == [f"e-{number}" for number in range(5)]
+    assert [decision["event_id"] for decision in listed] == ["e-4", "e-1", "e-0", "e-3", "e-2"]
