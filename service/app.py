@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service import logs, openapi
 from service.headers import SecurityHeaders, security_headers
@@ -41,6 +42,8 @@ from service.writer import Busy
 
 RETRY_SOON = {"retry-after": "1"}
 """Seconds."""
+
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
 
@@ -110,7 +113,17 @@ async def _refused(_: Request, error: Exception) -> Response:
 async def _refused_by_router(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = {404: f"there is nothing at `{request.url.path}`", 405: f"`{request.method}` is not possible here"}.get(error.status_code)
-    return _answer(http_problem(error.status_code, detail or str(error.detail)), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and request.method not in (methods := _methods(request)):
+        headers["Allow"] = ", ".join(methods)
+    return _answer(http_problem(error.status_code, detail or str(error.detail)), headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods that this path can be asked with (RFC 9110 10.2.1): of all its routes, where the router names those of the first."""
+    routes = request.app.routes
+    asked = ({**request.scope, "method": method} for method in _METHODS)
+    return [scope["method"] for scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 async def _refused_by_parameters(_: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from service.batch.response import BatchResponse
 from service.batch.unpacking import require_known, unpacked
 from service.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, read_event_id
 from service.intake import Document
-from service.openapi import EVENT_STREAM, batch_body, json_body
+from service.openapi import CONFLICT, EVENT_STREAM, batch_body, json_body
 from service.problems import Refused, too_large, too_many_counts, unknown_decision
 from service.requests import Body, MetricsOf, PrincipalOf, RepeatName, RuntimeOf, only_parameters
 from service.summaries import PageJson, StatsJson, page_json, stats_json
@@ -32,7 +32,7 @@ _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", 
     "",
     status_code=201,
     response_model=Answer,
-    responses={200: {"model": Answer, "description": "Decided before, or decided with `dry_run`, of which nothing is kept"}},
+    responses={200: {"model": Answer, "description": "Decided before, or decided with `dry_run`, of which nothing is kept"}, **CONFLICT},
     dependencies=[Depends(only_parameters("dry_run"))],
     openapi_extra=json_body("Event"),
 )

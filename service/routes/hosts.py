@@ -104,7 +104,6 @@ async def _change(runtime: Runtime, source: str, content: bytes | None, if_match
     response_model=HostJson,
     dependencies=[Depends(only_parameters())],
     openapi_extra=json_body("Host"),
-    responses={412: {"description": "Changed since"}},
 )
 async def put_host(source: str, body: Body, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> Response:
     """Keep facts for a source. They go into its events that bring none of their own, from now on."""
