@@ -40,8 +40,10 @@ from service.store.port import ApiKey, QueryTooSlow, StoreError
 from service.version import installed_version
 from service.writer import Busy
 
-RETRY_SOON = {"retry-after": "1"}
-"""Seconds."""
+RETRY_S = "1"
+"""Seconds, where nothing better is known."""
+
+_MAY_PASS = (429, 503)
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
@@ -102,7 +104,10 @@ async def _kept_keys(app: FastAPI) -> Sequence[ApiKey]:
 
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     logs.bind(problem=problem.type)
-    return Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+    answer = Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+    if problem.status in _MAY_PASS:
+        answer.headers.setdefault("retry-after", RETRY_S)
+    return answer
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -133,11 +138,11 @@ async def _refused_by_parameters(_: Request, error: Exception) -> Response:
 
 
 async def _busy(_: Request, error: Exception) -> Response:
-    return _answer(busy(str(error)), RETRY_SOON)
+    return _answer(busy(str(error)))
 
 
 async def _store_failed(_: Request, error: Exception) -> Response:
-    return _answer(query_too_slow() if isinstance(error, QueryTooSlow) else store_unavailable(), RETRY_SOON)
+    return _answer(query_too_slow() if isinstance(error, QueryTooSlow) else store_unavailable())
 
 
 async def _failed(request: Request, _error: Exception) -> Response:

@@ -125,7 +125,8 @@ async def follow(
     `decision` events carry what a list shows. `purged` says that decisions between the last event seen and this one are gone.
     """
     last = None if last_event_id is None else read_event_id(last_event_id)
-    return StreamingResponse(following.follow(runtime, asked, last), media_type="text/event-stream", headers={"cache-control": "no-store"})
+    events = await following.follow(runtime, asked, last)
+    return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
 @router.get("/{identity}", response_model=Answer, dependencies=[Depends(only_parameters())])
