@@ -28,6 +28,7 @@ from service.problems import (
     invalid_parameter,
     problem_json,
     query_too_slow,
+    shorten,
     store_unavailable,
 )
 from service.routes import decisions, decode, health, hosts, policies, syndromes
@@ -134,6 +135,8 @@ def _methods(request: Request) -> list[str]:
 async def _refused_by_parameters(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
+    if first["loc"][0] == "path":
+        return _answer(http_problem(404, shorten(f"there is no `{first['loc'][-1]}` of this name: {explain(first, first['input'])}")))
     return _answer(invalid_parameter(str(first["loc"][-1]), explain(first, first["input"])))
 
 
