@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from service import logs, openapi
 from service.headers import SecurityHeaders, security_headers
@@ -18,7 +19,6 @@ from service.metrics import Metrics
 from service.observe import Observed
 from service.problems import (
     MEDIA_TYPE,
-    RETRY_SOON,
     Problem,
     Refused,
     busy,
@@ -28,6 +28,7 @@ from service.problems import (
     invalid_parameter,
     problem_json,
     query_too_slow,
+    shorten,
     store_damaged,
     store_unavailable,
 )
@@ -41,6 +42,13 @@ from service.store.port import ApiKey, QueryTooSlow, Store, StoreDamaged, StoreE
 from service.times import now_ms
 from service.version import installed_version
 from service.writer import Busy
+
+RETRY_S = "1"
+"""Seconds, where nothing better is known."""
+
+_MAY_PASS = (429, 503)
+
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
 
@@ -103,7 +111,10 @@ async def _kept_keys(app: FastAPI) -> Sequence[ApiKey]:
 
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     logs.bind(problem=problem.type)
-    return Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+    answer = Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+    if problem.status in _MAY_PASS:
+        answer.headers.setdefault("retry-after", RETRY_S)
+    return answer
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -114,23 +125,35 @@ async def _refused(_: Request, error: Exception) -> Response:
 async def _refused_by_router(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = {404: f"there is nothing at `{request.url.path}`", 405: f"`{request.method}` is not possible here"}.get(error.status_code)
-    return _answer(http_problem(error.status_code, detail or str(error.detail)), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and request.method not in (methods := _methods(request)):
+        headers["Allow"] = ", ".join(methods)
+    return _answer(http_problem(error.status_code, detail or str(error.detail)), headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods that this path can be asked with (RFC 9110 10.2.1): of all its routes, where the router names those of the first."""
+    routes = request.app.routes
+    asked = ({**request.scope, "method": method} for method in _METHODS)
+    return [scope["method"] for scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 async def _refused_by_parameters(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
+    if first["loc"][0] == "path":
+        return _answer(http_problem(404, shorten(f"there is no `{first['loc'][-1]}` of this name: {explain(first, first['input'])}")))
     return _answer(invalid_parameter(str(first["loc"][-1]), explain(first, first["input"])))
 
 
 async def _busy(_: Request, error: Exception) -> Response:
-    return _answer(busy(str(error)), RETRY_SOON)
+    return _answer(busy(str(error)))
 
 
 async def _store_failed(_: Request, error: Exception) -> Response:
     if isinstance(error, StoreDamaged):
         return _answer(store_damaged())
-    return _answer(query_too_slow() if isinstance(error, QueryTooSlow) else store_unavailable(), RETRY_SOON)
+    return _answer(query_too_slow() if isinstance(error, QueryTooSlow) else store_unavailable())
 
 
 async def _failed(request: Request, _error: Exception) -> Response:

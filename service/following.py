@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from service.runtime import Runtime
-from service.store.port import Filter, Store
+from service.store.port import Filter, Store, StoreError
 from service.summaries import summary_json
 
 AT_ONCE: Final = 500
@@ -30,12 +30,23 @@ def _event(kind: str, sequence: int, data: Any) -> bytes:
 
 
 async def follow(runtime: Runtime, asked: Filter, last: int | None) -> AsyncIterator[bytes]:
-    """Events behind `last`, or from now on; ends when the service stops. Raises StoreError."""
+    """Events behind `last`, or from now on, until the service stops or the store fails. Raises StoreError where they cannot begin."""
     newest = await runtime.read(lambda store: store.last_sequence())
     at = newest if last is None else min(last, newest)
+    gone = 0 if last is None else await runtime.read(partial(_gone, at))
+    return _events(runtime, asked, at, gone)
+
+
+async def _events(runtime: Runtime, asked: Filter, at: int, gone: int) -> AsyncIterator[bytes]:
     yield b": ras-triage\nid: %d\n\n" % at
-    if last is not None and (gone := await runtime.read(partial(_gone, at))):
+    if gone:
         yield _event("purged", at, {"decisions": gone})
+    with suppress(StoreError):  # a reader that comes again is told so
+        async for event in _decided(runtime, asked, at):
+            yield event
+
+
+async def _decided(runtime: Runtime, asked: Filter, at: int) -> AsyncIterator[bytes]:
     spoke = monotonic()
     while not runtime.stopping.is_set():
         news = runtime.news

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -48,10 +50,47 @@ EVENT_STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
 
-PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {
-    "default": {"description": "A problem (RFC 9457)", "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}},
-}
-"""What every operation answers where it cannot do what was asked."""
+_PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
+
+PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {"default": {"description": "A problem (RFC 9457)", "content": _PROBLEM}}
+"""What every operation answers where it cannot do what was asked; which statuses that can be is told from the operation itself."""
+
+_ALWAYS: Final = (431, 500, 503)
+_GUARDED: Final = (401, 403, 421, 429)
+_BODY: Final = (400, 413, 415, 422)
+_HEADERS: Final = {"idempotency-key": 400, "last-event-id": 400, "if-match": 412}
+"""Statuses for a request's headers, where they are read."""
+
+_RETRY: Final = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
+_TOLD: Final = {401: {"WWW-Authenticate": {"schema": {"type": "string"}}}, 429: _RETRY, 503: _RETRY}
+"""Headers that always come with a status."""
+
+_OPEN: Final = ("/healthz", "/readyz")
+"""Paths that nobody needs a key for."""
+
+
+def problems(path: str, operation: dict[str, Any]) -> Iterator[int]:
+    """The statuses of the problems that an operation can answer, beside those that its route names."""
+    yield from _ALWAYS
+    if path not in _OPEN:
+        yield from _GUARDED
+    if path.startswith("/v1/"):
+        yield 422  # a parameter that is not known
+    if "requestBody" in operation:
+        yield from _BODY
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "path":
+            yield 404
+        elif parameter["in"] == "header" and parameter["name"] in _HEADERS:
+            yield _HEADERS[parameter["name"]]
+
+
+def _problem_response(status: int) -> dict[str, Any]:
+    headers = {"headers": _TOLD[status]} if status in _TOLD else {}
+    return {"description": HTTPStatus(status).phrase, **headers, "content": _PROBLEM}
+
+
+CONFLICT: dict[int | str, dict[str, Any]] = {409: _problem_response(409)}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -66,15 +105,17 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}}
         document["security"] = [{"bearer": []}, {}]
-        _drop_unused(document)
+        _name_problems(document)
         app.openapi_schema = document
     return app.openapi_schema
 
 
-def _drop_unused(document: dict[str, Any]) -> None:
-    """FastAPI describes validation errors of its own, which are never sent."""
-    for operations in document["paths"].values():
+def _name_problems(document: dict[str, Any]) -> None:
+    """Every problem that can be answered, instead of the validation errors of FastAPI's own, which are never sent."""
+    for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
+            named = {str(status): _problem_response(status) for status in sorted(set(problems(path, operation)))}
+            operation["responses"] = {**named, **operation["responses"]}
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)

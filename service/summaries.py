@@ -118,4 +118,6 @@ def read_cursor(text: str) -> Cursor:
     cursor = Cursor(int(at), int(sequence))
     if not (0 <= cursor.decided_at_ms < 1 << 53 and 0 <= cursor.sequence < 1 << 53):
         raise ValueError("out of range")
+    if write_cursor(cursor) != text:
+        raise ValueError("another spelling")  # the decoder passes over what is no base64
     return cursor

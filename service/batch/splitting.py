@@ -99,6 +99,7 @@ class Array:
     def _open(self, items: list[Item]) -> None:
         text = self._data.lstrip()
         if not text:
+            self._start = len(self._data)
             return
         place = len(self._data) - len(text)
         if not text.startswith(b"["):

@@ -14,7 +14,7 @@ from service.batch.response import BatchResponse
 from service.batch.unpacking import require_known, unpacked
 from service.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, read_event_id
 from service.intake import Document
-from service.openapi import EVENT_STREAM, batch_body, json_body
+from service.openapi import CONFLICT, EVENT_STREAM, batch_body, json_body
 from service.problems import Refused, too_large, too_many_counts, unknown_decision
 from service.requests import Body, MetricsOf, PrincipalOf, RepeatName, RuntimeOf, only_parameters
 from service.summaries import PageJson, StatsJson, page_json, stats_json
@@ -32,7 +32,7 @@ _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", 
     "",
     status_code=201,
     response_model=Answer,
-    responses={200: {"model": Answer, "description": "Decided before, or decided with `dry_run`, of which nothing is kept"}},
+    responses={200: {"model": Answer, "description": "Decided before, or decided with `dry_run`, of which nothing is kept"}, **CONFLICT},
     dependencies=[Depends(only_parameters("dry_run"))],
     openapi_extra=json_body("Event"),
 )
@@ -122,7 +122,8 @@ async def follow(
     `decision` events carry what a list shows. `purged` says that decisions between the last event seen and this one are gone.
     """
     last = None if last_event_id is None else read_event_id(last_event_id)
-    return StreamingResponse(following.follow(runtime, asked, last), media_type="text/event-stream", headers={"cache-control": "no-store"})
+    events = await following.follow(runtime, asked, last)
+    return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
 @router.get("/{identity}", response_model=Answer, dependencies=[Depends(only_parameters())])

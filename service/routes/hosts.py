@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from pydantic import ValidationError
 from pydantic_core import to_json
 
@@ -60,6 +60,9 @@ class PoisonedJson:
     pages: tuple[PageAddress, ...]
 
 
+SourceName = Annotated[str, Path(min_length=1, max_length=MAX_SOURCE)]
+"""As an event may give it."""
+
 IfMatch = Annotated[str | None, Header(description="The `ETag` that the facts must still have")]
 
 
@@ -75,6 +78,13 @@ def _etag(facts: HostFacts | None) -> str:
     return f'"{facts.version if facts is not None and facts.facts is not None else 0}"'
 
 
+def _matches(if_match: str, newest: HostFacts | None) -> bool:
+    """Whether the condition holds (RFC 9110 13.1.1). Version 0, which no answer has, stands for facts that are not there."""
+    if if_match.strip() == "*":
+        return newest is not None and newest.facts is not None
+    return _etag(newest) in (tag.strip() for tag in if_match.split(","))
+
+
 def _read_host(body: bytes) -> Host:
     require_countable(body)
     try:
@@ -86,7 +96,7 @@ def _read_host(body: bytes) -> Host:
 async def _change(runtime: Runtime, source: str, content: bytes | None, if_match: str | None) -> HostFacts:
     """The source's next version, durable. Raises Refused, StoreError."""
     newest = runtime.sources.state(source).facts
-    if if_match is not None and if_match not in ("*", _etag(newest)):
+    if if_match is not None and not _matches(if_match, newest):
         raise Refused(precondition_failed(_etag(newest)))
     if content is None and (newest is None or newest.facts is None):
         raise Refused(unknown_source(source))
@@ -104,9 +114,8 @@ async def _change(runtime: Runtime, source: str, content: bytes | None, if_match
     response_model=HostJson,
     dependencies=[Depends(only_parameters())],
     openapi_extra=json_body("Host"),
-    responses={412: {"description": "Changed since"}},
 )
-async def put_host(source: str, body: Body, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> Response:
+async def put_host(source: SourceName, body: Body, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> Response:
     """Keep facts for a source. They go into its events that bring none of their own, from now on."""
     content = _read_host(body).model_dump_json(exclude_unset=True).encode()
     facts = await _change(runtime, source, content, if_match)
@@ -116,7 +125,7 @@ async def put_host(source: str, body: Body, runtime: RuntimeOf, principal: Princ
 
 @router.get("/v1/hosts/{source:path}", response_model=HostJson, dependencies=[Depends(only_parameters("version"))])
 async def get_host(
-    source: str,
+    source: SourceName,
     runtime: RuntimeOf,
     version: Annotated[int | None, Query(ge=1, lt=1 << 53, description="An earlier version, as a decision names it")] = None,
 ) -> Response:
@@ -128,21 +137,21 @@ async def get_host(
 
 
 @router.delete("/v1/hosts/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
-async def delete_host(source: str, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> None:
+async def delete_host(source: SourceName, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> None:
     """Keep facts for a source no longer. Earlier versions can still be read, as decisions name them."""
     facts = await _change(runtime, source, None, if_match)
     audit("host.delete", source, principal.name, version=facts.version)
 
 
 @router.get("/v1/poisoned-pages/{source:path}", dependencies=[Depends(only_parameters())])
-async def get_poisoned(source: str, runtime: RuntimeOf) -> PoisonedJson:
+async def get_poisoned(source: SourceName, runtime: RuntimeOf) -> PoisonedJson:
     """The pages of a source that its decisions poisoned; of very many the first."""
     pages = await runtime.read(lambda store: store.poisoned(source, MAX_PAGES))
     return PoisonedJson(source, tuple(PageAddress(hex(page.address), page.shift) for page in pages))
 
 
 @router.delete("/v1/poisoned-pages/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
-async def forget_poisoned(source: str, runtime: RuntimeOf, principal: PrincipalOf) -> None:
+async def forget_poisoned(source: SourceName, runtime: RuntimeOf, principal: PrincipalOf) -> None:
     """Forget them: the machine was started again."""
     runtime.sources.state(source).forget_pages()
     count = await runtime.writer.call(partial(runtime.store.forget_poisoned, source))

@@ -59,6 +59,9 @@ def test_every_refusal_is_a_problem_document(call: Call, method: str, path: str,
 
 def test_a_method_that_is_not_allowed_says_which_are(call: Call) -> None:
     assert call("GET", "/v1/decode").headers["allow"] == "POST"
+    assert call("PATCH", "/v1/decisions").headers["allow"] == "GET, POST"
+    assert call("POST", "/v1/hosts/node-1").headers["allow"] == "DELETE, GET, PUT"
+    assert call("OPTIONS", "/v1/decisions/batch").headers["allow"] == "GET, POST"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ def test_every_operation_says_what_it_answers_and_how_it_fails(call: Call) -> No
         for operation in operations.values():
             assert operation["summary"]
             assert "application/problem+json" in operation["responses"]["default"]["content"]
-            assert "422" not in operation["responses"]
+            problems = {status for status in operation["responses"] if status[0] in "45"}
+            assert {"431", "500", "503"} <= problems
+            assert all(list(operation["responses"][status]["content"]) == ["application/problem+json"] for status in problems)
 
 
 def test_the_event_and_the_answer_are_described(call: Call) -> None:
