@@ -12,6 +12,14 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Object = dict[str, Any]
 
+_BRIEF = 200
+"""Characters of somebody else's text that a message may quote."""
+
+
+def brief(text: str) -> str:
+    """A text that is short enough to be quoted in a message."""
+    return text if len(text) <= _BRIEF else text[:_BRIEF] + "…"
+
 
 def read_json(data: bytes) -> Any:
     """The document. Raises ValueError with line and column, also where it nests deeper than 200 or a number has over 4300 digits."""

@@ -16,7 +16,7 @@ from models.cper_record import decode_record, notification_name
 from models.event import Event
 from models.formats.cper import read_payload, write_record
 from models.formats.envelope import Envelope, to_notification
-from models.formats.json_text import Object, find, find_text, read_json
+from models.formats.json_text import Object, brief, find, find_text, read_json
 from models.formats.reading import Place, Reading, Unread
 from models.formats.text_bytes import unpack_base64
 from models.guid import NULL, Guid, guid, guid_text, section_name
@@ -50,7 +50,7 @@ def read_redfish(data: bytes, *, notification: Notification | NotificationType |
     try:
         document = read_json(data)
     except ValueError as error:
-        yield Unread(Place(offset=0), f"not JSON: {error}", FORMAT)
+        yield Unread(Place(offset=0), f"not JSON: {brief(str(error))}", FORMAT)
         return
     told = to_notification(notification)
     seen = found = 0
@@ -113,7 +113,7 @@ def _why_no_payload(entry: Object) -> str:
     if (uri := find_text(entry, "AdditionalDataURI")) is not None:
         size = find(entry, "AdditionalDataSizeBytes")
         length = f" ({size} bytes)" if isinstance(size, int) else ""
-        return f"the CPER{length} is not in the entry and has to be fetched from `{uri}`"
+        return f"the CPER{length} is not in the entry and has to be fetched from `{brief(uri)}`"
     said = ", ".join(_said(entry))
     return f"the entry has no `DiagnosticData`; it only says {said}" if said else "the entry has no `DiagnosticData`"
 
@@ -124,7 +124,7 @@ def _said(entry: Object) -> Iterator[str]:
     if (kind := _guid(entry, "CPER.SectionType")) is not None:
         yield f"section type `{section_name(kind)}`"
     if severity := find_text(entry, "Severity"):
-        yield f"log severity `{severity}`"
+        yield f"log severity `{brief(severity)}`"
 
 
 def _guid(entry: Object, path: str) -> Guid | None:
@@ -140,10 +140,10 @@ def _times(entry: Object) -> Iterator[datetime]:
     for key in ("EventTimestamp", "Created"):
         try:
             time = datetime.fromisoformat(find_text(entry, key) or "")
-        except ValueError:
+            if time.tzinfo is not None:
+                yield time.astimezone(UTC)
+        except (ValueError, OverflowError):
             continue
-        if time.tzinfo is not None:
-            yield time.astimezone(UTC)
 
 
 def _complete(reading: Reading, entry: Object, data: bytes, *, trust: bool) -> Reading:
@@ -173,9 +173,9 @@ def _lost(entry: Object, data: bytes) -> Iterator[str]:
     if label == _SECTION and data.startswith(b"CPER"):
         yield f"the label `{label}`: the payload is a whole record"
     if isinstance(identity := entry.get("@odata.id") or entry.get("Id"), str) and find(entry, _OEM_PATH) is None:
-        yield f"the entry's identity `{identity}`"
+        yield f"the entry's identity `{brief(identity)}`"
     if severity := find_text(entry, "Severity"):
-        yield f"the log severity `{severity}`"
+        yield f"the log severity `{brief(severity)}`"
     if isinstance(find(entry, "CPER.Oem"), dict):
         yield "what the vendor says of the CPER in `CPER/Oem`"
 
