@@ -172,10 +172,11 @@ def _lost(entry: Object, data: bytes) -> Iterator[str]:
     label = entry.get("DiagnosticDataType")
     if label == _SECTION and data.startswith(b"CPER"):
         yield f"the label `{label}`: the payload is a whole record"
-    if isinstance(identity := entry.get("@odata.id") or entry.get("Id"), str) and find(entry, _OEM_PATH) is None:
-        yield f"the entry's identity `{brief(identity)}`"
-    if severity := find_text(entry, "Severity"):
-        yield f"the log severity `{brief(severity)}`"
+    if find(entry, _OEM_PATH) is None:
+        if isinstance(identity := entry.get("@odata.id") or entry.get("Id"), str):
+            yield f"the entry's identity `{brief(identity)}`"
+        if severity := find_text(entry, "Severity"):
+            yield f"the log severity `{brief(severity)}`"
     if isinstance(find(entry, "CPER.Oem"), dict):
         yield "what the vendor says of the CPER in `CPER/Oem`"
 
