@@ -156,7 +156,8 @@ def _reason(error: ValueError) -> str:
         return brief(str(error))
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    message = brief(first["msg"].removeprefix("Value error, ")).lower()
+    message = brief(first["msg"].removeprefix("Value error, "))
+    message = message[:1].lower() + message[1:]
     return f"`{where}`: {message}" if where else message
 
 

@@ -185,9 +185,16 @@ def _contexts(contexts: list[Object]) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _register_bytes(array: Any, kind: int | None) -> Iterator[bytes]:
     if kind == _MISC:
-        encoding = sum((find_number(array, f"mrsEncoding.{name}", width) or 0) << shift for name, (shift, width) in _MRS_ENCODING.items())
+        encoding = sum(_register(array, f"mrsEncoding.{name}", width) << shift for name, (shift, width) in _MRS_ENCODING.items())
         yield encoding.to_bytes(2, "little")
-        yield (find_number(array, "value", 64) or 0).to_bytes(8, "little")
+        yield _register(array, "value", 64).to_bytes(8, "little")
     elif kind in _REGISTERS:
         width, names = _REGISTERS[kind]
-        yield from ((find_number(array, name, width * 8) or 0).to_bytes(width, "little") for name in names.split())
+        yield from (_register(array, name, width * 8).to_bytes(width, "little") for name in names.split())
+
+
+def _register(array: Any, path: str, bits: int) -> int:
+    found = find_number(array, path, bits)
+    if found is None:
+        raise ValueError(f"`registerArray.{path}` is missing")
+    return found
