@@ -124,7 +124,11 @@ def _why_nothing(data: bytes) -> str:
         return "there are no bytes"
     if not any(data):
         return "all bytes are zero: a status block like that has no error in it"
-    return "the bytes are neither a CPER record nor a status block; a section's body needs its type to be told"
+    if not any(data[:4]) and is_status_block(b"\1" + data[1:]):
+        return "the status block says that no error is pending: its `block_status` is 0"
+    fault = parse(data[:MAX_BLOCK_BYTES]).fault
+    why = f", for as one {fault.detail} (byte {fault.offset}, `{fault.field}`)" if fault and len(data) >= BLOCK_HEADER_LENGTH else ""
+    return f"the bytes are neither a CPER record nor a status block{why}; a section's body needs its type to be told"
 
 
 def _read_records(data: bytes, envelope: Envelope) -> Iterator[Reading | Unread]:

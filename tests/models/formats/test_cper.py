@@ -154,6 +154,12 @@ def test_a_status_block_cut_within_its_last_section_reads_as_zero_behind_the_cut
         (b"", "there are no bytes"),
         (bytes(200), "all bytes are zero: a status block like that has no error in it"),
         (b"hello, world", "the bytes are neither a CPER record nor a status block; a section's body needs its type to be told"),
+        (patched(BLOCK, 0, bytes(4)), "the status block says that no error is pending: its `block_status` is 0"),
+        (
+            patched(BLOCK, 20 + 24, b"\xff\xff\xff\xff"),
+            "the bytes are neither a CPER record nor a status block, for as one a header of 72 bytes and 4294967295 of data do not fit",
+        ),
+        (patched(BLOCK, 12, b"\xff\xff\xff\xff"), "the bytes are neither a CPER record nor a status block"),
         (patched(RECORD, 6, b"\0"), "the signature ends with 0xffffff00, not 0xffffffff (`signature_end`)"),
         (patched(RECORD, 10, b"\xff\xff"), f"the record claims {len(RECORD)} bytes; its header and 65535 section descriptors take 4718648"),
         (patched(RECORD, 128 + 4, b"\xff\xff\xff\xff"), "section 0: the section's 4294967295 bytes from byte 272 do not fit"),
@@ -175,6 +181,15 @@ def test_sections_that_share_bytes_are_not_read_twice():
     second = first.model_copy(update={"section_type": guid(VENDOR)})
     unread = refused(read_cper(encode_record(shared.model_copy(update={"sections": (first, second)}))))
     assert unread.reason == "the sections claim more bytes than the record has (`section_length`)"
+
+
+def test_more_sections_than_an_event_can_hold_are_refused():
+    data = bytes(65535 * 72)
+    head = decode_record(RECORD).model_copy(update={"sections": (), "body": data, "record_length": 128 + len(data)})
+    many = patched(encode_record(head), 10, b"\xff\xff")
+    offsets = b"".join(struct.pack("<I", 128 + len(data)) + bytes(68) for _ in range(65535))
+    unread = refused(read_cper(patched(many, 128, offsets)))
+    assert unread.reason == "the sections make a status block of 4718540 bytes; an event's has 1048576 at most"
 
 
 def test_a_status_block_longer_than_an_events_is_refused():
@@ -203,6 +218,11 @@ def test_a_sections_body_without_bytes_is_unread():
 def test_a_section_type_that_is_none_is_an_error():
     with pytest.raises(ValueError, match="`memroy` is neither the name of a section type nor a GUID"):
         list(read_cper(MEMORY_BODY, section_type="memroy"))
+
+
+@pytest.mark.parametrize("whole", [RECORD, BLOCK], ids=["record", "status block"])
+def test_bytes_that_are_more_than_a_section_are_not_taken_for_one(whole):
+    assert [section["type"] for section in section_dicts(only(read_cper(whole, section_type="pcie")).event)] == ["memory", "pcie"]
 
 
 def described(section_type: bytes) -> bytes:
