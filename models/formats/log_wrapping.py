@@ -1,0 +1,97 @@
+"""Lines that mail or a terminal has broken in two, put together again.
+
+A line without a stamp, a host or a record's number is the rest of the line before only if both make a line that the kernel prints, or a
+better one than the first alone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from models.formats.log_fields import HEAD, OPEN_HEADS
+from models.formats.log_lines import LogLine, read_line, unquoted
+from models.formats.log_sections import is_complete, may_go_on
+from models.formats.observed import SeenNote, observe
+
+_MAX_PIECES: Final = 8
+"""Into which a line may have been broken."""
+_WRAP_WIDTH: Final = 70
+"""Columns from which on mail breaks a line."""
+_PADDING: Final = "=20"
+"""What quoted-printable writes for a space at the end of a line."""
+
+_NOTHING, _VAGUE, _COMPLETE = 0, 1, 2
+
+
+class HeldLine:
+    """A line that waits for what may be the rest of it."""
+
+    __slots__ = ("_pieces", "_sense", "_text", "last", "line")
+
+    def __init__(self, text: str, number: int, is_whole: bool) -> None:
+        self._text = text
+        self._pieces: list[str] = []
+        self.last = number
+        """The last line that was taken for a part of it."""
+        self.line = read_line(text.removesuffix(_PADDING), number, is_whole)
+        """What it comes to."""
+        self._sense: int | None = None
+
+    def join(self, text: str, number: int, is_whole: bool, is_candidate: bool) -> bool:
+        """Whether the unmarked line behind it is, or may be, a part of it; `is_candidate`: it may also mean something by itself."""
+        if number != self.last + 1 or len(self._pieces) >= _MAX_PIECES or not text.strip():
+            return False
+        if self._text.endswith("=") and not self._pieces:
+            self._become(
+                self._text[:-1] + text, read_line((self._text[:-1] + text).removesuffix(_PADDING), self.line.number, is_whole), number
+            )
+            return True
+        if self._sense is None:
+            self._sense = _sense(self.line)
+        if self._sense == _COMPLETE:
+            return self._extend(text, number, is_whole)
+        pieces = [*self._pieces, unquoted(text).rstrip()]
+        for whole in (" ".join((self._text.rstrip(), *pieces)), self._text + "".join(pieces)):
+            line = read_line(whole, self.line.number, is_whole)
+            if _sense(line) > self._sense:
+                self._become(whole, line, number)
+                return True
+        if is_candidate:
+            return False
+        self._pieces, self.last = pieces, number
+        return True
+
+    def _become(self, text: str, line: LogLine, number: int) -> None:
+        self._text, self.line, self.last = text, line, number
+        self._pieces, self._sense = [], None
+
+    def _extend(self, text: str, number: int, is_whole: bool) -> bool:
+        """The same for a line that could stand as it is, but might go on."""
+        if not self.line.is_record or not _may_go_on(self.line.text):
+            return False
+        rest = unquoted(text).rstrip()
+        if len(self._text.rstrip()) + 1 + len(rest.split()[0]) > _WRAP_WIDTH:
+            whole = self._text.rstrip() + " " + rest
+            line = read_line(whole, self.line.number, is_whole)
+            if _sense(line) == _COMPLETE:
+                self._become(whole, line, number)
+                return True
+        if self._text[-1].isdigit() and rest[0].isdigit() and _sense(read_line(self._text + rest, self.line.number)) == _COMPLETE:
+            # a terminal may have broken the number: neither reading is sure
+            self.line = read_line(self._text, self.line.number, is_whole=False)
+        return False
+
+
+def _sense(line: LogLine) -> int:
+    """How much sense a line makes."""
+    if line.is_record:
+        return _COMPLETE if HEAD.fullmatch(line.text) or is_complete(line.text) else _NOTHING
+    seen = observe(line.text, line.number)
+    if seen is None:
+        return _NOTHING
+    return _VAGUE if isinstance(seen, SeenNote) else _COMPLETE
+
+
+def _may_go_on(text: str) -> bool:
+    head = HEAD.fullmatch(text)
+    return head.lastgroup in OPEN_HEADS if head else may_go_on(text)
