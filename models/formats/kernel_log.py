@@ -17,20 +17,14 @@ from models.formats.log_fields import FIRMWARE_WARNINGS, HEAD
 from models.formats.log_lines import MAX_LINE, LogLine, read_line, text_of
 from models.formats.log_record import FORMAT, MAX_LINES_APART, LogRecord
 from models.formats.log_wrapping import HeldLine
-from models.formats.observed import KEYWORDS, Seen, gather, observe
+from models.formats.observed import KEYWORDS, NOTE_KEYWORD, Seen, gather, observe
 from models.formats.reading import Loose, Place, Reading, Unread
 from models.notification import NotificationType
 
 Found = Reading | Unread | Loose
 
-_MARKS: Final = (
-    b"[Hardware",  # a wrap may come behind it
-    b"Linux version ",
-    b"error section length",
-    b"valid bits set for",
-    *KEYWORDS,
-)
-"""One of them is on every line that matters by itself."""
+_MARKS: Final = (b"[Hardware", b"Linux version ", *KEYWORDS)
+"""One of them is on every line that matters by itself; the first is short because a wrap may come behind it."""
 
 _BATCH: Final = 256
 """Lines that are looked through at once."""
@@ -52,8 +46,11 @@ def read_kernel_log(lines: Iterable[bytes], notification: NotificationType | Non
     """
     reader = _Reader(notification)
     for number, batch, is_last in _batches(lines):
-        yield from reader.read(number, batch, is_last)
-    yield from reader.close()
+        reader.read(number, batch, is_last)
+        yield from reader.found
+        reader.found.clear()
+    reader.close()
+    yield from reader.found
 
 
 def _batches(lines: Iterable[bytes]) -> Iterator[tuple[int, list[bytes], bool]]:
@@ -70,6 +67,8 @@ class _Reader:
     """The records that are open, and the line that may be wrapped."""
 
     def __init__(self, notification: NotificationType | None) -> None:
+        self.found: list[Found] = []
+        """What has come to an end."""
         self._notification = notification
         self._records: deque[LogRecord] = deque()
         self._open: dict[tuple[object, ...], LogRecord] = {}
@@ -77,72 +76,82 @@ class _Reader:
         self._held: HeldLine | None = None
         self._has_line_ends = False
 
-    def read(self, number: int, batch: list[bytes], is_last: bool) -> Iterator[Found]:
-        """What a batch of lines brings to an end."""
+    def read(self, number: int, batch: list[bytes], is_last: bool) -> None:
+        """Take a batch of lines."""
         block = b"".join(batch)
         marks = [mark for mark in _MARKS if mark in block]
+        if marks:
+            marks.append(NOTE_KEYWORD)
         self._has_line_ends = self._has_line_ends or batch[0].endswith(b"\n")
         if marks or self._held is not None:
-            end = len(batch) - 1 if is_last and self._has_line_ends and not batch[-1].endswith(b"\n") else None
-            for index, raw in enumerate(batch):
-                matters = any(mark in raw for mark in marks)
-                if matters or self._held is not None:
-                    yield from self._take(text_of(raw), number + index, index != end, matters)
-        yield from self._expire(number + len(batch))
+            cut = number + len(batch) - 1 if is_last and self._has_line_ends and not batch[-1].endswith(b"\n") else None
+            self._look_through(number, batch, marks, cut)
+        self._expire(number + len(batch))
 
-    def close(self) -> Iterator[Found]:
-        """What is open at the end of the log."""
-        yield from self._release()
+    def _look_through(self, number: int, batch: list[bytes], marks: list[bytes], cut: int | None) -> None:
+        """Take the lines that matter, and what may be the rest of one; the line `cut` ends before its end."""
+        for at, raw in enumerate(batch, number):
+            matters = False
+            for mark in marks:  # not `any`: most lines end here
+                if mark in raw:
+                    matters = True
+                    break
+            if matters or self._held is not None:
+                self._take(text_of(raw), at, at != cut, matters)
+
+    def close(self) -> None:
+        """Bring to an end what is open at the end of the log."""
+        if self._held is not None:
+            self._read_line(self._held.line)
         while self._records:
-            yield self._finish_first()
+            self._finish_first()
 
-    def _expire(self, number: int) -> Iterator[Found]:
+    def _expire(self, number: int) -> None:
         while self._records and number - self._records[0].last.number > MAX_LINES_APART:
-            yield self._finish_first()
+            self._finish_first()
 
-    def _finish_first(self) -> Found:
+    def _finish_first(self) -> None:
         record = self._records.popleft()
         key = _key(record.first)
         if self._open.get(key) is record:
             del self._open[key]
-        return record.finish(self._notification)
+        self.found.append(record.finish(self._notification))
 
-    def _take(self, text: str, number: int, is_whole: bool, matters: bool) -> Iterator[Found]:
+    def _take(self, text: str, number: int, is_whole: bool, matters: bool) -> None:
         """Take a line that matters by itself, or follows one that does."""
-        if self._held is not None:
-            is_marked = read_line(text, number).is_marked
-            if not is_marked and self._held.join(text, number, is_whole, matters):
+        line = read_line(text, number, is_whole)
+        held = self._held
+        if held is not None:
+            if not line.is_marked and held.join(text, number, is_whole, matters):
                 return
-            yield from self._release()
+            self._held = None
+            self._read_line(held.line)
         if matters:
-            self._held = HeldLine(text, number, is_whole)
+            self._held = HeldLine(text, line)
 
-    def _release(self) -> Iterator[Found]:
-        """Read the line that was held, now that it is known where it ends."""
-        if self._held is None:
-            return
-        line, self._held = self._held.line, None
+    def _read_line(self, line: LogLine) -> None:
+        """Read a line of which it is known where it ends."""
         if not line.is_record:
-            yield from self._read_other(line)
+            self._read_other(line)
         elif line.sequence is None and (seen := observe(line.text, line.number)):
-            yield from self._tie(seen, line)
+            self._tie(seen, line)
         else:
-            yield from self._read_record_line(line)
+            self._read_record_line(line)
 
-    def _read_record_line(self, line: LogLine) -> Iterator[Found]:
-        key = _key(line)
+    def _read_record_line(self, line: LogLine) -> None:
+        key, head = _key(line), HEAD.fullmatch(line.text)
         record = self._open.get(key)
-        if record is None or not record.takes(line):
-            if line.sequence is None and not HEAD.fullmatch(line.text):
+        if record is None or not record.takes(line, head):
+            if line.sequence is None and head is None:
                 return  # other drivers print `[Hardware Error]: ` too
             record = LogRecord(line, self._kernels.get(line.host))
             self._open[key] = record
             self._records.append(record)
             if len(self._records) > _MAX_OPEN:
-                yield self._finish_first()
-        record.add(line)
+                self._finish_first()
+        record.add(line, head)
 
-    def _read_other(self, line: LogLine) -> Iterator[Found]:
+    def _read_other(self, line: LogLine) -> None:
         if banner := _BANNER.fullmatch(line.text):
             self._boot(line.host, banner[1])
         elif FIRMWARE_WARNINGS.fullmatch(line.text):
@@ -150,7 +159,7 @@ class _Reader:
             if newest is not None and line.number - newest.last.number <= _NEXT_LINES:
                 newest.refuse(line.text)
         elif seen := observe(line.text, line.number):
-            yield from self._tie(seen, line)
+            self._tie(seen, line)
 
     def _boot(self, host: str | None, release: str) -> None:
         """Another kernel: its record numbers begin again."""
@@ -166,13 +175,13 @@ class _Reader:
         """The records of the same boot of the same machine."""
         return (record for record in reversed(self._records) if record.host == line.host and not record.is_closed)
 
-    def _tie(self, seen: Seen, line: LogLine) -> Iterator[Found]:
+    def _tie(self, seen: Seen, line: LogLine) -> None:
         """Give what the kernel did to the record that it speaks of, if that is certain."""
         for age, record in enumerate(self._newest_first(line)):
             if record.explains(seen, line, age == 0):
                 record.see(seen)
                 return
-        yield Loose(gather((seen,)), Place(line=line.number), FORMAT, line.host)
+        self.found.append(Loose(gather((seen,)), Place(line=line.number), FORMAT, line.host))
 
 
 def _key(line: LogLine) -> tuple[object, ...]:

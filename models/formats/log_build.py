@@ -11,11 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from models.formats.log_fields import ARM_FLAG_PLACE, CONTEXT_TYPES, FIRMWARE_RECORD_TYPES
 from models.formats.log_sections import Dump, Fields, SectionLines
-from models.guid import FIRMWARE_RECORD_REFERENCE, guid, guid_text
-from models.sections.arm_processor import ArmErrorInfo
+from models.guid import FIRMWARE_RECORD_REFERENCE, guid
+from models.sections.arm_processor import ArmContext, ArmErrorInfo
 from models.sections.layout import Layout
 from models.sections.pcie import AER_INFO_VALID, DEVICE_ID_VALID
 from models.sections.registry import SECTIONS
+from models.sections.section import BodySection
+from models.structured import OpaqueSection
 
 _MAX_FRU_TEXT: Final = 20
 _MAX_REFUSALS: Final = 8
@@ -31,8 +33,7 @@ _UEFI_2_10_TYPES: Final = 0x1E
 class Built(NamedTuple):
     """A section, and what is to be said of it."""
 
-    section: dict[str, Any]
-    """As `StructuredBlock` takes it."""
+    section: BodySection | OpaqueSection
     assumed: tuple[tuple[str, str, str], ...]
     """Field within the section, what was taken, and why."""
     lost: tuple[str, ...]
@@ -63,19 +64,32 @@ class _Work:
 
 
 def build_section(lines: SectionLines) -> Built:
-    """The section as far as the log tells it. Never fails."""
+    """The section as far as the log tells it. Its type has to be known."""
     work = _Work(lines)
-    if lines.type is None:
-        section: dict[str, Any] = {}
-    elif lines.kind is None or _is_refused_whole(lines):
-        section = _opaque(lines, work)
+    if lines.kind is None or _is_refused_whole(lines):
+        section: dict[str, Any] = _opaque(lines, work)
     else:
         section = _BUILDERS[lines.kind](lines, work)
     section |= _entry(lines, work)
     if lines.refusals:
         work.lost.append(f"the kernel refused the section as malformed: {'; '.join(lines.refusals[:_MAX_REFUSALS])}")
     numbering = frozenset(work.numbering)
-    return Built(section, tuple(work.assumed), tuple(work.lost), numbering)
+    return Built(_made(section), tuple(work.assumed), tuple(work.lost), numbering)
+
+
+_EMPTY: Final[dict[str, BodySection]] = {name: section.model_construct(type=name) for name, section in SECTIONS.items()}
+_EMPTY_OPAQUE: Final = OpaqueSection.model_construct(type=b"")
+_EMPTY_INFO: Final = ArmErrorInfo.model_construct()
+
+
+def _made(section: dict[str, Any]) -> BodySection | OpaqueSection:
+    """The section's value; every field fits, so there is nothing to validate."""
+    if isinstance(section["type"], bytes):
+        return _EMPTY_OPAQUE.model_copy(update=section)
+    if section["type"] == "arm_processor":
+        section["error_infos"] = tuple(_EMPTY_INFO.model_copy(update=info) for info in section["error_infos"])
+        section["contexts"] = tuple(ArmContext.model_construct(**context) for context in section["contexts"])
+    return _EMPTY[section["type"]].model_copy(update=section)
 
 
 def _is_refused_whole(lines: SectionLines) -> bool:
@@ -104,7 +118,7 @@ def _opaque(lines: SectionLines, work: _Work) -> dict[str, Any]:
         work.lost.append(f"section body: {len(payload)} of {lines.length} bytes were printed")
     elif lines.length is None:
         work.lost.append("section body: the kernel prints nothing of it that could be read back")
-    return {"type": guid_text(lines.type), "payload": payload}
+    return {"type": lines.type, "payload": payload}
 
 
 def _memory(lines: SectionLines, work: _Work) -> dict[str, Any]:
@@ -270,7 +284,7 @@ def _firmware_record_reference(lines: SectionLines, work: _Work) -> dict[str, An
     words, revision = fields.get("record_type"), fields.get("record_revision")
     if words not in FIRMWARE_RECORD_TYPES or not isinstance(revision, int) or not 0 <= revision < 256:
         work.lost.append("section body: record type and revision were not printed as numbers")
-        return {"type": guid_text(FIRMWARE_RECORD_REFERENCE), "payload": b""}
+        return {"type": FIRMWARE_RECORD_REFERENCE, "payload": b""}
     head = struct.pack("<BB6x", FIRMWARE_RECORD_TYPES.index(str(words)), revision)
     identifier, name = fields.get("record_id"), fields.get("record_guid")
     if revision == 0 and isinstance(identifier, int):
@@ -279,9 +293,9 @@ def _firmware_record_reference(lines: SectionLines, work: _Work) -> dict[str, An
         head += bytes(8) + guid(name)
     elif revision != 1:
         work.lost.append("section body: it is known up to the record identifier, which was not printed")
-        return {"type": guid_text(FIRMWARE_RECORD_REFERENCE), "payload": head}
+        return {"type": FIRMWARE_RECORD_REFERENCE, "payload": head}
     work.lost.append("how long the section is: rows missing at its end leave no trace")
-    return {"type": guid_text(FIRMWARE_RECORD_REFERENCE), "payload": head + bytes(lines.dumps.get("payload", Dump()).data)}
+    return {"type": FIRMWARE_RECORD_REFERENCE, "payload": head + bytes(lines.dumps.get("payload", Dump()).data)}
 
 
 def _cxl_protocol(lines: SectionLines, work: _Work) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _BSD = r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"
 _LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
 _QUOTES = re.compile(r"[>\s]*")
 _PREFIX = re.compile(
-    r"[>\s]*(?:<(?P<level>\d{1,3})>)?"
+    r"(?P<quotes>[>\s]*)(?:<(?P<level>\d{1,3})>)?"
     rf"(?:(?P<when>{_ISO}|{_BSD})\s+(?:(?P<host>\S{{1,256}})\s+kernel(?:\[\d+\])?:\s*)?)?"
     rf"(?:(?:kern|user|daemon|syslog)\s{{0,4}}:(?P<priority>{'|'.join(_LEVELS)})\s{{0,4}}:\s*)?"
     r"(?:\[\s*(?:(?P<uptime>\d{1,12}\.\d{1,9})|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4})\]\s*)?"
@@ -30,6 +30,8 @@ _HARDWARE_ERROR = re.compile(r"(?:\{(?P<seq>\d{1,10})\})?\[Hardware Error\]: ?")
 _NUMBERED = re.compile(r"\{\d{1,10}\}\[Hardware Error\]: ?")
 _TIME_OF_DAY = re.compile(r"\d:\d\d")
 _COLOUR = re.compile(rb"\x1b\[[\d;]*m")
+_PADDING: Final = "=20"
+"""What quoted-printable writes for a space at the end of a line."""
 _LEVEL_MASK = 7
 
 
@@ -79,25 +81,27 @@ def read_line(text: str, number: int, is_whole: bool = True) -> LogLine:
     """Take a line apart; never fails."""
     prefix = _PREFIX.match(text)
     assert prefix is not None, "every part of the pattern is optional"
-    rest = text[prefix.end() :]
-    found = _HARDWARE_ERROR.match(rest)
+    quotes, level, when, host, priority, uptime, caller = prefix.groups()
+    start = prefix.end()
+    found = _HARDWARE_ERROR.match(text, start)
     origin = ""
-    if found is None and (numbered := _NUMBERED.search(rest)):
-        origin = " ".join(filter(_names_something, rest[: numbered.start()].split()))
-        found = _HARDWARE_ERROR.match(rest, numbered.start())
+    if found is None and (numbered := _NUMBERED.search(text, start)):
+        origin = " ".join(filter(_names_something, text[start : numbered.start()].split()))
+        found = _HARDWARE_ERROR.match(text, numbered.start())
+    sequence = found[1] if found else None
     return LogLine(
-        number=number,
-        text=rest[found.end() :].strip() if found else rest.strip(),
-        is_record=found is not None,
-        sequence=int(found["seq"]) if found and found["seq"] else None,
-        host=prefix["host"],
-        when=_moment(prefix["when"]),
-        uptime=float(prefix["uptime"]) if prefix["uptime"] else None,
-        level=_level(prefix),
-        caller=prefix["caller"],
-        origin=origin,
-        is_marked=found is not None or prefix.end() > _QUOTES.match(text).end(),  # type: ignore[union-attr]
-        is_whole=is_whole,
+        number,
+        text[found.end() if found else start :].removesuffix(_PADDING).strip(),
+        found is not None,
+        int(sequence) if sequence else None,
+        host,
+        _moment(when) if when else None,
+        float(uptime) if uptime else None,
+        _level(level, priority),
+        caller,
+        origin,
+        found is not None or start > len(quotes),
+        is_whole,
     )
 
 
@@ -106,15 +110,15 @@ def _names_something(word: str) -> bool:
     return any(map(str.isalpha, word)) and not _TIME_OF_DAY.search(word)
 
 
-def _level(prefix: re.Match[str]) -> int | None:
-    if prefix["level"]:
-        return int(prefix["level"]) & _LEVEL_MASK
-    return _LEVELS.index(prefix["priority"]) if prefix["priority"] else None
+def _level(number: str | None, name: str | None) -> int | None:
+    if number:
+        return int(number) & _LEVEL_MASK
+    return _LEVELS.index(name) if name else None
 
 
-def _moment(text: str | None) -> datetime | None:
+def _moment(text: str) -> datetime | None:
     """A moment in UTC, where year and time zone are told."""
-    if text is None or not text[0].isdigit():
+    if not text[0].isdigit():
         return None
     try:
         moment = datetime.fromisoformat(text)

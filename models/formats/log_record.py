@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from models.guid import guid
 from models.host import Host
 from models.notification import Notification, NotificationType
 from models.severity import Severity, ghes_severity, severity_name
-from models.structured import encode_structured
+from models.structured import StructuredBlock, encode_structured
 
 FORMAT: Final = "kernel_log"
 
@@ -94,11 +95,10 @@ class LogRecord:
         self._index = -1
         self._stamp: tuple[bytes, bool] | None = None
 
-    def takes(self, line: LogLine) -> bool:
-        """Whether a line with this record's number can be one of its own."""
+    def takes(self, line: LogLine, head: re.Match[str] | None) -> bool:
+        """Whether a line with this record's number can be one of its own; `head` is what `HEAD` makes of it."""
         if line.number - self.last.number > MAX_LINES_APART or not _follows(self.last, line, _RECORD_SECONDS):
             return False
-        head = HEAD.fullmatch(line.text)
         kind = head.lastgroup if head else None
         if kind is None and self.sequence is None and line.number - self.last.number > _NEXT_LINES:
             return is_complete(line.text)  # other drivers print `[Hardware Error]: ` too
@@ -112,13 +112,14 @@ class LogRecord:
             return int(head["index"]) > self._index
         return True
 
-    def add(self, line: LogLine) -> None:
-        """Take a line."""
+    def add(self, line: LogLine, head: re.Match[str] | None) -> None:
+        """Take a line; `head` is what `HEAD` makes of it."""
         self.last = line
-        text = _without_remark(line.text)
-        head = HEAD.fullmatch(text)
+        if head is None and " #" in line.text and not is_complete(line.text):
+            line = replace(line, text=line.text.partition(" #")[0].rstrip())  # somebody noted something behind it
+            head = HEAD.fullmatch(line.text)
         if head is None:
-            self._add_body(text, line)
+            self._add_body(line)
             return
         kind = head.lastgroup or ""
         if kind in OPEN_HEADS and not line.is_whole:
@@ -126,11 +127,11 @@ class LogRecord:
             return
         self._add_head(kind, head, line)
 
-    def _add_body(self, text: str, line: LogLine) -> None:
-        if self.sections or is_complete(text):
-            self._section(line).add(text, line.is_whole)
+    def _add_body(self, line: LogLine) -> None:
+        if self.sections or is_complete(line.text):
+            self._section(line).add(line.text, line.is_whole)
         else:
-            self._lose(f"`{text[:80]}`: not understood")
+            self._lose(f"`{line.text[:80]}`: not understood")
 
     def _add_head(self, kind: str, head: re.Match[str], line: LogLine) -> None:
         if kind == "start":
@@ -305,7 +306,8 @@ class LogRecord:
             facts["arm_error_types"] = next(iter(numbering))
             why = "so the kernel that printed the record reads them; firmware may number them otherwise"
             assumed.append(Assumed("/host/arm_error_types", facts["arm_error_types"], why))
-        block = {"severity": severity, "sections": [section.section for section in built]}
+        sections: tuple[Any, ...] = tuple(section.section for section in built)
+        block = StructuredBlock.model_construct(severity=severity, sections=sections)
         return Event(
             source=self.host,
             time=self.when,
@@ -324,13 +326,6 @@ class LogRecord:
         elif self.sections[0].index is None:
             missing.append("the beginning of the first section")
         return missing
-
-
-def _without_remark(text: str) -> str:
-    """The text without what somebody noted behind it."""
-    if " #" not in text or HEAD.fullmatch(text) or is_complete(text):
-        return text
-    return text.partition(" #")[0].rstrip()
 
 
 def _follows(before: LogLine, line: LogLine, seconds: float) -> bool:

@@ -17,9 +17,6 @@ _MAX_PIECES: Final = 8
 """Into which a line may have been broken."""
 _WRAP_WIDTH: Final = 70
 """Columns from which on mail breaks a line."""
-_PADDING: Final = "=20"
-"""What quoted-printable writes for a space at the end of a line."""
-
 _NOTHING, _VAGUE, _COMPLETE = 0, 1, 2
 
 
@@ -28,12 +25,12 @@ class HeldLine:
 
     __slots__ = ("_pieces", "_sense", "_text", "last", "line")
 
-    def __init__(self, text: str, number: int, is_whole: bool) -> None:
+    def __init__(self, text: str, line: LogLine) -> None:
         self._text = text
         self._pieces: list[str] = []
-        self.last = number
+        self.last = line.number
         """The last line that was taken for a part of it."""
-        self.line = read_line(text.removesuffix(_PADDING), number, is_whole)
+        self.line = line
         """What it comes to."""
         self._sense: int | None = None
 
@@ -42,9 +39,8 @@ class HeldLine:
         if number != self.last + 1 or len(self._pieces) >= _MAX_PIECES or not text.strip():
             return False
         if self._text.endswith("=") and not self._pieces:
-            self._become(
-                self._text[:-1] + text, read_line((self._text[:-1] + text).removesuffix(_PADDING), self.line.number, is_whole), number
-            )
+            whole = self._text[:-1] + text
+            self._become(whole, read_line(whole, self.line.number, is_whole), number)
             return True
         if self._sense is None:
             self._sense = _sense(self.line)
