@@ -51,7 +51,7 @@ class Agreement:
         return tuple(compared for compared in self.comparisons if compared.verdict == "differ")
 
 
-_PAGE: Final = frozenset({"host.pages", "host.pages.dirty", "host.page_size", "host.valid_ranges", "host.sysctl"})
+_PAGE: Final = frozenset({"host.pages", "host.pages.dirty", "host.valid_ranges", "host.sysctl"})
 _TASKS: Final = _PAGE | {"host.tasks", "host.current"}
 _NOTHING: Final = "nothing of the kind"
 

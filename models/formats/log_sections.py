@@ -15,7 +15,9 @@ from typing import Final
 from models.formats.log_fields import (
     ARM_CONTEXT_PLACE,
     ARM_INFO_PLACES,
+    CONTEXT_TYPES,
     DUMP,
+    FIRMWARE_RECORD_TYPES,
     GRAMMARS,
     LOCATION,
     LOCATION_FIELDS,
@@ -274,9 +276,16 @@ def is_complete(text: str) -> bool:
     return any(read_fields(kind, text) for kind in GRAMMARS) or any(words.fullmatch(text) for words in WORDS.values())
 
 
-def may_go_on(text: str) -> bool:
-    """Whether a line that is complete may have lost its end all the same: its last number or text has no fixed length."""
-    if _is_location(text):
-        return not re.search(r"0x[0-9a-f]{16}$", text)
-    found = [match for kind in GRAMMARS if (match := read_fields(kind, text))]
-    return any(form.is_open for _, form, _ in found)
+def is_list(text: str) -> bool:
+    """Whether a line is a list of numbers, which may go on behind a complete one."""
+    return _is_location(text) or DUMP.fullmatch(text) is not None
+
+
+def names_nothing(text: str) -> bool:
+    """Whether a line that ends in a name out of a table ends in something else."""
+    words, _, name = text.partition(": ")
+    names = _NAMES.get(words)
+    return names is not None and name not in names
+
+
+_NAMES: Final = {"register context type": CONTEXT_TYPES, "Firmware Error Record Type": FIRMWARE_RECORD_TYPES}

@@ -6,17 +6,20 @@ better one than the first alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
-from models.formats.log_fields import HEAD, OPEN_HEADS
+from models.formats.log_fields import HEAD, SECTION_TYPES
 from models.formats.log_lines import LogLine, read_line, unquoted
-from models.formats.log_sections import is_complete, may_go_on
+from models.formats.log_sections import is_complete, is_list, names_nothing
 from models.formats.observed import SeenNote, observe
 
 _MAX_PIECES: Final = 8
 """Into which a line may have been broken."""
 _WRAP_WIDTH: Final = 70
 """Columns from which on mail breaks a line."""
+_FREE_TEXT: Final = "fru_text:"
+
 _NOTHING, _VAGUE, _COMPLETE = 0, 1, 2
 
 
@@ -63,31 +66,40 @@ class HeldLine:
 
     def _extend(self, text: str, number: int, is_whole: bool) -> bool:
         """The same for a line that could stand as it is, but might go on."""
-        if not self.line.is_record or not _may_go_on(self.line.text):
+        if not self.line.is_record:
             return False
         rest = unquoted(text).rstrip()
         if len(self._text.rstrip()) + 1 + len(rest.split()[0]) > _WRAP_WIDTH:
             whole = self._text.rstrip() + " " + rest
             line = read_line(whole, self.line.number, is_whole)
-            if _sense(line) == _COMPLETE:
+            if is_list(self.line.text) and is_list(line.text):
                 self._become(whole, line, number)
                 return True
-        if self._text[-1].isdigit() and rest[0].isdigit() and _sense(read_line(self._text + rest, self.line.number)) == _COMPLETE:
-            # a terminal may have broken the number: neither reading is sure
-            self.line = read_line(self._text, self.line.number, is_whole=False)
+            if self.line.text.startswith(_FREE_TEXT):
+                self._doubt()
+        elif self._text[-1].isdigit() and rest[0].isdigit() and _sense(read_line(self._text + rest, self.line.number)) == _COMPLETE:
+            self._doubt()  # a terminal may have broken the number
         return False
+
+    def _doubt(self) -> None:
+        """Whether the next line belongs to it or not, neither is sure."""
+        self.line = replace(self.line, is_whole=False)
 
 
 def _sense(line: LogLine) -> int:
     """How much sense a line makes."""
     if line.is_record:
-        return _COMPLETE if HEAD.fullmatch(line.text) or is_complete(line.text) else _NOTHING
+        return _sense_of_record(line.text)
     seen = observe(line.text, line.number)
     if seen is None:
         return _NOTHING
     return _VAGUE if isinstance(seen, SeenNote) else _COMPLETE
 
 
-def _may_go_on(text: str) -> bool:
+def _sense_of_record(text: str) -> int:
     head = HEAD.fullmatch(text)
-    return head.lastgroup in OPEN_HEADS if head else may_go_on(text)
+    if head is not None:
+        return _VAGUE if head.lastgroup == "type" and head["name"] not in SECTION_TYPES else _COMPLETE
+    if not is_complete(text):
+        return _NOTHING
+    return _VAGUE if names_nothing(text) else _COMPLETE
