@@ -38,6 +38,8 @@ _MAX_LINES: Final = 20_000
 _MAX_LOST: Final = 20
 _MAX_QUOTED: Final = 80
 _LOCATION_NAMES: Final = tuple(LOCATION_FIELDS)
+_IDENTIFIERS: Final = frozenset({"requestor_id", "responder_id", "target_id"})
+"""Printed in hexadecimal; all others of a location are decimal."""
 
 
 @dataclass(slots=True)
@@ -159,7 +161,7 @@ class SectionLines:
         for item in re.finditer(r"([a-z_]+): ?(\S+)", text):
             name, number = item.groups()
             is_cut = not is_whole and item.end() == len(text) and not number.startswith("0x")
-            if is_cut or not LOCATION_ITEM.fullmatch(item[0]):
+            if is_cut or not LOCATION_ITEM.fullmatch(item[0]) or (name in _IDENTIFIERS) != number.startswith("0x"):
                 self.lose_line(item[0], "cut")
             else:
                 self.fields[LOCATION_FIELDS[name]] = int(number, 16 if number.startswith("0x") else 10)

@@ -69,15 +69,16 @@ class HeldLine:
         if not self.line.is_record:
             return False
         rest = unquoted(text).rstrip()
+        breaks_number = self._text[-1].isdigit() and rest[0].isdigit()
         if len(self._text.rstrip()) + 1 + len(rest.split()[0]) > _WRAP_WIDTH:
-            whole = self._text.rstrip() + " " + rest
+            whole = self._text + rest if breaks_number and ":" in rest else self._text.rstrip() + " " + rest
             line = read_line(whole, self.line.number, is_whole)
             if is_list(self.line.text) and is_list(line.text):
                 self._become(whole, line, number)
                 return True
             if self.line.text.startswith(_FREE_TEXT):
                 self._doubt()
-        elif self._text[-1].isdigit() and rest[0].isdigit() and _sense(read_line(self._text + rest, self.line.number)) == _COMPLETE:
+        if breaks_number and _sense(read_line(self._text + rest, self.line.number)) == _COMPLETE:
             self._doubt()  # a terminal may have broken the number
         return False
 
