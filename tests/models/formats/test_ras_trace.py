@@ -18,7 +18,7 @@ from models.sections.arm_processor import ArmErrorInfo
 from models.structured import StructuredBlock, decode_structured
 
 FTRACE = "     kworker/2:1-211   [002] d..1.   120.000129: {}: {}"
-DAEMON = "           <...>-211   [002] d..1.     0.000129 {} <3> 2024-07-11 09:50:45 +0000 {}"
+DAEMON = "           <...>-211   [002] d..1.     0.000129 {} [ERROR] 2024-07-11 09:50:45 +0000 {}"
 VENDOR = guid("e8ed898d-df16-43cc-8ecc-54f060ef157f")
 INFO = ArmErrorInfo(error_type=2, error_information=0x91000F, physical_fault_address=0xABCD000).encode()
 
