@@ -60,15 +60,15 @@ def _id(row: Mapping[str, object], number: int) -> int:
 
 def _kept(table: str, row: Mapping[str, object], place: Place) -> Row:
     found = row.get("id")
-    is_observation = table in OBSERVATIONS
-    return Row(
-        place,
-        FORMAT,
-        table,
-        found if isinstance(found, int) else None,
-        tuple(row.items()),
-        "observation" if is_observation else "raw",
-    )
+    key = found if isinstance(found, int) else None
+    if table in OBSERVATIONS:
+        return Row(place, FORMAT, table, key, tuple((name, _told(value)) for name, value in row.items()), "observation")
+    return Row(place, FORMAT, table, key, tuple(row.items()), "raw")
+
+
+def _told(value: object) -> object:
+    """These tables have no blobs: bytes are text as it was stored."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _read(

@@ -77,7 +77,7 @@ def test_every_table_is_read(database, path):
         (Row, "memory_failure_event/1"),
     ]
     assert decode_structured(items[2].event.status_block).sections[0].physical_address == 0x56EDD040
-    assert dict(items[4].fields)["action_result"] == b"Recovered"
+    assert dict(items[4].fields)["action_result"] == "Recovered"
 
 
 def test_an_address_with_bit_63_comes_back(database, path):

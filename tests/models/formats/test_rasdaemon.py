@@ -325,10 +325,15 @@ def test_cxl_aer_events_become_protocol_errors_of_the_device():
     ],
 )
 def test_what_is_no_error_to_decide_on_is_kept_as_a_row(table, kind):
-    row = only(table, {**TIME, "pfn": "0x27caf", "data": b"\x01"})
+    row = only(table, {**TIME, "pfn": "0x27caf", "count": 1})
     assert isinstance(row, Row)
     assert (row.table, row.id, row.kind, row.format, row.place.item) == (table, 7, kind, "rasdaemon", f"{table}/7")
-    assert dict(row.fields) == {**TIME, "pfn": "0x27caf", "data": b"\x01"}
+    assert dict(row.fields) == {**TIME, "pfn": "0x27caf", "count": 1}
+
+
+def test_an_observation_is_text_and_a_raw_row_is_what_sqlite_handed_out():
+    assert dict(only("memory_failure_event", {"page_type": b"dirty LRU page"}).fields) == {"page_type": "dirty LRU page"}
+    assert dict(only("amp_payload0_event", {"regs_dump": b"\xff"}).fields) == {"regs_dump": b"\xff"}
 
 
 def test_a_row_without_an_id_is_known_by_its_number():
