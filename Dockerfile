@@ -1,20 +1,32 @@
 FROM python:3.13-slim AS build
+# `otel` adds OpenTelemetry.
+ARG EXTRAS=""
 WORKDIR /src
 RUN python -m venv /opt/ras-triage
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY policies policies
 COPY service service
-RUN /opt/ras-triage/bin/pip install --no-cache-dir .
+RUN /opt/ras-triage/bin/pip install --no-cache-dir ".${EXTRAS:+[$EXTRAS]}"
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin ras-triage
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin ras-triage \
+    && install -d -o 10001 -g 10001 -m 0700 /var/lib/ras-triage
 COPY --from=build /opt/ras-triage /opt/ras-triage
-ENV PATH="/opt/ras-triage/bin:$PATH" PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-USER 10001
+# The root file system may be read-only: everything that is written, temporary files too, goes to the volume.
+# Inside the container every address is the container's own; without a key, the service refuses to listen there.
+ENV PATH="/opt/ras-triage/bin:$PATH" \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    TMPDIR=/var/lib/ras-triage \
+    RAS_TRIAGE_HOST=0.0.0.0 \
+    RAS_TRIAGE_PORT=8080 \
+    RAS_TRIAGE_STORE=sqlite:////var/lib/ras-triage/store.db \
+    RAS_TRIAGE_LOG_FORMAT=json
+USER 10001:10001
+VOLUME ["/var/lib/ras-triage"]
 EXPOSE 8080
-HEALTHCHECK --interval=30s --timeout=3s --start-period=5s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
-# Inside the container every interface is the container's own; what is published is up to whoever runs it.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/healthz' % os.environ['RAS_TRIAGE_PORT'], timeout=4)"]
 ENTRYPOINT ["ras-triage"]
-CMD ["serve", "--host", "0.0.0.0", "--port", "8080"]
+CMD ["serve"]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import statistics
@@ -38,7 +39,7 @@ from policies.decide import decide
 from service.answers import decision_json, read_event
 from service.app import create_app
 from service.requests import Body
-from service.server import SWITCH_INTERVAL_S
+from service.server import GC_THRESHOLDS
 from service.settings import Settings
 
 CONNECTIONS = 64
@@ -62,10 +63,9 @@ def with_echo(settings: Settings) -> FastAPI:
 
 
 def serve(port: int, folder: Path) -> None:
-    import gc
+
     gc.freeze()
-    gc.set_threshold(200_000, 50, 100)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(*GC_THRESHOLDS)
     app = with_echo(Settings(store=f"sqlite:///{folder / 'bench.db'}"))
     uvicorn.run(app, port=port, log_level="warning", access_log=False)
 

@@ -11,9 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from service import openapi
+from service import logs, openapi
 from service.headers import SecurityHeaders, security_headers
 from service.limits import Limits
+from service.metrics import Metrics
+from service.observe import Observed
 from service.problems import (
     MEDIA_TYPE,
     Problem,
@@ -32,6 +34,7 @@ from service.routes import store as store_route
 from service.runtime import Runtime, running
 from service.security.guard import Security, guarded
 from service.settings import Settings
+from service.store.opening import sqlite_path
 from service.store.port import ApiKey, QueryTooSlow, StoreError
 from service.version import installed_version
 from service.writer import Busy
@@ -45,11 +48,18 @@ DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application, ready to answer."""
     chosen = settings or Settings()
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(chosen) as runtime:
             app.state.runtime = runtime
+            path = sqlite_path(chosen.store)
+            metrics.watch(runtime.writer, runtime.store, None if path is None else path.parent)
+            runtime.writer.committed.append(metrics.committed)
+            runtime.writer.failed.append(metrics.store_failed)
+            runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
+            runtime.retention.purged.append(metrics.purged)
             yield
 
     app = FastAPIOffline(
@@ -60,20 +70,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        telemetry={"logs": False},  # FastAPI's own would tell what requests held
     )
     app.state.settings = chosen
+    app.state.metrics = metrics
     app.state.security = Security(chosen, partial(_kept_keys, app))
     for noun in (decisions, hosts, decode, syndromes, policies, store_route):
         app.include_router(noun.router, dependencies=[Depends(guarded)])
     app.include_router(health.router)
     app.add_middleware(Limits, settings=chosen)
-    app.add_middleware(SecurityHeaders)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)
     app.add_exception_handler(RequestValidationError, _refused_by_parameters)
     app.add_exception_handler(Busy, _busy)
     app.add_exception_handler(StoreError, _store_failed)
     app.add_exception_handler(Exception, _failed)
+    app.add_middleware(Observed, metrics=metrics)
+    app.add_middleware(SecurityHeaders)
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     return app
 
@@ -85,6 +98,7 @@ async def _kept_keys(app: FastAPI) -> Sequence[ApiKey]:
 
 
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    logs.bind(problem=problem.type)
     return Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 

@@ -33,7 +33,7 @@ async def follow(runtime: Runtime, asked: Filter, last: int | None) -> AsyncIter
     """Events behind `last`, or from now on; ends when the service stops. Raises StoreError."""
     newest = (await runtime.read(lambda store: store.size())).last_sequence
     at = newest if last is None else min(last, newest)
-    yield b": ras-triage\n\n"
+    yield b": ras-triage\nid: %d\n\n" % at
     if last is not None and (gone := await runtime.read(partial(_gone, at))):
         yield _event("purged", at, {"decisions": gone})
     spoke = monotonic()

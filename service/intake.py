@@ -22,6 +22,7 @@ from models.severity import severity_name
 from models.status_block import StatusBlock, parse
 from models.value import value
 from policies.decide import Settled, settle
+from service import tracing
 from service.answers import choose_policy, decision_json, envelop, read_event
 from service.problems import Refused, conflict, store_unavailable
 from service.settings import Settings
@@ -95,14 +96,18 @@ class Intake:
         self._clock_ms = clock_ms
         self._pending: dict[bytes, New] = {}
         """What is not durable yet, by repeat key."""
+        self.decided: list[Callable[[Summary], None]] = []
+        """Called for each new decision once it is durable."""
 
     async def decide(self, document: Document) -> Answered:
         """One event's answer, durable. Raises Refused, Busy, StoreError."""
         self._writer.require_room(1, EXPECTED_GROWTH * len(document.data))
-        (outcome,) = self.admit([document])
+        with tracing.span("decide"):
+            (outcome,) = self.admit([document])
         if isinstance(outcome, Refused):
             raise outcome
-        return await answer(outcome)
+        with tracing.span("commit"):
+            return await answer(outcome)
 
     def try_out(self, data: bytes) -> bytes:
         """One event's answer, of which nothing is kept. Raises Refused, StoreError."""
@@ -197,6 +202,8 @@ class Intake:
                 del self._pending[entry.repeat_key]
         if durable.exception() is None:
             for entry in entries:
+                for hear in self.decided:
+                    hear(entry.summary)
                 if entry.poisons and entry.summary.source is not None:
                     self._sources.saved(entry.summary.source, entry.poisons)
 

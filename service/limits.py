@@ -6,6 +6,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service import logs
 from service.problems import MEDIA_TYPE, Problem, Refused, busy, headers_too_large, problem_json
 from service.settings import Settings
 
@@ -78,6 +79,7 @@ def _header_bytes(scope: Scope) -> int:
 
 
 async def _refuse(send: Send, problem: Problem, headers: dict[str, str]) -> None:
+    logs.bind(problem=problem.type)
     body = problem_json(problem)
     told = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     start = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()), *told]

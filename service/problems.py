@@ -342,6 +342,11 @@ def internal() -> Problem:
     return Problem(f"{URN}internal", "internal error", 500, detail)
 
 
+def not_ready(reason: str) -> Problem:
+    """Decisions cannot be kept at the moment."""
+    return Problem(f"{URN}not-ready", "not ready", 503, shorten(reason))
+
+
 def unreadable(path: str, reason: str) -> Problem:
     """A file of the command line that cannot be read."""
     return Problem(f"{URN}unreadable-file", "unreadable file", 404, f"`{path}`: {reason}")

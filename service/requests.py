@@ -11,8 +11,10 @@ from pydantic_core import to_json
 
 from service.batch.unpacking import unpacked
 from service.limits import Held
+from service.metrics import Metrics
 from service.problems import Refused, invalid_header, invalid_parameter, too_large
 from service.runtime import Runtime
+from service.security.principal import Principal
 from service.settings import Settings
 
 MAX_IDEMPOTENCY_KEY: Final = 255
@@ -34,6 +36,23 @@ async def _runtime(request: Request) -> Runtime:
 RuntimeOf = Annotated[Runtime, Depends(_runtime)]
 
 
+async def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
+MetricsOf = Annotated[Metrics, Depends(_metrics)]
+
+
+async def _principal(request: Request) -> Principal:
+    principal: Principal = request.state.principal
+    return principal
+
+
+PrincipalOf = Annotated[Principal, Depends(_principal)]
+"""Who asks; the guard has let them in."""
+
+
 async def _body(request: Request, settings: SettingsOf) -> bytes:
     """The body as sent. Raises Refused as soon as it is longer than the limit, announced or not, or too much is held already."""
     limit = settings.max_body_bytes
@@ -53,15 +72,14 @@ Body = Annotated[bytes, Depends(_body)]
 
 
 async def _repeat_name(
-    request: Request,
+    principal: PrincipalOf,
     idempotency_key: Annotated[str | None, Header(description="Makes a repeat of this very request recognisable")] = None,
 ) -> bytes | None:
     if idempotency_key is None:
         return None
     if not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
         raise Refused(invalid_header("Idempotency-Key", f"expected 1 to {MAX_IDEMPOTENCY_KEY} characters"))
-    principal = getattr(request.state, "principal", None)
-    return hashlib.sha256(to_json(["key", getattr(principal, "name", None), idempotency_key])).digest()
+    return hashlib.sha256(to_json(["key", principal.name, idempotency_key])).digest()
 
 
 RepeatName = Annotated[bytes | None, Depends(_repeat_name)]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 from service.settings import Settings
 from service.store.port import Store, StoreError
@@ -17,6 +17,8 @@ EVERY_S: Final = 60.0
 
 AT_ONCE: Final = 500
 """Decisions that one write takes away: others wait no longer than that takes."""
+
+Reason = Literal["age", "size"]
 
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
@@ -29,6 +31,8 @@ class Retention:
         self._writer = writer
         self._store = store
         self._clock_ms = clock_ms
+        self.purged: list[Callable[[Reason, int], None]] = []
+        """Called with what was taken away."""
 
     async def run(self) -> None:
         """Look, time and again, until cancelled."""
@@ -42,13 +46,15 @@ class Retention:
         total = 0
         now = self._clock_ms()
         if (days := self._settings.retention_days) is not None:
-            total += await self._all(partial(self._store.purge_older, now - round(days * _DAY_MS), now, AT_ONCE))
+            total += await self._all("age", partial(self._store.purge_older, now - round(days * _DAY_MS), now, AT_ONCE))
         if (size := self._settings.retention_bytes) is not None:
-            total += await self._all(partial(self._store.purge_larger, size, now, AT_ONCE))
+            total += await self._all("size", partial(self._store.purge_larger, size, now, AT_ONCE))
         return total
 
-    async def _all(self, some: Callable[[], int]) -> int:
+    async def _all(self, reason: Reason, some: Callable[[], int]) -> int:
         total = 0
         while count := await self._writer.call(some):
             total += count
+            for hear in self.purged:
+                hear(reason, count)
         return total

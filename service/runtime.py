@@ -33,6 +33,7 @@ class Runtime:
     writer: Writer
     sources: Sources
     intake: Intake
+    retention: Retention
     clock_ms: Callable[[], int] = now_ms
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service was told to stop: what never ends by itself ends now."""
@@ -62,10 +63,10 @@ async def running(settings: Settings, store: Store | None = None, clock_ms: Call
     sources = Sources(kept)
     writer = Writer(kept, max_entries=settings.queue_entries, max_bytes=settings.queue_bytes)
     intake = Intake(settings, kept, writer, sources, clock_ms)
-    runtime = Runtime(settings, kept, writer, sources, intake, clock_ms)
+    runtime = Runtime(settings, kept, writer, sources, intake, Retention(settings, writer, kept, clock_ms), clock_ms)
     writer.committed.append(lambda _entries, _seconds: runtime.tell())
     writer.failed.append(lambda _error: sources.forget_everything())
-    purging = asyncio.create_task(Retention(settings, writer, kept, clock_ms).run())
+    purging = asyncio.create_task(runtime.retention.run())
     try:
         yield runtime
     finally:

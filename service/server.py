@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from copy import deepcopy
 from threading import Thread
 from typing import Any
 
 import uvicorn
-from uvicorn.config import LOGGING_CONFIG
+from fastapi import FastAPI
 
+from service import logs, tracing
 from service.app import create_app
 from service.configuration import prepare_store
+from service.runtime import Runtime
 from service.settings import InvalidSetting, Settings, is_loopback
 from service.store.opening import sqlite_path
 from service.store.port import StoreError
 from service.store.sqlite import SqliteStore
 
-SWITCH_INTERVAL_S = 0.005
-"""Seconds after which one thread hands the interpreter to the other."""
+GC_THRESHOLDS = (100_000, 50, 100)
+"""Allocations between two looks for garbage in circles. An event with the facts of a large machine is thousands of objects and no circle,
+and looking through them after every few hundred takes longer than deciding."""
 
 GRACE_S = 10
 """Seconds that requests under way have to finish when the service is told to stop."""
@@ -31,12 +34,33 @@ def serve(settings: Settings) -> None:
     """Answer requests until told to stop. Raises InvalidSetting where it must not or cannot start."""
     prepare_store(settings)
     refuse_if_open(settings)
-    uvicorn.Server(_config(settings, log_config=_logging(), log_level=settings.log_level)).run()
+    app = create_app(settings)
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    traces = tracing.start(app) if settings.otel else None
+    try:
+        _Server(app, _config(app, settings, log_config=logs.config(settings.log_format, settings.log_level), access_log=False)).run()
+    finally:
+        if traces is not None:
+            traces.shutdown()
 
 
-def _config(settings: Settings, **more: Any) -> uvicorn.Config:
+class _Server(uvicorn.Server):
+    """A server that tells streams to end when it is told to stop: they would not by themselves."""
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        runtime: Runtime = self._app.state.runtime
+        runtime.stop()
+        await super().shutdown(sockets)
+
+
+def _config(app: FastAPI, settings: Settings, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         http="h11",  # httptools collects a header without end
@@ -103,7 +127,8 @@ def _reason(error: OSError) -> str:
 def running(settings: Settings) -> Iterator[str]:
     """The service in a thread of this process, on a free loopback port, for as long as the context lasts; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(_config(settings, log_level="warning"))
+    app = create_app(settings)
+    server = _Server(app, _config(app, settings, log_config=None, log_level="warning", access_log=False))
     thread = Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -112,10 +137,3 @@ def running(settings: Settings) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
-
-
-def _logging() -> dict[str, Any]:
-    """Requests are logged to standard error, with everything else that is no result."""
-    config = deepcopy(LOGGING_CONFIG)
-    config["handlers"]["access"]["stream"] = "ext://sys.stderr"
-    return config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from service.batch.outbox import Outbox
 from service.batch.splitting import Array, Item, Lines, Splitter
 from service.intake import EXPECTED_GROWTH, Document, Intake, Outcome, answer
+from service.metrics import Metrics
 from service.problems import Refused, problem_json, store_unavailable
 from service.store.port import StoreError
 from service.writer import Writer
@@ -62,12 +63,28 @@ class Tally:
 class Batch:
     """One batch under way."""
 
-    def __init__(self, form: Form, intake: Intake, writer: Writer, *, name: bytes | None, item_limit: int, spill_limit: int) -> None:
-        """`name`: tells a repeat of the whole batch, from its Idempotency-Key; None: it has none."""
+    def __init__(
+        self,
+        form: Form,
+        intake: Intake,
+        writer: Writer,
+        *,
+        name: bytes | None,
+        item_limit: int,
+        spill_limit: int,
+        pace: Callable[[int], Awaitable[None]],
+        metrics: Metrics,
+    ) -> None:
+        """`name`: tells a repeat of the whole batch, from its Idempotency-Key; None: it has none.
+
+        `pace` waits until so many events may be decided.
+        """
         self._form = form
         self._intake = intake
         self._writer = writer
         self._name = name
+        self._pace = pace
+        self._metrics = metrics
         self._splitter = form.splitter(item_limit)
         self._decided: asyncio.Queue[list[Outcome] | None] = asyncio.Queue(SLICES_AHEAD)
         self.outbox = Outbox(spill_limit)
@@ -126,6 +143,7 @@ class Batch:
             raise items[0]
         for some in slices(items):
             size = EXPECTED_GROWTH * sum(len(item) for item in some if isinstance(item, bytes))
+            await self._pace(len(some))
             await self._writer.room(len(some), size)
             await self._decided.put(self._admit(some))
             await asyncio.sleep(0)
@@ -157,10 +175,16 @@ class Batch:
     async def _result(self, outcome: Outcome) -> bytes:
         try:
             if not isinstance(outcome, Refused):
-                return (await answer(outcome)).body
+                answered = await answer(outcome)
+                self._metrics.batched("repeat" if answered.repeat else "decided")
+                if answered.repeat:
+                    self._metrics.repeated()
+                return answered.body
         except StoreError:
             outcome = Refused(store_unavailable())
         self.tally.failed += 1
+        self._metrics.batched("problem")
+        self._metrics.refused(outcome.problem.type)
         return problem_json(outcome.problem)
 
 

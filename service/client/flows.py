@@ -36,6 +36,9 @@ RECONNECT_S = 1.0
 SILENCE_S = 60.0
 """A stream that brings nothing for so long, not even a heartbeat, is taken for dead."""
 
+BATCH_SILENCE_S = 120.0
+"""A batch is answered as fast as the key's rate limit allows, some dozens of events at a time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -17,7 +17,7 @@ from models.host import Host
 from service.answers import Answer
 from service.client.chunks import AnyEvent, Chunk, event_json
 from service.client.errors import ProblemAnswer, UnexpectedAnswer
-from service.client.flows import SILENCE_S, Flow, Give, Request, Whole, batch, watch, whole
+from service.client.flows import BATCH_SILENCE_S, SILENCE_S, Flow, Give, Request, Whole, batch, watch, whole
 from service.client.results import Decided, Decoded, Health, KeptHost, Page, PoisonedPages, Purged, Stats, StoreState, Summary, Watched
 from service.client.retry import NEVER, Retry
 from service.policy_pages import Difference, PolicyList, PolicyPage
@@ -124,7 +124,9 @@ class Questions:
     def decide_chunk(self, chunk: Chunk, key: str, answered: int) -> Flow[bytes]:
         """`answered`: how many of all events, from the first chunk's first on, have their answer already."""
         headers = {"content-type": NDJSON, "accept": NDJSON, "idempotency-key": f"{key}-{chunk.first + 1}"}
-        request = Request("POST", "/v1/decisions/batch", headers=headers, content=b"\n".join(chunk.lines) + b"\n")
+        request = Request(
+            "POST", "/v1/decisions/batch", headers=headers, content=b"\n".join(chunk.lines) + b"\n", silence_s=BATCH_SILENCE_S
+        )
         return batch(request, chunk, max(answered - chunk.first, 0), self.retry)
 
     def get(self, identity: str) -> Flow[Answer]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from service import following
+from service import following, logs
 from service.answers import Answer, envelop
 from service.batch.answering import ARRAY, NDJSON, Batch, Form
 from service.batch.response import BatchResponse
@@ -16,7 +16,7 @@ from service.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, G
 from service.intake import Document
 from service.openapi import EVENT_STREAM, batch_body, json_body
 from service.problems import Refused, too_large, too_many_counts, unknown_decision
-from service.requests import Body, RepeatName, RuntimeOf, only_parameters
+from service.requests import Body, MetricsOf, PrincipalOf, RepeatName, RuntimeOf, only_parameters
 from service.summaries import PageJson, StatsJson, page_json, stats_json
 from service.times import rfc3339
 
@@ -39,6 +39,7 @@ _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", 
 async def decide_one(
     body: Body,
     runtime: RuntimeOf,
+    metrics: MetricsOf,
     name: RepeatName,
     dry_run: Annotated[bool, Query(description="Decide and keep nothing: `id` and `decided_at` are null")] = False,
 ) -> Response:
@@ -49,11 +50,14 @@ async def decide_one(
     if dry_run:
         return Response(runtime.intake.try_out(body), media_type=_JSON)
     answered = await runtime.intake.decide(Document(body, name))
+    logs.bind(decision_id=answered.id)
+    if answered.repeat:
+        metrics.repeated()
     return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
 
 
 @router.post("/batch", dependencies=[Depends(only_parameters())], openapi_extra=batch_body())
-async def decide_many(request: Request, runtime: RuntimeOf, name: RepeatName) -> Response:
+async def decide_many(request: Request, runtime: RuntimeOf, principal: PrincipalOf, metrics: MetricsOf, name: RepeatName) -> Response:
     """Decide many, in order: a JSON array, or NDJSON in and NDJSON out; streamed both ways, packed with gzip or zstd or not.
 
     Each result is an answer, or the problem with its event; each leaves when it is durable.
@@ -71,6 +75,8 @@ async def decide_many(request: Request, runtime: RuntimeOf, name: RepeatName) ->
         name=name,
         item_limit=runtime.settings.max_body_bytes,
         spill_limit=runtime.settings.spill_bytes,
+        pace=principal.pace,
+        metrics=metrics,
     )
     return BatchResponse(batch, form, unpacked(request.stream(), encoding, limit))
 

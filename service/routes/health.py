@@ -1,11 +1,16 @@
-"""Whether the service runs, and whether it can answer."""
+"""Whether the service runs, whether it can keep what it decides, and how it is doing."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
+
+from service.metrics import Metrics
+from service.problems import Refused, not_ready
+from service.security.guard import requires
+from service.store.port import StoreError
 
 router = APIRouter(tags=["health"])
 
@@ -23,6 +28,33 @@ async def liveness() -> Health:
 
 
 @router.get("/readyz")
-async def readiness() -> Health:
-    """Decisions can be made: the policies were loaded when the service started, and nothing else is needed."""
+async def readiness(request: Request) -> Health:
+    """The store takes writes, seen by one, and the service is not stopping. Otherwise 503, and the problem says why."""
+    runtime = request.app.state.runtime
+    if runtime.stopping.is_set():
+        raise Refused(not_ready("the service is stopping"))
+    try:
+        await runtime.writer.probe()
+    except TimeoutError:
+        raise Refused(not_ready("the store did not answer in time")) from None
+    except StoreError as error:
+        raise Refused(not_ready(f"the store takes no writes: {error}")) from None
     return Health()
+
+
+async def _may_measure(request: Request) -> None:
+    if not request.app.state.settings.metrics_public:
+        await requires("read")(request)
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    dependencies=[Depends(_may_measure)],
+    responses={200: {"description": "Prometheus' text format, or OpenMetrics where the request accepts it", "content": {"text/plain": {}}}},
+)
+def measures(request: Request) -> Response:
+    """Metrics for Prometheus."""
+    metrics: Metrics = request.app.state.metrics
+    document, media_type = metrics.render(request.headers.get("accept", ""))
+    return Response(document, headers={"content-type": media_type})

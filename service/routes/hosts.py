@@ -7,16 +7,19 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from models.host import Host
 from models.value import value
+from service.logs import audit
 from service.openapi import json_body
 from service.problems import Refused, invalid, precondition_failed, unknown_source
-from service.requests import Body, RuntimeOf, only_parameters
+from service.requests import Body, PrincipalOf, RuntimeOf, only_parameters
 from service.runtime import Runtime
 from service.sources import digest
 from service.store.port import HostFacts
 from service.times import rfc3339
+from service.values import require_countable
 
 router = APIRouter(tags=["hosts"])
 
@@ -60,8 +63,12 @@ class PoisonedJson:
 IfMatch = Annotated[str | None, Header(description="The `ETag` that the facts must still have")]
 
 
-def _host_json(facts: HostFacts, content: bytes) -> HostJson:
-    return HostJson(facts.source, facts.version, digest(content), rfc3339(facts.changed_at_ms), Host.model_validate_json(content))
+def _answer(facts: HostFacts, content: bytes) -> Response:
+    """A `HostJson`, its facts as they are kept: what was not told is not in it."""
+    head = to_json(
+        {"source": facts.source, "version": facts.version, "digest": digest(content), "changed_at": rfc3339(facts.changed_at_ms)}
+    )
+    return Response(head[:-1] + b',"host":' + content + b"}", media_type="application/json", headers={"etag": _etag(facts)})
 
 
 def _etag(facts: HostFacts | None) -> str:
@@ -69,6 +76,7 @@ def _etag(facts: HostFacts | None) -> str:
 
 
 def _read_host(body: bytes) -> Host:
+    require_countable(body)
     try:
         return Host.model_validate_json(body)
     except ValidationError as error:
@@ -93,37 +101,37 @@ async def _change(runtime: Runtime, source: str, content: bytes | None, if_match
 
 @router.put(
     "/v1/hosts/{source:path}",
+    response_model=HostJson,
     dependencies=[Depends(only_parameters())],
     openapi_extra=json_body("Host"),
     responses={412: {"description": "Changed since"}},
 )
-async def put_host(source: str, body: Body, response: Response, runtime: RuntimeOf, if_match: IfMatch = None) -> HostJson:
+async def put_host(source: str, body: Body, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> Response:
     """Keep facts for a source. They go into its events that bring none of their own, from now on."""
     content = _read_host(body).model_dump_json(exclude_unset=True).encode()
     facts = await _change(runtime, source, content, if_match)
-    response.headers["etag"] = _etag(facts)
-    return _host_json(facts, content)
+    audit("host.put", source, principal.name, version=facts.version)
+    return _answer(facts, content)
 
 
-@router.get("/v1/hosts/{source:path}", dependencies=[Depends(only_parameters("version"))])
+@router.get("/v1/hosts/{source:path}", response_model=HostJson, dependencies=[Depends(only_parameters("version"))])
 async def get_host(
     source: str,
-    response: Response,
     runtime: RuntimeOf,
     version: Annotated[int | None, Query(ge=1, lt=1 << 53, description="An earlier version, as a decision names it")] = None,
-) -> HostJson:
+) -> Response:
     """The facts kept for a source."""
     facts = await runtime.read(lambda store: store.host(source, version))
     if facts is None or facts.facts is None:
         raise Refused(unknown_source(source))
-    response.headers["etag"] = _etag(facts)
-    return _host_json(facts, facts.facts)
+    return _answer(facts, facts.facts)
 
 
 @router.delete("/v1/hosts/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
-async def delete_host(source: str, runtime: RuntimeOf, if_match: IfMatch = None) -> None:
+async def delete_host(source: str, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> None:
     """Keep facts for a source no longer. Earlier versions can still be read, as decisions name them."""
-    await _change(runtime, source, None, if_match)
+    facts = await _change(runtime, source, None, if_match)
+    audit("host.delete", source, principal.name, version=facts.version)
 
 
 @router.get("/v1/poisoned-pages/{source:path}", dependencies=[Depends(only_parameters())])
@@ -134,7 +142,8 @@ async def get_poisoned(source: str, runtime: RuntimeOf) -> PoisonedJson:
 
 
 @router.delete("/v1/poisoned-pages/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
-async def forget_poisoned(source: str, runtime: RuntimeOf) -> None:
+async def forget_poisoned(source: str, runtime: RuntimeOf, principal: PrincipalOf) -> None:
     """Forget them: the machine was started again."""
     runtime.sources.state(source).forget_pages()
-    await runtime.writer.call(partial(runtime.store.forget_poisoned, source))
+    count = await runtime.writer.call(partial(runtime.store.forget_poisoned, source))
+    audit("poisoned_pages.delete", source, principal.name, pages=count)

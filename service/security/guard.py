@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 
+from service import logs
 from service.problems import Refused, cross_origin, forbidden, misdirected, unauthenticated
 from service.security.allowance import Allowance
 from service.security.challenge import CHALLENGE, REJECTED, insufficient
@@ -113,6 +114,7 @@ async def _enter(request: Request, scope: Scope) -> Principal:
     principal = await security.identify(request)
     if scope not in principal.scopes:
         raise Refused(forbidden(scope), insufficient(scope))
+    logs.bind(principal=principal.name)
     principal.charge()
     request.state.principal = principal
     return principal

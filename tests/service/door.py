@@ -46,7 +46,8 @@ class Door:
         headers = {**({} if bearer is None else {"Authorization": f"Bearer {bearer}"}), **arguments.pop("headers", {})}
 
         async def ask() -> httpx.Response:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=URL) as client:
+            transport = httpx.ASGITransport(self.app)
+            async with self.app.router.lifespan_context(self.app), httpx.AsyncClient(transport=transport, base_url=URL) as client:
                 return await client.request(method, path, headers=headers, **arguments)
 
         return asyncio.run(ask())

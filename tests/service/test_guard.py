@@ -162,3 +162,11 @@ def test_who_waits_as_long_as_is_said_is_let_in() -> None:
     time.sleep(int(answer.headers["retry-after"]))
 
     assert door.knock("GET", "/v1/policies", shown).status_code == 200
+
+
+def test_a_loopback_service_whose_last_key_is_revoked_is_open_again() -> None:
+    door = Door()
+    shown = door.key("read")
+    door.store.revoke_api_key(shown.split("_")[1], 1)
+
+    assert door.knock("GET", "/v1/policies").status_code == 200

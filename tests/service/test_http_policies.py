@@ -57,10 +57,5 @@ def test_a_difference_has_exactly_the_flags_that_differ(call: Call) -> None:
     assert call("GET", "/v1/policies/uniform/diff/uniform").json()["differs"] == []
 
 
-def test_probes_answer(call: Call) -> None:
-    for path in ("/healthz", "/readyz"):
-        assert call("GET", path).json() == {"status": "ok"}
-
-
 def test_a_policy_that_is_uniform_is_one_object() -> None:
     assert resolve("uniform") is uniform()

@@ -10,24 +10,22 @@ from typing import Any
 
 import pytest
 from calling import EVENT, ROOT, run
-from test_server import Server
+from processes import Service, serving
 
 from service.client import Client
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    with Client(server.url) as client:
-        for number in range(30):
-            client.decide({**EVENT, "id": f"e-{number}", "source": f"node-{number % 3}"})
-        client.decide({"source": "quiet", "notification": "polled"})
-    yield server
-    server.process.kill()
-    server.process.wait()
+def server() -> Iterator[Service]:
+    with serving("--store", "memory:") as service:
+        with Client(service.url) as client:
+            for number in range(30):
+                client.decide({**EVENT, "id": f"e-{number}", "source": f"node-{number % 3}"})
+            client.decide({"source": "quiet", "notification": "polled"})
+        yield service
 
 
-def ask(server: Server, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+def ask(server: Service, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     return run(*arguments, RAS_TRIAGE_URL=server.url, **environment)
 
 
@@ -35,7 +33,7 @@ def lines(output: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-def test_a_query_gives_all_that_fits_newest_first(server: Server) -> None:
+def test_a_query_gives_all_that_fits_newest_first(server: Service) -> None:
     done = ask(server, "query", "--source", "node-1", "--action", "signal", "--physical-address", "0x56edd040", "--json")
 
     assert (done.returncode, done.stderr) == (0, b"")
@@ -47,7 +45,7 @@ def test_a_query_gives_all_that_fits_newest_first(server: Server) -> None:
 
 
 @pytest.mark.parametrize("columns", ["80", "140"])
-def test_a_list_keeps_within_its_width_and_shows_ids_whole(server: Server, columns: str) -> None:
+def test_a_list_keeps_within_its_width_and_shows_ids_whole(server: Service, columns: str) -> None:
     page = ask(server, "query", "--limit", "5", COLUMNS=columns).stdout.decode()
 
     newest = lines(ask(server, "query", "--limit", "5", "--json").stdout)
@@ -58,7 +56,7 @@ def test_a_list_keeps_within_its_width_and_shows_ids_whole(server: Server, colum
     assert ask(server, "query", "--source", "nobody").stdout == b"no decisions\n"
 
 
-def test_counts_are_grouped_as_asked(server: Server) -> None:
+def test_counts_are_grouped_as_asked(server: Service) -> None:
     (stats,) = lines(ask(server, "query", "--stats", "--group-by", "source,action", "--bucket", "day", "--json").stdout)
 
     groups = [group for bucket in stats["buckets"] for group in bucket["groups"]]
@@ -68,7 +66,7 @@ def test_counts_are_grouped_as_asked(server: Server) -> None:
     assert re.search(r"signal +30", page)
 
 
-def test_a_decision_is_shown_as_decide_shows_it(server: Server) -> None:
+def test_a_decision_is_shown_as_decide_shows_it(server: Service) -> None:
     (newest,) = lines(ask(server, "query", "--source", "node-2", "--limit", "1", "--json").stdout)
     shown = ask(server, "show", newest["id"], COLUMNS="100")
     event = ask(server, "show", newest["id"], "--event").stdout
@@ -91,7 +89,7 @@ def test_a_decision_is_shown_as_decide_shows_it(server: Server) -> None:
         (["watch", "--after", "nonsense"], "ast-"),
     ],
 )
-def test_what_the_service_refuses_is_exit_2_with_its_words(server: Server, arguments: list[str], complaint: str) -> None:
+def test_what_the_service_refuses_is_exit_2_with_its_words(server: Service, arguments: list[str], complaint: str) -> None:
     done = ask(server, *arguments)
 
     assert done.returncode == 2
@@ -101,7 +99,7 @@ def test_what_the_service_refuses_is_exit_2_with_its_words(server: Server, argum
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_watching_tells_decisions_as_they_are_made_and_where_to_go_on(server: Server, as_json: bool) -> None:
+def test_watching_tells_decisions_as_they_are_made_and_where_to_go_on(server: Service, as_json: bool) -> None:
     command = [sys.executable, "-m", "service.cli", "watch", "--server", server.url, "--source", "watched", "--after", "0"]
     with (
         subprocess.Popen([*command, *(["--json"] if as_json else [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process,
@@ -123,7 +121,7 @@ def test_watching_tells_decisions_as_they_are_made_and_where_to_go_on(server: Se
     assert "Traceback" not in told
 
 
-def test_a_reader_that_goes_away_is_no_failure(server: Server) -> None:
+def test_a_reader_that_goes_away_is_no_failure(server: Service) -> None:
     command = [sys.executable, "-m", "service.cli", "query", "--json", "--server", server.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -37,6 +40,15 @@ class Server:
         assert self.process.stderr is not None
         self.log.extend(self.process.stderr)
 
+    def logged(self, text: str) -> bool:
+        """Whether a line says this, or soon does."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            if any(text in line for line in self.log):
+                return True
+            time.sleep(0.02)
+        return False
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
@@ -59,6 +71,15 @@ def test_it_refuses_a_chunked_body_over_the_limit(server: Server) -> None:
 
     assert answer.status_code == 413
     assert answer.json()["type"].endswith("payload-too-large")
+
+
+def test_a_client_that_goes_away_while_it_sends_is_one_line_of_the_log(server: Server) -> None:
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname or "", address.port or 0)) as client:
+        client.sendall(b"POST /v1/decisions HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-Id: gone-1\r\nContent-Length: 1000\r\n\r\n{")
+
+    assert server.logged("request_id=gone-1 method=POST route=/v1/decisions status=499 ")
+    assert "Traceback" not in "".join(server.log)
 
 
 def test_the_log_has_no_bytes_of_an_event_and_standard_output_has_nothing(server: Server) -> None:

@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 from calling import EVENT, ROOT, run
-from test_server import Server
+from processes import Service, serving
+
+from service.client import Client
+from service.commands.submission import Tally, output
+from service.problems import Refused
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.process.kill()
-    server.process.wait()
+def server() -> Iterator[Service]:
+    with serving("--store", "memory:") as service:
+        yield service
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def write(path: Path, events: list[Any]) -> Path:
     return path
 
 
-def submit(server: Server, *arguments: str | Path, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
+def submit(server: Service, *arguments: str | Path, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
     return run("submit", *map(str, arguments), given=given, RAS_TRIAGE_URL=server.url, **environment)
 
 
@@ -47,7 +49,7 @@ def identities(lines: bytes) -> list[str]:
     return [answer["id"] for answer in answers(lines)]
 
 
-def test_a_file_is_decided_line_by_line_in_order_and_kept(server: Server, events: Path) -> None:
+def test_a_file_is_decided_line_by_line_in_order_and_kept(server: Service, events: Path) -> None:
     done = submit(server, events)
 
     decided = answers(done.stdout)
@@ -58,18 +60,18 @@ def test_a_file_is_decided_line_by_line_in_order_and_kept(server: Server, events
     assert json.loads(run("show", decided[-1]["id"], "--json", "--server", server.url).stdout) == decided[-1]
 
 
-def test_a_file_that_is_sent_again_is_recognised_event_by_event(server: Server, events: Path) -> None:
+def test_a_file_that_is_sent_again_is_recognised_event_by_event(server: Service, events: Path) -> None:
     first, again = submit(server, events), submit(server, events)
 
     assert identities(again.stdout) == identities(first.stdout)
     assert b"700 decided (700 decided before)" in again.stderr
 
 
-def test_it_goes_on_behind_the_whole_answers_that_are_there(server: Server, events: Path, tmp_path: Path) -> None:
+def test_it_goes_on_behind_the_whole_answers_that_are_there(server: Service, events: Path, tmp_path: Path) -> None:
     whole = submit(server, events).stdout
     out = tmp_path / "answers.ndjson"
     lines = whole.splitlines(keepends=True)
-    for kept in (0, 1, 499, 500, 501, 700):
+    for kept in (0, 499, 500, 700):
         out.write_bytes(b"".join(lines[:kept]) + (lines[kept][:50] if kept < 700 else b""))
         done = submit(server, events, "--output", out)
 
@@ -80,7 +82,7 @@ def test_it_goes_on_behind_the_whole_answers_that_are_there(server: Server, even
         assert (f"{kept} answers were there" in done.stderr.decode()) == (kept > 0)
 
 
-def test_answers_for_other_events_are_not_gone_on_with(server: Server, events: Path, tmp_path: Path) -> None:
+def test_answers_for_other_events_are_not_gone_on_with(server: Service, events: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.ndjson"
     submit(server, events, "--output", out)
     before = out.read_bytes()
@@ -96,18 +98,17 @@ def test_answers_for_other_events_are_not_gone_on_with(server: Server, events: P
     assert "there are 700 answers, and only 1 events" in done.stderr.decode()
 
 
-def test_a_file_that_is_no_answers_is_left_alone(server: Server, events: Path, tmp_path: Path) -> None:
-    for content in (b"precious\n", b"precious", b"[1, 2]\n", b'{"a": 1}\n'):
-        out = tmp_path / "letters"
-        out.write_bytes(content)
-        done = submit(server, events, "--output", out)
+@pytest.mark.parametrize("content", [b"precious\n", b"precious", b"[1, 2]\n", b'{"a": 1}\n', b"\0" * 100])
+def test_a_file_that_is_no_answers_is_left_alone(tmp_path: Path, content: bytes) -> None:
+    letters = tmp_path / "letters"
+    letters.write_bytes(content)
 
-        assert done.returncode == 2
-        assert out.read_bytes() == content
-        assert "line 1 is no answer" in done.stderr.decode()
+    with pytest.raises(Refused, match="line 1 is no answer"), output(letters, Tally()):
+        pass
+    assert letters.read_bytes() == content
 
 
-def test_a_bad_event_has_its_problem_in_its_place(server: Server, tmp_path: Path) -> None:
+def test_a_bad_event_has_its_problem_in_its_place(server: Service, tmp_path: Path) -> None:
     pretty = json.dumps(EVENT).encode().replace(b", ", b",\r")
     file = write(tmp_path / "events.ndjson", [EVENT, b"nonsense", b"", {"notification": "sea", "unknown": 1}, pretty])
     done = submit(server, file)
@@ -122,7 +123,7 @@ def test_a_bad_event_has_its_problem_in_its_place(server: Server, tmp_path: Path
     assert "2 refused: invalid-json 1, invalid-event 1" in done.stderr.decode()
 
 
-def test_an_array_is_decided_element_by_element(server: Server, tmp_path: Path) -> None:
+def test_an_array_is_decided_element_by_element(server: Service, tmp_path: Path) -> None:
     array, lines = tmp_path / "events.json", tmp_path / "events.ndjson"
     events = [{**EVENT, "source": f"array-{number}"} for number in range(3)]
     array.write_text("\n " + json.dumps(events, indent=2))
@@ -133,7 +134,7 @@ def test_an_array_is_decided_element_by_element(server: Server, tmp_path: Path) 
     ]
 
 
-def test_standard_input_is_decided_but_cannot_be_gone_on_with(server: Server, tmp_path: Path) -> None:
+def test_standard_input_is_decided_but_cannot_be_gone_on_with(server: Service, tmp_path: Path) -> None:
     line = json.dumps(EVENT).encode()
     out = tmp_path / "answers.ndjson"
     assert len(answers(submit(server, "-", given=line + b"\n" + line).stdout)) == 2
@@ -144,7 +145,7 @@ def test_standard_input_is_decided_but_cannot_be_gone_on_with(server: Server, tm
     assert "what comes from a pipe cannot be gone on with" in again.stderr.decode()
 
 
-def test_an_interruption_keeps_what_was_answered_and_says_how_to_go_on(server: Server, events: Path, tmp_path: Path) -> None:
+def test_an_interruption_keeps_what_was_answered_and_says_how_to_go_on(server: Service, events: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.ndjson"
     command = [sys.executable, "-m", "service.cli", "submit", "-", "--output", str(out), "--server", server.url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
@@ -192,7 +193,7 @@ def test_what_cannot_be_begun_is_exit_2(arguments: list[str], complaint: str) ->
     assert "Traceback" not in done.stderr.decode()
 
 
-def test_a_full_disk_for_the_answers_is_told(server: Server, events: Path) -> None:
+def test_a_full_disk_for_the_answers_is_told(server: Service, events: Path) -> None:
     done = submit(server, events, "--output", "/dev/full")
 
     assert done.returncode == 1
@@ -200,7 +201,7 @@ def test_a_full_disk_for_the_answers_is_told(server: Server, events: Path) -> No
     assert "Traceback" not in done.stderr.decode()
 
 
-def test_on_a_terminal_a_bar_shows_how_far_it_is_and_leaves_nothing_behind(server: Server, events: Path) -> None:
+def test_on_a_terminal_a_bar_shows_how_far_it_is_and_leaves_nothing_behind(server: Service, events: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "service.cli", "submit", str(events), "--server", server.url]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, cwd=ROOT, env={**os.environ, "TERM": "xterm"}) as process:
@@ -213,6 +214,27 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is_and_leaves_nothing_behind(serve
     assert process.returncode == 0
     assert b"answers" in shown
     assert shown.rstrip().endswith(b"signal 700")
+
+
+def test_a_service_that_is_killed_and_comes_back_on_the_way_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    events = write(tmp_path / "events.ndjson", [{**EVENT, "source": f"s-{number}"} for number in range(3000)])
+    out = tmp_path / "answers.ndjson"
+    with serving("--store", f"sqlite:///{tmp_path / 'store.db'}") as service:
+        command = [sys.executable, "-m", "service.cli", "submit", str(events), "--output", str(out), "--server", service.url]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=ROOT) as process:
+            for wanted in (100, 1100, 2300):
+                while not out.exists() or out.read_bytes().count(b"\n") < wanted:
+                    assert process.poll() is None
+                service.kill()
+                service.start()
+            assert process.wait(120) == 0
+        with Client(service.url) as client:
+            kept = {one.id: one.source for one in client.decisions(page_size=1000)}
+
+    given = answers(out.read_bytes())
+    assert [answer["source"] for answer in given] == [f"s-{number}" for number in range(3000)]
+    assert {answer["id"]: answer["source"] for answer in given} == kept
+    assert len(kept) == 3000
 
 
 def _read(descriptor: int) -> bytes:

@@ -1,0 +1,51 @@
+"""`ras-triage serve` as its own process, which can be killed and started again."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+from calling import ROOT
+
+
+class Service:
+    """A service on loopback, on a port that stays its own."""
+
+    def __init__(self, *options: str) -> None:
+        self.options = options
+        self.log: list[str] = []
+        self.port = "0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        command = [sys.executable, "-m", "service.cli", "serve", "--port", self.port, *self.options]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            if running := re.search(r"(http://[\d.]+):(\d+)", line):
+                self.port = running[2]
+                self.url = running[0]
+                Thread(target=self.log.extend, args=(self.process.stderr,), daemon=True).start()
+                return
+        raise AssertionError("".join(self.log))
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[Service]:
+    """A service for as long as the context lasts."""
+    service = Service(*options)
+    try:
+        yield service
+    finally:
+        service.kill()
