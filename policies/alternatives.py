@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from models.decision import Action, Alternative, Caution, Step
@@ -62,11 +63,9 @@ class Case:
 
 def is_ambiguous(walked: Walked, course: Course, facts: Facts, assumed: frozenset[str]) -> bool:
     """Whether anything in an event may stand for more than one thing, as far as a quick look tells."""
-    if assumed:
+    if assumed or (walked.walk is not None and walked.walk.arm_types and facts.host.arm_error_types is None):
         return True
-    if walked.walk is not None and walked.walk.arm_types and facts.host.arm_error_types is None:
-        return True
-    return any(map(_is_assumed, course.handled)) if course.handled else False
+    return bool(course.handled) and any(map(_is_assumed, course.handled))
 
 
 def other_readings(case: Case) -> OtherReadings:
@@ -100,6 +99,8 @@ def _words(when: dict[str, Any]) -> str:
 
 # The numbering of ARM error types
 
+_IF_HEEDED: Final[dict[str, Any]] = {"policy.flags.arm_error_types_heeded": True}
+
 
 def _numberings(case: Case) -> OtherReadings:
     """The record does not tell in which numbering its error types stand, and the host's facts may not either.
@@ -108,22 +109,21 @@ def _numberings(case: Case) -> OtherReadings:
     """
     walk, host, policy = case.walked.walk, case.facts.host, case.policy
     told = host.arm_error_types is not None and ARM_ERROR_TYPES not in case.assumed
-    if told or walk is None or not walk.arm_types or _is_quiet(case):
+    if told or walk is None or not walk.arm_types:
         return NO_OTHER
     kinds = tuple(dict.fromkeys(walk.arm_types))
     heeds, taken = policy.behaviours.arm_error_types_heeded, told_numbering(policy, case.facts) or own_numbering(policy)
-    others: dict[tuple[bool, ...], tuple[Action, tuple[Step, ...]] | None] = {_caches(kinds, taken): None}
-    found: list[Alternative] = []
-    for numbering in NUMBERINGS:
-        caches = _caches(kinds, numbering)
-        if caches not in others:
-            others[caches] = _other_action(case, _read_in(numbering, case))
-        if other := others[caches]:
-            when: dict[str, Any] = {"host.arm_error_types": numbering}
-            found.append(Alternative(when if heeds else when | {"policy.flags.arm_error_types_heeded": True}, *other))
+    found: list[tuple[str, Action, tuple[Step, ...]]] = []
+    for alike in _unlike(kinds, taken):
+        if not _is_quiet(case) and (other := _other_action(case, _read_in(alike[0], case))):
+            found += [(numbering, *other) for numbering in alike]
     if not found:
         return NO_OTHER
-    return OtherReadings(tuple(found), (Caution("ambiguous_arm_error_type", _of_types(kinds, taken, heeds, found)),))
+    found.sort(key=itemgetter(0))
+    more = {} if heeds else _IF_HEEDED
+    alternatives = tuple([Alternative({"host.arm_error_types": numbering} | more, action, plan) for numbering, action, plan in found])
+    comes_to = tuple([(numbering, action) for numbering, action, _ in found])
+    return OtherReadings(alternatives, (_of_types(kinds, taken, heeds, comes_to),))
 
 
 def _read_in(numbering: str, case: Case) -> Course:
@@ -149,19 +149,26 @@ def _may_panic(case: Case) -> bool:
     return case.policy.behaviours.panic_on_unrecoverable_sysctl and bool(case.facts.sysctl.panic_on_unrecoverable)
 
 
-def _caches(kinds: tuple[int, ...], numbering: str) -> tuple[bool, ...]:
-    return tuple(is_cache_error(kind, numbering) for kind in kinds)
+@lru_cache(maxsize=1024)
+def _unlike(kinds: tuple[int, ...], taken: str) -> tuple[tuple[str, ...], ...]:
+    """The numberings in which other error types are cache errors than in `taken`, those together that agree about it."""
+    alike: dict[tuple[bool, ...], tuple[str, ...]] = {}
+    for numbering in NUMBERINGS:
+        caches = tuple(is_cache_error(kind, numbering) for kind in kinds)
+        alike[caches] = (*alike.get(caches, ()), numbering)
+    return tuple(numberings for numberings in alike.values() if taken not in numberings)
 
 
-def _of_types(kinds: tuple[int, ...], taken: str, heeds: bool, found: list[Alternative]) -> str:
+@lru_cache(maxsize=1024)
+def _of_types(kinds: tuple[int, ...], taken: str, heeds: bool, comes_to: tuple[tuple[str, Action], ...]) -> Caution:
     disputed = [kind for kind in kinds if len({is_cache_error(kind, numbering) for numbering in NUMBERINGS}) > 1]
     meanings = "; ".join(
         f"{kind:#04x} is " + ", ".join(f"{meaning(kind, numbering)} ({numbering})" for numbering in NUMBERINGS)
         for kind in disputed[:_SPELT_OUT]
     )
     because = "is taken" if heeds else "is this kernel's own reading, whatever the firmware means"
-    others = ", ".join(f"{alternative.when['host.arm_error_types']} comes to `{alternative.action}`" for alternative in found)
-    return f"ARM error type {meanings}: {taken} {because}, and {others}"
+    others = ", ".join(f"{numbering} comes to `{action}`" for numbering, action in comes_to)
+    return Caution("ambiguous_arm_error_type", f"ARM error type {meanings}: {taken} {because}, and {others}")
 
 
 # Synchronous or not
@@ -235,9 +242,9 @@ _DIRTINESS_IS_ASSUMED: Final = "whether a page is dirty is not told, and what it
 def _is_assumed(done: Handled) -> bool:
     """Whether something was assumed of a page on which its handling depends."""
     page = done.frame.page
-    if done.outcome is None or done.again:
-        return False
-    return page is UNTOLD_PAGE or (bool(page.mappings) and (page.dirty is None or page.state is PageState.UNKNOWN))
+    if page is UNTOLD_PAGE or ((page.dirty is None or page.state is PageState.UNKNOWN) and page.mappings):
+        return done.outcome is not None and not done.again
+    return False
 
 
 def _pages(case: Case, assumed: list[Handled], readings: Iterable[_PageReading], because: str) -> OtherReadings:

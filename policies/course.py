@@ -24,7 +24,7 @@ from models.value import value
 from policies import exceptions
 from policies.catalog import Policy
 from policies.facts import Facts
-from policies.finding import Finding
+from policies.finding import NOTHING, Finding
 from policies.guest.stage import tell_guests
 from policies.guest.vmm import vmms
 from policies.memory import Handled, handle_memory
@@ -74,20 +74,11 @@ class Course:
 
 def walk_record(notification: Notification, opening: Opening, block: StatusBlock | None, policy: Policy, facts: Facts) -> Walked:
     """The first half: from what the door came to, to what each section asks for."""
-    findings = [opening.finding]
-    if block is not None and opening.rank is not None:
-        if opening.rank is not GhesSeverity.PANIC:
-            return _walk(notification, block, opening.rank, opening, policy, facts)
-        return Walked(notification, opening, findings, None, False, False)
-    if opening.admission.exception == "abort" and not opening.claimed:
-        findings.append(exceptions.unclaimed_abort(notification, opening.admission, policy, facts))
-    elif opening.admission.exception == "serror":
-        findings.append(exceptions.serror(notification, policy, facts))
-    return Walked(notification, opening, findings, None, False, False)
-
-
-def _walk(notification: Notification, block: StatusBlock, rank: GhesSeverity, opening: Opening, policy: Policy, facts: Facts) -> Walked:
-    admission = opening.admission
+    admission, rank = opening.admission, opening.rank
+    if block is None or rank is None:
+        return Walked(notification, opening, [opening.finding, _without_record(notification, opening, policy, facts)], None, False, False)
+    if rank is GhesSeverity.PANIC:
+        return Walked(notification, opening, [opening.finding], None, False, False)
     consumes = admission.synchronous and notification.taken_from != "kernel"
     walk = walk_sections(block, rank, policy, facts, consumes)
     findings = [opening.finding, *walk.findings]
@@ -98,6 +89,13 @@ def _walk(notification: Notification, block: StatusBlock, rank: GhesSeverity, op
         killed = settled.kills
     findings.append(opening.released_after)
     return Walked(notification, opening, findings, walk, killed, consumes)
+
+
+def _without_record(notification: Notification, opening: Opening, policy: Policy, facts: Facts) -> Finding:
+    """What the exception itself comes to, where there is no record to act on."""
+    if opening.admission.exception == "abort" and not opening.claimed:
+        return exceptions.unclaimed_abort(notification, opening.admission, policy, facts)
+    return exceptions.serror(notification, policy, facts) if opening.admission.exception == "serror" else NOTHING
 
 
 def handle(walked: Walked, policy: Policy, facts: Facts, items: list[Item] | None = None) -> Course:

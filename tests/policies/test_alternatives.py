@@ -172,6 +172,19 @@ def test_a_numbering_that_was_assumed_for_the_sender_is_as_if_not_told() -> None
     assert (decision.action, others(decision)) == (Action.HANDLED, [({"host.arm_error_types": "uefi-2.10"}, "signal")])
 
 
+@pytest.mark.parametrize("task", [{"mce_kill": "early"}, {"threads": [{"tid": TID, "mce_kill": "early"}]}])
+def test_one_thread_that_asked_to_be_told_makes_the_numbering_matter(task: dict[str, Any]) -> None:
+    data = block(arm(error_info(2)))
+    assert others(decided(UNIFORM, "gpio", data, host(tasks=[{"pid": PID}]))) == []
+    asked = others(decided(UNIFORM, "gpio", data, host(tasks=[{"pid": PID} | task])))
+    assert asked == [({"host.arm_error_types": "legacy"}, "handled"), ({"host.arm_error_types": "uefi-2.11"}, "handled")]
+
+
+def test_a_host_on_which_any_failure_panics_makes_the_numbering_matter() -> None:
+    facts = host(sysctl={"vm.memory_failure_recovery": 0})
+    assert others(decided(L612, "gpio", block(arm(error_info(0))), facts)) == [({"host.arm_error_types": "legacy"} | HEEDED, "panic")]
+
+
 def test_an_error_info_without_an_address_means_the_same_in_every_numbering() -> None:
     for policy in EVERY:
         assert decided(policy, sea(), block(arm(error_info(2, address=None))), host()).alternatives == ()
