@@ -14,6 +14,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from models.event import Event
+from models.formats.envelope import DEFAULT_NOTIFICATION
 from models.formats.log_build import Built, build_section
 from models.formats.log_fields import HEAD, OPEN_HEADS, SEVERITIES
 from models.formats.log_lines import LogLine
@@ -27,9 +28,6 @@ from models.severity import Severity, ghes_severity, severity_name
 from models.structured import StructuredBlock, encode_structured
 
 FORMAT: Final = "kernel_log"
-
-ASSUMED_NOTIFICATION: Final = NotificationType.GSIV
-"""An ordinary interrupt, as for bytes that do not say how they were notified."""
 
 MAX_LINES_APART: Final = 2000
 """Lines between two of one record, or between a record and what the kernel said of it, beyond which they are taken for strangers."""
@@ -241,7 +239,7 @@ class LogRecord:
         knows_severity = self.block_severity is not None or self.has_unknown_severity or self._corrected
         if not typed and not knows_severity:
             return Unread(place, f"{self._name()} has neither a severity nor a section", FORMAT)
-        assumed = [Assumed("/notification/type", notification or ASSUMED_NOTIFICATION, "a kernel log does not tell how it was notified")]
+        assumed = [Assumed("/notification/type", notification or DEFAULT_NOTIFICATION, "a kernel log does not tell how it was notified")]
         if notification is not None:
             assumed.clear()
         severity = self._severity(assumed)
@@ -311,7 +309,7 @@ class LogRecord:
         return Event(
             source=self.host,
             time=self.when,
-            notification=Notification(type=notification or ASSUMED_NOTIFICATION, source_id=self._source_id),
+            notification=Notification(type=notification or DEFAULT_NOTIFICATION, source_id=self._source_id),
             status_block=encode_structured(block),
             host=Host(**facts),
         )

@@ -12,7 +12,8 @@ from models.notification import NotificationType
 from service.answers import decide_event, decision_json, envelop, read_event
 from service.commands.options import add_json, add_policy_file, settings_of
 from service.commands.output import answer_lines, show, write
-from service.inputs import DEFAULT_NOTIFICATION, read_all, to_event
+from models.formats.envelope import DEFAULT_NOTIFICATION
+from service.inputs import read_all, to_event
 from service.settings import InvalidSetting, Settings
 
 HELP = "decide an event, a status block or a CPER record"

@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.formats.ras.event import ASSUMED_NOTIFICATION, Row
+from models.formats.ras.event import Row
 from models.formats.reading import Reading, Unread
 from models.notification import Notification
 from models.structured import decode_structured
 from service.importing import rasdaemon_db
 from service.importing.rasdaemon_db import NotADatabase, read_database
-from service.inputs import DEFAULT_NOTIFICATION
 
 # As rasdaemon's db-sqlite3.c creates them.
 MC_EVENT = (
@@ -291,7 +290,3 @@ def test_a_file_with_any_bytes_changed_is_read_or_refused_and_nothing_else(sound
     with suppress(NotADatabase):
         items += read_database(str(path), seconds=5)
     assert all(isinstance(item, (Reading, Unread, Row)) for item in items)
-
-
-def test_readers_and_the_command_line_assume_the_same_notification():
-    assert ASSUMED_NOTIFICATION is DEFAULT_NOTIFICATION

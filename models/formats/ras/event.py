@@ -11,14 +11,12 @@ from datetime import datetime
 from typing import Any, Literal
 
 from models.event import Event
+from models.formats.envelope import DEFAULT_NOTIFICATION
 from models.formats.reading import Assumed, Place, Reading, Unread
-from models.notification import Notification, NotificationType
+from models.notification import Notification
 from models.severity import GhesSeverity, Severity
 from models.structured import encode_structured
 from models.value import value
-
-ASSUMED_NOTIFICATION = NotificationType.GSIV
-"""Taken where the source does not say how the error was notified: an ordinary interrupt."""
 
 LOST = ("the HEST source id", "the block status", "the section's flags, containment warning among them")
 """What no RAS trace event carries."""
@@ -75,10 +73,10 @@ def to_reading(found: Found, source: Source) -> Reading:
     section = {**found.section, "severity": block_severity if found.severity is None else found.severity}
     if source.notification is None:
         told = "nothing in the source says how the error was notified; an ordinary interrupt was taken"
-        assumed = (Assumed("/notification/type", ASSUMED_NOTIFICATION.value, told), *assumed)
+        assumed = (Assumed("/notification/type", DEFAULT_NOTIFICATION.value, told), *assumed)
     event = Event(
         time=source.time,
-        notification=source.notification or Notification(type=ASSUMED_NOTIFICATION),
+        notification=source.notification or Notification(type=DEFAULT_NOTIFICATION),
         status_block=encode_structured({"severity": block_severity, "sections": [section]}),
     )
     return Reading(event, source.format, source.place, (*assumed, *found.assumed), (*LOST, *source.lost, *found.lost))
