@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from models.cper_record import NOTIFICATION_TYPES
-from models.formats.envelope import DEFAULT_NOTIFICATION, Envelope, choose_notification, to_notification
+from models.formats.envelope import Envelope, choose_notification, to_notification
 from models.formats.reading import Place
 from models.guid import MEMORY, NULL
 from models.notification import Notification, NotificationType
-from service.inputs import DEFAULT_NOTIFICATION as COMMAND_LINE_DEFAULT
 
 SEA, SEI, PEI = (NOTIFICATION_TYPES[name] for name in ("sea", "sei", "pei"))
 
@@ -46,10 +45,6 @@ def test_where_nobody_says_an_interrupt_is_assumed_and_said_to_be(own, because):
     chosen, (assumed,) = choose_notification(envelope(), own)
     assert chosen == Notification(type=NotificationType.GSIV)
     assert (assumed.field, assumed.assumed, assumed.because) == ("/notification/type", "gsiv", because)
-
-
-def test_the_assumption_is_that_of_the_command_line():
-    assert DEFAULT_NOTIFICATION == COMMAND_LINE_DEFAULT
 
 
 def test_only_a_place_that_is_an_offset_moves():
