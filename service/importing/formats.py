@@ -47,7 +47,11 @@ _TRACE: Final = re.compile(
 _INJECT: Final = re.compile(rb"\s*(?:#[^\n]*\n\s*)*(?:[^\n]{0,256}ghes_inject(?:\.py)?\b|arm\s+-|arm\s*$)")
 _BASE64: Final = re.compile(rb"[0-9A-Za-z+/]+={0,2}")
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_JSON: Final = re.compile(rb"(?:\[\s*)*\{\s*(?:[\"}]|\Z)")
+"""An object, or an array of them. `[   12.345678]` and `{1}[Hardware Error]` begin lines of logs."""
 _LETTERS: Final = 4
+_MAX_TABLE: Final = 1 << 20
+"""Bytes; what is text and begins like a table claims far more."""
 
 _KEYS: Final = (
     (Format.REDFISH, ("@odata.id", "@odata.type", "DiagnosticData", "DiagnosticDataType", "Members", "Events", "LogEntry", "CPER")),
@@ -64,7 +68,7 @@ def sniff_format(head: bytes, *, is_whole: bool = True) -> Format:
     if head.startswith(SIGNATURE):
         return Format.CPER
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text[:1] in (b"{", b"[") and (document := _document(text)) is not None:
+    if _JSON.match(text) and (document := _document(text)) is not None:
         return _of_json(document)
     return _of_text(text, is_whole=is_whole)
 
@@ -121,6 +125,6 @@ def _of_json(document: Any) -> Format:
 def acpi_table(head: bytes) -> str | None:
     """The signature of the ACPI table that a file is; None where it is none (ACPI 6.5 5.2.6: signature, length, revision, checksum)."""
     signature = head[:_LETTERS]
-    if signature not in (b"HEST", b"BERT", b"ERST", b"EINJ") or len(head) < 36 or int.from_bytes(head[4:8], "little") < 36:
+    if signature not in (b"HEST", b"BERT", b"ERST", b"EINJ") or not 36 <= int.from_bytes(head[4:8], "little") <= _MAX_TABLE:
         return None
     return signature.decode()
