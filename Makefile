@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench fuzz clean
+.PHONY: run test lint bench growth fuzz clean
 
 run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
 	@$(BIN)/ras-triage demo
@@ -19,6 +19,11 @@ lint: $(VENV)/.lint  ## ruff and mypy
 bench: $(VENV)/.run  ## events per second and the share of each stage
 	@$(BIN)/python bench/decide.py
 	@$(BIN)/python bench/translate.py
+	@$(BIN)/python bench/kernel_log.py
+	@$(BIN)/python bench/load.py singles batches
+
+growth: $(VENV)/.run  ## what 2 million kept decisions cost, in memory and time; takes minutes and 10 GB
+	@$(BIN)/python bench/load.py growth
 
 fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS (600)
 	@$(BIN)/python tests/fuzz_events.py -max_total_time=$(or $(SECONDS),600) -rss_limit_mb=1024

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import random
+import socket
 import statistics
 import subprocess
 import sys
@@ -28,9 +28,8 @@ from itertools import count, cycle, islice
 from pathlib import Path
 
 import httpx
-import uvicorn
 from decide import on_fleet_hosts, recorded
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Response
 
 from models.event import Event
 from policies.catalog import uniform
@@ -39,7 +38,8 @@ from policies.decide import decide
 from service.answers import decision_json, read_event
 from service.app import create_app
 from service.requests import Body
-from service.server import GC_THRESHOLDS
+from service.security.guard import guarded
+from service.server import run as run_server
 from service.settings import Settings
 
 CONNECTIONS = 64
@@ -52,10 +52,10 @@ BATCH = "/v1/decisions/batch"
 
 
 def with_echo(settings: Settings) -> FastAPI:
-    """The application, with one endpoint more that does all that a decision's does but decide and keep."""
+    """The application, with one endpoint more that does all that a decision's does, who asks included, but decide and keep."""
     app = create_app(settings)
 
-    @app.post(ECHO)
+    @app.post(ECHO, dependencies=[Depends(guarded)])
     async def echo(body: Body) -> Response:
         return Response(read_event(body).model_dump_json(), media_type="application/json")
 
@@ -64,17 +64,16 @@ def with_echo(settings: Settings) -> FastAPI:
 
 def serve(port: int, folder: Path) -> None:
 
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    app = with_echo(Settings(store=f"sqlite:///{folder / 'bench.db'}"))
-    uvicorn.run(app, port=port, log_level="warning", access_log=False)
+    settings = Settings(store=f"sqlite:///{folder / 'bench.db'}", port=port, log_level="warning")
+    run_server(with_echo(settings), settings)
 
 
 class Server:
     """The service in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = random.randrange(20_000, 60_000)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
         command = [sys.executable, __file__, "--serve", str(self.port), "--folder", str(folder)]
         self.process = subprocess.Popen(command)
         self.url = f"http://127.0.0.1:{self.port}"

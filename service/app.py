@@ -18,6 +18,7 @@ from service.metrics import Metrics
 from service.observe import Observed
 from service.problems import (
     MEDIA_TYPE,
+    RETRY_SOON,
     Problem,
     Refused,
     busy,
@@ -27,6 +28,7 @@ from service.problems import (
     invalid_parameter,
     problem_json,
     query_too_slow,
+    store_damaged,
     store_unavailable,
 )
 from service.routes import decisions, decode, health, hosts, imports, policies, syndromes
@@ -35,12 +37,9 @@ from service.runtime import Runtime, running
 from service.security.guard import Security, guarded
 from service.settings import Settings
 from service.store.opening import sqlite_path
-from service.store.port import ApiKey, QueryTooSlow, StoreError
+from service.store.port import ApiKey, QueryTooSlow, StoreDamaged, StoreError
 from service.version import installed_version
 from service.writer import Busy
-
-RETRY_SOON = {"retry-after": "1"}
-"""Seconds."""
 
 DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
 
@@ -59,6 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             runtime.writer.committed.append(metrics.committed)
             runtime.writer.failed.append(metrics.store_failed)
             runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
+            runtime.intake.repeated.append(metrics.repeated)
             runtime.retention.purged.append(metrics.purged)
             yield
 
@@ -124,6 +124,8 @@ async def _busy(_: Request, error: Exception) -> Response:
 
 
 async def _store_failed(_: Request, error: Exception) -> Response:
+    if isinstance(error, StoreDamaged):
+        return _answer(store_damaged())
     return _answer(query_too_slow() if isinstance(error, QueryTooSlow) else store_unavailable(), RETRY_SOON)
 
 

@@ -31,7 +31,7 @@ def _event(kind: str, sequence: int, data: Any) -> bytes:
 
 async def follow(runtime: Runtime, asked: Filter, last: int | None) -> AsyncIterator[bytes]:
     """Events behind `last`, or from now on; ends when the service stops. Raises StoreError."""
-    newest = (await runtime.read(lambda store: store.size())).last_sequence
+    newest = await runtime.read(lambda store: store.last_sequence())
     at = newest if last is None else min(last, newest)
     yield b": ras-triage\nid: %d\n\n" % at
     if last is not None and (gone := await runtime.read(partial(_gone, at))):

@@ -24,7 +24,7 @@ from models.value import value
 from policies.decide import TOLD, Settled, settle
 from service import tracing
 from service.answers import choose_policy, decision_json, envelop, read_event
-from service.problems import Refused, conflict, store_unavailable
+from service.problems import RETRY_SOON, Refused, conflict, store_unavailable
 from service.settings import Settings
 from service.sources import Sources
 from service.store.port import Entry, Kept, Store, StoreError, Summary
@@ -101,6 +101,8 @@ class Intake:
         """What is not durable yet, by repeat key."""
         self.decided: list[Callable[[Summary], None]] = []
         """Called for each new decision once it is durable."""
+        self.repeated: list[Callable[[], None]] = []
+        """Called for each event that was decided before."""
 
     async def decide(self, document: Document) -> Answered:
         """One event's answer, durable. Raises Refused, Busy, StoreError."""
@@ -120,45 +122,49 @@ class Intake:
         return envelop(decision_json(settled.decision, used))
 
     def admit(self, documents: Sequence[Document]) -> list[Outcome]:
-        """Decide what is new, and hand it over to be kept. Raises StoreError."""
-        read = [_read(document) for document in documents]
-        keys = [item.repeat_key for item in read if isinstance(item, _Read) and item.repeat_key is not None]
-        asked = [key for key in keys if key not in self._pending]
-        kept = self._store.repeats(asked) if asked else {}
-        outcomes: list[Outcome] = []
-        entries: list[Entry] = []
+        """Decide what is new, and hand it over to be kept.
+
+        One event after the other, because one that is done with makes room in the processor's caches for the next.
+        """
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for item in read:
-            outcome = item if isinstance(item, Refused) else self._recognise(item, kept) or self._decide(item, durable)
-            if isinstance(outcome, New):
-                entries.append(outcome.entry)
-            outcomes.append(outcome)
+        outcomes = [self._take(document, durable) for document in documents]
+        entries = [outcome.entry for outcome in outcomes if isinstance(outcome, New)]
         if entries:
             self._writer.keep(entries, durable)
             durable.add_done_callback(partial(self._settled, entries))
         return outcomes
 
-    def _recognise(self, item: _Read, kept: dict[bytes, Kept]) -> Outcome | None:
-        """What became of an event when it came first; None: it never did."""
+    def _take(self, document: Document, durable: asyncio.Future[None]) -> Outcome:
+        try:
+            item = _read(document)
+            found = self._recognise(item)
+            if found is None:
+                return self._decide(item, durable)
+            for hear in self.repeated:
+                hear()
+            return found
+        except Refused as refused:
+            return refused
+        except StoreError:
+            return Refused(store_unavailable(), RETRY_SOON)
+
+    def _recognise(self, item: _Read) -> Again | Kept | None:
+        """What became of an event when it came first; None: it never did. Raises Refused, StoreError."""
         if item.repeat_key is None:
             return None
         if (first := self._pending.get(item.repeat_key)) is not None:
             summary = first.entry.summary
-            return _same(item, summary.event_key, summary.id) or Again(first)
-        if (found := kept.get(item.repeat_key)) is not None:
-            return _same(item, found.event_key, found.id) or found
-        return None
+            _require_same(item, summary.event_key, summary.id)
+            return Again(first)
+        if (found := self._store.repeat(item.repeat_key)) is not None:
+            _require_same(item, found.event_key, found.id)
+        return found
 
-    def _decide(self, item: _Read, durable: asyncio.Future[None]) -> Outcome:
-        """Decide an event that is new, with what is known of its source, and remember what it does to it."""
+    def _decide(self, item: _Read, durable: asyncio.Future[None]) -> New:
+        """Decide an event that is new, with what is known of its source, and remember what it does to it. Raises Refused, StoreError."""
         event = item.event
         block = None if event.status_block is None else parse(event.status_block)
-        try:
-            settled, used = self._settle(event, block, item.key, item.assumed)
-        except Refused as refused:
-            return refused
-        except StoreError:
-            return Refused(store_unavailable())
+        settled, used = self._settle(event, block, item.key, item.assumed)
         went_down = settled.decision.action is Action.PANIC
         poisoned = () if went_down or event.source is None else settled.poisoned
         entry = Entry(
@@ -225,11 +231,9 @@ def _answered(identity: str, decided_at_ms: int, decision: bytes, *, repeat: boo
     return Answered(identity, envelop(decision, identity=identity, decided_at=rfc3339(decided_at_ms), repeat=repeat), repeat)
 
 
-def _read(document: Document) -> _Read | Refused:
-    try:
-        event = read_event(document.data)
-    except Refused as refused:
-        return refused
+def _read(document: Document) -> _Read:
+    """Raises Refused."""
+    event = read_event(document.data)
     key = event_key(event)
     return _Read(event, document.data, key, _repeat_key(event, key, document.name), document.assumed)
 
@@ -243,8 +247,7 @@ def _repeat_key(event: Event, key: str, name: bytes | None) -> bytes | None:
     return name
 
 
-def _same(item: _Read, first_key: str, first_id: str) -> Refused | None:
-    """A conflict, where what came first was something else."""
-    if item.key == first_key:
-        return None
-    return Refused(conflict(item.event.id, item.event.source, item.key, first_id, first_key))
+def _require_same(item: _Read, first_key: str, first_id: str) -> None:
+    """Raises Refused where what came first was something else."""
+    if item.key != first_key:
+        raise Refused(conflict(item.event.id, item.event.source, item.key, first_id, first_key))

@@ -18,6 +18,9 @@ MEDIA_TYPE = "application/problem+json"
 
 URN = "urn:ras-triage:problem:"
 
+RETRY_SOON = {"Retry-After": "1"}
+"""For what will pass; seconds."""
+
 MAX_ERRORS = 100
 """Errors that one problem lists."""
 
@@ -276,6 +279,11 @@ def store_unavailable() -> Problem:
     return Problem(
         f"{URN}store-unavailable", "store unavailable", 503, "the store cannot do this now; nothing was acknowledged that is not kept"
     )
+
+
+def store_damaged() -> Problem:
+    """What the store holds cannot be read; asking again will not help."""
+    return Problem(f"{URN}store-damaged", "store damaged", 500, "the store's file is damaged there; its own words are in the log")
 
 
 def query_too_slow() -> Problem:

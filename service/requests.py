@@ -53,8 +53,9 @@ PrincipalOf = Annotated[Principal, Depends(_principal)]
 """Who asks; the guard has let them in."""
 
 
-async def _body(request: Request, settings: SettingsOf) -> bytes:
+async def _body(request: Request) -> bytes:
     """The body as sent. Raises Refused as soon as it is longer than the limit, announced or not, or too much is held already."""
+    settings: Settings = request.app.state.settings
     limit = settings.max_body_bytes
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
@@ -72,13 +73,14 @@ Body = Annotated[bytes, Depends(_body)]
 
 
 async def _repeat_name(
-    principal: PrincipalOf,
+    request: Request,
     idempotency_key: Annotated[str | None, Header(description="Makes a repeat of this very request recognisable")] = None,
 ) -> bytes | None:
     if idempotency_key is None:
         return None
     if not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
         raise Refused(invalid_header("Idempotency-Key", f"expected 1 to {MAX_IDEMPOTENCY_KEY} characters"))
+    principal: Principal = request.state.principal
     return hashlib.sha256(to_json(["key", principal.name, idempotency_key])).digest()
 
 

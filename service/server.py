@@ -34,7 +34,11 @@ def serve(settings: Settings) -> None:
     """Answer requests until told to stop. Raises InvalidSetting where it must not or cannot start."""
     prepare_store(settings)
     refuse_if_open(settings)
-    app = create_app(settings)
+    run(create_app(settings), settings)
+
+
+def run(app: FastAPI, settings: Settings) -> None:
+    """Answer an application's requests until told to stop."""
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     traces = tracing.start(app) if settings.otel else None

@@ -151,10 +151,7 @@ class Batch:
     def _admit(self, items: Sequence[Item]) -> list[Outcome]:
         documents = [Document(item, self._place(index)) for index, item in enumerate(items, self._taken_in) if isinstance(item, bytes)]
         self._taken_in += len(items)
-        try:
-            admitted = iter(self._intake.admit(documents))
-        except StoreError:
-            admitted = iter([Refused(store_unavailable())] * len(documents))
+        admitted = iter(self._intake.admit(documents))
         return [item if isinstance(item, Refused) else next(admitted) for item in items]
 
     def _place(self, index: int) -> bytes | None:
@@ -177,8 +174,6 @@ class Batch:
             if not isinstance(outcome, Refused):
                 answered = await answer(outcome)
                 self._metrics.batched("repeat" if answered.repeat else "decided")
-                if answered.repeat:
-                    self._metrics.repeated()
                 return answered.body
         except StoreError:
             outcome = Refused(store_unavailable())

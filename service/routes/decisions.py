@@ -39,7 +39,6 @@ _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", 
 async def decide_one(
     body: Body,
     runtime: RuntimeOf,
-    metrics: MetricsOf,
     name: RepeatName,
     dry_run: Annotated[bool, Query(description="Decide and keep nothing: `id` and `decided_at` are null")] = False,
 ) -> Response:
@@ -51,8 +50,6 @@ async def decide_one(
         return Response(runtime.intake.try_out(body), media_type=_JSON)
     answered = await runtime.intake.decide(Document(body, name))
     logs.bind(decision_id=answered.id)
-    if answered.repeat:
-        metrics.repeated()
     return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
 
 

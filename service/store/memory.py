@@ -66,9 +66,10 @@ class MemoryStore:
     def probe(self) -> None:
         """Memory takes whatever comes."""
 
-    def repeats(self, keys: Sequence[bytes]) -> dict[bytes, Kept]:
+    def repeat(self, key: bytes) -> Kept | None:
         with self._lock:
-            return {key: _kept(self._entries[self._by_repeat[key]]) for key in keys if key in self._by_repeat}
+            sequence = self._by_repeat.get(key)
+            return None if sequence is None else _kept(self._entries[sequence])
 
     def decision(self, identity: str) -> Kept | None:
         entry = self._find(identity)
@@ -158,6 +159,9 @@ class MemoryStore:
     def purges(self, limit: int) -> list[Purge]:
         with self._lock:
             return self._purges[::-1][:limit]
+
+    def last_sequence(self) -> int:
+        return self._sequence
 
     def size(self) -> Size:
         with self._lock:

@@ -210,8 +210,8 @@ class Store(Protocol):
     def probe(self) -> None:
         """Write something, to see whether it can be done."""
 
-    def repeats(self, keys: Sequence[bytes]) -> dict[bytes, Kept]:
-        """The decisions that were kept under these repeat keys."""
+    def repeat(self, key: bytes) -> Kept | None:
+        """The decision that was kept under a repeat key."""
 
     def decision(self, identity: str) -> Kept | None:
         """One decision by its id."""
@@ -251,6 +251,9 @@ class Store(Protocol):
 
     def purges(self, limit: int) -> list[Purge]:
         """What was taken away, latest first."""
+
+    def last_sequence(self) -> int:
+        """Of the newest decision ever kept; 0: none was."""
 
     def size(self) -> Size:
         """How much there is."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
+from zlib import crc32
 
 from pydantic_core import from_json, to_json
 
-from service.store.port import ApiKey, Entry, Kept, Summary
+from service.store.port import ApiKey, Entry, Kept, StoreDamaged, Summary
 
 SUMMARY_COLUMNS: Final = (
     "d.id, d.at, d.source, d.event_id, d.event_key, d.policy, d.policy_digest, d.action, d.certainty, d.notification, d.severity,"
@@ -34,11 +35,12 @@ def key_text(data: bytes) -> str:
 
 
 def id_bytes(identity: str) -> bytes | None:
-    """The 16 bytes of a decision's id; None for what is no UUID."""
+    """The 16 bytes of a decision's id; None for what is no UUID as decisions have them."""
     try:
-        return UUID(identity).bytes
+        found = UUID(identity)
     except ValueError:
         return None
+    return found.bytes if str(found) == identity.lower() else None
 
 
 def id_text(data: bytes) -> str:
@@ -46,10 +48,17 @@ def id_text(data: bytes) -> str:
     return str(UUID(bytes=data))
 
 
+def start_text(start: int) -> str:
+    """The first byte of a poisoned page, so that the order of texts is that of numbers."""
+    return f"{start:#018x}"
+
+
 def decision_row(sequence: int, entry: Entry) -> tuple[Any, ...]:
     """The columns of `decisions`, in the order of DECISION_COLUMNS."""
     found = entry.summary
-    poisons = to_json([(hex(page.start), page.shift, hex(page.address)) for page in entry.poisons]).decode() if entry.poisons else None
+    poisons = (
+        to_json([(start_text(page.start), page.shift, hex(page.address)) for page in entry.poisons]).decode() if entry.poisons else None
+    )
     return (
         sequence,
         bytes.fromhex(found.id.replace("-", "")),
@@ -71,34 +80,67 @@ def decision_row(sequence: int, entry: Entry) -> tuple[Any, ...]:
     )
 
 
+BODY_COLUMNS: Final = "seq, event, event_check, decision, decision_check"
+KEPT_COLUMNS: Final = "d.id, d.at, d.event_key, b.decision, b.decision_check"
+"""What `kept` takes."""
+
+
+def body_row(sequence: int, entry: Entry) -> tuple[int, bytes, int, bytes, int]:
+    """The columns of `bodies`. SQLite does not notice when bytes of a row change on the disk; the checksums do."""
+    found = entry.summary
+    check = _decision_check(bytes.fromhex(found.id.replace("-", "")), found.decided_at_ms, key_bytes(found.event_key), entry.decision)
+    return sequence, entry.event, crc32(entry.event), entry.decision, check
+
+
+def _decision_check(identity: bytes, at: int, event_key: bytes, decision: bytes) -> int:
+    return crc32(decision, crc32(event_key, crc32(identity + at.to_bytes(8, "big", signed=True))))
+
+
+def event(row: tuple[Any, ...]) -> bytes:
+    """A row of event and checksum. Raises StoreDamaged."""
+    data, check = row
+    if not isinstance(data, bytes) or crc32(data) != check:
+        raise StoreDamaged("an event is not what was kept")
+    return data
+
+
 def _array(texts: Iterable[str]) -> str:
     """A JSON array of names and numbers, none of which needs escaping."""
     return "[" + ",".join(f'"{text}"' for text in texts) + "]"
 
 
 def summary(row: tuple[Any, ...]) -> Summary:
-    """A row of SUMMARY_COLUMNS."""
+    """A row of SUMMARY_COLUMNS. Raises StoreDamaged."""
     identity, at, source, event_id, event_key, policy, digest, action, certainty, notification, severity, sections, addresses = row
-    return Summary(
-        id_text(identity),
-        at,
-        source,
-        event_id,
-        key_text(event_key),
-        policy,
-        digest,
-        action,
-        certainty,
-        notification,
-        severity,
-        tuple(from_json(sections)),
-        tuple(int(address, 16) for address in from_json(addresses)),
-    )
+    try:
+        return Summary(
+            id_text(identity),
+            at,
+            source,
+            event_id,
+            key_text(event_key),
+            policy,
+            digest,
+            action,
+            certainty,
+            notification,
+            severity,
+            tuple(from_json(sections)),
+            tuple(int(address, 16) for address in from_json(addresses)),
+        )
+    except (TypeError, ValueError) as error:
+        raise StoreDamaged(f"a decision's summary cannot be read: {error}") from None
 
 
 def kept(row: tuple[Any, ...]) -> Kept:
-    """A row of id, at, event key and decision."""
-    identity, at, event_key, decision = row
+    """A row of KEPT_COLUMNS. Raises StoreDamaged."""
+    identity, at, event_key, decision, check = row
+    try:
+        sound = _decision_check(identity, at, event_key, decision) == check
+    except (AttributeError, TypeError, ValueError):  # a column of another type
+        sound = False
+    if not sound:
+        raise StoreDamaged("a decision is not what was kept")
     return Kept(id_text(identity), at, key_text(event_key), decision)
 
 

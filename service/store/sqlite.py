@@ -42,11 +42,11 @@ QUERY_SECONDS: Final = 10.0
 
 _CHUNKS: Final = (64, 16, 4, 1)
 """Rows that one statement inserts. Every statement gives the interpreter away once, so fewer are quicker."""
-_KEYS_AT_ONCE: Final = 500
 _FOLLOWED_AT_ONCE: Final = 20_000
 PAGE_SHIFTS: Final = (12, 49)
 """log2 of the sizes that a poisoned page can have, from and below (`models.host.Page.shift`)."""
 
+_REPEAT: Final = f"SELECT {rows.KEPT_COLUMNS} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.repeat_key = ?"
 _LAST_EVER: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'"
 _CHECK_EVERY: Final = 10_000
 """Virtual machine steps between two looks at the clock."""
@@ -73,9 +73,7 @@ class SqliteStore:
         try:
             self._writer = open_writer(path)
             with _explained():
-                self._sequence = self._writer.execute(
-                    "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'"
-                ).fetchone()[0]
+                self._sequence = self._writer.execute(_LAST_EVER).fetchone()[0]
         except StoreError:
             self._unlock()
             raise
@@ -95,11 +93,13 @@ class SqliteStore:
                 raise
 
     def append(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
         first = self._sequence + 1
         numbered = list(enumerate(entries, first))
         with self._transaction() as connection:
             _insert(connection, "decisions", rows.DECISION_COLUMNS, [rows.decision_row(number, entry) for number, entry in numbered])
-            _insert(connection, "bodies", "seq, event, decision", [(number, entry.event, entry.decision) for number, entry in numbered])
+            _insert(connection, "bodies", rows.BODY_COLUMNS, [rows.body_row(number, entry) for number, entry in numbered])
         self._sequence += len(entries)
 
     def probe(self) -> None:
@@ -134,7 +134,7 @@ class SqliteStore:
                 connection.execute(record, (at_ms, reason, count, *bounds))
         if count:
             with _explained():
-                self._writer.execute("PRAGMA incremental_vacuum")
+                self._writer.executescript("PRAGMA incremental_vacuum")  # `execute` would take one step of it, which frees one page
         return int(count)
 
     def add_api_key(self, key: ApiKey) -> None:
@@ -162,20 +162,21 @@ class SqliteStore:
             connection = self._reader()
             deadline = monotonic() + QUERY_SECONDS
             connection.set_progress_handler(lambda: monotonic() > deadline, _CHECK_EVERY)
-            return ask(connection)
+            try:
+                return ask(connection)
+            finally:
+                connection.set_progress_handler(None, 0)
+
+    def last_sequence(self) -> int:
+        return int(self._rows(_LAST_EVER)[0][0])
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._read(lambda connection: connection.execute(sql, values).fetchall())
 
-    def repeats(self, keys: Sequence[bytes]) -> dict[bytes, Kept]:
-        found: dict[bytes, Kept] = {}
-        for start in range(0, len(keys), _KEYS_AT_ONCE):
-            some = keys[start : start + _KEYS_AT_ONCE]
-            marks = ", ".join("?" * len(some))
-            columns = "d.repeat_key, d.id, d.at, d.event_key, b.decision"
-            sql = f"SELECT {columns} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.repeat_key IN ({marks})"
-            found |= {row[0]: rows.kept(row[1:]) for row in self._rows(sql, some)}
-        return found
+    def repeat(self, key: bytes) -> Kept | None:
+        with _explained():
+            row = self._reader().execute(_REPEAT, (key,)).fetchone()
+        return None if row is None else rows.kept(row)
 
     def _body(self, columns: str, identity: str) -> tuple[Any, ...] | None:
         key = rows.id_bytes(identity)
@@ -183,12 +184,12 @@ class SqliteStore:
         return found[0] if found else None
 
     def decision(self, identity: str) -> Kept | None:
-        row = self._body("d.id, d.at, d.event_key, b.decision", identity)
+        row = self._body(rows.KEPT_COLUMNS, identity)
         return None if row is None else rows.kept(row)
 
     def event(self, identity: str) -> bytes | None:
-        row = self._body("b.event", identity)
-        return None if row is None else bytes(row[0])
+        row = self._body("b.event, b.event_check", identity)
+        return None if row is None else rows.event(row)
 
     def page(self, asked: Filter, after: Cursor | None, limit: int) -> Page:
         found = self._rows(*questions.page(asked, after, limit + 1))
@@ -202,7 +203,7 @@ class SqliteStore:
 
     def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
         def ask(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], int]:
-            newest = connection.execute("SELECT coalesce(max(seq), 0) FROM decisions").fetchone()[0]
+            newest = connection.execute(_LAST_EVER).fetchone()[0]
             up_to = min(newest, sequence + _FOLLOWED_AT_ONCE)
             return connection.execute(*questions.following(asked, sequence, up_to, limit)).fetchall(), max(up_to, sequence)
 
@@ -221,7 +222,7 @@ class SqliteStore:
         return tuple(PoisonedPage(int(address, 16), shift) for address, shift in found)
 
     def poisoned_at(self, source: str, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
-        candidates = {(hex(address >> shift << shift), shift) for address in addresses for shift in range(*PAGE_SHIFTS)}
+        candidates = {(rows.start_text(address >> shift << shift), shift) for address in addresses for shift in range(*PAGE_SHIFTS)}
         marks = ", ".join(["(?, ?)"] * len(candidates))
         sql = f"SELECT address, shift FROM poisoned_pages WHERE source = ? AND (start, shift) IN (VALUES {marks})"
         found = self._rows(sql, [source, *chain.from_iterable(candidates)]) if candidates else []

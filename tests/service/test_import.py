@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from calling import caller, client, run
 from imported import LOG, files
+from processes import serving
 
 from service.app import create_app
 from service.importing.formats import sniff_format
@@ -63,7 +64,7 @@ def test_a_log_is_held_against_its_decision():
     assert found["decision"]["policy"]["name"] == "linux-6.12.107"
 
 
-def test_what_was_assumed_is_named_and_an_option_takes_its_place(tmp_path: Path):
+def test_what_was_assumed_is_named_and_an_option_takes_its_place():
     assumed, _ = lines(run("import", "--json", "-", given=LOG).stdout)
     assert "/notification/type" in {one["field"] for one in assumed["assumed"]}
     told, _ = lines(run("import", "--json", "--notification", "sea", "-", given=LOG).stdout)
@@ -161,3 +162,25 @@ def test_other_readings_of_what_was_assumed_are_named_over_http_and_here():
     there, _ = lines(caller()("POST", f"/v1/import?policy={policy}", content=LOG).content)
     assert here["decision"]["warnings"] == there["decision"]["warnings"]
     assert "assumed_asynchronous" in {one["code"] for one in here["decision"]["warnings"]}
+
+
+def test_a_service_decides_and_keeps_what_is_submitted(tmp_path: Path):
+    path = tmp_path / "log"
+    path.write_bytes(LOG + b"".join([b"usb 1-1: nothing\n"] * 3000) + LOG)
+    with serving("--store", "memory:") as service:
+        arguments = ("import", "--json", "--submit", "--server", service.url, str(path))
+        done, again = run(*arguments), run(*arguments)
+        *found, last = lines(done.stdout)
+        ids = [one["decision"]["id"] for one in found]
+        assert (done.returncode, len(found), len(set(ids)), last["summary"]["decided"]) == (0, 2, 2, 2), done.stderr
+        assert [one["decision"]["id"] for one in lines(again.stdout)[:-1]] == ids
+        assert all(one["decision"]["repeat"] for one in lines(again.stdout)[:-1])
+        assert found[0]["agreement"]["verdict"] in ("agree", "cannot_tell")
+        page = run(*(argument for argument in arguments if argument != "--json")).stdout.decode()
+        assert "2 errors found, 2 decided" in page
+
+
+def test_a_service_that_is_not_there_is_exit_1(tmp_path: Path):
+    path = tmp_path / "log"
+    path.write_bytes(LOG)
+    assert run("import", "--submit", "--server", "http://127.0.0.1:9", str(path)).returncode == 1

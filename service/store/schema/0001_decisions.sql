@@ -34,7 +34,9 @@ CREATE INDEX decisions_by_severity ON decisions (severity, at);
 CREATE TABLE bodies (
     seq INTEGER PRIMARY KEY,
     event BLOB NOT NULL,
-    decision BLOB NOT NULL
+    event_check INTEGER NOT NULL,
+    decision BLOB NOT NULL,
+    decision_check INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE decision_sections (
@@ -67,12 +69,11 @@ CREATE TRIGGER decision_is_found_by_addresses AFTER INSERT ON decisions WHEN NEW
     INSERT INTO decision_addresses SELECT value, NEW.at, NEW.seq FROM json_each(NEW.addresses);
 END;
 
-CREATE TRIGGER decision_forgets_poison AFTER INSERT ON decisions WHEN NEW.forgets AND NEW.source IS NOT NULL BEGIN
-    DELETE FROM poisoned_pages WHERE source = NEW.source;
-END;
-
-CREATE TRIGGER decision_poisons AFTER INSERT ON decisions WHEN NEW.poisons IS NOT NULL AND NEW.source IS NOT NULL BEGIN
-    INSERT OR IGNORE INTO poisoned_pages SELECT NEW.source, value ->> 0, value ->> 1, value ->> 2 FROM json_each(NEW.poisons);
+-- One trigger for both: the order in which several run is not defined.
+CREATE TRIGGER decision_changes_poison AFTER INSERT ON decisions WHEN NEW.source IS NOT NULL AND (NEW.forgets OR NEW.poisons IS NOT NULL) BEGIN
+    DELETE FROM poisoned_pages WHERE NEW.forgets AND source = NEW.source;
+    INSERT OR IGNORE INTO poisoned_pages
+        SELECT NEW.source, value ->> 0, value ->> 1, value ->> 2 FROM json_each(coalesce(NEW.poisons, '[]'));
 END;
 
 CREATE TRIGGER decision_is_gone AFTER DELETE ON decisions BEGIN
