@@ -41,6 +41,7 @@ HEAD_BYTES: Final = 64 << 10
 """What is looked at."""
 
 _KERNEL: Final = re.compile(rb"\[Hardware Error\]|Linux version |Memory failure: 0x|Kernel panic - not syncing")
+_KERNEL_LINE: Final = re.compile(rb"\[ *\d{1,10}\.\d{6}\]|\bkernel: ")
 _TRACE: Final = re.compile(
     rb"(?:^|\s)(?:mc_event|aer_event|arm_event|non_standard_event|extlog_mem_event|memory_failure_event|cxl_[a-z_]{3,32}):?\s"
 )
@@ -120,6 +121,11 @@ def _of_json(document: Any) -> Format:
         if not members.isdisjoint(names):
             return form
     return Format.EVENT
+
+
+def is_kernel_log(head: bytes) -> bool:
+    """Whether a kernel wrote some of these lines, be there an error in them or not."""
+    return _KERNEL.search(head) is not None or _KERNEL_LINE.search(head) is not None
 
 
 def acpi_table(head: bytes) -> str | None:

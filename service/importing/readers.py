@@ -22,7 +22,7 @@ from models.formats.reading import Loose, Place, Reading, Unread
 from models.formats.redfish import read_redfish
 from models.notification import Notification, NotificationType
 from service.answers import read_event
-from service.importing.formats import Format, acpi_table, sniff_format
+from service.importing.formats import Format, acpi_table, is_kernel_log, sniff_format
 from service.importing.rasdaemon_db import NotADatabase, read_database
 from service.importing.source import Source
 from service.problems import Refused
@@ -48,8 +48,13 @@ def read_items(source: Source, form: Format | None, notification: NotificationTy
     if form is None and source.head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
         yield Unread(Place(offset=0), "it is compressed; it has to be unpacked first", "unknown")
         return
-    form = form or sniff_format(source.head, is_whole=source.is_whole)
-    yield from _READERS[form](source, notification)
+    told = form or sniff_format(source.head, is_whole=source.is_whole)
+    found = False
+    for item in _READERS[told](source, notification):
+        found = True
+        yield item
+    if not found and form is None and told is Format.KERNEL_LOG and not is_kernel_log(source.head):
+        yield Unread(Place(offset=0), "this is none of the formats that can be read", "unknown")
 
 
 def _why_not(table: str) -> str:
@@ -63,12 +68,7 @@ def _whole(notification: NotificationType | None) -> Notification | None:
 
 
 def _kernel_log(source: Source, notification: NotificationType | None) -> Iterator[Item]:
-    found = False
-    for item in read_kernel_log(source.lines(), notification):
-        found = True
-        yield item
-    if not found:
-        yield Unread(Place(line=1), "there is no hardware error in this text", Format.KERNEL_LOG)
+    yield from read_kernel_log(source.lines(), notification)
 
 
 def _ras_trace(source: Source, notification: NotificationType | None) -> Iterator[Item]:

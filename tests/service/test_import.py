@@ -105,6 +105,12 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path):
     assert (last["summary"]["unread"], last["summary"]["decided"]) == (1, 1)
 
 
+def test_a_log_without_an_error_is_no_mistake():
+    done = run("import", "--json", "-", given=b"[    1.234567] usb 1-1: new high-speed USB device number 4 using xhci_hcd\n" * 2000)
+    (last,) = lines(done.stdout)
+    assert (done.returncode, last["summary"]["errors"], last["summary"]["unread"]) == (0, 0, 0)
+
+
 HOSTILE = {
     "nothing": b"",
     "blanks": b" \n\n ",
