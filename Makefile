@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench growth fuzz clean
+.PHONY: run test lint bench growth crash fuzz clean
 
 run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
 	@$(BIN)/ras-triage demo
@@ -24,6 +24,9 @@ bench: $(VENV)/.run  ## events per second and the share of each stage
 
 growth: $(VENV)/.run  ## what 2 million kept decisions cost, in memory and time; takes minutes and 10 GB
 	@$(BIN)/python bench/load.py growth
+
+crash: $(VENV)/.test  ## kill the service under load KILLS (5000) times
+	@$(BIN)/python tests/service/test_crashes.py --kills $(or $(KILLS),5000)
 
 fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS (600)
 	@$(BIN)/python tests/fuzz_events.py -max_total_time=$(or $(SECONDS),600) -rss_limit_mb=1024
