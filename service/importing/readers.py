@@ -53,7 +53,11 @@ def read_items(source: Source, form: Format | None, notification: NotificationTy
     for item in _READERS[told](source, notification):
         found = True
         yield item
-    if not found and form is None and told is Format.KERNEL_LOG and not is_kernel_log(source.head):
+    if found or told is not Format.KERNEL_LOG:
+        return
+    if b"[Hardware Error]" in source.head:
+        yield Unread(Place(line=1), "lines of this log tell of a hardware error, and no record begins in them", told)
+    elif form is None and not is_kernel_log(source.head):
         yield Unread(Place(offset=0), "this is none of the formats that can be read", "unknown")
 
 
