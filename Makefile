@@ -19,6 +19,7 @@ lint: $(VENV)/.lint  ## ruff and mypy
 bench: $(VENV)/.run  ## events per second and the share of each stage
 	@$(BIN)/python bench/decide.py
 	@$(BIN)/python bench/translate.py
+	@$(BIN)/python bench/kernel_log.py
 	@$(BIN)/python bench/load.py singles batches
 
 growth: $(VENV)/.run  ## what 2 million kept decisions cost, in memory and time; takes minutes and 10 GB

@@ -81,6 +81,7 @@ class Behaviours:
     walk_abort_is_bus_error: bool = False
     serror_ends_context: bool = False
     guest_access_signals_alike: bool = False
+    arm_error_types_heeded: bool = False
 
 
 FLAGS: tuple[str, ...] = tuple(field.name for field in fields(Behaviours))

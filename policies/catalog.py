@@ -19,7 +19,7 @@ from models.decision import PolicyRef
 from policies.behaviours import FLAGS, Behaviours
 from policies.release import Release, parse_release
 
-RULES = 2
+RULES = 3
 """Counts changes of the rules themselves; part of every digest."""
 
 OLDEST_PATCH = 209

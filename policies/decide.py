@@ -2,61 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Final, get_args
-
-from models.decision import (
-    Action,
-    Decision,
-    ExitToVmm,
-    InjectAbort,
-    InjectSerror,
-    Oops,
-    Panic,
-    Signal,
-    Step,
-    Translate,
-    VmmExits,
-)
+from models.decision import Action, Decision
 from models.event import Event, event_key
 from models.poison import PoisonedPage
-from models.severity import GhesSeverity
 from models.status_block import StatusBlock, parse
 from models.value import value
-from policies import exceptions
+from policies.alternatives import NO_OTHER, Case, OtherReadings, is_ambiguous, other_readings
 from policies.catalog import Policy
+from policies.course import Course, handle, headline, walk_record
 from policies.facts import Facts
 from policies.finding import Finding, join
-from policies.guest.stage import tell_guests
-from policies.guest.vmm import vmms
-from policies.memory import Handled, handle_memory
-from policies.opening import Opening, open_event
+from policies.opening import open_event
 from policies.remembered import poisoned_pages
-from policies.sections import walk_sections
-from policies.signals import next_access, signal_memory
 
-_ORDER: Final = tuple(Action)
-
-_REACH: Final[dict[type[object], int]] = dict.fromkeys(get_args(get_args(Step)[0]), _ORDER.index(Action.HANDLED)) | {
-    Signal: _ORDER.index(Action.SIGNAL),
-    Oops: _ORDER.index(Action.SIGNAL),
-    ExitToVmm: _ORDER.index(Action.SIGNAL),
-    VmmExits: _ORDER.index(Action.SIGNAL),
-    Translate: _ORDER.index(Action.TRANSLATE),
-    InjectAbort: _ORDER.index(Action.INJECT),
-    InjectSerror: _ORDER.index(Action.INJECT),
-    Panic: _ORDER.index(Action.PANIC),
-}
-"""How far each kind of step takes an error."""
+TOLD: frozenset[str] = frozenset()
+"""Nothing in the event was assumed for its sender."""
 
 
-def decide(event: Event, policy: Policy) -> Decision:
-    """What `policy` says happens after `event`, and why. Pure: equal arguments give equal decisions."""
-    return decide_parsed(event, None if event.status_block is None else parse(event.status_block), policy, event_key(event))
+def decide(event: Event, policy: Policy, assumed: frozenset[str] = TOLD) -> Decision:
+    """What `policy` says happens after `event`, and why. Pure: equal arguments give equal decisions.
+
+    `assumed`: JSON pointers into the event, such as `/notification/type`, at which its sender took something for granted. The decision
+    is the same; only its `alternatives` and `warnings` know of it.
+    """
+    block = None if event.status_block is None else parse(event.status_block)
+    return decide_parsed(event, block, policy, event_key(event), assumed)
 
 
-def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: str) -> Decision:
+def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: str, assumed: frozenset[str] = TOLD) -> Decision:
     """`decide` for a caller that has parsed the event's status block and computed its key."""
-    return settle(event, block, policy, key).decision
+    return settle(event, block, policy, key, assumed).decision
 
 
 @value
@@ -68,51 +43,22 @@ class Settled:
     """Pages that count as poisoned from now on, until the machine starts again."""
 
 
-def settle(event: Event, block: StatusBlock | None, policy: Policy, key: str) -> Settled:
+def settle(event: Event, block: StatusBlock | None, policy: Policy, key: str, assumed: frozenset[str] = TOLD) -> Settled:
     """`decide_parsed` for a caller that remembers what became of a machine's pages."""
     facts = Facts(event.host)
-    notification = event.notification
-    opening = open_event(notification, block, policy, facts)
-    findings = [opening.finding]
-    handled: list[Handled] = []
-    if block is not None and opening.rank is not None:
-        if opening.rank is not GhesSeverity.PANIC:
-            handled = _process(findings, event, block, opening.rank, opening, policy, facts)
-    elif opening.admission.exception == "abort" and not opening.claimed:
-        findings.append(exceptions.unclaimed_abort(notification, opening.admission, policy, facts))
-    elif opening.admission.exception == "serror":
-        findings.append(exceptions.serror(notification, policy, facts))
-    later = next_access(handled, policy, facts)
-    if facts.host.vms:
-        findings.append(tell_guests(findings, later, notification, policy, facts, vmms()))
-    return Settled(_conclude(event, policy, key, findings, later), poisoned_pages(handled, facts))
+    opening = open_event(event.notification, block, policy, facts)
+    walked = walk_record(event.notification, opening, block, policy, facts)
+    course = handle(walked, policy, facts)
+    found = join(course.findings)
+    action = headline(found.steps)
+    others = NO_OTHER
+    if is_ambiguous(walked, course, facts, assumed):
+        others = other_readings(Case(action, block, policy, facts, walked, course, assumed))
+    return Settled(_conclude(event, policy, key, action, found, course, others), poisoned_pages(course.handled, facts))
 
 
-def _process(
-    findings: list[Finding], event: Event, block: StatusBlock, rank: GhesSeverity, opening: Opening, policy: Policy, facts: Facts
-) -> list[Handled]:
-    """Act on a record, from its sections to the signals; add to the findings, and return the page frames that were handled."""
-    notification, admission = event.notification, opening.admission
-    consumes = admission.synchronous and notification.taken_from != "kernel"
-    walk = walk_sections(block, rank, policy, facts, consumes)
-    findings += walk.findings
-    killed = False
-    if admission.exception == "abort":
-        settled = exceptions.settle_abort(block, rank, walk, notification.taken_from, policy, facts)
-        findings.append(settled.finding)
-        killed = settled.kills
-    findings.append(opening.released_after)
-    if not walk.items:
-        return []
-    handled = handle_memory(walk.items, notification, policy, facts)
-    findings += signal_memory(handled, policy, facts, killed, consumes, notification.taken_from == "guest")
-    return handled
-
-
-def _conclude(event: Event, policy: Policy, key: str, findings: list[Finding], later: tuple[Signal, ...]) -> Decision:
-    """Stage 8: the headline, and whether it is certain."""
-    found = join(findings)
-    action = _headline(found.steps)
+def _conclude(event: Event, policy: Policy, key: str, action: Action, found: Finding, course: Course, others: OtherReadings) -> Decision:
+    """Stage 8: the headline, whether it is certain, and what another reading of the event would have meant."""
     return Decision(
         event_key=key,
         source=event.source,
@@ -121,15 +67,12 @@ def _conclude(event: Event, policy: Policy, key: str, findings: list[Finding], l
         certainty="depends" if found.reasons else "certain",
         reasons=found.reasons,
         plan=found.steps,
-        next_access=() if action is Action.PANIC else later,
+        next_access=() if action is Action.PANIC else course.later,
         rationale=found.rationale,
         assumptions=found.assumptions,
-        warnings=found.warnings,
+        alternatives=others.alternatives,
+        warnings=(*found.warnings, *others.warnings) if others.warnings else found.warnings,
     )
 
 
-def _headline(plan: tuple[Step, ...]) -> Action:
-    return _ORDER[max(map(_REACH.__getitem__, map(type, plan)), default=0)]
-
-
-__all__ = ["Settled", "decide", "decide_parsed", "settle"]
+__all__ = ["TOLD", "Settled", "decide", "decide_parsed", "settle"]

@@ -22,6 +22,9 @@ ASSUMED_TASKS = Assumption("host.tasks", "tasks that are not listed have one thr
 ASSUMED_CURRENT = Assumption("host.current", "some user thread whose pid is not known was running")
 ASSUMED_VMS = Assumption("host.vms", "the guest that was running is not known by name")
 
+UNTOLD_PAGE: Final = Page(physical_address=0, state=PageState.ANONYMOUS, dirty=True)
+"""What a page without a fact is taken for."""
+
 _DEFAULT_CONFIG = Config()
 _DEFAULT_SYSCTL = Sysctl()
 
@@ -38,10 +41,27 @@ class Consumer(NamedTuple):
 class Facts:
     """A host's facts as rules ask for them. Built for one event and asked a few times, so what takes work is done when asked."""
 
-    __slots__ = ("_by_shift", "_tasks", "_vcpu_threads", "_vms", "config", "early_kill", "host", "page_shift", "page_size", "sysctl")
+    __slots__ = (
+        "_by_shift",
+        "_tasks",
+        "_vcpu_threads",
+        "_vms",
+        "arm_numbering",
+        "config",
+        "early_kill",
+        "host",
+        "page_shift",
+        "page_size",
+        "sysctl",
+        "untold_page",
+    )
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, untold_page: Page = UNTOLD_PAGE, arm_numbering: str | None = None) -> None:
         self.host = host
+        self.untold_page = untold_page
+        """What a page without a fact is taken for; its place and its mappings are the event's."""
+        self.arm_numbering = arm_numbering
+        """The numbering in which ARM error types are read, whatever the policy has to say about it; None: the policy's."""
         self.config: Config = host.config or _DEFAULT_CONFIG
         self.sysctl: Sysctl = host.sysctl or _DEFAULT_SYSCTL
         self.page_size: int = host.page_size or PAGE_SIZE

@@ -26,7 +26,6 @@ ASSUMED_DIRTY: Final = Assumption("host.pages.dirty", "true where nothing else h
 
 _RACE_ON_POISON: Final = "a kernel worker and the interrupted thread race for the queued page: only the thread itself could be signalled"
 _U64: Final = (1 << 64) - 1
-_ASSUMED_ANONYMOUS: Final = Page(physical_address=0, state=PageState.ANONYMOUS, dirty=True)
 
 
 class Place(NamedTuple):
@@ -124,7 +123,7 @@ def _frame(item: Item, notification: Notification, facts: Facts) -> Frame:
     if page is None or (page.state is PageState.UNKNOWN and not page.mappings):
         places = _place_of_consumer(item, notification, facts)
         assumed = (ASSUMED_PAGE, ASSUMED_CURRENT) if places and facts.host.current is None else (ASSUMED_PAGE,)
-        assumed_page = _ASSUMED_ANONYMOUS
+        assumed_page = facts.untold_page
         if page is not None and page.poisoned:
             assumed_page = assumed_page.model_copy(update={"physical_address": page.physical_address, "poisoned": True})
         return Frame(item, pfn, assumed_page, facts.page_shift, places, (*assumptions, *assumed))
@@ -141,7 +140,7 @@ def frame_of(item: Item, page: Page, facts: Facts, assumptions: tuple[Assumption
 
 def poison_stays(frame: Frame, policy: Policy, facts: Facts) -> bool:
     """Whether a page that was poisoned is met again by those who map it, rather than replaced by a good one."""
-    return page_states.outcome(policy, _traits(frame, facts))[0].late
+    return page_states.outcome(policy, traits_of(frame, facts))[0].late
 
 
 def _places(page: Page, address: int, page_size: int) -> tuple[Place, ...]:
@@ -179,7 +178,7 @@ def _handle(frame: Frame, policy: Policy, facts: Facts, before: Poisoned | None)
 
 
 def _first_time(frame: Frame, policy: Policy, facts: Facts) -> Handled:
-    outcome, fired = page_states.outcome(policy, _traits(frame, facts))
+    outcome, fired = page_states.outcome(policy, traits_of(frame, facts))
     panics = outcome.kernel_owned and policy.behaviours.panic_on_unrecoverable_sysctl and bool(facts.sysctl.panic_on_unrecoverable)
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, None if panics else outcome.returns)
     finding = Finding((step, *outcome.notes), (fired,), outcome.reasons, frame.assumptions, ())
@@ -191,7 +190,8 @@ def _first_time(frame: Frame, policy: Policy, facts: Facts) -> Handled:
     return Handled(frame, outcome, finding, poisons=outcome.poisons, panics=panics)
 
 
-def _traits(frame: Frame, facts: Facts) -> Traits:
+def traits_of(frame: Frame, facts: Facts) -> Traits:
+    """What the outcome of poisoning a page depends on."""
     page, order = frame.page, frame.shift - facts.page_shift
     return Traits(
         page.state,

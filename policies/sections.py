@@ -18,6 +18,7 @@ from models.sections import arm_processor, cxl, memory, pcie
 from models.severity import GhesSeverity, Severity, ghes_severity, severity_name
 from models.status_block import DataEntry, StatusBlock
 from models.value import value
+from policies.arm_types import assumed_numbering, is_cache_error, own_numbering, told_numbering
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CONFIG, ASSUMED_DEVICES, ASSUMED_PAGE_SIZE, ASSUMED_VALID, Facts
 from policies.finding import Finding, rule
@@ -67,7 +68,7 @@ class Item:
 class Walk:
     """The walk over one record's sections: what it is given, and what it has found so far."""
 
-    __slots__ = ("block", "consumes", "facts", "findings", "items", "policy", "queued", "rank", "room")
+    __slots__ = ("arm_types", "block", "consumes", "facts", "findings", "items", "policy", "queued", "rank", "room")
 
     def __init__(self, block: StatusBlock, rank: GhesSeverity, policy: Policy, facts: Facts, consumes: bool) -> None:
         self.block = block
@@ -78,6 +79,8 @@ class Walk:
         self.findings: list[Finding] = []
         self.items: list[Item] = []
         """Page frames that reached a queue, in order."""
+        self.arm_types: list[int] = []
+        """Types of the ARM error infos that were looked at and have a physical address, in order."""
         self.queued = False
         """Whether the synchronous fallback is satisfied."""
         self.room = QUEUE_LENGTH
@@ -190,9 +193,6 @@ def _memory_request(
 
 # ARM processor (UEFI 2.10 N.2.4.4)
 
-_CACHE_ENUMERATED: Final = 0
-_CACHE_BIT: Final = 1 << 1
-
 
 def _arm_processor(walk: Walk, entry: DataEntry, index: int) -> bool:
     """Mirrors `log_arm_hw_error` and `ghes_handle_arm_hw_error`."""
@@ -213,12 +213,15 @@ def _arm_error_infos(walk: Walk, entry: DataEntry, index: int) -> bool:
     required = walk.consumes and does.sea_action_required
     request = Request.ACTION_REQUIRED if required else Request.ACTION_OPTIONAL
     end = entry.payload_offset + entry.error_data_length
+    numbering = told_numbering(walk.policy, walk.facts)
     queued = False
     for offset, repeats, kind, has_address, address in _error_infos(walk, entry, count):
         if not repeats:
             walk.findings.append(Finding(reasons=(_BEYOND.format(index),)))
             break
-        usable, finding = _error_info(walk.policy, kind, has_address)
+        usable, finding = _error_info(walk.policy, numbering, kind, has_address)
+        if has_address:
+            walk.arm_types.append(kind)
         if offset + arm_processor.ERROR_INFO_LENGTH > end:
             finding = _beyond(finding, index)
         walk.findings.append(finding)
@@ -289,21 +292,20 @@ def _arm_recoverable(policy: Policy, rank: GhesSeverity, section_severity: int) 
 
 
 @lru_cache(maxsize=4096)
-def _error_info(policy: Policy, kind: int, has_address: int) -> tuple[bool, Finding]:
-    bitmask = policy.behaviours.arm_error_type_bitmask
-    is_cache = bool(kind & _CACHE_BIT) if bitmask else kind == _CACHE_ENUMERATED
-    usable = is_cache and has_address != 0
+def _error_info(policy: Policy, told: str | None, kind: int, has_address: int) -> tuple[bool, Finding]:
+    usable = is_cache_error(kind, told or own_numbering(policy)) and has_address != 0
     fired = rule(
         policy,
         "sections.arm_error_info",
         "memory failure for its physical address" if usable else "unhandled: not a cache error with a physical address",
         "ghes_handle_arm_hw_error",
-        "arm_error_type_bitmask",
+        "" if told else "arm_error_type_bitmask",
         error_type=hex(kind),
-        read_as="bit mask" if bitmask else "enumeration",
+        read_as=told or ("bit mask" if policy.behaviours.arm_error_type_bitmask else "enumeration"),
         physical_address_valid=has_address != 0,
     )
-    return usable, Finding(() if usable else (Log(f"Unhandled processor error type: {kind:#04x}"),), (fired,))
+    steps = () if usable else (Log(f"Unhandled processor error type: {kind:#04x}"),)
+    return usable, Finding(steps, (fired,), (), () if told or not has_address else assumed_numbering(policy))
 
 
 # PCI Express (UEFI 2.10 N.2.7)

@@ -18,7 +18,7 @@ from models.structured import describe
 from models.value import value
 from policies.catalog import Policy, UnknownPolicy
 from policies.choose import choose
-from policies.decide import decide
+from policies.decide import TOLD, decide
 from service.problems import Refused, invalid, malformed, unknown_policy
 from service.settings import Settings
 from service.sniff import Kind, Sniffed
@@ -63,9 +63,9 @@ def choose_policy(event: Event, settings: Settings) -> Policy:
         raise Refused(unknown_policy(str(error), "/host/kernel" if event.policy is None else "/policy")) from None
 
 
-def decide_event(event: Event, settings: Settings) -> Decision:
-    """The decision under the policy that the event asks for. Raises Refused where there is no such policy."""
-    return decide(event, choose_policy(event, settings))
+def decide_event(event: Event, settings: Settings, assumed: frozenset[str] = TOLD) -> Decision:
+    """The decision under the policy that the event asks for; `assumed` as for `decide`. Raises Refused where there is no such policy."""
+    return decide(event, choose_policy(event, settings), assumed)
 
 
 def decision_json(decision: Decision, used: UsedFacts | None = None) -> bytes:

@@ -32,7 +32,7 @@ from service.problems import (
     store_damaged,
     store_unavailable,
 )
-from service.routes import decisions, decode, health, hosts, policies, syndromes
+from service.routes import decisions, decode, health, hosts, imports, policies, syndromes
 from service.routes import store as store_route
 from service.runtime import Runtime, running
 from service.security.guard import Security, guarded
@@ -87,7 +87,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.state.settings = chosen
     app.state.metrics = metrics
     app.state.security = Security(chosen, partial(_kept_keys, app))
-    for noun in (decisions, hosts, decode, syndromes, policies, store_route):
+    for noun in (decisions, imports, hosts, decode, syndromes, policies, store_route):
         app.include_router(noun.router, dependencies=[Depends(guarded)])
     app.include_router(health.router)
     app.add_middleware(Limits, settings=chosen)

@@ -10,15 +10,13 @@ from typing import BinaryIO
 from models.cper_record import decode_record, notification_name, to_status_block
 from models.errors import MalformedBytes
 from models.event import MAX_BLOCK_BYTES, Event
+from models.formats.envelope import DEFAULT_NOTIFICATION
 from models.notification import Notification, NotificationType
 from service.answers import read_event
 from service.problems import Refused, malformed, too_large, unreadable, unrecognised
 from service.sniff import Kind, Sniffed, sniff
 
 STANDARD_INPUT = "-"
-
-DEFAULT_NOTIFICATION = NotificationType.GSIV
-"""Taken for bytes that do not say how they were notified: an ordinary interrupt."""
 
 
 def opened(path: str) -> AbstractContextManager[BinaryIO]:

@@ -21,7 +21,7 @@ from models.event import Event, event_key
 from models.severity import severity_name
 from models.status_block import StatusBlock, parse
 from models.value import value
-from policies.decide import Settled, settle
+from policies.decide import TOLD, Settled, settle
 from service import tracing
 from service.answers import choose_policy, decision_json, envelop, read_event
 from service.problems import RETRY_SOON, Refused, conflict, store_unavailable
@@ -44,6 +44,8 @@ class Document:
     """JSON."""
     name: bytes | None = None
     """Tells a repeat of an event that says nothing by which it could be told: from the request's Idempotency-Key and the position in it."""
+    assumed: frozenset[str] = TOLD
+    """JSON pointers into the event at which its sender took something for granted, as for `decide`."""
 
 
 @value
@@ -83,6 +85,7 @@ class _Read:
     data: bytes
     key: str
     repeat_key: bytes | None
+    assumed: frozenset[str]
 
 
 class Intake:
@@ -111,11 +114,11 @@ class Intake:
         with tracing.span("commit"):
             return await answer(outcome)
 
-    def try_out(self, data: bytes) -> bytes:
+    def try_out(self, data: bytes, assumed: frozenset[str] = TOLD) -> bytes:
         """One event's answer, of which nothing is kept. Raises Refused, StoreError."""
         event = read_event(data)
         block = None if event.status_block is None else parse(event.status_block)
-        settled, used = self._settle(event, block, event_key(event))
+        settled, used = self._settle(event, block, event_key(event), assumed)
         return envelop(decision_json(settled.decision, used))
 
     def admit(self, documents: Sequence[Document]) -> list[Outcome]:
@@ -161,7 +164,7 @@ class Intake:
         """Decide an event that is new, with what is known of its source, and remember what it does to it. Raises Refused, StoreError."""
         event = item.event
         block = None if event.status_block is None else parse(event.status_block)
-        settled, used = self._settle(event, block, item.key)
+        settled, used = self._settle(event, block, item.key, item.assumed)
         went_down = settled.decision.action is Action.PANIC
         poisoned = () if went_down or event.source is None else settled.poisoned
         entry = Entry(
@@ -179,9 +182,9 @@ class Intake:
             self._pending[item.repeat_key] = new
         return new
 
-    def _settle(self, event: Event, block: StatusBlock | None, key: str) -> tuple[Settled, UsedFacts | None]:
+    def _settle(self, event: Event, block: StatusBlock | None, key: str, assumed: frozenset[str]) -> tuple[Settled, UsedFacts | None]:
         informed, used = self._sources.informed(event, () if block is None else physical_addresses(block))
-        return settle(informed, block, choose_policy(informed, self._settings), key), used
+        return settle(informed, block, choose_policy(informed, self._settings), key, assumed), used
 
     def _summarise(self, item: _Read, block: StatusBlock | None, decision: Decision) -> Summary:
         event = item.event
@@ -232,7 +235,7 @@ def _read(document: Document) -> _Read:
     """Raises Refused."""
     event = read_event(document.data)
     key = event_key(event)
-    return _Read(event, document.data, key, _repeat_key(event, key, document.name))
+    return _Read(event, document.data, key, _repeat_key(event, key, document.name), document.assumed)
 
 
 def _repeat_key(event: Event, key: str, name: bytes | None) -> bytes | None:

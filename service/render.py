@@ -61,7 +61,8 @@ def text(value: str, style: str = "") -> Text:
     return Text("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value), style)
 
 
-def _section(title: str, *body: RenderableType) -> Group:
+def section(title: str, *body: RenderableType) -> Group:
+    """A heading and what stands under it."""
     return Group(Text(title, _HEADING), *(Padding(part, (0, 0, 0, 2)) for part in body), Text())
 
 
@@ -74,7 +75,8 @@ def _numbered(lines: Iterable[Text]) -> Table:
     return grid
 
 
-def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
+def pairs(rows: Iterable[tuple[str, str]]) -> Table:
+    """Names and what is to be said of each."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column()
@@ -91,16 +93,16 @@ def decision_page(decision: Decision) -> Group:
 def _parts(decision: Decision) -> Iterator[RenderableType]:
     yield _headline(decision)
     yield Text()
-    yield _section("What happens", _numbered(_steps(decision.plan)) if decision.plan else Text("nothing", _QUIET))
+    yield section("What happens", _numbered(_steps(decision.plan)) if decision.plan else Text("nothing", _QUIET))
     if decision.next_access or (decision.action is not Action.PANIC and any(step.kind == "memory_failure" for step in decision.plan)):
-        yield _section("When the page is touched again", _next_access(decision))
+        yield section("When the page is touched again", _next_access(decision))
     if decision.reasons:
-        yield _section("It depends", *(text(reason) for reason in decision.reasons))
-    yield _section("Why", _Why(decision.rationale))
+        yield section("It depends", *(text(reason) for reason in decision.reasons))
+    yield section("Why", _Why(decision.rationale))
     if decision.assumptions:
-        yield _section("Taken for granted", _pairs((known.fact, known.assumed) for known in decision.assumptions))
+        yield section("Taken for granted", pairs((known.fact, known.assumed) for known in decision.assumptions))
     if decision.warnings:
-        yield _section("Warnings", _pairs((warning.code, warning.detail) for warning in decision.warnings))
+        yield section("Warnings", pairs((warning.code, warning.detail) for warning in decision.warnings))
 
 
 def _headline(decision: Decision) -> Group:
@@ -189,7 +191,7 @@ def comparison_page(decisions: Sequence[Decision]) -> Group:
     if any(decision.reasons for decision in decisions):
         table.add_section()
         table.add_row("because", *_alike([[text(reason) for reason in decision.reasons] for decision in decisions]))
-    return Group(table, _section("Why they differ", _different_rules(decisions)))
+    return Group(table, section("Why they differ", _different_rules(decisions)))
 
 
 def demo_page(introduction: str, decisions: Sequence[Decision]) -> Group:
@@ -256,12 +258,12 @@ def decoded_page(decoded: dict[str, Any]) -> Group:
     """A status block or CPER record, section by section, with what its codes mean."""
     parts: list[RenderableType] = []
     if "record" in decoded:
-        parts.append(_section(f"CPER record, notification {decoded['notification']}", _fields(decoded["record"], {})))
+        parts.append(section(f"CPER record, notification {decoded['notification']}", _fields(decoded["record"], {})))
     block = dict(decoded["status_block"])
     sections = block.pop("sections", [])
-    parts.append(_section("Status block", _fields(block, {})))
-    for index, (section, reading) in enumerate(zip(sections, decoded["readings"], strict=True)):
-        parts.append(_section(f"Section {index}: {reading['name']}", _fields(section, reading)))
+    parts.append(section("Status block", _fields(block, {})))
+    for index, (fields, reading) in enumerate(zip(sections, decoded["readings"], strict=True)):
+        parts.append(section(f"Section {index}: {reading['name']}", _fields(fields, reading)))
     return Group(*parts)
 
 
@@ -319,7 +321,7 @@ def _explained(explanation: Explanation) -> Group:
         meaning = f"{field.meaning} (RES0, and set)" if field.reserved and field.name != "RES0" else field.meaning
         table.add_row(field.bits, text(field.name, style or "cyan"), f"{field.value:#x}", text(meaning, style))
     sections = dict.fromkeys(field.section for field in explanation.fields)
-    return Group(head, table, _section("Where it is defined", *(text(section, _QUIET) for section in sections)))
+    return Group(head, table, section("Where it is defined", *(text(section, _QUIET) for section in sections)))
 
 
 def _injected(answer: InjectionAnswer) -> Iterator[RenderableType]:
@@ -331,14 +333,14 @@ def _injected(answer: InjectionAnswer) -> Iterator[RenderableType]:
     head.add_row(text(answer.certainty), text(answer.policy.digest[:19], _QUIET))
     yield Group(head, Rule(style=_QUIET))
     arrivals = [text(f"{_EXCEPTIONS[arrival.exception]}, ESR_EL1 {arrival.esr:#x}, {_WHEN[arrival.when]}") for arrival in answer.arrivals]
-    yield _section("What the guest takes", _numbered(arrivals) if arrivals else Text("nothing", _QUIET))
+    yield section("What the guest takes", _numbered(arrivals) if arrivals else Text("nothing", _QUIET))
     if answer.linux_guest is not None:
-        yield _section("A Linux guest", Text(answer.linux_guest, "bold red" if answer.linux_guest == "panics" else "bold green"))
+        yield section("A Linux guest", Text(answer.linux_guest, "bold red" if answer.linux_guest == "panics" else "bold green"))
     if answer.reasons:
-        yield _section("It depends", *(text(reason) for reason in answer.reasons))
-    yield _section("Why", _Why(answer.rationale))
+        yield section("It depends", *(text(reason) for reason in answer.reasons))
+    yield section("Why", _Why(answer.rationale))
     if answer.assumptions:
-        yield _section("Taken for granted", _pairs((known.fact, known.assumed) for known in answer.assumptions))
+        yield section("Taken for granted", pairs((known.fact, known.assumed) for known in answer.assumptions))
     if answer.explanation is not None:
         yield _explained(answer.explanation)
 

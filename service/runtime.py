@@ -21,6 +21,9 @@ T = TypeVar("T")
 READERS = 4
 """Threads that read the store for questions."""
 
+IMPORTERS = 8
+"""Threads that read what is imported."""
+
 
 @dataclass(slots=True)
 class Runtime:
@@ -37,6 +40,7 @@ class Runtime:
     """Set when the service was told to stop: what never ends by itself ends now."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, and replaced, when decisions were kept."""
+    importers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(IMPORTERS, "importer"))
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
 
     def tell(self) -> None:
@@ -70,5 +74,6 @@ async def running(settings: Settings, kept: Store, clock_ms: Callable[[], int]) 
         runtime.stop()
         purging.cancel()
         await writer.close()
+        runtime.importers.shutdown(wait=False, cancel_futures=True)
         runtime.readers.shutdown()
         kept.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from models.event import Event
+from models.formats.observed import Observed
 from models.value import value
 
 
@@ -39,6 +40,19 @@ class Reading:
     assumed: tuple[Assumed, ...] = ()
     lost: tuple[str, ...] = ()
     """What the source could not carry, or carried in a way that the event cannot, a phrase each."""
+    observed: Observed | None = None
+    """What the source says was done about the error; None where it says nothing."""
+
+
+@value
+class Loose:
+    """Something that was done about an error, and no telling about which."""
+
+    observed: Observed
+    place: Place
+    format: str
+    source: str | None = None
+    """The machine, where the source names it."""
 
 
 @value

@@ -8,11 +8,12 @@ from typing import Any
 
 from models.decision import Decision
 from models.event import Event
+from models.formats.envelope import DEFAULT_NOTIFICATION
 from models.notification import NotificationType
 from service.answers import decide_event, decision_json, envelop, read_event
 from service.commands.options import add_json, add_policy_file, settings_of
 from service.commands.output import answer_lines, show, write
-from service.inputs import DEFAULT_NOTIFICATION, read_all, to_event
+from service.inputs import read_all, to_event
 from service.settings import InvalidSetting, Settings
 
 HELP = "decide an event, a status block or a CPER record"
@@ -24,7 +25,7 @@ def configure(command: ArgumentParser) -> None:
     )
     command.add_argument("file", metavar="FILE", help="a file, or - for standard input")
     command.add_argument(
-        "--notification", type=_notification, metavar="TYPE", help="how it was notified: sea, sei, sdei, gsiv, polled, ..."
+        "--notification", type=notification_type, metavar="TYPE", help="how it was notified: sea, sei, sdei, gsiv, polled, ..."
     )
     command.add_argument("--kernel", metavar="RELEASE", help="the machine's kernel, such as 6.12.107")
     command.add_argument("--policy", action="append", metavar="NAME", help="decide under this policy; several are shown side by side")
@@ -80,7 +81,8 @@ def _decide_lines(options: Namespace, settings: Settings) -> int:
     return answer_lines(options.file, settings.max_body_bytes, answer)
 
 
-def _notification(text: str) -> NotificationType:
+def notification_type(text: str) -> NotificationType:
+    """A notification type from its name. Raises ArgumentTypeError."""
     try:
         return NotificationType("external" if text == "irq" else text)
     except ValueError:

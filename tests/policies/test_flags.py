@@ -300,6 +300,9 @@ SHOWN: dict[str, Flag] = {
         [(TID, False)],
         [(PID, True)],
     ),
+    "arm_error_types_heeded": Flag(
+        UNIFORM, "gpio", block(arm(error_info(2))), host(arm_error_types="legacy"), queued, [(PFN, (), "kworker")], []
+    ),
 }
 
 
@@ -418,6 +421,7 @@ PRINCIPLES = (
     "walk_abort_is_bus_error",
     "serror_ends_context",
     "guest_access_signals_alike",
+    "arm_error_types_heeded",
 )
 
 

@@ -1,0 +1,294 @@
+"""CPER records, status blocks and single sections as bytes or as text of bytes, and events written as CPER records.
+
+Bytes are told apart by what they hold: a record begins with its signature (UEFI 2.10 table N.1), a status block (ACPI 6.5 18.3.2.7.1) by
+lengths that add up, a described section with a section descriptor (UEFI 2.10 N.2.2) that points behind itself, as libcper and PLDM pass
+single sections on. Anything else is the body of a section whose type somebody has to tell.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from datetime import datetime
+
+from models.cper_record import (
+    DESCRIPTOR,
+    DESCRIPTOR_LENGTH,
+    HEADER_LENGTH,
+    SIGNATURE,
+    TIMESTAMP_VALID,
+    CperRecord,
+    SectionDescriptor,
+    decode_record,
+    encode_record,
+    from_status_block,
+    notification_name,
+    to_status_block,
+)
+from models.errors import MalformedBytes
+from models.event import MAX_BLOCK_BYTES, Event
+from models.formats.envelope import CPER_TYPES, DEFAULT_SEVERITY, Envelope, choose_notification, to_notification
+from models.formats.reading import Assumed, Place, Reading, Unread
+from models.formats.text_bytes import unpack_text, unpack_words
+from models.guid import NULL, SECTION_NAMES, Guid, guid, guid_text, section_name
+from models.notification import Notification, NotificationType
+from models.sections.fields import encode_timestamp, read_timestamp
+from models.status_block import HEADER_LENGTH as BLOCK_HEADER_LENGTH
+from models.status_block import parse
+
+FORMAT = "cper"
+
+_SIGNATURE = re.compile(rb"CPER..\xff\xff\xff\xff", re.DOTALL)
+_RECORD_LENGTH = struct.Struct("<I")
+_RECORD_LENGTH_OFFSET = 20
+_BLOCK_STATUS_MAX = 0x3FFF
+"""The highest block status with no reserved bit set."""
+_BLOCK_DATA_MIN = 64
+"""The shortest data entry, in bytes."""
+_RECORD_FLAGS = {1: "recovered", 2: "previous error", 4: "simulated"}
+_SECTION_GUIDS = {name: value for value, name in SECTION_NAMES.items()}
+
+
+def read_cper(
+    data: bytes,
+    *,
+    notification: Notification | NotificationType | None = None,
+    section_type: str | None = None,
+    severity: int | None = None,
+) -> Iterator[Reading | Unread]:
+    """The errors in a file of CPER records, in a status block or in a single section; hexadecimal, base64 and word dumps are undone.
+
+    Several records may follow each other. `section_type` is a GUID or a name such as `memory`, for bytes that are the body of a section;
+    `severity` is its CPER severity, where that is known. Raises ValueError for a `section_type` that is neither.
+    """
+    kind = None if section_type is None else section_guid(section_type)
+    envelope = Envelope(FORMAT, Place(offset=0), to_notification(notification), section_type=kind, severity=severity)
+    yield from read_payload(unpack(data), envelope)
+
+
+def section_guid(text: str) -> Guid:
+    """The section type that a name or a GUID's text means. Raises ValueError for anything else."""
+    try:
+        return _SECTION_GUIDS.get(text) or guid(text)
+    except ValueError:
+        raise ValueError(f"`{text}` is neither the name of a section type nor a GUID") from None
+
+
+def unpack(data: bytes) -> bytes:
+    """The bytes themselves where `data` is text of bytes, else `data`.
+
+    Words of eight digits are bytes in their order where that makes a record or a status block, else 32-bit little-endian words.
+    """
+    if _SIGNATURE.match(data) or b"\0" in data:
+        return data
+    packed = unpack_text(data)
+    if packed is None or not (_SIGNATURE.match(packed) or is_status_block(packed)):
+        words = unpack_words(data)
+        if words is not None and is_status_block(words):
+            return words
+    return data if packed is None else packed
+
+
+def is_status_block(data: bytes) -> bool:
+    """Whether the bytes can be a status block with an error in it, whole or cut within its last section.
+
+    Its status has no reserved bit, its data entries follow each other to the byte, and it is no longer than an event's may be.
+    """
+    if len(data) < BLOCK_HEADER_LENGTH + _BLOCK_DATA_MIN:
+        return False
+    status = int.from_bytes(data[:4], "little")
+    length = int.from_bytes(data[12:16], "little")
+    if not (0 < status <= _BLOCK_STATUS_MAX and _BLOCK_DATA_MIN <= length <= MAX_BLOCK_BYTES):
+        return False
+    block = parse(data[: BLOCK_HEADER_LENGTH + length])
+    return block.fault is None and not block.empty_entries and bool(block.entries)
+
+
+def read_payload(data: bytes, envelope: Envelope) -> Iterator[Reading | Unread]:
+    """The errors in bytes that are no text any more; what they are is told by what they hold."""
+    if data.startswith(SIGNATURE):
+        yield from _read_records(data, envelope)
+    elif is_status_block(data):
+        yield _read_block(data, envelope)
+    elif (descriptor := _described(data, envelope.section_type)) is not None:
+        yield _read_described(data, descriptor, envelope)
+    elif envelope.section_type is not None:
+        yield _read_body(data, envelope.section_type, envelope)
+    else:
+        yield Unread(envelope.place, _why_nothing(data), envelope.format)
+
+
+def _why_nothing(data: bytes) -> str:
+    if not data:
+        return "there are no bytes"
+    if not any(data):
+        return "all bytes are zero: a status block like that has no error in it"
+    if not any(data[:4]) and is_status_block(b"\1" + data[1:]):
+        return "the status block says that no error is pending: its `block_status` is 0"
+    fault = parse(data[:MAX_BLOCK_BYTES]).fault
+    why = f", for as one {fault.detail} (byte {fault.offset}, `{fault.field}`)" if fault and len(data) >= BLOCK_HEADER_LENGTH else ""
+    return f"the bytes are neither a CPER record nor a status block{why}; a section's body needs its type to be told"
+
+
+def _read_records(data: bytes, envelope: Envelope) -> Iterator[Reading | Unread]:
+    """Records one behind the other, whatever lies between them, in one pass over the bytes."""
+    start: int | None = 0
+    while start is not None:
+        end, following = _record_end(data, start)
+        yield _read_one_record(data[start:end], envelope.at(start))
+        start = following
+
+
+def _record_end(data: bytes, start: int) -> tuple[int, int | None]:
+    """Where the record's bytes end, and where the next one starts.
+
+    A stated length counts where a record or the end of the input follows it. Anything else reaches to the next signature, so that a wrong
+    length costs no more than its own record, and no byte is looked at for two of them.
+    """
+    stated = data[start + _RECORD_LENGTH_OFFSET : start + _RECORD_LENGTH_OFFSET + 4]
+    end = start + _RECORD_LENGTH.unpack(stated.ljust(4, b"\0"))[0]
+    if start + HEADER_LENGTH <= end < len(data) and _SIGNATURE.match(data, end):
+        return end, end
+    if end == len(data):
+        return end, None
+    found = _SIGNATURE.search(data, start + len(SIGNATURE))
+    return (found.start(), found.start()) if found else (len(data), None)
+
+
+def _read_one_record(data: bytes, envelope: Envelope) -> Reading | Unread:
+    try:
+        return read_record(decode_record(data), envelope)
+    except MalformedBytes as error:
+        return _unread(error, envelope)
+
+
+def _unread(error: MalformedBytes, envelope: Envelope) -> Unread:
+    where = "" if error.section is None else f"section {error.section}: "
+    return Unread(envelope.at(error.offset).place, f"{where}{error.detail} (`{error.field}`)", envelope.format)
+
+
+def read_record(record: CperRecord, envelope: Envelope) -> Reading | Unread:
+    """The error that a CPER record holds, and what of the record an event has no place for.
+
+    Raises MalformedBytes where sections share bytes.
+    """
+    block = to_status_block(record)
+    if len(block) > MAX_BLOCK_BYTES:
+        return Unread(envelope.place, _too_long(len(block)), envelope.format)
+    notification, assumed = choose_notification(envelope, record.notification_type)
+    time, assumed_time = _choose_time(record, envelope)
+    event = Event(notification=notification, status_block=block, time=time)
+    return Reading(event, envelope.format, envelope.place, assumed + assumed_time, tuple(_lost(record)))
+
+
+def _too_long(length: int) -> str:
+    return f"the sections make a status block of {length} bytes; an event's has {MAX_BLOCK_BYTES} at most"
+
+
+def _choose_time(record: CperRecord, envelope: Envelope) -> tuple[datetime | None, tuple[Assumed, ...]]:
+    """The record's time, unless the envelope tells the same second with its zone or the record has none."""
+    own = read_timestamp(record.timestamp) if record.validation_bits & TIMESTAMP_VALID else None
+    told = next((time for time in envelope.times if own is None or time.replace(microsecond=0) == own), None)
+    if own is None or told is not None:
+        return told, ()
+    text = own.isoformat().replace("+00:00", "Z")
+    return own, (Assumed("/time", text, "a CPER timestamp names no time zone: it is taken for UTC"),)
+
+
+def _lost(record: CperRecord) -> Iterator[str]:
+    """What a record says and an event cannot."""
+    if record.notification_type not in (*CPER_TYPES.values(), NULL):
+        yield f"the notification type `{notification_name(record.notification_type)}`"
+    if record.validation_bits & TIMESTAMP_VALID and read_timestamp(record.timestamp) is None:
+        yield f"the record's timestamp, which is no date (bytes `{record.timestamp.hex()}`)"
+    ids = {"platform id": record.platform_id, "partition id": record.partition_id, "creator id": record.creator_id}
+    yield from (f"the {name} `{guid_text(value)}`" for name, value in ids.items() if value != NULL)
+    numbers = {"record id": record.record_id, "persistence information": record.persistence_information}
+    yield from (f"the {name} `{value:#x}`" for name, value in numbers.items() if value)
+    if record.flags:
+        names = [name for bit, name in _RECORD_FLAGS.items() if record.flags & bit]
+        yield f"the record's flags `{record.flags:#x}`" + (f" ({', '.join(names)})" if names else "")
+    if any(section.flags >> 8 for section in record.sections):
+        yield "the section flags above bit 7"
+    if any(record.reserved):
+        yield "reserved bytes of the record's header"
+    if behind := record.headers_length + len(record.body) - record.record_length:
+        yield f"{behind} bytes behind the record" if behind > 0 else f"{-behind} bytes that the record claims and nobody has"
+
+
+def _read_block(data: bytes, envelope: Envelope) -> Reading | Unread:
+    if len(data) > MAX_BLOCK_BYTES:
+        return Unread(envelope.place, f"the status block has {len(data)} bytes; an event's has {MAX_BLOCK_BYTES} at most", envelope.format)
+    notification, assumed = choose_notification(envelope, None)
+    missing = BLOCK_HEADER_LENGTH + int.from_bytes(data[12:16], "little") - len(data)
+    lost = (f"the block's last {missing} bytes, which are missing and read as zero",) if missing > 0 else ()
+    event = Event(notification=notification, status_block=data, time=next(iter(envelope.times), None))
+    return Reading(event, envelope.format, envelope.place, assumed, lost)
+
+
+def _described(data: bytes, section_type: Guid | None) -> SectionDescriptor | None:
+    """The section descriptor at the start of a single section, where there is one: of the type that was told, or of a known type."""
+    if len(data) < DESCRIPTOR_LENGTH:
+        return None
+    offset, length, revision, validation, reserved, flags, kind, fru_id, severity, fru_text = DESCRIPTOR.unpack_from(data)
+    if offset < DESCRIPTOR_LENGTH or offset + length > len(data) or (kind != section_type and kind not in SECTION_NAMES):
+        return None
+    return SectionDescriptor.model_construct(
+        section_offset=offset,
+        section_length=length,
+        revision=revision,
+        validation_bits=validation,
+        reserved=reserved,
+        flags=flags,
+        section_type=kind,
+        fru_id=fru_id,
+        severity=severity,
+        fru_text=fru_text.decode("latin-1").rstrip("\0"),
+    )
+
+
+def _read_described(data: bytes, descriptor: SectionDescriptor, envelope: Envelope) -> Reading | Unread:
+    start = descriptor.section_offset
+    return read_record(single(descriptor, data[start : start + descriptor.section_length]), envelope)
+
+
+def _read_body(data: bytes, section_type: Guid, envelope: Envelope) -> Reading | Unread:
+    if not data:
+        return Unread(envelope.place, f"the `{section_name(section_type)}` section has no bytes", envelope.format)
+    severity = DEFAULT_SEVERITY if envelope.severity is None else envelope.severity
+    descriptor = SectionDescriptor(section_offset=0, section_length=len(data), section_type=section_type, severity=severity)
+    found = read_record(single(descriptor, data), envelope)
+    if isinstance(found, Unread):
+        return found
+    assumed = found.assumed if envelope.severity is not None else (*found.assumed, assumed_severity("a section's body does not say it"))
+    return Reading(found.event, found.format, found.place, assumed, ("the section's flags, FRU and timestamp",))
+
+
+def assumed_severity(because: str) -> Assumed:
+    """That the severity of the block and its section had to be taken."""
+    return Assumed("/status_block/severity", DEFAULT_SEVERITY.name.lower(), because)
+
+
+def single(descriptor: SectionDescriptor, body: bytes) -> CperRecord:
+    """The record of one section that came without one."""
+    offset = HEADER_LENGTH + DESCRIPTOR_LENGTH
+    placed = descriptor.model_copy(update={"section_offset": offset, "section_length": len(body)})
+    return CperRecord.model_construct(severity=descriptor.severity, record_length=offset + len(body), sections=(placed,), body=body)
+
+
+def write_record(event: Event, *, record_id: int = 0, creator_id: Guid = NULL) -> bytes:
+    """The CPER record of an event (UEFI 2.10 N.2): its sections, their severities, flags and FRUs, its time in whole seconds and in UTC.
+
+    The notification type goes along where CPER has it. Without a time the record takes the first timestamp of the status block's entries.
+    Block status, raw data, the entries' own timestamps and everything about the host have no place in a record. Raises ValueError for an
+    event without a status block, and MalformedBytes with offset, section and field for one that is not whole and well formed.
+    """
+    if event.status_block is None:
+        raise ValueError("an event without a `status_block` makes no CPER record")
+    notification_type = CPER_TYPES.get(event.notification.type, NULL)
+    record = from_status_block(event.status_block, notification_type, record_id=record_id, creator_id=creator_id)
+    if event.time is not None:
+        stamp = {"timestamp": encode_timestamp(event.time.replace(microsecond=0)), "timestamp_precise": False}
+        record = record.model_copy(update={**stamp, "validation_bits": record.validation_bits | TIMESTAMP_VALID})
+    return encode_record(record)

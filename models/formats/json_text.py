@@ -1,0 +1,74 @@
+"""JSON as other tools write it: parsed in bounded depth, and looked into without trusting its shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import from_json
+
+from models.formats.text_bytes import unpack_base64
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+Object = dict[str, Any]
+
+_BRIEF = 200
+"""Characters of somebody else's text that a message may quote."""
+
+
+def brief(text: str) -> str:
+    """A text that is short enough to be quoted in a message."""
+    return text if len(text) <= _BRIEF else text[:_BRIEF] + "…"
+
+
+def read_json(data: bytes) -> Any:
+    """The document. Raises ValueError with line and column, also where it nests deeper than 200 or a number has over 4300 digits."""
+    return from_json(data.removeprefix(_BYTE_ORDER_MARK), allow_inf_nan=False, cache_strings="none")
+
+
+def find(document: Any, path: str) -> Any:
+    """What lies at a dotted path of keys; None where there is nothing, or a null."""
+    for key in path.split("."):
+        if not isinstance(document, dict):
+            return None
+        document = document.get(key)
+    return document
+
+
+def find_text(document: Any, path: str) -> str | None:
+    """The text at a path; None where there is none."""
+    found = find(document, path)
+    return found if isinstance(found, str) else None
+
+
+def find_number(document: Any, path: str, bits: int) -> int | None:
+    """The unsigned number of `bits` bits at a path; None where there is nothing. Raises ValueError where it is something else."""
+    found = find(document, path)
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int) or found < 0 or found >> bits:
+        raise ValueError(f"`{path}` is no number of {bits} bits")
+    return found
+
+
+def find_objects(document: Any, path: str) -> list[Object]:
+    """The list of objects at a path, empty where there is nothing. Raises ValueError where it is something else."""
+    found = find(document, path)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(element, dict) for element in found):
+        raise ValueError(f"`{path}` is no list of objects")
+    return found
+
+
+def find_bytes(document: Any, path: str) -> bytes | None:
+    """The bytes whose base64 lies at a path; None where there is nothing. Raises ValueError where it is something else."""
+    found = find(document, path)
+    if found is None:
+        return None
+    if not isinstance(found, str):
+        raise ValueError(f"`{path}` is no text")
+    try:
+        return unpack_base64(found)
+    except ValueError as error:
+        raise ValueError(f"`{path}` is {error}") from None

@@ -1,0 +1,353 @@
+"""One error record of a kernel log, from its first line to the reading.
+
+Two records are never made one: a line that the record cannot have at this point, after what it has already, begins another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from models.event import Event
+from models.formats.envelope import DEFAULT_NOTIFICATION
+from models.formats.log_build import Built, build_section
+from models.formats.log_fields import HEAD, OPEN_HEADS, SEVERITIES
+from models.formats.log_lines import LogLine
+from models.formats.log_sections import SectionLines, is_complete
+from models.formats.observed import Seen, SeenMemoryFailure, SeenNote, SeenPanic, SeenSignal, SeenSoftOffline, gather
+from models.formats.reading import Assumed, Place, Reading, Unread
+from models.guid import guid
+from models.host import Host
+from models.notification import Notification, NotificationType
+from models.severity import Severity, ghes_severity, severity_name
+from models.structured import StructuredBlock, encode_structured
+
+FORMAT: Final = "kernel_log"
+
+MAX_LINES_APART: Final = 2000
+"""Lines between two of one record, or between a record and what the kernel said of it, beyond which they are taken for strangers."""
+_RECORD_SECONDS: Final = 10.0
+"""A record is printed in one go, though a serial console may be slow."""
+_FOLLOW_UP_SECONDS: Final = 5.0
+"""Below the 10 seconds in which the same record again is not printed but may be handled."""
+_CLOCK_SLACK: Final = 1.0
+"""Seconds by which stamps of different CPUs may disagree."""
+_NEXT_LINES: Final = 3
+_PANIC_LINES: Final = 50
+_MAX_SECTIONS: Final = 1024
+"""More do not fit into a block of 64 KiB."""
+_MAX_SEEN: Final = 1000
+_PAGE_SHIFTS: Final = (12, 14, 16)
+
+_UNTOLD: Final = (
+    "flags of the sections, containment warning and threshold among them: the kernel does not print them",
+    "how long the block was, and raw data behind its sections",
+)
+_LEVELS: Final = {0: Severity.FATAL, 3: Severity.RECOVERABLE, 4: Severity.CORRECTED}
+"""The log level at which a severity is printed (`__ghes_panic`, `__ghes_print_estatus`); informational goes with corrected."""
+
+
+class LogRecord:
+    """A record that is being read."""
+
+    __slots__ = (
+        "_corrected",
+        "_head",
+        "_index",
+        "_source_id",
+        "_stamp",
+        "block_severity",
+        "first",
+        "has_unknown_severity",
+        "host",
+        "is_closed",
+        "kernel",
+        "last",
+        "lost",
+        "sections",
+        "seen",
+        "sequence",
+        "when",
+    )  # fmt: skip
+
+    def __init__(self, line: LogLine, kernel: str | None) -> None:
+        self.first = self.last = line
+        self.host = line.host
+        self.sequence = line.sequence
+        self.kernel = kernel
+        self.is_closed = False
+        """Whether the machine has been booted since."""
+        self.when: datetime | None = line.when
+        self.block_severity: int | None = None
+        self.has_unknown_severity = False
+        self.sections: list[SectionLines] = []
+        self.lost: list[str] = []
+        self.seen: list[Seen] = []
+        self._source_id: int | None = None
+        self._corrected = False
+        self._index = -1
+        self._stamp: tuple[bytes, bool] | None = None
+
+    def takes(self, line: LogLine, head: re.Match[str] | None) -> bool:
+        """Whether a line with this record's number can be one of its own; `head` is what `HEAD` makes of it."""
+        if line.number - self.last.number > MAX_LINES_APART or not _follows(self.last, line, _RECORD_SECONDS):
+            return False
+        kind = head.lastgroup if head else None
+        if kind is None and self.sequence is None and line.number - self.last.number > _NEXT_LINES:
+            return is_complete(line.text)  # other drivers print `[Hardware Error]: ` too
+        if kind == "start":
+            return False
+        if kind in ("corrected", "severity"):
+            known = self.block_severity is not None or self.has_unknown_severity
+            return not (self.sections or self._stamp or known or (kind == "corrected" and self._corrected))
+        if kind == "error":
+            assert head is not None
+            return int(head["index"]) > self._index
+        return True
+
+    def add(self, line: LogLine, head: re.Match[str] | None) -> None:
+        """Take a line; `head` is what `HEAD` makes of it."""
+        self.last = line
+        if head is None and " #" in line.text and not is_complete(line.text):
+            line = replace(line, text=line.text.partition(" #")[0].rstrip())  # somebody noted something behind it
+            head = HEAD.fullmatch(line.text)
+        if head is None:
+            self._add_body(line)
+            return
+        kind = head.lastgroup or ""
+        if kind in OPEN_HEADS and not line.is_whole:
+            self._lose(f"`{line.text[:80]}`: cut")
+            return
+        self._add_head(kind, head, line)
+
+    def _add_body(self, line: LogLine) -> None:
+        if self.sections or is_complete(line.text):
+            self._section(line).add(line.text, line.is_whole)
+        else:
+            self._lose(f"`{line.text[:80]}`: not understood")
+
+    def _add_head(self, kind: str, head: re.Match[str], line: LogLine) -> None:
+        if kind == "start":
+            self._source_id = int(head["source"])
+        elif kind == "corrected":
+            self._corrected = True
+        elif kind == "severity":
+            self.block_severity = SEVERITIES[head["block"]]
+            self.has_unknown_severity = self.block_severity is None
+        elif kind == "stamp":
+            self._stamp = _timestamp(head["time"]), head["precise"] == "precise"
+        elif kind == "error":
+            self._begin_section(line, int(head["index"]), SEVERITIES[head["section"]])
+        else:
+            self._add_to_section(kind, head, line)
+
+    def _add_to_section(self, kind: str, head: re.Match[str], line: LogLine) -> None:
+        section = self._section(line)
+        if kind in ("type", "unknown") and section.is_named:
+            section = self._begin_section(line, None, None)
+        if kind == "type":
+            section.name_by_words(head["name"])
+        elif kind == "unknown":
+            section.name_by_guid(guid(head["guid"]))
+        elif kind == "length":
+            section.length = int(head["bytes"], 16)
+        elif kind == "fru_id":
+            section.fru_id = guid(head["fru_guid"])
+        else:
+            section.fru_text = head["fru"]
+
+    def _section(self, line: LogLine) -> SectionLines:
+        """The section at hand, or one whose beginning is missing."""
+        return self.sections[-1] if self.sections else self._begin_section(line, None, None)
+
+    def _begin_section(self, line: LogLine, index: int | None, severity: int | None) -> SectionLines:
+        if index is not None and index > self._index + 1:
+            self._lose(f"sections {self._index + 1} to {index - 1}: their lines are missing")
+        if index is None and (self.sections or self._source_id is not None):
+            self._lose("the beginning of a section: its line is missing")
+        self._index = self._index + 1 if index is None else index
+        section = SectionLines(line.number, index, severity)
+        if self._stamp is not None:
+            section.timestamp, section.is_precise = self._stamp
+            self._stamp = None
+        if len(self.sections) < _MAX_SECTIONS:
+            self.sections.append(section)
+        return section
+
+    def _lose(self, what: str) -> None:
+        if len(self.lost) < _MAX_SEEN:
+            self.lost.append(what)
+
+    def see(self, seen: Seen) -> None:
+        """Take something that the kernel did about it."""
+        if len(self.seen) < _MAX_SEEN:
+            self.seen.append(seen)
+
+    def refuse(self, text: str) -> None:
+        """Take the kernel's word that it prints no more of the section."""
+        if self.sections:
+            self.sections[-1].refusals.append(text)
+
+    # what the kernel did about it
+
+    @property
+    def addresses(self) -> Iterator[int]:
+        """Physical addresses on which the kernel may act, bytes."""
+        return (address for section in self.sections for address in section.addresses)
+
+    def explains(self, seen: Seen, line: LogLine, is_newest: bool) -> bool:
+        """Whether a line speaks of this record: by address, or because nothing else can have come between."""
+        apart = line.number - self.last.number
+        if not 0 <= apart <= MAX_LINES_APART or not _follows(self.last, line, _FOLLOW_UP_SECONDS):
+            return False
+        pfn = seen.pfn if isinstance(seen, (SeenMemoryFailure, SeenSignal, SeenSoftOffline, SeenNote, SeenPanic)) else None
+        if pfn is not None:
+            return any(address >> shift == pfn for address in self.addresses for shift in _PAGE_SHIFTS)
+        if isinstance(seen, SeenPanic):
+            return seen.cause == "ghes" and self._is_last_word(apart, is_newest)
+        return isinstance(seen, SeenNote) and self._is_noted(seen, apart, is_newest)
+
+    def _is_last_word(self, apart: int, is_newest: bool) -> bool:
+        """Whether a panic right behind the record is its doing (`__ghes_panic` prints the record and panics)."""
+        return is_newest and apart <= _PANIC_LINES and self.block_severity in (None, Severity.FATAL)
+
+    def _is_noted(self, note: SeenNote, apart: int, is_newest: bool) -> bool:
+        if note.about == "address":
+            return note.address is not None and note.address in self.addresses
+        if note.about == "panic":
+            return self._is_last_word(apart, is_newest)
+        if note.about == "error_type":
+            return (
+                is_newest
+                and apart <= _NEXT_LINES
+                and note.error_type in {kind for section in self.sections for kind in section.error_types}
+            )
+        return False
+
+    # the reading
+
+    def finish(self, notification: NotificationType | None) -> Reading | Unread:
+        """What the record comes to."""
+        place = Place(line=self.first.number)
+        guessed = [index for index, section in enumerate(self.sections) if section.settle()]
+        typed = [section for section in self.sections if section.type is not None]
+        knows_severity = self.block_severity is not None or self.has_unknown_severity or self._corrected
+        if not typed and not knows_severity:
+            return Unread(place, f"{self._name()} has neither a severity nor a section", FORMAT)
+        assumed = [Assumed("/notification/type", notification or DEFAULT_NOTIFICATION, "a kernel log does not tell how it was notified")]
+        if notification is not None:
+            assumed.clear()
+        severity = self._severity(assumed)
+        built = self._build(assumed, guessed)
+        try:
+            event = self._event(notification, severity, built, assumed)
+        except (ValidationError, ValueError) as error:
+            return Unread(place, f"{self._name()} does not fit into a status block: {_first_line(error)}", FORMAT)
+        lost = [*_UNTOLD, *self._untold(), *self.lost, *(what for section in built for what in section.lost)]
+        observed = gather(self.seen) if self.seen else None
+        return Reading(event, FORMAT, place, tuple(assumed), tuple(dict.fromkeys(lost)), observed)
+
+    def _name(self) -> str:
+        return "a record" if self.sequence is None else f"record {{{self.sequence}}}"
+
+    def _severity(self, assumed: list[Assumed]) -> int:
+        """The block's severity, or what stands in for it."""
+        if self.block_severity is not None:
+            return self.block_severity
+        if self._corrected:
+            return Severity.CORRECTED  # the sentence is printed for this severity and no other
+        taken, why = self._likely_severity()
+        assumed.append(Assumed("/status_block/severity", severity_name(taken), why))
+        return taken
+
+    def _likely_severity(self) -> tuple[int, str]:
+        if self.has_unknown_severity:
+            return 4, "the kernel prints `unknown` for every number above 3"
+        if self.first.level in _LEVELS:
+            return _LEVELS[self.first.level], f"the line that tells it is missing; the record was logged at level {self.first.level}"
+        told = [section.severity for section in self.sections if section.severity is not None]
+        if told:
+            return max(told, key=ghes_severity), "the line that tells it is missing; the worst of the sections"
+        return Severity.RECOVERABLE, "the line that tells it is missing, and nothing else tells it"
+
+    def _build(self, assumed: list[Assumed], guessed: list[int]) -> list[Built]:
+        built: list[Built] = []
+        for index, section in enumerate(self.sections):
+            if section.type is None:
+                self._lose(_untyped(section))
+                continue
+            at = f"/status_block/sections/{len(built)}"
+            if index in guessed:
+                because = f"the log says `{section.name}`" if section.name else "the line that tells the type is missing"
+                assumed.append(Assumed(f"{at}/type", section.kind or "", f"{because}; its fields are printed in no other kind of section"))
+            if section.severity is None:
+                assumed.append(Assumed(f"{at}/severity", "that of the block", "the log does not tell it"))
+            built.append(build_section(section))
+            assumed += [Assumed(f"{at}/{name}", taken, why) for name, taken, why in built[-1].assumed]
+        return built
+
+    def _event(self, notification: NotificationType | None, severity: int, built: list[Built], assumed: list[Assumed]) -> Event:
+        because = "the kernel does not print it"
+        assumed.append(Assumed("/status_block/block_status", "by severity and number of sections", because))
+        if built:
+            assumed.append(Assumed("/status_block/sections/*/flags", "none is set", because))
+            assumed.append(Assumed("/status_block/sections/*/revision", "0x300", because))
+        is_of_this_boot = self._source_id is not None or self.sequence is not None  # else it may come from BERT
+        facts: dict[str, Any] = {"kernel": self.kernel} if self.kernel and is_of_this_boot else {}
+        numbering = frozenset().union(*(section.numbering for section in built))
+        if len(numbering) == 1:
+            facts["arm_error_types"] = next(iter(numbering))
+            why = "so the kernel that printed the record reads them; firmware may number them otherwise"
+            assumed.append(Assumed("/host/arm_error_types", facts["arm_error_types"], why))
+        sections: tuple[Any, ...] = tuple(section.section for section in built)
+        block = StructuredBlock.model_construct(severity=severity, sections=sections)
+        return Event(
+            source=self.host,
+            time=self.when,
+            notification=Notification(type=notification or DEFAULT_NOTIFICATION, source_id=self._source_id),
+            status_block=encode_structured(block),
+            host=Host(**facts),
+        )
+
+    def _untold(self) -> list[str]:
+        """What is missing of the record's frame."""
+        missing = []
+        if self._source_id is None:
+            missing.append("the error source: no line tells it, as for records of the boot before (BERT)")
+        if not self.sections:
+            missing.append("the sections: no line of them is there")
+        elif self.sections[0].index is None:
+            missing.append("the beginning of the first section")
+        return missing
+
+
+def _follows(before: LogLine, line: LogLine, seconds: float) -> bool:
+    """Whether a line can have been written within `seconds` of an earlier one by the same boot of the same machine."""
+    if before.uptime is not None and line.uptime is not None:
+        return -_CLOCK_SLACK <= line.uptime - before.uptime <= seconds
+    if before.when is not None and line.when is not None:
+        return timedelta(seconds=-_CLOCK_SLACK) <= line.when - before.when <= timedelta(seconds=seconds)
+    return True
+
+
+def _timestamp(text: str) -> bytes:
+    """8 bytes of BCD (UEFI 2.10 N.2.1) from `2026-11-22 10:00:00`, valid or not."""
+    century, year, month, day, hour, minute, second = (text[at : at + 2] for at in (0, 2, 5, 8, 11, 14, 17))
+    return bytes.fromhex(second + minute + hour + "00" + day + month + year + century)
+
+
+def _untyped(section: SectionLines) -> str:
+    what = f"section type `{section.name}` is not known" if section.name else "a section whose type was not printed"
+    shown = "; ".join(f"`{text[:80]}`" for text, _ in section.unplaced[:5])
+    return f"{what}: {shown}" if shown else what
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return str(error.errors(include_url=False, include_input=False, include_context=False)[0]["msg"])
+    return str(error)

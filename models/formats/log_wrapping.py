@@ -1,0 +1,106 @@
+"""Lines that mail or a terminal has broken in two, put together again.
+
+A line without a stamp, a host or a record's number is the rest of the line before only if both make a line that the kernel prints, or a
+better one than the first alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from models.formats.log_fields import HEAD, SECTION_TYPES
+from models.formats.log_lines import LogLine, read_line, unquoted
+from models.formats.log_sections import is_complete, is_list, names_nothing
+from models.formats.observed import SeenNote, observe
+
+_MAX_PIECES: Final = 8
+"""Into which a line may have been broken."""
+_WRAP_WIDTH: Final = 70
+"""Columns from which on mail breaks a line."""
+_FREE_TEXT: Final = "fru_text:"
+
+_NOTHING, _VAGUE, _COMPLETE = 0, 1, 2
+
+
+class HeldLine:
+    """A line that waits for what may be the rest of it."""
+
+    __slots__ = ("_pieces", "_sense", "_text", "last", "line")
+
+    def __init__(self, text: str, line: LogLine) -> None:
+        self._text = text
+        self._pieces: list[str] = []
+        self.last = line.number
+        """The last line that was taken for a part of it."""
+        self.line = line
+        """What it comes to."""
+        self._sense: int | None = None
+
+    def join(self, text: str, number: int, is_whole: bool, is_candidate: bool) -> bool:
+        """Whether the unmarked line behind it is, or may be, a part of it; `is_candidate`: it may also mean something by itself."""
+        if number != self.last + 1 or len(self._pieces) >= _MAX_PIECES or not text.strip():
+            return False
+        if self._text.endswith("=") and not self._pieces:
+            whole = self._text[:-1] + text
+            self._become(whole, read_line(whole, self.line.number, is_whole), number)
+            return True
+        if self._sense is None:
+            self._sense = _sense(self.line)
+        if self._sense == _COMPLETE:
+            return self._extend(text, number, is_whole)
+        pieces = [*self._pieces, unquoted(text).rstrip()]
+        for whole in (" ".join((self._text.rstrip(), *pieces)), self._text + "".join(pieces)):
+            line = read_line(whole, self.line.number, is_whole)
+            if _sense(line) > self._sense:
+                self._become(whole, line, number)
+                return True
+        if is_candidate:
+            return False
+        self._pieces, self.last = pieces, number
+        return True
+
+    def _become(self, text: str, line: LogLine, number: int) -> None:
+        self._text, self.line, self.last = text, line, number
+        self._pieces, self._sense = [], None
+
+    def _extend(self, text: str, number: int, is_whole: bool) -> bool:
+        """The same for a line that could stand as it is, but might go on."""
+        if not self.line.is_record:
+            return False
+        rest = unquoted(text).rstrip()
+        breaks_number = self._text[-1].isdigit() and rest[0].isdigit()
+        if len(self._text.rstrip()) + 1 + len(rest.split()[0]) > _WRAP_WIDTH:
+            whole = self._text + rest if breaks_number and ":" in rest else self._text.rstrip() + " " + rest
+            line = read_line(whole, self.line.number, is_whole)
+            if is_list(self.line.text) and is_list(line.text):
+                self._become(whole, line, number)
+                return True
+            if self.line.text.startswith(_FREE_TEXT):
+                self._doubt()
+        if breaks_number and _sense(read_line(self._text + rest, self.line.number)) == _COMPLETE:
+            self._doubt()  # a terminal may have broken the number
+        return False
+
+    def _doubt(self) -> None:
+        """Whether the next line belongs to it or not, neither is sure."""
+        self.line = replace(self.line, is_whole=False)
+
+
+def _sense(line: LogLine) -> int:
+    """How much sense a line makes."""
+    if line.is_record:
+        return _sense_of_record(line.text)
+    seen = observe(line.text, line.number)
+    if seen is None:
+        return _NOTHING
+    return _VAGUE if isinstance(seen, SeenNote) else _COMPLETE
+
+
+def _sense_of_record(text: str) -> int:
+    head = HEAD.fullmatch(text)
+    if head is not None:
+        return _VAGUE if head.lastgroup == "type" and head["name"] not in SECTION_TYPES else _COMPLETE
+    if not is_complete(text):
+        return _NOTHING
+    return _VAGUE if names_nothing(text) else _COMPLETE

@@ -1,0 +1,183 @@
+"""CXL errors as the kernel traces them (drivers/cxl/core/trace.h) and rasdaemon keeps them (ras-cxl-handler.c, 0.8.5)."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from models.formats.ras.event import BadField, Found, blob, integer, quoted, read_time, text
+from models.formats.reading import Assumed
+from models.severity import Severity
+
+_SEVERITIES = {
+    "informational": Severity.INFORMATIONAL,
+    "warning": Severity.CORRECTED,
+    "failure": Severity.RECOVERABLE,
+    "fatal": Severity.FATAL,
+}
+"""Severities of CXL's event logs (CXL 3.1 8.2.9.2.2) as CPER severities. They are not the same scale, and the reading says so."""
+_ALL_ONES = (1 << 64) - 1
+_HOST = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
+_CXL_DEVICE = 2
+"""Agent type of a CXL device (UEFI 2.10 N.2.13)."""
+_RAS = struct.Struct("<6I64s")
+"""CXL RAS capability: uncorrectable status, mask and severity, correctable status and mask, control, header log (CXL 3.1 8.2.4.17)."""
+_HEADER_LOG_LENGTH = 64
+
+_HEADER = (
+    ("event_flags", "hdr_flags", 24),
+    ("event_handle", "hdr_handle", 16),
+    ("event_related_handle", "hdr_related_handle", 16),
+    ("event_length", "hdr_length", 8),
+    ("maintenance_operation_class", "hdr_maint_op_class", 8),
+    ("maintenance_operation_subclass", "hdr_maint_op_sub_class", 8),
+    ("ld_id", "hdr_ld_id", 16),
+    ("head_id", "hdr_head_id", 8),
+)
+_MEDIA = (
+    ("memory_event_descriptor", "descriptor", 8),
+    ("memory_event_type", "type", 8),
+    ("transaction_type", "transaction_type", 8),
+    ("channel", "channel", 8),
+    ("rank", "rank", 8),
+)
+_DRAM = (
+    ("nibble_mask", "nibble_mask", 24),
+    ("bank_group", "bank_group", 8),
+    ("bank", "bank", 8),
+    ("row", "row", 24),
+    ("column", "column", 16),
+)
+_MODULE = (
+    ("device_event_type", "event_type", 8),
+    ("health_status", "health_status", 8),
+    ("media_status", "media_status", 8),
+    ("life_used", "life_used", 8),
+    ("device_temperature", "device_temp", 16),
+    ("dirty_shutdown_count", "dirty_shutdown_cnt", 32),
+    ("corrected_volatile_error_count", "cor_vol_err_cnt", 32),
+    ("corrected_persistent_error_count", "cor_per_err_cnt", 32),
+    ("additional_status", "add_status", 8),
+)
+"""The section's field, rasdaemon's column, and the field's width in bits."""
+_LATER = ("sub_type", "sub_channel", "cme_threshold_ev_flags", "cme_count", "cvme_count", "event_sub_type")
+"""Columns of CXL 3.1 and 3.2 fields that the section's layout has no name for."""
+
+Fields = Mapping[str, object]
+
+
+def read_general_media(fields: Fields) -> Found:
+    """A `cxl_general_media_event` by the names of rasdaemon's columns. Raises BadField."""
+    section = _numbers(fields, (*_MEDIA, ("memory_device", "device", 24))) | _dpa(fields) | _bytes(fields, "component_id", "comp_id", 16)
+    return _component("cxl_general_media", fields, section)
+
+
+def read_dram(fields: Fields) -> Found:
+    """A `cxl_dram_event` by the names of rasdaemon's columns. Raises BadField."""
+    section = _numbers(fields, (*_MEDIA, *_DRAM)) | _dpa(fields) | _bytes(fields, "correction_mask", "cor_mask", 32)
+    return _component("cxl_dram", fields, section)
+
+
+def read_memory_module(fields: Fields) -> Found:
+    """A `cxl_memory_module_event` by the names of rasdaemon's columns. Raises BadField."""
+    return _component("cxl_memory_module", fields, _numbers(fields, _MODULE))
+
+
+def read_aer_uncorrectable(fields: Fields) -> Found:
+    """A `cxl_aer_ue_event` by the names of rasdaemon's columns. Raises BadField."""
+    first = integer(fields, "first_error", 32) or 0
+    control = first.bit_length() - 1 if first else 0
+    log = _swapped(blob(fields, "header_log")[:_HEADER_LOG_LENGTH])
+    registers = _RAS.pack(integer(fields, "error_status", 32) or 0, 0, 0, 0, 0, control, log)
+    because = "the trace has no severity; an uncorrectable error that the kernel lived to trace was taken as recoverable"
+    assumed = (Assumed("/status_block/sections/0/severity", "recoverable", because),)
+    return _protocol(fields, Severity.RECOVERABLE, registers, assumed)
+
+
+def read_aer_correctable(fields: Fields) -> Found:
+    """A `cxl_aer_ce_event` by the names of rasdaemon's columns. Raises BadField."""
+    return _protocol(fields, Severity.CORRECTED, _RAS.pack(0, 0, 0, integer(fields, "error_status", 32) or 0, 0, 0, b""), ())
+
+
+def _protocol(fields: Fields, severity: int, registers: bytes, assumed: tuple[Assumed, ...]) -> Found:
+    section: dict[str, Any] = {"type": "cxl_protocol", "agent_type": _CXL_DEVICE, "error_log": registers}
+    host = text(fields, "host") or ""
+    lost = [
+        "mask, severity and control registers: they are written as 0",
+        f"the memory device {quoted(text(fields, 'memdev') or '')}",
+    ]
+    if match := _HOST.fullmatch(host):
+        segment, bus, device, function = (int(part, 16) for part in match.groups())
+        section["agent_address"] = segment << 24 | bus << 16 | device << 8 | function
+    else:
+        lost.append(f"the agent's address: {quoted(host)} is no PCI function")
+    if serial := integer(fields, "serial"):
+        section["serial_number"] = serial
+    taken = Assumed("/status_block/sections/0/agent_type", str(_CXL_DEVICE), "the kernel traces the error at a memory device")
+    return Found(section, severity, tuple(lost), (taken, *assumed))
+
+
+def _swapped(log: bytes) -> bytes:
+    """The header log's words as the registers have them: rasdaemon stores each big-endian."""
+    padded = log.ljust(_HEADER_LOG_LENGTH, b"\0")
+    return struct.pack("<16I", *struct.unpack(">16I", padded))
+
+
+def _component(kind: str, fields: Fields, body: dict[str, Any]) -> Found:
+    section: dict[str, Any] = {"type": kind, **_numbers(fields, _HEADER), **body, **_device(text(fields, "host") or "")}
+    if serial := integer(fields, "serial"):
+        section["serial_number"] = serial
+    if (moment := read_time(text(fields, "hdr_ts"))) is not None and moment.timestamp() > 0:
+        section["event_timestamp"] = int(moment.timestamp()) * 10**9
+    told = (text(fields, "log_type") or "").strip().lower()
+    severity = _SEVERITIES.get(told)
+    assumed: tuple[Assumed, ...] = ()
+    if severity is not None:
+        because = f"the CXL event log is called {told}; a CXL severity is not a CPER severity"
+        assumed = (Assumed("/status_block/sections/0/severity", Severity(severity).name.lower(), because),)
+    return Found(section, severity, _component_lost(fields), assumed)
+
+
+def _component_lost(fields: Fields) -> tuple[str, ...]:
+    lost = ["the event's validity flags: fields that are not valid are stored as 0", "the event's time below a second"]
+    hpa = integer(fields, "hpa")
+    if hpa and hpa != _ALL_ONES:
+        lost.append(f"the host physical address {hpa:#x}: the section has the device physical address only")
+    lost += [f"`{name}` {number}" for name in _LATER if (number := integer(fields, name, 32))]
+    if name := text(fields, "memdev"):
+        lost.append(f"the memory device {quoted(name)}")
+    return tuple(lost)
+
+
+def _device(host: str) -> dict[str, Any]:
+    match = _HOST.fullmatch(host)
+    return dict(zip(("segment", "bus", "device", "function"), (int(part, 16) for part in match.groups()), strict=True)) if match else {}
+
+
+def _dpa(fields: Fields) -> dict[str, Any]:
+    """The device physical address with its flags in bits 5:0, as the record has it; the trace splits them."""
+    address = integer(fields, "dpa")
+    return {} if address is None else {"device_physical_address": address & ~0x3F | (integer(fields, "dpa_flags", 32) or 0) & 0x3F}
+
+
+def _numbers(fields: Fields, table: tuple[tuple[str, str, int], ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field, column, bits in table:
+        number = integer(fields, column, 32)
+        if number is None:
+            continue
+        if bits == 16 and number >> 16 == 0xFFFF:
+            number &= 0xFFFF  # a temperature below zero
+        if number >> bits:
+            raise BadField(f"`{column}` has {bits} bits and cannot be {number}")
+        found[field] = number
+    return found
+
+
+def _bytes(fields: Fields, field: str, column: str, length: int) -> dict[str, Any]:
+    data = blob(fields, column)
+    if data and len(data) != length:
+        raise BadField(f"`{column}` has {len(data)} bytes, not {length}")
+    return {field: data} if data else {}

@@ -1,0 +1,215 @@
+"""Memory errors as the kernel traces them: `mc_event` (include/ras/ras_event.h, Linux 5.10 to 7.3) and `extlog_mem_event`."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from models.formats.ras.event import BadField, Found, blob, integer, quoted, text
+from models.formats.reading import Assumed
+from models.guid import NULL
+from models.sections.memory import ERROR_TYPES
+from models.severity import Severity
+
+_SEVERITIES = {
+    "corrected": Severity.CORRECTED,
+    "uncorrected": Severity.RECOVERABLE,
+    "deferred": Severity.RECOVERABLE,
+    "fatal": Severity.FATAL,
+    "info": Severity.INFORMATIONAL,
+}
+"""`mc_event_error_type` (include/linux/edac.h), and what `ghes_edac_report_mem_error` makes them of."""
+_ALL_ONES = (1 << 64) - 1
+_NO_TYPE = 0xFF
+_MAX_DETAIL = 4096
+
+_APEI = "APEI location:"
+_LOCATION = re.compile(
+    r"\b(node|card|module|rank|bank|bank_group|bank_address|device|row|column|col|bit_position|bit_pos"
+    r"|requestor_?id|responder_?id|target_id|chip_id): ?(0[xX][0-9a-fA-F]{1,16}|\d{1,20})\b",
+    re.IGNORECASE,
+)
+_NAMES = {
+    "col": "column",
+    "bit_pos": "bit_position",
+    "requestorid": "requestor_id",
+    "responderid": "responder_id",
+    "chip_id": "chip_identification",
+}
+_STATUS = re.compile(r"\bstatus\((0x[0-9a-fA-F]{1,16})\)|\berror_status: [^()]{0,80}\((0x[0-9a-fA-F]{1,16})\)")
+_HANDLE = re.compile(r"\bDMI handle: (0x[0-9a-fA-F]{1,4})\b")
+_TYPES = {name.lower(): number for number, name in enumerate(ERROR_TYPES)}
+
+
+def read_mc_event(fields: Mapping[str, object]) -> Found:
+    """What a memory controller event says, by the names of rasdaemon's columns. Raises BadField."""
+    section: dict[str, Any] = {"type": "memory"}
+    detail = (text(fields, "driver_detail") or "")[:_MAX_DETAIL]
+    if detail.startswith(_APEI):
+        section |= _apei_fields(detail, text(fields, "err_msg") or "")
+    if address := integer(fields, "address"):
+        section["physical_address"] = address
+    severity, assumed = _mc_severity(text(fields, "err_type"))
+    return Found(section, severity, _mc_lost(fields, address, detail), assumed)
+
+
+def _mc_severity(told: str | None) -> tuple[int | None, tuple[Assumed, ...]]:
+    name = (told or "").strip().lower()
+    assumed: tuple[Assumed, ...] = ()
+    if name in ("uncorrected", "deferred"):
+        because = f"EDAC calls the error {name}, which says neither that it was recoverable nor that it was fatal"
+        assumed = (Assumed("/status_block/sections/0/severity", "recoverable", because),)
+    return _SEVERITIES.get(name), assumed
+
+
+def _mc_lost(fields: Mapping[str, object], address: int | None, detail: str) -> tuple[str, ...]:
+    """A phrase for each thing that an event of the contract has no field for."""
+    lost = [] if address else ["whether the address is 0 or unknown: both are written 0"]
+    grain = integer(fields, "grain")
+    if grain:
+        lost.append(f"the physical address mask: the grain is 2^{grain} bytes, rounded differently before Linux 5.6")
+    if (count := integer(fields, "err_count", 32)) and count > 1:
+        lost.append(f"the error count {count}")
+    if label := text(fields, "label"):
+        lost.append(f"the DIMM label {quoted(label)}")
+    if syndrome := integer(fields, "syndrome"):
+        lost.append(f"the ECC syndrome {syndrome:#x}")
+    layers = [integer(fields, name, 32) for name in ("top_layer", "middle_layer", "lower_layer")]
+    if any(layer is not None and layer < 1 << 31 for layer in layers):
+        lost.append("the EDAC layers: their meaning is the driver's")
+    if not detail.startswith(_APEI):
+        lost.append("location and error type: no firmware record was behind this event, or its text is cut")
+        if detail:
+            lost.append(f"the driver's detail {quoted(detail)}")
+    return tuple(lost)
+
+
+def _apei_fields(detail: str, message: str) -> dict[str, Any]:
+    """The fields that `ghes_edac` prints (drivers/edac/ghes_edac.c, cper_mem_err_location)."""
+    fields: dict[str, Any] = location(detail)
+    if status := _STATUS.search(detail):
+        fields["error_status"] = int(status[1] or status[2], 16)
+    if (number := _TYPES.get(message.strip().lower())) is not None:
+        fields["memory_error_type"] = number
+    return fields
+
+
+def location(printed: str) -> dict[str, Any]:
+    """The location of a memory error as the kernel prints it, with or without a blank behind the colon (Linux 6.0 dropped it).
+
+    `targetID` of kernels before 5.18 is left out: they print the responder's there. A value too wide for its field raises BadField.
+    """
+    fields: dict[str, Any] = {}
+    for name, number in _LOCATION.findall(printed):
+        if name.lower() != "targetid":
+            fields.setdefault(_NAMES.get(name.lower(), name.lower()), int(number, 16 if number[:2].lower() == "0x" else 10))
+    if handle := _HANDLE.search(printed):
+        fields["module_handle"] = int(handle[1], 16)
+    _split_row(fields)
+    for name, number in fields.items():
+        if number >> _WIDTHS.get(name, 16):
+            raise BadField(f"`{name}` has {_WIDTHS.get(name, 16)} bits and cannot be {number}")
+    return fields
+
+
+_WIDTHS = {"requestor_id": 64, "responder_id": 64, "target_id": 64, "bank_group": 8, "bank_address": 8, "chip_identification": 3}
+_ROW_BITS = 16
+
+
+def _split_row(fields: dict[str, Any]) -> None:
+    """Rows are printed with their extended bits 17:16 (`cper_get_mem_extension`)."""
+    row = fields.get("row", 0)
+    if 1 << _ROW_BITS <= row < 1 << _ROW_BITS + 2:
+        fields |= {"row": row & (1 << _ROW_BITS) - 1, "extended_row_bits": row >> _ROW_BITS}
+
+
+_COMPACT = struct.Struct("<Q8HQQQ3H")
+_EXTENDED_AT = _COMPACT.size
+_COMPACT_FIELDS = (
+    ("node", 1 << 3),
+    ("card", 1 << 4),
+    ("module", 1 << 5),
+    ("bank", 1 << 6),
+    ("device", 1 << 7),
+    ("row", 1 << 8),
+    ("column", 1 << 9),
+    ("bit_position", 1 << 10),
+    ("requestor_id", 1 << 11),
+    ("responder_id", 1 << 12),
+    ("target_id", 1 << 13),
+    ("rank", 1 << 15),
+    ("card_handle", 1 << 16),
+    ("module_handle", 1 << 17),
+)
+_EXTENDED_ROW, _BANK_GROUP, _BANK_ADDRESS, _CHIP = 1 << 18, 1 << 19, 1 << 20, 1 << 21
+
+
+def read_compact(data: bytes) -> dict[str, Any]:
+    """The valid fields of `struct cper_mem_err_compact` (include/linux/cper.h): 54 bytes, 55 since Linux 5.10.
+
+    Raises BadField where it is shorter.
+    """
+    if len(data) < _COMPACT.size:
+        raise BadField(f"the location has {len(data)} bytes, not {_COMPACT.size}")
+    validation, *values = _COMPACT.unpack_from(data)
+    fields = {name: number for (name, bit), number in zip(_COMPACT_FIELDS, values, strict=True) if validation & bit}
+    bank = values[3]
+    if validation & _BANK_GROUP:
+        fields["bank_group"] = bank >> 8
+    if validation & _BANK_ADDRESS:
+        fields["bank_address"] = bank & 0xFF
+    extended = data[_EXTENDED_AT] if len(data) > _EXTENDED_AT else None
+    if extended is not None and validation & _EXTENDED_ROW:
+        fields["extended_row_bits"] = extended & 3
+    if extended is not None and validation & _CHIP:
+        fields["chip_identification"] = extended >> 5
+    return fields
+
+
+def read_extlog(fields: Mapping[str, object]) -> Found:
+    """What an extended error log event says, by the names of rasdaemon's columns; `pa_mask_lsb` is in traces only. Raises BadField."""
+    section: dict[str, Any] = {"type": "memory"}
+    if data := blob(fields, "cper_data"):
+        section |= read_compact(data)
+    section |= location(text(fields, "location") or "")
+    kind = integer(fields, "etype", 32)
+    if kind is not None and kind & 0xFF != _NO_TYPE:
+        section["memory_error_type"] = kind & 0xFF
+    address = integer(fields, "address")
+    if address is not None and address != _ALL_ONES:
+        section["physical_address"] = address
+    assumed = _add_mask(section, integer(fields, "pa_mask_lsb", 8))
+    section |= fru(fields)
+    lost = ("the error status",) if assumed else ("the error status", "the physical address mask")
+    return Found(section, _extlog_severity(fields), lost, assumed)
+
+
+def _extlog_severity(fields: Mapping[str, object]) -> int | None:
+    severity = integer(fields, "severity", 32)
+    if severity is not None and severity > Severity.INFORMATIONAL:
+        raise BadField(f"the severity {severity} is none of the four of CPER")
+    return severity
+
+
+def _add_mask(section: dict[str, Any], lowest: int | None) -> tuple[Assumed, ...]:
+    if lowest is None or lowest >= 64:
+        return ()
+    mask = _ALL_ONES & ~((1 << lowest) - 1)
+    section["physical_address_mask"] = mask
+    because = "the trace tells the mask's lowest bit; those above it are taken as set"
+    return (Assumed("/status_block/sections/0/physical_address_mask", hex(mask), because),)
+
+
+def fru(fields: Mapping[str, object]) -> dict[str, Any]:
+    """FRU id and text; the kernel traces a null GUID and no text where the record has none. Raises BadField."""
+    found: dict[str, Any] = {}
+    identity = blob(fields, "fru_id")
+    if identity and len(identity) != len(NULL):
+        raise BadField(f"`fru_id` has {len(identity)} bytes, not {len(NULL)}")
+    if identity and identity != NULL:
+        found["fru_id"] = identity
+    if told := text(fields, "fru_text"):
+        found["fru_text"] = told[:20].encode("latin-1", "replace").decode("latin-1")
+    return found

@@ -1,0 +1,212 @@
+"""Redfish log entries and events that carry CPER records (DSP8010 LogEntry 1.15 and Event 1.8), and log entries written from events.
+
+The label `DiagnosticDataType` is not trusted: BMCs call whole records `CPERSection`, so what the payload is follows from its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from models.cper_record import decode_record, notification_name
+from models.event import Event
+from models.formats.cper import read_payload, write_record
+from models.formats.envelope import Envelope, to_notification
+from models.formats.json_text import Object, brief, find, find_text, read_json
+from models.formats.reading import Place, Reading, Unread
+from models.formats.text_bytes import unpack_base64
+from models.guid import NULL, Guid, guid, guid_text, section_name
+from models.notification import Notification, NotificationType
+from models.scalars import encode_base64
+from models.severity import Severity, severity_name
+
+FORMAT = "redfish"
+
+_RECORD, _SECTION = "CPER", "CPERSection"
+_BASE64_SIGNATURE = "Q1BFU"
+"""How the base64 of a CPER record begins."""
+_OEM = "RasTriage"
+_OEM_PATH = f"Oem.{_OEM}.Event"
+_NOT_IN_OEM = {"status_block", "time", "host"}
+_LOG_SEVERITIES: dict[int, str] = {
+    Severity.FATAL: "Critical",
+    Severity.RECOVERABLE: "Critical",
+    Severity.CORRECTED: "OK",
+    Severity.INFORMATIONAL: "OK",
+}
+"""A log's own severity, which has three steps (Resource.Health)."""
+
+
+def read_redfish(data: bytes, *, notification: Notification | NotificationType | None = None) -> Iterator[Reading | Unread]:
+    """The errors in a LogEntry, a LogEntryCollection with its `Members`, an event with its `Events`, or a JSON list of any of them.
+
+    An event's own payload counts, and that of a `LogEntry` embedded in it. Entries that say nothing of a CPER are passed over; where no
+    entry says anything of one, that is the one thing reported.
+    """
+    try:
+        document = read_json(data)
+    except ValueError as error:
+        yield Unread(Place(offset=0), f"not JSON: {brief(str(error))}", FORMAT)
+        return
+    told = to_notification(notification)
+    seen = found = 0
+    for pointer, entry in _entries(document, ""):
+        seen += 1
+        if _is_about_cper(entry):
+            found += 1
+            yield from _read_entry(entry, Envelope(FORMAT, Place(item=pointer), told))
+    if not found:
+        yield Unread(Place(item=""), f"none of {seen} entries says anything of a CPER", FORMAT)
+
+
+def _entries(document: Any, pointer: str) -> Iterator[tuple[str, Object]]:
+    """The log entries and event records within a document, each with its JSON pointer; as deep as the parser lets a document be."""
+    if isinstance(document, list):
+        for index, element in enumerate(document):
+            yield from _entries(element, f"{pointer}/{index}")
+    if not isinstance(document, dict):
+        return
+    lists = [key for key in ("Members", "Events") if isinstance(document.get(key), list)]
+    for key in lists:
+        yield from _entries(document[key], f"{pointer}/{key}")
+    if lists:
+        return
+    entry = document.get("LogEntry")
+    if isinstance(entry, dict) and _is_about_cper(entry) and not document.get("DiagnosticData"):
+        yield f"{pointer}/LogEntry", entry
+    else:
+        yield pointer, document
+
+
+def _is_about_cper(entry: Object) -> bool:
+    if entry.get("DiagnosticDataType") in (_RECORD, _SECTION) or isinstance(entry.get("CPER"), dict):
+        return True
+    return (find_text(entry, "DiagnosticData") or "").lstrip().startswith(_BASE64_SIGNATURE)
+
+
+def _read_entry(entry: Object, envelope: Envelope) -> Iterator[Reading | Unread]:
+    payload = entry.get("DiagnosticData")
+    if not payload:
+        yield Unread(envelope.place, _why_no_payload(entry), FORMAT)
+        return
+    if not isinstance(payload, str):
+        yield Unread(envelope.place, "`DiagnosticData` is no text", FORMAT)
+        return
+    try:
+        data = unpack_base64(payload)
+    except ValueError as error:
+        yield Unread(envelope.place, f"`DiagnosticData` is {error}", FORMAT)
+        return
+    section_type, notification_type = _guid(entry, "CPER.SectionType"), _guid(entry, "CPER.NotificationType")
+    envelope = replace(envelope, section_type=section_type, notification_type=notification_type, times=tuple(_times(entry)))
+    for number, found in enumerate(read_payload(data, envelope)):
+        trust = number == 0 and envelope.notification is None
+        yield _complete(found, entry, data, trust=trust) if isinstance(found, Reading) else found
+
+
+def _why_no_payload(entry: Object) -> str:
+    """What an entry says of a CPER that it does not carry."""
+    if (uri := find_text(entry, "AdditionalDataURI")) is not None:
+        size = find(entry, "AdditionalDataSizeBytes")
+        length = f" ({size} bytes)" if isinstance(size, int) else ""
+        return f"the CPER{length} is not in the entry and has to be fetched from `{brief(uri)}`"
+    said = ", ".join(_said(entry))
+    return f"the entry has no `DiagnosticData`; it only says {said}" if said else "the entry has no `DiagnosticData`"
+
+
+def _said(entry: Object) -> Iterator[str]:
+    if (kind := _guid(entry, "CPER.NotificationType")) is not None:
+        yield f"notification type `{notification_name(kind)}`"
+    if (kind := _guid(entry, "CPER.SectionType")) is not None:
+        yield f"section type `{section_name(kind)}`"
+    if severity := find_text(entry, "Severity"):
+        yield f"log severity `{brief(severity)}`"
+
+
+def _guid(entry: Object, path: str) -> Guid | None:
+    text = find_text(entry, path)
+    try:
+        return None if text is None else guid(text)
+    except ValueError:
+        return None
+
+
+def _times(entry: Object) -> Iterator[datetime]:
+    """When the entry says the error was, the likelier first; a text without a time zone does not count."""
+    for key in ("EventTimestamp", "Created"):
+        try:
+            time = datetime.fromisoformat(find_text(entry, key) or "")
+            if time.tzinfo is not None:
+                yield time.astimezone(UTC)
+        except (ValueError, OverflowError):
+            continue
+
+
+def _complete(reading: Reading, entry: Object, data: bytes, *, trust: bool) -> Reading:
+    """The reading with what an event cannot say of an entry and, where that is to be trusted, what this product once wrote into it."""
+    reading = replace(reading, lost=(*reading.lost, *_lost(entry, data)))
+    own = find(entry, _OEM_PATH)
+    if not trust or not isinstance(own, dict):
+        return reading
+    try:
+        told = Event.model_validate({key: value for key, value in own.items() if key not in _NOT_IN_OEM})
+    except ValidationError:
+        return replace(reading, lost=(*reading.lost, f"what `{_OEM_PATH}` says, which is no event"))
+    return _join(reading, told)
+
+
+def _join(reading: Reading, told: Event) -> Reading:
+    """The reading of a record with what the entry's own event says beside it; a notification type that the record names stands."""
+    assumed = tuple(assumed for assumed in reading.assumed if assumed.field != "/notification/type")
+    event = reading.event.model_copy(update={"id": told.id, "source": told.source, "policy": told.policy})
+    if len(assumed) < len(reading.assumed) or told.notification.type == event.notification.type:
+        event = event.model_copy(update={"notification": told.notification})
+    return replace(reading, event=event, assumed=assumed)
+
+
+def _lost(entry: Object, data: bytes) -> Iterator[str]:
+    label = entry.get("DiagnosticDataType")
+    if label == _SECTION and data.startswith(b"CPER"):
+        yield f"the label `{label}`: the payload is a whole record"
+    if find(entry, _OEM_PATH) is None:
+        if isinstance(identity := entry.get("@odata.id") or entry.get("Id"), str):
+            yield f"the entry's identity `{brief(identity)}`"
+        if severity := find_text(entry, "Severity"):
+            yield f"the log severity `{brief(severity)}`"
+    if isinstance(find(entry, "CPER.Oem"), dict):
+        yield "what the vendor says of the CPER in `CPER/Oem`"
+
+
+def write_redfish(event: Event) -> Object:
+    """A Redfish LogEntry (DSP8010 LogEntry 1.15) whose `DiagnosticData` is the event's CPER record, ready to be written as JSON.
+
+    What a record has no place for (id, source, policy and the whole notification) goes along under `Oem/RasTriage`; raw data, entry
+    timestamps and host facts do not. Raises ValueError and MalformedBytes as `write_record` does.
+    """
+    data = write_record(event)
+    record = decode_record(data)
+    time = None if event.time is None else event.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    section_type = record.sections[0].section_type if record.sections else None
+    entry: Object = {
+        "@odata.type": "#LogEntry.v1_15_0.LogEntry",
+        "Id": event.id,
+        "Name": "Hardware error",
+        "EntryType": "Event",
+        "Severity": _LOG_SEVERITIES.get(record.severity, "Critical"),
+        "Created": time,
+        "EventTimestamp": time,
+        "Message": f"Hardware error, {severity_name(record.severity)}",
+        "DiagnosticDataType": _RECORD,
+        "DiagnosticData": encode_base64(data),
+        "CPER": {
+            "NotificationType": None if record.notification_type == NULL else guid_text(record.notification_type),
+            "SectionType": None if section_type is None else guid_text(section_type),
+        },
+        "Oem": {_OEM: {"Event": event.model_dump(mode="json", exclude=_NOT_IN_OEM, exclude_none=True)}},
+    }
+    entry["CPER"] = {key: value for key, value in entry["CPER"].items() if value is not None}
+    return {key: value for key, value in entry.items() if value is not None}

@@ -1,0 +1,171 @@
+"""`import`: what people actually hold, such as kernel logs, CPER files and rasdaemon's database, decided here or by a service."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
+
+from models.formats.reading import Place, Reading, Unread
+from service.commands.decide import notification_type
+from service.commands.options import add_json, add_policy_file, settings_of
+from service.commands.output import BAD_INPUT, draw, write
+from service.commands.progress import Progress, progress
+from service.commands.server_options import add_server, ask
+from service.commands.submission import Given, given
+from service.importing.formats import Format
+from service.importing.readers import Item, read_items
+from service.importing.results import Tally, event_json, summary_line
+from service.importing.run import Result, decide_items, read_answer, result_line
+from service.importing.source import Source
+from service.importing.told import Told, apply, read_sources
+from service.inputs import STANDARD_INPUT, opened, read_all
+from service.problems import Refused
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.client import Client
+
+HELP = "read what people hold: kernel logs, CPER, Redfish, rasdaemon, QEMU, and decide it"
+
+_MAX_TABLE_BYTES = 1 << 20
+
+
+def configure(command: ArgumentParser) -> None:
+    command.description = (
+        "Find the hardware errors in files and decide each. The format is told by the content; what a file cannot tell, and was assumed,"
+        " is named with every error. Exit 0: all was read; 2: something could not be read, and is listed; 1: the service gave no answer."
+    )
+    command.add_argument("files", nargs="+", metavar="FILE", help="a file, or - for standard input")
+    command.add_argument("--as", dest="form", choices=[form.value for form in Format], metavar="FORMAT", help=_formats())
+    command.add_argument("--hest", metavar="FILE", help="the machine's HEST table, which tells how each of its sources notifies")
+    command.add_argument("--notification", type=notification_type, metavar="TYPE", help="how the errors were notified: sea, sei, gsiv, ...")
+    command.add_argument("--kernel", metavar="RELEASE", help="the machine's kernel, such as 6.12.107")
+    command.add_argument("--policy", metavar="NAME", help="decide under this policy")
+    command.add_argument("--submit", action="store_true", help="have a service decide and keep them")
+    add_policy_file(command)
+    add_json(command)
+    add_server(command)
+
+
+def _formats() -> str:
+    return "the format, where the content does not tell: " + ", ".join(Format)
+
+
+@dataclass(slots=True)
+class _Import:
+    """A run of the command."""
+
+    options: Namespace
+    settings: Settings
+    told: Told
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def names_files(self) -> bool:
+        return len(self.options.files) > 1
+
+    def show(self, result: Result, path: str) -> None:
+        if self.options.json:
+            write(result_line(result, path if self.names_files else None))
+            return
+        from service import import_pages  # noqa: PLC0415 - answers in JSON start faster without it
+
+        draw(import_pages.result_page(result, path))
+
+    def end(self) -> int:
+        if self.options.json:
+            write(summary_line(self.tally))
+        else:
+            from service import import_pages  # noqa: PLC0415
+
+            draw(import_pages.summary_page(self.tally))
+        return 0 if self.tally.complete else BAD_INPUT
+
+
+def run(options: Namespace) -> int:
+    hest = read_sources(read_all(options.hest, _MAX_TABLE_BYTES)) if options.hest else ()
+    work = _Import(options, settings_of(options), Told(options.notification, options.kernel, options.policy, hest))
+    if options.submit:
+        return ask(options, lambda client: _submit(client, work))
+    for path in options.files:
+        with opened(path) as stream, progress(_size(path), sys.stderr) as shown:
+            source = Source(stream, _own_path(path), shown.taken)
+            for result in decide_items(_found(source, work), work.told, work.settings, work.tally):
+                work.show(result, path)
+                if isinstance(result.item, Reading):
+                    shown.answered()
+    return work.end()
+
+
+def _found(source: Source, work: _Import) -> Iterator[Item]:
+    """What is in a file; where it cannot be read any further, that is the last thing."""
+    form = None if work.options.form is None else Format(work.options.form)
+    try:
+        yield from read_items(source, form, work.options.notification)
+    except Refused as refused:
+        yield Unread(Place(offset=0), refused.problem.detail, str(form or "unknown"))
+
+
+def _own_path(path: str) -> str | None:
+    return None if path == STANDARD_INPUT else path
+
+
+def _size(path: str) -> int | None:
+    return None if path == STANDARD_INPUT or not Path(path).is_file() else Path(path).stat().st_size
+
+
+# Having a service decide
+
+
+def _submit(client: Client, work: _Import) -> int:
+    client.health()
+    for path in work.options.files:
+        with given(path) as source, progress(source.size, sys.stderr) as shown:
+            _submit_file(client, work, source, path, shown)
+    return work.end()
+
+
+def _submit_file(client: Client, work: _Import, source: Given, path: str, shown: Progress) -> None:
+    """Send the errors of a file, and pair them with their answers; what is no error keeps its place among them."""
+    waiting: deque[Item] = deque()
+
+    def events() -> Iterator[bytes]:
+        for item in _found(Source(source.stream, _own_path(path), shown.taken), work):
+            work.tally.add(item)
+            if not isinstance(item, Reading):
+                waiting.append(item)
+                continue
+            reading = apply(work.told, item, work.settings.default_policy, work.settings.custom)
+            waiting.append(reading)
+            yield event_json(reading.event)
+
+    for line in client.decide_lines(events(), idempotency_key=_key(source, work)):
+        _show_others(work, waiting, path)
+        reading = waiting.popleft()
+        assert isinstance(reading, Reading)
+        work.show(read_answer(reading, line, work.tally), path)
+        shown.answered()
+    _show_others(work, waiting, path)
+
+
+def _show_others(work: _Import, waiting: deque[Item], path: str) -> None:
+    while waiting and not isinstance(waiting[0], Reading):
+        work.show(Result(waiting.popleft()), path)
+
+
+def _key(source: Given, work: _Import) -> str | None:
+    """The same for the same file read in the same way."""
+    if source.key is None:
+        return None
+    options = work.options
+    table = options.hest and sha256(read_all(options.hest, _MAX_TABLE_BYTES)).hexdigest()
+    told = [source.key, options.form, options.notification, options.kernel, options.policy, table]
+    return sha256(to_json(told)).hexdigest()

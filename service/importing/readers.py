@@ -1,0 +1,182 @@
+"""From a file to what is in it: the reader of its format, and what that cannot read."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from pydantic_core import from_json, to_json
+
+from models.cper_record import SIGNATURE, decode_record
+from models.errors import MalformedBytes
+from models.formats.cper import read_cper, unpack
+from models.formats.erst import is_pstore, log_lines, read_stored
+from models.formats.ghes_inject import read_arguments
+from models.formats.kernel_log import read_kernel_log
+from models.formats.libcper import read_libcper
+from models.formats.qemu_injection import read_argument, read_qmp
+from models.formats.ras.event import Row
+from models.formats.ras_trace import read_trace
+from models.formats.reading import Loose, Place, Reading, Unread
+from models.formats.redfish import read_redfish
+from models.notification import Notification, NotificationType
+from service.answers import read_event
+from service.importing.formats import Format, acpi_table, is_kernel_log, sniff_format
+from service.importing.rasdaemon_db import NotADatabase, read_database
+from service.importing.source import Source
+from service.problems import Refused
+
+Item = Reading | Unread | Loose | Row
+
+_RECORD_LENGTH: Final = struct.Struct("<20xI")
+_RECORD_MIN: Final = 128
+_ERST: Final = "erst"
+
+
+def read_items(source: Source, form: Format | None, notification: NotificationType | None) -> Iterator[Item]:
+    """What is in a file, in its order. Raises Refused where it is longer than may be held.
+
+    `form`: the format, where it is not to be told by the content.
+    """
+    if form is None and (table := acpi_table(source.head)) is not None:
+        yield Unread(Place(offset=0), _why_not(table), "acpi")
+        return
+    if not source.head.strip():
+        yield Unread(Place(offset=0), "there is nothing in it", str(form or "unknown"))
+        return
+    if form is None and source.head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
+        yield Unread(Place(offset=0), "it is compressed; it has to be unpacked first", "unknown")
+        return
+    told = form or sniff_format(source.head, is_whole=source.is_whole)
+    found = False
+    for item in _READERS[told](source, notification):
+        found = True
+        yield item
+    if found or told is not Format.KERNEL_LOG:
+        return
+    if b"[Hardware Error]" in source.head:
+        yield Unread(Place(line=1), "lines of this log tell of a hardware error, and no record begins in them", told)
+    elif form is None and not is_kernel_log(source.head):
+        yield Unread(Place(offset=0), "this is none of the formats that can be read", "unknown")
+
+
+def _why_not(table: str) -> str:
+    if table == "HEST":
+        return "an error source table holds no error; given as `--hest` it tells how each source notifies"
+    return f"an ACPI table `{table}` holds no error"
+
+
+def _whole(notification: NotificationType | None) -> Notification | None:
+    return None if notification is None else Notification(type=notification)
+
+
+def _kernel_log(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+    yield from read_kernel_log(source.lines(), notification)
+
+
+def _ras_trace(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+    yield from read_trace(source.lines(), notification=_whole(notification))
+
+
+def _ghes_inject(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+    for number, line in enumerate(source.lines(), 1):
+        words = line.decode("utf-8", "replace").strip()
+        if words and not words.startswith("#"):
+            yield read_arguments(words, notification=_whole(notification), place=Place(line=number))
+
+
+def _rasdaemon(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+    with source.file() as path:
+        try:
+            yield from read_database(path, notification=_whole(notification))
+        except NotADatabase as error:
+            yield Unread(Place(offset=0), str(error), Format.RASDAEMON)
+
+
+def _cper(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+    data = unpack(source.everything())
+    stored = list(_pstore(data))
+    if not stored:
+        yield from read_cper(data, notification=notification)
+        return
+    logs = []
+    for offset, record in stored:
+        try:
+            logs.append(read_stored(record))
+        except MalformedBytes as error:
+            yield Unread(Place(offset=offset + error.offset), error.detail, _ERST)
+    yield from read_kernel_log(log_lines(logs), notification)
+
+
+def _pstore(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The records, one behind the other, each with its offset, where Linux wrote the first for its persistent store."""
+    offset = 0
+    while data.startswith(SIGNATURE, offset) and len(data) - offset >= _RECORD_MIN:
+        (length,) = _RECORD_LENGTH.unpack_from(data, offset)
+        record = data[offset : offset + max(length, _RECORD_MIN)]
+        if offset == 0 and not _is_pstore(record):
+            return
+        yield offset, record
+        offset += max(length, _RECORD_MIN)
+
+
+def _is_pstore(record: bytes) -> bool:
+    try:
+        return is_pstore(decode_record(record))
+    except MalformedBytes:
+        return False
+
+
+def _redfish(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+    yield from read_redfish(source.everything(), notification=notification)
+
+
+def _libcper(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+    yield from read_libcper(source.everything(), notification=notification)
+
+
+def _qmp(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+    yield from read_qmp(source.everything(), notification=_whole(notification))
+
+
+def _qemu_argument(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+    yield read_argument(source.everything(), notification=_whole(notification), place=Place(offset=0))
+
+
+def _events(source: Source, _: NotificationType | None) -> Iterator[Item]:
+    data = source.everything()
+    try:
+        document: Any = from_json(data)
+    except ValueError:
+        for number, line in enumerate(data.splitlines(), 1):
+            if line.strip():
+                yield _event(line, Place(line=number))
+        return
+    documents = document if isinstance(document, list) else None
+    if documents is None:
+        yield _event(data, Place(item=""))
+        return
+    for index, one in enumerate(documents):
+        yield _event(to_json(one), Place(item=f"/{index}"))
+
+
+def _event(document: bytes, place: Place) -> Reading | Unread:
+    try:
+        return Reading(read_event(document), Format.EVENT, place)
+    except Refused as refused:
+        return Unread(place, refused.problem.detail, Format.EVENT)
+
+
+_READERS: Final[dict[Format, Callable[[Source, NotificationType | None], Iterator[Item]]]] = {
+    Format.EVENT: _events,
+    Format.CPER: _cper,
+    Format.REDFISH: _redfish,
+    Format.LIBCPER: _libcper,
+    Format.QMP: _qmp,
+    Format.QEMU_ARGUMENT: _qemu_argument,
+    Format.GHES_INJECT: _ghes_inject,
+    Format.KERNEL_LOG: _kernel_log,
+    Format.RAS_TRACE: _ras_trace,
+    Format.RASDAEMON: _rasdaemon,
+}

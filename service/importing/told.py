@@ -1,0 +1,83 @@
+"""What whoever imports a file knows of it and the file does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from models.errors import MalformedBytes
+from models.event import Event
+from models.formats.hest import ErrorSource, notification_of, read_hest
+from models.formats.reading import Assumed, Reading
+from models.notification import NotificationType
+from models.value import value
+from policies.catalog import Policy, UnknownPolicy
+from policies.choose import choose
+from service.problems import Refused, malformed
+
+NOTIFICATION = "/notification/type"
+
+
+@value
+class Told:
+    """It outranks what a reader assumes, and a notification or policy also what the file says."""
+
+    notification: NotificationType | None = None
+    kernel: str | None = None
+    """Release, such as `6.12.107`."""
+    policy: str | None = None
+    hest: tuple[ErrorSource, ...] = ()
+    """The machine's error sources, by which a source id tells its notification."""
+
+
+def read_sources(table: bytes) -> tuple[ErrorSource, ...]:
+    """The error sources of a HEST table. Raises Refused."""
+    try:
+        return read_hest(table)
+    except MalformedBytes as error:
+        raise Refused(malformed(error)) from None
+
+
+def apply(told: Told, reading: Reading, default: Policy, custom: Mapping[str, Policy]) -> Reading:
+    """A reading with what was told. Raises Refused nowhere: what cannot be decided is found when it is."""
+    event, assumed = _notified(told, reading)
+    changes: dict[str, Any] = {}
+    if told.kernel is not None:
+        changes |= {"host": event.host.model_copy(update={"kernel": told.kernel}), "policy": None}
+    if told.policy is not None:
+        changes["policy"] = told.policy
+    event = event.model_copy(update=changes) if changes else event
+    if reading.format != "event" and told.kernel is None and told.policy is None:
+        event, assumed = _known(event, assumed, default, custom)
+    return replace(reading, event=event, assumed=assumed)
+
+
+def _notified(told: Told, reading: Reading) -> tuple[Event, tuple[Assumed, ...]]:
+    event, assumed = reading.event, reading.assumed
+    if told.notification is not None:
+        notification = event.notification.model_copy(update={"type": told.notification})
+        return event.model_copy(update={"notification": notification}), tuple(one for one in assumed if one.field != NOTIFICATION)
+    is_assumed = any(one.field == NOTIFICATION for one in assumed)
+    source_id = event.notification.source_id
+    found = notification_of(told.hest, source_id) if is_assumed and source_id is not None else None
+    if found is None:
+        return event, assumed
+    known = {
+        "type": found.type,
+        "ghes_version": found.ghes_version,
+        "error_block_length": found.error_block_length,
+        "poll_interval_ms": found.poll_interval_ms,
+    }
+    notification = event.notification.model_copy(update=known)
+    left = tuple(one for one in assumed if one.field.removeprefix("/notification/") not in known)
+    return event.model_copy(update={"notification": notification}), left
+
+
+def _known(event: Event, assumed: tuple[Assumed, ...], default: Policy, custom: Mapping[str, Policy]) -> tuple[Event, tuple[Assumed, ...]]:
+    """A log names kernels of which nothing is known: they are decided as the default has it, and that is said."""
+    try:
+        choose(event, default, custom)
+    except UnknownPolicy as error:
+        return event.model_copy(update={"policy": default.name}), (*assumed, Assumed("/policy", default.name, str(error)))
+    return event, assumed

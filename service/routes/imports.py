@@ -1,0 +1,63 @@
+"""Importing: a file as it is, one line of answer for each thing in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from models.event import Event
+from models.notification import NotificationType
+from policies.catalog import UnknownPolicy
+from policies.choose import choose
+from service.batch.unpacking import require_known, unpacked
+from service.importing.answering import Asked, Import, ImportResponse
+from service.importing.formats import Format
+from service.importing.told import Told
+from service.problems import Refused, too_large, unknown_policy
+from service.requests import PrincipalOf, RepeatName, RuntimeOf, only_parameters
+from service.settings import Settings
+
+router = APIRouter(prefix="/v1/import", tags=["decisions"])
+
+_LINES: Final = {"schema": {"type": "string", "description": "JSON, one thing to a line; the last line has the counts"}}
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+    "responses": {"200": {"description": "What was found", "content": {"application/x-ndjson": _LINES}}},
+}
+
+
+@router.post("", dependencies=[Depends(only_parameters("as", "notification", "kernel", "policy", "dry_run"))], openapi_extra=_BODY)
+async def import_file(
+    request: Request,
+    runtime: RuntimeOf,
+    principal: PrincipalOf,
+    name: RepeatName,
+    form: Annotated[Format | None, Query(alias="as", description="The format, where the content does not tell it")] = None,
+    notification: Annotated[NotificationType | None, Query(description="How the errors were notified")] = None,
+    kernel: Annotated[str | None, Query(min_length=1, max_length=128, description="The machine's kernel, such as 6.12.107")] = None,
+    policy: Annotated[str | None, Query(min_length=1, max_length=128, description="Decide under this policy")] = None,
+    dry_run: Annotated[bool, Query(description="Decide and keep nothing")] = False,
+) -> Response:
+    """Find the errors in a file that is sent as it is, and decide each: kernel logs, CPER, Redfish, libcper, rasdaemon, QEMU, events.
+
+    Streamed: NDJSON, a line for each error with what had to be assumed for it, for what could not be read, and for what else was there.
+    """
+    limit, encoding = runtime.settings.max_batch_bytes, request.headers.get("content-encoding", "")
+    require_known(encoding)
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise Refused(too_large(limit))
+    told = Told(notification, kernel, policy)
+    _check(told, runtime.settings)
+    work = Import(Asked(form, told, dry_run, name), runtime, principal)
+    return ImportResponse(work, unpacked(request.stream(), encoding, limit))
+
+
+def _check(told: Told, settings: Settings) -> None:
+    """Raises Refused where there is no such policy: the same for every error, so it is said once."""
+    event = Event.model_validate({"notification": {"type": "gsiv"}, "host": {"kernel": told.kernel}, "policy": told.policy})
+    try:
+        choose(event, settings.default_policy, settings.custom)
+    except UnknownPolicy as error:
+        raise Refused(unknown_policy(str(error))) from None

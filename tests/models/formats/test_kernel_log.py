@@ -1,0 +1,148 @@
+"""What a kernel log says of its errors, and what the kernel did about them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import repeat
+
+from models.formats.kernel_log import read_kernel_log
+from models.formats.reading import Loose, Reading, Unread
+from models.notification import NotificationType
+from models.structured import decode_structured
+
+MEMORY = (
+    "Hardware error from APEI Generic Hardware Error Source: 4",
+    "event severity: recoverable",
+    " Error 0, type: recoverable",
+    "  section_type: memory error",
+    "  physical_address: 0x0000000045678000",
+    "  error_type: 3, multi-bit ECC",
+)
+
+
+def log(*texts: str, before: str = "[  100.000000] ") -> list[bytes]:
+    return [f"{before}{text}\n".encode() for text in texts]
+
+
+def record(sequence: int = 1, bodies: tuple[str, ...] = MEMORY) -> list[str]:
+    return [f"{{{sequence}}}[Hardware Error]: {body}" for body in bodies]
+
+
+def only(lines: list[bytes], notification: NotificationType | None = None) -> Reading:
+    (found,) = read_kernel_log(lines, notification)
+    assert isinstance(found, Reading)
+    return found
+
+
+def test_a_log_without_records_yields_nothing():
+    assert list(read_kernel_log(log("usb 1-1: new device", "mce: [Hardware Error]: CPU 0: Machine Check: 0"))) == []
+    assert list(read_kernel_log([])) == []
+
+
+def test_the_notification_is_assumed_unless_the_caller_knows_it():
+    assumed = only(log(*record()))
+    assert assumed.event.notification.type is NotificationType.GSIV
+    assert "/notification/type" in {assumption.field for assumption in assumed.assumed}
+    known = only(log(*record()), NotificationType.SEA)
+    assert known.event.notification.type is NotificationType.SEA
+    assert "/notification/type" not in {assumption.field for assumption in known.assumed}
+
+
+def test_a_time_is_told_only_with_year_and_zone():
+    dated = only(log(*record(), before="2026-11-22T10:00:00+0100 node-17 kernel: "))
+    assert (dated.event.time, dated.event.source) == (datetime(2026, 11, 22, 9, tzinfo=UTC), "node-17")
+    assert only(log(*record(), before="Nov 22 10:00:00 node-17 kernel: ")).event.time is None
+    assert only(log(*record())).event.time is None
+
+
+def test_the_kernel_that_booted_last_is_the_events_kernel():
+    banner = "Linux version 6.12.107+deb13-arm64 (debian-kernel@lists.debian.org) (gcc) #1 SMP"
+    assert only(log(banner, *record())).event.host.kernel == "6.12.107+deb13-arm64"
+    assert only(log(*record())).event.host.kernel is None
+
+
+def test_the_way_the_kernel_prints_arm_error_types_tells_how_it_numbers_them():
+    head = ("event severity: recoverable", " Error 0, type: recoverable", "  section_type: ARM processor error")
+    for text, numbering in (("0, cache error", "legacy"), ("0x02: cache error", "uefi-2.10"), ("0x00: ", "legacy"), ("0x01: ", None)):
+        bodies = (*head, "  Error info structure 0:", "  num errors: 1", f"   error_type: {text}")
+        assert only(log(*record(1, bodies))).event.host.arm_error_types == numbering
+
+
+def test_a_severity_whose_line_is_missing_is_assumed_by_name():
+    reading = only(log(*record(1, MEMORY[3:]), before="<0>[  100.000000] "))
+    assert decode_structured(reading.event.status_block or b"").severity == 1
+    assert {"/status_block/severity", "/status_block/sections/0/severity"} <= {assumption.field for assumption in reading.assumed}
+
+
+def test_lines_without_severity_or_section_are_no_record():
+    (found,) = read_kernel_log(log(*record(1, MEMORY[:1])))
+    assert isinstance(found, Unread)
+    assert found.reason == "record {1} has neither a severity nor a section"
+
+
+def test_a_section_that_the_kernel_refused_is_malformed_and_says_what_is_known():
+    refused = (
+        *MEMORY[:3],
+        "  section_type: ARM processor error",
+        "  MIDR: 0x00000000410fd0c0",
+        "  section length: 4096, CPER size: 72",
+        "  section length is too big",
+        "  firmware-generated error record is incorrect",
+        "  ERR_INFO_NUM is 3",
+    )
+    reading = only(log(*record(1, refused)))
+    (section,) = decode_structured(reading.event.status_block or b"").sections
+    assert (section.section_length, section.err_info_num, section.error_infos) == (4096, 3, ())
+    assert any(phrase.startswith("the kernel refused the section as malformed") for phrase in reading.lost)
+
+
+def test_what_the_kernel_did_goes_with_the_record_of_the_same_page():
+    lines = log(
+        *record(1),
+        "Memory failure: 0x45678: recovery action for dirty LRU page: Recovered",
+        "Memory failure: 0x45678: Sending SIGBUS to a:b c:103 due to hardware memory corruption",
+        "Memory failure: 0x99999: already hardware poisoned",
+    )
+    found = list(read_kernel_log(lines))
+    (reading,) = (item for item in found if isinstance(item, Reading))
+    (loose,) = (item for item in found if isinstance(item, Loose))
+    assert reading.observed is not None
+    (failure,), (signal,) = reading.observed.memory_failures, reading.observed.signals
+    assert (failure.pfn, failure.page_type, failure.result, failure.line) == (0x45678, "dirty LRU page", "recovered", 7)
+    assert (signal.signal, signal.comm, signal.pid) == ("SIGBUS", "a:b c", 103)
+    assert loose.observed.notes[0].pfn == 0x99999
+
+
+def test_a_page_that_is_handled_much_later_was_not_handled_for_this_record():
+    late = log("Memory failure: 0x45678: recovery action for dirty LRU page: Recovered", before="[  108.000000] ")
+    found = list(read_kernel_log([*log(*record(1)), *late]))
+    assert sorted(type(item).__name__ for item in found) == ["Loose", "Reading"]
+
+
+def test_a_panic_right_behind_a_fatal_record_is_its_own():
+    fatal = ("Hardware error from APEI Generic Hardware Error Source: 4", "event severity: fatal", " Error 0, type: fatal")
+    reading = only(log(*record(1, fatal), "Kernel panic - not syncing: GHES: Fatal hardware error"))
+    assert reading.observed is not None
+    assert reading.observed.panics[0].cause == "ghes"
+
+
+def test_the_same_log_without_line_ends_reads_the_same():
+    lines = log(*record(1), *record(2))
+    assert [item.event for item in read_kernel_log(lines) if isinstance(item, Reading)] == [
+        item.event for item in read_kernel_log([line.rstrip() for line in lines]) if isinstance(item, Reading)
+    ]
+
+
+def test_quoted_printable_lines_are_put_together():
+    lines = [b"> [  100.000000] {1}[Hardware Error]: event severity: recov=\n", b"erable\n", *log(*record(1, MEMORY[2:]), before="")]
+    assert decode_structured(only(lines).event.status_block or b"").severity == 0
+
+
+def test_records_that_never_end_are_not_kept():
+    endless = (f"{{{number}}}[Hardware Error]: event severity: fatal\n".encode() for number in range(5000))
+    assert sum(1 for _ in read_kernel_log(endless)) == 5000
+
+
+def test_a_record_with_too_many_lines_is_still_one():
+    lines = [*log(*record(1)), *repeat(log("{1}[Hardware Error]:   nonsense")[0], 30_000)]
+    assert len(only(lines).lost) < 100

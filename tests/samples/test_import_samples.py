@@ -1,0 +1,59 @@
+"""Every file in a folder of other people's data, imported: RAS_TRIAGE_SAMPLES names the folder.
+
+A file holds an error unless it is one of those named here. Nothing may fail, and what is found has a decision.
+"""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from models.formats.reading import Reading, Unread
+from service.importing.readers import read_items
+from service.importing.results import Tally
+from service.importing.run import decide_items, result_line
+from service.importing.source import Source
+from service.importing.told import Told
+from service.settings import Settings
+
+FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
+pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of samples")
+
+WITHOUT = ("HEST", "collection-cper-without-payload")
+"""A table of error sources, and an entry that only mentions a record."""
+
+
+def files() -> list[Path]:
+    root = Path(FOLDER or ".")
+    return sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".md") if FOLDER else []
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_each_file_comes_to_a_decision_or_says_why_not(path):
+    tally = Tally()
+    with path.open("rb") as stream:
+        results = list(decide_items(read_items(Source(stream, str(path)), None, None), Told(), Settings(), tally))
+    assert all(result_line(result) for result in results)
+    if path.name.startswith(WITHOUT):
+        (result,) = results
+        assert isinstance(result.item, Unread)
+        assert result.item.reason
+        return
+    errors = [result for result in results if isinstance(result.item, Reading)]
+    assert errors
+    assert all(result.decision is not None for result in errors)
+    assert tally.complete
+    assert all(result.item.lost or result.item.assumed for result in errors if result.item.format != "cper")
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_file_cut_or_changed_breaks_nothing(path):
+    data = path.read_bytes()
+    for cut in (1, len(data) // 3, len(data) // 2, len(data) - 1):
+        for content in (data[:cut], data[cut:], data[:cut] + b"\xff\0" + data[cut:]):
+            tally = Tally()
+            results = list(decide_items(read_items(Source(BytesIO(content)), None, None), Told(), Settings(), tally))
+            assert len(results) == tally.errors + tally.unread + tally.observations + tally.raw

@@ -1,0 +1,64 @@
+"""Other people's kernel logs: set RAS_TRIAGE_SAMPLES to a folder with a `dmesg` folder in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from models.formats.kernel_log import read_kernel_log
+from models.formats.reading import Loose, Reading
+from models.structured import decode_structured
+from policies.agreement import compare
+from policies.catalog import resolve
+from policies.decide import decide
+from tests.samples.kernel_log_facts import FACTS
+
+FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
+pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of logs")
+
+
+def logs() -> list[Path]:
+    return sorted((Path(FOLDER) / "dmesg").glob("*.txt")) if FOLDER else []
+
+
+def readings_of(path: Path) -> list[Reading]:
+    with path.open("rb") as log:
+        return [found for found in read_kernel_log(log) if isinstance(found, Reading)]
+
+
+@pytest.mark.parametrize("path", logs(), ids=lambda path: path.name)
+def test_a_strangers_log_is_read_and_what_it_cannot_tell_is_named(path: Path) -> None:
+    with path.open("rb") as log:
+        found = list(read_kernel_log(log))
+    readings = [item for item in found if isinstance(item, Reading)]
+    assert readings
+    assert all(isinstance(item, (Reading, Loose)) for item in found)
+    for reading in readings:
+        assert reading.lost
+        assert "/notification/type" in {assumption.field for assumption in reading.assumed}
+        decision = decide(reading.event, resolve("linux-6.12.107"))
+        assert compare(reading.observed, decision, reading.assumed).verdict in ("agree", "differ", "cannot_tell")
+
+
+@pytest.mark.parametrize("path", [path for path in logs() if path.name.partition("-")[0] in FACTS], ids=lambda path: path.name)
+def test_a_strangers_log_says_what_its_manifest_says(path: Path) -> None:
+    told = []
+    for reading in readings_of(path):
+        block = decode_structured(reading.event.status_block or b"")
+        sections = []
+        for section in block.sections:
+            infos = getattr(section, "error_infos", ())
+            address = infos[0].physical_fault_address if infos else getattr(section, "physical_address", None)
+            sections.append((section.type if isinstance(section.type, str) else "guid", address))
+        told.append((block.severity, reading.event.notification.source_id, sections))
+    assert told == FACTS[path.name.partition("-")[0]]
+
+
+def test_a_refused_section_is_malformed_and_not_fatal() -> None:
+    for path in logs():
+        if path.name.startswith("07-"):
+            (reading,) = readings_of(path)
+            assert any("malformed" in phrase for phrase in reading.lost)
+            assert decode_structured(reading.event.status_block or b"").severity == 0

@@ -1,0 +1,192 @@
+"""Importing: each format from a file to decisions, on the command line and over HTTP."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from calling import caller, client, run
+from imported import LOG, files
+from processes import serving
+
+from service.app import create_app
+from service.importing.formats import sniff_format
+from service.settings import Settings
+
+NAMES = ["events", "record", "record in hexadecimal", "record in base64", "status block", "redfish",
+    "libcper", "qmp", "script", "log", "trace", "database"]  # fmt: skip
+
+
+def lines(written: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in written.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, str]]:
+    return files(tmp_path_factory.mktemp("held"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_format_is_told_by_its_content(held, name):
+    content, form = held[name]
+    assert sniff_format(content) == form
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_format_comes_to_decisions_on_the_command_line(held, name):
+    content, form = held[name]
+    done = run("import", "--json", "-", given=content)
+    *found, last = lines(done.stdout)
+    assert (done.returncode, done.stderr) == (0, b""), found
+    errors = [one for one in found if "decision" in one]
+    assert errors
+    assert {one["format"] for one in errors} <= {form, "qemu_injection"} or form in ("ghes_inject", "qmp")
+    assert all(one["decision"]["action"] and one["event"]["notification"]["type"] and one["place"] is not None for one in errors)
+    assert (last["summary"]["errors"], last["summary"]["decided"], last["summary"]["unread"]) == (len(errors), len(errors), 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_http_finds_what_the_command_line_finds(held, call, name):
+    content, _ = held[name]
+    answer = call("POST", "/v1/import?dry_run=true", content=content)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+    assert lines(answer.content) == lines(run("import", "--json", "-", given=content).stdout)
+
+
+def test_a_log_is_held_against_its_decision():
+    found, last = lines(run("import", "--json", "--policy", "linux-6.12.107", "-", given=LOG).stdout)
+    assert found["observed"]["memory_failures"][0]["page_type"] == "dirty LRU page"
+    assert found["agreement"]["verdict"] in ("agree", "cannot_tell")
+    assert sum(last["summary"]["agreement"].values()) == 1
+    assert found["decision"]["policy"]["name"] == "linux-6.12.107"
+
+
+def test_what_was_assumed_is_named_and_an_option_takes_its_place():
+    assumed, _ = lines(run("import", "--json", "-", given=LOG).stdout)
+    assert "/notification/type" in {one["field"] for one in assumed["assumed"]}
+    told, _ = lines(run("import", "--json", "--notification", "sea", "-", given=LOG).stdout)
+    assert told["event"]["notification"]["type"] == "sea"
+    assert "/notification/type" not in {one["field"] for one in told["assumed"]}
+
+
+def test_an_error_source_table_tells_how_a_source_notifies(tmp_path: Path):
+    table = tmp_path / "HEST"
+    notify = bytes([8, 28]) + bytes(26)
+    address = bytes(12)
+    source = struct.pack("<HHHBBIII", 10, 0, 0xFFFF, 0, 1, 1, 1, 1024) + address + notify + struct.pack("<I", 1024) + address + bytes(16)
+    header = b"HEST" + struct.pack("<IBB", 40 + len(source), 1, 0) + bytes(26) + struct.pack("<I", 1)
+    table.write_bytes(header + source)
+    found, _ = lines(run("import", "--json", "--hest", str(table), "-", given=LOG).stdout)
+    assert (found["event"]["notification"]["type"], found["event"]["notification"]["source_id"]) == ("sea", 0)
+    assert "/notification/type" not in {one["field"] for one in found["assumed"]}
+    alone, _ = lines(run("import", "--json", str(table)).stdout)
+    assert "--hest" in alone["unread"]["reason"]
+
+
+def test_a_page_shows_each_error_and_the_counts():
+    done = run("import", "-", given=LOG)
+    page = done.stdout.decode()
+    assert done.returncode == 0
+    for words in ("line 1", "0x56edd040", "Assumed for the source", "What the kernel said", "1 errors found, 1 decided"):
+        assert words in page
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path):
+    (tmp_path / "log").write_bytes(LOG)
+    (tmp_path / "broken.json").write_bytes(b'{"execute": "inject-ghes-v2-error", "arguments": {"cper": "!"}}')
+    done = run("import", "--json", str(tmp_path / "broken.json"), str(tmp_path / "log"))
+    unread, error, last = lines(done.stdout)
+    assert done.returncode == 2
+    assert (unread["unread"]["reason"], unread["file"]) == ("the argument is not base64", str(tmp_path / "broken.json"))
+    assert error["decision"]["action"]
+    assert (last["summary"]["unread"], last["summary"]["decided"]) == (1, 1)
+
+
+def test_a_log_without_an_error_is_no_mistake():
+    done = run("import", "--json", "-", given=b"[    1.234567] usb 1-1: new high-speed USB device number 4 using xhci_hcd\n" * 2000)
+    (last,) = lines(done.stdout)
+    assert (done.returncode, last["summary"]["errors"], last["summary"]["unread"]) == (0, 0, 0)
+
+
+HOSTILE = {
+    "nothing": b"",
+    "blanks": b" \n\n ",
+    "zeros": bytes(4096),
+    "not UTF-8": b"\xff\xfe\x80" * 500,
+    "a record that claims 4 GiB": b"CPER\x01\x01\xff\xff\xff\xff\xff\xff" + b"\xff" * 200,
+    "a record of 65535 sections": b"CPER\x01\x01\xff\xff\xff\xff\xff\xff" + bytes(8) + struct.pack("<I", 200) + bytes(104) + bytes(72),
+    "a database that is none": b"SQLite format 3\0" + b"\xff" * 1000,
+    "brackets": b"[" * 200_000,
+    "objects": b'{"a":' * 100_000,
+    "a long line": b"[Hardware Error]: " + b"x" * 1_000_000,
+    "gzip": b"\x1f\x8b\x08\x00" + bytes(20),
+    "a table cut": b"HEST\x28\x00\x00\x00" + bytes(32),
+    "prose": b"nothing to see here\n" * 10,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_listed_as_unread(call, name):
+    answer = call("POST", "/v1/import?dry_run=true", content=HOSTILE[name])
+    *found, last = lines(answer.content)
+    assert answer.status_code == 200
+    assert last["summary"]["unread"] == len(found) > 0
+    assert all(one["unread"]["reason"] for one in found)
+
+
+def test_a_file_that_has_to_be_held_and_is_too_long_is_refused_over_http(call):
+    answer = call("POST", "/v1/import?as=cper", content=b"CPER" + bytes(17 << 20))
+    assert (answer.status_code, answer.json()["type"]) == (413, "urn:ras-triage:problem:payload-too-large")
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [("as=png", 422), ("policy=linux-1.0", 422), ("kernel=x", 422), ("notification=owl", 422), ("a=b", 422)]
+)
+def test_what_is_asked_wrongly_is_a_problem(call, query, status):
+    answer = call("POST", f"/v1/import?{query}", content=LOG)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
+def test_decisions_are_kept_once_for_a_key_and_never_for_a_dry_run():
+    with client(create_app(Settings())) as calling:
+        calling("POST", "/v1/import?dry_run=true", content=LOG)
+        assert calling("GET", "/v1/decisions").json()["decisions"] == []
+        first, _ = lines(calling("POST", "/v1/import", content=LOG, headers={"Idempotency-Key": "night"}).content)
+        again, _ = lines(calling("POST", "/v1/import", content=LOG, headers={"Idempotency-Key": "night"}).content)
+        assert (first["decision"]["repeat"], again["decision"]["repeat"]) == (False, True)
+        assert first["decision"]["id"] == again["decision"]["id"]
+        (kept,) = calling("GET", "/v1/decisions").json()["decisions"]
+        assert kept["id"] == first["decision"]["id"]
+
+
+def test_other_readings_of_what_was_assumed_are_named_over_http_and_here():
+    policy = "linux-6.12.107"
+    here, _ = lines(run("import", "--json", "--policy", policy, "-", given=LOG).stdout)
+    there, _ = lines(caller()("POST", f"/v1/import?policy={policy}", content=LOG).content)
+    assert here["decision"]["warnings"] == there["decision"]["warnings"]
+    assert "assumed_asynchronous" in {one["code"] for one in here["decision"]["warnings"]}
+
+
+def test_a_service_decides_and_keeps_what_is_submitted(tmp_path: Path):
+    path = tmp_path / "log"
+    path.write_bytes(LOG + b"".join([b"usb 1-1: nothing\n"] * 3000) + LOG)
+    with serving("--store", "memory:") as service:
+        arguments = ("import", "--json", "--submit", "--server", service.url, str(path))
+        done, again = run(*arguments), run(*arguments)
+        *found, last = lines(done.stdout)
+        ids = [one["decision"]["id"] for one in found]
+        assert (done.returncode, len(found), len(set(ids)), last["summary"]["decided"]) == (0, 2, 2, 2), done.stderr
+        assert [one["decision"]["id"] for one in lines(again.stdout)[:-1]] == ids
+        assert all(one["decision"]["repeat"] for one in lines(again.stdout)[:-1])
+        assert found[0]["agreement"]["verdict"] in ("agree", "cannot_tell")
+        page = run(*(argument for argument in arguments if argument != "--json")).stdout.decode()
+        assert "2 errors found, 2 decided" in page
+
+
+def test_a_service_that_is_not_there_is_exit_1(tmp_path: Path):
+    path = tmp_path / "log"
+    path.write_bytes(LOG)
+    assert run("import", "--submit", "--server", "http://127.0.0.1:9", str(path)).returncode == 1
