@@ -24,7 +24,7 @@ from models.value import value
 from policies.decide import TOLD, Settled, settle
 from service import tracing
 from service.answers import choose_policy, decision_json, envelop, read_event
-from service.problems import RETRY_SOON, Refused, conflict, store_unavailable
+from service.problems import Refused, conflict, store_unavailable
 from service.settings import Settings
 from service.sources import Sources
 from service.store.port import Entry, Kept, Store, StoreError, Summary
@@ -146,7 +146,7 @@ class Intake:
         except Refused as refused:
             return refused
         except StoreError:
-            return Refused(store_unavailable(), RETRY_SOON)
+            return Refused(store_unavailable())
 
     def _recognise(self, item: _Read) -> Again | Kept | None:
         """What became of an event when it came first; None: it never did. Raises Refused, StoreError."""

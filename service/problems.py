@@ -18,9 +18,6 @@ MEDIA_TYPE = "application/problem+json"
 
 URN = "urn:ras-triage:problem:"
 
-RETRY_SOON = {"Retry-After": "1"}
-"""For what will pass; seconds."""
-
 MAX_ERRORS = 100
 """Errors that one problem lists."""
 
