@@ -142,7 +142,7 @@ def without_repeat(answer: bytes) -> bytes:
 
 def listed(client: httpx.Client) -> Iterator[tuple[str, str]]:
     """The ids of all decisions, ours and the senders'."""
-    cursor = {}
+    cursor: dict[str, str] = {}
     while True:
         page = client.get("/v1/decisions", params={"limit": 1000, **cursor}).raise_for_status().json()
         yield from ((decision["id"], decision["event_id"]) for decision in page["decisions"])

@@ -50,10 +50,10 @@ def test_a_batch_that_was_taken_in_is_answered_whole_and_kept_when_the_service_i
     store = SqliteStore(path)
     assert store.check() == []
     assert store.size().decisions == EVENTS
-    for identity, text in answers.items():
+    for identity, told in answers.items():
         kept = store.decision(identity)
         assert kept is not None
-        assert json.loads(text) == {**json.loads(kept.decision), **identifying(text)}
+        assert json.loads(told) == {**json.loads(kept.decision), **identifying(told)}
     store.close()
 
 
