@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from argparse import ArgumentParser, Namespace
 
 from service.commands.options import add_settings, effective
@@ -19,5 +21,7 @@ def configure(command: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     from service.server import serve  # noqa: PLC0415 - only this command needs a server
 
+    # the server raises the signal again when it has shut down, and to be told to stop is no failure
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
     serve(effective(options).settings)
     return 0

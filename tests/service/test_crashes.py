@@ -140,12 +140,12 @@ def without_repeat(answer: bytes) -> bytes:
     return answer.replace(b'"repeat":true', b'"repeat":false', 1)
 
 
-def listed(client: httpx.Client) -> Iterator[str]:
-    """The senders' ids of all decisions."""
-    cursor = {}
+def listed(client: httpx.Client) -> Iterator[tuple[str, str]]:
+    """The ids of all decisions, ours and the senders'."""
+    cursor: dict[str, str] = {}
     while True:
         page = client.get("/v1/decisions", params={"limit": 1000, **cursor}).raise_for_status().json()
-        yield from (decision["event_id"] for decision in page["decisions"])
+        yield from ((decision["id"], decision["event_id"]) for decision in page["decisions"])
         if page["next"] is None:
             return
         cursor = {"cursor": page["next"]}
@@ -172,7 +172,7 @@ def survive(folder: Path, kills: int, seed: int) -> tuple[int, int, Counter[int]
         assert not client.is_alive(), "a client still waits for answers"
     check(lives, clients)
     last.send_signal(signal.SIGTERM)
-    last.wait(20)
+    assert last.wait(20) == 0
     store = SqliteStore(lives.store)
     assert store.check() == []
     store.close()
@@ -183,8 +183,9 @@ def survive(folder: Path, kills: int, seed: int) -> tuple[int, int, Counter[int]
 
 def check(lives: Lives, clients: list[Client]) -> None:
     with httpx.Client(base_url=lives.url, timeout=30) as asking:
-        kept = Counter(listed(asking))
-        assert kept == Counter(name for client in clients for name in client.sent)
+        identities, events = zip(*listed(asking), strict=True)
+        assert len(set(identities)) == len(identities)
+        assert Counter(events) == Counter(name for client in clients for name in client.sent)
         for answers in (client.answers for client in clients):
             for name, answer in answers.items():
                 identity = json.loads(answer)["id"]

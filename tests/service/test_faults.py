@@ -6,9 +6,8 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -35,9 +34,13 @@ def kind(answer: httpx.Response) -> str:
     return str(answer.json()["type"]).rpartition(":")[2]
 
 
-def refuses_to_start(*options: str, become: Callable[[], None] | None = None) -> str:
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *options]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False, preexec_fn=become)
+AS_NOBODY = "import os, sys, service.server; from service.cli import main; os.setuid(65534); sys.exit(main(sys.argv[1:]))"
+"""The interpreter may be out of reach for somebody else, so it is loaded first."""
+
+
+def refuses_to_start(*options: str, program: tuple[str, str] = ("-m", "service.cli")) -> str:
+    command = [sys.executable, *program, "serve", "--port", "0", *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 2, ended.stderr
     assert "Traceback" not in ended.stderr
     return ended.stderr
@@ -55,7 +58,8 @@ def test_a_full_disk_refuses_what_is_new_keeps_what_was_answered_and_is_recovere
             answered[f"e-{number}"] = answer.json()
         assert (answer.status_code, kind(answer)) == (503, "store-unavailable")
         assert answer.headers["retry-after"]
-        assert kind(httpx.get(f"{service.url}/readyz")) == "not-ready"
+        ready = httpx.get(f"{service.url}/readyz")
+        assert (ready.status_code, kind(ready)) == (503, "not-ready")
         assert httpx.get(f"{service.url}/healthz").status_code == 200
         batch = httpx.post(f"{service.url}/v1/decisions/batch", json=[named("batch")], timeout=20)
         assert (batch.status_code, batch.json()[0]["status"]) == (207, 503)
@@ -70,17 +74,16 @@ def test_a_full_disk_refuses_what_is_new_keeps_what_was_answered_and_is_recovere
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not write")
-def test_a_store_that_cannot_be_written_is_no_store_to_start_with(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    with serving("--store", f"sqlite:///{path}"):
-        pass
-    for file in tmp_path.iterdir():
-        file.chmod(0o444)
-    for folder in (tmp_path, *tmp_path.parents[:-1]):
-        if folder.stat().st_mode & 0o005 != 0o005:
-            pytest.skip(f"nobody but root may look into {folder}")
+def test_a_store_that_cannot_be_written_is_no_store_to_start_with() -> None:
+    with TemporaryDirectory() as folder:  # pytest's own folders are closed to everybody else
+        path = Path(folder) / "store.db"
+        with serving("--store", f"sqlite:///{path}"):
+            pass
+        for file in path.parent.iterdir():
+            file.chmod(0o444)
+        path.parent.chmod(0o555)
 
-    assert "cannot be opened for writing" in refuses_to_start("--store", f"sqlite:///{path}", become=partial(os.setuid, 65534))
+        assert "cannot be opened for writing" in refuses_to_start("--store", f"sqlite:///{path}", program=("-c", AS_NOBODY))
 
 
 def test_a_store_in_a_folder_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
