@@ -7,6 +7,7 @@ better one than the first alone.
 from __future__ import annotations
 
 from dataclasses import replace
+from string import hexdigits
 from typing import Final
 
 from models.formats.log_fields import HEAD, SECTION_TYPES
@@ -78,7 +79,8 @@ class HeldLine:
                 return True
             if self.line.text.startswith(_FREE_TEXT):
                 self._doubt()
-        if breaks_number and _sense(read_line(self._text + rest, self.line.number)) == _COMPLETE:
+        goes_on = self._text[-1] in hexdigits and rest[0] in hexdigits
+        if goes_on and _sense(read_line(self._text + rest, self.line.number)) == _COMPLETE:
             self._doubt()  # a terminal may have broken the number
         return False
 

@@ -78,7 +78,7 @@ def test_a_client_that_goes_away_while_it_sends_is_one_line_of_the_log(server: S
     with socket.create_connection((address.hostname or "", address.port or 0)) as client:
         client.sendall(b"POST /v1/decisions HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-Id: gone-1\r\nContent-Length: 1000\r\n\r\n{")
 
-    assert server.logged("request_id=gone-1 method=POST route=/v1/decisions status=499 ")
+    assert server.logged("request_id=gone-1 principal=anonymous method=POST route=/v1/decisions status=499 ")
     assert "Traceback" not in "".join(server.log)
 
 

@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.formats.kernel_log import read_kernel_log
@@ -125,6 +125,11 @@ def test_mail_may_wrap_and_quote_a_record(record, new, style, width, quotes):
     assert is_invented(reading, record) is None
 
 
+@example(
+    record={"sequence": 1, "source": 0, "severity": 0, "sections": [{"type": "pcie", "serial_number": 0x10000A10000000, "severity": 0}]},
+    new=False,
+    width=72,
+)
 @given(record=records(), new=generations, width=st.integers(72, 100))
 def test_a_terminal_may_break_a_record_anywhere(record, new, width):
     lines = [line[at : at + width] for line in printed(record, new, "dmesg") for at in range(0, len(line), width)]
