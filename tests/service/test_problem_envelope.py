@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httpx
 import pytest
@@ -13,7 +13,6 @@ from calling import EVENT, Call, client
 from fastapi import FastAPI
 from starlette.routing import Match
 
-from service import runtime
 from service.app import create_app
 from service.security.guard import Security
 from service.security.keys import create
@@ -104,11 +103,8 @@ class Failing:
 
 @contextmanager
 def calling(settings: Settings | None = None, store: Store | Failing | None = None, app: FastAPI | None = None) -> Iterator[Call]:
-    with pytest.MonkeyPatch.context() as patch:
-        if store is not None:
-            patch.setattr(runtime, "open_store", lambda _name: store)
-        with client(app or create_app(settings)) as call:
-            yield call
+    with client(app or create_app(settings, cast("Store | None", store))) as call:
+        yield call
 
 
 @pytest.fixture(scope="module")
