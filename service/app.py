@@ -27,10 +27,8 @@ from service.problems import (
     internal,
     invalid_parameter,
     problem_json,
-    query_too_slow,
     shorten,
-    store_damaged,
-    store_unavailable,
+    store_failed,
 )
 from service.routes import decisions, decode, health, hosts, imports, policies, syndromes
 from service.routes import store as store_route
@@ -38,7 +36,7 @@ from service.runtime import Runtime, running
 from service.security.guard import Security, guarded
 from service.settings import Settings
 from service.store.opening import open_store, sqlite_path
-from service.store.port import ApiKey, QueryTooSlow, Store, StoreDamaged, StoreError
+from service.store.port import ApiKey, Store, StoreError
 from service.times import now_ms
 from service.version import installed_version
 from service.writer import Busy
@@ -151,9 +149,8 @@ async def _busy(_: Request, error: Exception) -> Response:
 
 
 async def _store_failed(_: Request, error: Exception) -> Response:
-    if isinstance(error, StoreDamaged):
-        return _answer(store_damaged())
-    return _answer(query_too_slow() if isinstance(error, QueryTooSlow) else store_unavailable())
+    assert isinstance(error, StoreError)
+    return _answer(store_failed(error))
 
 
 async def _failed(request: Request, _error: Exception) -> Response:

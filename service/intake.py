@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +23,9 @@ from models.severity import severity_name
 from models.status_block import StatusBlock, parse
 from models.value import value
 from policies.decide import TOLD, Settled, settle
-from service import tracing
+from service import logs, tracing
 from service.answers import choose_policy, decision_json, envelop, read_event
-from service.problems import Refused, conflict, store_unavailable
+from service.problems import Refused, conflict, store_failed
 from service.settings import Settings
 from service.sources import Sources
 from service.store.port import Entry, Kept, Store, StoreError, Summary
@@ -145,8 +146,9 @@ class Intake:
             return found
         except Refused as refused:
             return refused
-        except StoreError:
-            return Refused(store_unavailable())
+        except StoreError as error:
+            logs.log(logging.ERROR, "store failed", error=str(error))
+            return Refused(store_failed(error))
 
     def _recognise(self, item: _Read) -> Again | Kept | None:
         """What became of an event when it came first; None: it never did. Raises Refused, StoreError."""

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from models.errors import MalformedBytes
+from service.store.port import QueryTooSlow, StoreDamaged, StoreError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -269,6 +270,13 @@ def malformed_encoding(encoding: str, reason: str) -> Problem:
 def busy(detail: str) -> Problem:
     """More is under way than this service takes at once."""
     return Problem(f"{URN}busy", "busy", 503, detail)
+
+
+def store_failed(error: StoreError) -> Problem:
+    """What the store's error is to a client."""
+    if isinstance(error, StoreDamaged):
+        return store_damaged()
+    return query_too_slow() if isinstance(error, QueryTooSlow) else store_unavailable()
 
 
 def store_unavailable() -> Problem:

@@ -15,7 +15,7 @@ from service.batch.outbox import Outbox
 from service.batch.splitting import Array, Item, Lines, Splitter
 from service.intake import EXPECTED_GROWTH, Document, Intake, Outcome, answer
 from service.metrics import Metrics
-from service.problems import Refused, problem_json, store_unavailable
+from service.problems import Refused, problem_json, store_failed
 from service.store.port import StoreError
 from service.writer import Writer
 
@@ -175,8 +175,8 @@ class Batch:
                 answered = await answer(outcome)
                 self._metrics.batched("repeat" if answered.repeat else "decided")
                 return answered.body
-        except StoreError:
-            outcome = Refused(store_unavailable())
+        except StoreError as error:
+            outcome = Refused(store_failed(error))
         self.tally.failed += 1
         self._metrics.batched("problem")
         self._metrics.refused(outcome.problem.type)

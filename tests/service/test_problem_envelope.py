@@ -283,18 +283,18 @@ def test_headers_without_end_and_too_many_requests(method: str, path: str) -> No
 
 
 FAILURES: Final = [
-    (StoreUnavailable("secret"), "store-unavailable"),
-    (StoreDamaged("secret"), "store-unavailable"),
-    (QueryTooSlow("secret"), "query-too-slow"),
+    (StoreUnavailable("secret"), 503, "store-unavailable"),
+    (StoreDamaged("secret"), 500, "store-damaged"),
+    (QueryTooSlow("secret"), 503, "query-too-slow"),
 ]
 
 
-@pytest.mark.parametrize(("error", "kind"), FAILURES)
-def test_a_store_that_fails(error: StoreError, kind: str) -> None:
+@pytest.mark.parametrize(("error", "status", "kind"), FAILURES)
+def test_a_store_that_fails(error: StoreError, status: int, kind: str) -> None:
     with calling(store=Failing(error)) as call:
         for method, path in ASK_THE_STORE:
             answer = call(method, where(path), **body(method, path))
-            enveloped(answer, 503, kind)
+            enveloped(answer, status, kind)
             assert "secret" not in answer.text
         enveloped(call("GET", "/readyz"), 503, "not-ready")
 
