@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from models.value import value
-from service.store.port import Entry, Store, StoreError, StoreUnavailable
+from service.store.port import Entry, Store, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -165,10 +165,8 @@ class Writer:
             error: Exception | None = None
             try:
                 results = self._write(jobs)
-            except StoreError as failure:
+            except Exception as failure:  # a defect too: whoever waits for it must hear of it, and the thread goes on
                 error, self._failed_epoch = failure, jobs[0].epoch
-            except Exception as defect:  # whoever waits for it must hear of it, and the thread goes on
-                error = defect
             try:
                 self._loop.call_soon_threadsafe(self._answer, jobs, results, error, monotonic() - began)
             except RuntimeError:
