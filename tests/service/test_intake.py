@@ -1,0 +1,113 @@
+"""What comes in is decided once, with what is known of its source."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from calling import EVENT
+from keeping import NOON
+
+from models.event import event_key
+from service.answers import read_event
+from service.intake import Again, Document, Intake, Kept, New, Outcome, answer
+from service.problems import Refused
+from service.runtime import Runtime, running
+from service.settings import Settings
+from service.store.memory import MemoryStore
+from service.store.port import HostFacts
+
+ABORT = {key: EVENT[key] for key in ("source", "notification", "status_block")}
+FATAL = {"source": "node-17", "notification": "sea", "status_block": {"severity": "fatal", "sections": [{"type": "memory"}]}}
+TIME = "2026-11-23T10:00:00Z"
+
+
+def with_runtime(test: Callable[[Runtime], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with running(Settings(), MemoryStore(), lambda: NOON) as runtime:
+            await test(runtime)
+
+    asyncio.run(run())
+
+
+def document(event: dict[str, Any], name: bytes | None = None) -> Document:
+    return Document(json.dumps(event).encode(), name)
+
+
+def admit(intake: Intake, event: dict[str, Any], name: bytes | None = None) -> Outcome:
+    (outcome,) = intake.admit([document(event, name)])
+    return outcome
+
+
+async def decide(runtime: Runtime, event: dict[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads((await runtime.intake.decide(document(event))).body)
+    return body
+
+
+@pytest.mark.parametrize(("more", "name"), [({"id": "a"}, None), ({"time": TIME}, None), ({}, b"n" * 32)], ids=["id", "time", "name"])
+def test_two_equal_events_at_once_are_one_decision_and_one_repeat(more: dict[str, Any], name: bytes | None) -> None:
+    async def test(runtime: Runtime) -> None:
+        event = {**EVENT, **more}
+        first, second = runtime.intake.admit([document(event, name), document(event, name)])
+        assert isinstance(first, New)
+        assert isinstance(second, Again)
+        one, two = await answer(first), await answer(second)
+        assert (one.id, one.repeat, two.repeat) == (two.id, False, True)
+        later = admit(runtime.intake, event, name)
+        assert isinstance(later, Kept), "the store knows it once it is durable"
+        assert later.id == one.id
+
+    with_runtime(test)
+
+
+def test_events_that_say_nothing_to_be_told_by_are_each_new() -> None:
+    async def test(runtime: Runtime) -> None:
+        first, second = runtime.intake.admit([document(EVENT), document(EVENT)])
+        assert isinstance(first, New)
+        assert isinstance(second, New)
+        await first.durable
+
+    with_runtime(test)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_another_event_of_the_same_name_is_a_conflict_that_names_both(durable: bool) -> None:
+    async def test(runtime: Runtime) -> None:
+        one, other = {**EVENT, "id": "a"}, {**FATAL, "id": "a"}
+        first = admit(runtime.intake, one)
+        assert isinstance(first, New)
+        if durable:
+            await first.durable
+        refused = admit(runtime.intake, other)
+        assert isinstance(refused, Refused)
+        assert refused.problem.status == 409
+        keys = [event_key(read_event(json.dumps(event).encode())) for event in (one, other)]
+        assert all(told in refused.problem.detail for told in (first.entry.summary.id, *keys))
+        await first.durable
+
+    with_runtime(test)
+
+
+def test_kept_facts_are_used_only_where_the_event_brings_none() -> None:
+    async def test(runtime: Runtime) -> None:
+        runtime.sources.put_facts(HostFacts("node-17", 3, NOON, b'{"kernel":"6.12.107"}'))
+        assert (await decide(runtime, ABORT))["host_facts"]["version"] == 3
+        own = await decide(runtime, {**ABORT, "host": {"kernel": "6.12.107"}})
+        assert own["host_facts"]["version"] is None, "the event's own facts count, and only the poisoned page is told beside them"
+
+    with_runtime(test)
+
+
+def test_poisoned_pages_are_remembered_until_a_panic() -> None:
+    async def test(runtime: Runtime) -> None:
+        await decide(runtime, EVENT)
+        assert [page.address for page in runtime.store.poisoned("node-17", 9)] == [0x56EDD000]
+        assert (await decide(runtime, ABORT))["host_facts"]["poisoned"] == ["0x56edd000"]
+        assert (await decide(runtime, FATAL))["action"] == "panic"
+        assert runtime.store.poisoned("node-17", 9) == (), "the machine starts again"
+        assert runtime.sources.state("node-17").pages == set()
+
+    with_runtime(test)
