@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from contextlib import contextmanager
 from threading import Thread
 
 from calling import ROOT
+
+
+def interruptible() -> None:
+    """In a child that is about to start: it hears an interrupt, also where whoever runs the tests ignores them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Service:

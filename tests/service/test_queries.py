@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from calling import EVENT, ROOT, run
-from processes import Service, serving
+from processes import Service, interruptible, serving
 
 from service.client import Client
 
@@ -102,7 +102,13 @@ def test_what_the_service_refuses_is_exit_2_with_its_words(server: Service, argu
 def test_watching_tells_decisions_as_they_are_made_and_where_to_go_on(server: Service, as_json: bool) -> None:
     command = [sys.executable, "-m", "service.cli", "watch", "--server", server.url, "--source", "watched", "--after", "0"]
     with (
-        subprocess.Popen([*command, *(["--json"] if as_json else [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process,
+        subprocess.Popen(
+            [*command, *(["--json"] if as_json else [])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            preexec_fn=interruptible,
+        ) as process,
         Client(server.url) as client,
     ):
         assert process.stdout is not None
