@@ -107,7 +107,7 @@ def test_watching_tells_decisions_as_they_are_made_and_where_to_go_on(server: Se
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=ROOT,
-            preexec_fn=interruptible,
+            preexec_fn=interruptible,  # noqa: PLW1509 - it only sets a signal
         ) as process,
         Client(server.url) as client,
     ):

@@ -148,7 +148,7 @@ def test_standard_input_is_decided_but_cannot_be_gone_on_with(server: Service, t
 def test_an_interruption_keeps_what_was_answered_and_says_how_to_go_on(server: Service, events: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.ndjson"
     command = [sys.executable, "-m", "service.cli", "submit", "-", "--output", str(out), "--server", server.url]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, preexec_fn=interruptible) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, preexec_fn=interruptible) as process:  # noqa: PLW1509
         assert process.stdin is not None
         assert process.stderr is not None
         process.stdin.write(events.read_bytes())
