@@ -79,7 +79,7 @@ class HeldLine:
                 return True
             if self.line.text.startswith(_FREE_TEXT):
                 self._doubt()
-        goes_on = self._text[-1] in hexdigits and rest[0] in hexdigits
+        goes_on = breaks_number or (self._text.rpartition(" ")[2].startswith("0x") and rest[0] in hexdigits)
         if goes_on and _sense(read_line(self._text + rest, self.line.number)) == _COMPLETE:
             self._doubt()  # a terminal may have broken the number
         return False
