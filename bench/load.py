@@ -37,6 +37,7 @@ from policies.choose import choose
 from policies.decide import decide
 from service.answers import decision_json, read_event
 from service.app import create_app
+from service.configuration import default_workers
 from service.requests import Body
 from service.security.guard import guarded
 from service.server import run as run_server
@@ -62,9 +63,8 @@ def with_echo(settings: Settings) -> FastAPI:
     return app
 
 
-def serve(port: int, folder: Path) -> None:
-
-    settings = Settings(store=f"sqlite:///{folder / 'bench.db'}", port=port, log_level="warning")
+def serve(port: int, folder: Path, workers: int = default_workers()) -> None:
+    settings = Settings(store=f"sqlite:///{folder / 'bench.db'}", port=port, log_level="warning", batch_workers=workers)
     run_server(with_echo(settings), settings)
 
 

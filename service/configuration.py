@@ -33,6 +33,9 @@ Files = Annotated[tuple[Path, ...], NoDecode]
 Positive = Annotated[int, Field(gt=0)]
 Bytes = Annotated[ByteSize, Field(gt=0)]
 
+MAX_WORKERS: Final = 64
+_MOST_OF_USE: Final = 4
+
 _PORT_LINK: Final = "tcp://"
 
 
@@ -51,6 +54,7 @@ class Given(BaseSettings):
     queue_bytes: Bytes | None = None
     max_batch_bytes: Bytes | None = None
     spill_bytes: Bytes | None = None
+    batch_workers: int | None = Field(None, ge=0, le=MAX_WORKERS)
     retention_days: float | None = Field(None, gt=0, allow_inf_nan=False)
     retention_bytes: Bytes | None = None
     tls_certificate: Path | None = None
@@ -159,6 +163,12 @@ def default_store() -> str:
     return f"{SQLITE}{Path(home).expanduser() / 'ras-triage' / 'store.db'}"
 
 
+def default_workers() -> int:
+    """One for each processor that this process may use, of which there are several; a few are enough for what one process can keep."""
+    processors = len(os.sched_getaffinity(0))
+    return min(processors, _MOST_OF_USE) if processors > 1 else 0
+
+
 def prepare_store(settings: Settings) -> None:
     """Make the folder of the store that is taken where none was named, for its owner alone. Raises InvalidSetting."""
     path = sqlite_path(settings.store)
@@ -234,6 +244,7 @@ def _effective(given: Given) -> Settings:
     policy, custom = read_policies(list(given.policy_files or ()), given.default_policy or UNIFORM)
     values = {name: value for name in _DIRECT if (value := getattr(given, name)) is not None}
     values.setdefault("store", default_store())
+    values.setdefault("batch_workers", default_workers())
     if given.tls_key_password is not None:
         values["tls_key_password"] = given.tls_key_password.get_secret_value()
     settings = replace(Settings(policy, custom), oidc=_oidc(given), **values)

@@ -6,47 +6,27 @@ All of this happens in the event loop, between two awaits, so that of two equal 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from pydantic_core import to_json
 from uuid_utils import uuid7
 
-from models.contents import physical_addresses, section_names
-from models.decision import Action, Decision
-from models.event import Event, event_key
-from models.severity import severity_name
-from models.status_block import StatusBlock, parse
 from models.value import value
-from policies.decide import TOLD, Settled, settle
 from service import logs, tracing
-from service.answers import choose_policy, decision_json, envelop, read_event
+from service.answers import envelop
+from service.deciding import Conclusion, Document, Foreseen, Gist, Understood, understand
 from service.problems import Refused, conflict, store_failed
 from service.settings import Settings
 from service.sources import Sources
 from service.store.port import Entry, Kept, Store, StoreError, Summary
 from service.times import rfc3339
-from service.used_facts import UsedFacts
 from service.writer import Writer
 
 EXPECTED_GROWTH: Final = 4
 """Bytes that are kept for each byte of an event, roughly: itself and its decision."""
-
-
-@value
-class Document:
-    """An event as it was sent."""
-
-    data: bytes
-    """JSON."""
-    name: bytes | None = None
-    """Tells a repeat of an event that says nothing by which it could be told: from the request's Idempotency-Key and the position in it."""
-    assumed: frozenset[str] = TOLD
-    """JSON pointers into the event at which its sender took something for granted, as for `decide`."""
 
 
 @value
@@ -78,15 +58,8 @@ Outcome = New | Again | Kept | Refused
 """What becomes of an event; `Kept` is its first decision, `Refused` the problem with it."""
 
 
-@value
-class _Read:
-    """An event that was understood."""
-
-    event: Event
-    data: bytes
-    key: str
-    repeat_key: bytes | None
-    assumed: frozenset[str]
+Item = Document | Foreseen | Refused
+"""An event as it came, or decided beforehand; or why it is not read."""
 
 
 class Intake:
@@ -115,32 +88,32 @@ class Intake:
         with tracing.span("commit"):
             return await answer(outcome)
 
-    def try_out(self, data: bytes, assumed: frozenset[str] = TOLD) -> bytes:
+    def try_out(self, document: Document) -> bytes:
         """One event's answer, of which nothing is kept. Raises Refused, StoreError."""
-        event = read_event(data)
-        block = None if event.status_block is None else parse(event.status_block)
-        settled, used = self._settle(event, block, event_key(event), assumed)
-        return envelop(decision_json(settled.decision, used))
+        understood = understand(document)
+        return envelop(understood.conclude(self._settings, self._sources.known(understood.gist)).decision)
 
-    def admit(self, documents: Sequence[Document]) -> list[Outcome]:
+    def admit(self, items: Sequence[Item]) -> list[Outcome]:
         """Decide what is new, and hand it over to be kept.
 
         One event after the other, because one that is done with makes room in the processor's caches for the next.
         """
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        outcomes = [self._take(document, durable) for document in documents]
+        outcomes = [self._take(item, durable) for item in items]
         entries = [outcome.entry for outcome in outcomes if isinstance(outcome, New)]
         if entries:
             self._writer.keep(entries, durable)
             durable.add_done_callback(partial(self._settled, entries))
         return outcomes
 
-    def _take(self, document: Document, durable: asyncio.Future[None]) -> Outcome:
+    def _take(self, item: Item, durable: asyncio.Future[None]) -> Outcome:
         try:
-            item = _read(document)
-            found = self._recognise(item)
+            if isinstance(item, Refused):
+                return item
+            document, read = (item.document, item) if isinstance(item, Foreseen) else (item, understand(item))
+            found = self._recognise(read.gist)
             if found is None:
-                return self._decide(item, durable)
+                return self._keep(document, read, durable)
             for hear in self.repeated:
                 hear()
             return found
@@ -150,60 +123,45 @@ class Intake:
             logs.log(logging.ERROR, "store failed", error=str(error))
             return Refused(store_failed(error))
 
-    def _recognise(self, item: _Read) -> Again | Kept | None:
+    def _recognise(self, gist: Gist) -> Again | Kept | None:
         """What became of an event when it came first; None: it never did. Raises Refused, StoreError."""
-        if item.repeat_key is None:
+        if gist.repeat_key is None:
             return None
-        if (first := self._pending.get(item.repeat_key)) is not None:
+        if (first := self._pending.get(gist.repeat_key)) is not None:
             summary = first.entry.summary
-            _require_same(item, summary.event_key, summary.id)
+            _require_same(gist, summary.event_key, summary.id)
             return Again(first)
-        if (found := self._store.repeat(item.repeat_key)) is not None:
-            _require_same(item, found.event_key, found.id)
+        if (found := self._store.repeat(gist.repeat_key)) is not None:
+            _require_same(gist, found.event_key, found.id)
         return found
 
-    def _decide(self, item: _Read, durable: asyncio.Future[None]) -> New:
+    def _keep(self, document: Document, read: Understood | Foreseen, durable: asyncio.Future[None]) -> New:
         """Decide an event that is new, with what is known of its source, and remember what it does to it. Raises Refused, StoreError."""
-        event = item.event
-        block = None if event.status_block is None else parse(event.status_block)
-        settled, used = self._settle(event, block, item.key, item.assumed)
-        went_down = settled.decision.action is Action.PANIC
-        poisoned = () if went_down or event.source is None else settled.poisoned
-        entry = Entry(
-            self._summarise(item, block, settled.decision),
-            item.repeat_key,
-            item.data,
-            decision_json(settled.decision, used),
-            poisoned,
-            went_down,
-        )
-        if event.source is not None:
-            self._sources.apply(event.source, poisoned, went_down)
-        new = New(entry, durable)
-        if item.repeat_key is not None:
-            self._pending[item.repeat_key] = new
+        gist = read.gist
+        conclusion = read.conclude(self._settings, self._sources.known(gist))
+        summary = self._summarise(gist, conclusion)
+        new = New(Entry(summary, gist.repeat_key, document.data, conclusion.decision, conclusion.poisoned, conclusion.went_down), durable)
+        if gist.source is not None:
+            self._sources.apply(gist.source, conclusion.poisoned, conclusion.went_down)
+        if gist.repeat_key is not None:
+            self._pending[gist.repeat_key] = new
         return new
 
-    def _settle(self, event: Event, block: StatusBlock | None, key: str, assumed: frozenset[str]) -> tuple[Settled, UsedFacts | None]:
-        informed, used = self._sources.informed(event, () if block is None else physical_addresses(block))
-        return settle(informed, block, choose_policy(informed, self._settings), key, assumed), used
-
-    def _summarise(self, item: _Read, block: StatusBlock | None, decision: Decision) -> Summary:
-        event = item.event
+    def _summarise(self, gist: Gist, conclusion: Conclusion) -> Summary:
         return Summary(
             str(uuid7()),
             self._clock_ms(),
-            event.source,
-            event.id,
-            item.key,
-            decision.policy.name,
-            decision.policy.digest,
-            decision.action.value,
-            decision.certainty,
-            event.notification.type.value,
-            None if block is None else severity_name(block.error_severity),
-            () if block is None else section_names(block),
-            () if block is None else physical_addresses(block),
+            gist.source,
+            gist.event_id,
+            gist.event_key,
+            conclusion.policy,
+            conclusion.policy_digest,
+            conclusion.action,
+            conclusion.certainty,
+            gist.notification,
+            gist.severity,
+            gist.sections,
+            gist.physical_addresses,
         )
 
     def _settled(self, entries: list[Entry], durable: asyncio.Future[None]) -> None:
@@ -233,23 +191,7 @@ def _answered(identity: str, decided_at_ms: int, decision: bytes, *, repeat: boo
     return Answered(identity, envelop(decision, identity=identity, decided_at=rfc3339(decided_at_ms), repeat=repeat), repeat)
 
 
-def _read(document: Document) -> _Read:
-    """Raises Refused."""
-    event = read_event(document.data)
-    key = event_key(event)
-    return _Read(event, document.data, key, _repeat_key(event, key, document.name), document.assumed)
-
-
-def _repeat_key(event: Event, key: str, name: bytes | None) -> bytes | None:
-    """What a repeat of the event has in common with it: source and id, else content with a time in it, else the request's own name."""
-    if event.id is not None:
-        return hashlib.sha256(to_json(["id", event.source, event.id])).digest()
-    if event.time is not None:
-        return bytes.fromhex(key.removeprefix("sha256:"))
-    return name
-
-
-def _require_same(item: _Read, first_key: str, first_id: str) -> None:
+def _require_same(gist: Gist, first_key: str, first_id: str) -> None:
     """Raises Refused where what came first was something else."""
-    if item.key != first_key:
-        raise Refused(conflict(item.event.id, item.event.source, item.key, first_id, first_key))
+    if gist.event_key != first_key:
+        raise Refused(conflict(gist.event_id, gist.source, gist.event_key, first_id, first_key))

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from service.batch.workers import Workers
 from service.intake import Intake
 from service.retention import Retention
 from service.settings import Settings
@@ -35,6 +36,7 @@ class Runtime:
     sources: Sources
     intake: Intake
     retention: Retention
+    workers: Workers
     clock_ms: Callable[[], int]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service was told to stop: what never ends by itself ends now."""
@@ -64,7 +66,7 @@ async def running(settings: Settings, kept: Store, clock_ms: Callable[[], int]) 
     sources = Sources(kept)
     writer = Writer(kept, max_entries=settings.queue_entries, max_bytes=settings.queue_bytes)
     intake = Intake(settings, kept, writer, sources, clock_ms)
-    runtime = Runtime(settings, kept, writer, sources, intake, Retention(settings, writer, kept, clock_ms), clock_ms)
+    runtime = Runtime(settings, kept, writer, sources, intake, Retention(settings, writer, kept, clock_ms), Workers(settings), clock_ms)
     writer.committed.append(lambda _entries, _seconds: runtime.tell())
     writer.failed.append(lambda _error: sources.forget_everything())
     purging = asyncio.create_task(runtime.retention.run())

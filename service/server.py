@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import ssl
 from collections.abc import Iterator
@@ -15,16 +14,13 @@ from fastapi import FastAPI
 
 from service import logs, tracing
 from service.app import create_app
+from service.collecting import collect_seldom
 from service.configuration import prepare_store
 from service.runtime import Runtime
 from service.settings import InvalidSetting, Settings, is_loopback
 from service.store.opening import open_store, sqlite_path
 from service.store.port import StoreError
 from service.store.sqlite import SqliteStore
-
-GC_THRESHOLDS = (100_000, 50, 100)
-"""Allocations between two looks for garbage in circles. An event with the facts of a large machine is thousands of objects and no circle,
-and looking through them after every few hundred takes longer than deciding."""
 
 GRACE_S = 10
 """Seconds that requests under way have to finish when the service is told to stop."""
@@ -46,8 +42,7 @@ def serve(settings: Settings) -> None:
 
 def run(app: FastAPI, settings: Settings) -> None:
     """Answer an application's requests until told to stop."""
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    collect_seldom()
     traces = tracing.start(app) if settings.otel else None
     try:
         _Server(app, _config(app, settings, log_config=logs.config(settings.log_format, settings.log_level), access_log=False)).run()

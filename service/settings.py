@@ -61,6 +61,8 @@ class Settings:
     """Longest batch, unpacked."""
     spill_bytes: int = 16 << 30
     """Results of one batch that may wait on disk for a client that does not read yet."""
+    batch_workers: int = 0
+    """Processes beside the service that decide the events of large batches beforehand."""
     retention_days: float | None = None
     """Decisions that are older are purged; None: never."""
     retention_bytes: int | None = None

@@ -11,12 +11,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from models.event import Event
 from models.host import Host
 from models.poison import PoisonedPage
-from policies.remembered import with_poisoned
+from service.deciding import Gist
 from service.store.port import HostFacts, Store
-from service.used_facts import UsedFacts
+from service.used_facts import Known, UsedFacts
 
 HELD_SOURCES: Final = 4096
 HELD_PAGES: Final = 256
@@ -115,23 +114,21 @@ class Sources:
         """Read anew from now on: what is held may rest on what was not kept."""
         self._held.clear()
 
-    def informed(self, event: Event, addresses: Sequence[int]) -> tuple[Event, UsedFacts | None]:
-        """The event with what is kept for its source, and what of it was used.
+    def known(self, gist: Gist) -> Known | None:
+        """What is kept for an event's source and bears on it; None: nothing does.
 
-        Facts are used where the event brings none; poisoned pages that hold one of `addresses`, unless it says itself what its pages are.
+        Facts do where the event brings none; poisoned pages that hold one of its addresses, unless it says itself what its pages are.
         Raises StoreError.
         """
-        if event.source is None:
-            return event, None
-        state = self.state(event.source)
-        uses_facts = state.host is not None and "host" not in event.model_fields_set
-        host = state.host if uses_facts and state.host is not None else event.host
-        poisoned = self._poisoned(event.source, state, addresses) if uses_facts or host.pages is None else ()
-        if not uses_facts and not poisoned:
-            return event, None
-        version, content = _version(state.facts) if uses_facts else (None, None)
-        used = UsedFacts(version, content, tuple(hex(page.address) for page in poisoned))
-        return event.model_copy(update={"host": with_poisoned(host, poisoned)}), used
+        if gist.source is None:
+            return None
+        state = self.state(gist.source)
+        host = None if gist.brings_host else state.host
+        poisoned = self._poisoned(gist.source, state, gist.physical_addresses) if host is not None or not gist.brings_pages else ()
+        if host is None and not poisoned:
+            return None
+        version, content = (None, None) if host is None else _version(state.facts)
+        return Known(host, poisoned, UsedFacts(version, content, tuple(hex(page.address) for page in poisoned)))
 
     def _poisoned(self, name: str, state: Source, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
         if state.pages is not None:

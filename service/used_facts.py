@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from models.event import Event
+from models.host import Host
+from models.poison import PoisonedPage
 from models.value import value
+from policies.remembered import with_poisoned
 
 
 @value
@@ -14,3 +18,18 @@ class UsedFacts:
     digest: str | None
     poisoned: tuple[str, ...]
     """Physical addresses of pages that earlier decisions poisoned, bytes."""
+
+
+@value
+class Known:
+    """What is kept for a source and bears on one of its events."""
+
+    host: Host | None
+    """Facts for an event that brings none; None: it brings its own."""
+    poisoned: tuple[PoisonedPage, ...]
+    used: UsedFacts
+    """The same, as the decision tells of it."""
+
+    def inform(self, event: Event) -> Event:
+        """The event as it is decided."""
+        return event.model_copy(update={"host": with_poisoned(event.host if self.host is None else self.host, self.poisoned)})

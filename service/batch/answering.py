@@ -7,21 +7,34 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
 from service.batch.outbox import Outbox
-from service.batch.splitting import Array, Item, Lines, Splitter
-from service.intake import EXPECTED_GROWTH, Document, Intake, Outcome, answer
+from service.batch.splitting import Array, Lines, Splitter
+from service.batch.workers import Workers
+from service.deciding import Document, Foreseen
+from service.intake import EXPECTED_GROWTH, Intake, Item, Outcome, answer
 from service.metrics import Metrics
 from service.problems import Refused, problem_json, store_failed
 from service.store.port import StoreError
 from service.writer import Writer
 
-SLICE_ITEMS: Final = 64
-SLICE_BYTES: Final = 64 << 10
-"""What is decided before the event loop turns to others: a few milliseconds' work."""
+
+class Slice(NamedTuple):
+    """The most that is decided before the event loop turns to others."""
+
+    items: int
+    bytes: int
+
+
+AT_ONCE: Final = Slice(64, 64 << 10)
+FORESEEN: Final = Slice(128, 512 << 10)
+"""A few milliseconds' work each: what a worker foresaw is only kept."""
+
+ALONE: Final = 512
+"""Events of a batch that are decided without workers: it may be a small one, and a worker takes a second to start."""
 
 SLICES_AHEAD: Final = 16
 """Slices that may be decided before the first of them is durable."""
@@ -73,6 +86,7 @@ class Batch:
         item_limit: int,
         spill_limit: int,
         pace: Callable[[int], Awaitable[None]],
+        workers: Workers,
         metrics: Metrics,
     ) -> None:
         """`name`: tells a repeat of the whole batch, from its Idempotency-Key; None: it has none.
@@ -84,8 +98,10 @@ class Batch:
         self._writer = writer
         self._name = name
         self._pace = pace
+        self._workers = workers
         self._metrics = metrics
         self._splitter = form.splitter(item_limit)
+        self._read_in: asyncio.Queue[asyncio.Task[Sequence[Item]] | Sequence[Item] | None] = asyncio.Queue(2 * workers.number or 1)
         self._decided: asyncio.Queue[list[Outcome] | None] = asyncio.Queue(SLICES_AHEAD)
         self.outbox = Outbox(spill_limit)
         self.tally = Tally()
@@ -98,7 +114,8 @@ class Batch:
         """Decide and answer everything in the body, into the outbox."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._take_in(body))
+                tasks.create_task(self._take_in(body, tasks))
+                tasks.create_task(self._decide())
                 tasks.create_task(self._answer())
         except* ClientDisconnect:
             pass
@@ -118,45 +135,54 @@ class Batch:
 
     # Taking in.
 
-    async def _take_in(self, body: AsyncIterator[bytes]) -> None:
+    async def _take_in(self, body: AsyncIterator[bytes], tasks: asyncio.TaskGroup) -> None:
         try:
             async for data in body:
                 self._heard = monotonic()
-                await self._decide(self._splitter.feed(data))
+                await self._read(self._splitter.feed(data), tasks)
                 if self._splitter.broken:
                     break
             else:
-                await self._decide(self._splitter.finish())
+                await self._read(self._splitter.finish(), tasks)
         except Refused as refused:
             await self._stop(refused)
-        await self._decided.put(None)
+        await self._read_in.put(None)
 
     async def _stop(self, refused: Refused) -> None:
-        """Go no further: the batch as a whole is refused where nothing was decided yet, else its end is."""
+        """Go no further: the batch as a whole is refused where nothing was taken in yet, else its end is."""
         if self._taken_in:
-            await self._decided.put([refused])
+            await self._read_in.put([refused])
         else:
             self.refusal = refused
 
-    async def _decide(self, items: Sequence[Item]) -> None:
+    async def _read(self, items: Sequence[bytes | Refused], tasks: asyncio.TaskGroup) -> None:
         if self._splitter.broken and not self._taken_in and len(items) == 1 and isinstance(items[0], Refused):
             raise items[0]
-        for some in slices(items):
-            size = EXPECTED_GROWTH * sum(len(item) for item in some if isinstance(item, bytes))
+        for some in slices(items, lambda: FORESEEN if self._is_large() else AT_ONCE):
             await self._pace(len(some))
-            await self._writer.room(len(some), size)
-            await self._decided.put(self._admit(some))
+            placed = [self._placed(index, item) for index, item in enumerate(some, self._taken_in)]
+            foreseen = self._is_large()
+            self._taken_in += len(some)
+            await self._read_in.put(tasks.create_task(self._workers.foresee(placed)) if foreseen else placed)
+
+    def _is_large(self) -> bool:
+        return self._taken_in >= ALONE and self._workers.at_work
+
+    def _placed(self, index: int, item: bytes | Refused) -> Document | Refused:
+        """An event, with what tells its repeat in a repeat of the batch."""
+        if isinstance(item, Refused):
+            return item
+        return Document(item, None if self._name is None else hashlib.sha256(self._name + index.to_bytes(8)).digest())
+
+    # Deciding.
+
+    async def _decide(self) -> None:
+        while (coming := await self._read_in.get()) is not None:
+            items = await coming if isinstance(coming, asyncio.Task) else coming
+            await self._writer.room(len(items), sum(map(_growth, items)))
+            await self._decided.put(self._intake.admit(items))
             await asyncio.sleep(0)
-
-    def _admit(self, items: Sequence[Item]) -> list[Outcome]:
-        documents = [Document(item, self._place(index)) for index, item in enumerate(items, self._taken_in) if isinstance(item, bytes)]
-        self._taken_in += len(items)
-        admitted = iter(self._intake.admit(documents))
-        return [item if isinstance(item, Refused) else next(admitted) for item in items]
-
-    def _place(self, index: int) -> bytes | None:
-        """What tells a repeat of the event at a position."""
-        return None if self._name is None else hashlib.sha256(self._name + index.to_bytes(8)).digest()
+        await self._decided.put(None)
 
     # Answering.
 
@@ -183,15 +209,22 @@ class Batch:
         return problem_json(outcome.problem)
 
 
-def slices(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """Items in groups that take a moment each."""
-    group: list[Item] = []
-    size = 0
+def _growth(item: Item) -> int:
+    """Bytes that will be kept, roughly."""
+    if isinstance(item, Refused):
+        return 0
+    return EXPECTED_GROWTH * len(item.document.data if isinstance(item, Foreseen) else item.data)
+
+
+def slices(items: Sequence[bytes | Refused], most: Callable[[], Slice]) -> Iterator[list[bytes | Refused]]:
+    """Items in groups that take a moment each; `most` is asked anew for each group."""
+    group: list[bytes | Refused] = []
+    size, limit = 0, most()
     for item in items:
         group.append(item)
         size += len(item) if isinstance(item, bytes) else 0
-        if len(group) >= SLICE_ITEMS or size >= SLICE_BYTES:
+        if len(group) >= limit.items or size >= limit.bytes:
             yield group
-            group, size = [], 0
+            group, size, limit = [], 0, most()
     if group:
         yield group

@@ -18,13 +18,14 @@ from starlette.types import Receive, Scope, Send
 from models.formats.reading import Reading
 from models.value import value
 from service.batch.outbox import Outbox
+from service.deciding import Document
 from service.importing.formats import Format
 from service.importing.readers import Item, read_items
 from service.importing.results import Tally, event_json, summary_line
 from service.importing.run import Result, read_answer, result_line
 from service.importing.source import Source
 from service.importing.told import Told, apply
-from service.intake import EXPECTED_GROWTH, Document, answer
+from service.intake import EXPECTED_GROWTH, answer
 from service.problems import Refused, busy, problem_json, store_unavailable
 from service.runtime import Runtime
 from service.security.principal import Principal
@@ -160,7 +161,7 @@ class Import:
 
     def _tried(self, document: Document) -> bytes:
         try:
-            return self._runtime.intake.try_out(document.data, document.assumed)
+            return self._runtime.intake.try_out(document)
         except Refused as refused:
             return problem_json(refused.problem)
 

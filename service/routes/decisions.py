@@ -12,8 +12,8 @@ from service.answers import Answer, envelop
 from service.batch.answering import ARRAY, NDJSON, Batch, Form
 from service.batch.response import BatchResponse
 from service.batch.unpacking import require_known, unpacked
+from service.deciding import Document
 from service.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, read_event_id
-from service.intake import Document
 from service.openapi import CONFLICT, EVENT_STREAM, batch_body, json_body
 from service.problems import Refused, too_large, too_many_counts, unknown_decision
 from service.requests import Body, MetricsOf, PrincipalOf, RepeatName, RuntimeOf, only_parameters
@@ -47,7 +47,7 @@ async def decide_one(
     A status block that the kernel would refuse is no error of the request: the decision says `reject`, as the kernel does.
     """
     if dry_run:
-        return Response(runtime.intake.try_out(body), media_type=_JSON)
+        return Response(runtime.intake.try_out(Document(body)), media_type=_JSON)
     answered = await runtime.intake.decide(Document(body, name))
     logs.bind(decision_id=answered.id)
     return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
@@ -73,6 +73,7 @@ async def decide_many(request: Request, runtime: RuntimeOf, principal: Principal
         item_limit=runtime.settings.max_body_bytes,
         spill_limit=runtime.settings.spill_bytes,
         pace=principal.pace,
+        workers=runtime.workers,
         metrics=metrics,
     )
     return BatchResponse(batch, form, unpacked(request.stream(), encoding, limit))

@@ -40,7 +40,7 @@ T = TypeVar("T")
 QUERY_SECONDS: Final = 10.0
 """How long one question may take."""
 
-_CHUNKS: Final = (64, 16, 4, 1)
+_CHUNKS: Final = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Rows that one statement inserts. Every statement gives the interpreter away once, so fewer are quicker."""
 _FOLLOWED_AT_ONCE: Final = 20_000
 PAGE_SHIFTS: Final = (12, 49)

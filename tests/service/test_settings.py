@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,17 @@ def test_every_setting_can_be_set_and_is_listed() -> None:
 
 
 def test_what_is_not_set_is_as_it_is_in_code() -> None:
-    assert read({"store": "memory:"}).settings == Settings()
+    assert read({"store": "memory:", "batch_workers": 0}).settings == Settings()
+
+
+def test_a_service_has_a_worker_for_each_of_a_few_processors_and_none_where_there_is_only_one() -> None:
+    processors = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(processors)})
+        assert read({}).settings.batch_workers == 0
+    finally:
+        os.sched_setaffinity(0, processors)
+    assert read({}).settings.batch_workers == (min(len(processors), 4) if len(processors) > 1 else 0)
 
 
 def test_sizes_have_units_and_lists_have_commas(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
