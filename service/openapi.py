@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -29,6 +29,14 @@ def json_body(model: str, *, octet_stream: bool = False) -> dict[str, Any]:
 
 
 _BEARER = "An API key (`rt_...`) or a JSON Web Token; not needed where the service has neither keys nor a token issuer"
+
+
+IDEMPOTENCY: Final = "Makes a repeat of this very request recognisable"
+
+
+def parameter(name: str, place: Literal["query", "header"], kind: str, description: str) -> dict[str, Any]:
+    """An operation's optional parameter, for a route that reads it itself."""
+    return {"name": name, "in": place, "required": False, "schema": {"type": kind}, "description": description}
 
 
 def batch_body() -> dict[str, Any]:

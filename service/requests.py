@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Final
 
 from fastapi import Depends, Header, Request
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from service.batch.unpacking import unpacked
 from service.limits import Held
 from service.metrics import Metrics
-from service.problems import Refused, invalid_header, invalid_parameter, too_large
+from service.openapi import IDEMPOTENCY
+from service.problems import Refused, invalid_header, invalid_parameter, shorten, too_large
 from service.runtime import Runtime
 from service.security.principal import Principal
 from service.settings import Settings
 
 MAX_IDEMPOTENCY_KEY: Final = 255
+
+_BOOL: Final = TypeAdapter(bool)
 
 
 async def _settings(request: Request) -> Settings:
@@ -28,9 +32,14 @@ async def _settings(request: Request) -> Settings:
 SettingsOf = Annotated[Settings, Depends(_settings)]
 
 
-async def _runtime(request: Request) -> Runtime:
+def runtime_of(request: Request) -> Runtime:
+    """What the application has while it runs."""
     runtime: Runtime = request.app.state.runtime
     return runtime
+
+
+async def _runtime(request: Request) -> Runtime:
+    return runtime_of(request)
 
 
 RuntimeOf = Annotated[Runtime, Depends(_runtime)]
@@ -72,28 +81,49 @@ async def _body(request: Request) -> bytes:
 Body = Annotated[bytes, Depends(_body)]
 
 
-async def _repeat_name(
-    request: Request,
-    idempotency_key: Annotated[str | None, Header(description="Makes a repeat of this very request recognisable")] = None,
-) -> bytes | None:
-    if idempotency_key is None:
+def repeat_name(request: Request) -> bytes | None:
+    """What tells a repeat of a request: its Idempotency-Key, together with who sends it. Raises Refused."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
         return None
-    if not 0 < len(idempotency_key) <= MAX_IDEMPOTENCY_KEY:
+    if not 0 < len(key) <= MAX_IDEMPOTENCY_KEY:
         raise Refused(invalid_header("Idempotency-Key", f"expected 1 to {MAX_IDEMPOTENCY_KEY} characters"))
     principal: Principal = request.state.principal
-    return hashlib.sha256(to_json(["key", principal.name, idempotency_key])).digest()
+    return hashlib.sha256(to_json(["key", principal.name, key])).digest()
+
+
+async def _repeat_name(
+    request: Request,
+    idempotency_key: Annotated[str | None, Header(description=IDEMPOTENCY)] = None,  # noqa: ARG001 - for the document
+) -> bytes | None:
+    return repeat_name(request)
 
 
 RepeatName = Annotated[bytes | None, Depends(_repeat_name)]
-"""What tells a repeat of a request: its Idempotency-Key, together with who sends it."""
+
+
+def require_parameters(request: Request, names: Sequence[str]) -> None:
+    """Raises Refused for any query parameter other than these: a misspelt one must not be a silence."""
+    for name in request.query_params:
+        if name not in names:
+            raise Refused(invalid_parameter(name, "there is no such parameter"))
 
 
 def only_parameters(*names: str) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that refuses query parameters other than these: a misspelt one must not be a silence."""
+    """A dependency that refuses query parameters other than these."""
 
     async def check(request: Request) -> None:
-        for name in request.query_params:
-            if name not in names:
-                raise Refused(invalid_parameter(name, "there is no such parameter"))
+        require_parameters(request, names)
 
     return check
+
+
+def flag(request: Request, name: str) -> bool:
+    """A query parameter that is true or false, and false where it is absent. Raises Refused."""
+    text = request.query_params.get(name)
+    if text is None:
+        return False
+    try:
+        return _BOOL.validate_python(text)
+    except ValidationError:
+        raise Refused(invalid_parameter(name, f"`{shorten(text)}` is neither `true` nor `false`")) from None
