@@ -4,7 +4,8 @@ usage: python bench/load.py [--seconds S] [--events N] [--folder PATH] [singles]
 
 (a) singles: `POST /v1/decisions` at 64 connections, durable, against an endpoint of the same server that reads, validates and echoes the
     same body.
-(b) batches: events per second of an NDJSON batch, durable, against a plain loop that validates each event and serialises its decision.
+(b) batches: events per second of an NDJSON batch, durable, against a plain loop that validates each event and serialises its decision, with
+    the workers that this machine's processors allow and without.
 (c) growth: memory of the server with 100,000 decisions kept and with N (2 million),
 (d)         and the time of a point read and of a filtered page over 20,000 and over N.
 
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count, cycle, islice
 from pathlib import Path
 
@@ -63,7 +65,7 @@ def with_echo(settings: Settings) -> FastAPI:
     return app
 
 
-def serve(port: int, folder: Path, workers: int = default_workers()) -> None:
+def serve(port: int, folder: Path, workers: int) -> None:
     settings = Settings(store=f"sqlite:///{folder / 'bench.db'}", port=port, log_level="warning", batch_workers=workers)
     run_server(with_echo(settings), settings)
 
@@ -71,10 +73,10 @@ def serve(port: int, folder: Path, workers: int = default_workers()) -> None:
 class Server:
     """The service in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: int = default_workers()) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        command = [sys.executable, __file__, "--serve", str(self.port), "--folder", str(folder)]
+        command = [sys.executable, __file__, "--serve", str(self.port), "--workers", str(workers), "--folder", str(folder)]
         self.process = subprocess.Popen(command)
         self.url = f"http://127.0.0.1:{self.port}"
         for _ in range(200):
@@ -96,6 +98,17 @@ class Server:
         self.process.wait()
 
 
+@contextmanager
+def serving(folder: Path, workers: int = default_workers()) -> Iterator[Server]:
+    """The service, with a store of its own in a new folder."""
+    folder.mkdir()
+    server = Server(folder, workers)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 _NUMBERS = count()
 
 
@@ -108,7 +121,13 @@ def mixed() -> list[bytes]:
     """Every other host with a fleet's facts, as in bench/decide.py."""
     bare = recorded()
     full = on_fleet_hosts(bare)
-    return [line for pair in zip(bare[::2], full[1::2], strict=False) for line in pair]
+    pairs = zip(bare[::2], full[1::2], strict=False)
+    return [from_machine(number, line) for number, line in enumerate(line for pair in pairs for line in pair)]
+
+
+def from_machine(number: int, event: bytes) -> bytes:
+    """Of a fleet, not all from one."""
+    return json.dumps(json.loads(event) | {"source": f"node-{number % 1000}"}).encode()
 
 
 # (a)
@@ -275,10 +294,11 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=4)
     arguments.add_argument("--events", type=int, default=2_000_000)
     arguments.add_argument("--folder", type=Path, help="where the store is made (default: the folder for temporary files)")
+    arguments.add_argument("--workers", type=int, help=argparse.SUPPRESS)
     arguments.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
     if chosen.serve is not None:
-        serve(chosen.serve, chosen.folder)
+        serve(chosen.serve, chosen.folder, chosen.workers)
         return
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         run(chosen.what or ["singles", "batches", "growth"], chosen.seconds, chosen.events, Path(folder))
@@ -286,21 +306,21 @@ def main() -> None:
 
 def run(what: list[str], seconds: float, events: int, folder: Path) -> None:
     bare, mix = recorded(), mixed()
+    bare_title, mixed_title = "recorded cases only, hosts with hardly any facts", "mixed stream"
     for name in what:
-        place = folder / name
-        place.mkdir()
-        server = Server(place)
-        try:
-            if name == "singles":
-                compare_singles(server, "mixed stream", mix, seconds)
-                compare_singles(server, "recorded cases only, hosts with hardly any facts", bare, seconds)
-            elif name == "batches":
-                compare_batches(server, "mixed stream", list(islice(cycle(mix), 10_000)))
-                compare_batches(server, "recorded cases only, hosts with hardly any facts", list(islice(cycle(bare), 30_000)))
-            else:
+        if name == "singles":
+            with serving(folder / name) as server:
+                compare_singles(server, mixed_title, mix, seconds)
+                compare_singles(server, bare_title, bare, seconds)
+        elif name == "batches":
+            for workers in sorted({default_workers(), 0}, reverse=True):
+                with serving(folder / f"{name}-{workers}", workers) as server:
+                    told = f"{workers} workers" if workers else "no workers"
+                    compare_batches(server, f"{mixed_title}, {told}", list(islice(cycle(mix), 10_000)))
+                    compare_batches(server, f"{bare_title}, {told}", list(islice(cycle(bare), 30_000)))
+        else:
+            with serving(folder / name) as server:
                 grow(server, events)
-        finally:
-            server.stop()
 
 
 if __name__ == "__main__":
