@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 import secrets
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ FRESH_S: Final = 1.0
 
 _ID_BYTES: Final = 6
 _SECRET_BYTES: Final = 32
+_SHOWN: Final = re.compile(r"(rt_[0-9A-Za-z]{1,64}_)[0-9A-Za-z_-]{43,}")
 
 _log = logging.getLogger("ras_triage.security")
 
@@ -46,6 +48,11 @@ def recognise(shown: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
     if key is None or not hmac.compare_digest(_hash(secret), key.secret_hash) or key.revoked_at_ms is not None:
         return None
     return key
+
+
+def hidden(text: str) -> str:
+    """A text without the secrets of keys that somebody put where they do not belong."""
+    return _SHOWN.sub(r"\1********", text)
 
 
 def _hash(secret: str) -> str:
