@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -17,6 +18,7 @@ from service.intake import Document
 from service.openapi import CONFLICT, EVENT_STREAM, batch_body, json_body
 from service.problems import Refused, too_large, too_many_counts, unknown_decision
 from service.requests import Body, MetricsOf, PrincipalOf, RepeatName, RuntimeOf, only_parameters
+from service.security.guard import still_welcome
 from service.summaries import PageJson, StatsJson, page_json, stats_json
 from service.times import rfc3339
 
@@ -111,6 +113,7 @@ async def count_decisions(runtime: RuntimeOf, asked: FilterOf, bucket_ms: Bucket
 
 @router.get("/stream", dependencies=[Depends(only_parameters(*FILTERS))], responses=EVENT_STREAM, response_class=Response)
 async def follow(
+    request: Request,
     runtime: RuntimeOf,
     asked: FilterOf,
     last_event_id: Annotated[
@@ -122,7 +125,7 @@ async def follow(
     `decision` events carry what a list shows. `purged` says that decisions between the last event seen and this one are gone.
     """
     last = None if last_event_id is None else read_event_id(last_event_id)
-    events = await following.follow(runtime, asked, last)
+    events = await following.follow(runtime, asked, last, partial(still_welcome, request))
     return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
