@@ -92,7 +92,10 @@ def read_file(path: Path) -> dict[str, ApiKey]:
         raise InvalidSetting(f"`{path}`: key {first['loc'][0] if first['loc'] else ''}, `{_field(first)}` is not valid") from None
     if content:
         raise InvalidSetting(f"`{path}`: `{next(iter(content))}`: expected nothing but `[[key]]`")
-    return {entry.id: ApiKey(entry.id, entry.name, entry.scopes, entry.secret_sha256, 0) for entry in entries}
+    keys = {entry.id: ApiKey(entry.id, entry.name, entry.scopes, entry.secret_sha256, 0) for entry in entries}
+    if len(keys) < len(entries):
+        raise InvalidSetting(f"`{path}`: two keys have one `id`")
+    return keys
 
 
 def _field(error: Any) -> str:
