@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -59,6 +60,10 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     chosen = settings or Settings()
     metrics = Metrics()
 
+    def store_gave_way(error: Exception) -> None:
+        metrics.store_failed(error)
+        logs.log(logging.ERROR, "store failed", **logs.explain(error))
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(chosen, store or open_store(chosen.store), clock_ms) as runtime:
@@ -66,7 +71,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
             path = sqlite_path(chosen.store)
             metrics.watch(runtime.writer, runtime.store, None if path is None else path.parent)
             runtime.writer.committed.append(metrics.committed)
-            runtime.writer.failed.append(metrics.store_failed)
+            runtime.writer.failed.append(store_gave_way)
+            runtime.unread.append(store_gave_way)
             runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
             runtime.intake.repeated.append(metrics.repeated)
             runtime.retention.purged.append(metrics.purged)

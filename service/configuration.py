@@ -271,3 +271,5 @@ def _check(settings: Settings, given: Given) -> None:
                 raise InvalidSetting(f"`{name}` is of no use without `tls_certificate`")
     if settings.rate_burst is not None and settings.rate_limit is None:
         raise InvalidSetting("`rate_burst` is of no use without `rate_limit`")
+    if settings.max_in_flight_bytes < settings.max_body_bytes:
+        raise InvalidSetting("`max_in_flight_bytes` is less than `max_body_bytes`: the longest request would never be taken")

@@ -7,7 +7,11 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query
 
+from models.decision import Action
+from models.guid import SECTION_NAMES, guid, section_name
+from models.notification import NotificationType
 from models.scalars import parse_unsigned
+from models.severity import Severity, severity_name
 from service.problems import Refused, invalid_header, invalid_parameter
 from service.store.port import FIELDS, Cursor, Field, Filter
 from service.summaries import read_cursor
@@ -27,8 +31,18 @@ _LONGEST_BUCKET_S: Final = 366 * 24 * 60 * 60
 def _parsed(name: str, text: str | None, parse: Callable[[str], Any], expected: str) -> Any:
     try:
         return None if text is None else parse(text)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, KeyError):
         raise Refused(invalid_parameter(name, f"expected {expected}")) from None
+
+
+def _severity(text: str) -> str:
+    """The severity's name, also where its number was given."""
+    return severity_name(int(text)) if text.isdecimal() and int(text) < 1 << 32 else Severity[text.upper()].name.lower()
+
+
+def _section(text: str) -> str:
+    """The section type's name, also where the GUID of one that has a name was given."""
+    return text if text in SECTION_NAMES.values() else section_name(guid(text))
 
 
 def _address(text: str) -> int:
@@ -40,9 +54,9 @@ def _address(text: str) -> int:
 
 async def _filter(
     source: str | None = None,
-    action: Annotated[str | None, Query(description="handled, signal, translate, inject or panic")] = None,
+    action: Action | None = None,
     policy: str | None = None,
-    notification: str | None = None,
+    notification: NotificationType | None = None,
     severity: Annotated[
         str | None, Query(description="Of the status block: recoverable, fatal, corrected, informational, or a number")
     ] = None,
@@ -54,11 +68,11 @@ async def _filter(
     time = "an RFC 3339 time such as `2026-11-22T10:00:00Z`"
     return Filter(
         source,
-        action,
+        None if action is None else action.value,
         policy,
-        notification,
-        severity,
-        section,
+        None if notification is None else notification.value,
+        _parsed("severity", severity, _severity, "recoverable, fatal, corrected, informational, or a number of 32 bits"),
+        _parsed("section", section, _section, "the name or GUID of a section type, such as `memory`"),
         _parsed("physical_address", physical_address, _address, "an address of 64 bits such as `0x56edd040`"),
         _parsed("since", since, parse_rfc3339, time),
         _parsed("until", until, parse_rfc3339, time),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -24,31 +24,43 @@ HEARTBEAT_S: Final = 15.0
 PAUSE_S: Final = 0.05
 """Seconds between two looks, however much is decided."""
 
+ASK_AGAIN_S: Final = 1.0
+"""Seconds between two questions whether the reader may still read, while there is something to tell."""
+
+Welcome = Callable[[], Awaitable[bool]]
+
 
 def _event(kind: str, sequence: int, data: Any) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (sequence, kind.encode(), to_json(data))
 
 
-async def follow(runtime: Runtime, asked: Filter, last: int | None) -> AsyncIterator[bytes]:
-    """Events behind `last`, or from now on, until the service stops or the store fails. Raises StoreError where they cannot begin."""
+async def follow(runtime: Runtime, asked: Filter, last: int | None, welcome: Welcome) -> AsyncIterator[bytes]:
+    """Events behind `last`, or from now on, until the service stops, the store fails, or the reader is not welcome any more.
+
+    Raises StoreError where they cannot begin.
+    """
     newest = await runtime.read(lambda store: store.last_sequence())
     at = newest if last is None else min(last, newest)
     gone = 0 if last is None else await runtime.read(partial(_gone, at))
-    return _events(runtime, asked, at, gone)
+    return _events(runtime, asked, at, gone, welcome)
 
 
-async def _events(runtime: Runtime, asked: Filter, at: int, gone: int) -> AsyncIterator[bytes]:
+async def _events(runtime: Runtime, asked: Filter, at: int, gone: int, welcome: Welcome) -> AsyncIterator[bytes]:
     yield b": ras-triage\nid: %d\n\n" % at
     if gone:
         yield _event("purged", at, {"decisions": gone})
     with suppress(StoreError):  # a reader that comes again is told so
-        async for event in _decided(runtime, asked, at):
+        async for event in _decided(runtime, asked, at, welcome):
             yield event
 
 
-async def _decided(runtime: Runtime, asked: Filter, at: int) -> AsyncIterator[bytes]:
-    spoke = monotonic()
+async def _decided(runtime: Runtime, asked: Filter, at: int, welcome: Welcome) -> AsyncIterator[bytes]:
+    spoke = admitted = monotonic()
     while not runtime.stopping.is_set():
+        if monotonic() - admitted >= ASK_AGAIN_S:
+            if not await welcome():
+                return
+            admitted = monotonic()
         news = runtime.news
         found, up_to = await runtime.read(partial(_following, at, asked))
         for streamed in found:

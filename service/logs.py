@@ -2,7 +2,7 @@
 
 What is logged is a phrase and a few facts. What is known of the request under way (`request_id`, `trace_id`, `principal`, `decision_id`)
 stands on every line that is written meanwhile. A line never quotes what a client sent: of an error that nobody foresaw it says the type and
-the place, since its text may well be a piece of an event.
+the place, since its text may well be a piece of an event. What a client may choose, such as its request's id, is hidden where it is a key.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic_core import to_json
 
+from service.security.keys import hidden
 from service.store.port import StoreError
 
 Fact = str | int | float | bool | None
@@ -89,7 +90,7 @@ class JsonLines(logging.Formatter):
     """A line is a JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return to_json(_line(record), inf_nan_mode="null", fallback=str).decode()
+        return hidden(to_json(_line(record), inf_nan_mode="null", fallback=str).decode())
 
 
 class TextLines(logging.Formatter):
@@ -98,7 +99,7 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = _line(record)
         head = f"{line.pop('time')} {line.pop('level'):<7} {line.pop('logger')}: {_plain(line.pop('event'))}"
-        return " ".join([head, *(f"{name}={_quoted(fact)}" for name, fact in line.items())])
+        return hidden(" ".join([head, *(f"{name}={_quoted(fact)}" for name, fact in line.items())]))
 
 
 def _plain(text: str) -> str:
@@ -123,7 +124,14 @@ def _line(record: logging.LogRecord) -> dict[str, Any]:
     line.update(getattr(record, "facts", {}))
     if record.exc_info and record.exc_info[1] is not None:
         line.update(explain(record.exc_info[1]))
-    return line
+    return {name: _spelt(fact) for name, fact in line.items()}
+
+
+def _spelt(fact: Any) -> Any:
+    """A fact as text can hold it: of half a surrogate pair its number."""
+    if isinstance(fact, list):
+        return [_spelt(part) for part in fact]
+    return fact.encode(errors="backslashreplace").decode() if isinstance(fact, str) else fact
 
 
 def _event(record: logging.LogRecord) -> str:

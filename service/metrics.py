@@ -18,6 +18,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from models.decision import Action
 from policies.catalog import NEWEST_SERIES, UNIFORM
 from policies.release import parse_release
 from service.store.port import Size, StoreError
@@ -30,6 +31,8 @@ _LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 _GROUPS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 _NEWEST_MINOR: Final = 19
 """Linux counts a major release's series up to this one."""
+_ALARMING: Final = ("internal", "busy", "store-unavailable", "store-damaged")
+"""Problems that alerts wait for. They are there from the start, at 0: of a series that begins with 1 Prometheus sees no increase."""
 
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a time of birth for each series answers no question
@@ -81,7 +84,10 @@ class Metrics:
         self._problem = lru_cache(maxsize=256)(
             Counter("ras_triage_problems", "Refusals, by type; a batch's items among them", ["type"], registry=self.registry).labels
         )
+        for kind in _ALARMING:
+            self._problem(kind)
         self._decision = lru_cache(maxsize=4096)(self._decisions())
+        self._panics = Counter("ras_triage_panics", "Decisions that a machine panics, whatever the policy", registry=self.registry)
         self._repeats = Counter("ras_triage_repeats", "Events that had been decided before", registry=self.registry)
         self._item = lru_cache(maxsize=16)(
             Counter("ras_triage_batch_items", "Events of batches, by what became of them", ["outcome"], registry=self.registry).labels
@@ -126,6 +132,8 @@ class Metrics:
     def decided(self, action: str, policy: str) -> None:
         """An event was decided and its decision kept; neither for a repeat nor for `dry_run`."""
         self._decision(action, policy).inc()
+        if action == Action.PANIC:
+            self._panics.inc()
 
     def repeated(self) -> None:
         """An event was answered with the decision made when it came first."""

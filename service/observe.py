@@ -97,7 +97,7 @@ class _Exchange:
         """Count the request, and write its line."""
         duration = perf_counter() - self._started
         method = self._scope["method"]
-        route = getattr(self._scope.get("route"), "path", "other")
+        route = getattr(self._scope.get("route"), "path_format", "other")
         status = CLIENT_GONE if self.gone else self.status if self.complete else 500
         metrics.requested(method, route, status, duration, self.received, self.sent)
         problem = self.known.get("problem")

@@ -311,6 +311,11 @@ def http_problem(status: int, detail: str) -> Problem:
     return Problem(f"{URN}{kind}", title, status, detail)
 
 
+def not_http() -> Problem:
+    """Bytes that are no HTTP request, or one whose headers are much longer than are read."""
+    return Problem(f"{URN}not-http", "not HTTP", 400, "this is no request of HTTP/1.1, or its headers are too long to be read")
+
+
 def headers_too_large(limit: int) -> Problem:
     """More bytes before the body than are read."""
     return Problem(f"{URN}headers-too-large", "headers too large", 431, f"the headers are longer than the {limit} bytes that are read")

@@ -14,7 +14,7 @@ from service.intake import Intake
 from service.retention import Retention
 from service.settings import Settings
 from service.sources import Sources
-from service.store.port import Store
+from service.store.port import Store, StoreError
 from service.writer import Writer
 
 T = TypeVar("T")
@@ -42,6 +42,8 @@ class Runtime:
     """Set when the service was told to stop: what never ends by itself ends now."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set, and replaced, when decisions were kept."""
+    unread: list[Callable[[StoreError], None]] = field(default_factory=list)
+    """Called with why, where the store gave no answer."""
     importers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(IMPORTERS, "importer"))
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
 
@@ -57,7 +59,12 @@ class Runtime:
 
     async def read(self, ask: Callable[[Store], T]) -> T:
         """Ask the store in a thread. Raises StoreError."""
-        return await asyncio.get_running_loop().run_in_executor(self.readers, ask, self.store)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.readers, ask, self.store)
+        except StoreError as error:
+            for hear in self.unread:
+                hear(error)
+            raise
 
 
 @asynccontextmanager

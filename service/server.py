@@ -16,6 +16,7 @@ from service import logs, tracing
 from service.app import create_app
 from service.collecting import collect_seldom
 from service.configuration import prepare_store
+from service.protocol import Protocol
 from service.runtime import Runtime
 from service.settings import InvalidSetting, Settings, is_loopback
 from service.store.opening import open_store, sqlite_path
@@ -69,7 +70,7 @@ def _config(app: FastAPI, settings: Settings, **more: Any) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http="h11",  # httptools collects a header without end
+        http=Protocol,  # on h11: httptools collects a header without end
         h11_max_incomplete_event_size=settings.max_header_bytes,
         ws="none",
         server_header=False,
@@ -113,19 +114,21 @@ def _tls(settings: Settings) -> dict[str, Any]:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(settings.tls_certificate, settings.tls_key, password)
     except (OSError, ssl.SSLError) as error:
-        raise InvalidSetting(f"`tls_certificate`, `tls_key`: {_reason(error)}") from None
+        reason = _reason(error, "no PEM, or `tls_key_password` does not open it")
+        raise InvalidSetting(f"`tls_certificate`, `tls_key`: {reason}") from None
     if settings.tls_client_ca is not None:
         try:
             context.load_verify_locations(settings.tls_client_ca)
         except (OSError, ssl.SSLError) as error:
-            raise InvalidSetting(f"`tls_client_ca`: {_reason(error)}") from None
+            raise InvalidSetting(f"`tls_client_ca`: {_reason(error, 'no PEM')}") from None
         context.verify_mode = ssl.CERT_REQUIRED
     return {"ssl_context_factory": lambda _config, _default: context}
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError, unsaid: str) -> str:
+    """What is wrong with a file; `unsaid` is what it means that OpenSSL does not say."""
     if isinstance(error, ssl.SSLError):
-        return f"not what is expected there ({error.reason or 'no PEM'})".lower()
+        return f"not what is expected there ({error.reason.lower() if error.reason else unsaid})"
     return (error.strerror or "cannot be read").lower()
 
 

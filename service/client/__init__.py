@@ -5,6 +5,7 @@ Both say the same things over the wire: `questions` knows the calls, `flows` whe
 
 from __future__ import annotations
 
+from service.answers import Answer
 from service.client.awaiting import AsyncClient
 from service.client.blocking import Client
 from service.client.chunks import AnyEvent
@@ -26,8 +27,10 @@ from service.client.results import (
     Watched,
 )
 from service.client.retry import Retry
+from service.problems import Problem
 
 __all__ = [
+    "Answer",
     "AnyEvent",
     "AsyncClient",
     "Bucket",
@@ -40,6 +43,7 @@ __all__ = [
     "KeptHost",
     "PoisonedPage",
     "PoisonedPages",
+    "Problem",
     "ProblemAnswer",
     "Purge",
     "Purged",

@@ -49,6 +49,8 @@ class Request:
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
+    answer_type: str = "application/json"
+    """Media type of the answer that is known here; from anybody else comes something else, such as a page of HTML."""
     repeatable: bool = True
     """Whether doing it twice is as good as once."""
     silence_s: float | None = None
@@ -125,8 +127,15 @@ class Whole:
     body: bytes
 
 
+def _require_type(response: httpx.Response, request: Request) -> None:
+    """Raises UnexpectedAnswer."""
+    found = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found != request.answer_type:
+        raise UnexpectedAnswer(f"not the answer that was asked for: its type is `{found}` and not `{request.answer_type}`")
+
+
 def whole(request: Request, retry: Retry) -> Steps[Whole]:
-    """The answer, asked for until it comes. Raises ProblemAnswer, Unreachable."""
+    """The answer, asked for until it comes. Raises ProblemAnswer, Unreachable, UnexpectedAnswer."""
     tries = _Tries(retry, repeatable=request.repeatable)
     while True:
         failure: ClientError
@@ -137,6 +146,8 @@ def whole(request: Request, retry: Retry) -> Steps[Whole]:
             failure = unreachable(error)
         else:
             if response.is_success:
+                if body:
+                    _require_type(response, request)
                 return Whole(response.headers, body)
             failure = problem_answer(response, body)
         yield Pause(tries.pause_s(failure), failure)
@@ -182,6 +193,7 @@ def _attempt(request: Request, expected: int, progress: _Progress) -> Generator[
     response: httpx.Response = yield Open(request)
     if not response.is_success:
         return problem_answer(response, (yield from _body()))
+    _require_type(response, request)
     lines = _Lines()
     place = 0
     part: bytes | None = b""
@@ -252,6 +264,7 @@ def watch(request: Request, last_event_id: str | None, read: Callable[[ServerSen
         try:
             response: httpx.Response = yield Open(_from(request, seen))
             if response.is_success:
+                _require_type(response, request)
                 tries.failures = 0
                 while (event := (yield NextEvent())) is not None:
                     seen = event.id or seen

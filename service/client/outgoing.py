@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,12 +22,21 @@ CONNECT_S = 5.0
 Token = str | Callable[[], str]
 """An API key or JWT, or what gives the one to use now."""
 
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
 OnRetry = Callable[[ClientError, float], None]
 """Is told why, and after how many seconds."""
 
 
 def say_nothing(_failure: ClientError, _seconds: float) -> None:
     """Nobody is told."""
+
+
+def bearer(token: str) -> str:
+    """A token as a header has it. Raises ValueError, which does not quote it, as the wire's own complaint would."""
+    if not _TOKEN.fullmatch(token):
+        raise ValueError("the token is empty, or has characters that no token has: spaces, line ends, letters beyond ASCII")
+    return f"Bearer {token}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,7 @@ class Outgoing:
         """Who asks, as part of which trace, and what; what the caller says outranks the surroundings."""
         headers = httpx.Headers({"user-agent": f"ras-triage/{installed_version()}", **_trace_context()})
         if self.token is not None:
-            headers["authorization"] = f"Bearer {self.token if isinstance(self.token, str) else self.token()}"
+            headers["authorization"] = bearer(self.token if isinstance(self.token, str) else self.token())
         headers.update(self.headers)
         headers.update(request.headers)
         return headers

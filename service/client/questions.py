@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+EVENTS = "text/event-stream"
 
 
 class Filters(TypedDict, total=False):
@@ -124,9 +125,8 @@ class Questions:
     def decide_chunk(self, chunk: Chunk, key: str, answered: int) -> Flow[bytes]:
         """`answered`: how many of all events, from the first chunk's first on, have their answer already."""
         headers = {"content-type": NDJSON, "accept": NDJSON, "idempotency-key": f"{key}-{chunk.first + 1}"}
-        request = Request(
-            "POST", "/v1/decisions/batch", headers=headers, content=b"\n".join(chunk.lines) + b"\n", silence_s=BATCH_SILENCE_S
-        )
+        body = b"\n".join(chunk.lines) + b"\n"
+        request = Request("POST", "/v1/decisions/batch", {}, headers, body, answer_type=NDJSON, silence_s=BATCH_SILENCE_S)
         return batch(request, chunk, max(answered - chunk.first, 0), self.retry)
 
     def get(self, identity: str) -> Flow[Answer]:
@@ -154,7 +154,8 @@ class Questions:
         return self._get(Stats, "/v1/decisions/stats", {**params, **_parameters(filters)})
 
     def watch(self, filters: Filters, last_event_id: str | None) -> Flow[Watched]:
-        request = Request("GET", "/v1/decisions/stream", _parameters(filters), {"accept": "text/event-stream"}, silence_s=SILENCE_S)
+        headers = {"accept": EVENTS}
+        request = Request("GET", "/v1/decisions/stream", _parameters(filters), headers, answer_type=EVENTS, silence_s=SILENCE_S)
         return watch(request, last_event_id, _read_watched, self.retry)
 
     def put_host(self, source: str, host: Host | Mapping[str, Any], version: int | None) -> Flow[KeptHost]:

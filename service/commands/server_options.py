@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
+from ssl import SSLError
 from typing import TYPE_CHECKING, Final
 
 from service.commands.output import BAD_INPUT, complain
@@ -43,20 +44,17 @@ def ask(options: Namespace, use: Callable[[Client], int], retry: Retry | None = 
     """Put a client to use, and say how it went: 2 refused, 1 no answer. Raises InvalidSetting."""
     from httpx import InvalidURL, UnsupportedProtocol  # noqa: PLC0415
 
-    from service.client import Client, ClientError, ProblemAnswer, Retry  # noqa: PLC0415
+    from service.client import ClientError, ProblemAnswer, Retry, UnexpectedAnswer  # noqa: PLC0415
 
     try:
-        with Client(
-            options.server,
-            token=_token(options.token_file),
-            ca_file=options.ca_file,
-            retry=retry or Retry(attempts=_PATIENCE),
-            on_retry=_tell_of_retry,
-        ) as client:
+        with _client(options, retry or Retry(attempts=_PATIENCE)) as client:
             return use(client)
     except ProblemAnswer as answer:
         complain(answer.problem, as_json=getattr(options, "json", False))
         return _status(answer)
+    except UnexpectedAnswer as error:
+        print(f"ras-triage: `{options.server}`: {error}", file=sys.stderr)
+        return GAVE_UP
     except ClientError as error:
         if isinstance(error.__cause__, UnsupportedProtocol):
             raise InvalidSetting(f"`{options.server}` is not the URL of a service: expected http:// or https://") from None
@@ -64,6 +62,17 @@ def ask(options: Namespace, use: Callable[[Client], int], retry: Retry | None = 
         return GAVE_UP
     except InvalidURL as error:
         raise InvalidSetting(f"`{options.server}` is not a URL: {str(error).lower()}") from None
+
+
+def _client(options: Namespace, retry: Retry) -> Client:
+    from service.client import Client  # noqa: PLC0415
+
+    token = _token(options.token_file)
+    try:
+        return Client(options.server, token=token, ca_file=options.ca_file, retry=retry, on_retry=_tell_of_retry)
+    except OSError as error:  # of the file with authorities: nothing else is opened yet
+        reason = "holds no certificate in PEM" if isinstance(error, SSLError) else (error.strerror or "cannot be read").lower()
+        raise InvalidSetting(f"`{options.ca_file}`: {reason}") from None
 
 
 def _tell_of_retry(failure: ClientError, seconds: float) -> None:
@@ -78,11 +87,20 @@ def _status(answer: ProblemAnswer) -> int:
 
 
 def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
+    from service.client.outgoing import bearer  # noqa: PLC0415
+
+    text = os.environ.get(TOKEN_VARIABLE) or None if file is None else _read(file)
+    if text is None:
+        return None
     try:
-        return file.read_text(encoding="ascii").strip()
+        bearer(text.strip())
+    except ValueError as error:
+        raise InvalidSetting(f"`{file or TOKEN_VARIABLE}`: {error}") from None
+    return text.strip()
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii", errors="replace")
     except OSError as error:
         raise InvalidSetting(f"`{file}`: {(error.strerror or 'cannot be read').lower()}") from None
-    except UnicodeDecodeError:
-        raise InvalidSetting(f"`{file}` is no token: expected ASCII text") from None

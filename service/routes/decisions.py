@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -28,6 +29,7 @@ from service.requests import (
     require_parameters,
     runtime_of,
 )
+from service.security.guard import still_welcome
 from service.summaries import PageJson, StatsJson, page_json, stats_json
 from service.times import rfc3339
 
@@ -123,6 +125,7 @@ async def count_decisions(runtime: RuntimeOf, asked: FilterOf, bucket_ms: Bucket
 
 @router.get("/stream", dependencies=[Depends(only_parameters(*FILTERS))], responses=EVENT_STREAM, response_class=Response)
 async def follow(
+    request: Request,
     runtime: RuntimeOf,
     asked: FilterOf,
     last_event_id: Annotated[
@@ -134,7 +137,7 @@ async def follow(
     `decision` events carry what a list shows. `purged` says that decisions between the last event seen and this one are gone.
     """
     last = None if last_event_id is None else read_event_id(last_event_id)
-    events = await following.follow(runtime, asked, last)
+    events = await following.follow(runtime, asked, last, partial(still_welcome, request))
     return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 

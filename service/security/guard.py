@@ -109,11 +109,25 @@ async def guarded(request: Request) -> Principal:
     return await _enter(request, _SCOPES.get(request.method, "admin"))
 
 
-async def _enter(request: Request, scope: Scope) -> Principal:
+async def still_welcome(request: Request) -> bool:
+    """Whether who was let in would be let in now: what lasts asks again, because keys are revoked and tokens expire."""
+    try:
+        await _admit(request, _SCOPES.get(request.method, "admin"))
+    except Refused:
+        return False
+    return True
+
+
+async def _admit(request: Request, scope: Scope) -> Principal:
     security: Security = request.app.state.security
     principal = await security.identify(request)
     if scope not in principal.scopes:
         raise Refused(forbidden(scope), insufficient(scope))
+    return principal
+
+
+async def _enter(request: Request, scope: Scope) -> Principal:
+    principal = await _admit(request, scope)
     logs.bind(principal=principal.name)
     principal.charge()
     request.state.principal = principal

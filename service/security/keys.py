@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 import secrets
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ FRESH_S: Final = 1.0
 
 _ID_BYTES: Final = 6
 _SECRET_BYTES: Final = 32
+_SHOWN: Final = re.compile(r"(rt_[0-9A-Za-z]{1,64}_)[0-9A-Za-z_-]{43,}")
 
 _log = logging.getLogger("ras_triage.security")
 
@@ -46,6 +48,11 @@ def recognise(shown: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
     if key is None or not hmac.compare_digest(_hash(secret), key.secret_hash) or key.revoked_at_ms is not None:
         return None
     return key
+
+
+def hidden(text: str) -> str:
+    """A text without the secrets of keys that somebody put where they do not belong."""
+    return _SHOWN.sub(r"\1********", text)
 
 
 def _hash(secret: str) -> str:
@@ -85,7 +92,10 @@ def read_file(path: Path) -> dict[str, ApiKey]:
         raise InvalidSetting(f"`{path}`: key {first['loc'][0] if first['loc'] else ''}, `{_field(first)}` is not valid") from None
     if content:
         raise InvalidSetting(f"`{path}`: `{next(iter(content))}`: expected nothing but `[[key]]`")
-    return {entry.id: ApiKey(entry.id, entry.name, entry.scopes, entry.secret_sha256, 0) for entry in entries}
+    keys = {entry.id: ApiKey(entry.id, entry.name, entry.scopes, entry.secret_sha256, 0) for entry in entries}
+    if len(keys) < len(entries):
+        raise InvalidSetting(f"`{path}`: two keys have one `id`")
+    return keys
 
 
 def _field(error: Any) -> str:

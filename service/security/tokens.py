@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import jwt
-from jwt.exceptions import PyJWKClientConnectionError, PyJWKClientError, PyJWKSetError
+from jwt.exceptions import InvalidSubjectError, PyJWKClientConnectionError, PyJWKClientError, PyJWKSetError
 
 from service.problems import Refused, issuer_unavailable, unauthenticated
 from service.security.challenge import REJECTED
@@ -136,6 +136,7 @@ class Tokens:
                 leeway=LEEWAY_S,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
+            claims["sub"].encode()  # half a surrogate pair is JSON, and no text
         except PyJWKClientConnectionError:
             raise Refused(issuer_unavailable(), {"Retry-After": str(int(COOLDOWN_S))}) from None
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
@@ -157,6 +158,8 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (jwt.InvalidAlgorithmError, "the token is signed in a way that is not accepted"),
     (jwt.InvalidSignatureError, "the token's signature is not the issuer's"),
     (jwt.MissingRequiredClaimError, "the token lacks a claim: `exp`, `iss`, `aud` and `sub` are needed"),
+    (InvalidSubjectError, "the token's `sub` is no text"),
+    (UnicodeEncodeError, "the token's `sub` is no text"),
     (PyJWKClientError, "the token is signed with a key that the issuer does not show"),
 )
 

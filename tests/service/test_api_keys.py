@@ -89,6 +89,7 @@ def test_a_file_may_hold_many_keys_and_be_exchanged_while_the_service_runs(tmp_p
         ("[[key]]\n", "key 0, `id`"),
         ('[[key]]\nid = "a"\nname = "n"\nscopes = ["root"]\nsecret_sha256 = "' + "0" * 64 + '"', "key 0, `scopes.0`"),
         ('[[key]]\nid = "a"\nname = "n"\nscopes = ["read"]\nsecret_sha256 = "rt_a_SWORDFISH"', "key 0, `secret_sha256`"),
+        (2 * file_entry(create("twice", ["read"], 0)[0]), "two keys have one `id`"),
         ("[keys]\n", "expected nothing but `[[key]]`"),
         ("key", "expected"),
     ],

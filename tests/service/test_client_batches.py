@@ -130,7 +130,7 @@ def answering(*bodies: bytes | tuple[int, bytes]) -> tuple[Client, list[httpx.Re
         asked.append(request)
         found = next(left)
         status, body = found if isinstance(found, tuple) else (200, found)
-        return httpx.Response(status, content=body)
+        return httpx.Response(status, content=body, headers={"content-type": "application/x-ndjson"})
 
     return Client("http://ras-triage", retry=QUICK, transport=httpx.MockTransport(handle)), asked
 

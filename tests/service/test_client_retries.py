@@ -37,7 +37,8 @@ class Service:
         answer = self.answers.pop(0) if self.answers else 200
         if isinstance(answer, Exception):
             raise answer
-        return httpx.Response(answer, content=self.good if answer < 300 else PROBLEM % (b"x", answer), headers=self.headers)
+        headers = {"content-type": "application/json", **self.headers}
+        return httpx.Response(answer, content=self.good if answer < 300 else PROBLEM % (b"x", answer), headers=headers)
 
     def client(self, retry: Retry = QUICK, **options: Any) -> Client:
         return Client(
@@ -209,8 +210,32 @@ def test_an_answer_of_another_service_is_no_answer() -> None:
         Service([], b'{"source":"x"}').client().poisoned_pages("x")
     with pytest.raises(UnexpectedAnswer):
         Service([], b"<html>").client().poisoned_pages("x")
-    with pytest.raises(UnexpectedAnswer, match="text/event-stream"):
-        next(Service([], b"<html>").client().watch())
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.policies(),
+        lambda client: client.get_json("x"),
+        lambda client: client.event("x"),
+        lambda client: list(client.decide_lines([{"notification": "polled"}])),
+        lambda client: next(client.watch()),
+    ],
+)
+def test_a_page_that_somebody_else_answers_is_no_answer(ask: Callable[[Client], object]) -> None:
+    page = Service([], b"<html>\nlog in\n</html>\n", {"content-type": "text/html; charset=utf-8"})
+
+    with pytest.raises(UnexpectedAnswer, match="its type is `text/html`"):
+        ask(page.client())
+    assert len(page.asked) == 1
+
+
+@pytest.mark.parametrize("token", ["", " ", "two words", "rt_a_secret\n", "schlüssel"])
+def test_a_token_that_is_none_is_refused_without_being_quoted(token: str) -> None:
+    for given in (token, lambda: token):
+        with pytest.raises(ValueError, match="characters that no token has") as refused:
+            Service([]).client(token=given).policies()
+        assert not token.strip() or token.strip() not in str(refused.value)
 
 
 def test_a_refusal_that_is_no_problem_document_tells_its_status() -> None:

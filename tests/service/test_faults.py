@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from calling import EVENT, ROOT, client
-from processes import serving
+from processes import Service, serving
 
 from service.app import create_app
 from service.runtime import Runtime
@@ -32,6 +33,16 @@ def decide(url: str, name: str) -> httpx.Response:
 def kind(answer: httpx.Response) -> str:
     assert answer.headers["content-type"] == "application/problem+json"
     return str(answer.json()["type"]).rpartition(":")[2]
+
+
+def logged(service: Service, *parts: str) -> bool:
+    """Whether a line of its log says all of this, or soon does."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if any(all(part in line for part in parts) for line in service.log):
+            return True
+        time.sleep(0.02)
+    return False
 
 
 AS_NOBODY = "import os, sys, service.server; from service.cli import main; os.setuid(65534); sys.exit(main(sys.argv[1:]))"
@@ -61,6 +72,7 @@ def test_a_full_disk_refuses_what_is_new_keeps_what_was_answered_and_is_recovere
         ready = httpx.get(f"{service.url}/readyz")
         assert (ready.status_code, kind(ready)) == (503, "not-ready")
         assert httpx.get(f"{service.url}/healthz").status_code == 200
+        assert logged(service, "store failed", "StoreUnavailable", "reason=")
         batch = httpx.post(f"{service.url}/v1/decisions/batch", json=[named("batch")], timeout=20)
         assert (batch.status_code, batch.json()[0]["status"]) == (207, 503)
         for decision in answered.values():
@@ -124,6 +136,8 @@ def test_a_page_that_was_overwritten_gives_an_error_and_never_a_wrong_answer(tmp
             outcomes.add(answer.status_code)
             assert answer.json() == decision if answer.status_code == 200 else kind(answer) in ("store-damaged", "not-found")
         assert 500 in outcomes
+        assert logged(service, "store failed", "StoreDamaged", "malformed", "request_id=")
+        assert 'ras_triage_store_failures_total{error="StoreDamaged"}' in httpx.get(f"{service.url}/metrics").text
         assert httpx.get(f"{service.url}/healthz").status_code == 200
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from service import logs
+from service.security.keys import create
 from service.store.port import StoreUnavailable
 
 LOGGERS = ("", "ras_triage", "ras_triage.audit", "uvicorn")
@@ -144,6 +145,33 @@ def test_what_the_machine_says_is_said(log: Log, error: Exception) -> None:
     logs.log(logging.ERROR, "store failed", **logs.explain(error))
 
     assert "disk is full" in log.lines[0]["reason"]
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_what_is_no_text_is_spelt_out_and_its_line_is_written(style: logs.Format) -> None:
+    log = Log(style)
+    logs.log(logging.INFO, "request", principal="token \ud800", frames="\udcff")  # a file's name may have the second
+
+    assert len(log.text.splitlines()) == 1
+    assert "ud800" in log.text
+    assert "udcff" in log.text
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_a_key_where_it_does_not_belong_is_hidden_but_for_its_id(style: logs.Format) -> None:
+    log = Log(style)
+    key, shown = create("somebody", ["read"], 0)
+
+    def request() -> None:
+        logs.begin(request_id=shown)
+        logs.log(logging.INFO, "request", route="other")
+        logs.audit("host.put", f"host of {shown}", "key 1")
+        logging.getLogger("uvicorn.error").error("%s is not valid", shown)
+
+    in_a_context_of_its_own(request)
+    assert len(log.text.splitlines()) == 3
+    assert log.text.count(f"rt_{key.id}_********") == 5
+    assert shown.removeprefix(f"rt_{key.id}_") not in log.text
 
 
 def test_errors_that_follow_from_each_other_in_a_circle_come_to_an_end() -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from calling import EVENT, client
+from calling import EVENT, ROOT, client
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.value import value
@@ -107,6 +108,19 @@ def test_releases_without_end_make_few_labels() -> None:
     assert len(set(map(policy_label, names))) < 10
 
 
+def test_the_first_panic_and_the_first_defect_are_an_increase() -> None:
+    metrics = Metrics()
+    assert sample(metrics, "panics_total") == 0
+    assert sample(metrics, "problems_total", type="internal") == 0
+    assert sample(metrics, "problems_total", type="busy") == 0
+
+    metrics.decided("panic", "linux-6.12.107")
+    metrics.decided("signal", "uniform")
+    metrics.refused("urn:ras-triage:problem:internal")
+    assert sample(metrics, "panics_total") == 1
+    assert sample(metrics, "problems_total", type="internal") == 1
+
+
 def test_items_commits_failures_and_purges_are_counted() -> None:
     metrics = Metrics()
     metrics.batched("problem")
@@ -188,7 +202,7 @@ def test_what_prometheus_gets_is_what_happened() -> None:
         if sample.name.endswith("_count") and sample.labels["route"] == "/v1/decisions"
     }
     assert counts == {"201": 1, "422": 1}
-    problems = [sample.labels for sample in found["ras_triage_problems"].samples if sample.name.endswith("_total")]
+    problems = [sample.labels for sample in found["ras_triage_problems"].samples if sample.name.endswith("_total") and sample.value]
     assert problems == [{"type": "unknown-policy"}]
     assert found["ras_triage_requests_under_way"].samples[0].value == 1
     assert found["ras_triage_ready"].samples[0].value == 1
@@ -201,6 +215,24 @@ def test_openmetrics_is_spoken_to_who_asks_for_it() -> None:
 
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")
+
+
+def test_a_route_is_told_as_the_document_writes_it() -> None:
+    with client(create_app()) as call:
+        call("GET", "/v1/hosts/node-1")
+        found = families(call("GET", "/metrics"))
+
+    assert {sample.labels["route"] for sample in found["ras_triage_request_duration_seconds"].samples} == {"/v1/hosts/{source}"}
+
+
+def test_every_metric_that_the_page_names_is_there(tmp_path: Path) -> None:
+    metrics = Metrics()
+    metrics.watch(Writer(Figures()), Store(FULL), tmp_path)
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+    named = {name.removesuffix("_total") for name in re.findall(r"`(ras_triage_[a-z_]+)", page)}
+    assert len(named) > 20
+    assert named <= {family.name for family in metrics.registry.collect()}
 
 
 def test_every_metric_says_what_it_is(tmp_path: Path) -> None:

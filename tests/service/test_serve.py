@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -76,6 +77,21 @@ def test_with_a_key_it_listens_everywhere_and_lets_in_whoever_has_it(store: str)
         time.sleep(1.1)
         assert httpx.post(f"{url}/v1/decisions", json=EVENT, headers=headers).status_code == 401
         assert httpx.post(f"{url}/v1/decisions", json=EVENT).status_code == 401
+
+
+def test_a_stream_tells_nothing_more_to_a_key_that_was_revoked(store: str) -> None:
+    reader, sender = created(store, "read"), created(store, "decide")
+    with serving("--store", store) as url, httpx.stream("GET", f"{url}/v1/decisions/stream", headers=reader, timeout=30) as stream:
+        lines = stream.iter_lines()
+        assert next(lines) == ": ras-triage"
+        first = httpx.post(f"{url}/v1/decisions", json=EVENT, headers=sender).json()["id"]
+        assert any(first in line for line in islice(lines, 6))
+
+        run("keys", "revoke", reader["Authorization"].removeprefix("Bearer "), "--store", store)
+        time.sleep(2.1)
+        second = httpx.post(f"{url}/v1/decisions", json=EVENT, headers=sender)
+        assert second.status_code == 201
+        assert not any("data:" in line for line in lines)
 
 
 def test_a_key_that_is_created_beside_an_open_service_closes_it(store: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -80,6 +81,57 @@ def test_a_client_that_goes_away_while_it_sends_is_one_line_of_the_log(server: S
 
     assert server.logged("request_id=gone-1 principal=anonymous method=POST route=/v1/decisions status=499 ")
     assert "Traceback" not in "".join(server.log)
+
+
+def connected(server: Server) -> socket.socket:
+    address = urlsplit(server.url)
+    return socket.create_connection((address.hostname or "", address.port or 0), timeout=10)
+
+
+def said(connection: socket.socket) -> bytes:
+    """What comes until the other side hangs up."""
+    pieces = []
+    while piece := connection.recv(65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01 nonsense\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"POST /v1/decisions/batch HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_what_is_no_http_is_answered_as_everything_is_and_hung_up_on(server: Server, sent: bytes) -> None:
+    with connected(server) as connection:
+        connection.sendall(sent)
+        head, _, body = said(connection).partition(b"\r\n\r\n")
+
+    status, *headers = head.decode().split("\r\n")
+    given = dict(header.split(": ", 1) for header in headers)
+    assert status == "HTTP/1.1 400 Bad Request"
+    assert json.loads(body)["type"] == "urn:ras-triage:problem:not-http"
+    assert given["content-type"] == "application/problem+json"
+    assert (given["x-content-type-options"], given["referrer-policy"], given["connection"]) == ("nosniff", "no-referrer", "close")
+    assert server.logged(f"not HTTP request_id={given['x-request-id']} ")
+
+
+def test_what_stops_being_http_while_it_is_answered_is_hung_up_on_and_no_defect(server: Server) -> None:
+    line = json.dumps(EVENT).encode()
+    with connected(server) as connection:
+        connection.sendall(
+            b"POST /v1/decisions/batch HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: broke-off\r\nContent-Type: application/x-ndjson\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\n\r\n" % (len(line) + 1, line)
+        )
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")  # a sender that pauses gets what there is
+        connection.sendall(b"zz\r\n")
+        assert b"not-http" not in said(connection)
+
+    assert server.logged("request_id=broke-off principal=anonymous method=POST route=/v1/decisions/batch status=499 ")
+    assert "Fatal error" not in "".join(server.log)
 
 
 def test_the_log_has_no_bytes_of_an_event_and_standard_output_has_nothing(server: Server) -> None:

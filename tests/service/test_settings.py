@@ -122,6 +122,7 @@ def test_an_issuer_is_one_setting_of_several(monkeypatch: pytest.MonkeyPatch) ->
         ("RETENTION_DAYS", "inf", "`RAS_TRIAGE_RETENTION_DAYS`: should be a finite number"),
         ("RATE_LIMIT", "0", "`RAS_TRIAGE_RATE_LIMIT`: should be greater than 0"),
         ("RATE_BURST", "5", "`rate_burst` is of no use without `rate_limit`"),
+        ("MAX_IN_FLIGHT_BYTES", "1MiB", "`max_in_flight_bytes` is less than `max_body_bytes`"),
         ("TLS_KEY", "key.pem", "`tls_key` is of no use without `tls_certificate`"),
         ("MAX_BODY_BYTES", "many", "`RAS_TRIAGE_MAX_BODY_BYTES`: could not"),
         ("OIDC_ISSUER", "http://id.example", "`RAS_TRIAGE_OIDC_ISSUER`: should be an https URL"),

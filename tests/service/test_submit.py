@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -182,6 +184,9 @@ def test_a_service_that_is_not_there_is_exit_1_at_once(events: Path) -> None:
         (["-", "--server", "ftp://x"], "expected http:// or https://"),
         (["-", "--server", "http://x:y"], "is not a URL"),
         (["-", "--token-file", "/nonexistent"], "no such file"),
+        (["-", "--token-file", "/dev/null"], "`/dev/null`: the token is empty"),
+        (["-", "--ca-file", "/nonexistent"], "`/nonexistent`: no such file"),
+        (["-", "--ca-file", "/dev/null"], "`/dev/null`: holds no certificate"),
         (["-", "--output", "/nonexistent/x"], "no such file"),
     ],
 )
@@ -190,6 +195,43 @@ def test_what_cannot_be_begun_is_exit_2(arguments: list[str], complaint: str) ->
 
     assert done.returncode == 2
     assert complaint in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_a_token_that_is_none_is_exit_2_and_is_not_shown() -> None:
+    done = run("submit", "-", RAS_TRIAGE_TOKEN="rt_1_secret and more")
+
+    assert done.returncode == 2
+    assert "`RAS_TRIAGE_TOKEN`: the token is empty, or has characters" in done.stderr.decode()
+    assert "secret" not in done.stderr.decode()
+
+
+class _Page(BaseHTTPRequestHandler):
+    """What a proxy that wants somebody to log in answers to everything."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>\nlog in\n</html>\n")
+
+    def log_message(self, *_: Any) -> None:
+        """Nobody reads it."""
+
+
+@pytest.mark.parametrize("command", [["submit", "-"], ["query"], ["query", "--stats"], ["show", "x"], ["show", "x", "--json"], ["watch"]])
+def test_what_is_no_service_is_exit_1_and_its_page_is_no_result(command: list[str]) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as page:
+        Thread(target=page.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        done = run(*command, "--server", f"http://127.0.0.1:{page.server_port}", given=json.dumps(EVENT).encode())
+        page.shutdown()
+
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert "its type is `text/html`" in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
 
 

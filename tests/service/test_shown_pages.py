@@ -1,4 +1,4 @@
-"""docs/guest.md shows what is really printed."""
+"""docs/guest.md and docs/import.md show what is really printed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from test_command_line import ROOT, run
 
 from policies.guest.record import encode_guest_record
 
-PAGE = (ROOT / "docs" / "guest.md").read_text(encoding="utf-8")
-SHOWN = re.findall(r"```console\n\$ ras-triage (.*)\n((?:.*\n)*?)```", PAGE)
+PAGES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("guest.md", "import.md")]
+SHOWN = [shown for page in PAGES for shown in re.findall(r"```console\n\$ ras-triage (.*)\n((?:.*\n)*?)```", page)]
 
 
-def test_the_page_shows_the_way_of_an_error() -> None:
-    assert [command.split()[0] for command, _ in SHOWN] == ["decide", "decode", "decide"]
+def test_the_pages_show_the_way_of_an_error_and_how_one_is_read() -> None:
+    assert [command.split()[0] for command, _ in SHOWN] == ["decide", "decode", "decide", "import"]
 
 
 @pytest.mark.parametrize(("command", "shown"), SHOWN)
-def test_what_the_page_shows_is_what_is_printed(command: str, shown: str) -> None:
+def test_what_a_page_shows_is_what_is_printed(command: str, shown: str) -> None:
     done = run(*shlex.split(command), COLUMNS="80", PYTHONIOENCODING="utf-8")
     assert done.returncode == 0
     printed, position = done.stdout.decode(), 0
