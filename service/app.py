@@ -73,6 +73,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
             runtime.writer.committed.append(metrics.committed)
             runtime.writer.failed.append(store_gave_way)
             runtime.unread.append(store_gave_way)
+            runtime.intake.unread.append(store_gave_way)
             runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
             runtime.intake.repeated.append(metrics.repeated)
             runtime.retention.purged.append(metrics.purged)

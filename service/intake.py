@@ -6,7 +6,6 @@ All of this happens in the event loop, between two awaits, so that of two equal 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Final
 from uuid_utils import uuid7
 
 from models.value import value
-from service import logs, tracing
+from service import tracing
 from service.answers import envelop
 from service.deciding import Conclusion, Document, Foreseen, Gist, Understood, understand
 from service.problems import Refused, conflict, store_failed
@@ -77,6 +76,8 @@ class Intake:
         """Called for each new decision once it is durable."""
         self.repeated: list[Callable[[], None]] = []
         """Called for each event that was decided before."""
+        self.unread: list[Callable[[StoreError], None]] = []
+        """Called with why, where the store gave no answer."""
 
     async def decide(self, document: Document) -> Answered:
         """One event's answer, durable. Raises Refused, Busy, StoreError."""
@@ -120,7 +121,8 @@ class Intake:
         except Refused as refused:
             return refused
         except StoreError as error:
-            logs.log(logging.ERROR, "store failed", error=str(error))
+            for hear_why in self.unread:
+                hear_why(error)
             return Refused(store_failed(error))
 
     def _recognise(self, gist: Gist) -> Again | Kept | None:

@@ -25,7 +25,9 @@ _SMALLEST: Final = 512
 def explain(error: sqlite3.Error) -> StoreError:
     """The port's error for one of SQLite's."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _DAMAGED or str(error).startswith("Could not decode to UTF-8"):  # that one is the module's own, without a code
+    if str(error).startswith("Could not decode to UTF-8"):  # the module's own, without a code; it quotes what was kept
+        return StoreDamaged("a text is not UTF-8")
+    if code in _DAMAGED:
         return StoreDamaged(str(error))
     if code == sqlite3.SQLITE_INTERRUPT:
         return QueryTooSlow("no answer in the time that one question may take")
