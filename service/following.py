@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
+from itertools import takewhile
 from time import monotonic
 from typing import Any, Final
 
 from pydantic_core import to_json
 
+from models.value import value
 from service.runtime import Runtime
-from service.store.port import Filter, Store, StoreError
+from service.store.port import Filter, Purge, Store, StoreError, Streamed
 from service.summaries import summary_json
 
 AT_ONCE: Final = 500
@@ -25,6 +27,19 @@ PAUSE_S: Final = 0.05
 """Seconds between two looks, however much is decided."""
 
 
+@value
+class _Look:
+    """What there is behind a place."""
+
+    decisions: tuple[Streamed, ...]
+    up_to: int
+    """The sequence up to which that is all there are."""
+    gone: int
+    """How many were purged since the look before, at most."""
+    purge: Purge | None
+    """The latest that is known."""
+
+
 def _event(kind: str, sequence: int, data: Any) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (sequence, kind.encode(), to_json(data))
 
@@ -32,29 +47,27 @@ def _event(kind: str, sequence: int, data: Any) -> bytes:
 async def follow(runtime: Runtime, asked: Filter, last: int | None) -> AsyncIterator[bytes]:
     """Events behind `last`, or from now on, until the service stops or the store fails. Raises StoreError where they cannot begin."""
     newest = await runtime.read(lambda store: store.last_sequence())
-    at = newest if last is None else min(last, newest)
-    gone = 0 if last is None else await runtime.read(partial(_gone, at))
-    return _events(runtime, asked, at, gone)
+    return _events(runtime, asked, newest if last is None else min(last, newest))
 
 
-async def _events(runtime: Runtime, asked: Filter, at: int, gone: int) -> AsyncIterator[bytes]:
+async def _events(runtime: Runtime, asked: Filter, at: int) -> AsyncIterator[bytes]:
     yield b": ras-triage\nid: %d\n\n" % at
-    if gone:
-        yield _event("purged", at, {"decisions": gone})
     with suppress(StoreError):  # a reader that comes again is told so
         async for event in _decided(runtime, asked, at):
             yield event
 
 
 async def _decided(runtime: Runtime, asked: Filter, at: int) -> AsyncIterator[bytes]:
-    spoke = monotonic()
+    spoke, known = monotonic(), None
     while not runtime.stopping.is_set():
         news = runtime.news
-        found, up_to = await runtime.read(partial(_following, at, asked))
-        for streamed in found:
+        look = await runtime.read(partial(_look, at, known, asked))
+        if look.gone:
+            yield _event("purged", at, {"decisions": look.gone})
+        for streamed in look.decisions:
             yield _event("decision", streamed.sequence, summary_json(streamed.summary))
-        moved, at = up_to > at, up_to
-        if found:
+        moved, at, known = look.up_to > at, look.up_to, look.purge
+        if look.gone or look.decisions:
             spoke = monotonic()
         elif monotonic() - spoke > HEARTBEAT_S:
             yield b": nothing new\nid: %d\n\n" % at
@@ -62,13 +75,19 @@ async def _decided(runtime: Runtime, asked: Filter, at: int) -> AsyncIterator[by
         await (asyncio.sleep(PAUSE_S) if moved else _heard(news))
 
 
-def _following(at: int, asked: Filter, store: Store) -> Any:
-    return store.following(at, asked, AT_ONCE)
+def _look(at: int, known: Purge | None, asked: Filter, store: Store) -> _Look:
+    """Purges are looked for after the decisions: one in between may be told in vain, but none goes untold."""
+    decisions, up_to = store.following(at, asked, AT_ONCE)
+    purges = _since(known, store)
+    gone = sum(min(purge.count, purge.last_sequence - at) for purge in purges if purge.last_sequence > at)
+    return _Look(tuple(decisions), up_to, gone, purges[0] if purges else known)
 
 
-def _gone(at: int, store: Store) -> int:
-    """How many decisions behind a place were purged, at most."""
-    return sum(min(purge.count, purge.last_sequence - at) for purge in store.purges(AT_ONCE) if purge.last_sequence > at)
+def _since(known: Purge | None, store: Store) -> list[Purge]:
+    """What was taken away after the purge that is known, latest first."""
+    if store.purges(1) == [known]:
+        return []
+    return list(takewhile(lambda purge: purge != known, store.purges(AT_ONCE)))
 
 
 async def _heard(news: asyncio.Event) -> None:
