@@ -7,7 +7,11 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query
 
+from models.decision import Action
+from models.guid import SECTION_NAMES, guid, section_name
+from models.notification import NotificationName
 from models.scalars import parse_unsigned
+from models.severity import SEVERITY_NAMES, severity_name
 from service.problems import Refused, invalid_header, invalid_parameter
 from service.store.port import FIELDS, Cursor, Field, Filter
 from service.summaries import read_cursor
@@ -19,6 +23,8 @@ FILTERS: Final = (*FIELDS, "since", "until")
 MAX_GROUPS: Final = 2
 MAX_COUNTS: Final = 10_000
 """Rows of statistics that one answer holds."""
+
+_MAX_SEVERITY: Final = (1 << 32) - 1
 
 _UNITS: Final = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 60}
 _LONGEST_BUCKET_S: Final = 366 * 24 * 60 * 60
@@ -38,11 +44,25 @@ def _address(text: str) -> int:
     return address
 
 
+def _severity(text: str) -> str:
+    """As a list shows it."""
+    if text in SEVERITY_NAMES:
+        return text
+    if not text.isdecimal() or int(text) > _MAX_SEVERITY:
+        raise ValueError("neither a name nor a number")
+    return severity_name(int(text))
+
+
+def _section(text: str) -> str:
+    """As a list shows it: a type that has a name goes by that."""
+    return text if text in SECTION_NAMES.values() else section_name(guid(text))
+
+
 async def _filter(
     source: str | None = None,
-    action: Annotated[str | None, Query(description="handled, signal, translate, inject or panic")] = None,
+    action: Annotated[Action | None, Query(description="How far it had to go")] = None,
     policy: str | None = None,
-    notification: str | None = None,
+    notification: Annotated[NotificationName | None, Query(description="As an event may give it")] = None,
     severity: Annotated[
         str | None, Query(description="Of the status block: recoverable, fatal, corrected, informational, or a number")
     ] = None,
@@ -57,8 +77,8 @@ async def _filter(
         action,
         policy,
         notification,
-        severity,
-        section,
+        _parsed("severity", severity, _severity, f"one of {', '.join(SEVERITY_NAMES)}, or a number of 32 bits"),
+        _parsed("section", section, _section, "a section type's name such as `memory`, or its GUID"),
         _parsed("physical_address", physical_address, _address, "an address of 64 bits such as `0x56edd040`"),
         _parsed("since", since, parse_rfc3339, time),
         _parsed("until", until, parse_rfc3339, time),

@@ -89,11 +89,13 @@ RepeatName = Annotated[bytes | None, Depends(_repeat_name)]
 
 
 def only_parameters(*names: str) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that refuses query parameters other than these: a misspelt one must not be a silence."""
+    """A dependency that refuses query parameters other than these, or one of them twice: neither must be a silence."""
 
     async def check(request: Request) -> None:
         for name in request.query_params:
             if name not in names:
                 raise Refused(invalid_parameter(name, "there is no such parameter"))
+            if len(request.query_params.getlist(name)) > 1:
+                raise Refused(invalid_parameter(name, "it is given more than once"))
 
     return check
