@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from functools import partial
 from itertools import takewhile
 from time import monotonic
 from typing import Any, Final
@@ -38,6 +37,8 @@ class _Look:
     """How many were purged since the look before, at most."""
     purge: Purge | None
     """The latest that is known."""
+    news: asyncio.Event
+    """Set when there may be more."""
 
 
 def _event(kind: str, sequence: int, data: Any) -> bytes:
@@ -47,40 +48,40 @@ def _event(kind: str, sequence: int, data: Any) -> bytes:
 async def follow(runtime: Runtime, asked: Filter, last: int | None) -> AsyncIterator[bytes]:
     """Events behind `last`, or from now on, until the service stops or the store fails. Raises StoreError where they cannot begin."""
     newest = await runtime.read(lambda store: store.last_sequence())
-    return _events(runtime, asked, newest if last is None else min(last, newest))
+    at = newest if last is None else min(last, newest)
+    return _events(runtime, asked, at, await _look(runtime, asked, at, None))
 
 
-async def _events(runtime: Runtime, asked: Filter, at: int) -> AsyncIterator[bytes]:
+async def _events(runtime: Runtime, asked: Filter, at: int, first: _Look) -> AsyncIterator[bytes]:
     yield b": ras-triage\nid: %d\n\n" % at
     with suppress(StoreError):  # a reader that comes again is told so
-        async for event in _decided(runtime, asked, at):
+        async for event in _decided(runtime, asked, at, first):
             yield event
 
 
-async def _decided(runtime: Runtime, asked: Filter, at: int) -> AsyncIterator[bytes]:
-    spoke, known = monotonic(), None
+async def _decided(runtime: Runtime, asked: Filter, at: int, look: _Look) -> AsyncIterator[bytes]:
+    spoke = monotonic()
     while not runtime.stopping.is_set():
-        news = runtime.news
-        look = await runtime.read(partial(_look, at, known, asked))
         if look.gone:
             yield _event("purged", at, {"decisions": look.gone})
         for streamed in look.decisions:
             yield _event("decision", streamed.sequence, summary_json(streamed.summary))
-        moved, at, known = look.up_to > at, look.up_to, look.purge
+        moved, at = look.up_to > at, look.up_to
         if look.gone or look.decisions:
             spoke = monotonic()
         elif monotonic() - spoke > HEARTBEAT_S:
             yield b": nothing new\nid: %d\n\n" % at
             spoke = monotonic()
-        await (asyncio.sleep(PAUSE_S) if moved else _heard(news))
+        await (asyncio.sleep(PAUSE_S) if moved else _heard(look.news))
+        look = await _look(runtime, asked, at, look.purge)
 
 
-def _look(at: int, known: Purge | None, asked: Filter, store: Store) -> _Look:
-    """Purges are looked for after the decisions: one in between may be told in vain, but none goes untold."""
-    decisions, up_to = store.following(at, asked, AT_ONCE)
-    purges = _since(known, store)
+async def _look(runtime: Runtime, asked: Filter, at: int, known: Purge | None) -> _Look:
+    """Purges are looked for after the decisions: one in between may be told in vain, but none goes untold. Raises StoreError."""
+    news = runtime.news
+    (decisions, up_to), purges = await runtime.read(lambda store: (store.following(at, asked, AT_ONCE), _since(known, store)))
     gone = sum(min(purge.count, purge.last_sequence - at) for purge in purges if purge.last_sequence > at)
-    return _Look(tuple(decisions), up_to, gone, purges[0] if purges else known)
+    return _Look(tuple(decisions), up_to, gone, purges[0] if purges else known, news)
 
 
 def _since(known: Purge | None, store: Store) -> list[Purge]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from threading import Thread, Timer
-from typing import Any
 
 import httpx
 import pytest
@@ -186,16 +185,26 @@ def test_what_is_purged_while_a_reader_is_behind_is_told_once_and_in_its_place(m
     assert told[2]["data"] == '{"decisions":2}'
 
 
-def test_a_store_that_fails_on_the_way_ends_it_so_that_the_reader_comes_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: Any) -> Any:
-        raise StoreUnavailable("secret")
+class FailingSoon(MemoryStore):
+    """A store that gives a reader one look."""
 
-    monkeypatch.setattr(MemoryStore, "following", fail)
-    with client(create_app()) as call:
-        answer = call("GET", URL)
+    looks = 0
+
+    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
+        self.looks += 1
+        if self.looks > 1:
+            raise StoreUnavailable("secret")
+        return super().following(sequence, asked, limit)
+
+
+def test_a_store_that_fails_on_the_way_ends_it_and_the_reader_that_comes_again_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    with client(create_app(store=FailingSoon())) as call:
+        call("POST", "/v1/decisions", json={"source": "f", "id": "e-0", "notification": "polled"})
+        answer = call("GET", URL, headers={"last-event-id": "0"})
+        again = call("GET", URL, headers={"last-event-id": "1"})
 
     assert answer.status_code == 200
-    assert answer.text == ": ras-triage\nid: 0\n\n"
+    assert [block["id"] for block in blocks(answer)] == ["0", "1"]
+    assert (again.status_code, again.json()["type"]) == (503, "urn:ras-triage:problem:store-unavailable")
+    assert "secret" not in again.text
     assert "defect" not in caplog.text
