@@ -311,6 +311,11 @@ def http_problem(status: int, detail: str) -> Problem:
     return Problem(f"{URN}{kind}", title, status, detail)
 
 
+def malformed_request() -> Problem:
+    """Bytes that are no HTTP request (RFC 9112)."""
+    return Problem(f"{URN}malformed-request", "malformed request", 400, "what was sent is not HTTP/1.1")
+
+
 def headers_too_large(limit: int) -> Problem:
     """More bytes before the body than are read."""
     return Problem(f"{URN}headers-too-large", "headers too large", 431, f"the headers are longer than the {limit} bytes that are read")

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from service import logs, tracing
 from service.app import create_app
 from service.configuration import prepare_store
+from service.protocol import Protocol
 from service.runtime import Runtime
 from service.settings import InvalidSetting, Settings, is_loopback
 from service.store.opening import open_store, sqlite_path
@@ -74,7 +75,7 @@ def _config(app: FastAPI, settings: Settings, **more: Any) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http="h11",  # httptools collects a header without end
+        http=Protocol,
         h11_max_incomplete_event_size=settings.max_header_bytes,
         ws="none",
         server_header=False,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -80,6 +81,53 @@ def test_a_client_that_goes_away_while_it_sends_is_one_line_of_the_log(server: S
 
     assert server.logged("request_id=gone-1 principal=anonymous method=POST route=/v1/decisions status=499 ")
     assert "Traceback" not in "".join(server.log)
+
+
+def say(server: Server, *said: bytes) -> bytes:
+    """What a connection hears that says this, pausing in between, until the server hangs up."""
+    address = urlsplit(server.url)
+    heard = b""
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as client:
+        for piece in said:
+            client.sendall(piece)
+            time.sleep(1.5 if len(said) > 1 else 0)
+        while data := client.recv(1 << 16):
+            heard += data
+    return heard
+
+
+CHUNKED = (
+    b"POST /v1/decisions/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Request-Id: broken-1\r\nContent-Type: application/x-ndjson\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"POST /v1/decisions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        CHUNKED + b"nonsense\r\n",
+    ],
+)
+def test_what_is_no_http_is_answered_with_a_problem_too(server: Server, said: bytes) -> None:
+    head, _, body = say(server, said).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"content-type: application/problem+json" in head.lower()
+    assert (json.loads(body)["type"], json.loads(body)["status"]) == ("urn:ras-triage:problem:malformed-request", 400)
+
+
+def test_an_answer_under_way_is_broken_off_where_its_request_turns_out_to_be_no_http(server: Server) -> None:
+    event = b'{"notification": "polled"}\n'
+    heard = say(server, CHUNKED + b"%x\r\n%s\r\n" % (len(event), event), b"nonsense\r\n")
+
+    assert heard.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b'"action":"handled"' in heard
+    assert not heard.endswith(b"0\r\n\r\n")
+    assert server.logged("request_id=broken-1 principal=anonymous method=POST route=/v1/decisions/batch status=499 ")
+    assert "LocalProtocolError" not in "".join(server.log)
 
 
 def test_the_log_has_no_bytes_of_an_event_and_standard_output_has_nothing(server: Server) -> None:
