@@ -50,6 +50,14 @@ EVENT_STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
 
+_TEXT: Final = {"type": "string"}
+
+LINKED: dict[int | str, dict[str, Any]] = {
+    200: {"headers": {"Link": {"description": 'The next page, `rel="next"`; the last page has none', "schema": _TEXT}}}
+}
+
+TAGGED: dict[int | str, dict[str, Any]] = {200: {"headers": {"ETag": {"description": "The version, for `If-Match`", "schema": _TEXT}}}}
+
 _PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
 
 PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {"default": {"description": "A problem (RFC 9457)", "content": _PROBLEM}}
@@ -62,7 +70,7 @@ _HEADERS: Final = {"idempotency-key": 400, "last-event-id": 400, "if-match": 412
 """Statuses for a request's headers, where they are read."""
 
 _RETRY: Final = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
-_TOLD: Final = {401: {"WWW-Authenticate": {"schema": {"type": "string"}}}, 429: _RETRY, 503: _RETRY}
+_TOLD: Final = {401: {"WWW-Authenticate": {"schema": _TEXT}}, 429: _RETRY, 503: _RETRY}
 """Headers that always come with a status."""
 
 _OPEN: Final = ("/healthz", "/readyz")

@@ -74,7 +74,9 @@ Body = Annotated[bytes, Depends(_body)]
 
 async def _repeat_name(
     request: Request,
-    idempotency_key: Annotated[str | None, Header(description="Makes a repeat of this very request recognisable")] = None,
+    idempotency_key: Annotated[
+        str | None, Header(description=f"Makes a repeat of this very request recognisable; 1 to {MAX_IDEMPOTENCY_KEY} characters")
+    ] = None,
 ) -> bytes | None:
     if idempotency_key is None:
         return None

@@ -14,7 +14,7 @@ from service.batch.response import BatchResponse
 from service.batch.unpacking import require_known, unpacked
 from service.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, read_event_id
 from service.intake import Document
-from service.openapi import CONFLICT, EVENT_STREAM, batch_body, json_body
+from service.openapi import CONFLICT, EVENT_STREAM, LINKED, batch_body, json_body
 from service.problems import Refused, too_large, too_many_counts, unknown_decision
 from service.requests import Body, MetricsOf, PrincipalOf, RepeatName, RuntimeOf, only_parameters
 from service.summaries import PageJson, StatsJson, page_json, stats_json
@@ -83,7 +83,7 @@ def _form(request: Request) -> Form:
     return NDJSON if media_type in _NDJSON_TYPES else ARRAY
 
 
-@router.get("", response_model=PageJson, dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit"))])
+@router.get("", response_model=PageJson, responses=LINKED, dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit"))])
 async def list_decisions(
     request: Request,
     response: Response,
