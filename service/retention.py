@@ -47,7 +47,7 @@ class Retention:
         total = 0
         now = self._clock_ms()
         if (days := self._settings.retention_days) is not None:
-            total += await self._all("age", partial(self._purge_older, now - round(days * _DAY_MS), now))
+            total += await self._all("age", partial(self._purge_older, now - round(min(now, days * _DAY_MS)), now))
         if (size := self._settings.retention_bytes) is not None:
             total += await self._all("size", partial(self._purge_larger, size, now))
         return total

@@ -61,3 +61,15 @@ def test_a_write_takes_few_large_decisions_away_or_many_small_ones() -> None:
 
 def held(*, decisions: int, size: int) -> Size:
     return Size(decisions, size, NOON, NOON, decisions)
+
+
+def test_a_limit_of_days_beyond_all_time_keeps_everything_and_leaves_the_limit_of_bytes_in_force(tmp_path: Path) -> None:
+    async def run(**limits: Any) -> int:
+        store = SqliteStore(tmp_path / "store.db")
+        async with running(Settings(), store, lambda: NOON) as runtime:
+            if not limits:
+                store.append([entry(number) for number in range(5)])
+            return await Retention(Settings(retention_days=1e308, **limits), runtime.writer, store, lambda: NOON).purge()
+
+    assert asyncio.run(run()) == 0
+    assert asyncio.run(run(retention_bytes=1)) == 5
