@@ -68,6 +68,10 @@ def _resolve_alias(value: Any) -> Any:
     return _ALIASES.get(value, value) if isinstance(value, str) else value
 
 
+NotificationName = Annotated[NotificationType, BeforeValidator(_resolve_alias)]
+"""A notification's type as people write it."""
+
+
 def _expand_short_form(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
@@ -75,7 +79,7 @@ def _expand_short_form(value: Any) -> Any:
 class Notification(Wire):
     """One notification: which door the error came through, and what the CPU reported where an exception was the door."""
 
-    type: Annotated[NotificationType, BeforeValidator(_resolve_alias)]
+    type: NotificationName
     source_id: U16 | None = None
     """HEST source id."""
     ghes_version: Literal[1, 2] = 2
@@ -98,4 +102,4 @@ NotificationInput = Annotated[
 ]
 """A notification, or only its type (`"sea"`)."""
 
-__all__ = ["DELIVERY", "Delivery", "Notification", "NotificationInput", "NotificationType"]
+__all__ = ["DELIVERY", "Delivery", "Notification", "NotificationInput", "NotificationName", "NotificationType"]

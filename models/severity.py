@@ -37,6 +37,9 @@ def ghes_severity(value: int) -> GhesSeverity:
     return _RANK.get(value, GhesSeverity.PANIC)  # type: ignore[call-overload, no-any-return]
 
 
+SEVERITY_NAMES = tuple(severity.name.lower() for severity in Severity)
+
+
 @lru_cache(maxsize=1024)
 def severity_name(value: int) -> str:
     """The severity's name, or its number for a value off the list."""

@@ -9,9 +9,9 @@ from fastapi import Depends, Query
 
 from models.decision import Action
 from models.guid import SECTION_NAMES, guid, section_name
-from models.notification import NotificationType
+from models.notification import NotificationName
 from models.scalars import parse_unsigned
-from models.severity import Severity, severity_name
+from models.severity import SEVERITY_NAMES, severity_name
 from service.problems import Refused, invalid_header, invalid_parameter
 from service.store.port import FIELDS, Cursor, Field, Filter
 from service.summaries import read_cursor
@@ -24,6 +24,8 @@ MAX_GROUPS: Final = 2
 MAX_COUNTS: Final = 10_000
 """Rows of statistics that one answer holds."""
 
+_MAX_SEVERITY: Final = (1 << 32) - 1
+
 _UNITS: Final = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 60}
 _LONGEST_BUCKET_S: Final = 366 * 24 * 60 * 60
 
@@ -31,18 +33,8 @@ _LONGEST_BUCKET_S: Final = 366 * 24 * 60 * 60
 def _parsed(name: str, text: str | None, parse: Callable[[str], Any], expected: str) -> Any:
     try:
         return None if text is None else parse(text)
-    except (ValueError, OverflowError, KeyError):
+    except (ValueError, OverflowError):
         raise Refused(invalid_parameter(name, f"expected {expected}")) from None
-
-
-def _severity(text: str) -> str:
-    """The severity's name, also where its number was given."""
-    return severity_name(int(text)) if text.isdecimal() and int(text) < 1 << 32 else Severity[text.upper()].name.lower()
-
-
-def _section(text: str) -> str:
-    """The section type's name, also where the GUID of one that has a name was given."""
-    return text if text in SECTION_NAMES.values() else section_name(guid(text))
 
 
 def _address(text: str) -> int:
@@ -52,11 +44,25 @@ def _address(text: str) -> int:
     return address
 
 
+def _severity(text: str) -> str:
+    """As a list shows it."""
+    if text in SEVERITY_NAMES:
+        return text
+    if not text.isdecimal() or int(text) > _MAX_SEVERITY:
+        raise ValueError("neither a name nor a number")
+    return severity_name(int(text))
+
+
+def _section(text: str) -> str:
+    """As a list shows it: a type that has a name goes by that."""
+    return text if text in SECTION_NAMES.values() else section_name(guid(text))
+
+
 async def _filter(
     source: str | None = None,
-    action: Action | None = None,
+    action: Annotated[Action | None, Query(description="How far it had to go")] = None,
     policy: str | None = None,
-    notification: NotificationType | None = None,
+    notification: Annotated[NotificationName | None, Query(description="As an event may give it")] = None,
     severity: Annotated[
         str | None, Query(description="Of the status block: recoverable, fatal, corrected, informational, or a number")
     ] = None,
@@ -68,11 +74,11 @@ async def _filter(
     time = "an RFC 3339 time such as `2026-11-22T10:00:00Z`"
     return Filter(
         source,
-        None if action is None else action.value,
+        action,
         policy,
-        None if notification is None else notification.value,
-        _parsed("severity", severity, _severity, "recoverable, fatal, corrected, informational, or a number of 32 bits"),
-        _parsed("section", section, _section, "the name or GUID of a section type, such as `memory`"),
+        notification,
+        _parsed("severity", severity, _severity, f"one of {', '.join(SEVERITY_NAMES)}, or a number of 32 bits"),
+        _parsed("section", section, _section, "a section type's name such as `memory`, or its GUID"),
         _parsed("physical_address", physical_address, _address, "an address of 64 bits such as `0x56edd040`"),
         _parsed("since", since, parse_rfc3339, time),
         _parsed("until", until, parse_rfc3339, time),

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from functools import partial
+from itertools import takewhile
 from time import monotonic
 from typing import Any, Final
 
 from pydantic_core import to_json
 
+from models.value import value
 from service.runtime import Runtime
-from service.store.port import Filter, Store, StoreError
+from service.store.port import Filter, Purge, Store, StoreError, Streamed
 from service.summaries import summary_json
 
 AT_ONCE: Final = 500
@@ -30,6 +31,21 @@ ASK_AGAIN_S: Final = 1.0
 Welcome = Callable[[], Awaitable[bool]]
 
 
+@value
+class _Look:
+    """What there is behind a place."""
+
+    decisions: tuple[Streamed, ...]
+    up_to: int
+    """The sequence up to which that is all there are."""
+    gone: int
+    """How many were purged since the look before, at most."""
+    purge: Purge | None
+    """The latest that is known."""
+    news: asyncio.Event
+    """Set when there may be more."""
+
+
 def _event(kind: str, sequence: int, data: Any) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (sequence, kind.encode(), to_json(data))
 
@@ -41,46 +57,50 @@ async def follow(runtime: Runtime, asked: Filter, last: int | None, welcome: Wel
     """
     newest = await runtime.read(lambda store: store.last_sequence())
     at = newest if last is None else min(last, newest)
-    gone = 0 if last is None else await runtime.read(partial(_gone, at))
-    return _events(runtime, asked, at, gone, welcome)
+    return _events(runtime, asked, at, await _look(runtime, asked, at, None), welcome)
 
 
-async def _events(runtime: Runtime, asked: Filter, at: int, gone: int, welcome: Welcome) -> AsyncIterator[bytes]:
+async def _events(runtime: Runtime, asked: Filter, at: int, first: _Look, welcome: Welcome) -> AsyncIterator[bytes]:
     yield b": ras-triage\nid: %d\n\n" % at
-    if gone:
-        yield _event("purged", at, {"decisions": gone})
     with suppress(StoreError):  # a reader that comes again is told so
-        async for event in _decided(runtime, asked, at, welcome):
+        async for event in _decided(runtime, asked, at, first, welcome):
             yield event
 
 
-async def _decided(runtime: Runtime, asked: Filter, at: int, welcome: Welcome) -> AsyncIterator[bytes]:
+async def _decided(runtime: Runtime, asked: Filter, at: int, look: _Look, welcome: Welcome) -> AsyncIterator[bytes]:
     spoke = admitted = monotonic()
     while not runtime.stopping.is_set():
         if monotonic() - admitted >= ASK_AGAIN_S:
             if not await welcome():
                 return
             admitted = monotonic()
-        news = runtime.news
-        found, up_to = await runtime.read(partial(_following, at, asked))
-        for streamed in found:
+        if look.gone:
+            yield _event("purged", at, {"decisions": look.gone})
+        for streamed in look.decisions:
             yield _event("decision", streamed.sequence, summary_json(streamed.summary))
-        moved, at = up_to > at, up_to
-        if found:
+        moved, at = look.up_to > at, look.up_to
+        if look.gone or look.decisions:
             spoke = monotonic()
         elif monotonic() - spoke > HEARTBEAT_S:
             yield b": nothing new\nid: %d\n\n" % at
             spoke = monotonic()
-        await (asyncio.sleep(PAUSE_S) if moved else _heard(news))
+        await (asyncio.sleep(PAUSE_S) if moved else _heard(look.news))
+        look = await _look(runtime, asked, at, look.purge)
 
 
-def _following(at: int, asked: Filter, store: Store) -> Any:
-    return store.following(at, asked, AT_ONCE)
+async def _look(runtime: Runtime, asked: Filter, at: int, known: Purge | None) -> _Look:
+    """Purges are looked for after the decisions: one in between may be told in vain, but none goes untold. Raises StoreError."""
+    news = runtime.news
+    (decisions, up_to), purges = await runtime.read(lambda store: (store.following(at, asked, AT_ONCE), _since(known, store)))
+    gone = sum(min(purge.count, purge.last_sequence - at) for purge in purges if purge.last_sequence > at)
+    return _Look(tuple(decisions), up_to, gone, purges[0] if purges else known, news)
 
 
-def _gone(at: int, store: Store) -> int:
-    """How many decisions behind a place were purged, at most."""
-    return sum(min(purge.count, purge.last_sequence - at) for purge in store.purges(AT_ONCE) if purge.last_sequence > at)
+def _since(known: Purge | None, store: Store) -> list[Purge]:
+    """What was taken away after the purge that is known, latest first."""
+    if store.purges(1) == [known]:
+        return []
+    return list(takewhile(lambda purge: purge != known, store.purges(AT_ONCE)))
 
 
 async def _heard(news: asyncio.Event) -> None:

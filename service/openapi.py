@@ -31,7 +31,8 @@ def json_body(model: str, *, octet_stream: bool = False) -> dict[str, Any]:
 _BEARER = "An API key (`rt_...`) or a JSON Web Token; not needed where the service has neither keys nor a token issuer"
 
 
-IDEMPOTENCY: Final = "Makes a repeat of this very request recognisable"
+MAX_IDEMPOTENCY_KEY: Final = 255
+IDEMPOTENCY: Final = f"Makes a repeat of this very request recognisable; 1 to {MAX_IDEMPOTENCY_KEY} characters"
 
 
 def parameter(name: str, place: Literal["query", "header"], kind: str, description: str) -> dict[str, Any]:
@@ -58,6 +59,14 @@ EVENT_STREAM: dict[int | str, dict[str, Any]] = {
     200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
 }
 
+_TEXT: Final = {"type": "string"}
+
+LINKED: dict[int | str, dict[str, Any]] = {
+    200: {"headers": {"Link": {"description": 'The next page, `rel="next"`; the last page has none', "schema": _TEXT}}}
+}
+
+TAGGED: dict[int | str, dict[str, Any]] = {200: {"headers": {"ETag": {"description": "The version, for `If-Match`", "schema": _TEXT}}}}
+
 _PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
 
 PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {"default": {"description": "A problem (RFC 9457)", "content": _PROBLEM}}
@@ -70,7 +79,7 @@ _HEADERS: Final = {"idempotency-key": 400, "last-event-id": 400, "if-match": 412
 """Statuses for a request's headers, where they are read."""
 
 _RETRY: Final = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
-_TOLD: Final = {401: {"WWW-Authenticate": {"schema": {"type": "string"}}}, 429: _RETRY, 503: _RETRY}
+_TOLD: Final = {401: {"WWW-Authenticate": {"schema": _TEXT}}, 429: _RETRY, 503: _RETRY}
 """Headers that always come with a status."""
 
 _OPEN: Final = ("/healthz", "/readyz")

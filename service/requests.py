@@ -13,13 +13,11 @@ from pydantic_core import to_json
 from service.batch.unpacking import unpacked
 from service.limits import Held
 from service.metrics import Metrics
-from service.openapi import IDEMPOTENCY
+from service.openapi import IDEMPOTENCY, MAX_IDEMPOTENCY_KEY
 from service.problems import Refused, invalid_header, invalid_parameter, shorten, too_large
 from service.runtime import Runtime
 from service.security.principal import Principal
 from service.settings import Settings
-
-MAX_IDEMPOTENCY_KEY: Final = 255
 
 _BOOL: Final = TypeAdapter(bool)
 
@@ -103,14 +101,16 @@ RepeatName = Annotated[bytes | None, Depends(_repeat_name)]
 
 
 def require_parameters(request: Request, names: Sequence[str]) -> None:
-    """Raises Refused for any query parameter other than these: a misspelt one must not be a silence."""
+    """Raises Refused for any query parameter other than these, or one of them twice: neither must be a silence."""
     for name in request.query_params:
         if name not in names:
             raise Refused(invalid_parameter(name, "there is no such parameter"))
+        if len(request.query_params.getlist(name)) > 1:
+            raise Refused(invalid_parameter(name, "it is given more than once"))
 
 
 def only_parameters(*names: str) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that refuses query parameters other than these."""
+    """A dependency that refuses query parameters other than these, and repeated ones."""
 
     async def check(request: Request) -> None:
         require_parameters(request, names)

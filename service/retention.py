@@ -9,14 +9,15 @@ from functools import partial
 from typing import Final, Literal
 
 from service.settings import Settings
-from service.store.port import Store, StoreError
+from service.store.port import Size, Store, StoreError
 from service.writer import Writer
 
 EVERY_S: Final = 60.0
 """Seconds between two looks."""
 
 AT_ONCE: Final = 500
-"""Decisions that one write takes away: others wait no longer than that takes."""
+AT_ONCE_BYTES: Final = 16 << 20
+"""What one write takes away, in decisions and roughly in bytes: others wait no longer than that takes."""
 
 Reason = Literal["age", "size"]
 
@@ -46,10 +47,17 @@ class Retention:
         total = 0
         now = self._clock_ms()
         if (days := self._settings.retention_days) is not None:
-            total += await self._all("age", partial(self._store.purge_older, now - round(days * _DAY_MS), now, AT_ONCE))
+            total += await self._all("age", partial(self._purge_older, now - round(min(now, days * _DAY_MS)), now))
         if (size := self._settings.retention_bytes) is not None:
-            total += await self._all("size", partial(self._store.purge_larger, size, now, AT_ONCE))
+            total += await self._all("size", partial(self._purge_larger, size, now))
         return total
+
+    def _purge_older(self, than_ms: int, now: int) -> int:
+        return self._store.purge_older(than_ms, now, portion(self._store.size(), AT_ONCE_BYTES))
+
+    def _purge_larger(self, than_bytes: int, now: int) -> int:
+        held = self._store.size()
+        return self._store.purge_larger(than_bytes, now, portion(held, min(AT_ONCE_BYTES, held.bytes - than_bytes)))
 
     async def _all(self, reason: Reason, some: Callable[[], int]) -> int:
         total = 0
@@ -58,3 +66,8 @@ class Retention:
             for hear in self.purged:
                 hear(reason, count)
         return total
+
+
+def portion(held: Size, size: int) -> int:
+    """How many decisions of average size that many bytes are, within what one write may take away."""
+    return max(1, min(AT_ONCE, size * held.decisions // max(1, held.bytes)))

@@ -15,7 +15,7 @@ from service.batch.response import BatchResponse
 from service.batch.unpacking import require_known, unpacked
 from service.deciding import Document
 from service.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, read_event_id
-from service.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, batch_body, json_body, parameter
+from service.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, parameter
 from service.problems import Refused, too_large, too_many_counts, unknown_decision
 from service.requests import (
     Body,
@@ -97,7 +97,7 @@ def _form(request: Request) -> Form:
     return NDJSON if media_type in _NDJSON_TYPES else ARRAY
 
 
-@router.get("", response_model=PageJson, dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit"))])
+@router.get("", response_model=PageJson, responses=LINKED, dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit"))])
 async def list_decisions(
     request: Request,
     response: Response,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
@@ -42,6 +42,10 @@ async def readiness(request: Request) -> Health:
     return Health()
 
 
+_TEXT: Final = {"schema": {"type": "string"}}
+_FORMATS: Final[dict[str, Any]] = {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}
+
+
 async def _may_measure(request: Request) -> None:
     if not request.app.state.settings.metrics_public:
         await requires("read")(request)
@@ -51,7 +55,7 @@ async def _may_measure(request: Request) -> None:
     "/metrics",
     response_class=Response,
     dependencies=[Depends(_may_measure)],
-    responses={200: {"description": "Prometheus' text format, or OpenMetrics where the request accepts it", "content": {"text/plain": {}}}},
+    responses={200: {"description": "Prometheus' text format, or OpenMetrics where the request accepts it", "content": _FORMATS}},
 )
 def measures(request: Request) -> Response:
     """Metrics for Prometheus."""

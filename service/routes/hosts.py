@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from models.host import Host
 from models.value import value
 from service.logs import audit
-from service.openapi import json_body
+from service.openapi import TAGGED, json_body
 from service.problems import Refused, invalid, precondition_failed, unknown_source
 from service.requests import Body, PrincipalOf, RuntimeOf, only_parameters
 from service.runtime import Runtime
@@ -112,6 +112,7 @@ async def _change(runtime: Runtime, source: str, content: bytes | None, if_match
 @router.put(
     "/v1/hosts/{source:path}",
     response_model=HostJson,
+    responses=TAGGED,
     dependencies=[Depends(only_parameters())],
     openapi_extra=json_body("Host"),
 )
@@ -123,7 +124,7 @@ async def put_host(source: SourceName, body: Body, runtime: RuntimeOf, principal
     return _answer(facts, content)
 
 
-@router.get("/v1/hosts/{source:path}", response_model=HostJson, dependencies=[Depends(only_parameters("version"))])
+@router.get("/v1/hosts/{source:path}", response_model=HostJson, responses=TAGGED, dependencies=[Depends(only_parameters("version"))])
 async def get_host(
     source: SourceName,
     runtime: RuntimeOf,

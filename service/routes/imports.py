@@ -27,7 +27,12 @@ _BODY: Final[dict[str, Any]] = {
 }
 
 
-@router.post("", dependencies=[Depends(only_parameters("as", "notification", "kernel", "policy", "dry_run"))], openapi_extra=_BODY)
+@router.post(
+    "",
+    response_class=Response,
+    dependencies=[Depends(only_parameters("as", "notification", "kernel", "policy", "dry_run"))],
+    openapi_extra=_BODY,
+)
 async def import_file(
     request: Request,
     runtime: RuntimeOf,

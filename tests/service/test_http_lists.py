@@ -18,11 +18,17 @@ from service.settings import Settings
 URL = "/v1/decisions"
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
+VENDOR = "e4b1f0c2-7a3d-4c55-9d0e-6f2a81b3c7d4"
+"""A section type that nobody has a name for."""
+
+UNLISTED = {"severity": 7, "sections": [{"type": VENDOR, "payload": "AAAA"}]}
+
 PLAN: list[tuple[int, dict[str, Any]]] = [
     *((0, {"source": "tied", "notification": "polled", "id": f"tied-{number}"}) for number in range(25)),
     (60, {**EVENT, "source": "far", "id": "signal"}),
     (61, {"source": "far", "id": "panic", "notification": "sea", "status_block": {"severity": "fatal", "sections": [{"type": "memory"}]}}),
     (3600, {"source": "far", "id": "quiet", "notification": "gpio", "policy": "linux-6.12.107"}),
+    (7200, {"source": "irq", "id": "door", "notification": "irq", "status_block": UNLISTED}),
     (90_000, {"notification": "polled"}),
 ]
 """Seconds after noon, and the event that is decided then."""
@@ -101,17 +107,25 @@ def test_what_is_decided_between_two_pages_does_not_move_them(call: Call) -> Non
         ({"source": "far"}, ["quiet", "panic", "signal"]),
         ({"source": "FAR"}, []),
         ({"source": ""}, []),
-        ({"action": "panic"}, ["panic"]),
+        ({"action": "panic"}, ["door", "panic"]),
         ({"action": "signal"}, ["signal"]),
         ({"action": "inject"}, []),
         ({"policy": "linux-6.12.107"}, ["quiet", "signal"]),
+        ({"policy": "nonsense"}, []),
         ({"notification": "gpio"}, ["quiet"]),
+        ({"notification": "external", "source": "irq"}, ["door"]),
+        ({"notification": "irq", "source": "irq"}, ["door"]),
         ({"severity": "fatal"}, ["panic"]),
         ({"severity": "1"}, ["panic"]),
         ({"severity": "77"}, []),
         ({"section": "memory"}, ["panic", "signal"]),
         ({"section": "A5BC1114-6F64-4EDE-B863-3E83ED7C83B1"}, ["panic", "signal"]),
         ({"section": "00000000-0000-0000-0000-000000000001"}, []),
+        ({"severity": "7"}, ["door"]),
+        ({"severity": "007"}, ["door"]),
+        ({"section": "a5bc1114-6f64-4ede-b863-3e83ed7c83b1"}, ["panic", "signal"]),
+        ({"section": VENDOR}, ["door"]),
+        ({"section": VENDOR.upper()}, ["door"]),
         ({"section": "memory", "severity": "recoverable"}, ["signal"]),
         ({"physical_address": "0x56edd040"}, ["signal"]),
         ({"physical_address": str(0x56EDD040)}, ["signal"]),
@@ -216,10 +230,20 @@ def test_everything_can_be_counted_by(call: Call, field: str) -> None:
         ({"severity": str(1 << 32)}, "severity"),
         ({"section": "memories"}, "section"),
         ({"physical_address": "0x1_0"}, "physical_address"),
+        ({"action": "nonsense"}, "action"),
+        ({"action": "PANIC"}, "action"),
+        ({"action": ""}, "action"),
+        ({"notification": "nonsense"}, "notification"),
+        ({"severity": "nonsense"}, "severity"),
+        ({"severity": "-1"}, "severity"),
+        ({"section": "nonsense"}, "section"),
+        ({"section": "a5bc1114-6f64-4ede-b863"}, "section"),
+        ({"source": ["near", "far"]}, "source"),
+        ({"nonsense": "1"}, "nonsense"),
         ({"physical_address": str(1 << 64)}, "physical_address"),
     ],
 )
-def test_a_question_that_is_none_is_refused_with_its_parameter(call: Call, asked: dict[str, str], parameter: str) -> None:
+def test_a_question_that_is_none_is_refused_with_its_parameter(call: Call, asked: dict[str, Any], parameter: str) -> None:
     answer = call("GET", f"{URL}/stats", params=asked)
 
     assert answer.status_code == 422

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from threading import Thread, Timer
-from typing import Any
 
 import httpx
 import pytest
@@ -17,9 +16,10 @@ from calling import EVENT, client
 from httpx_sse import ServerSentEvent, connect_sse
 from processes import Service, serving
 
+from service import following
 from service.app import create_app
 from service.store.memory import MemoryStore
-from service.store.port import StoreUnavailable
+from service.store.port import Filter, StoreUnavailable, Streamed
 
 URL = "/v1/decisions/stream"
 
@@ -53,6 +53,12 @@ def told(server: Service, last: str | None, count: int, **asked: str) -> list[Se
 
 def ids(events: list[ServerSentEvent]) -> list[str]:
     return [event.json()["event_id"] for event in events]
+
+
+def blocks(answer: httpx.Response) -> list[dict[str, str]]:
+    """Everything that a stream said, without the comments."""
+    said = (block for block in answer.text.split("\n\n") if block)
+    return [dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":")) for block in said]
 
 
 def test_a_reader_that_is_cut_off_again_and_again_misses_nothing_and_sees_nothing_twice(server: Service) -> None:
@@ -142,25 +148,63 @@ def test_what_was_purged_before_it_was_seen_is_told() -> None:
         Timer(0.5, runtime.writer._loop.call_soon_threadsafe, [runtime.stop]).start()
         answer = call("GET", URL, headers={"last-event-id": "1"})
 
-    blocks: list[dict[str, Any]] = [
-        dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":")) for block in answer.text.split("\n\n") if block
+    opening, purged, *decisions = blocks(answer)
+    assert opening == {"id": "1"}
+    assert purged == {"id": "1", "event": "purged", "data": '{"decisions":2}'}
+    assert [json.loads(block["data"])["event_id"] for block in decisions] == ["e-3", "e-4"]
+
+
+class QuickRetention(MemoryStore):
+    """A store that takes away its five oldest decisions before a reader looks for the second time."""
+
+    looks = 0
+
+    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
+        self.looks += 1
+        if self.looks == 2:
+            self.purge_older(1 << 53, 0, 5)
+        return super().following(sequence, asked, limit)
+
+
+def test_what_is_purged_while_a_reader_is_behind_is_told_once_and_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "AT_ONCE", 2)
+    app = create_app(store=QuickRetention())
+    with client(app) as call:
+        for number in range(9):
+            call("POST", "/v1/decisions", json={"source": "p", "id": f"e-{number}", "notification": "polled"})
+        runtime = app.state.runtime
+        Timer(1, runtime.writer._loop.call_soon_threadsafe, [runtime.stop]).start()
+        _, *told = blocks(call("GET", URL, headers={"last-event-id": "1"}))
+
+    assert [(block["id"], block["event"]) for block in told] == [
+        ("2", "decision"),
+        ("3", "decision"),
+        ("3", "purged"),
+        *((str(sequence), "decision") for sequence in range(6, 10)),
     ]
-    assert blocks[0] == {"id": "1"}
-    assert blocks[1]["event"] == "purged"
-    assert json.loads(blocks[1]["data"]) == {"decisions": 2}
-    assert [json.loads(block["data"])["event_id"] for block in blocks[2:]] == ["e-3", "e-4"]
+    assert told[2]["data"] == '{"decisions":2}'
 
 
-def test_a_store_that_fails_on_the_way_ends_it_so_that_the_reader_comes_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: Any) -> Any:
-        raise StoreUnavailable("secret")
+class FailingSoon(MemoryStore):
+    """A store that gives a reader one look."""
 
-    monkeypatch.setattr(MemoryStore, "following", fail)
-    with client(create_app()) as call:
-        answer = call("GET", URL)
+    looks = 0
+
+    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
+        self.looks += 1
+        if self.looks > 1:
+            raise StoreUnavailable("secret")
+        return super().following(sequence, asked, limit)
+
+
+def test_a_store_that_fails_on_the_way_ends_it_and_the_reader_that_comes_again_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    with client(create_app(store=FailingSoon())) as call:
+        call("POST", "/v1/decisions", json={"source": "f", "id": "e-0", "notification": "polled"})
+        answer = call("GET", URL, headers={"last-event-id": "0"})
+        again = call("GET", URL, headers={"last-event-id": "1"})
 
     assert answer.status_code == 200
-    assert answer.text == ": ras-triage\nid: 0\n\n"
+    assert [block["id"] for block in blocks(answer)] == ["0", "1"]
+    assert (again.status_code, again.json()["type"]) == (503, "urn:ras-triage:problem:store-unavailable")
+    assert "secret" not in again.text
     assert "defect" not in caplog.text

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from calling import Call
 
 
@@ -48,3 +49,27 @@ def test_the_event_and_the_answer_are_described(call: Call) -> None:
 
 def test_there_is_a_page_to_try_it_on(call: Call) -> None:
     assert call("GET", "/docs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "header"),
+    [("get", "/v1/decisions", "Link"), ("put", "/v1/hosts/{source}", "ETag"), ("get", "/v1/hosts/{source}", "ETag")],
+)
+def test_headers_that_lead_on_are_described(call: Call, method: str, path: str, header: str) -> None:
+    answered = call("GET", "/openapi.json").json()["paths"][path][method]["responses"]["200"]
+
+    assert list(answered["headers"]) == [header]
+    assert list(answered["content"]) == ["application/json"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "types"),
+    [
+        ("post", "/v1/import", ["application/x-ndjson"]),
+        ("post", "/v1/decisions/batch", ["application/json", "application/x-ndjson"]),
+        ("get", "/v1/decisions/stream", ["text/event-stream"]),
+        ("get", "/metrics", ["text/plain", "application/openmetrics-text"]),
+    ],
+)
+def test_the_types_of_answers_are_those_that_are_given(call: Call, method: str, path: str, types: list[str]) -> None:
+    assert list(call("GET", "/openapi.json").json()["paths"][path][method]["responses"]["200"]["content"]) == types
