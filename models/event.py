@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer
 
@@ -56,10 +56,15 @@ class Event(Wire):
     host: Host = Host()
 
 
+_NAME: Final = {"id"}
+_NAME_AND_HOST: Final = {"id", "host"}
+
+
 def event_key(event: Event) -> str:
     """The content hash of an event: equal for equal events, whatever the sender called them.
 
-    The sender's `id` names an event and is not part of its content.
+    The sender's `id` names an event and is not part of its content. An event without `host` is another one than with an empty one: it
+    leaves the machine's facts to whoever knows them.
     """
-    content = event.model_dump_json(exclude={"id"}, exclude_none=True)
+    content = event.model_dump_json(exclude=_NAME if "host" in event.model_fields_set else _NAME_AND_HOST, exclude_none=True)
     return "sha256:" + hashlib.sha256(content.encode()).hexdigest()

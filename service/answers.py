@@ -55,12 +55,19 @@ def read_event(document: bytes) -> Event:
         raise Refused(invalid(error, document, "event")) from None
 
 
-def choose_policy(event: Event, settings: Settings) -> Policy:
-    """The policy that the event asks for. Raises Refused where there is no such policy."""
+def choose_policy(event: Event, settings: Settings, *, kept: bool = False) -> Policy:
+    """The policy that the event asks for. Raises Refused where there is no such policy.
+
+    `kept`: its host's facts are those kept for its source.
+    """
     try:
         return choose(event, settings.default_policy, settings.custom)
     except UnknownPolicy as error:
-        raise Refused(unknown_policy(str(error), "/host/kernel" if event.policy is None else "/policy")) from None
+        if event.policy is not None:
+            raise Refused(unknown_policy(str(error), "/policy")) from None
+        if kept:
+            raise Refused(unknown_policy(f"{error}; the facts kept for `{event.source}` name this kernel", "")) from None
+        raise Refused(unknown_policy(str(error), "/host/kernel")) from None
 
 
 def decide_event(event: Event, settings: Settings, assumed: frozenset[str] = TOLD) -> Decision:

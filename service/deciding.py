@@ -80,7 +80,8 @@ class Understood:
     def conclude(self, settings: Settings, known: Known | None) -> Conclusion:
         """Its decision. Raises Refused where the policy that it asks for does not exist."""
         event = self.event if known is None else known.inform(self.event)
-        settled = settle(event, self.block, choose_policy(event, settings), self.gist.event_key, self.assumed)
+        policy = choose_policy(event, settings, kept=known is not None and known.host is not None)
+        settled = settle(event, self.block, policy, self.gist.event_key, self.assumed)
         decision = settled.decision
         went_down = decision.action is Action.PANIC
         return Conclusion(

@@ -101,7 +101,7 @@ class Batch:
         self._workers = workers
         self._metrics = metrics
         self._splitter = form.splitter(item_limit)
-        self._read_in: asyncio.Queue[asyncio.Task[Sequence[Item]] | Sequence[Item] | None] = asyncio.Queue(2 * workers.number or 1)
+        self._read_in: asyncio.Queue[asyncio.Task[Sequence[Item]] | Sequence[Item] | None] = asyncio.Queue(workers.number or 1)
         self._decided: asyncio.Queue[list[Outcome] | None] = asyncio.Queue(SLICES_AHEAD)
         self.outbox = Outbox(spill_limit)
         self.tally = Tally()

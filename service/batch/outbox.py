@@ -7,10 +7,14 @@ service waited for them, both would wait for ever.
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from collections import deque
 from contextlib import suppress
-from typing import IO, Final
+from io import FileIO
+from typing import Final
+
+from service import logs
 
 IN_MEMORY: Final = 1 << 20
 """Bytes that are held in memory."""
@@ -26,9 +30,11 @@ class Outbox:
         """`limit`: bytes that may wait before the writer does."""
         self._limit = limit
         self._pieces: deque[bytes] = deque()
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self._read_at = self._write_at = 0
         self._changed = asyncio.Event()
+        self._told = False
+        """Whether the log knows that the disk is full."""
         self.closed = False
         """Whether nothing more will be put."""
         self.waiting = 0
@@ -36,18 +42,37 @@ class Outbox:
 
     async def put(self, data: bytes) -> None:
         """Add bytes, once there is room for them."""
-        while self.waiting and self.waiting + len(data) > self._limit:
+        while not self._holds(data):
             self._changed.clear()
             await self._changed.wait()
         self.waiting += len(data)
-        if self._file is None and self.waiting > IN_MEMORY:
-            self._file = tempfile.TemporaryFile(prefix="ras-triage-")  # noqa: SIM115 - it lasts until it was read
-        if self._file is None:
-            self._pieces.append(data)
-        else:
-            self._file.seek(self._write_at)
-            self._write_at += self._file.write(data)
         self._changed.set()
+
+    def _holds(self, data: bytes) -> bool:
+        """Hold bytes if there is room for them, and say whether there was. A disk that takes no more is as good as a limit."""
+        if self._file is None and (not self.waiting or self.waiting + len(data) <= IN_MEMORY):
+            self._pieces.append(data)
+            return True
+        if self.waiting + len(data) > self._limit:
+            return False
+        try:
+            self._write(data)
+        except OSError as error:
+            if not self._told:
+                logs.log(logging.WARNING, "no room for results", reason=str(error))
+            self._told = True
+            return False
+        return True
+
+    def _write(self, data: bytes) -> None:
+        """Unbuffered: what a full disk took in part is written over. Raises OSError."""
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="ras-triage-", buffering=0)  # noqa: SIM115 - it lasts until it was read
+        written = 0
+        while written < len(data):
+            self._file.seek(self._write_at + written)
+            written += self._file.write(data[written:])
+        self._write_at += written
 
     def close(self) -> None:
         """Put nothing more."""
@@ -74,7 +99,7 @@ class Outbox:
         if self._file is None:
             return b""
         self._file.seek(self._read_at)
-        piece = self._file.read(PIECE)
+        piece = self._file.read(min(PIECE, self._write_at - self._read_at))
         self._read_at += len(piece)
         if self._read_at == self._write_at:
             self.discard()

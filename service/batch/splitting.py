@@ -16,7 +16,9 @@ Item = bytes | Refused
 _STRING: Final = rb'"(?:[^"\\]++|\\.)*+"'
 _WITHIN: Final = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
 _BETWEEN: Final = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTALL)
-"""Up to the next byte that can end an item, strings taken whole."""
+"""Up to the next byte that can end an item, strings taken whole; or up to the beginning of a string whose end did not come yet."""
+_REST_OF_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+"""Up to the quote that ends a string."""
 
 _OPEN, _CLOSE, _END, _COMMA, _QUOTE = b"[{", b"]}", b"]"[0], b","[0], b'"'[0]
 
@@ -42,25 +44,30 @@ class Lines:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._rest = b""
+        self._rest = bytearray()
         self._skipping = False
 
     def feed(self, data: bytes) -> list[Item]:
-        *lines, rest = (self._rest + data).split(b"\n")
+        first, *others = data.split(b"\n")
+        self._rest += first
         items: list[Item] = []
-        for line in lines:
-            if not self._skipping and line.strip():
-                items.append(line if len(line) <= self._limit else Refused(too_large(self._limit)))
-            self._skipping = False
-        if len(rest) > self._limit:
-            if not self._skipping:
-                items.append(Refused(too_large(self._limit)))
+        if others:
+            *lines, rest = others
+            for line in (bytes(self._rest), *lines):
+                if not self._skipping and line.strip():
+                    items.append(line if len(line) <= self._limit else Refused(too_large(self._limit)))
+                self._skipping = False
+            self._rest = bytearray(rest)
+        if len(self._rest) > self._limit and not self._skipping:
+            items.append(Refused(too_large(self._limit)))
             self._skipping = True
-        self._rest = b"" if self._skipping else rest
+        if self._skipping:
+            self._rest.clear()
         return items
 
     def finish(self) -> list[Item]:
-        rest, self._rest = self._rest, b""
+        rest = bytes(self._rest)
+        self._rest.clear()
         return [rest] if rest.strip() and not self._skipping else []
 
 
@@ -69,10 +76,11 @@ class Array:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._data = b""
+        self._data = bytearray()
         self._start = self._at = self._offset = 0
         """Where the element begins, and how far it was looked through, in `data`; where `data` begins, in the batch."""
         self._depth = 0
+        self._in_string = False
         self._stage = "before"
         self._count = 0
         self._too_long = False
@@ -108,12 +116,8 @@ class Array:
         self._stage, self._start, self._at = "within", place + 1, place + 1
 
     def _walk(self, items: list[Item]) -> None:
-        while not self.broken:
-            found = (_WITHIN if self._depth else _BETWEEN).match(self._data, self._at)
-            self._at = found.end() if found else self._at
-            if self._at == len(self._data) or (byte := self._data[self._at]) == _QUOTE:
-                self._limit_waiting(items)
-                return
+        while not self.broken and self._next():
+            byte = self._data[self._at]
             if byte == _END and not self._depth:
                 self._close(items)
                 return
@@ -126,9 +130,23 @@ class Array:
             self._at += 1
             if not self._depth and self._data[self._at - 1] == _COMMA:
                 self._start = self._at
+        self._limit_waiting()
+
+    def _next(self) -> bool:
+        """Go on to the next byte that can end an item; whether it is there. No byte is looked at twice, however small the pieces are."""
+        while True:
+            pattern = _REST_OF_STRING if self._in_string else _WITHIN if self._depth else _BETWEEN
+            found = pattern.match(self._data, self._at)
+            self._at = found.end() if found else self._at
+            if self._at == len(self._data) or (self._in_string and self._data[self._at] != _QUOTE):
+                return False
+            if self._data[self._at] != _QUOTE:
+                return True
+            self._in_string = not self._in_string
+            self._at += 1
 
     def _take(self, items: list[Item]) -> None:
-        element = self._data[self._start : self._at]
+        element = bytes(self._data[self._start : self._at])
         self._count += 1
         items.append(Refused(too_large(self._limit)) if self._too_long or len(element) > self._limit else element)
         self._too_long = False
@@ -140,11 +158,9 @@ class Array:
         self._at += 1
         self._start = self._at
 
-    def _limit_waiting(self, items: list[Item]) -> None:
-        """Let go of an element that is too long; one string that is too long cannot be looked through at all."""
-        if len(self._data) - self._at > self._limit:
-            items.append(self._break(f"a string is longer than the {self._limit} bytes that are read", self._offset + self._at))
-        elif self._at - self._start > self._limit:
+    def _limit_waiting(self) -> None:
+        """Let go of an element that is too long."""
+        if self._at - self._start > self._limit:
             self._too_long, self._start = True, self._at
 
     def _expect_nothing(self, items: list[Item]) -> None:
@@ -156,7 +172,7 @@ class Array:
 
     def _drop(self) -> None:
         """Forget the bytes that are done with."""
-        self._data = self._data[self._start :]
+        del self._data[: self._start]
         self._at -= self._start
         self._offset += self._start
         self._start = 0

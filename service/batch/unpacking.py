@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -95,7 +96,7 @@ ENCODINGS: Final = "gzip, zstd"
 def require_known(encoding: str) -> None:
     """Raises Refused for an encoding that is not known."""
     if encoding.strip().lower() not in ("", "identity", *_UNPACKERS):
-        raise Refused(unsupported_encoding(encoding, ENCODINGS))
+        raise Refused(unsupported_encoding(encoding, ENCODINGS), {"Accept-Encoding": ENCODINGS})
 
 
 async def unpacked(chunks: AsyncIterator[bytes], encoding: str, limit: int) -> AsyncIterator[bytes]:
@@ -108,6 +109,20 @@ async def unpacked(chunks: AsyncIterator[bytes], encoding: str, limit: int) -> A
         yield piece
 
 
+def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Small pieces together: each costs whoever takes it in."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= PIECE:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
+
+
 async def _pieces(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
     if encoding in ("", "identity"):
         async for chunk in chunks:
@@ -117,8 +132,9 @@ async def _pieces(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[
     unpacker = _UNPACKERS[encoding]()
     try:
         async for chunk in chunks:
-            for piece in unpacker.pieces(chunk):
+            for piece in _joined(unpacker.pieces(chunk)):
                 yield piece
+                await asyncio.sleep(0)  # a few bytes may unpack to very many, and others wait
     except ValueError as error:
         raise Refused(malformed_encoding(encoding, str(error))) from None
     if not unpacker.complete:

@@ -35,9 +35,9 @@ def explain(error: sqlite3.Error) -> StoreError:
 
 
 def lock(path: Path) -> int:
-    """Hold the lock beside the file until the process ends. Raises StoreUnusable."""
+    """Hold the lock beside the file, by whichever name it is called, until the process ends. Raises StoreUnusable."""
     try:
-        handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(f"{path.resolve()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreUnusable(f"`{path}` cannot be opened for writing: {(error.strerror or 'unknown reason').lower()}") from None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
@@ -10,7 +11,7 @@ import struct
 import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -24,6 +25,7 @@ from calling import EVENT, Call, client
 from processes import Service, serving
 
 from service.app import create_app
+from service.batch.unpacking import PIECE, unpacked
 from service.settings import Settings
 
 if sys.version_info >= (3, 14):
@@ -182,6 +184,22 @@ def test_an_encoding_that_is_not_known_is_refused_and_the_known_ones_named(call:
 
     assert problem(answer) == (415, "unsupported-encoding")
     assert "gzip, zstd" in answer.json()["detail"]
+    assert answer.headers["accept-encoding"] == "gzip, zstd"
+
+
+@pytest.mark.parametrize(("encoding", "pack"), PACKED)
+def test_members_of_a_byte_each_are_taken_in_together(encoding: str, pack: Any) -> None:
+    body = pack(b"x" * 2000) + pack(b"x") * 5000 + pack(b"y" * (3 * PIECE))
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    async def pieces() -> list[bytes]:
+        return [piece async for piece in unpacked(chunks(), encoding, 1 << 30)]
+
+    found = asyncio.run(pieces())
+    assert b"".join(found) == b"x" * 7000 + b"y" * (3 * PIECE)
+    assert len(found) <= 5
 
 
 def test_a_batch_that_is_too_long_is_refused_whether_it_says_so_or_not(call: Call) -> None:

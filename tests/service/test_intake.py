@@ -111,3 +111,29 @@ def test_poisoned_pages_are_remembered_until_a_panic() -> None:
         assert runtime.sources.state("node-17").pages == set()
 
     with_runtime(test)
+
+
+def test_an_event_that_brings_no_facts_is_another_than_one_with_none() -> None:
+    async def test(runtime: Runtime) -> None:
+        runtime.sources.put_facts(HostFacts("node-17", 1, NOON, b'{"kernel":"6.12.107"}'))
+        informed = await decide(runtime, {**ABORT, "time": TIME})
+        bare = await decide(runtime, {**ABORT, "time": TIME, "host": {}})
+        assert bare["event_key"] != informed["event_key"]
+        assert (informed["repeat"], informed["policy"]["name"]) == (False, "linux-6.12.107")
+        assert (bare["repeat"], bare["policy"]["name"]) == (False, "uniform")
+
+    with_runtime(test)
+
+
+def test_a_kernel_that_nobody_knows_is_looked_for_in_the_facts_that_name_it() -> None:
+    async def test(runtime: Runtime) -> None:
+        runtime.sources.put_facts(HostFacts("node-17", 1, NOON, b'{"kernel":"nonsense"}'))
+        refused = admit(runtime.intake, ABORT)
+        assert isinstance(refused, Refused)
+        assert [fault.pointer for fault in refused.problem.errors] == [""]
+        assert "kept for `node-17`" in refused.problem.detail
+        own = admit(runtime.intake, {**ABORT, "host": {"kernel": "nonsense"}})
+        assert isinstance(own, Refused)
+        assert [fault.pointer for fault in own.problem.errors] == ["/host/kernel"]
+
+    with_runtime(test)

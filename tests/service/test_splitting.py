@@ -107,3 +107,22 @@ def test_blanks_without_end_are_not_held() -> None:
     assert [isinstance(item, bytes) for item in array.feed(b"[1]")] == [True]
     for _ in range(100):
         assert lines.feed(b"\n" * (1 << 16)) == []
+
+
+def test_a_long_string_is_looked_through_once_however_small_its_pieces_are() -> None:
+    array = Array(LIMIT)
+    array.feed(b'[{"a":"')
+    for piece in (b"x", b"\\", b'"', b"y" * 50, b"\\", b"\\", b"[") * 100:
+        assert array.feed(piece) == []
+        assert len(array._data) - array._at <= 1, "an escape may have to wait for its second byte"
+    assert [isinstance(item, bytes) for item in array.feed(b'"},1]')] == [True, True]
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from('x"\\[]{},'), min_size=25, max_size=60), st.lists(st.integers(0), max_size=12))
+def test_a_string_that_is_too_long_is_refused_alone_too(text: str, cuts: list[int]) -> None:
+    first, second = fed(Array(20), json.dumps([text, 1]).encode(), cuts)
+
+    assert isinstance(first, Refused)
+    assert first.problem.type == "urn:ras-triage:problem:payload-too-large"
+    assert second == b" 1"
