@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Final
 
 from uuid_utils import uuid7
@@ -26,6 +27,10 @@ from service.writer import Writer
 
 EXPECTED_GROWTH: Final = 4
 """Bytes that are kept for each byte of an event, roughly: itself and its decision."""
+
+
+UNREAD_S: Final = 30.0
+"""Seconds for which a read that failed counts against the service: long enough for a probe to see it, and then events may try again."""
 
 
 @value
@@ -76,8 +81,15 @@ class Intake:
         """Called for each new decision once it is durable."""
         self.repeated: list[Callable[[], None]] = []
         """Called for each event that was decided before."""
+        self._last_unread = -UNREAD_S, ""
         self.unread: list[Callable[[StoreError], None]] = []
         """Called with why, where the store gave no answer."""
+
+    @property
+    def gives_way(self) -> str | None:
+        """Why events are turned away: a moment ago, the store could not be asked whether one is new; None where that works."""
+        since, why = self._last_unread
+        return why if monotonic() - since < UNREAD_S else None
 
     async def decide(self, document: Document) -> Answered:
         """One event's answer, durable. Raises Refused, Busy, StoreError."""
@@ -121,6 +133,7 @@ class Intake:
         except Refused as refused:
             return refused
         except StoreError as error:
+            self._last_unread = monotonic(), str(error)
             for hear_why in self.unread:
                 hear_why(error)
             return Refused(store_failed(error))

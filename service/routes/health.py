@@ -29,7 +29,10 @@ async def liveness() -> Health:
 
 @router.get("/readyz")
 async def readiness(request: Request) -> Health:
-    """The store takes writes, seen by one, and the service is not stopping. Otherwise 503, and the problem says why."""
+    """The store takes writes, seen by one, no event was turned away because it could not be read, and the service is not stopping.
+
+    Otherwise 503, and the problem says why.
+    """
     runtime = request.app.state.runtime
     if runtime.stopping.is_set():
         raise Refused(not_ready("the service is stopping"))
@@ -39,6 +42,8 @@ async def readiness(request: Request) -> Health:
         raise Refused(not_ready("the store did not answer in time")) from None
     except StoreError as error:
         raise Refused(not_ready(f"the store takes no writes: {error}")) from None
+    if (why := runtime.intake.gives_way) is not None:
+        raise Refused(not_ready(f"the store cannot be read: {why}"))
     return Health()
 
 

@@ -136,6 +136,12 @@ def test_a_page_that_was_overwritten_gives_an_error_and_never_a_wrong_answer(tmp
             outcomes.add(answer.status_code)
             assert answer.json() == decision if answer.status_code == 200 else kind(answer) in ("store-damaged", "not-found")
         assert 500 in outcomes
+        assert httpx.get(f"{service.url}/readyz").status_code == 200
+        again = [decide(service.url, f"e-{number}") for number in range(100)]
+        assert "store-damaged" in {kind(answer) for answer in again if answer.is_error}
+        ready = httpx.get(f"{service.url}/readyz")
+        assert (ready.status_code, kind(ready)) == (503, "not-ready")
+        assert "cannot be read" in ready.json()["detail"]
         assert logged(service, "store failed", "StoreDamaged", "malformed", "request_id=")
         assert 'ras_triage_store_failures_total{error="StoreDamaged"}' in httpx.get(f"{service.url}/metrics").text
         assert httpx.get(f"{service.url}/healthz").status_code == 200

@@ -130,9 +130,9 @@ def test_an_address_of_nothing_is_refused(address: str) -> None:
 def test_a_second_service_is_refused_while_the_first_runs(path: Path) -> None:
     first = SqliteStore(path)
     (other_name := path.parent / "link.db").symlink_to(path)
-    for name in (path, other_name):
+    for called in (path, other_name):
         with pytest.raises(StoreUnusable, match="in use by another service"):
-            SqliteStore(name)
+            SqliteStore(called)
     command = [
         sys.executable,
         "-c",
