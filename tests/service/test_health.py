@@ -21,9 +21,14 @@ class Writer:
             raise self._error
 
 
+class Intake:
+    gives_way = None
+
+
 class Runtime:
     def __init__(self, error: Exception | None = None) -> None:
         self.writer = Writer(error)
+        self.intake = Intake()
         self.stopping = asyncio.Event()
 
 
