@@ -33,9 +33,6 @@ AT_ONCE: Final = Slice(64, 64 << 10)
 FORESEEN: Final = Slice(128, 512 << 10)
 """A few milliseconds' work each: what a worker foresaw is only kept."""
 
-ALONE: Final = 512
-"""Events of a batch that are decided without workers: it may be a small one, and a worker takes a second to start."""
-
 SLICES_AHEAD: Final = 16
 """Slices that may be decided before the first of them is durable."""
 
@@ -166,7 +163,7 @@ class Batch:
             await self._read_in.put(tasks.create_task(self._workers.foresee(placed)) if foreseen else placed)
 
     def _is_large(self) -> bool:
-        return self._taken_in >= ALONE and self._workers.at_work
+        return self._taken_in >= self._workers.alone and self._workers.at_work
 
     def _placed(self, index: int, item: bytes | Refused) -> Document | Refused:
         """An event, with what tells its repeat in a repeat of the batch."""

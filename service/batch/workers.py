@@ -25,6 +25,12 @@ from service.settings import Settings
 
 Answer = tuple[Gist, Conclusion | Problem] | Problem
 
+ALONE: Final = 512
+"""Events of a batch that are decided without workers that do not run yet: it may be a small one, and a worker takes a second to start."""
+
+ALONE_BESIDE: Final = 64
+"""And without workers that do."""
+
 REST_S: Final = 60.0
 """Seconds without workers after one could not be started, or died."""
 
@@ -38,6 +44,8 @@ class Workers:
         self._settings = pickle.dumps(Settings(settings.default_policy, settings.custom))
         """What decides; the rest, secrets among it, is no concern of theirs."""
         self._back_at = 0.0
+        self.alone = ALONE
+        """Events of each batch that are decided without them."""
 
     @property
     def at_work(self) -> bool:
@@ -50,9 +58,10 @@ class Workers:
         try:
             answers = await to_process.run_sync(_foresee, self._settings, documents, limiter=self._limiter)
         except (BrokenWorkerProcess, KeyboardInterrupt, OSError) as error:  # the interrupt was the worker's: here, the server hears of it
-            self._back_at = monotonic() + REST_S
+            self._back_at, self.alone = monotonic() + REST_S, ALONE
             logs.log(logging.WARNING, "no workers", error=type(error).__name__, seconds=REST_S)
             return items
+        self.alone = ALONE_BESIDE
         found = map(_foreseen, documents, answers)
         return [next(found) if isinstance(item, Document) else item for item in items]
 

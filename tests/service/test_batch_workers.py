@@ -15,7 +15,7 @@ import pytest
 from calling import EVENT
 from processes import Service, serving
 
-from service.batch.answering import ALONE
+from service.batch.workers import ALONE
 from service.server import GRACE_S
 
 NDJSON = {"content-type": "application/x-ndjson"}
