@@ -59,6 +59,7 @@ class LogRecord:
         "_corrected",
         "_head",
         "_index",
+        "_next_index",
         "_source_id",
         "_stamp",
         "block_severity",
@@ -91,6 +92,8 @@ class LogRecord:
         self._source_id: int | None = None
         self._corrected = False
         self._index = -1
+        """The last that was printed."""
+        self._next_index = 0
         self._stamp: tuple[bytes, bool] | None = None
 
     def takes(self, line: LogLine, head: re.Match[str] | None) -> bool:
@@ -148,7 +151,7 @@ class LogRecord:
 
     def _add_to_section(self, kind: str, head: re.Match[str], line: LogLine) -> None:
         section = self._section(line)
-        if kind in ("type", "unknown") and section.is_named:
+        if section.is_past(kind):
             section = self._begin_section(line, None, None)
         if kind == "type":
             section.name_by_words(head["name"])
@@ -162,15 +165,17 @@ class LogRecord:
             section.fru_text = head["fru"]
 
     def _section(self, line: LogLine) -> SectionLines:
-        """The section at hand, or one whose beginning is missing."""
-        return self.sections[-1] if self.sections else self._begin_section(line, None, None)
+        """The section at hand, or one whose beginning is missing: its timestamp comes before everything else."""
+        is_begun = self.sections and self._stamp is None
+        return self.sections[-1] if is_begun else self._begin_section(line, None, None)
 
     def _begin_section(self, line: LogLine, index: int | None, severity: int | None) -> SectionLines:
-        if index is not None and index > self._index + 1:
-            self._lose(f"sections {self._index + 1} to {index - 1}: their lines are missing")
+        if index is not None and index > self._next_index:
+            self._lose(f"sections {self._next_index} to {index - 1}: their lines are missing")
         if index is None and (self.sections or self._source_id is not None):
             self._lose("the beginning of a section: its line is missing")
-        self._index = self._index + 1 if index is None else index
+        self._index = self._index if index is None else index
+        self._next_index = (self._next_index if index is None else index) + 1
         section = SectionLines(line.number, index, severity)
         if self._stamp is not None:
             section.timestamp, section.is_precise = self._stamp
