@@ -156,6 +156,15 @@ def test_the_head_of_a_section_begins_another_where_its_first_line_is_missing():
     assert "the beginning of a section: its line is missing" in reading.lost
 
 
+def test_a_section_that_was_numbered_before_is_another_records():
+    again = (" Error 0, type: corrected", "  section_type: PCIe error")
+    first, second = read_kernel_log(log(*record(1, (*MEMORY, *again))))
+    assert isinstance(first, Reading)
+    assert isinstance(second, Reading)
+    assert [len(decode_structured(one.event.status_block or b"").sections) for one in (first, second)] == [1, 1]
+    assert (first.place.line, second.place.line) == (1, 7)
+
+
 def test_structures_that_were_not_printed_are_counted_and_named():
     head = ("event severity: recoverable", " Error 0, type: recoverable", "  section_type: ARM processor error")
     infos = ("  num errors: 1", "   error_type: 0x02: cache error", "  Error info structure 3:", "   error_type: 0x04: TLB error")
