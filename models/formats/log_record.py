@@ -65,11 +65,11 @@ class LogRecord:
         "block_severity",
         "first",
         "has_unknown_severity",
-        "host",
         "is_closed",
         "kernel",
         "last",
         "lost",
+        "machine",
         "sections",
         "seen",
         "sequence",
@@ -78,7 +78,7 @@ class LogRecord:
 
     def __init__(self, line: LogLine, kernel: str | None) -> None:
         self.first = self.last = line
-        self.host = line.host
+        self.machine = line.machine
         self.sequence = line.sequence
         self.kernel = kernel
         self.is_closed = False
@@ -312,7 +312,7 @@ class LogRecord:
         sections: tuple[Any, ...] = tuple(section.section for section in built)
         block = StructuredBlock.model_construct(severity=severity, sections=sections)
         return Event(
-            source=self.host,
+            source=self.first.host,
             time=self.when,
             notification=Notification(type=notification or DEFAULT_NOTIFICATION, source_id=self._source_id),
             status_block=encode_structured(block),

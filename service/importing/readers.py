@@ -13,6 +13,7 @@ from models.errors import MalformedBytes
 from models.formats.cper import read_cper, unpack
 from models.formats.erst import is_pstore, log_lines, read_stored
 from models.formats.ghes_inject import read_arguments
+from models.formats.journal import kernel_lines
 from models.formats.kernel_log import read_kernel_log
 from models.formats.libcper import read_libcper
 from models.formats.qemu_injection import read_argument, read_qmp
@@ -48,16 +49,19 @@ def read_items(source: Source, form: Format | None, notification: NotificationTy
     if form is None and source.head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
         yield Unread(Place(offset=0), "it is compressed; it has to be unpacked first", "unknown")
         return
+    if form is None and source.head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        yield Unread(Place(offset=0), "it is text in UTF-16; it has to be turned into UTF-8 first", "unknown")
+        return
     told = form or sniff_format(source.head, is_whole=source.is_whole)
     found = False
     for item in _READERS[told](source, notification):
         found = True
         yield item
-    if found or told is not Format.KERNEL_LOG:
+    if found or told not in (Format.KERNEL_LOG, Format.JOURNAL):
         return
     if b"[Hardware Error]" in source.head:
         yield Unread(Place(line=1), "lines of this log tell of a hardware error, and no record begins in them", told)
-    elif form is None and not is_kernel_log(source.head):
+    elif form is None and told is Format.KERNEL_LOG and not is_kernel_log(source.head):
         yield Unread(Place(offset=0), "this is none of the formats that can be read", "unknown")
 
 
@@ -73,6 +77,19 @@ def _whole(notification: NotificationType | None) -> Notification | None:
 
 def _kernel_log(source: Source, notification: NotificationType | None) -> Iterator[Item]:
     yield from read_kernel_log(source.lines(), notification)
+
+
+def _journal(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+    refused: list[int] = []
+    for found in read_kernel_log(kernel_lines(source.lines(), refused), notification):
+        yield from _no_entries(refused)
+        yield found
+    yield from _no_entries(refused)
+
+
+def _no_entries(refused: list[int]) -> Iterator[Unread]:
+    while refused:
+        yield Unread(Place(line=refused.pop(0)), "not an entry of a journal in JSON", Format.JOURNAL)
 
 
 def _ras_trace(source: Source, notification: NotificationType | None) -> Iterator[Item]:
@@ -177,6 +194,7 @@ _READERS: Final[dict[Format, Callable[[Source, NotificationType | None], Iterato
     Format.QEMU_ARGUMENT: _qemu_argument,
     Format.GHES_INJECT: _ghes_inject,
     Format.KERNEL_LOG: _kernel_log,
+    Format.JOURNAL: _journal,
     Format.RAS_TRACE: _ras_trace,
     Format.RASDAEMON: _rasdaemon,
 }

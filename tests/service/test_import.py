@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from calling import caller, client, run
-from imported import LOG, files
+from imported import JOURNAL, LOG, files
 from processes import serving
 
 from service.app import create_app
@@ -17,7 +17,7 @@ from service.importing.formats import sniff_format
 from service.settings import Settings
 
 NAMES = ["events", "record", "record in hexadecimal", "record in base64", "status block", "redfish",
-    "libcper", "qmp", "script", "log", "trace", "database"]  # fmt: skip
+    "libcper", "qmp", "script", "log", "journal", "trace", "database"]  # fmt: skip
 
 
 def lines(written: bytes) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def test_each_format_comes_to_decisions_on_the_command_line(held, name):
     assert (done.returncode, done.stderr) == (0, b""), found
     errors = [one for one in found if "decision" in one]
     assert errors
-    assert {one["format"] for one in errors} <= {form, "qemu_injection"} or form in ("ghes_inject", "qmp")
+    assert {one["format"] for one in errors} <= {form, "qemu_injection"} or form in ("ghes_inject", "qmp", "journal")
     assert all(one["decision"]["action"] and one["event"]["notification"]["type"] and one["place"] is not None for one in errors)
     assert (last["summary"]["errors"], last["summary"]["decided"], last["summary"]["unread"]) == (len(errors), len(errors), 0)
 
@@ -105,10 +105,36 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path):
     assert (last["summary"]["unread"], last["summary"]["decided"]) == (1, 1)
 
 
-def test_a_log_without_an_error_is_no_mistake():
-    done = run("import", "--json", "-", given=b"[    1.234567] usb 1-1: new high-speed USB device number 4 using xhci_hcd\n" * 2000)
+QUIET = {
+    "dmesg": b"[    1.234567] ",
+    "dmesg -T": b"[Sat Nov 21 10:08:12 2026] ",
+    "dmesg -e": b"[  +0.000321] ",
+    "dmesg --time-format iso": b"2026-11-21T10:08:12,000321+01:00 ",
+    "/dev/kmsg": b"6,1002,12000642,-;",
+    "journald": b"2026-11-21T10:08:12+0100 node-17 kernel: ",
+}
+
+
+@pytest.mark.parametrize("before", QUIET.values(), ids=QUIET)
+def test_a_log_without_an_error_is_no_mistake(before):
+    done = run("import", "--json", "-", given=(before + b"usb 1-1: new high-speed USB device number 4 using xhci_hcd\n") * 2000)
     (last,) = lines(done.stdout)
     assert (done.returncode, last["summary"]["errors"], last["summary"]["unread"]) == (0, 0, 0)
+
+
+def test_an_entry_of_a_journal_that_cannot_be_read_is_listed_with_its_line():
+    *found, last = lines(run("import", "--json", "-", given=JOURNAL + b'{"MESSAGE"\n' + JOURNAL).stdout)
+    assert [one["unread"]["place"] for one in found if "unread" in one] == [{"line": 7}]
+    assert (last["summary"]["errors"], last["summary"]["unread"]) == (2, 1)
+
+
+def test_text_of_another_encoding_says_so():
+    (found, _) = lines(run("import", "--json", "-", given=LOG.decode().encode("utf-16")).stdout)
+    assert "UTF-16" in found["unread"]["reason"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_log():
+    assert lines(run("import", "--json", "-", given=b"\xef\xbb\xbf" + LOG).stdout) == lines(run("import", "--json", "-", given=LOG).stdout)
 
 
 HOSTILE = {
