@@ -6,13 +6,18 @@ Fields are those of systemd.journal-fields(7); of the entries only the kernel's 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from pydantic_core import from_json
 
 from models.formats.json_text import Object
+
+MAX_REFUSED: Final = 1000
+"""Lines that are kept by their number before somebody asks for them."""
 
 MAX_ENTRY: Final = 64 << 10
 """Bytes of an entry that is printed over several lines; journald itself cuts a kernel message far earlier."""
@@ -29,10 +34,27 @@ def is_entry(members: Iterable[str]) -> bool:
     return not {"__REALTIME_TIMESTAMP", "__CURSOR", "_TRANSPORT"}.isdisjoint(members)
 
 
-def kernel_lines(lines: Iterable[bytes], refused: list[int]) -> Iterator[bytes]:
+@dataclass(slots=True)
+class Refused:
+    """Lines that cannot be read."""
+
+    numbers: deque[int] = field(default_factory=deque)
+    """From 1, until they are taken out."""
+    more: int = 0
+    """How many there were beside, while too many were kept."""
+
+    def add(self, number: int) -> None:
+        """Keep a line's number, or count it."""
+        if len(self.numbers) < MAX_REFUSED:
+            self.numbers.append(number)
+        else:
+            self.more += 1
+
+
+def kernel_lines(lines: Iterable[bytes], refused: Refused) -> Iterator[bytes]:
     """A line of a kernel log for each line of a journal, empty where there is none in it; so their numbers stay the same.
 
-    The numbers of lines that cannot be read are added to `refused`.
+    Lines that cannot be read are put to `refused`.
     """
     pieces: list[bytes] = []
     size = 0
@@ -47,10 +69,10 @@ def kernel_lines(lines: Iterable[bytes], refused: list[int]) -> Iterator[bytes]:
             text, pieces, size = b"".join(pieces), [], 0
         yield _kernel_line(text, number, refused)
     if pieces:
-        refused.append(number)
+        refused.add(number)
 
 
-def _kernel_line(text: bytes, number: int, refused: list[int]) -> bytes:
+def _kernel_line(text: bytes, number: int, refused: Refused) -> bytes:
     if not text:
         return b"\n"
     try:
@@ -58,7 +80,7 @@ def _kernel_line(text: bytes, number: int, refused: list[int]) -> bytes:
     except ValueError:
         entry = None
     if not isinstance(entry, dict):
-        refused.append(number)
+        refused.add(number)
         return b"\n"
     message = _message(entry.get("MESSAGE"))
     if entry.get("_TRANSPORT", "kernel") != "kernel" or message is None:

@@ -57,8 +57,9 @@ class LogRecord:
 
     __slots__ = (
         "_corrected",
-        "_head",
+        "_current",
         "_index",
+        "_is_full",
         "_next_index",
         "_source_id",
         "_stamp",
@@ -90,6 +91,9 @@ class LogRecord:
         self.lost: list[str] = []
         self.seen: list[Seen] = []
         self._source_id: int | None = None
+        self._is_full = False
+        self._current: SectionLines | None = None
+        """The section at hand, which may be one too many to be kept."""
         self._corrected = False
         self._index = -1
         """The last that was printed."""
@@ -166,8 +170,8 @@ class LogRecord:
 
     def _section(self, line: LogLine) -> SectionLines:
         """The section at hand, or one whose beginning is missing: its timestamp comes before everything else."""
-        is_begun = self.sections and self._stamp is None
-        return self.sections[-1] if is_begun else self._begin_section(line, None, None)
+        current = self._current if self._stamp is None else None
+        return self._begin_section(line, None, None) if current is None else current
 
     def _begin_section(self, line: LogLine, index: int | None, severity: int | None) -> SectionLines:
         if index is not None and index > self._next_index:
@@ -176,12 +180,15 @@ class LogRecord:
             self._lose("the beginning of a section: its line is missing")
         self._index = self._index if index is None else index
         self._next_index = (self._next_index if index is None else index) + 1
-        section = SectionLines(line.number, index, severity)
+        section = self._current = SectionLines(line.number, index, severity)
         if self._stamp is not None:
             section.timestamp, section.is_precise = self._stamp
             self._stamp = None
         if len(self.sections) < _MAX_SECTIONS:
             self.sections.append(section)
+        elif not self._is_full:
+            self._is_full = True
+            self._lose(f"everything behind the first {_MAX_SECTIONS} sections")
         return section
 
     def _lose(self, what: str) -> None:
@@ -195,8 +202,8 @@ class LogRecord:
 
     def refuse(self, text: str) -> None:
         """Take the kernel's word that it prints no more of the section."""
-        if self.sections:
-            self.sections[-1].refusals.append(text)
+        if self._current is not None:
+            self._current.refusals.append(text)
 
     # what the kernel did about it
 

@@ -133,6 +133,8 @@ class SectionLines:
         """Take one line that belongs to the section's body."""
         self.count += 1
         if self.count > _MAX_LINES:
+            if self.count == _MAX_LINES + 1:
+                self.lost.append(f"everything behind the first {_MAX_LINES} lines of a section")
             return
         if row := DUMP.fullmatch(text):
             self._dump().add(row)

@@ -12,7 +12,7 @@ from models.formats.json_text import BYTE_ORDER_MARK
 from service.importing.formats import HEAD_BYTES
 from service.problems import Refused, too_large
 
-MAX_LINE_BYTES: Final = 64 << 10
+MAX_LINE_BYTES: Final = 256 << 10
 """A longer line is cut."""
 
 MAX_DOCUMENT_BYTES: Final = 16 << 20

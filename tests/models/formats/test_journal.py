@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.formats.journal import MAX_ENTRY, kernel_lines
+from models.formats.journal import MAX_ENTRY, MAX_REFUSED, Refused, kernel_lines
 
 
 def entry(message: Any = "Memory failure: 0x1: x", **more: Any) -> dict[str, Any]:
@@ -25,8 +25,9 @@ def entry(message: Any = "Memory failure: 0x1: x", **more: Any) -> dict[str, Any
 
 def read(*lines: str | bytes) -> tuple[list[bytes], list[int]]:
     """The lines of the kernel log, and the numbers of those that cannot be read."""
-    refused: list[int] = []
-    return list(kernel_lines([line if isinstance(line, bytes) else line.encode() + b"\n" for line in lines], refused)), refused
+    refused = Refused()
+    found = list(kernel_lines([line if isinstance(line, bytes) else line.encode() + b"\n" for line in lines], refused))
+    return found, list(refused.numbers)
 
 
 STAMPED = b"<3>2026-11-21T09:08:12.123456+00:00 node-17 kernel: Memory failure: 0x1: x\n"
@@ -77,6 +78,12 @@ def test_an_entry_without_an_end_is_given_up():
     assert len(refused) >= 1
     assert refused[0] * 1000 > MAX_ENTRY
     assert found[-1] == STAMPED
+
+
+def test_of_lines_that_nobody_takes_out_some_are_kept_and_the_rest_is_counted():
+    refused = Refused()
+    assert sum(1 for _ in kernel_lines([b"x\n"] * (MAX_REFUSED + 5), refused)) == MAX_REFUSED + 5
+    assert (len(refused.numbers), refused.more) == (MAX_REFUSED, 5)
 
 
 @given(lines=st.lists(st.binary(max_size=40) | st.sampled_from([b"{", b"}", json.dumps(entry()).encode()]), max_size=20))

@@ -173,6 +173,18 @@ def test_structures_that_were_not_printed_are_counted_and_named():
     assert "error information structure 1 to 2: not printed" in reading.lost
 
 
+def test_what_is_too_much_of_a_record_is_left_out_and_named():
+    many = [text for index in range(1200) for text in (f" Error {index}, type: corrected", "  section_type: memory error", "  node: 1")]
+    reading = only(log(*record(1, (*MEMORY[:2], *many, "  error_type: 3, multi-bit ECC"))))
+    sections = decode_structured(reading.event.status_block or b"").sections
+    assert (len(sections), sections[-1].memory_error_type) == (1024, None)
+    assert "everything behind the first 1024 sections" in reading.lost
+    dump = [f"  {at * 16:08x}: 00000000 00000000 00000000 00000000" for at in range(20_010)]
+    kind = "  section type: unknown, e8ed898d-df16-43cc-8ecc-54f060ef157f"
+    long = only(log(*record(1, (*MEMORY[:3], kind, *dump))))
+    assert "everything behind the first 20000 lines of a section" in long.lost
+
+
 def test_quoted_printable_lines_are_put_together():
     lines = [b"> [  100.000000] {1}[Hardware Error]: event severity: recov=\n", b"erable\n", *log(*record(1, MEMORY[2:]), before="")]
     assert decode_structured(only(lines).event.status_block or b"").severity == 0
