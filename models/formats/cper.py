@@ -16,6 +16,8 @@ from models.cper_record import (
     DESCRIPTOR,
     DESCRIPTOR_LENGTH,
     HEADER_LENGTH,
+    RECORD_REVISION,
+    SECTION_REVISION,
     SIGNATURE,
     TIMESTAMP_VALID,
     CperRecord,
@@ -47,6 +49,7 @@ _BLOCK_STATUS_MAX = 0x3FFF
 _BLOCK_DATA_MIN = 64
 """The shortest data entry, in bytes."""
 _RECORD_FLAGS = {1: "recovered", 2: "previous error", 4: "simulated"}
+_MAX_REVISIONS = 4
 _SECTION_GUIDS = {name: value for value, name in SECTION_NAMES.items()}
 
 
@@ -188,7 +191,7 @@ def _too_long(length: int) -> str:
 
 def _choose_time(record: CperRecord, envelope: Envelope) -> tuple[datetime | None, tuple[Assumed, ...]]:
     """The record's time, unless the envelope tells the same second with its zone or the record has none."""
-    own = read_timestamp(record.timestamp) if record.validation_bits & TIMESTAMP_VALID else None
+    own = _own_time(record)
     told = next((time for time in envelope.times if own is None or time.replace(microsecond=0) == own), None)
     if own is None or told is not None:
         return told, ()
@@ -196,11 +199,15 @@ def _choose_time(record: CperRecord, envelope: Envelope) -> tuple[datetime | Non
     return own, (Assumed("/time", text, "a CPER timestamp names no time zone: it is taken for UTC"),)
 
 
+def _own_time(record: CperRecord) -> datetime | None:
+    return read_timestamp(record.timestamp) if record.validation_bits & TIMESTAMP_VALID else None
+
+
 def _lost(record: CperRecord) -> Iterator[str]:
     """What a record says and an event cannot."""
     if record.notification_type not in (*CPER_TYPES.values(), NULL):
         yield f"the notification type `{notification_name(record.notification_type)}`"
-    if record.validation_bits & TIMESTAMP_VALID and read_timestamp(record.timestamp) is None:
+    if record.validation_bits & TIMESTAMP_VALID and _own_time(record) is None:
         yield f"the record's timestamp, which is no date (bytes `{record.timestamp.hex()}`)"
     ids = {"platform id": record.platform_id, "partition id": record.partition_id, "creator id": record.creator_id}
     yield from (f"the {name} `{guid_text(value)}`" for name, value in ids.items() if value != NULL)
@@ -209,6 +216,10 @@ def _lost(record: CperRecord) -> Iterator[str]:
     if record.flags:
         names = [name for bit, name in _RECORD_FLAGS.items() if record.flags & bit]
         yield f"the record's flags `{record.flags:#x}`" + (f" ({', '.join(names)})" if names else "")
+    if record.revision != RECORD_REVISION:
+        yield f"the record's revision `{record.revision:#06x}`"
+    if others := {section.revision for section in record.sections} - {SECTION_REVISION}:
+        yield "the section descriptors' revision " + ", ".join(f"`{revision:#06x}`" for revision in sorted(others)[:_MAX_REVISIONS])
     if any(section.flags >> 8 for section in record.sections):
         yield "the section flags above bit 7"
     if any(record.reserved):
@@ -280,7 +291,8 @@ def single(descriptor: SectionDescriptor, body: bytes) -> CperRecord:
 def write_record(event: Event, *, record_id: int = 0, creator_id: Guid = NULL) -> bytes:
     """The CPER record of an event (UEFI 2.10 N.2): its sections, their severities, flags and FRUs, its time in whole seconds and in UTC.
 
-    The notification type goes along where CPER has it. Without a time the record takes the first timestamp of the status block's entries.
+    The notification type goes along where CPER has it. Without a time, or where it is the same second, the record takes the first timestamp
+    of the status block's entries.
     Block status, raw data, the entries' own timestamps and everything about the host have no place in a record. Raises ValueError for an
     event without a status block, and MalformedBytes with offset, section and field for one that is not whole and well formed.
     """
@@ -288,7 +300,8 @@ def write_record(event: Event, *, record_id: int = 0, creator_id: Guid = NULL) -
         raise ValueError("an event without a `status_block` makes no CPER record")
     notification_type = CPER_TYPES.get(event.notification.type, NULL)
     record = from_status_block(event.status_block, notification_type, record_id=record_id, creator_id=creator_id)
-    if event.time is not None:
-        stamp = {"timestamp": encode_timestamp(event.time.replace(microsecond=0)), "timestamp_precise": False}
+    second = None if event.time is None else event.time.replace(microsecond=0)
+    if second is not None and second != _own_time(record):
+        stamp = {"timestamp": encode_timestamp(second), "timestamp_precise": False}
         record = record.model_copy(update={**stamp, "validation_bits": record.validation_bits | TIMESTAMP_VALID})
     return encode_record(record)

@@ -50,6 +50,8 @@ class StoredRecord:
     """Which dump since boot."""
     part: int | None = None
     """Which part of the dump, from 1: the first holds the newest lines."""
+    is_cut: bool = False
+    """Whether the log went on behind its lines."""
     lost: tuple[str, ...] = ()
 
 
@@ -91,7 +93,7 @@ def _unix_time(record: CperRecord) -> datetime | None:
 def _kernel_log(
     record: CperRecord, section: SectionDescriptor, payload: bytes, time: datetime | None, lost: tuple[str, ...]
 ) -> StoredRecord:
-    text = payload
+    text, is_whole = payload, True
     if section.section_type == _DMESG_COMPRESSED:
         try:
             text, is_whole = inflate(payload)
@@ -101,7 +103,7 @@ def _kernel_log(
     lines = text.rstrip(b"\0").splitlines()
     head = _HEAD.match(lines[0]) if lines else None
     if head is None:
-        return StoredRecord(record.record_id, time, "kernel_log", payload, tuple(lines), lost=lost)
+        return StoredRecord(record.record_id, time, "kernel_log", payload, tuple(lines), is_cut=not is_whole, lost=lost)
     return StoredRecord(
         record.record_id,
         time,
@@ -111,6 +113,7 @@ def _kernel_log(
         reason=head[1].decode(),
         dump=int(head[2]),
         part=int(head[3]),
+        is_cut=not is_whole,
         lost=lost,
     )
 

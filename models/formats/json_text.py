@@ -8,7 +8,7 @@ from pydantic_core import from_json
 
 from models.formats.text_bytes import unpack_base64
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Object = dict[str, Any]
 
@@ -23,7 +23,7 @@ def brief(text: str) -> str:
 
 def read_json(data: bytes) -> Any:
     """The document. Raises ValueError with line and column, also where it nests deeper than 200 or a number has over 4300 digits."""
-    return from_json(data.removeprefix(_BYTE_ORDER_MARK), allow_inf_nan=False, cache_strings="none")
+    return from_json(data.removeprefix(BYTE_ORDER_MARK), allow_inf_nan=False, cache_strings="none")
 
 
 def find(document: Any, path: str) -> Any:

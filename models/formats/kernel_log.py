@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Final
 
 from models.formats.log_fields import FIRMWARE_WARNINGS, HEAD
-from models.formats.log_lines import MAX_LINE, LogLine, read_line, text_of
+from models.formats.log_lines import COLOUR, MAX_LINE, LogLine, read_line, text_of
 from models.formats.log_record import FORMAT, MAX_LINES_APART, LogRecord
 from models.formats.log_wrapping import HeldLine
 from models.formats.observed import KEYWORDS, NOTE_KEYWORD, Seen, gather, observe
@@ -22,6 +22,7 @@ from models.formats.reading import Loose, Place, Reading, Unread
 from models.notification import NotificationType
 
 Found = Reading | Unread | Loose
+Machine = tuple[str | None, str]
 
 _MARKS: Final = (b"[Hardware", b"Linux version ", *KEYWORDS)
 """One of them is on every line that matters by itself; the first is short because a wrap may come behind it."""
@@ -30,7 +31,7 @@ _BATCH: Final = 256
 """Lines that are looked through at once."""
 _MAX_OPEN: Final = 128
 """Records that are kept open."""
-_MAX_HOSTS: Final = 1024
+_MAX_MACHINES: Final = 1024
 _NEXT_LINES: Final = 3
 
 _BANNER = re.compile(r"Linux version (\S{1,128}) .*")
@@ -72,13 +73,16 @@ class _Reader:
         self._notification = notification
         self._records: deque[LogRecord] = deque()
         self._open: dict[tuple[object, ...], LogRecord] = {}
-        self._kernels: dict[str | None, str] = {}
+        self._kernels: dict[Machine, str] = {}
         self._held: HeldLine | None = None
         self._has_line_ends = False
 
     def read(self, number: int, batch: list[bytes], is_last: bool) -> None:
         """Take a batch of lines."""
         block = b"".join(batch)
+        if b"\x1b" in block:  # a colour may stand within a mark
+            batch = [COLOUR.sub(b"", line) for line in batch]
+            block = b"".join(batch)
         marks = [mark for mark in _MARKS if mark in block]
         if marks:
             marks.append(NOTE_KEYWORD)
@@ -144,7 +148,7 @@ class _Reader:
         if record is None or not record.takes(line, head):
             if line.sequence is None and head is None:
                 return  # other drivers print `[Hardware Error]: ` too
-            record = LogRecord(line, self._kernels.get(line.host))
+            record = LogRecord(line, self._kernels.get(line.machine))
             self._open[key] = record
             self._records.append(record)
             if len(self._records) > _MAX_OPEN:
@@ -153,7 +157,7 @@ class _Reader:
 
     def _read_other(self, line: LogLine) -> None:
         if banner := _BANNER.fullmatch(line.text):
-            self._boot(line.host, banner[1])
+            self._boot(line.machine, banner[1])
         elif FIRMWARE_WARNINGS.fullmatch(line.text):
             newest = next(self._newest_first(line), None)
             if newest is not None and line.number - newest.last.number <= _NEXT_LINES:
@@ -161,19 +165,19 @@ class _Reader:
         elif seen := observe(line.text, line.number):
             self._tie(seen, line)
 
-    def _boot(self, host: str | None, release: str) -> None:
+    def _boot(self, machine: Machine, release: str) -> None:
         """Another kernel: its record numbers begin again."""
-        self._open = {key: record for key, record in self._open.items() if record.host != host}
+        self._open = {key: record for key, record in self._open.items() if record.machine != machine}
         for record in self._records:
-            record.is_closed = record.is_closed or record.host == host
-        self._kernels.pop(host, None)
-        if len(self._kernels) >= _MAX_HOSTS:
+            record.is_closed = record.is_closed or record.machine == machine
+        self._kernels.pop(machine, None)
+        if len(self._kernels) >= _MAX_MACHINES:
             del self._kernels[next(iter(self._kernels))]
-        self._kernels[host] = release
+        self._kernels[machine] = release
 
     def _newest_first(self, line: LogLine) -> Iterator[LogRecord]:
         """The records of the same boot of the same machine."""
-        return (record for record in reversed(self._records) if record.host == line.host and not record.is_closed)
+        return (record for record in reversed(self._records) if record.machine == line.machine and not record.is_closed)
 
     def _tie(self, seen: Seen, line: LogLine) -> None:
         """Give what the kernel did to the record that it speaks of, if that is certain."""
@@ -186,4 +190,4 @@ class _Reader:
 
 def _key(line: LogLine) -> tuple[object, ...]:
     """What lines of one record have in common; without a number the caller tells the most."""
-    return line.host, line.origin, line.sequence, line.caller if line.sequence is None else None
+    return line.machine, line.sequence, line.caller if line.sequence is None else None

@@ -118,13 +118,18 @@ def _read_document(document: Any, envelope: Envelope, pointer: str, numbering: E
         return
     sections: list[_Section] = []
     lost: list[str] = []
+    room = MAX_BLOCK_BYTES
     for path, descriptor, section in pairs:
         try:
             sections.append(_read_section(descriptor, section, numbering))
+            room -= len(sections[-1].body.payload)
         except ValueError as error:
             kind = find_text(descriptor, "sectionType.type") or "unknown"
             lost.append(f"the section at `{path}` ({kind})")
             yield Unread(Place(item=pointer + path), _reason(error), FORMAT)
+        if room < 0:
+            yield Unread(envelope.place, f"the sections are longer than the {MAX_BLOCK_BYTES} bytes of an event's status block", FORMAT)
+            return
     if not sections:
         return
     try:

@@ -9,7 +9,13 @@ from typing import Any
 from models.event import MAX_BLOCK_BYTES
 from models.formats.json_text import Object, find, find_bytes, find_number, find_objects, find_text
 from models.formats.libcper_sections import Body, Doubt, Table, encode, flags, take, validation
-from models.sections.arm_processor import LEGACY_ERROR_TYPES, UEFI_2_10_ERROR_TYPES, UEFI_2_11_ERROR_TYPES
+from models.sections.arm_processor import (
+    CONTEXT_HEADER_LENGTH,
+    ERROR_INFO_LENGTH,
+    LEGACY_ERROR_TYPES,
+    UEFI_2_10_ERROR_TYPES,
+    UEFI_2_11_ERROR_TYPES,
+)
 
 _TYPE_NAMES = {
     "Cache Error": "cache",
@@ -98,14 +104,22 @@ def arm_processor(body: Object, numbering: str) -> Body:
     fields = take(body, _HEADER) | _validation(body)
     if (running := find(body, "running")) is not None:
         fields["running_state"] = int(running is True)
-    infos = [_error_info(info, index, numbering) for index, info in enumerate(find_objects(body, "errorInfo"))]
-    contexts, lost = _contexts(find_objects(body, "contextInfo"))
+    infos = [_error_info(info, index, numbering) for index, info in enumerate(_structures(body, "errorInfo", ERROR_INFO_LENGTH))]
+    contexts, lost = _contexts(_structures(body, "contextInfo", CONTEXT_HEADER_LENGTH))
     fields |= {"error_infos": [info for info, _, _ in infos], "contexts": contexts}
     if (vendor := find_bytes(body, "vendorSpecificInfo.data")) is not None:
         fields["vendor_info"] = vendor
     doubts = chain.from_iterable(doubts for _, doubts, _ in infos)
     lost = [*chain.from_iterable(lost for _, _, lost in infos), *lost]
     return Body(encode("arm_processor", fields), tuple(doubts), tuple(lost))
+
+
+def _structures(body: Object, path: str, length: int) -> list[Object]:
+    """The structures at a path, of at least `length` bytes each. Raises ValueError where an event cannot hold as many."""
+    found = find_objects(body, path)
+    if len(found) * length > MAX_BLOCK_BYTES:
+        raise ValueError(f"`{path}` has {len(found)} structures, more than the {MAX_BLOCK_BYTES} bytes of an event's status block can hold")
+    return found
 
 
 def _validation(body: Object) -> dict[str, int]:

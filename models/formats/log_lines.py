@@ -1,7 +1,8 @@
 """Lines of a kernel log: what the tools that carry it put before the kernel's own text, and how mail wraps it.
 
-Known forms: dmesg with or without stamps, `dmesg -x` and `-T`, the caller field of CONFIG_PRINTK_CALLER, journald (`short`, `short-iso`),
-syslog, serial consoles, pstore's level prefixes, quoted mail.
+Known forms: dmesg with or without stamps and in each of its time formats, `dmesg -x`, /dev/kmsg and netconsole, the caller field of
+CONFIG_PRINTK_CALLER, journald's `short` formats, syslog (RFC 3164 and 5424), serial consoles, pstore's level prefixes, quoted mail. Behind
+anything else a record's number, or the beginning of what else is read here, shows where the kernel's own text begins.
 """
 
 from __future__ import annotations
@@ -15,21 +16,47 @@ from models.value import value
 MAX_LINE: Final = 8192
 """Bytes of a line that are looked at; the kernel's own lines end before 1024."""
 
-_ISO = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?"
-_BSD = r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"
+_TIME = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+_WORD = r"[^\s\d\[\]]{1,16}"
+"""A month or day in any language."""
+_WHEN = "|".join((
+    rf"\d{{4}}-\d\d-\d\d[T ]{_TIME}(?:Z|[+-]\d\d:?\d\d)?",
+    rf"[A-Z][a-z]{{2}} [ \d]\d {_TIME}",
+    rf"{_WORD} \d{{4}}-\d\d-\d\d {_TIME} [A-Z+-]\S{{0,9}}",  # journald's `short-full`
+    rf"[A-Z][a-z]{{2}} [A-Z][a-z]{{2}} [ \d]\d {_TIME} \d{{4}}",
+    r"\d{9,11}\.\d{6}",  # journald's `short-unix`
+))  # fmt: skip
+_BRACKETED = "|".join((
+    r"(?P<uptime>\d{1,12}\.\d{1,9})",
+    rf"{_WORD} {_WORD} {{1,2}}\d{{1,2}} {_TIME}(?: [A-Z]{{2,5}})? \d{{4}}",  # `dmesg -T`, and crash's `log -T`
+    r"[A-Z][a-z]{2} ?\d{1,2} \d\d:\d\d",  # `dmesg -e`, where a minute begins
+    r"\+\d{1,9}\.\d{1,9}",  # and within it
+))  # fmt: skip
 _LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+_TAG = (
+    rf"(?:(?:kern|user|daemon|syslog)\.(?:{'|'.join(_LEVELS)}) )?kernel(?:\[\d{{1,10}}\])?(?:: ?|(?: -){{2}} (?:- |\[[^\]]{{0,999}}\] ?))"
+)
+"""The name of what logs, as syslog daemons write it, and what follows it: a colon, or the fields of RFC 5424."""
 _QUOTES = re.compile(r"[>\s]*")
 _PREFIX = re.compile(
-    r"(?P<quotes>[>\s]*)(?:<(?P<level>\d{1,3})>)?"
-    rf"(?:(?P<when>{_ISO}|{_BSD})\s+(?:(?P<host>\S{{1,256}})\s+kernel(?:\[\d+\])?:\s*)?)?"
+    r"(?P<quotes>[>\s]*)(?:MESSAGE=|(?:[^\s:\[\]{}]{1,256}:)?\d{1,9}:(?=[\[<A-Za-z]))?(?:<(?P<level>\d{1,3})>(?:1 )?)?"
+    r"(?:(?:\d\.[\w.+-]{1,64},)?(?P<kmsg>\d{1,4}),\d{1,20},(?P<microseconds>\d{1,20}),[^;\s]{0,64};)?"
+    rf"(?:(?P<when>{_WHEN})\s+(?:(?:(?P<host>(?!kern\.)\S{{1,256}})\s+)?{_TAG}\s*)?)?"
     rf"(?:(?:kern|user|daemon|syslog)\s{{0,4}}:(?P<priority>{'|'.join(_LEVELS)})\s{{0,4}}:\s*)?"
-    r"(?:\[\s*(?:(?P<uptime>\d{1,12}\.\d{1,9})|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4})\]\s*)?"
+    rf"(?:\[\s*(?:{_BRACKETED})(?:\s*<\s*\d{{1,9}}\.\d{{1,9}}\s?>)?\]\s*)?"
+    rf"(?:(?P<beside>[\w.-]{{1,256}})\s+{_TAG}\s*)?"  # journald's `short-monotonic`
     r"(?:\[\s*(?P<caller>[TC]\d{1,10})\]\s*)?"
 )
+_BEGINNING = re.compile(
+    r"(?:\]|\bkernel(?:\[\d{1,10}\])?:)\s{1,4}"
+    r"(?=Memory failure: |0x[0-9a-f]{1,16}: |Linux version |Kernel panic - |Internal error: |SError Interrupt |[Ss]oft[ _]offline"
+    r"|\[Firmware Warn\]|GHES: )"
+)
+"""Where the kernel's own text begins behind a prefix that is not known here."""
 _HARDWARE_ERROR = re.compile(r"(?:\{(?P<seq>\d{1,10})\})?\[Hardware Error\]: ?")
 _NUMBERED = re.compile(r"\{\d{1,10}\}\[Hardware Error\]: ?")
 _TIME_OF_DAY = re.compile(r"\d:\d\d")
-_COLOUR = re.compile(rb"\x1b\[[\d;]*m")
+COLOUR: Final = re.compile(rb"\x1b\[[\d;]*m")
 _PADDING: Final = "=20"
 """What quoted-printable writes for a space at the end of a line."""
 _LEVEL_MASK = 7
@@ -63,13 +90,15 @@ class LogLine:
     is_whole: bool
     """Whether its end is known to be there: a number at the end of a line that is cut may lack digits."""
 
+    @property
+    def machine(self) -> tuple[str | None, str]:
+        """What tells the machine that wrote it from others in the same log."""
+        return self.host, self.origin
+
 
 def text_of(raw: bytes) -> str:
-    """The line's text without line end and colours. One character is one byte."""
-    raw = raw[:MAX_LINE].rstrip(b"\r\n\0")
-    if b"\x1b" in raw:
-        raw = _COLOUR.sub(b"", raw)
-    return raw.decode("latin-1")
+    """The line's text without its end. One character is one byte."""
+    return raw[:MAX_LINE].rstrip(b"\r\n\0").decode("latin-1")
 
 
 def unquoted(text: str) -> str:
@@ -81,28 +110,38 @@ def read_line(text: str, number: int, is_whole: bool = True) -> LogLine:
     """Take a line apart; never fails."""
     prefix = _PREFIX.match(text)
     assert prefix is not None, "every part of the pattern is optional"
-    quotes, level, when, host, priority, uptime, caller = prefix.groups()
+    quotes, level, kmsg, microseconds, when, host, priority, uptime, beside, caller = prefix.groups()
     start = prefix.end()
+    is_marked = start > len(quotes)
     found = _HARDWARE_ERROR.match(text, start)
     origin = ""
-    if found is None and (numbered := _NUMBERED.search(text, start)):
-        origin = " ".join(filter(_names_something, text[start : numbered.start()].split()))
-        found = _HARDWARE_ERROR.match(text, numbered.start())
+    if found is None and (begins := _beginning(text, start)):
+        origin = " ".join(filter(_names_something, text[start:begins].split()))
+        found = _HARDWARE_ERROR.match(text, begins)
+        start, is_marked = begins, True
     sequence = found[1] if found else None
     return LogLine(
         number,
         text[found.end() if found else start :].removesuffix(_PADDING).strip(),
         found is not None,
         int(sequence) if sequence else None,
-        host,
+        host or beside,
         _moment(when) if when else None,
-        float(uptime) if uptime else None,
-        _level(level, priority),
+        float(uptime) if uptime else int(microseconds) / 1e6 if microseconds else None,
+        _level(level or kmsg, priority),
         caller,
         origin,
-        found is not None or start > len(quotes),
+        found is not None or is_marked,
         is_whole,
     )
+
+
+def _beginning(text: str, start: int) -> int | None:
+    """Where the kernel's own text begins, if anything is known of what it may be."""
+    if numbered := _NUMBERED.search(text, start):
+        return numbered.start()
+    other = _BEGINNING.search(text, start)
+    return other.end() if other else None
 
 
 def _names_something(word: str) -> bool:
@@ -121,6 +160,8 @@ def _moment(text: str) -> datetime | None:
     if not text[0].isdigit():
         return None
     try:
+        if "-" not in text:
+            return datetime.fromtimestamp(float(text), UTC)
         moment = datetime.fromisoformat(text)
         return moment.astimezone(UTC) if moment.tzinfo else None
     except (ValueError, OverflowError):

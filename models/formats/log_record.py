@@ -57,18 +57,20 @@ class LogRecord:
 
     __slots__ = (
         "_corrected",
-        "_head",
+        "_current",
         "_index",
+        "_is_full",
+        "_next_index",
         "_source_id",
         "_stamp",
         "block_severity",
         "first",
         "has_unknown_severity",
-        "host",
         "is_closed",
         "kernel",
         "last",
         "lost",
+        "machine",
         "sections",
         "seen",
         "sequence",
@@ -77,7 +79,7 @@ class LogRecord:
 
     def __init__(self, line: LogLine, kernel: str | None) -> None:
         self.first = self.last = line
-        self.host = line.host
+        self.machine = line.machine
         self.sequence = line.sequence
         self.kernel = kernel
         self.is_closed = False
@@ -89,8 +91,13 @@ class LogRecord:
         self.lost: list[str] = []
         self.seen: list[Seen] = []
         self._source_id: int | None = None
+        self._is_full = False
+        self._current: SectionLines | None = None
+        """The section at hand, which may be one too many to be kept."""
         self._corrected = False
         self._index = -1
+        """The last that was printed."""
+        self._next_index = 0
         self._stamp: tuple[bytes, bool] | None = None
 
     def takes(self, line: LogLine, head: re.Match[str] | None) -> bool:
@@ -148,7 +155,7 @@ class LogRecord:
 
     def _add_to_section(self, kind: str, head: re.Match[str], line: LogLine) -> None:
         section = self._section(line)
-        if kind in ("type", "unknown") and section.is_named:
+        if section.is_past(kind):
             section = self._begin_section(line, None, None)
         if kind == "type":
             section.name_by_words(head["name"])
@@ -162,21 +169,26 @@ class LogRecord:
             section.fru_text = head["fru"]
 
     def _section(self, line: LogLine) -> SectionLines:
-        """The section at hand, or one whose beginning is missing."""
-        return self.sections[-1] if self.sections else self._begin_section(line, None, None)
+        """The section at hand, or one whose beginning is missing: its timestamp comes before everything else."""
+        current = self._current if self._stamp is None else None
+        return self._begin_section(line, None, None) if current is None else current
 
     def _begin_section(self, line: LogLine, index: int | None, severity: int | None) -> SectionLines:
-        if index is not None and index > self._index + 1:
-            self._lose(f"sections {self._index + 1} to {index - 1}: their lines are missing")
+        if index is not None and index > self._next_index:
+            self._lose(f"sections {self._next_index} to {index - 1}: their lines are missing")
         if index is None and (self.sections or self._source_id is not None):
             self._lose("the beginning of a section: its line is missing")
-        self._index = self._index + 1 if index is None else index
-        section = SectionLines(line.number, index, severity)
+        self._index = self._index if index is None else index
+        self._next_index = (self._next_index if index is None else index) + 1
+        section = self._current = SectionLines(line.number, index, severity)
         if self._stamp is not None:
             section.timestamp, section.is_precise = self._stamp
             self._stamp = None
         if len(self.sections) < _MAX_SECTIONS:
             self.sections.append(section)
+        elif not self._is_full:
+            self._is_full = True
+            self._lose(f"everything behind the first {_MAX_SECTIONS} sections")
         return section
 
     def _lose(self, what: str) -> None:
@@ -190,8 +202,8 @@ class LogRecord:
 
     def refuse(self, text: str) -> None:
         """Take the kernel's word that it prints no more of the section."""
-        if self.sections:
-            self.sections[-1].refusals.append(text)
+        if self._current is not None:
+            self._current.refusals.append(text)
 
     # what the kernel did about it
 
@@ -307,7 +319,7 @@ class LogRecord:
         sections: tuple[Any, ...] = tuple(section.section for section in built)
         block = StructuredBlock.model_construct(severity=severity, sections=sections)
         return Event(
-            source=self.host,
+            source=self.first.host,
             time=self.when,
             notification=Notification(type=notification or DEFAULT_NOTIFICATION, source_id=self._source_id),
             status_block=encode_structured(block),

@@ -89,6 +89,8 @@ class SectionLines:
     """Lines of a section whose type is not known."""
     place: int = -1
     count: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    """How many structures of a kind have been begun, or were numbered so far."""
     dump_name: str = "payload"
 
     @property
@@ -107,6 +109,15 @@ class SectionLines:
         found = (info.get("error_type", info.get("legacy_type")) for info in self.infos)
         return (kind for kind in found if isinstance(kind, int))
 
+    def is_past(self, head: str) -> bool:
+        """Whether a line of a section's head, as `HEAD` names it, comes too late to be one of this section's."""
+        if self.is_named or self._has_body():
+            return head != "length" or self.length is not None
+        return self.fru_text is not None if head == "fru_text" else head == "fru_id" and (self.fru_id or self.fru_text) is not None
+
+    def _has_body(self) -> bool:
+        return bool(self.fields or self.infos or self.contexts or self.dumps) or any(is_complete(text) for text, _ in self.unplaced)
+
     def name_by_words(self, words: str) -> None:
         """Take what `section_type:` says."""
         if words in SECTION_TYPES:
@@ -122,6 +133,8 @@ class SectionLines:
         """Take one line that belongs to the section's body."""
         self.count += 1
         if self.count > _MAX_LINES:
+            if self.count == _MAX_LINES + 1:
+                self.lost.append(f"everything behind the first {_MAX_LINES} lines of a section")
             return
         if row := DUMP.fullmatch(text):
             self._dump().add(row)
@@ -190,13 +203,16 @@ class SectionLines:
         """Error information structures and contexts come several times."""
         if place in ARM_INFO_PLACES:
             if not self.infos or place <= self.place or place == ARM_INFO_PLACES.start:
+                self._count("error information structure", fields.get("info"))
                 self.infos.append({"line": text})
             self.infos[-1] |= {**fields, f"place_{place}": 1}
         elif place == ARM_CONTEXT_PLACE:
+            self._count("context", fields.get("context"))
             self.contexts.append((None, Dump()))
             self.dump_name = "context"
         elif "registers" in fields:
             if not self.contexts or self.contexts[-1][0] is not None:
+                self._count("context", None)
                 self.contexts.append((None, Dump()))
             self.contexts[-1] = (str(fields["registers"]), self.contexts[-1][1])
             self.dump_name = "context"
@@ -207,6 +223,15 @@ class SectionLines:
             self.fields |= fields
             self.dump_name = "vendor" if "vendor_bytes" in fields else self.dump_name
         self.place = place
+
+    def _count(self, what: str, number: int | str | None) -> None:
+        """Take the number of a structure of which there are several; None where the line that tells it is missing."""
+        expected = self.counts.get(what, 0)
+        if not isinstance(number, int):
+            self.lose(f"the beginning of {what} {expected}: its line is missing")
+        elif number > expected:
+            self.lose(f"{what} {expected}{'' if number == expected + 1 else f' to {number - 1}'}: not printed")
+        self.counts[what] = (number if isinstance(number, int) else expected) + 1
 
     def settle(self) -> bool:
         """Find the grammar of a section whose type is not told, if its lines fit one and no other; whether that was necessary."""

@@ -6,8 +6,9 @@ better one than the first alone.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import replace
-from string import hexdigits
 from typing import Final
 
 from models.formats.log_fields import HEAD, SECTION_TYPES
@@ -17,9 +18,10 @@ from models.formats.observed import SeenNote, observe
 
 _MAX_PIECES: Final = 8
 """Into which a line may have been broken."""
-_WRAP_WIDTH: Final = 70
+_WRAP_WIDTH: Final = 68
 """Columns from which on mail breaks a line."""
 _FREE_TEXT: Final = "fru_text:"
+_DIGITS: Final = (re.compile(r"\d+"), re.compile("[0-9a-f]+"))
 
 _NOTHING, _VAGUE, _COMPLETE = 0, 1, 2
 
@@ -40,7 +42,7 @@ class HeldLine:
 
     def join(self, text: str, number: int, is_whole: bool, is_candidate: bool) -> bool:
         """Whether the unmarked line behind it is, or may be, a part of it; `is_candidate`: it may also mean something by itself."""
-        if number != self.last + 1 or len(self._pieces) >= _MAX_PIECES or not text.strip():
+        if number != self.last + 1 or len(self._pieces) >= _MAX_PIECES or not unquoted(text):
             return False
         if self._text.endswith("=") and not self._pieces:
             whole = self._text[:-1] + text
@@ -79,14 +81,18 @@ class HeldLine:
                 return True
             if self.line.text.startswith(_FREE_TEXT):
                 self._doubt()
-        goes_on = breaks_number or (self._text.rpartition(" ")[2].startswith("0x") and rest[0] in hexdigits)
-        if goes_on and _sense(read_line(self._text + rest, self.line.number)) == _COMPLETE:
+        if any(_sense(read_line(self._text + digits, self.line.number)) == _COMPLETE for digits in _first_digits(rest)):
             self._doubt()  # a terminal may have broken the number
         return False
 
     def _doubt(self) -> None:
         """Whether the next line belongs to it or not, neither is sure."""
         self.line = replace(self.line, is_whole=False)
+
+
+def _first_digits(text: str) -> Iterator[str]:
+    """What a text begins with that may belong to a number before it."""
+    return (digits[0] for pattern in _DIGITS if (digits := pattern.match(text)))
 
 
 def _sense(line: LogLine) -> int:

@@ -10,6 +10,8 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 from models.cper_record import SIGNATURE
+from models.formats.journal import BEFORE, is_entry
+from models.formats.json_text import BYTE_ORDER_MARK
 from models.formats.text_bytes import unpack_text, unpack_words
 from service.importing.rasdaemon_db import MAGIC
 
@@ -29,19 +31,26 @@ class Format(StrEnum):
     GHES_INJECT = "ghes_inject"
     """Command lines of QEMU's ghes_inject.py, one to a line."""
     KERNEL_LOG = "kernel_log"
+    JOURNAL = "journal"
+    """What `journalctl -o json` prints."""
     RAS_TRACE = "ras_trace"
     RASDAEMON = "rasdaemon"
     """An SQLite database."""
 
 
-STREAMED: Final = frozenset({Format.KERNEL_LOG, Format.RAS_TRACE, Format.GHES_INJECT})
+STREAMED: Final = frozenset({Format.KERNEL_LOG, Format.JOURNAL, Format.RAS_TRACE, Format.GHES_INJECT})
 """Read line by line, however long; of the others, all but the database are held as a whole."""
 
 HEAD_BYTES: Final = 64 << 10
 """What is looked at."""
 
 _KERNEL: Final = re.compile(rb"\[Hardware Error\]|Linux version |Memory failure: 0x|Kernel panic - not syncing")
-_KERNEL_LINE: Final = re.compile(rb"\[ *\d{1,10}\.\d{6}\]|\bkernel: ")
+_KERNEL_LINE: Final = re.compile(
+    rb"\[[ +]*\d{1,10}\.\d{6}[\] ]|\bkernel(?:\[\d{1,10}\])?: |^\[[^\]\n]{16,40} \d{4}[\] ]|^\d{4}-\d\d-\d\dT[\d:]{8},\d{6}[+-]"
+    rb"|^(?:\d\.[^\s,]{1,64},)?\d{1,4},\d{1,20},\d{1,20},[^;\n]{0,64};",
+    re.MULTILINE,
+)
+"""The stamps of dmesg in its time formats, of journald and syslog, and of /dev/kmsg."""
 _TRACE: Final = re.compile(
     rb"(?:^|\s)(?:mc_event|aer_event|arm_event|non_standard_event|extlog_mem_event|memory_failure_event|cxl_[a-z_]{3,32}):?\s"
 )
@@ -59,7 +68,7 @@ _KEYS: Final = (
     (Format.LIBCPER, ("sectionDescriptors", "sectionDescriptor", "sections", "section", "header")),
     (Format.QMP, ("execute", "return", "QMP", "exec-oob")),
 )
-"""Members of a JSON document by which it is known; a document with none of them is an event."""
+"""Members of a JSON document by which it is known; a document with none of them is an event, or an entry of a journal."""
 
 
 def sniff_format(head: bytes, *, is_whole: bool = True) -> Format:
@@ -68,8 +77,9 @@ def sniff_format(head: bytes, *, is_whole: bool = True) -> Format:
         return Format.RASDAEMON
     if head.startswith(SIGNATURE):
         return Format.CPER
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if _JSON.match(text) and (document := _document(text)) is not None:
+    text = head.removeprefix(BYTE_ORDER_MARK).lstrip()
+    json_text = text[BEFORE.match(text).end() :]  # type: ignore[union-attr] # it matches everywhere
+    if _JSON.match(json_text) and (document := _document(json_text)) is not None:
         return _of_json(document)
     return _of_text(text, is_whole=is_whole)
 
@@ -120,7 +130,7 @@ def _of_json(document: Any) -> Format:
     for form, names in _KEYS:
         if not members.isdisjoint(names):
             return form
-    return Format.EVENT
+    return Format.JOURNAL if is_entry(members) else Format.EVENT
 
 
 def is_kernel_log(head: bytes) -> bool:

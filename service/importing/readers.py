@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
 from models.cper_record import SIGNATURE, decode_record
 from models.errors import MalformedBytes
+from models.formats import journal
 from models.formats.cper import read_cper, unpack
-from models.formats.erst import is_pstore, log_lines, read_stored
+from models.formats.erst import StoredRecord, is_pstore, log_lines, read_stored
 from models.formats.ghes_inject import read_arguments
 from models.formats.kernel_log import read_kernel_log
 from models.formats.libcper import read_libcper
@@ -24,7 +26,7 @@ from models.notification import Notification, NotificationType
 from service.answers import read_event
 from service.importing.formats import Format, acpi_table, is_kernel_log, sniff_format
 from service.importing.rasdaemon_db import NotADatabase, read_database
-from service.importing.source import Source
+from service.importing.source import MAX_LINE_BYTES, Source
 from service.problems import Refused
 
 Item = Reading | Unread | Loose | Row
@@ -32,6 +34,7 @@ Item = Reading | Unread | Loose | Row
 _RECORD_LENGTH: Final = struct.Struct("<20xI")
 _RECORD_MIN: Final = 128
 _ERST: Final = "erst"
+_STORED: Final = {"machine_check": "an x86 machine check", "unknown": "a section of a type that is not known"}
 
 
 def read_items(source: Source, form: Format | None, notification: NotificationType | None) -> Iterator[Item]:
@@ -48,16 +51,19 @@ def read_items(source: Source, form: Format | None, notification: NotificationTy
     if form is None and source.head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
         yield Unread(Place(offset=0), "it is compressed; it has to be unpacked first", "unknown")
         return
+    if form is None and source.head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        yield Unread(Place(offset=0), "it is text in UTF-16; it has to be turned into UTF-8 first", "unknown")
+        return
     told = form or sniff_format(source.head, is_whole=source.is_whole)
     found = False
     for item in _READERS[told](source, notification):
         found = True
         yield item
-    if found or told is not Format.KERNEL_LOG:
+    if found or told not in (Format.KERNEL_LOG, Format.JOURNAL):
         return
     if b"[Hardware Error]" in source.head:
         yield Unread(Place(line=1), "lines of this log tell of a hardware error, and no record begins in them", told)
-    elif form is None and not is_kernel_log(source.head):
+    elif form is None and told is Format.KERNEL_LOG and not is_kernel_log(source.head):
         yield Unread(Place(offset=0), "this is none of the formats that can be read", "unknown")
 
 
@@ -75,6 +81,21 @@ def _kernel_log(source: Source, notification: NotificationType | None) -> Iterat
     yield from read_kernel_log(source.lines(), notification)
 
 
+def _journal(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+    refused = journal.Refused()
+    for found in read_kernel_log(journal.kernel_lines(source.lines(), refused), notification):
+        yield from _no_entries(refused)
+        yield found
+    yield from _no_entries(refused)
+    if refused.more:
+        yield Unread(Place(), f"{refused.more} more lines are no entries of a journal in JSON", Format.JOURNAL)
+
+
+def _no_entries(refused: journal.Refused) -> Iterator[Unread]:
+    while refused.numbers:
+        yield Unread(Place(line=refused.numbers.popleft()), "not an entry of a journal in JSON", Format.JOURNAL)
+
+
 def _ras_trace(source: Source, notification: NotificationType | None) -> Iterator[Item]:
     yield from read_trace(source.lines(), notification=_whole(notification))
 
@@ -82,7 +103,9 @@ def _ras_trace(source: Source, notification: NotificationType | None) -> Iterato
 def _ghes_inject(source: Source, notification: NotificationType | None) -> Iterator[Item]:
     for number, line in enumerate(source.lines(), 1):
         words = line.decode("utf-8", "replace").strip()
-        if words and not words.startswith("#"):
+        if len(line) > MAX_LINE_BYTES:
+            yield Unread(Place(line=number), f"the line is longer than {MAX_LINE_BYTES} bytes", Format.GHES_INJECT)
+        elif words and not words.startswith("#"):
             yield read_arguments(words, notification=_whole(notification), place=Place(line=number))
 
 
@@ -96,29 +119,45 @@ def _rasdaemon(source: Source, notification: NotificationType | None) -> Iterato
 
 def _cper(source: Source, notification: NotificationType | None) -> Iterator[Item]:
     data = unpack(source.everything())
-    stored = list(_pstore(data))
-    if not stored:
+    records = list(_records(data))
+    if not any(is_stored for _, _, is_stored in records):
         yield from read_cper(data, notification=notification)
         return
-    logs = []
-    for offset, record in stored:
-        try:
-            logs.append(read_stored(record))
-        except MalformedBytes as error:
-            yield Unread(Place(offset=offset + error.offset), error.detail, _ERST)
+    logs: list[StoredRecord] = []
+    for offset, record, is_stored in records:
+        yield from _stored(offset, record, logs) if is_stored else _moved(read_cper(record, notification=notification), offset)
     yield from read_kernel_log(log_lines(logs), notification)
 
 
-def _pstore(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The records, one behind the other, each with its offset, where Linux wrote the first for its persistent store."""
+def _records(data: bytes) -> Iterator[tuple[int, bytes, bool]]:
+    """The records, one behind the other: the offset and bytes of each, and whether Linux wrote it for its persistent store."""
     offset = 0
     while data.startswith(SIGNATURE, offset) and len(data) - offset >= _RECORD_MIN:
         (length,) = _RECORD_LENGTH.unpack_from(data, offset)
         record = data[offset : offset + max(length, _RECORD_MIN)]
-        if offset == 0 and not _is_pstore(record):
-            return
-        yield offset, record
+        yield offset, record, _is_pstore(record)
         offset += max(length, _RECORD_MIN)
+
+
+def _stored(offset: int, record: bytes, logs: list[StoredRecord]) -> Iterator[Unread]:
+    """Put a record of pstore to the logs, and say what cannot be read of it."""
+    try:
+        stored = read_stored(record)
+    except MalformedBytes as error:
+        yield Unread(Place(offset=offset + error.offset), error.detail, _ERST)
+        return
+    if stored.kind == "kernel_log":
+        logs.append(stored)
+        if stored.is_cut:
+            yield Unread(Place(offset=offset), "the end of the log: it is cut, or longer than it may be", _ERST)
+    else:
+        yield Unread(Place(offset=offset), f"a record of pstore with {_STORED[stored.kind]}, which is not read", _ERST)
+
+
+def _moved(found: Iterable[Reading | Unread], offset: int) -> Iterator[Reading | Unread]:
+    """What was found in bytes that begin at `offset`."""
+    for one in found:
+        yield replace(one, place=Place(offset=(one.place.offset or 0) + offset))
 
 
 def _is_pstore(record: bytes) -> bool:
@@ -177,6 +216,7 @@ _READERS: Final[dict[Format, Callable[[Source, NotificationType | None], Iterato
     Format.QEMU_ARGUMENT: _qemu_argument,
     Format.GHES_INJECT: _ghes_inject,
     Format.KERNEL_LOG: _kernel_log,
+    Format.JOURNAL: _journal,
     Format.RAS_TRACE: _ras_trace,
     Format.RASDAEMON: _rasdaemon,
 }

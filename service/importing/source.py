@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import BinaryIO, Final
 
+from models.formats.json_text import BYTE_ORDER_MARK
 from service.importing.formats import HEAD_BYTES
 from service.problems import Refused, too_large
 
-MAX_LINE_BYTES: Final = 64 << 10
+MAX_LINE_BYTES: Final = 256 << 10
 """A longer line is cut."""
 
 MAX_DOCUMENT_BYTES: Final = 16 << 20
@@ -60,6 +61,7 @@ class Source:
     def lines(self) -> Iterator[bytes]:
         """Its lines with their ends; what is too long of one is left out."""
         head = BytesIO(self.head)
+        head.seek(len(BYTE_ORDER_MARK) if self.head.startswith(BYTE_ORDER_MARK) else 0)
         while line := head.readline():
             if not self.is_whole and head.tell() == len(self.head) and not line.endswith(b"\n"):
                 line += self._stream.readline(MAX_LINE_BYTES)

@@ -26,6 +26,14 @@ LOG = b"""\
 [   10.100000] Memory failure: 0x56edd: recovery action for dirty LRU page: Recovered
 """
 
+JOURNAL = b"".join(
+    json.dumps(
+        {"__REALTIME_TIMESTAMP": "1795252092123456", "_HOSTNAME": "node-17", "_TRANSPORT": "kernel", "PRIORITY": "3", "MESSAGE": message}
+    ).encode()
+    + b"\n"
+    for message in (line.partition("] ")[2] for line in LOG.decode().splitlines())
+)
+
 TRACE = b"""\
  <...>-211 [002] d..1. 0.000129: mc_event: 1 Corrected error: Single-bit ECC on DIMM_A1 (mc: 0 location: 0:1:-1 \
 address: 0x56edd040 grain: 6 syndrome: 0x0 APEI location: node:1)
@@ -77,6 +85,7 @@ def files(folder: Path) -> dict[str, tuple[bytes, str]]:
         "qmp": (to_qmp(SENT).encode(), "qmp"),
         "script": (b"ghes_inject.py arm -t cache -e 0x54007f\n", "ghes_inject"),
         "log": (LOG, "kernel_log"),
+        "journal": (JOURNAL, "journal"),
         "trace": (TRACE, "ras_trace"),
         "database": (database(folder / "ras.db"), "rasdaemon"),
     }

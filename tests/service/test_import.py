@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from calling import caller, client, run
-from imported import LOG, files
+from imported import JOURNAL, LOG, SENT, files
 from processes import serving
 
+from models.cper_record import CperRecord, SectionDescriptor, encode_record
+from models.formats.cper import write_record
+from models.guid import guid
 from service.app import create_app
 from service.importing.formats import sniff_format
 from service.settings import Settings
 
 NAMES = ["events", "record", "record in hexadecimal", "record in base64", "status block", "redfish",
-    "libcper", "qmp", "script", "log", "trace", "database"]  # fmt: skip
+    "libcper", "qmp", "script", "log", "journal", "trace", "database"]  # fmt: skip
 
 
 def lines(written: bytes) -> list[dict[str, Any]]:
@@ -43,7 +47,7 @@ def test_each_format_comes_to_decisions_on_the_command_line(held, name):
     assert (done.returncode, done.stderr) == (0, b""), found
     errors = [one for one in found if "decision" in one]
     assert errors
-    assert {one["format"] for one in errors} <= {form, "qemu_injection"} or form in ("ghes_inject", "qmp")
+    assert {one["format"] for one in errors} <= {form, "qemu_injection"} or form in ("ghes_inject", "qmp", "journal")
     assert all(one["decision"]["action"] and one["event"]["notification"]["type"] and one["place"] is not None for one in errors)
     assert (last["summary"]["errors"], last["summary"]["decided"], last["summary"]["unread"]) == (len(errors), len(errors), 0)
 
@@ -105,10 +109,76 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path):
     assert (last["summary"]["unread"], last["summary"]["decided"]) == (1, 1)
 
 
-def test_a_log_without_an_error_is_no_mistake():
-    done = run("import", "--json", "-", given=b"[    1.234567] usb 1-1: new high-speed USB device number 4 using xhci_hcd\n" * 2000)
+QUIET = {
+    "dmesg": b"[    1.234567] ",
+    "dmesg -T": b"[Sat Nov 21 10:08:12 2026] ",
+    "dmesg -e": b"[  +0.000321] ",
+    "dmesg --time-format iso": b"2026-11-21T10:08:12,000321+01:00 ",
+    "/dev/kmsg": b"6,1002,12000642,-;",
+    "journald": b"2026-11-21T10:08:12+0100 node-17 kernel: ",
+}
+
+
+@pytest.mark.parametrize("before", QUIET.values(), ids=QUIET)
+def test_a_log_without_an_error_is_no_mistake(before):
+    done = run("import", "--json", "-", given=(before + b"usb 1-1: new high-speed USB device number 4 using xhci_hcd\n") * 2000)
     (last,) = lines(done.stdout)
     assert (done.returncode, last["summary"]["errors"], last["summary"]["unread"]) == (0, 0, 0)
+
+
+def test_an_entry_of_a_journal_that_cannot_be_read_is_listed_with_its_line():
+    *found, last = lines(run("import", "--json", "-", given=JOURNAL + b'{"MESSAGE"\n' + JOURNAL).stdout)
+    assert [one["unread"]["place"] for one in found if "unread" in one] == [{"line": 7}]
+    assert (last["summary"]["errors"], last["summary"]["unread"]) == (2, 1)
+
+
+def test_text_of_another_encoding_says_so():
+    (found, _) = lines(run("import", "--json", "-", given=LOG.decode().encode("utf-16")).stdout)
+    assert "UTF-16" in found["unread"]["reason"]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_log():
+    assert lines(run("import", "--json", "-", given=b"\xef\xbb\xbf" + LOG).stdout) == lines(run("import", "--json", "-", given=LOG).stdout)
+
+
+PSTORE = guid("75a574e3-5052-4b29-8a8e-be2c6490b89d")
+DMESG = guid("c197e04e-d545-4a70-9c17-a5549419eb12")
+COMPRESSED = guid("4f118707-04dd-4055-b5dd-956d34ddfac6")
+MACHINE_CHECK = guid("fe08ffbe-95e4-4be7-bc73-4096044a38fc")
+
+
+def stored(payload: bytes, kind: bytes = DMESG, creator: bytes = PSTORE) -> bytes:
+    """A record as the persistent store of the firmware keeps it."""
+    section = SectionDescriptor(section_offset=200, section_length=len(payload), section_type=kind, severity=1)
+    length = 200 + len(payload)
+    return encode_record(CperRecord(severity=1, record_length=length, creator_id=creator, sections=(section,), body=payload))
+
+
+def test_a_store_of_records_is_read_whoever_wrote_them():
+    older, newer = LOG.splitlines(keepends=True)[:3], LOG.splitlines(keepends=True)[3:]
+    first, second = (f"Panic#1 Part{part}\n".encode() + b"".join(log) for part, log in ((2, older), (1, newer)))
+    firmware = write_record(SENT)
+    content = firmware + stored(second) + stored(b"x" * 120, MACHINE_CHECK) + firmware + stored(zlib.compress(first), COMPRESSED)
+    *found, last = lines(run("import", "--json", "-", given=content).stdout)
+    errors = [one for one in found if "decision" in one]
+    at = [0, len(firmware) + len(stored(second)) + len(stored(b"x" * 120))]
+    assert [(one["format"], one["place"]) for one in errors] == [
+        ("cper", {"offset": at[0]}),
+        ("cper", {"offset": at[1]}),
+        ("kernel_log", {"line": 1}),
+    ]
+    assert len(errors[2]["observed"]["memory_failures"]) == 1
+    (unread,) = [one["unread"] for one in found if "unread" in one]
+    assert unread["reason"] == "a record of pstore with an x86 machine check, which is not read"
+    assert (last["summary"]["errors"], last["summary"]["unread"]) == (3, 1)
+
+
+def test_a_stored_log_that_is_cut_or_too_long_is_read_as_far_as_it_goes():
+    bomb = zlib.compress(LOG * 20_000)
+    *found, _ = lines(run("import", "--json", "-", given=stored(bomb, COMPRESSED)).stdout)
+    assert found[0]["unread"]["reason"] == "the end of the log: it is cut, or longer than it may be"
+    assert len(found) < 4000
+    assert "decision" in found[1]
 
 
 HOSTILE = {
@@ -125,6 +195,8 @@ HOSTILE = {
     "gzip": b"\x1f\x8b\x08\x00" + bytes(20),
     "a table cut": b"HEST\x28\x00\x00\x00" + bytes(32),
     "prose": b"nothing to see here\n" * 10,
+    "a command line": b"ghes_inject.py arm --vendor " + b"1," * 200_000,
+    "a journal without an end": b'{\n"__CURSOR": "a",\n' + b'"x": 1,\n' * 20_000,
 }
 
 

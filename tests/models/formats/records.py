@@ -11,7 +11,7 @@ from models.cper_record import NOTIFICATION_TYPES, encode_record, from_status_bl
 from models.event import Event
 from models.formats.reading import Reading, Unread
 from models.guid import NULL, SECTION_TYPES
-from models.sections.fields import encode_timestamp
+from models.sections.fields import encode_timestamp, join_timestamp
 from models.status_block import DataEntry, encode_entry, encode_header
 from models.structured import decode_structured, encode_structured
 
@@ -96,7 +96,7 @@ def entries(draw: st.DrawFn) -> bytes:
         error_data_length=len(payload),
         fru_id=draw(st.just(NULL) | st.binary(min_size=16, max_size=16)),
         fru_text=draw(texts).encode("latin-1").ljust(20, b"\0"),
-        timestamp=draw(st.just(bytes(8)) | times.map(stamp)) if revision >= 0x0300 else None,
+        timestamp=draw(st.just(bytes(8)) | st.builds(join_timestamp, times.map(stamp), st.booleans())) if revision >= 0x0300 else None,
     )
     return encode_entry(head) + payload
 

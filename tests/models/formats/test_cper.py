@@ -92,13 +92,17 @@ def test_a_timestamp_that_is_no_date_or_not_valid_is_no_time(valid):
 
 def test_what_an_event_has_no_place_for_is_named():
     update = {"creator_id": guid(VENDOR), "platform_id": guid(VENDOR), "record_id": 7, "flags": 6, "persistence_information": 9}
-    full = decode_record(RECORD).model_copy(update={**update, "reserved": b"x" * 12})
+    whole = decode_record(RECORD)
+    sections = tuple(section.model_copy(update={"revision": 0x0300}) for section in whole.sections)
+    full = whole.model_copy(update={**update, "reserved": b"x" * 12, "revision": 0x0100, "sections": sections})
     assert only(read_cper(encode_record(full) + b"xyz")).lost == (
         f"the platform id `{VENDOR}`",
         f"the creator id `{VENDOR}`",
         "the record id `0x7`",
         "the persistence information `0x9`",
         "the record's flags `0x6` (previous error, simulated)",
+        "the record's revision `0x0100`",
+        "the section descriptors' revision `0x0300`",
         "reserved bytes of the record's header",
         "3 bytes behind the record",
     )
@@ -255,6 +259,17 @@ def test_a_records_time_is_the_events_to_the_second_and_in_utc():
     assert only(read_cper(write_record(event))).event.time == TIME
     east = event.model_copy(update={"time": datetime.fromisoformat("2026-11-22T12:00:07+02:00")})
     assert only(read_cper(write_record(east))).event.time == TIME
+
+
+def test_a_time_that_firmware_called_precise_stays_precise():
+    at = decode_record(RECORD).model_copy(
+        update={"timestamp": encode_timestamp(TIME), "timestamp_precise": True, "validation_bits": TIMESTAMP_VALID}
+    )
+    reading = only(read_cper(encode_record(at)))
+    assert reading.event.time == TIME
+    assert decode_record(write_record(reading.event)).timestamp_precise
+    later = reading.event.model_copy(update={"time": TIME + timedelta(seconds=1)})
+    assert not decode_record(write_record(later)).timestamp_precise
 
 
 def test_a_record_can_be_given_an_id_and_a_creator():

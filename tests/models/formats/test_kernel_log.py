@@ -133,6 +133,58 @@ def test_the_same_log_without_line_ends_reads_the_same():
     ]
 
 
+def test_a_line_with_nothing_but_a_quote_mark_is_no_part_of_any_other():
+    quoted = [line for text in record() for line in (f"> {text}\n".encode(), b">\n")]
+    assert only(quoted).event == only(log(*record())).event
+
+
+def test_a_number_that_a_terminal_may_have_broken_is_no_number():
+    bodies = (*MEMORY[:5], "  node: 1 card: 2 module: 28")
+    reading = only([*log(*record(1, bodies)), b"07 rank: 3 bank: 4\n"])
+    (section,) = decode_structured(reading.event.status_block or b"").sections
+    assert (section.node, section.card, section.module, section.rank) == (1, 2, None, None)
+    assert "`module: 28`: cut" in reading.lost
+
+
+def test_the_head_of_a_section_begins_another_where_its_first_line_is_missing():
+    second = ("  fru_text: DIMM B", "  section_type: memory error", "  physical_address: 0x0000000099999000")
+    reading = only(log(*record(1, (*MEMORY, *second, " Error 2, type: corrected", "  section_type: PCIe error"))))
+    first, other, third = decode_structured(reading.event.status_block or b"").sections
+    assert (first.physical_address, first.fru_text) == (0x45678000, None)
+    assert (other.physical_address, other.fru_text) == (0x99999000, "DIMM B")
+    assert third.type == "pcie"
+    assert "the beginning of a section: its line is missing" in reading.lost
+
+
+def test_a_section_that_was_numbered_before_is_another_records():
+    again = (" Error 0, type: corrected", "  section_type: PCIe error")
+    first, second = read_kernel_log(log(*record(1, (*MEMORY, *again))))
+    assert isinstance(first, Reading)
+    assert isinstance(second, Reading)
+    assert [len(decode_structured(one.event.status_block or b"").sections) for one in (first, second)] == [1, 1]
+    assert (first.place.line, second.place.line) == (1, 7)
+
+
+def test_structures_that_were_not_printed_are_counted_and_named():
+    head = ("event severity: recoverable", " Error 0, type: recoverable", "  section_type: ARM processor error")
+    infos = ("  num errors: 1", "   error_type: 0x02: cache error", "  Error info structure 3:", "   error_type: 0x04: TLB error")
+    reading = only(log(*record(1, (*head, *infos))))
+    assert "the beginning of error information structure 0: its line is missing" in reading.lost
+    assert "error information structure 1 to 2: not printed" in reading.lost
+
+
+def test_what_is_too_much_of_a_record_is_left_out_and_named():
+    many = [text for index in range(1200) for text in (f" Error {index}, type: corrected", "  section_type: memory error", "  node: 1")]
+    reading = only(log(*record(1, (*MEMORY[:2], *many, "  error_type: 3, multi-bit ECC"))))
+    sections = decode_structured(reading.event.status_block or b"").sections
+    assert (len(sections), sections[-1].memory_error_type) == (1024, None)
+    assert "everything behind the first 1024 sections" in reading.lost
+    dump = [f"  {at * 16:08x}: 00000000 00000000 00000000 00000000" for at in range(20_010)]
+    kind = "  section type: unknown, e8ed898d-df16-43cc-8ecc-54f060ef157f"
+    long = only(log(*record(1, (*MEMORY[:3], kind, *dump))))
+    assert "everything behind the first 20000 lines of a section" in long.lost
+
+
 def test_quoted_printable_lines_are_put_together():
     lines = [b"> [  100.000000] {1}[Hardware Error]: event severity: recov=\n", b"erable\n", *log(*record(1, MEMORY[2:]), before="")]
     assert decode_structured(only(lines).event.status_block or b"").severity == 0

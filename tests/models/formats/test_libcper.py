@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time as clock
 from datetime import UTC, datetime
 from typing import Any
 
@@ -239,6 +240,24 @@ def test_a_document_that_cannot_be_read_says_why(value, reason):
     unread = refused(read(value))
     assert unread.reason.startswith(reason)
     assert len(unread.reason) < 300
+
+
+MANY = {"ArmProcessor": {"errorInfo": [{}] * 20_000}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ([{"ArmProcessor": {"errorInfo": [{}] * 300_000}}], "`errorInfo` has 300000 structures, more than the 1048576 bytes"),
+        ([{"ArmProcessor": {"contextInfo": [{}] * 300_000}}], "`contextInfo` has 300000 structures, more than the 1048576 bytes"),
+        ([MANY] * 40, "the sections are longer than the 1048576 bytes of an event's status block"),
+    ],
+)
+def test_more_than_an_event_can_hold_is_refused_before_it_is_made(sections, reason):
+    began = clock.process_time()
+    unread = refused(read(document(*((descriptor(ARM_PROCESSOR, None), section) for section in sections))))
+    assert unread.reason.startswith(reason)
+    assert clock.process_time() - began < 10
 
 
 @pytest.mark.parametrize("data", [b"[" * 100_000, b'{"header": ' + b"9" * 100_000 + b"}", b'{"\xff": 1}', b"", b"\0"])

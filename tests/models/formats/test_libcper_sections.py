@@ -184,7 +184,7 @@ def test_a_firmware_record_of_revision_0_ends_before_what_libcper_takes_for_a_gu
 
 @pytest.mark.parametrize(
     ("address", "expected"),
-    [({"value": 2**63}, 2**63), ({"functionNumber": 1, "deviceNumber": 2, "busNumber": 3, "segmentNumber": 4}, 0x0004_03_02_01)],
+    [({"value": 2**63}, 2**63), ({"functionNumber": 1, "deviceNumber": 2, "busNumber": 3, "segmentNumber": 0x504}, 0x0504_03_02_01)],
 )
 def test_a_cxl_protocol_error_has_an_address_of_either_kind(address, expected):
     body = {"agentType": {"value": 1, "name": "x"}, "cxlAgentAddress": address, "cxlErrorLog": b64(b"log"), "errorLogLength": 3}
