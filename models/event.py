@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer
 
@@ -56,15 +56,18 @@ class Event(Wire):
     host: Host = Host()
 
 
-_NAME: Final = {"id"}
-_NAME_AND_HOST: Final = {"id", "host"}
+def event_json(event: Event) -> bytes:
+    """An event as it can be sent. One without `host` leaves the machine's facts to whoever keeps them, and stays without."""
+    return _content(event, set()).encode()
 
 
 def event_key(event: Event) -> str:
     """The content hash of an event: equal for equal events, whatever the sender called them.
 
-    The sender's `id` names an event and is not part of its content. An event without `host` is another one than with an empty one: it
-    leaves the machine's facts to whoever knows them.
+    The sender's `id` names an event and is not part of its content. An event without `host` is another one than with an empty one.
     """
-    content = event.model_dump_json(exclude=_NAME if "host" in event.model_fields_set else _NAME_AND_HOST, exclude_none=True)
-    return "sha256:" + hashlib.sha256(content.encode()).hexdigest()
+    return "sha256:" + hashlib.sha256(_content(event, {"id"}).encode()).hexdigest()
+
+
+def _content(event: Event, exclude: set[str]) -> str:
+    return event.model_dump_json(exclude=exclude if "host" in event.model_fields_set else exclude | {"host"}, exclude_none=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
+from models.event import event_json
 from models.formats.reading import Place, Reading, Unread
 from service.commands.decide import notification_type
 from service.commands.options import add_json, add_policy_file, settings_of
@@ -22,7 +23,7 @@ from service.commands.server_options import add_server, ask
 from service.commands.submission import Given, given
 from service.importing.formats import Format
 from service.importing.readers import Item, read_items
-from service.importing.results import Tally, event_json, summary_line
+from service.importing.results import Tally, summary_line
 from service.importing.run import Result, decide_items, read_answer, result_line
 from service.importing.source import Source
 from service.importing.told import Told, apply, read_sources

@@ -15,13 +15,14 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from models.event import event_json
 from models.formats.reading import Reading
 from models.value import value
 from service.batch.outbox import Outbox
 from service.deciding import Document
 from service.importing.formats import Format
 from service.importing.readers import Item, read_items
-from service.importing.results import Tally, event_json, summary_line
+from service.importing.results import Tally, summary_line
 from service.importing.run import Result, read_answer, result_line
 from service.importing.source import Source
 from service.importing.told import Told, apply

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from models.decision import Decision
-from models.event import Event
+from models.event import event_json
 from models.formats.observed import Observed
 from models.formats.ras.event import Row
 from models.formats.reading import Assumed, Loose, Place, Reading, Unread
@@ -64,11 +64,6 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         """The counts."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
-
-
-def event_json(event: Event) -> bytes:
-    """An event as it can be posted."""
-    return event.model_dump_json(exclude_none=True).encode()
 
 
 def agreement_of(reading: Reading, decision: Decision) -> Agreement | None:

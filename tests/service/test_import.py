@@ -234,6 +234,16 @@ def test_decisions_are_kept_once_for_a_key_and_never_for_a_dry_run():
         assert kept["id"] == first["decision"]["id"]
 
 
+def test_facts_that_are_kept_for_a_source_go_into_what_is_imported_of_it():
+    event = b'{"source": "node-17", "notification": "polled"}\n'
+    with client(create_app(Settings())) as calling:
+        calling("PUT", "/v1/hosts/node-17", json={"kernel": "6.12.107"}).raise_for_status()
+        found, _ = lines(calling("POST", "/v1/import", content=event).content)
+        told, _ = lines(calling("POST", "/v1/import?kernel=6.1.176", content=event).content)
+    assert (found["decision"]["policy"]["name"], found["decision"]["host_facts"]["version"]) == ("linux-6.12.107", 1)
+    assert (told["decision"]["policy"]["name"], told["decision"]["host_facts"]) == ("linux-6.1.176", None)
+
+
 def test_other_readings_of_what_was_assumed_are_named_over_http_and_here():
     policy = "linux-6.12.107"
     here, _ = lines(run("import", "--json", "--policy", policy, "-", given=LOG).stdout)
