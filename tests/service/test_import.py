@@ -127,6 +127,17 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path):
     assert (last["summary"]["unread"], last["summary"]["decided"]) == (1, 1)
 
 
+def test_a_file_that_is_not_there_is_listed_and_the_others_are_read(tmp_path: Path):
+    (tmp_path / "log").write_bytes(LOG)
+    missing = str(tmp_path / "none")
+    done = run("import", "--json", missing, str(tmp_path / "log"), str(tmp_path))
+    unread, error, folder, last = lines(done.stdout)
+    assert (done.returncode, last["summary"]["decided"], last["summary"]["unread"]) == (2, 1, 2)
+    assert (unread["file"], unread["unread"]["reason"]) == (missing, f"`{missing}`: no such file or directory")
+    assert "is a directory" in folder["unread"]["reason"]
+    assert error["decision"]["action"]
+
+
 QUIET = {
     "dmesg": b"[    1.234567] ",
     "dmesg -T": b"[Sat Nov 21 10:08:12 2026] ",
