@@ -279,6 +279,13 @@ def test_lines_that_are_no_event_are_passed_over():
     assert read("# tracer: nop", "", "   <idle>-0 [000] d.h. 1.5: sched_switch: prev_comm=mc_event", "mc_event: 1 Corrected") == []
 
 
+@pytest.mark.parametrize("name", ["cxl_general_media", "cxl_aer_uncorrectable_error", "mce_record"])
+def test_an_error_whose_words_are_not_read_is_listed(name):
+    (unread,) = read_trace([f" <idle>-0 [001] d.h1. 428.000001: {name}: memdev=mem0 host=0000:0d:00.0\n".encode()])
+    assert isinstance(unread, Unread)
+    assert (unread.place.line, unread.reason) == (1, f"`{name}` is not read from a trace")
+
+
 def test_an_event_that_goes_on_for_ever_is_held_to_a_limit():
     lines = [daemon_arm()[0], *["x" * 1000] * (2 * MAX_TEXT // 1000)]
     reading = only(*lines)
