@@ -190,8 +190,9 @@ def test_two_events_never_become_one(lines):
 def test_lines_of_another_event_end_the_one_before():
     other = "           <...>-1 [001] d..1.     0.000129 mce_record 2024-07-11 09:50:45 +0000 bank=1"
     lines = [*daemon_arm()[:1], other, *daemon_arm()[1:]]
-    (reading,) = read(*lines)
+    reading, unread = read(*lines)
     assert block(reading).sections[0].error_infos == ()
+    assert unread.reason == "`mce_record` is not read from a trace"
 
 
 def test_bytes_that_were_announced_and_not_printed_are_named():
