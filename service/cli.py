@@ -8,7 +8,23 @@ from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from service.commands import Command, config, decide, decode, demo, keys, policies, query, serve, show, submit, syndrome, take_in, watch
+from service.commands import (
+    Command,
+    config,
+    decide,
+    decode,
+    demo,
+    export,
+    keys,
+    policies,
+    query,
+    serve,
+    show,
+    submit,
+    syndrome,
+    take_in,
+    watch,
+)
 from service.commands.output import BAD_INPUT, complain
 from service.problems import Refused
 from service.settings import InvalidSetting
@@ -20,6 +36,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "decide": decide,
     "decode": decode,
     "import": take_in,
+    "export": export,
     "syndrome": syndrome,
     "policies": policies,
     "serve": serve,

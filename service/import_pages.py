@@ -11,11 +11,11 @@ from rich.text import Text
 
 from models.contents import physical_addresses, section_names
 from models.formats.observed import Seen
-from models.formats.reading import Loose, Place, Reading, Unread
+from models.formats.reading import Loose, Reading, Unread
 from models.severity import severity_name
 from models.status_block import parse
 from policies.agreement import Agreement
-from service.importing.results import Tally
+from service.importing.results import Tally, place_words
 from service.importing.run import Result
 from service.render import decision_page, pairs, section, text
 
@@ -31,18 +31,12 @@ def result_page(result: Result, file: str) -> RenderableType:
     item = result.item
     if isinstance(item, Reading):
         return Group(*_error(result, item, file))
-    where = f"{file}, {_place(item.place)}" if _place(item.place) else file
+    where = f"{file}, {place_words(item.place)}" if place_words(item.place) else file
     if isinstance(item, Unread):
         return text(f"not read: {where}: {item.reason}", "yellow")
     if isinstance(item, Loose):
         return Group(*(text(f"also said: {where}: {words}") for words in _said(item)))
     return text(f"{item.kind}: {where}: {item.table}: " + ", ".join(f"{name}={told!r}" for name, told in item.fields)[:200])
-
-
-def _place(place: Place) -> str:
-    if place.line is not None:
-        return f"line {place.line}"
-    return f"byte {place.offset}" if place.offset is not None else place.item or ""
 
 
 def _said(loose: Loose) -> Iterator[str]:
@@ -53,7 +47,7 @@ def _said(loose: Loose) -> Iterator[str]:
 
 
 def _error(result: Result, reading: Reading, file: str) -> Iterator[RenderableType]:
-    yield Rule(text(f"{file}, {_place(reading.place)}".removesuffix(", "), "bold"), align="left")
+    yield Rule(text(f"{file}, {place_words(reading.place)}".removesuffix(", "), "bold"), align="left")
     yield text(_contents(reading), "bold")
     yield Text()
     if result.decision is not None:

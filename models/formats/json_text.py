@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic_core import from_json
@@ -24,6 +25,31 @@ def brief(text: str) -> str:
 def read_json(data: bytes) -> Any:
     """The document. Raises ValueError with line and column, also where it nests deeper than 200 or a number has over 4300 digits."""
     return from_json(data.removeprefix(BYTE_ORDER_MARK), allow_inf_nan=False, cache_strings="none")
+
+
+def read_documents(data: bytes) -> Iterator[tuple[int | None, Any]]:
+    """The document, or one to a line with the number of its line; in the place of what is no JSON stands its ValueError."""
+    try:
+        yield None, read_json(data)
+        return
+    except ValueError as error:
+        whole = error
+    lines = [(number, line) for number, line in enumerate(data.removeprefix(BYTE_ORDER_MARK).splitlines(), 1) if line.strip()]
+    if len(lines) < 2 or not _is_document(lines[0][1]):
+        yield None, whole
+        return
+    for number, line in lines:
+        try:
+            yield number, read_json(line)
+        except ValueError as error:
+            yield number, error
+
+
+def _is_document(line: bytes) -> bool:
+    try:
+        return isinstance(read_json(line), (dict, list))
+    except ValueError:
+        return False
 
 
 def find(document: Any, path: str) -> Any:

@@ -27,7 +27,7 @@ from models.cper_record import (
 from models.event import MAX_BLOCK_BYTES
 from models.formats.cper import read_record
 from models.formats.envelope import DEFAULT_SEVERITY, Envelope, to_notification
-from models.formats.json_text import Object, brief, find, find_number, find_text, read_json
+from models.formats.json_text import Object, brief, find, find_number, find_text, read_documents
 from models.formats.libcper_arm import arm_processor
 from models.formats.libcper_sections import READERS, Body, Doubt, flags
 from models.formats.reading import Assumed, Place, Reading, Unread
@@ -94,21 +94,20 @@ def read_libcper(
     notification: Notification | NotificationType | None = None,
     arm_error_types: ErrorTypeNumbering = "uefi-2.10",
 ) -> Iterator[Reading | Unread]:
-    """The errors in a document of libcper's, or in a JSON list of them.
+    """The errors in a document of libcper's, in a JSON list of them, or in one to a line.
 
     A section that cannot be put together again is reported for itself, and the record is read without it. ARM error types are taken by
     their name and numbered as `arm_error_types` says; the event's host facts say so too.
     """
-    try:
-        document = read_json(data)
-    except ValueError as error:
-        yield Unread(Place(offset=0), f"not JSON: {brief(str(error))}", FORMAT)
-        return
     told = to_notification(notification)
-    documents = enumerate(document) if isinstance(document, list) else [(None, document)]
-    for index, one in documents:
-        pointer = "" if index is None else f"/{index}"
-        yield from _read_document(one, Envelope(FORMAT, Place(item=pointer), told), pointer, arm_error_types)
+    for line, document in read_documents(data):
+        if isinstance(document, ValueError):
+            yield Unread(Place(offset=0) if line is None else Place(line=line), f"not JSON: {brief(str(document))}", FORMAT)
+            continue
+        documents = enumerate(document) if isinstance(document, list) else [(None, document)]
+        for index, one in documents:
+            pointer = "" if index is None else f"/{index}"
+            yield from _read_document(one, Envelope(FORMAT, Place(line=line, item=pointer), told), pointer, arm_error_types)
 
 
 def _read_document(document: Any, envelope: Envelope, pointer: str, numbering: ErrorTypeNumbering) -> Iterator[Reading | Unread]:
@@ -126,7 +125,7 @@ def _read_document(document: Any, envelope: Envelope, pointer: str, numbering: E
         except ValueError as error:
             kind = find_text(descriptor, "sectionType.type") or "unknown"
             lost.append(f"the section at `{path}` ({kind})")
-            yield Unread(Place(item=pointer + path), _reason(error), FORMAT)
+            yield Unread(Place(line=envelope.place.line, item=pointer + path), _reason(error), FORMAT)
         if room < 0:
             yield Unread(envelope.place, f"the sections are longer than the {MAX_BLOCK_BYTES} bytes of an event's status block", FORMAT)
             return

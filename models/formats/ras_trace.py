@@ -33,6 +33,8 @@ _HEADER = re.compile(
 _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}")
 _KERNELS_WORDS = {"arm_event": "; affinity level: ", "non_standard_event": "; data len:"}
 """Events that rasdaemon prints over several lines, and what shows that the kernel's single line has been printed for one."""
+_UNREAD = re.compile(r"cxl_\w+|mce_record")
+"""Events of errors whose words are not read: rasdaemon's database has the fields of CXL's, and machine checks are x86's."""
 _MPIDR = re.compile(r"\bMPIDR: (?:0x)?0*([0-9a-f]{1,16})\b")
 
 _PARSERS: dict[str, Callable[[str], dict[str, object]]] = {
@@ -101,7 +103,7 @@ def read_trace(lines: Iterable[bytes], *, notification: Notification | None = No
         elif begun := _begin(printed, number, header):
             if current is not None:
                 yield _finish(current, notification)
-            current = begun if begun.name in _PARSERS else None
+            current = begun if begun.name in _PARSERS or _UNREAD.fullmatch(begun.name) else None
     if current is not None:
         yield _finish(current, notification)
 
@@ -115,6 +117,8 @@ def _begin(printed: str, number: int, header: re.Match[str] | None) -> _Event | 
 
 def _finish(event: _Event, notification: Notification | None) -> Item:
     place = Place(line=event.line)
+    if event.name not in _PARSERS:
+        return Unread(place, f"`{event.name}` is not read from a trace", FORMAT)
     time, body = _split_date(event.text)
     try:
         fields = _PARSERS[event.name](body)

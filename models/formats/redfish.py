@@ -16,7 +16,7 @@ from models.cper_record import decode_record, notification_name
 from models.event import Event
 from models.formats.cper import read_payload, write_record
 from models.formats.envelope import Envelope, to_notification
-from models.formats.json_text import Object, brief, find, find_text, read_json
+from models.formats.json_text import Object, brief, find, find_text, read_documents
 from models.formats.reading import Place, Reading, Unread
 from models.formats.text_bytes import unpack_base64
 from models.guid import NULL, Guid, guid, guid_text, section_name
@@ -42,25 +42,32 @@ _LOG_SEVERITIES: dict[int, str] = {
 
 
 def read_redfish(data: bytes, *, notification: Notification | NotificationType | None = None) -> Iterator[Reading | Unread]:
-    """The errors in a LogEntry, a LogEntryCollection with its `Members`, an event with its `Events`, or a JSON list of any of them.
+    """The errors in a LogEntry, a LogEntryCollection with its `Members`, or an event with its `Events`; a list, or one to a line.
 
     An event's own payload counts, and that of a `LogEntry` embedded in it. Entries that say nothing of a CPER are passed over; where no
     entry says anything of one, that is the one thing reported.
     """
-    try:
-        document = read_json(data)
-    except ValueError as error:
-        yield Unread(Place(offset=0), f"not JSON: {brief(str(error))}", FORMAT)
-        return
     told = to_notification(notification)
+    for line, document in read_documents(data):
+        if isinstance(document, ValueError):
+            yield Unread(_place(line, None), f"not JSON: {brief(str(document))}", FORMAT)
+        else:
+            yield from _read_document(document, line, told)
+
+
+def _place(line: int | None, pointer: str | None) -> Place:
+    return Place(line=line, item=pointer, offset=0 if line is None and pointer is None else None)
+
+
+def _read_document(document: Any, line: int | None, told: Notification | None) -> Iterator[Reading | Unread]:
     seen = found = 0
     for pointer, entry in _entries(document, ""):
         seen += 1
         if _is_about_cper(entry):
             found += 1
-            yield from _read_entry(entry, Envelope(FORMAT, Place(item=pointer), told))
+            yield from _read_entry(entry, Envelope(FORMAT, _place(line, pointer), told))
     if not found:
-        yield Unread(Place(item=""), f"none of {seen} entries says anything of a CPER", FORMAT)
+        yield Unread(_place(line, ""), f"none of {seen} entries says anything of a CPER", FORMAT)
 
 
 def _entries(document: Any, pointer: str) -> Iterator[tuple[str, Object]]:

@@ -44,10 +44,7 @@ def configure(command: ArgumentParser) -> None:
         "Find the hardware errors in files and decide each. The format is told by the content; what a file cannot tell, and was assumed,"
         " is named with every error. Exit 0: all was read; 2: something could not be read, and is listed; 1: the service gave no answer."
     )
-    command.add_argument("files", nargs="+", metavar="FILE", help="a file, or - for standard input")
-    command.add_argument("--as", dest="form", choices=[form.value for form in Format], metavar="FORMAT", help=_formats())
-    command.add_argument("--hest", metavar="FILE", help="the machine's HEST table, which tells how each of its sources notifies")
-    command.add_argument("--notification", type=notification_type, metavar="TYPE", help="how the errors were notified: sea, sei, gsiv, ...")
+    add_reading(command)
     command.add_argument("--kernel", metavar="RELEASE", help="the machine's kernel, such as 6.12.107")
     command.add_argument("--policy", metavar="NAME", help="decide under this policy")
     command.add_argument("--submit", action="store_true", help="have a service decide and keep them")
@@ -81,6 +78,12 @@ class _Import:
 
         draw(import_pages.result_page(result, path))
 
+    def miss(self, path: str, refused: Refused) -> None:
+        """Say that a file cannot be opened; the others are read."""
+        unread = Unread(Place(), refused.problem.detail, "unknown")
+        self.tally.add(unread)
+        self.show(Result(unread), path)
+
     def end(self) -> int:
         if self.options.json:
             write(summary_line(self.tally))
@@ -92,34 +95,54 @@ class _Import:
 
 
 def run(options: Namespace) -> int:
-    hest = read_sources(read_all(options.hest, _MAX_TABLE_BYTES)) if options.hest else ()
-    work = _Import(options, settings_of(options), Told(options.notification, options.kernel, options.policy, hest))
+    work = _Import(options, settings_of(options), told_of(options))
     if options.submit:
         return ask(options, lambda client: _submit(client, work))
     for path in options.files:
-        with opened(path) as stream, progress(_size(path), sys.stderr) as shown:
-            source = Source(stream, _own_path(path), shown.taken)
-            for result in decide_items(_found(source, work), work.told, work.settings, work.tally):
-                work.show(result, path)
-                if isinstance(result.item, Reading):
-                    shown.answered()
+        try:
+            _decide_file(work, path)
+        except Refused as refused:
+            work.miss(path, refused)
     return work.end()
 
 
-def _found(source: Source, work: _Import) -> Iterator[Item]:
+def _decide_file(work: _Import, path: str) -> None:
+    with opened(path) as stream, progress(size_of(path), sys.stderr) as shown:
+        source = Source(stream, own_path(path), shown.taken)
+        for result in decide_items(found(source, work.options), work.told, work.settings, work.tally):
+            work.show(result, path)
+            if isinstance(result.item, Reading):
+                shown.answered()
+
+
+def add_reading(command: ArgumentParser) -> None:
+    """The files, and what is known of them."""
+    command.add_argument("files", nargs="+", metavar="FILE", help="a file, or - for standard input")
+    command.add_argument("--as", dest="form", choices=[form.value for form in Format], metavar="FORMAT", help=_formats())
+    command.add_argument("--hest", metavar="FILE", help="the machine's HEST table, which tells how each of its sources notifies")
+    command.add_argument("--notification", type=notification_type, metavar="TYPE", help="how the errors were notified: sea, sei, gsiv, ...")
+
+
+def told_of(options: Namespace) -> Told:
+    """What is known of the files. Raises Refused."""
+    hest = read_sources(read_all(options.hest, _MAX_TABLE_BYTES)) if options.hest else ()
+    return Told(options.notification, getattr(options, "kernel", None), getattr(options, "policy", None), hest)
+
+
+def found(source: Source, options: Namespace) -> Iterator[Item]:
     """What is in a file; where it cannot be read any further, that is the last thing."""
-    form = None if work.options.form is None else Format(work.options.form)
+    form = None if options.form is None else Format(options.form)
     try:
-        yield from read_items(source, form, work.options.notification)
+        yield from read_items(source, form, options.notification)
     except Refused as refused:
         yield Unread(Place(offset=0), refused.problem.detail, str(form or "unknown"))
 
 
-def _own_path(path: str) -> str | None:
+def own_path(path: str) -> str | None:
     return None if path == STANDARD_INPUT else path
 
 
-def _size(path: str) -> int | None:
+def size_of(path: str) -> int | None:
     return None if path == STANDARD_INPUT or not Path(path).is_file() else Path(path).stat().st_size
 
 
@@ -129,8 +152,11 @@ def _size(path: str) -> int | None:
 def _submit(client: Client, work: _Import) -> int:
     client.health()
     for path in work.options.files:
-        with given(path) as source, progress(source.size, sys.stderr) as shown:
-            _submit_file(client, work, source, path, shown)
+        try:
+            with given(path) as source, progress(source.size, sys.stderr) as shown:
+                _submit_file(client, work, source, path, shown)
+        except Refused as refused:
+            work.miss(path, refused)
     return work.end()
 
 
@@ -139,7 +165,7 @@ def _submit_file(client: Client, work: _Import, source: Given, path: str, shown:
     waiting: deque[Item] = deque()
 
     def events() -> Iterator[bytes]:
-        for item in _found(Source(source.stream, _own_path(path), shown.taken), work):
+        for item in found(Source(source.stream, own_path(path), shown.taken), work.options):
             work.tally.add(item)
             if not isinstance(item, Reading):
                 waiting.append(item)

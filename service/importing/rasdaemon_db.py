@@ -186,8 +186,7 @@ def _read_table(
         table = name.decode()
         clock.start()
         columns = _columns(connection, table)
-        selected = ", ".join(_quoted(column) for column in columns)
-        cursor = connection.execute(f"SELECT {selected} FROM {_quoted(table)}")
+        cursor = connection.execute(_query(connection, table, columns))
         yield from read_rows(table, _rows(cursor, columns, clock, rows), notification=notification)
     except (sqlite3.Error, UnicodeDecodeError, _Unreadable) as error:
         yield _unread(name, f"cannot be read to its end: {_reason(error)}")
@@ -202,15 +201,34 @@ def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
     return columns
 
 
+def _query(connection: sqlite3.Connection, table: str, columns: list[str]) -> str:
+    """The stored columns, and before them what SQLite orders the rows by, where that is a number (https://www.sqlite.org/rowidtable.html)."""
+    selected, source = ", ".join(_quoted(column) for column in columns), _quoted(table)
+    numbered, plain = f"SELECT _rowid_, {selected} FROM {source}", f"SELECT NULL, {selected} FROM {source}"
+    if any(column.lower() == "_rowid_" for column in columns):
+        return plain
+    try:
+        connection.execute(f"{numbered} LIMIT 0")
+    except sqlite3.OperationalError:
+        return plain
+    return numbered
+
+
 def _rows(cursor: sqlite3.Cursor, columns: list[str], clock: _Clock, rows: _Allowance) -> Iterator[Mapping[str, object]]:
+    last: int | None = None
     while True:
         clock.start()
         row = cursor.fetchone()
         clock.stop()
         if row is None:
             return
+        number, *values = row
+        if isinstance(number, int):
+            if last is not None and number <= last:
+                raise _Unreadable("its rows come in circles")
+            last = number
         rows.take()
-        yield dict(zip(columns, row, strict=True))
+        yield dict(zip(columns, values, strict=True))
 
 
 def _quoted(name: str) -> str:

@@ -124,3 +124,10 @@ def _observed() -> TypeAdapter[Observed]:
 @lru_cache(maxsize=1)
 def _agreement() -> TypeAdapter[Agreement]:
     return TypeAdapter(Agreement)
+
+
+def place_words(place: Place) -> str:
+    """Where something stands, in words; none where nobody knows."""
+    if place.line is not None:
+        return f"line {place.line}"
+    return f"byte {place.offset}" if place.offset is not None else place.item or ""

@@ -41,7 +41,8 @@ def read_sources(table: bytes) -> tuple[ErrorSource, ...]:
 
 def apply(told: Told, reading: Reading, default: Policy, custom: Mapping[str, Policy]) -> Reading:
     """A reading with what was told. Raises Refused nowhere: what cannot be decided is found when it is."""
-    event, assumed = _notified(told, reading)
+    reading = notified(told, reading)
+    event, assumed = reading.event, reading.assumed
     changes: dict[str, Any] = {}
     if told.kernel is not None:
         changes |= {"host": event.host.model_copy(update={"kernel": told.kernel}), "policy": None}
@@ -53,16 +54,18 @@ def apply(told: Told, reading: Reading, default: Policy, custom: Mapping[str, Po
     return replace(reading, event=event, assumed=assumed)
 
 
-def _notified(told: Told, reading: Reading) -> tuple[Event, tuple[Assumed, ...]]:
+def notified(told: Told, reading: Reading) -> Reading:
+    """A reading with what was told of how it was notified."""
     event, assumed = reading.event, reading.assumed
     if told.notification is not None:
         notification = event.notification.model_copy(update={"type": told.notification})
-        return event.model_copy(update={"notification": notification}), tuple(one for one in assumed if one.field != NOTIFICATION)
+        left = tuple(one for one in assumed if one.field != NOTIFICATION)
+        return replace(reading, event=event.model_copy(update={"notification": notification}), assumed=left)
     is_assumed = any(one.field == NOTIFICATION for one in assumed)
     source_id = event.notification.source_id
     found = notification_of(told.hest, source_id) if is_assumed and source_id is not None else None
     if found is None:
-        return event, assumed
+        return reading
     known = {
         "type": found.type,
         "ghes_version": found.ghes_version,
@@ -71,7 +74,7 @@ def _notified(told: Told, reading: Reading) -> tuple[Event, tuple[Assumed, ...]]
     }
     notification = event.notification.model_copy(update=known)
     left = tuple(one for one in assumed if one.field.removeprefix("/notification/") not in known)
-    return event.model_copy(update={"notification": notification}), left
+    return replace(reading, event=event.model_copy(update={"notification": notification}), assumed=left)
 
 
 def _known(event: Event, assumed: tuple[Assumed, ...], default: Policy, custom: Mapping[str, Policy]) -> tuple[Event, tuple[Assumed, ...]]:

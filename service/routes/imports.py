@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from models.event import Event
+from models.formats.hest import ErrorSource
 from models.notification import NotificationType
 from policies.catalog import UnknownPolicy
 from policies.choose import choose
 from service.batch.unpacking import require_known, unpacked
 from service.importing.answering import Asked, Import, ImportResponse
 from service.importing.formats import Format
-from service.importing.told import Told
-from service.problems import Refused, too_large, unknown_policy
+from service.importing.told import Told, read_sources
+from service.problems import Refused, invalid_parameter, too_large, unknown_policy
 from service.requests import PrincipalOf, RepeatName, RuntimeOf, only_parameters
 from service.settings import Settings
 
 router = APIRouter(prefix="/v1/import", tags=["decisions"])
 
+_MAX_TABLE: Final = 8 << 10
+"""Characters; a table of 60 generic sources takes as many, and proxies pass on no longer request lines."""
 _LINES: Final = {"schema": {"type": "string", "description": "JSON, one thing to a line; the last line has the counts"}}
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
@@ -30,7 +34,7 @@ _BODY: Final[dict[str, Any]] = {
 @router.post(
     "",
     response_class=Response,
-    dependencies=[Depends(only_parameters("as", "notification", "kernel", "policy", "dry_run"))],
+    dependencies=[Depends(only_parameters("as", "notification", "hest", "kernel", "policy", "dry_run"))],
     openapi_extra=_BODY,
 )
 async def import_file(
@@ -40,6 +44,9 @@ async def import_file(
     name: RepeatName,
     form: Annotated[Format | None, Query(alias="as", description="The format, where the content does not tell it")] = None,
     notification: Annotated[NotificationType | None, Query(description="How the errors were notified")] = None,
+    hest: Annotated[
+        str | None, Query(max_length=_MAX_TABLE, pattern="^[A-Za-z0-9_=-]*$", description="The machine's HEST table, base64url")
+    ] = None,
     kernel: Annotated[str | None, Query(min_length=1, max_length=128, description="The machine's kernel, such as 6.12.107")] = None,
     policy: Annotated[str | None, Query(min_length=1, max_length=128, description="Decide under this policy")] = None,
     dry_run: Annotated[bool, Query(description="Decide and keep nothing")] = False,
@@ -53,10 +60,19 @@ async def import_file(
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise Refused(too_large(limit))
-    told = Told(notification, kernel, policy)
+    told = Told(notification, kernel, policy, () if hest is None else _sources(hest))
     _check(told, runtime.settings)
     work = Import(Asked(form, told, dry_run, name), runtime, principal)
     return ImportResponse(work, unpacked(request.stream(), encoding, limit))
+
+
+def _sources(hest: str) -> tuple[ErrorSource, ...]:
+    """The error sources of the table that came with the request. Raises Refused."""
+    try:
+        table = urlsafe_b64decode(hest + "=" * (-len(hest) % 4))
+    except ValueError:
+        raise Refused(invalid_parameter("hest", "expected base64url")) from None
+    return read_sources(table)
 
 
 def _check(told: Told, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 import zlib
@@ -76,18 +77,35 @@ def test_what_was_assumed_is_named_and_an_option_takes_its_place():
     assert "/notification/type" not in {one["field"] for one in told["assumed"]}
 
 
-def test_an_error_source_table_tells_how_a_source_notifies(tmp_path: Path):
-    table = tmp_path / "HEST"
+def error_sources() -> bytes:
+    """A table of one GHESv2 source, 0, that notifies by abort."""
     notify = bytes([8, 28]) + bytes(26)
     address = bytes(12)
     source = struct.pack("<HHHBBIII", 10, 0, 0xFFFF, 0, 1, 1, 1, 1024) + address + notify + struct.pack("<I", 1024) + address + bytes(16)
-    header = b"HEST" + struct.pack("<IBB", 40 + len(source), 1, 0) + bytes(26) + struct.pack("<I", 1)
-    table.write_bytes(header + source)
+    return b"HEST" + struct.pack("<IBB", 40 + len(source), 1, 0) + bytes(26) + struct.pack("<I", 1) + source
+
+
+def test_an_error_source_table_tells_how_a_source_notifies(tmp_path: Path):
+    table = tmp_path / "HEST"
+    table.write_bytes(error_sources())
     found, _ = lines(run("import", "--json", "--hest", str(table), "-", given=LOG).stdout)
     assert (found["event"]["notification"]["type"], found["event"]["notification"]["source_id"]) == ("sea", 0)
     assert "/notification/type" not in {one["field"] for one in found["assumed"]}
     alone, _ = lines(run("import", "--json", str(table)).stdout)
     assert "--hest" in alone["unread"]["reason"]
+
+
+def test_an_error_source_table_tells_it_over_http_too(call):
+    told = base64.urlsafe_b64encode(error_sources()).rstrip(b"=").decode()
+    found, _ = lines(call("POST", f"/v1/import?dry_run=true&hest={told}", content=LOG).content)
+    assert (found["event"]["notification"]["type"], found["event"]["notification"]["error_block_length"]) == ("sea", 1024)
+    assert "/notification/type" not in {one["field"] for one in found["assumed"]}
+
+
+@pytest.mark.parametrize("told", ["SEVTVA", "%21", "A", "A" * 9000])
+def test_a_table_that_cannot_be_read_is_a_problem(call, told):
+    answer = call("POST", f"/v1/import?hest={told}", content=LOG)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
 
 
 def test_a_page_shows_each_error_and_the_counts():
@@ -107,6 +125,17 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path):
     assert (unread["unread"]["reason"], unread["file"]) == ("the argument is not base64", str(tmp_path / "broken.json"))
     assert error["decision"]["action"]
     assert (last["summary"]["unread"], last["summary"]["decided"]) == (1, 1)
+
+
+def test_a_file_that_is_not_there_is_listed_and_the_others_are_read(tmp_path: Path):
+    (tmp_path / "log").write_bytes(LOG)
+    missing = str(tmp_path / "none")
+    done = run("import", "--json", missing, str(tmp_path / "log"), str(tmp_path))
+    unread, error, folder, last = lines(done.stdout)
+    assert (done.returncode, last["summary"]["decided"], last["summary"]["unread"]) == (2, 1, 2)
+    assert (unread["file"], unread["unread"]["reason"]) == (missing, f"`{missing}`: no such file or directory")
+    assert "is a directory" in folder["unread"]["reason"]
+    assert error["decision"]["action"]
 
 
 QUIET = {

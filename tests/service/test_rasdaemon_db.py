@@ -141,6 +141,12 @@ def test_a_table_without_rowids_is_read(database, path):
     assert [type(item) for item in read(database, path)] == [Reading]
 
 
+def test_a_column_that_is_called_as_sqlites_own_number_is_a_column(database, path):
+    database.execute("CREATE TABLE vendor (_rowid_ TEXT)")
+    database.executemany("INSERT INTO vendor VALUES (?)", [("b",), ("a",)])
+    assert [dict(row.fields) for row in read(database, path)] == [{"_rowid_": b"b"}, {"_rowid_": b"a"}]
+
+
 def test_names_with_quotes_and_blanks_are_names(database, path):
     database.execute('CREATE TABLE "a ""b"" `c`" ("x ""y""" TEXT)')
     database.execute('INSERT INTO "a ""b"" `c`" VALUES (1)')
@@ -242,6 +248,7 @@ def test_pages_in_a_circle_do_not_go_on_for_ever(database, path):
     items = list(read_database(str(path), seconds=5))
     assert monotonic() - started < 60
     assert isinstance(items[-1], Unread)
+    assert len({item.place.item for item in items}) == len(items) <= 401
 
 
 @pytest.mark.parametrize(("data", "why"), [(b"", "begins with"), (b"SQLite format 3", "begins with"), (b"PK\x03\x04" * 10, "begins with")])

@@ -216,6 +216,15 @@ def test_a_list_of_documents_is_read_one_by_one():
     assert [one.place.item for one in found] == ["/0", "/1", "/2"]
 
 
+def test_documents_may_stand_one_to_a_line():
+    bad = document((descriptor(), {"Memory": {"node": 70_000}}))
+    lines = [json.dumps(one) for one in (document(), bad)]
+    first, second = read_libcper("\n".join([*lines, ""]).encode())
+    assert (first.place, second.place) == (Place(line=1, item=""), Place(line=2, item="/sections/0"))
+    assert isinstance(first, Reading)
+    assert isinstance(second, Unread)
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [

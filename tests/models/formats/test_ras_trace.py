@@ -190,8 +190,9 @@ def test_two_events_never_become_one(lines):
 def test_lines_of_another_event_end_the_one_before():
     other = "           <...>-1 [001] d..1.     0.000129 mce_record 2024-07-11 09:50:45 +0000 bank=1"
     lines = [*daemon_arm()[:1], other, *daemon_arm()[1:]]
-    (reading,) = read(*lines)
+    reading, unread = read(*lines)
     assert block(reading).sections[0].error_infos == ()
+    assert unread.reason == "`mce_record` is not read from a trace"
 
 
 def test_bytes_that_were_announced_and_not_printed_are_named():
@@ -277,6 +278,13 @@ def test_an_event_that_is_cut_says_what_is_missing(event):
 
 def test_lines_that_are_no_event_are_passed_over():
     assert read("# tracer: nop", "", "   <idle>-0 [000] d.h. 1.5: sched_switch: prev_comm=mc_event", "mc_event: 1 Corrected") == []
+
+
+@pytest.mark.parametrize("name", ["cxl_general_media", "cxl_aer_uncorrectable_error", "mce_record"])
+def test_an_error_whose_words_are_not_read_is_listed(name):
+    (unread,) = read_trace([f" <idle>-0 [001] d.h1. 428.000001: {name}: memdev=mem0 host=0000:0d:00.0\n".encode()])
+    assert isinstance(unread, Unread)
+    assert (unread.place.line, unread.reason) == (1, f"`{name}` is not read from a trace")
 
 
 def test_an_event_that_goes_on_for_ever_is_held_to_a_limit():

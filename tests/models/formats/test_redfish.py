@@ -49,6 +49,15 @@ def test_base64_may_be_broken_by_any_white_space():
     assert only(read(broken)).event == only(read_cper(record())).event
 
 
+def test_documents_may_stand_one_to_a_line_and_one_that_is_none_is_listed():
+    lines = [json.dumps(entry(record())), "", "{", json.dumps({"Events": [entry(record("sei"))]}), "7"]
+    first, broken, second, other = read_redfish("\n".join(lines).encode())
+    assert (first.place, first.event.notification.type) == (Place(line=1, item=""), "sea")
+    assert (broken.place, broken.reason[:8]) == (Place(line=3), "not JSON")
+    assert (second.place, second.event.notification.type) == (Place(line=4, item="/Events/0"), "sei")
+    assert (other.place, other.reason) == (Place(line=5, item=""), "none of 0 entries says anything of a CPER")
+
+
 CONTAINERS = {
     "collection": (lambda one: {"Members": [{"Id": "1", "Message": "fan"}, one]}, "/Members/1"),
     "event": (lambda one: {"Id": "1", "Events": [one]}, "/Events/0"),

@@ -1,0 +1,89 @@
+"""`export`: the errors in a file, written in a format that other tools take."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from typing import Final
+
+from pydantic_core import to_json
+
+from models.errors import MalformedBytes
+from models.event import Event
+from models.formats.cper import write_record
+from models.formats.ghes_inject import to_arguments
+from models.formats.qemu_injection import to_argument, to_qmp
+from models.formats.reading import Reading, Unread
+from models.formats.redfish import write_redfish
+from service.commands.output import BAD_INPUT
+from service.commands.progress import progress
+from service.commands.take_in import add_reading, found, own_path, size_of, told_of
+from service.importing.formats import Format
+from service.importing.results import event_json, place_words
+from service.importing.source import Source
+from service.importing.told import Told, notified
+from service.inputs import opened
+from service.problems import Refused
+
+HELP = "write the errors in a file as CPER records, Redfish entries, QEMU injections or events"
+
+WRITERS: Final[dict[Format, Callable[[Event], bytes]]] = {
+    Format.EVENT: lambda event: event_json(event) + b"\n",
+    Format.CPER: write_record,
+    Format.REDFISH: lambda event: to_json(write_redfish(event)) + b"\n",
+    Format.QMP: lambda event: to_qmp(event).encode() + b"\n",
+    Format.QEMU_ARGUMENT: lambda event: to_argument(event).encode() + b"\n",
+    Format.GHES_INJECT: lambda event: f"ghes_inject.py {shlex.join(to_arguments(event))}\n".encode(),
+}
+"""A record is binary, and several follow each other; of all others there is one to a line."""
+
+
+def configure(command: ArgumentParser) -> None:
+    command.description = (
+        "Write the errors that `import` finds in files on standard output, in a format that other tools take. What cannot be read, or not"
+        " be written in that format, is named on standard error, and the rest goes on: exit 0: all was written; 2: something was not."
+    )
+    add_reading(command)
+    command.add_argument(
+        "--to", required=True, choices=[form.value for form in WRITERS], metavar="FORMAT", help="the format: " + ", ".join(WRITERS)
+    )
+
+
+def run(options: Namespace) -> int:
+    told, complete = told_of(options), True
+    for path in options.files:
+        try:
+            complete &= _export(path, options, told)
+        except Refused as refused:
+            complete = _miss(path, "", refused.problem.detail)
+    return 0 if complete else BAD_INPUT
+
+
+def _export(path: str, options: Namespace, told: Told) -> bool:
+    """Write the errors of a file; whether everything in it could be read and written."""
+    write, complete = WRITERS[Format(options.to)], True
+    with opened(path) as stream, progress(size_of(path), sys.stderr) as shown:
+        for item in found(Source(stream, own_path(path), shown.taken), options):
+            if isinstance(item, Unread):
+                complete = _miss(path, place_words(item.place), item.reason)
+            if not isinstance(item, Reading):
+                continue
+            try:
+                written = write(notified(told, item).event)
+            except MalformedBytes as error:
+                complete = _miss(path, place_words(item.place), f"byte {error.offset}, `{error.field}`: {error.detail}")
+                continue
+            except ValueError as error:
+                complete = _miss(path, place_words(item.place), str(error))
+                continue
+            sys.stdout.buffer.write(written)
+            shown.answered()
+    sys.stdout.buffer.flush()
+    return complete
+
+
+def _miss(path: str, where: str, reason: str) -> bool:
+    print(f"ras-triage: not written: {path}{', ' if where else ''}{where}: {reason}", file=sys.stderr)
+    return False
