@@ -11,7 +11,7 @@ from typing import Final
 from pydantic_core import to_json
 
 from models.errors import MalformedBytes
-from models.event import Event
+from models.event import Event, event_json
 from models.formats.cper import write_record
 from models.formats.ghes_inject import to_arguments
 from models.formats.qemu_injection import to_argument, to_qmp
@@ -21,7 +21,7 @@ from service.commands.output import BAD_INPUT
 from service.commands.progress import progress
 from service.commands.take_in import add_reading, found, own_path, size_of, told_of
 from service.importing.formats import Format
-from service.importing.results import event_json, place_words
+from service.importing.results import place_words
 from service.importing.source import Source
 from service.importing.told import Told, notified
 from service.inputs import opened
