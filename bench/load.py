@@ -263,29 +263,23 @@ def read_times(server: Server) -> tuple[float, float]:
     return statistics.median(points), statistics.median(pages)
 
 
-def grow(server: Server, events: int) -> None:
-    kept = 0
+def fill(server: Server, first: int, up_to: int) -> None:
+    for start in range(first, up_to, 50_000):
+        asyncio.run(send_batch(server.port, numbered(start, min(50_000, up_to - start))))
 
-    def fill(up_to: int) -> None:
-        nonlocal kept
-        while kept < up_to:
-            some = min(50_000, up_to - kept)
-            asyncio.run(send_batch(server.port, numbered(kept, some)))
-            kept += some
 
-    fill(min(SMALL, events))
-    few = read_times(server)
-    fill(min(MIDDLE, events))
-    before = server.memory()
-    fill(events)
-    after = server.memory()
-    many = read_times(server)
-    print(f"(c) memory: {before:,} KiB with {min(MIDDLE, events):,} decisions, {after:,} KiB with {events:,}: {after / before:.2f}")
-    for title, one, other in zip(("point read", "filtered page"), few, many, strict=True):
-        print(
-            f"(d) {title}: {one * 1e3:.2f} ms over {min(SMALL, events):,}, {other * 1e3:.2f} ms over {events:,}: {other / one:.2f}",
-            flush=True,
-        )
+def grow(small: Server, large: Server, events: int) -> None:
+    fill(small, 0, SMALL)
+    fill(large, 0, MIDDLE)
+    before = large.memory()
+    fill(large, MIDDLE, events)
+    after = large.memory()
+    print(f"(c) memory: {before:,} KiB with {MIDDLE:,} decisions, {after:,} KiB with {events:,}: {after / before:.2f}", flush=True)
+    times = [(read_times(small), read_times(large)) for _ in range(TURNS)]
+    for which, title in enumerate(("point read", "filtered page")):
+        few, many = (statistics.median(pair[side][which] for pair in times) for side in (0, 1))
+        ratio = statistics.median(pair[1][which] / pair[0][which] for pair in times)
+        print(f"(d) {title}: {few * 1e3:.2f} ms over {SMALL:,}, {many * 1e3:.2f} ms over {events:,}: {ratio:.2f}", flush=True)
 
 
 def main() -> None:
@@ -319,8 +313,8 @@ def run(what: list[str], seconds: float, events: int, folder: Path) -> None:
                     compare_batches(server, f"{mixed_title}, {told}", list(islice(cycle(mix), 30_000)))
                     compare_batches(server, f"{bare_title}, {told}", list(islice(cycle(bare), 30_000)))
         else:
-            with serving(folder / name) as server:
-                grow(server, events)
+            with serving(folder / f"{name}-small") as small, serving(folder / f"{name}-large") as large:
+                grow(small, large, events)
 
 
 if __name__ == "__main__":
