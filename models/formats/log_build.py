@@ -113,7 +113,7 @@ def _opaque(lines: SectionLines, work: _Work) -> dict[str, Any]:
     """A section that the kernel prints as bytes, or not at all."""
     assert lines.type is not None
     dump = lines.dumps.get("payload", Dump())
-    payload = bytes(dump.data if lines.length is None else dump.data[: lines.length])
+    payload = b"" if lines.is_in_words else bytes(dump.data if lines.length is None else dump.data[: lines.length])
     if lines.length is not None and len(payload) < lines.length:
         work.lost.append(f"section body: {len(payload)} of {lines.length} bytes were printed")
     elif lines.length is None:

@@ -175,7 +175,8 @@ class LogRecord:
 
     def _begin_section(self, line: LogLine, index: int | None, severity: int | None) -> SectionLines:
         if index is not None and index > self._next_index:
-            self._lose(f"sections {self._next_index} to {index - 1}: their lines are missing")
+            missing = f"section {self._next_index}" if index == self._next_index + 1 else f"sections {self._next_index} to {index - 1}"
+            self._lose(f"{missing}: not printed")
         if index is None and (self.sections or self._source_id is not None):
             self._lose("the beginning of a section: its line is missing")
         self._index = self._index if index is None else index

@@ -77,6 +77,8 @@ class SectionLines:
     type: Guid | None = None
     name: str | None = None
     """The section's type in words that the kernel does not use."""
+    is_in_words: bool = False
+    """Whether the kernel tells it in words that are not read here: bytes among them are not those of the section."""
     length: int | None = None
     """Bytes, as printed for a section that the kernel does not know."""
     fields: Fields = field(default_factory=dict)
@@ -122,6 +124,7 @@ class SectionLines:
         """Take what `section_type:` says."""
         if words in SECTION_TYPES:
             self.kind, self.type = SECTION_TYPES[words]
+            self.is_in_words = self.kind is None
         else:
             self.name = words
 

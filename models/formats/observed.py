@@ -142,6 +142,7 @@ KEYWORDS: Final = (
     b"oft offline: ",
     b"soft_offline",
     b"[Firmware Warn]",
+    b"ghes_print_estatus: ",
 )
 """One of them is on every line that is read here, but for a note before a panic. Looking for each takes its time, for long ones less."""
 
@@ -162,7 +163,8 @@ _PAGE = re.compile(rf"Memory failure: {_PFN}: .+")
 _ERROR_TYPE = re.compile(r"(?:\[Firmware Warn\]: ?)?GHES: Unhandled processor error type:? (?:0x(?P<type>[0-9a-f]{2}):|(?!0x)).*")
 _ADDRESS = re.compile(r"(?:\[Firmware Warn\]: ?)?GHES: Invalid address in generic error data: 0x(?P<address>[0-9a-f]{1,16})")
 _PANIC_NOTE = re.compile(r"GHES: Fatal hardware error.*")
-_OTHER = re.compile(r"Soft offline: disabled .*|Memory failure: .+")
+_OTHER = re.compile(r"Soft offline: disabled .*|Memory failure: .+|ghes_print_estatus: \d{1,10} callbacks suppressed")
+"""The last: a rate limit has left out records."""
 
 _PANICS: Final[tuple[tuple[re.Pattern[str], Cause], ...]] = (
     (re.compile(r"(?:GHES: )?Fatal hardware error!?"), "ghes"),

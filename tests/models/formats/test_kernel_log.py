@@ -113,6 +113,16 @@ def test_what_the_kernel_did_goes_with_the_record_of_the_same_page():
     assert loose.observed.notes[0].pfn == 0x99999
 
 
+def test_records_that_a_rate_limit_left_out_are_heard_of():
+    first, loose, second = read_kernel_log(log(*record(1), "ghes_print_estatus: 3 callbacks suppressed", *record(5)))
+    if isinstance(first, Loose):
+        first, loose = loose, first
+    assert isinstance(first, Reading)
+    assert isinstance(second, Reading)
+    assert isinstance(loose, Loose)
+    assert [note.said for note in loose.observed.notes] == ["ghes_print_estatus: 3 callbacks suppressed"]
+
+
 def test_a_page_that_is_handled_much_later_was_not_handled_for_this_record():
     late = log("Memory failure: 0x45678: recovery action for dirty LRU page: Recovered", before="[  108.000000] ")
     found = list(read_kernel_log([*log(*record(1)), *late]))
@@ -183,6 +193,14 @@ def test_what_is_too_much_of_a_record_is_left_out_and_named():
     kind = "  section type: unknown, e8ed898d-df16-43cc-8ecc-54f060ef157f"
     long = only(log(*record(1, (*MEMORY[:3], kind, *dump))))
     assert "everything behind the first 20000 lines of a section" in long.lost
+
+
+def test_bytes_among_words_that_are_not_read_are_not_the_sections():
+    told = ("  section_type: IA32/X64 processor error", "  CPUID Info:", "  00000000: 00a20f12 00000000 00100800 00000000")
+    reading = only(log(*record(1, (*MEMORY[:3], *told, " Error 3, type: recoverable", *MEMORY[3:]))))
+    assert decode_structured(reading.event.status_block or b"").sections[0].payload == b""
+    assert "section body: the kernel prints nothing of it that could be read back" in reading.lost
+    assert "sections 1 to 2: not printed" in reading.lost
 
 
 def test_quoted_printable_lines_are_put_together():
