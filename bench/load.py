@@ -181,10 +181,8 @@ def timed(run: Callable[[], object]) -> float:
 
 def plain_loop(lines: list[bytes]) -> float:
     """Seconds to validate every event and serialise its decision, which is made beforehand."""
-    events = [Event.model_validate_json(line) for line in lines]
     default = uniform()
-    decisions = [decide(event, choose(event, default, {})) for event in events]
-    del events
+    decisions = [decide(event, choose(event, default, {})) for event in map(Event.model_validate_json, lines)]
 
     def loop() -> None:
         for line, decision in zip(lines, decisions, strict=True):
@@ -310,7 +308,7 @@ def run(what: list[str], seconds: float, events: int, folder: Path) -> None:
             for workers in sorted({default_workers(), 0}, reverse=True):
                 with serving(folder / f"{name}-{workers}", workers) as server:
                     told = f"{workers} workers" if workers else "no workers"
-                    compare_batches(server, f"{mixed_title}, {told}", list(islice(cycle(mix), 30_000)))
+                    compare_batches(server, f"{mixed_title}, {told}", list(islice(cycle(mix), 10_000)))
                     compare_batches(server, f"{bare_title}, {told}", list(islice(cycle(bare), 30_000)))
         else:
             with serving(folder / f"{name}-small") as small, serving(folder / f"{name}-large") as large:
