@@ -16,8 +16,8 @@ PAGES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("guest.
 SHOWN = [shown for page in PAGES for shown in re.findall(r"```console\n\$ ras-triage (.*)\n((?:.*\n)*?)```", page)]
 
 
-def test_the_pages_show_the_way_of_an_error_and_how_one_is_read() -> None:
-    assert [command.split()[0] for command, _ in SHOWN] == ["decide", "decode", "decide", "import"]
+def test_the_pages_show_the_way_of_an_error_and_how_one_is_read_and_written() -> None:
+    assert [command.split()[0] for command, _ in SHOWN] == ["decide", "decode", "decide", "import", "export"]
 
 
 @pytest.mark.parametrize(("command", "shown"), SHOWN)
