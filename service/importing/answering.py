@@ -26,8 +26,8 @@ from service.importing.results import Tally, summary_line
 from service.importing.run import Result, read_answer, result_line
 from service.importing.source import Source
 from service.importing.told import Told, apply
-from service.intake import EXPECTED_GROWTH, answer
-from service.problems import Refused, busy, problem_json, store_unavailable
+from service.intake import EXPECTED_GROWTH, Outcome, answer
+from service.problems import Refused, busy, problem_json, store_failed
 from service.runtime import Runtime
 from service.security.principal import Principal
 from service.store.port import StoreError
@@ -165,24 +165,21 @@ class Import:
             return self._runtime.intake.try_out(document)
         except Refused as refused:
             return problem_json(refused.problem)
+        except StoreError as error:
+            return problem_json(store_failed(error))
 
     async def _keep(self, readings: list[Reading]) -> list[bytes]:
         documents = self._documents(readings)
         if not documents:
             return []
         await self._runtime.writer.room(len(documents), EXPECTED_GROWTH * sum(len(document.data) for document in documents))
-        unavailable = problem_json(store_unavailable())
+        return [await self._kept(outcome) for outcome in self._runtime.intake.admit(documents)]
+
+    async def _kept(self, outcome: Outcome) -> bytes:
         try:
-            outcomes = self._runtime.intake.admit(documents)
-        except StoreError:
-            return [unavailable] * len(documents)
-        answers: list[bytes] = []
-        for outcome in outcomes:
-            try:
-                answers.append(problem_json(outcome.problem) if isinstance(outcome, Refused) else (await answer(outcome)).body)
-            except StoreError:
-                answers.append(unavailable)
-        return answers
+            return problem_json(outcome.problem) if isinstance(outcome, Refused) else (await answer(outcome)).body
+        except StoreError as error:
+            return problem_json(store_failed(error))
 
     def _documents(self, readings: list[Reading]) -> list[Document]:
         first, self._errors = self._errors, self._errors + len(readings)
