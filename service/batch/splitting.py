@@ -20,7 +20,7 @@ _BETWEEN: Final = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTAL
 _REST_OF_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 """Up to the quote that ends a string."""
 
-_OPEN, _CLOSE, _END, _COMMA, _QUOTE = b"[{", b"]}", b"]"[0], b","[0], b'"'[0]
+_OPEN, _END, _COMMA, _QUOTE = b"[{", b"]"[0], b","[0], b'"'[0]
 
 
 class Splitter(Protocol):
