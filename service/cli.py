@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from service.commands import (
     Command,
@@ -25,7 +25,8 @@ from service.commands import (
     take_in,
     watch,
 )
-from service.commands.output import BAD_INPUT, complain
+from service.commands.output import BAD_INPUT, complain, print_exception, warn
+from service.escaping import escape, valid_text
 from service.problems import Refused
 from service.settings import InvalidSetting
 from service.version import installed_version
@@ -53,12 +54,14 @@ COMMANDS: Final[Mapping[str, Command]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and say how it went: 0 decided, 2 bad input."""
-    options = _parser().parse_args(argv)
+    sys.excepthook = print_exception
     _spell_out_what_the_terminal_cannot_show()
+    options = _parser().parse_args(argv)
     try:
+        _require_text(options)
         return COMMANDS[options.command].run(options)
     except InvalidSetting as error:
-        print(f"ras-triage: {error}", file=sys.stderr)
+        warn(str(error))
         return BAD_INPUT
     except Refused as refused:
         complain(refused.problem, as_json=getattr(options, "json", False))
@@ -81,8 +84,27 @@ def _let_go_of_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+_FILES: Final = frozenset({"file", "files", "hest"})
+"""Options that name files, as bytes that need not be UTF-8; those of the type `Path` do too."""
+
+
+def _require_text(options: Namespace) -> None:
+    """Raises InvalidSetting for an argument that is not UTF-8 and does not name a file."""
+    for name, value in vars(options).items():
+        words = value if isinstance(value, list) else [value]
+        if name not in _FILES and any(isinstance(word, str) and valid_text(word) != word for word in words):
+            raise InvalidSetting(f"`{name.replace('_', '-')}`: expected UTF-8 text")
+
+
+class _Parser(ArgumentParser):
+    """A parser whose complaints quote arguments with escapes."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escape(message))
+
+
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="ras-triage", description="What Linux on arm64 does with a hardware error, and why.")
+    parser = _Parser(prog="ras-triage", description="What Linux on arm64 does with a hardware error, and why.")
     parser.add_argument("--version", action="version", version=f"ras-triage {installed_version()}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():

@@ -14,6 +14,7 @@ from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validato
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from policies.catalog import UNIFORM
+from service.escaping import valid_text
 from service.settings import ALGORITHMS, InvalidSetting, Oidc, Settings, is_loopback, read_policies, read_text
 from service.store.opening import MEMORY, SQLITE, sqlite_path
 
@@ -153,8 +154,8 @@ def _shown(name: str, value: Any) -> Any:
     if name == "tls_key_password":
         return None if value is None else HIDDEN
     if isinstance(value, tuple):
-        return [str(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
+        return [valid_text(str(part)) for part in value]
+    return valid_text(str(value)) if isinstance(value, (str, Path)) else value
 
 
 def default_store() -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic_core import to_json
 
+from service.escaping import escape, escape_json, valid_text
 from service.security.keys import hidden
 from service.store.port import StoreError
 
@@ -90,7 +91,7 @@ class JsonLines(logging.Formatter):
     """A line is a JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return hidden(to_json(_line(record), inf_nan_mode="null", fallback=str).decode())
+        return hidden(_json(_line(record)))
 
 
 class TextLines(logging.Formatter):
@@ -98,19 +99,18 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = _line(record)
-        head = f"{line.pop('time')} {line.pop('level'):<7} {line.pop('logger')}: {_plain(line.pop('event'))}"
+        head = f"{line.pop('time')} {line.pop('level'):<7} {line.pop('logger')}: {escape(line.pop('event'))}"
         return hidden(" ".join([head, *(f"{name}={_quoted(fact)}" for name, fact in line.items())]))
 
 
-def _plain(text: str) -> str:
-    return text if text.isprintable() else to_json(text).decode()[1:-1]
-
-
 def _quoted(fact: Fact | list[str]) -> str:
-    if isinstance(fact, str) and fact.isprintable() and fact and not set(fact) & set(' "='):
+    if isinstance(fact, str) and fact == escape(fact) and fact and not set(fact) & set(' "='):
         return fact
-    written = to_json(fact).decode()
-    return written if written.isprintable() else ascii(written)
+    return _json(fact)
+
+
+def _json(value: Any) -> str:
+    return escape_json(to_json(value, inf_nan_mode="null", fallback=str)).decode()
 
 
 def _line(record: logging.LogRecord) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _spelt(fact: Any) -> Any:
     """A fact as text can hold it: of half a surrogate pair its number."""
     if isinstance(fact, list):
         return [_spelt(part) for part in fact]
-    return fact.encode(errors="backslashreplace").decode() if isinstance(fact, str) else fact
+    return valid_text(fact) if isinstance(fact, str) else fact
 
 
 def _event(record: logging.LogRecord) -> str:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from models.errors import MalformedBytes
+from service.escaping import valid_text
 from service.store.port import QueryTooSlow, StoreDamaged, StoreError
 
 MEDIA_TYPE = "application/problem+json"
@@ -367,7 +368,7 @@ def not_ready(reason: str) -> Problem:
 
 def unreadable(path: str, reason: str) -> Problem:
     """A file of the command line that cannot be read."""
-    return Problem(f"{URN}unreadable-file", "unreadable file", 404, f"`{path}`: {reason}")
+    return Problem(f"{URN}unreadable-file", "unreadable file", 404, f"`{valid_text(path)}`: {reason}")
 
 
 def unrecognised() -> Problem:

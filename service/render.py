@@ -13,10 +13,12 @@ from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.rule import Rule
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from models.decision import Action, Decision, Rationale, Step
+from service.escaping import escape
 from service.policy_pages import Difference, PolicyList, PolicyPage
 from service.syndromes import Explanation, Explanations, InjectionAnswer, SyndromeAnswer
 from service.words import in_words, plain, returned
@@ -58,12 +60,23 @@ def console(*, width: int | None = None) -> Console:
 
 def text(value: str, style: str = "") -> Text:
     """Text with control characters spelt out."""
-    return Text("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value), style)
+    return Text(escape(value), style)
+
+
+class Escaped:
+    """A page whose text is escaped where it is drawn, also where it did not pass through `text`."""
+
+    def __init__(self, page: RenderableType) -> None:
+        self.page = page
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for shown, style, control in console.render(self.page, options):
+            yield Segment("\n".join(map(escape, shown.split("\n"))), style, control)
 
 
 def section(title: str, *body: RenderableType) -> Group:
     """A heading and what stands under it."""
-    return Group(Text(title, _HEADING), *(Padding(part, (0, 0, 0, 2)) for part in body), Text())
+    return Group(text(title, _HEADING), *(Padding(part, (0, 0, 0, 2)) for part in body), Text())
 
 
 def _numbered(lines: Iterable[Text]) -> Table:

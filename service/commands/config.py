@@ -7,7 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pydantic_core import to_json
 
 from service.commands.options import add_json, add_settings, effective
-from service.commands.output import write
+from service.commands.output import write_json, write_text
+from service.escaping import escape
 
 HELP = "show the settings of the service, and where each came from"
 
@@ -21,12 +22,12 @@ def configure(command: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     listed = effective(options).listed()
     if options.json:
-        write(to_json(listed))
+        write_json(to_json(listed))
         return 0
-    rows = [(name, _plain(entry["value"]), entry["from"]) for name, entry in listed.items()]
+    rows = [(name, escape(_plain(entry["value"])), entry["from"]) for name, entry in listed.items()]
     wide = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, value, origin in rows:
-        write(f"{name:<{wide[0]}}  {value:<{wide[1]}}  {origin}".encode())
+        write_text(f"{name:<{wide[0]}}  {value:<{wide[1]}}  {origin}")
     return 0
 
 

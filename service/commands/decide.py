@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any
 
@@ -12,7 +11,7 @@ from models.formats.envelope import DEFAULT_NOTIFICATION
 from models.notification import NotificationType
 from service.answers import decide_event, decision_json, envelop, read_event
 from service.commands.options import add_json, add_policy_file, settings_of
-from service.commands.output import answer_lines, show, write
+from service.commands.output import answer_lines, show, warn, write_json
 from service.inputs import read_all, to_event
 from service.settings import InvalidSetting, Settings
 
@@ -41,12 +40,12 @@ def run(options: Namespace) -> int:
         return _decide_lines(options, settings)
     event, notified = to_event(read_all(options.file, settings.max_body_bytes))
     if not notified and options.notification is None:
-        print(f"ras-triage: the file does not say how it was notified: taken as `{DEFAULT_NOTIFICATION.value}`", file=sys.stderr)
+        warn(f"the file does not say how it was notified: taken as `{DEFAULT_NOTIFICATION.value}`")
     policies = [*(options.policy or [None]), *options.compare]
     decisions = [_decide_under(policy, event, options, settings) for policy in policies]
     if options.json:
         for decision in decisions:
-            write(envelop(decision_json(decision)))
+            write_json(envelop(decision_json(decision)))
     elif len(decisions) == 1:
         show("decision_page", decisions[0])
     else:

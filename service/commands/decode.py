@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from service.answers import explain
 from service.commands.options import add_json
-from service.commands.output import show, write
+from service.commands.output import show, write_json
 from service.inputs import read_all, to_bytes
 from service.settings import MAX_BODY_BYTES
 
@@ -24,7 +24,7 @@ def configure(command: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     decoded = explain(to_bytes(read_all(options.file, MAX_BODY_BYTES)))
     if options.json:
-        write(to_json(decoded))
+        write_json(to_json(decoded))
     else:
         show("decoded_page", decoded)
     return 0

@@ -14,28 +14,39 @@ from models.errors import MalformedBytes
 from models.event import Event, event_json
 from models.formats.cper import write_record
 from models.formats.ghes_inject import to_arguments
-from models.formats.qemu_injection import to_argument, to_qmp
+from models.formats.qemu_injection import NotInjectable, to_argument, to_qmp
 from models.formats.reading import Reading, Unread
 from models.formats.redfish import write_redfish
-from service.commands.output import BAD_INPUT
+from service.commands.output import BAD_INPUT, warn, write_bytes
 from service.commands.progress import progress
 from service.commands.take_in import add_reading, found, own_path, size_of, told_of
+from service.escaping import escape, escape_json
 from service.importing.formats import Format
 from service.importing.results import place_words
 from service.importing.source import Source
 from service.importing.told import Told, notified
 from service.inputs import opened
 from service.problems import Refused
+from service.settings import InvalidSetting
 
 HELP = "write the errors in a file as CPER records, Redfish entries, QEMU injections or events"
 
+
+def _command_line(event: Event) -> bytes:
+    """Return the command line of ghes_inject.py. Raises NotInjectable, also for characters that a shell would act on where it is pasted."""
+    arguments = to_arguments(event)
+    if any(escape(word) != word for word in arguments):
+        raise NotInjectable(f"an argument has characters that are not printable; `{Format.QMP}` takes the status block as it is")
+    return f"ghes_inject.py {shlex.join(arguments)}\n".encode()
+
+
 WRITERS: Final[dict[Format, Callable[[Event], bytes]]] = {
-    Format.EVENT: lambda event: event_json(event) + b"\n",
+    Format.EVENT: lambda event: escape_json(event_json(event)) + b"\n",
     Format.CPER: write_record,
-    Format.REDFISH: lambda event: to_json(write_redfish(event)) + b"\n",
+    Format.REDFISH: lambda event: escape_json(to_json(write_redfish(event))) + b"\n",
     Format.QMP: lambda event: to_qmp(event).encode() + b"\n",
     Format.QEMU_ARGUMENT: lambda event: to_argument(event).encode() + b"\n",
-    Format.GHES_INJECT: lambda event: f"ghes_inject.py {shlex.join(to_arguments(event))}\n".encode(),
+    Format.GHES_INJECT: _command_line,
 }
 """A record is binary, and several follow each other; of all others there is one to a line."""
 
@@ -52,6 +63,8 @@ def configure(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
+    if Format(options.to) is Format.CPER and sys.stdout.isatty():
+        raise InvalidSetting(f"`--to {options.to}` writes binary data, which a terminal cannot show: redirect standard output to a file")
     told, complete = told_of(options), True
     for path in options.files:
         try:
@@ -78,12 +91,11 @@ def _export(path: str, options: Namespace, told: Told) -> bool:
             except ValueError as error:
                 complete = _miss(path, place_words(item.place), str(error))
                 continue
-            sys.stdout.buffer.write(written)
+            write_bytes(written)
             shown.answered()
-    sys.stdout.buffer.flush()
     return complete
 
 
 def _miss(path: str, where: str, reason: str) -> bool:
-    print(f"ras-triage: not written: {path}{', ' if where else ''}{where}: {reason}", file=sys.stderr)
+    warn(f"not written: {path}{', ' if where else ''}{where}: {reason}")
     return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,7 +11,7 @@ from dataclasses import replace
 from pydantic_core import to_json
 
 from service.commands.options import add_config, add_json
-from service.commands.output import write
+from service.commands.output import note, warn, warn_json, write_json, write_text
 from service.configuration import prepare_store, read
 from service.security.keys import create, file_entry
 from service.security.principal import SCOPES
@@ -61,12 +60,13 @@ def _create(options: Namespace) -> int:
         raise InvalidSetting(f"`--name`: expected 1 to {_MAX_NAME} characters")
     key, shown = create(options.name, [scope for scope in SCOPES if scope in options.scope], now_ms())
     if options.hash_only:
-        print(f"the key, shown this once: {shown}", file=sys.stderr)
+        note(f"the key, shown this once: {shown}")
     else:
         with _store(options, make=True) as store:
             store.add_api_key(key)
     _audit("key.created", key)
-    write(file_entry(key).rstrip("\n").encode() if options.hash_only else shown.encode())
+    for line in file_entry(key).rstrip("\n").split("\n") if options.hash_only else (shown,):
+        write_text(line)
     return 0
 
 
@@ -74,11 +74,11 @@ def _list(options: Namespace) -> int:
     with _store(options) as store:
         keys = store.api_keys()
     if options.json:
-        write(to_json([_described(key) for key in keys]))
+        write_json(to_json([_described(key) for key in keys]))
         return 0
     for key in keys:
         revoked = "" if key.revoked_at_ms is None else f"  revoked {rfc3339(key.revoked_at_ms)}"
-        write(f"{key.id}  {rfc3339(key.created_at_ms)}  {','.join(key.scopes):<17}  {key.name}{revoked}".encode())
+        write_text(f"{key.id}  {rfc3339(key.created_at_ms)}  {','.join(key.scopes):<17}  {key.name}{revoked}")
     return 0
 
 
@@ -93,7 +93,7 @@ def _revoke(options: Namespace) -> int:
     if revoked:
         _audit("key.revoked", replace(key, revoked_at_ms=at_ms))
     else:
-        print(f"ras-triage: `{identity}` was revoked before", file=sys.stderr)
+        warn(f"`{identity}` was revoked before")
     return 0
 
 
@@ -120,7 +120,7 @@ def _store(options: Namespace, *, make: bool = False) -> Iterator[SqliteStore]:
 def _audit(action: str, key: ApiKey) -> None:
     """A line of the audit trail: who did what, on standard error."""
     line = {"time": rfc3339(now_ms()), "event": "audit", "action": action, "by": f"uid {os.getuid()}", **_described(key)}
-    print(to_json(line).decode(), file=sys.stderr)
+    warn_json(to_json(line))
 
 
 def _described(key: ApiKey) -> dict[str, object]:

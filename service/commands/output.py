@@ -1,13 +1,19 @@
-"""What commands print: results on standard output, everything else on standard error."""
+"""What commands print: results on standard output, everything else on standard error.
+
+This is the only module that writes to either, so that all text from outside is escaped on its way.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from traceback import format_exception
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from service.escaping import escape, escape_json
 from service.inputs import opened, read_lines
-from service.problems import Problem, Refused, problem_json, too_large
+from service.problems import MAX_ERRORS, Problem, Refused, problem_json, too_large
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,21 +22,69 @@ BAD_INPUT: Final = 2
 """Exit status."""
 
 
+_MAX_CHARACTERS: Final = 2000
+"""Of one text in a problem: a service chooses how long it is."""
+
+
+def note(line: str) -> None:
+    """Print one line on standard error."""
+    print(escape(line), file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Print one line on standard error that says whose it is."""
+    note(f"ras-triage: {message}")
+
+
 def complain(problem: Problem, *, as_json: bool) -> None:
-    """Say what is wrong, on standard error."""
+    """Print a problem on standard error."""
     if as_json:
-        print(problem_json(problem).decode(), file=sys.stderr)
+        warn_json(problem_json(problem))
         return
-    print(f"ras-triage: {problem.title}: {problem.detail}", file=sys.stderr)
+    warn(f"{_cut(problem.title)}: {_cut(problem.detail)}")
     if len(problem.errors) > 1:
-        for fault in problem.errors:
-            print(f"  {fault.pointer or '/'}: {fault.detail}", file=sys.stderr)
+        for fault in problem.errors[:MAX_ERRORS]:
+            note(f"  {_cut(fault.pointer or '/')}: {_cut(fault.detail)}")
 
 
-def write(line: bytes) -> None:
-    """Print a line, at once."""
-    sys.stdout.buffer.write(line + b"\n")
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
+
+
+def warn_json(document: bytes) -> None:
+    """Print a JSON document as one line on standard error."""
+    print(escape_json(document).decode(), file=sys.stderr)
+
+
+def print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback on standard error (`sys.excepthook`): a message may quote what comes from outside."""
+    for line in "".join(format_exception(kind, error, trace)).split("\n"):
+        note(line)
+
+
+def write_json(document: bytes) -> None:
+    """Print a JSON document as one line, at once."""
+    write_bytes(escape_json(document) + b"\n")
+
+
+def write_text(line: str) -> None:
+    """Print one line of text, at once."""
+    write_bytes(escape(line).encode() + b"\n")
+
+
+def write_bytes(data: bytes) -> None:
+    """Print bytes as they are, at once."""
+    sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+
+
+def write_original(data: bytes) -> None:
+    """Print bytes from outside as they are, at once; on a terminal, which acts on control characters, as text."""
+    if sys.stdout.isatty():
+        for line in data.decode(errors="backslashreplace").removesuffix("\n").split("\n"):
+            write_text(line.expandtabs())
+    else:
+        write_bytes(data)
 
 
 def show(name: str, *arguments: Any) -> None:
@@ -40,13 +94,13 @@ def show(name: str, *arguments: Any) -> None:
     draw(getattr(render, name)(*arguments))
 
 
-def draw(page: RenderableType) -> None:
-    """Print a page."""
+def draw(page: RenderableType, *, soft_wrap: bool = False) -> None:
+    """Print a page. With `soft_wrap` the terminal breaks its lines."""
     from service import render  # noqa: PLC0415
 
     console = render.console()
     with console.capture() as drawn:
-        console.print(page)
+        console.print(render.Escaped(page), soft_wrap=soft_wrap)
     sys.stdout.write("\n".join(line.rstrip() for line in drawn.get().splitlines()) + "\n")
     sys.stdout.flush()
 
@@ -62,5 +116,5 @@ def answer_lines(path: str, limit: int, answer: Callable[[bytes], bytes]) -> int
                 answered = answer(line)
             except Refused as refused:
                 answered, status = problem_json(refused.problem), BAD_INPUT
-            write(answered)
+            write_json(answered)
     return status

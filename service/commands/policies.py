@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from policies.catalog import Policy, UnknownPolicy
 from policies.choose import find
 from service.commands.options import add_json, add_policy_file, settings_of
-from service.commands.output import show, write
+from service.commands.output import show, write_json
 from service.policy_pages import Difference, PolicyList, PolicyPage, compare, list_policies, page
 from service.problems import Refused, unknown_policy
 from service.settings import Settings
@@ -29,7 +29,7 @@ def run(options: Namespace) -> int:
     settings = settings_of(options)
     name, answer = _look_up(options, settings)
     if options.json:
-        write(to_json(answer))
+        write_json(to_json(answer))
     else:
         show(name, answer)
     return 0

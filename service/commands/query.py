@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from service.commands.filters import add_filters, filters_of
 from service.commands.options import add_json
-from service.commands.output import draw, write
+from service.commands.output import draw, write_json
 from service.commands.server_options import add_server, ask
 from service.settings import InvalidSetting
 
@@ -53,7 +53,7 @@ def _list(client: Client, options: Namespace) -> int:
 
     summaries = TypeAdapter(Summary)
     for decision in decisions:
-        write(summaries.dump_json(decision))
+        write_json(summaries.dump_json(decision))
     return 0
 
 
@@ -63,7 +63,7 @@ def _count(client: Client, options: Namespace) -> int:
     if options.json:
         from service.client import Stats  # noqa: PLC0415
 
-        write(TypeAdapter(Stats).dump_json(stats))
+        write_json(TypeAdapter(Stats).dump_json(stats))
     else:
         from service.listing import stats_page  # noqa: PLC0415
 

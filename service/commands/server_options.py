@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from ssl import SSLError
 from typing import TYPE_CHECKING, Final
 
-from service.commands.output import BAD_INPUT, complain
+from service.commands.output import BAD_INPUT, complain, warn
 from service.settings import InvalidSetting
 
 if TYPE_CHECKING:  # commands that ask nothing start faster without it
@@ -53,15 +52,22 @@ def ask(options: Namespace, use: Callable[[Client], int], retry: Retry | None = 
         complain(answer.problem, as_json=getattr(options, "json", False))
         return _status(answer)
     except UnexpectedAnswer as error:
-        print(f"ras-triage: `{options.server}`: {error}", file=sys.stderr)
+        warn(f"`{_shown(options.server)}`: {error}")
         return GAVE_UP
     except ClientError as error:
         if isinstance(error.__cause__, UnsupportedProtocol):
-            raise InvalidSetting(f"`{options.server}` is not the URL of a service: expected http:// or https://") from None
-        print(f"ras-triage: `{options.server}` gives no answer: {error}", file=sys.stderr)
+            raise InvalidSetting(f"`{_shown(options.server)}` is not the URL of a service: expected http:// or https://") from None
+        warn(f"`{_shown(options.server)}` gives no answer: {error}")
         return GAVE_UP
     except InvalidURL as error:
-        raise InvalidSetting(f"`{options.server}` is not a URL: {str(error).lower()}") from None
+        reason = "" if "@" in options.server else f": {str(error).lower()}"  # which may quote a part of a password
+        raise InvalidSetting(f"`{_shown(options.server)}` is not a URL{reason}") from None
+
+
+def _shown(url: str) -> str:
+    """Return a URL without the user and password that it may hold."""
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _client(options: Namespace, retry: Retry) -> Client:
@@ -77,7 +83,7 @@ def _client(options: Namespace, retry: Retry) -> Client:
 
 def _tell_of_retry(failure: ClientError, seconds: float) -> None:
     if seconds >= _WORTH_TELLING_S:
-        print(f"ras-triage: {failure}; trying again in {seconds:.0f} s", file=sys.stderr)
+        warn(f"{failure}; trying again in {seconds:.0f} s")
 
 
 def _status(answer: ProblemAnswer) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from service.commands.options import add_json
-from service.commands.output import show, write
+from service.commands.output import show, write_json, write_original
 from service.commands.server_options import add_server, ask
 
 if TYPE_CHECKING:
@@ -30,10 +29,9 @@ def run(options: Namespace) -> int:
 
 def _show(client: Client, options: Namespace) -> int:
     if options.event:
-        sys.stdout.buffer.write(client.event(options.id))
-        sys.stdout.buffer.flush()
+        write_original(client.event(options.id))
     elif options.json:
-        write(client.get_json(options.id))
+        write_json(client.get_json(options.id))
     else:
         show("decision_page", client.get(options.id))
     return 0

@@ -93,15 +93,18 @@ class Tally:
     problems: Counter[str] = field(default_factory=Counter)
 
     def add(self, line: bytes) -> None:
-        """Count one answer."""
+        """Count one answer. Raises ValueError for a line that is not one."""
         self.answers += 1
         content = from_json(line)
+        match content:
+            case {"action": str(action), "repeat": bool(repeat)}:
+                self.actions[action] += 1
+                self.repeats += repeat
+            case {"type": str(problem)}:
+                self.problems[problem.removeprefix(URN)] += 1
+            case _:
+                raise ValueError("neither a decision nor a problem")
         self.last_key = content.get("event_key")
-        if "action" in content:
-            self.actions[content["action"]] += 1
-            self.repeats += content["repeat"]
-        else:
-            self.problems[content["type"].removeprefix(URN)] += 1
 
     def lines(self) -> Iterator[str]:
         """What to tell."""
@@ -139,7 +142,7 @@ def _count(stream: IO[bytes], path: Path, tally: Tally) -> None:
             break
         try:
             tally.add(line)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except ValueError:
             reason = f"line {tally.answers} is no answer: only a file that `submit` wrote can be gone on with"
             raise Refused(unreadable(str(path), reason)) from None
         whole += len(line)

@@ -11,10 +11,11 @@ from typing import IO, TYPE_CHECKING, Final
 
 from models.event import event_key
 from service.answers import read_event
-from service.commands.output import BAD_INPUT
+from service.commands.output import BAD_INPUT, warn
 from service.commands.progress import Progress, progress
 from service.commands.server_options import GAVE_UP, add_server, ask
 from service.commands.submission import Given, Tally, events, given, output
+from service.escaping import escape_json
 from service.problems import Refused
 from service.settings import InvalidSetting
 
@@ -45,9 +46,9 @@ def run(options: Namespace) -> int:
         status = _run(options, source, tally)
     if tally.answers or status == 0:
         for line in tally.lines():
-            print(f"ras-triage: {line}", file=sys.stderr)
+            warn(line)
     if status not in (0, BAD_INPUT):
-        print(f"ras-triage: {_how_to_go_on(options, source)}", file=sys.stderr)
+        warn(_how_to_go_on(options, source))
     return status
 
 
@@ -62,7 +63,7 @@ def _run(options: Namespace, source: Given, tally: Tally) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"ras-triage: the answers cannot be written: {(error.strerror or 'input/output error').lower()}", file=sys.stderr)
+        warn(f"the answers cannot be written: {(error.strerror or 'input/output error').lower()}")
         return GAVE_UP
 
 
@@ -79,11 +80,21 @@ def _submit(client: Client, source: Given, answers: IO[bytes], tally: Tally) -> 
     with progress(source.size, sys.stderr) as shown:
         read = _watched(source, tally, shown)
         for line in client.decide_lines(read, idempotency_key=source.key, answered=tally.earlier):
-            answers.write(line + b"\n")
+            _count(tally, line)
+            answers.write(escape_json(line) + b"\n")
             answers.flush()
-            tally.add(line)
             shown.answered()
     return BAD_INPUT if tally.problems else 0
+
+
+def _count(tally: Tally, line: bytes) -> None:
+    """Count an answer. Raises UnexpectedAnswer."""
+    from service.client import UnexpectedAnswer  # noqa: PLC0415
+
+    try:
+        tally.add(line)
+    except ValueError as error:
+        raise UnexpectedAnswer(f"line {tally.answers} is not an answer: {error}") from error
 
 
 def _watched(source: Given, tally: Tally, shown: Progress) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pydantic_core import to_json
 
 from service.commands.options import add_json, add_policy_file, settings_of
-from service.commands.output import answer_lines, show, write
+from service.commands.output import answer_lines, show, write_json
 from service.settings import InvalidSetting
 from service.syndromes import SyndromeRequest, answer_syndromes, read_syndrome_request, syndromes_json
 
@@ -38,7 +38,7 @@ def run(options: Namespace) -> int:
         )
     answer = answer_syndromes(_syndrome_request(options), settings)
     if options.json:
-        write(syndromes_json(answer))
+        write_json(syndromes_json(answer))
     else:
         show("syndrome_page", answer)
     return 0

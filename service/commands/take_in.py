@@ -11,13 +11,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from models.event import event_json
 from models.formats.reading import Place, Reading, Unread
 from service.commands.decide import notification_type
 from service.commands.options import add_json, add_policy_file, settings_of
-from service.commands.output import BAD_INPUT, draw, write
+from service.commands.output import BAD_INPUT, draw, write_json
 from service.commands.progress import Progress, progress
 from service.commands.server_options import add_server, ask
 from service.commands.submission import Given, given
@@ -72,7 +73,7 @@ class _Import:
 
     def show(self, result: Result, path: str) -> None:
         if self.options.json:
-            write(result_line(result, path if self.names_files else None))
+            write_json(result_line(result, path if self.names_files else None))
             return
         from service import import_pages  # noqa: PLC0415 - answers in JSON start faster without it
 
@@ -86,7 +87,7 @@ class _Import:
 
     def end(self) -> int:
         if self.options.json:
-            write(summary_line(self.tally))
+            write_json(summary_line(self.tally))
         else:
             from service import import_pages  # noqa: PLC0415
 
@@ -161,7 +162,12 @@ def _submit(client: Client, work: _Import) -> int:
 
 
 def _submit_file(client: Client, work: _Import, source: Given, path: str, shown: Progress) -> None:
-    """Send the errors of a file, and pair them with their answers; what is no error keeps its place among them."""
+    """Send the errors of a file, and pair them with their answers; what is no error keeps its place among them.
+
+    Raises UnexpectedAnswer.
+    """
+    from service.client import UnexpectedAnswer  # noqa: PLC0415
+
     waiting: deque[Item] = deque()
 
     def events() -> Iterator[bytes]:
@@ -178,7 +184,11 @@ def _submit_file(client: Client, work: _Import, source: Given, path: str, shown:
         _show_others(work, waiting, path)
         reading = waiting.popleft()
         assert isinstance(reading, Reading)
-        work.show(read_answer(reading, line, work.tally), path)
+        try:
+            result = read_answer(reading, line, work.tally)
+        except ValidationError as error:
+            raise UnexpectedAnswer("an answer is neither a decision nor a problem") from error
+        work.show(result, path)
         shown.answered()
     _show_others(work, waiting, path)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from pydantic import TypeAdapter
 
 from service.commands.filters import add_filters, filters_of
 from service.commands.options import add_json
-from service.commands.output import write
+from service.commands.output import draw, warn, write_json
 from service.commands.server_options import add_server, ask
 
 if TYPE_CHECKING:
@@ -51,24 +50,23 @@ def _watch(client: Client, options: Namespace) -> int:
                 _warn(found)
     except KeyboardInterrupt:
         if seen:
-            print(f"ras-triage: `--after {seen}` goes on from here", file=sys.stderr)
+            warn(f"`--after {seen}` goes on from here")
         raise
     return 0
 
 
 def _tell(decision: Summary) -> None:
-    from service import listing, render  # noqa: PLC0415
+    from service import listing  # noqa: PLC0415
 
-    render.console().print(listing.line(decision), soft_wrap=True)
-    sys.stdout.flush()
+    draw(listing.line(decision), soft_wrap=True)
 
 
 def _json_teller() -> Callable[[Summary], None]:
     from service.client import Summary  # noqa: PLC0415
 
     summaries = TypeAdapter(Summary)
-    return lambda decision: write(summaries.dump_json(decision))
+    return lambda decision: write_json(summaries.dump_json(decision))
 
 
 def _warn(purged: Purged) -> None:
-    print(f"ras-triage: up to {purged.decisions} decisions were purged before they could be told", file=sys.stderr)
+    warn(f"up to {purged.decisions} decisions were purged before they could be told")

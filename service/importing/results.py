@@ -16,6 +16,7 @@ from models.formats.observed import Observed
 from models.formats.ras.event import Row
 from models.formats.reading import Assumed, Loose, Place, Reading, Unread
 from policies.agreement import Agreement, compare
+from service.escaping import valid_text
 from service.importing.readers import Item
 from service.problems import Problem, problem_json
 
@@ -104,7 +105,7 @@ def summary_line(tally: Tally) -> bytes:
 
 
 def _front(file: str | None) -> dict[str, Any]:
-    return {} if file is None else {"file": file}
+    return {} if file is None else {"file": valid_text(file)}
 
 
 def _place(place: Place) -> dict[str, Any]:

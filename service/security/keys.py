@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from service.escaping import escape_toml
 from service.problems import Refused, store_unavailable
 from service.security.principal import Scope
 from service.settings import InvalidSetting, read_text
@@ -75,7 +76,7 @@ _ENTRIES: Final = TypeAdapter(tuple[_Entry, ...])
 
 def file_entry(key: ApiKey) -> str:
     """A key as it stands in a keys file."""
-    name = TypeAdapter(str).dump_json(key.name).decode()
+    name = escape_toml(TypeAdapter(str).dump_json(key.name).decode())
     scopes = ", ".join(f'"{scope}"' for scope in key.scopes)
     return f'[[key]]\nid = "{key.id}"\nname = {name}\nscopes = [{scopes}]\nsecret_sha256 = "{key.secret_hash}"\n'
 
