@@ -93,6 +93,12 @@ ENCODINGS: Final = "gzip, zstd"
 """What is accepted, for Accept-Encoding."""
 
 
+def unpacker(encoding: str) -> Unpacker | None:
+    """Return what unpacks a content encoding; None where it is not known."""
+    found = _UNPACKERS.get(encoding)
+    return None if found is None else found()
+
+
 def require_known(encoding: str) -> None:
     """Raises Refused for an encoding that is not known."""
     if encoding.strip().lower() not in ("", "identity", *_UNPACKERS):

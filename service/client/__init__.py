@@ -10,6 +10,7 @@ from service.client.awaiting import AsyncClient
 from service.client.blocking import Client
 from service.client.chunks import AnyEvent
 from service.client.errors import ClientError, ProblemAnswer, UnexpectedAnswer, Unreachable
+from service.client.limits import AnswerLimits
 from service.client.questions import Filters
 from service.client.results import (
     Bucket,
@@ -31,6 +32,7 @@ from service.problems import Problem
 
 __all__ = [
     "Answer",
+    "AnswerLimits",
     "AnyEvent",
     "AsyncClient",
     "Bucket",

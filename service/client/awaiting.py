@@ -11,12 +11,13 @@ from typing import Any, Self, TypeVar, Unpack
 
 import anyio
 import httpx
-from httpx_sse import EventSource, ServerSentEvent
+from httpx_sse import ServerSentEvent
 
 from models.host import Host
 from service.answers import Answer
 from service.client.chunks import AnyEvent, chunks_async
 from service.client.flows import Effect, Flow, Give, NextEvent, Open, Pause, Read
+from service.client.limits import AnswerLimits, event_source, no_cookies, unpacked_async
 from service.client.outgoing import DEFAULT_URL, OnRetry, Outgoing, Token, say_nothing, tls
 from service.client.questions import Filters, Questions, new_key, read_answer
 from service.client.results import Decoded, Health, KeptHost, PoisonedPages, Stats, StoreState, Summary, Watched
@@ -31,8 +32,9 @@ T = TypeVar("T")
 class _Wire:
     """Does what a flow wants done, over one connection at a time."""
 
-    def __init__(self, http: httpx.AsyncClient, outgoing: Outgoing) -> None:
+    def __init__(self, http: httpx.AsyncClient, outgoing: Outgoing, limits: AnswerLimits) -> None:
         self._http = http
+        self._limits = limits
         self._outgoing = outgoing
         self._response: httpx.Response | None = None
         self._parts: AsyncIterator[bytes] | None = None
@@ -66,8 +68,8 @@ class _Wire:
             timeout=out.timeout_of(asked),
         )
         self._response = response = await self._http.send(request, stream=True)
-        self._parts = response.aiter_bytes()
-        self._events = EventSource(response).aiter_sse()
+        self._parts = unpacked_async(response)
+        self._events = event_source(unpacked_async(response), self._limits).aiter_sse()
         return response
 
     async def aclose(self) -> None:
@@ -89,17 +91,21 @@ class AsyncClient:
         ca_file: Path | str | None = None,
         timeout_s: float = 30.0,
         retry: Retry | None = None,
+        limits: AnswerLimits | None = None,
         headers: Mapping[str, str] | None = None,
         on_retry: OnRetry = say_nothing,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """`token`: an API key or JWT, or what gives one, asked before every request. `timeout_s`: seconds without a byte.
 
+        `limits`: how much of an answer is read (default: AnswerLimits()). Redirects are not followed, and cookies are not kept.
         `on_retry` hears of every failure that is made up for by asking again, and after how many seconds.
         """
-        self._http = httpx.AsyncClient(base_url=base_url, verify=tls(ca_file), transport=transport)
+        self._http = httpx.AsyncClient(
+            base_url=base_url, verify=tls(ca_file), transport=transport, follow_redirects=False, cookies=no_cookies()
+        )
         self._outgoing = Outgoing(timeout_s, on_retry, token, headers or {})
-        self._ask = Questions(retry or Retry())
+        self._ask = Questions(retry or Retry(), limits or AnswerLimits())
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,7 +124,7 @@ class AsyncClient:
         return other
 
     async def _all(self, flow: Flow[T]) -> AsyncGenerator[T, None]:
-        wire = _Wire(self._http, self._outgoing)
+        wire = _Wire(self._http, self._outgoing, self._ask.limits)
         with closing(flow):
             async with aclosing(wire):
                 reply: Any = None

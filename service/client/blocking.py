@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx
-from httpx_sse import EventSource, ServerSentEvent
+from httpx_sse import ServerSentEvent
 
 from models.host import Host
 from service.answers import Answer
 from service.client.chunks import AnyEvent, chunks
 from service.client.flows import Effect, Flow, Give, NextEvent, Open, Pause, Read
+from service.client.limits import AnswerLimits, event_source, no_cookies, unpacked
 from service.client.outgoing import DEFAULT_URL, OnRetry, Outgoing, Token, say_nothing, tls
 from service.client.questions import Filters, Questions, new_key, read_answer
 from service.client.results import Decoded, Health, KeptHost, PoisonedPages, Stats, StoreState, Summary, Watched
@@ -31,8 +32,9 @@ T = TypeVar("T")
 class _Wire:
     """Does what a flow wants done, over one connection at a time."""
 
-    def __init__(self, http: httpx.Client, outgoing: Outgoing) -> None:
+    def __init__(self, http: httpx.Client, outgoing: Outgoing, limits: AnswerLimits) -> None:
         self._http = http
+        self._limits = limits
         self._outgoing = outgoing
         self._response: httpx.Response | None = None
         self._parts: Iterator[bytes] = iter(())
@@ -64,8 +66,8 @@ class _Wire:
             timeout=out.timeout_of(asked),
         )
         self._response = response = self._http.send(request, stream=True)
-        self._parts = response.iter_bytes()
-        self._events = EventSource(response).iter_sse()
+        self._parts = unpacked(response)
+        self._events = event_source(unpacked(response), self._limits).iter_sse()
         return response
 
     def close(self) -> None:
@@ -87,17 +89,19 @@ class Client:
         ca_file: Path | str | None = None,
         timeout_s: float = 30.0,
         retry: Retry | None = None,
+        limits: AnswerLimits | None = None,
         headers: Mapping[str, str] | None = None,
         on_retry: OnRetry = say_nothing,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """`token`: an API key or JWT, or what gives one, asked before every request. `timeout_s`: seconds without a byte.
 
+        `limits`: how much of an answer is read (default: AnswerLimits()). Redirects are not followed, and cookies are not kept.
         `on_retry` hears of every failure that is made up for by asking again, and after how many seconds.
         """
-        self._http = httpx.Client(base_url=base_url, verify=tls(ca_file), transport=transport)
+        self._http = httpx.Client(base_url=base_url, verify=tls(ca_file), transport=transport, follow_redirects=False, cookies=no_cookies())
         self._outgoing = Outgoing(timeout_s, on_retry, token, headers or {})
-        self._ask = Questions(retry or Retry())
+        self._ask = Questions(retry or Retry(), limits or AnswerLimits())
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +120,7 @@ class Client:
         return other
 
     def _all(self, flow: Flow[T]) -> Generator[T, None, None]:
-        wire = _Wire(self._http, self._outgoing)
+        wire = _Wire(self._http, self._outgoing, self._ask.limits)
         with closing(wire), closing(flow):
             reply: Any = None
             error: httpx.RequestError | None = None

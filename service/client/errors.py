@@ -14,6 +14,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from service.client.retry import retry_after_s
+from service.escaping import escape
 from service.problems import Problem
 
 _PHRASES = {status.value: status.phrase.lower() for status in HTTPStatus}
@@ -21,8 +22,15 @@ _PHRASES = {status.value: status.phrase.lower() for status in HTTPStatus}
 _PROBLEM = TypeAdapter(Problem)
 
 
+_MAX_CHARACTERS = 1000
+"""Of an exception's text."""
+
+
 class ClientError(Exception):
-    """The question has no answer."""
+    """The question has no answer. The text is one line, cut to 1000 characters, with control characters as escapes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(escape(text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"))
 
 
 class ProblemAnswer(ClientError):
@@ -61,8 +69,9 @@ def problem_answer(response: httpx.Response, body: bytes) -> ProblemAnswer:
     return ProblemAnswer(problem, request_id=headers.get("x-request-id"), retry_after_s=retry_after_s(headers.get("retry-after")))
 
 
-def unreachable(error: httpx.RequestError) -> Unreachable:
+def unreachable(error: httpx.RequestError) -> ClientError:
     """The network's complaint as ours."""
-    failure = Unreachable(str(error) or type(error).__name__)
+    kind = UnexpectedAnswer if isinstance(error, httpx.DecodingError) else Unreachable
+    failure = kind(str(error) or type(error).__name__)
     failure.__cause__ = error
     return failure

@@ -25,6 +25,7 @@ from service.client.errors import (
     read_problem,
     unreachable,
 )
+from service.client.limits import MAX_PROBLEM_BYTES, AnswerLimits
 from service.client.retry import TRANSIENT, Retry, may_ask_again_after_error, may_ask_again_after_status
 from service.problems import Problem
 
@@ -134,30 +135,45 @@ def _require_type(response: httpx.Response, request: Request) -> None:
         raise UnexpectedAnswer(f"not the answer that was asked for: its type is `{found}` and not `{request.answer_type}`")
 
 
-def whole(request: Request, retry: Retry) -> Steps[Whole]:
+def whole(request: Request, retry: Retry, limits: AnswerLimits) -> Steps[Whole]:
     """The answer, asked for until it comes. Raises ProblemAnswer, Unreachable, UnexpectedAnswer."""
     tries = _Tries(retry, repeatable=request.repeatable)
     while True:
         failure: ClientError
         try:
             response: httpx.Response = yield Open(request)
-            body = yield from _body()
-        except httpx.RequestError as error:
-            failure = unreachable(error)
-        else:
             if response.is_success:
+                body = yield from _body(limits)
                 if body:
                     _require_type(response, request)
                 return Whole(response.headers, body)
-            failure = problem_answer(response, body)
+            failure = yield from _problem(response)
+        except httpx.RequestError as error:
+            failure = unreachable(error)
         yield Pause(tries.pause_s(failure), failure)
 
 
-def _body() -> Steps[bytes]:
-    parts: list[bytes] = []
+def _body(limits: AnswerLimits) -> Steps[bytes]:
+    """The whole body. Raises UnexpectedAnswer."""
+    body = bytearray()
     while (part := (yield Read())) is not None:
-        parts.append(part)
-    return b"".join(parts)
+        body += part
+        if len(body) > limits.body_bytes:
+            raise UnexpectedAnswer(f"an answer is longer than {limits.body_bytes} bytes")
+    document = bytes(body)
+    limits.require_values(document)
+    return document
+
+
+def _problem(response: httpx.Response) -> Steps[ProblemAnswer]:
+    """What is wrong; the status says it where the body is too long or cannot be unpacked."""
+    body = bytearray()
+    try:
+        while len(body) <= MAX_PROBLEM_BYTES and (part := (yield Read())) is not None:
+            body += part
+    except httpx.DecodingError:
+        body.clear()
+    return problem_answer(response, bytes(body) if len(body) <= MAX_PROBLEM_BYTES else b"")
 
 
 @dataclass(slots=True)
@@ -167,7 +183,7 @@ class _Progress:
     answered: int
 
 
-def batch(request: Request, chunk: Chunk, answered: int, retry: Retry) -> Flow[bytes]:
+def batch(request: Request, chunk: Chunk, answered: int, retry: Retry, limits: AnswerLimits) -> Flow[bytes]:
     """The answers to a chunk's events, from `answered` on, a line each, in order.
 
     What was cut off is asked for again as a whole, so that every event keeps its key and position and is recognised; the answers that were
@@ -179,7 +195,7 @@ def batch(request: Request, chunk: Chunk, answered: int, retry: Retry) -> Flow[b
     while progress.answered < len(chunk.lines):
         before = progress.answered
         try:
-            failure = yield from _attempt(request, len(chunk.lines), progress)
+            failure = yield from _attempt(request, len(chunk.lines), progress, limits)
         except httpx.RequestError as error:
             failure = unreachable(error)
         if failure is not None:
@@ -188,13 +204,15 @@ def batch(request: Request, chunk: Chunk, answered: int, retry: Retry) -> Flow[b
             yield Pause(tries.pause_s(failure), failure)
 
 
-def _attempt(request: Request, expected: int, progress: _Progress) -> Generator[Effect | Give[bytes], Any, ClientError | None]:
+def _attempt(
+    request: Request, expected: int, progress: _Progress, limits: AnswerLimits
+) -> Generator[Effect | Give[bytes], Any, ClientError | None]:
     """Ask once, and give what was not given yet; why it is not everything, or None."""
     response: httpx.Response = yield Open(request)
     if not response.is_success:
-        return problem_answer(response, (yield from _body()))
+        return (yield from _problem(response))
     _require_type(response, request)
-    lines = _Lines()
+    lines = _Lines(limits)
     place = 0
     part: bytes | None = b""
     while part is not None:
@@ -212,10 +230,13 @@ def _attempt(request: Request, expected: int, progress: _Progress) -> Generator[
 
 
 class _Lines:
-    """Bytes as lines. Only the line feed ends one: JSON may have any other separator in a string."""
+    """Bytes as lines. Only the line feed ends one: JSON may have any other separator in a string. Raises UnexpectedAnswer."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: AnswerLimits) -> None:
+        self._limits = limits
         self._rest = bytearray()
+        self._blank = 0
+        """Bytes of blank lines since the last line: a service could send them without end."""
 
     def add(self, part: bytes) -> Iterator[bytes]:
         """The lines that end in this part, without the blank ones."""
@@ -223,13 +244,24 @@ class _Lines:
         for end in ended:
             line = bytes(self._rest + end) if self._rest else end
             self._rest.clear()
+            self._require_length(len(line))
             if line.strip():
+                self._limits.require_values(line)
+                self._blank = 0
                 yield line
+            else:
+                self._blank += len(line) + 1
         self._rest += rest
+        self._require_length(len(self._rest))
+
+    def _require_length(self, size: int) -> None:
+        if self._blank + size > self._limits.line_bytes:
+            raise UnexpectedAnswer(f"a line of the answer is longer than {self._limits.line_bytes} bytes")
 
     def rest(self) -> Iterator[bytes]:
         """The last line, where it is whole although nothing ends it."""
         line = bytes(self._rest)
+        self._limits.require_values(line)
         if _parsed(line) is not None:
             yield line
 
@@ -251,14 +283,16 @@ def _passing_problem(line: bytes) -> Problem | None:
     return read_problem(content["status"], line)
 
 
-def watch(request: Request, last_event_id: str | None, read: Callable[[ServerSentEvent], T | None], retry: Retry) -> Flow[T]:
+def watch(
+    request: Request, last_event_id: str | None, read: Callable[[ServerSentEvent], T | None], retry: Retry, limits: AnswerLimits
+) -> Flow[T]:
     """What `read` makes of a stream's events. The stream is opened again behind the last one wherever it ends.
 
     Raises ProblemAnswer, Unreachable, UnexpectedAnswer.
     """
     tries = _Tries(retry, repeatable=True)
     seen = last_event_id
-    reconnect_s = RECONNECT_S
+    reconnect_s = min(RECONNECT_S, retry.longest_s)
     while True:
         failure: ClientError = Unreachable("the stream ended")
         try:
@@ -267,17 +301,30 @@ def watch(request: Request, last_event_id: str | None, read: Callable[[ServerSen
                 _require_type(response, request)
                 tries.failures = 0
                 while (event := (yield NextEvent())) is not None:
-                    seen = event.id or seen
-                    reconnect_s = reconnect_s if event.retry is None else event.retry / 1000
+                    seen = _require_event_id(event.id) or seen
+                    reconnect_s = reconnect_s if event.retry is None else _reconnect_s(event.retry, retry.longest_s)
+                    limits.require_values(event.data.encode())
                     if (result := read(event)) is not None:
                         yield Give(result)
             else:
-                failure = problem_answer(response, (yield from _body()))
+                failure = yield from _problem(response)
         except SSEError as error:
             raise UnexpectedAnswer(str(error)) from error
         except httpx.RequestError as error:
             failure = unreachable(error)
         yield Pause(max(tries.pause_s(failure), reconnect_s), failure)
+
+
+def _reconnect_s(milliseconds: int, longest_s: float) -> float:
+    """Seconds that the service wants a reader to wait (`retry:`), at most the longest pause."""
+    return max(milliseconds, 0) / 1000 if milliseconds <= longest_s * 1000 else longest_s
+
+
+def _require_event_id(event_id: str) -> str:
+    """Raises UnexpectedAnswer for an id that a header cannot carry back."""
+    if not (event_id.isascii() and event_id.isprintable()):
+        raise UnexpectedAnswer("the id of a server-sent event is not printable ASCII")
+    return event_id
 
 
 def _from(request: Request, event_id: str | None) -> Request:

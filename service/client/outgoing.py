@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from service.batch.unpacking import ENCODINGS
 from service.client.errors import ClientError
 from service.client.flows import Request
 from service.version import installed_version
@@ -54,7 +55,7 @@ class Outgoing:
 
     def headers_of(self, request: Request) -> httpx.Headers:
         """Who asks, as part of which trace, and what; what the caller says outranks the surroundings."""
-        headers = httpx.Headers({"user-agent": f"ras-triage/{installed_version()}", **_trace_context()})
+        headers = httpx.Headers({"user-agent": f"ras-triage/{installed_version()}", "accept-encoding": ENCODINGS, **_trace_context()})
         if self.token is not None:
             headers["authorization"] = bearer(self.token if isinstance(self.token, str) else self.token())
         headers.update(self.headers)

@@ -18,6 +18,7 @@ from service.answers import Answer
 from service.client.chunks import AnyEvent, Chunk, event_json
 from service.client.errors import ProblemAnswer, UnexpectedAnswer
 from service.client.flows import BATCH_SILENCE_S, SILENCE_S, Flow, Give, Request, Whole, batch, watch, whole
+from service.client.limits import AnswerLimits
 from service.client.results import Decided, Decoded, Health, KeptHost, Page, PoisonedPages, Purged, Stats, StoreState, Summary, Watched
 from service.client.retry import NEVER, Retry
 from service.policy_pages import Difference, PolicyList, PolicyPage
@@ -29,6 +30,8 @@ T = TypeVar("T")
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 EVENTS = "text/event-stream"
+
+_MAX_LISTED = 10_000
 
 
 class Filters(TypedDict, total=False):
@@ -56,10 +59,17 @@ def _read(kind: type[T], body: bytes) -> T:
     try:
         value: T = _adapter(kind).validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = "/".join(map(str, first["loc"]))
-        raise UnexpectedAnswer(f"not the answer that was asked for: `{where}`: {first['msg'].lower()}") from error
+        raise UnexpectedAnswer(f"not the answer that was asked for: {_first(error)}") from error
     return value
+
+
+def _first(error: ValidationError) -> str:
+    """Return the first thing that is wrong; only a count where listing them all would take much memory."""
+    if error.error_count() > _MAX_LISTED:
+        return f"{error.error_count()} values are not valid"
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = "/".join(map(str, first["loc"]))
+    return f"`{where}`: {first['msg'].lower()}"
 
 
 def read_answer(line: bytes) -> Answer | Problem:
@@ -98,13 +108,14 @@ def _version(version: int | None) -> dict[str, str]:
 
 
 class Questions:
-    """The calls, asked again as `retry` says."""
+    """The calls, asked again as `retry` says, with answers up to `limits`."""
 
-    def __init__(self, retry: Retry) -> None:
+    def __init__(self, retry: Retry, limits: AnswerLimits) -> None:
         self.retry = retry
+        self.limits = limits
 
     def _whole(self, kind: type[T], request: Request) -> Flow[T]:
-        answer: Whole = yield from whole(request, self.retry)
+        answer: Whole = yield from whole(request, self.retry, self.limits)
         yield Give(_read(kind, answer.body))
 
     def _get(self, kind: type[T], path: str, params: Mapping[str, str] | None = None) -> Flow[T]:
@@ -114,7 +125,7 @@ class Questions:
         return self._whole(kind, Request("POST", path, headers={"content-type": media_type}, content=body))
 
     def _bytes(self, request: Request) -> Flow[bytes]:
-        answer = yield from whole(request, self.retry)
+        answer = yield from whole(request, self.retry, self.limits)
         yield Give(answer.body)
 
     def decide(self, event: AnyEvent, dry_run: bool, key: str | None) -> Flow[Answer]:
@@ -127,7 +138,7 @@ class Questions:
         headers = {"content-type": NDJSON, "accept": NDJSON, "idempotency-key": f"{key}-{chunk.first + 1}"}
         body = b"\n".join(chunk.lines) + b"\n"
         request = Request("POST", "/v1/decisions/batch", {}, headers, body, answer_type=NDJSON, silence_s=BATCH_SILENCE_S)
-        return batch(request, chunk, max(answered - chunk.first, 0), self.retry)
+        return batch(request, chunk, max(answered - chunk.first, 0), self.retry, self.limits)
 
     def get(self, identity: str) -> Flow[Answer]:
         return self._get(Answer, f"/v1/decisions/{_named(identity)}")
@@ -141,12 +152,14 @@ class Questions:
     def decisions(self, filters: Filters, page_size: int) -> Flow[Summary]:
         params = {**_parameters(filters), "limit": str(page_size)}
         while True:
-            answer = yield from whole(Request("GET", "/v1/decisions", params), self.retry)
+            answer = yield from whole(Request("GET", "/v1/decisions", params), self.retry, self.limits)
             page = _read(Page, answer.body)
             for summary in page.decisions:
                 yield Give(summary)
             if page.next is None:
                 return
+            if not page.decisions or page.next == params.get("cursor"):
+                raise UnexpectedAnswer("the list of decisions does not end: a page leads to itself, or is empty and not the last")
             params = {**params, "cursor": page.next}
 
     def stats(self, group_by: Iterable[str], bucket: str | int, filters: Filters) -> Flow[Stats]:
@@ -156,7 +169,7 @@ class Questions:
     def watch(self, filters: Filters, last_event_id: str | None) -> Flow[Watched]:
         headers = {"accept": EVENTS}
         request = Request("GET", "/v1/decisions/stream", _parameters(filters), headers, answer_type=EVENTS, silence_s=SILENCE_S)
-        return watch(request, last_event_id, _read_watched, self.retry)
+        return watch(request, last_event_id, _read_watched, self.retry, self.limits)
 
     def put_host(self, source: str, host: Host | Mapping[str, Any], version: int | None) -> Flow[KeptHost]:
         headers = {"content-type": JSON, **_version(version)}
@@ -167,14 +180,16 @@ class Questions:
         return self._get(KeptHost, f"/v1/hosts/{_named(source)}", {} if version is None else {"version": str(version)})
 
     def delete_host(self, source: str, version: int | None) -> Flow[None]:
-        yield from whole(Request("DELETE", f"/v1/hosts/{_named(source)}", headers=_version(version), repeatable=False), self.retry)
+        yield from whole(
+            Request("DELETE", f"/v1/hosts/{_named(source)}", headers=_version(version), repeatable=False), self.retry, self.limits
+        )
         yield Give(None)
 
     def poisoned_pages(self, source: str) -> Flow[PoisonedPages]:
         return self._get(PoisonedPages, f"/v1/poisoned-pages/{_named(source)}")
 
     def forget_poisoned_pages(self, source: str) -> Flow[None]:
-        yield from whole(Request("DELETE", f"/v1/poisoned-pages/{_named(source)}"), self.retry)
+        yield from whole(Request("DELETE", f"/v1/poisoned-pages/{_named(source)}"), self.retry, self.limits)
         yield Give(None)
 
     def store(self) -> Flow[StoreState]:
@@ -198,7 +213,7 @@ class Questions:
     def health(self) -> Flow[Health]:
         """Asked once: whoever asks wants to know how it is now."""
         try:
-            yield from whole(Request("GET", "/readyz"), NEVER)
+            yield from whole(Request("GET", "/readyz"), NEVER, self.limits)
         except ProblemAnswer as answer:
             yield Give(Health(ready=False, problem=answer.problem))
         else:

@@ -34,7 +34,7 @@ class Retry:
     """The first included; None: for ever."""
     first_s: float = 0.1
     longest_s: float = 30.0
-    """Seconds. Also the longest `Retry-After` that is waited for: who is told to stay away for longer is told so."""
+    """Seconds. No pause is longer, whatever a stream's `retry:` says; a longer `Retry-After` is raised and not waited for."""
     random: Callable[[], float] = random
     """Between 0 and 1: clients that fail together must not come back together."""
 
@@ -43,7 +43,7 @@ class Retry:
         if (self.attempts is not None and failures >= self.attempts) or (wanted_s or 0) > self.longest_s:
             return None
         backoff = min(self.first_s * 2.0 ** min(failures - 1, 60), self.longest_s)
-        return (wanted_s or 0) + backoff * (1 + self.random()) / 2
+        return min((wanted_s or 0) + backoff * (1 + self.random()) / 2, self.longest_s)
 
 
 NEVER = Retry(attempts=1)
