@@ -97,6 +97,14 @@ class Given(BaseSettings):
     def _split(cls, value: object) -> object:
         return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _has_no_null(cls, value: object) -> object:
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, str) and "\0" in part:
+                raise ValueError("should not contain a null character")
+        return value
+
     @field_validator("port", mode="before")
     @classmethod
     def _is_no_link(cls, value: object) -> object:

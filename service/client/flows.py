@@ -321,10 +321,15 @@ def _reconnect_s(milliseconds: int, longest_s: float) -> float:
 
 
 def _require_event_id(event_id: str) -> str:
-    """Raises UnexpectedAnswer for an id that a header cannot carry back."""
-    if not (event_id.isascii() and event_id.isprintable()):
+    """Raises UnexpectedAnswer."""
+    if not can_be_event_id(event_id):
         raise UnexpectedAnswer("the id of a server-sent event is not printable ASCII")
     return event_id
+
+
+def can_be_event_id(text: str) -> bool:
+    """Whether a header can carry the id back."""
+    return text.isascii() and text.isprintable()
 
 
 def _from(request: Request, event_id: str | None) -> Request:

@@ -17,7 +17,7 @@ from models.host import Host
 from service.answers import Answer
 from service.client.chunks import AnyEvent, Chunk, event_json
 from service.client.errors import ProblemAnswer, UnexpectedAnswer
-from service.client.flows import BATCH_SILENCE_S, SILENCE_S, Flow, Give, Request, Whole, batch, watch, whole
+from service.client.flows import BATCH_SILENCE_S, SILENCE_S, Flow, Give, Request, Whole, batch, can_be_event_id, watch, whole
 from service.client.limits import AnswerLimits
 from service.client.results import Decided, Decoded, Health, KeptHost, Page, PoisonedPages, Purged, Stats, StoreState, Summary, Watched
 from service.client.retry import NEVER, Retry
@@ -167,6 +167,8 @@ class Questions:
         return self._get(Stats, "/v1/decisions/stats", {**params, **_parameters(filters)})
 
     def watch(self, filters: Filters, last_event_id: str | None) -> Flow[Watched]:
+        if last_event_id is not None and not can_be_event_id(last_event_id):
+            raise ValueError("`last_event_id`: expected printable ASCII")
         headers = {"accept": EVENTS}
         request = Request("GET", "/v1/decisions/stream", _parameters(filters), headers, answer_type=EVENTS, silence_s=SILENCE_S)
         return watch(request, last_event_id, _read_watched, self.retry, self.limits)

@@ -12,6 +12,7 @@ from service.commands.filters import add_filters, filters_of
 from service.commands.options import add_json
 from service.commands.output import draw, warn, write_json
 from service.commands.server_options import add_server, ask
+from service.settings import InvalidSetting
 
 if TYPE_CHECKING:
     from service.client import Client, Purged, Summary
@@ -31,7 +32,10 @@ def configure(command: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     from service.client import Retry  # noqa: PLC0415
+    from service.client.flows import can_be_event_id  # noqa: PLC0415
 
+    if options.after is not None and not can_be_event_id(options.after):
+        raise InvalidSetting(f"`--after`: `{options.after}` is not the id of an event")
     return ask(options, lambda client: _watch(client, options), Retry(attempts=None))
 
 

@@ -273,6 +273,11 @@ def test_an_event_id_that_no_header_can_carry_is_no_answer(ask: Ask, identity: s
         ask(url, "watch")
 
 
+def test_an_event_id_that_no_header_can_carry_is_not_asked_with() -> None:
+    with pytest.raises(ValueError, match="expected printable ASCII"):
+        Client().watch(last_event_id="é")
+
+
 @both
 def test_a_charset_does_not_change_how_a_stream_is_read(ask: Ask) -> None:
     stream = b'id: 1\nevent: purged\ndata: {"decisions":1}\n\n'

@@ -11,6 +11,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from test_escaping import shows
 
 from service import logs
 from service.security.keys import create
@@ -193,10 +194,36 @@ def test_text_reads_as_words(text_log: Log) -> None:
     assert text_log.text.endswith(' info    ras_triage: request status=201 route=/v1/decisions principal=null client="two words"\n')
 
 
-@pytest.mark.parametrize("text", ["a\nlevel=error", "\x1b[31m", "\u2028", "\x85", 'quoted "', "", "ümlaut\x00"])
-def test_nobody_forges_a_line_of_text(text_log: Log, text: str) -> None:
+ATTACKS = [
+    "a\nlevel=error",
+    "\x1b[31m",
+    "a\u2028b",
+    "a\x85b",
+    'quoted "',
+    "",
+    "ümlaut\x00",
+    "\x9b31mx",
+    "\u202ex",
+    "a\u200bb",
+    "a\ufe0fb",
+    "\udc9bx",
+]
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize("text", ATTACKS)
+def test_nobody_forges_a_line(style: logs.Format, text: str) -> None:
+    log = Log(style)
     logs.log(logging.INFO, "request", source=text)
     logging.getLogger("uvicorn.error").info("client says %s", text)
 
-    assert len(text_log.text.splitlines()) == 2
-    assert text_log.text.replace("\n", "").isprintable()
+    lines = log.text.split("\n")
+    assert len(lines) == 3
+    assert all(map(shows, lines))
+
+
+@pytest.mark.parametrize("text", [text for text in ATTACKS if "\udc9b" not in text])
+def test_a_line_of_json_holds_what_was_said(log: Log, text: str) -> None:
+    logs.log(logging.INFO, "request", source=text)
+
+    assert log.lines[0]["source"] == text
