@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from policies.catalog import UNIFORM
 from service.escaping import valid_text
+from service.security.authority import parse_authority, parse_host
 from service.settings import ALGORITHMS, InvalidSetting, Oidc, Settings, is_loopback, read_policies, read_text
 from service.store.opening import MEMORY, SQLITE, sqlite_path
 
@@ -36,6 +37,8 @@ Bytes = Annotated[ByteSize, Field(gt=0)]
 
 MAX_WORKERS: Final = 64
 _MOST_OF_USE: Final = 4
+
+_URL: Final = re.compile("(?P<scheme>https?)://(?P<authority>[^/?#]*)[!-~]*", re.IGNORECASE)
 
 _PORT_LINK: Final = "tcp://"
 
@@ -122,9 +125,18 @@ class Given(BaseSettings):
     @field_validator("oidc_issuer", "oidc_jwks_url")
     @classmethod
     def _cannot_be_tampered_with(cls, value: str) -> str:
-        url = urlsplit(value)
-        if not url.hostname or "@" in url.netloc or not (url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname))):
+        url = _URL.fullmatch(value)
+        authority = None if url is None else parse_authority(url["authority"])
+        if url is None or authority is None or not (url["scheme"].lower() == "https" or is_loopback(authority.host)):
             raise ValueError("should be an https URL without a password")
+        return value
+
+    @field_validator("trusted_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if parse_host(host) is None:
+                raise ValueError(f"`{host}` is not a host name or address without a port")
         return value
 
     @field_validator("oidc_algorithms")

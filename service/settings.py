@@ -106,7 +106,7 @@ class Settings:
 def is_loopback(host: str) -> bool:
     """Whether an address or name is this machine's own, out of reach for others."""
     try:
-        return ip_address(host.strip("[]")).is_loopback
+        return ip_address(host[1:-1] if host[:1] + host[-1:] == "[]" else host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 

@@ -6,18 +6,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
-from urllib.parse import urlsplit
 
 from fastapi import Request
 
 from service import logs
-from service.problems import Refused, cross_origin, forbidden, misdirected, unauthenticated
+from service.problems import Refused, cross_origin, forbidden, invalid_header, misdirected, unauthenticated
 from service.security.allowance import Allowance
+from service.security.authority import Authority, origin_of, parse_authority, parse_host, parse_origin
 from service.security.challenge import CHALLENGE, REJECTED, insufficient
 from service.security.keys import PREFIX, KeyRing, recognise
 from service.security.principal import SCOPES, Principal, Scope, granted
 from service.security.tokens import Tokens
-from service.settings import Settings, is_loopback
+from service.settings import InvalidSetting, Settings, is_loopback
 from service.store.port import ApiKey
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -32,8 +32,8 @@ class Security:
     """
 
     def __init__(self, settings: Settings, load_keys: Callable[[], Awaitable[Sequence[ApiKey]]]) -> None:
-        """`load_keys` gives the store's keys. Raises InvalidSetting where the keys file is not valid."""
-        self._hosts = frozenset(host.lower() for host in settings.trusted_hosts)
+        """`load_keys` gives the store's keys. Raises InvalidSetting where the keys file or a trusted host is not valid."""
+        self._hosts = frozenset(map(trusted_host, settings.trusted_hosts))
         self._open = is_loopback(settings.host) and settings.oidc is None and settings.keys_file is None
         self._keys = KeyRing(load_keys, settings.keys_file)
         self._tokens = None if settings.oidc is None else Tokens(settings.oidc)
@@ -67,28 +67,39 @@ class Security:
 
     def _check_host(self, request: Request, *, known: bool) -> None:
         """The host that a request is for. Raises Refused."""
+        named = request.headers.getlist("host")
+        authority = _host_of(request)
         if known and not self._hosts:
+            if named and authority is None:
+                raise Refused(invalid_header("Host", f"`{', '.join(named)}` is not a host with or without a port"))
             return
-        host = _name(request.headers.get("host", ""))
-        if host not in self._hosts and not is_loopback(host):
-            raise Refused(misdirected(host))
+        if authority is None or (authority.host not in self._hosts and not is_loopback(authority.host)):
+            raise Refused(misdirected(", ".join(named)))
 
 
-def _name(netloc: str) -> str:
-    """The host of `host:port`, an IPv6 address without its brackets."""
-    try:
-        return urlsplit(f"//{netloc}").hostname or ""
-    except ValueError:
-        return ""
+def trusted_host(text: str) -> str:
+    """Return the name or address as it is compared with. Raises InvalidSetting."""
+    host = parse_host(text)
+    if host is None:
+        raise InvalidSetting(f"`trusted_hosts`: `{text}` is not a host name or address without a port")
+    return host
+
+
+def _host_of(request: Request) -> Authority | None:
+    """The value of `Host`; None where there is not exactly one that follows the grammar."""
+    named = request.headers.getlist("host")
+    return parse_authority(named[0]) if len(named) == 1 else None
 
 
 def _check_origin(request: Request) -> None:
     """A browser names the page that a request comes from, where it would change something. Raises Refused."""
-    origin = request.headers.get("origin")
-    if origin is None or request.method in _SAFE:
+    origins = request.headers.getlist("origin")
+    if not origins or request.method in _SAFE:
         return
-    if origin.partition("://")[2].lower() != request.headers.get("host", "").lower():
-        raise Refused(cross_origin(origin))
+    authority = _host_of(request)
+    own = None if authority is None else origin_of(request.scope["scheme"], authority)
+    if own is None or len(origins) > 1 or parse_origin(origins[0]) != own:
+        raise Refused(cross_origin(", ".join(origins)))
 
 
 @lru_cache

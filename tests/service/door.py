@@ -43,7 +43,9 @@ class Door:
 
     def knock(self, method: str, path: str, bearer: str | None = None, **arguments: Any) -> httpx.Response:
         """Ask for something."""
-        headers = {**({} if bearer is None else {"Authorization": f"Bearer {bearer}"}), **arguments.pop("headers", {})}
+        headers = httpx.Headers(arguments.pop("headers", None))
+        if bearer is not None:
+            headers["Authorization"] = f"Bearer {bearer}"
 
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(self.app)

@@ -3,12 +3,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from door import Door, kind
 
 from service.security.guard import requires
 from service.security.principal import SCOPES, granted
-from service.settings import Settings
+from service.settings import InvalidSetting, Settings
 
 DECODE = {"content": b"{}"}
 
@@ -27,7 +28,79 @@ def test_a_name_that_was_made_to_point_here_is_not_answered(host: str) -> None:
     assert kind(Door().knock("GET", "/v1/policies", headers={"Host": host})) == (421, "misdirected-request")
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:8080", "127.0.0.1", "127.0.0.1:9", "[::1]:8080", "LOCALHOST"])
+NO_HOSTS = (
+    "[::1]evil.com", "[::1]evil.com:80", "evil.com[::1]", "[::1]]", "[[::1]]", "[::1", "::1]", "::1", "[::1%25lo]", "[127.0.0.1]",
+    "[localhost]", "localhost:80:80", "localhost:abc", "localhost:99999", "localhost:-1", "localhost:+1", "localhost: 80",
+    "localhost:٨٠", ":80", "", "user@localhost", "user:secret@localhost", "localhost@evil.com", "localhost/", "localhost/evil.com",
+    "localhost?x", "localhost#x", "http://localhost", "localhost\\evil.com", " localhost", "localhost ", "local host",
+    "localhost, evil.com", "localhost,localhost\t", "lócalhost", "localhost\x00", "local%zzhost", "%", "localhost%",
+)  # fmt: skip
+"""What is not a host with or without a port (RFC 9110 7.2, RFC 3986 3.2.2)."""
+
+OTHER_HOSTS = (
+    "localhost.", "localhost.localdomain", "127.0.0.1.", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "127.0.0.01", "local%68ost",
+    "%6cocalhost", "localhost,localhost", "localhost;evil.com", "xn--lcalhost-n0a", "0", "0.0.0.0", "[::]", "[::2]", "[v1.x]", "[fe80::1]",
+)  # fmt: skip
+"""What is a host, and not this machine as a browser names it."""
+
+
+def test_nothing_but_the_exact_name_of_this_machine_is_answered() -> None:
+    door = Door()
+    for host in (*NO_HOSTS, *OTHER_HOSTS):
+        answer = door.knock("GET", "/v1/policies", headers=[("Host", host.encode())])
+        assert kind(answer) == (421, "misdirected-request"), host
+
+
+def test_a_host_that_is_none_is_not_taken_for_one_that_is_trusted() -> None:
+    door = Door(Settings(trusted_hosts=("triage.example", "[fd00::1]", "fd00::2")))
+    shown = door.key("read")
+
+    def status(*hosts: str) -> int:
+        return door.knock("GET", "/v1/policies", shown, headers=[("Host", host) for host in hosts]).status_code
+
+    assert [status(host) for host in ("TRIAGE.example:443", "[FD00:0::1]:80", "[fd00::2]", "localhost")] == [200] * 4
+    for host in (
+        "triage.example.",
+        "triage.example:80:80",
+        "a@triage.example",
+        "triage.example, x",
+        "[fd00::1]x",
+        "fd00::1",
+        "%74riage.example",
+    ):
+        assert status(host) == 421, host
+    assert status("triage.example", "triage.example") == 421
+    assert status("triage.example", "evil.example") == 421
+
+
+def test_with_a_key_any_name_will_do_that_is_one() -> None:
+    door = Door()
+    shown = door.key("read")
+
+    for host in OTHER_HOSTS:
+        assert door.knock("GET", "/v1/policies", shown, headers={"Host": host}).status_code == 200, host
+    for host in NO_HOSTS:
+        assert kind(door.knock("GET", "/v1/policies", shown, headers=[("Host", host.encode())])) == (400, "invalid-header"), host
+    two = [("Host", "triage.example"), ("Host", "triage.example")]
+    assert kind(door.knock("GET", "/v1/policies", shown, headers=two)) == (400, "invalid-header")
+
+
+@pytest.mark.parametrize("host", ["triage.example:80", "https://triage.example", "", "a b", "[::1", "triage.example/"])
+def test_a_trusted_host_that_can_never_be_named_is_no_setting(host: str) -> None:
+    with pytest.raises(InvalidSetting, match="is not a host name or address without a port"):
+        Door(Settings(trusted_hosts=(host,)))
+
+
+def test_two_hosts_are_none() -> None:
+    door = Door()
+    assert kind(door.knock("GET", "/v1/policies", headers=[("Host", "localhost"), ("Host", "localhost")])) == (421, "misdirected-request")
+    assert kind(door.knock("GET", "/v1/policies", headers=[("Host", "localhost"), ("Host", "evil.example")])) == (
+        421,
+        "misdirected-request",
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8080", "localhost:", "127.0.0.1", "127.0.0.1:9", "[::1]:8080", "LOCALHOST"])
 def test_this_machines_names_are_answered(host: str) -> None:
     assert Door().knock("GET", "/v1/policies", headers={"Host": host}).status_code == 200
 
@@ -60,6 +133,38 @@ def test_a_page_of_elsewhere_changes_nothing(origin: str) -> None:
 
     assert kind(door.knock("POST", "/v1/decode", headers={"Origin": origin}, **DECODE)) == (403, "cross-origin")
     assert kind(door.knock("DELETE", "/v1/everything", headers={"Origin": origin})) == (403, "cross-origin")
+
+
+def test_only_the_exact_origin_of_the_service_changes_anything() -> None:
+    door = Door()
+
+    def post(host: str, *origins: str) -> httpx.Response:
+        headers = [("Host", host), *(("Origin", origin) for origin in origins)]
+        return door.knock("POST", "/v1/decode", headers=[(name, text.encode()) for name, text in headers], **DECODE)
+
+    for host, origin in (
+        ("localhost:8080", "http://localhost:8080"), ("LOCALHOST:8080", "http://localhost:8080"), ("localhost", "http://localhost"),
+        ("localhost:80", "http://localhost"), ("localhost", "http://localhost:80"), ("[::1]:8080", "http://[::1]:8080"),
+        ("[0:0::1]:8080", "http://[::1]:8080"), ("localhost:", "http://localhost"),
+    ):  # fmt: skip
+        assert post(host, origin).status_code == 422, (host, origin)
+    for host, origin in (
+        ("localhost:8080", "https://localhost:8080"), ("localhost:443", "https://localhost"), ("localhost", "https://localhost"),
+        ("localhost:8080", "ftp://localhost:8080"), ("localhost:8080", "null"), ("localhost:8080", ""),
+        ("localhost:8080", "localhost:8080"), ("localhost:8080", "//localhost:8080"), ("localhost:8080", "http://localhost"),
+        ("localhost:8080", "http://localhost:80"), ("localhost:8080", "http://127.0.0.1:8080"),
+        ("127.0.0.1:8080", "http://localhost:8080"), ("localhost:8080", "http://localhost:8080/"),
+        ("localhost:8080", "http://localhost:8080/x"), ("localhost:8080", "http://localhost.:8080"),
+        ("localhost:8080", "http://localhost:8080 "), ("localhost:8080", "http://a@localhost:8080"),
+        ("localhost:8080", "http://localhost:8080 http://localhost:8080"),
+        ("localhost:8080", "http://localhost:8080, http://evil.example"), ("localhost:8080", "http://local%68ost:8080"),
+        ("localhost:8080", "x://http://localhost:8080"), ("[::1]:8080", "http://[::1]evil.com:8080"),
+        ("localhost:8080", "http://localhost:8080#"), ("localhost:8080", "http:\\\\localhost:8080"),
+        ("localhost:8080", "http://localhost:8080:8080"), ("localhost:8080", "http://[localhost]:8080"),
+    ):  # fmt: skip
+        assert kind(post(host, origin)) == (403, "cross-origin"), (host, origin)
+    assert kind(post("localhost:8080", "http://localhost:8080", "http://localhost:8080")) == (403, "cross-origin")
+    assert kind(post("localhost:8080", "http://localhost:8080", "https://evil.example")) == (403, "cross-origin")
 
 
 def test_the_services_own_page_may() -> None:

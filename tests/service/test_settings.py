@@ -127,6 +127,13 @@ def test_an_issuer_is_one_setting_of_several(monkeypatch: pytest.MonkeyPatch) ->
         ("MAX_BODY_BYTES", "many", "`RAS_TRIAGE_MAX_BODY_BYTES`: could not"),
         ("OIDC_ISSUER", "http://id.example", "`RAS_TRIAGE_OIDC_ISSUER`: should be an https URL"),
         ("OIDC_ISSUER", "https://u:p@id.example", "without a password"),
+        ("OIDC_ISSUER", "http://[::1]id.example", "should be an https URL"),
+        ("OIDC_ISSUER", "https://[::1]id.example", "should be an https URL"),
+        ("OIDC_ISSUER", "https://id.example:443:443", "should be an https URL"),
+        ("OIDC_ISSUER", "https://id.\nexample", "should be an https URL"),
+        ("OIDC_JWKS_URL", "http://localhost.id.example", "should be an https URL"),
+        ("TRUSTED_HOSTS", "triage.example, other.example:8080", "`RAS_TRIAGE_TRUSTED_HOSTS`: `other.example:8080` is not a host name"),
+        ("TRUSTED_HOSTS", "https://triage.example", "is not a host name or address without a port"),
         ("OIDC_ISSUER", "https://id.example", "`oidc_audience` is needed"),
         ("OIDC_ALGORITHMS", "HS256", "`RAS_TRIAGE_OIDC_ALGORITHMS`: should be some of RS256"),
         ("OIDC_ALGORITHMS", "RS256,none", "should be some of"),
@@ -151,6 +158,8 @@ def test_a_setting_that_cannot_be_is_refused_by_its_name(
         ("[oidc]\nissuer = 1", "`oidc` in `{file}`: there is no such setting"),
         ("port = -1", "`port` in `{file}`: should be greater than or equal to 0"),
         ("port = ", "`{file}`: invalid value"),
+        ('keys_file = "a\\u0000b"', "`keys_file` in `{file}`: should not contain a null character"),
+        ('trusted_hosts = ["a\\u0000b"]', "`trusted_hosts` in `{file}`: should not contain a null character"),
     ],
 )
 def test_a_file_that_is_not_right_is_refused_with_the_place(file: Path, text: str, complaint: str) -> None:
