@@ -68,7 +68,7 @@ class Security:
     def _check_host(self, request: Request, *, known: bool) -> None:
         """The host that a request is for. Raises Refused."""
         named = request.headers.getlist("host")
-        authority = _host_of(request)
+        authority = _only_host(named)
         if known and not self._hosts:
             if named and authority is None:
                 raise Refused(invalid_header("Host", f"`{', '.join(named)}` is not a host with or without a port"))
@@ -85,9 +85,8 @@ def trusted_host(text: str) -> str:
     return host
 
 
-def _host_of(request: Request) -> Authority | None:
+def _only_host(named: list[str]) -> Authority | None:
     """The value of `Host`; None where there is not exactly one that follows the grammar."""
-    named = request.headers.getlist("host")
     return parse_authority(named[0]) if len(named) == 1 else None
 
 
@@ -96,7 +95,7 @@ def _check_origin(request: Request) -> None:
     origins = request.headers.getlist("origin")
     if not origins or request.method in _SAFE:
         return
-    authority = _host_of(request)
+    authority = _only_host(request.headers.getlist("host"))
     own = None if authority is None else origin_of(request.scope["scheme"], authority)
     if own is None or len(origins) > 1 or parse_origin(origins[0]) != own:
         raise Refused(cross_origin(", ".join(origins)))
