@@ -2,12 +2,19 @@ FROM python:3.13-slim AS build
 # `otel` adds OpenTelemetry.
 ARG EXTRAS=""
 WORKDIR /src
-RUN python -m venv /opt/ras-triage
+COPY deploy/*.lock deploy/
+# Everything that is downloaded is locked by its hash (`make lock`), and nothing of it is built here.
+RUN python -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --only-binary :all: --require-hashes -r deploy/build.lock \
+    && python -m venv /opt/ras-triage \
+    && /opt/ras-triage/bin/pip install --no-cache-dir --only-binary :all: --require-hashes -r "deploy/requirements${EXTRAS:+-$EXTRAS}.lock"
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY policies policies
 COPY service service
-RUN /opt/ras-triage/bin/pip install --no-cache-dir ".${EXTRAS:+[$EXTRAS]}"
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist . \
+    && /opt/ras-triage/bin/pip install --no-cache-dir --no-deps --no-index dist/*.whl \
+    && /opt/ras-triage/bin/pip check
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin ras-triage \

@@ -1,9 +1,9 @@
-# Two verbs for everybody, three for those who change the code.
+# Two verbs for everybody, the others for those who change the code.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench growth crash fuzz clean
+.PHONY: run test lint bench growth crash fuzz lock audit clean
 
 run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
 	@$(BIN)/ras-triage demo
@@ -31,6 +31,16 @@ crash: $(VENV)/.test  ## kill the service under load KILLS (5000) times
 fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS (600)
 	@$(BIN)/python tests/fuzz_events.py -max_total_time=$(or $(SECONDS),600) -rss_limit_mb=1024
 
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock" --output-file
+
+lock: $(VENV)/.lock  ## resolve the dependencies that the image installs again, to the newest that pyproject.toml allows
+	@$(LOCK) deploy/requirements.lock pyproject.toml
+	@$(LOCK) deploy/requirements-otel.lock --extra otel pyproject.toml
+	@$(LOCK) deploy/build.lock --group build
+
+audit: $(VENV)/.audit  ## look what the image installs up in a vulnerability database; AUDIT_ARGS="--service osv" asks another
+	@$(BIN)/python deploy/audit.py $(AUDIT_ARGS) deploy/*.lock
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
@@ -42,6 +52,6 @@ $(VENV)/.run: pyproject.toml | $(BIN)/pip
 	@$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz: $(VENV)/.%: $(VENV)/.run
+$(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz $(VENV)/.lock $(VENV)/.audit: $(VENV)/.%: $(VENV)/.run
 	@$(BIN)/pip install --quiet --group $*
 	@touch $@
