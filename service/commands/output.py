@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from service.escaping import escape, escape_json
 from service.inputs import opened, read_lines
 from service.problems import MAX_ERRORS, Problem, Refused, problem_json, too_large
+from service.security.keys import hidden
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,19 +33,19 @@ def note(line: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print one line on standard error that says whose it is."""
-    note(f"ras-triage: {message}")
+    """Print one line on standard error that says whose it is; of an API key that somebody put where it does not belong only the id."""
+    note(hidden(f"ras-triage: {message}"))
 
 
 def complain(problem: Problem, *, as_json: bool) -> None:
     """Print a problem on standard error."""
     if as_json:
-        warn_json(problem_json(problem))
+        note(hidden(escape_json(problem_json(problem)).decode()))
         return
     warn(f"{_cut(problem.title)}: {_cut(problem.detail)}")
     if len(problem.errors) > 1:
         for fault in problem.errors[:MAX_ERRORS]:
-            note(f"  {_cut(fault.pointer or '/')}: {_cut(fault.detail)}")
+            note(hidden(f"  {_cut(fault.pointer or '/')}: {_cut(fault.detail)}"))
 
 
 def _cut(text: str) -> str:

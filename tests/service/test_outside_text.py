@@ -525,6 +525,34 @@ def test_binary_records_are_not_written_to_a_terminal(run: Run, tmp_path: Path) 
     assert b"`--to cper` writes binary data, which a terminal cannot show" in _on_a_terminal("export", event, "--to", "cper")
 
 
+# Secrets
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://user:swordfish@127.0.0.1:9", "user:swordfish@127.0.0.1", "ftp://user:swordfish@127.0.0.1", "http://user:swordfish@127.0.0.1:x",
+     "http://user:sword//swordfish@127.0.0.1:9", "http://user:sword@swordfish@127.0.0.1:9", "http://user:swordfish@[::1"],
+)  # fmt: skip
+def test_a_password_in_the_url_of_a_service_is_not_printed(run: Run, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("RAS_TRIAGE_URL", url)
+    printed = run("show", "x").check()
+    assert printed.status in (1, 2)
+    assert b"sword" not in printed.out + printed.err
+
+
+def test_a_key_where_it_does_not_belong_is_printed_without_its_secret(run: Run, refusing: str) -> None:
+    shown = create("somebody", ["read"], 0)[1]
+    secret = shown.split("_", 2)[2].encode()
+    problem = {"type": "x", "title": "no", "status": 422, "detail": shown, "errors": [{"pointer": shown, "detail": shown}] * 2}
+    answer = head(status="422 No") + _document(problem)
+    with hostile.serving(lambda asked: asked.send(answer)) as url:
+        echoing = [run("show", "x", "--server", url), run("show", "x", "--server", url, "--json")]
+    for printed in (*echoing, run("show", "x", "--server", shown), run("decide", shown), run("show", shown, "--server", refusing)):
+        printed.check()
+        assert printed.status in (1, 2)
+        assert secret not in printed.out + printed.err
+
+
 # The rule that makes it so
 
 
