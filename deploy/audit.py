@@ -1,4 +1,4 @@
-"""Audit of locked dependencies with pip-audit, in which a package that cannot be looked up is a failure.
+"""Audit of locked dependencies that counts skipped packages as failures.
 
     python deploy/audit.py [--service pypi|osv] [--osv-url URL] LOCK...
 

@@ -89,7 +89,7 @@ _FILES: Final = frozenset({"file", "files", "hest"})
 
 
 def _require_text(options: Namespace) -> None:
-    """Raises InvalidSetting for an argument that is not UTF-8 and does not name a file."""
+    """Raise InvalidSetting for an argument that is not UTF-8 and does not name a file."""
     for name, value in vars(options).items():
         words = value if isinstance(value, list) else [value]
         if name not in _FILES and any(isinstance(word, str) and valid_text(word) != word for word in words):
@@ -97,7 +97,7 @@ def _require_text(options: Namespace) -> None:
 
 
 class _Parser(ArgumentParser):
-    """A parser whose complaints quote arguments with escapes."""
+    """Argument parser that escapes its error messages, which quote arguments."""
 
     def error(self, message: str) -> NoReturn:
         super().error(escape(message))

@@ -154,7 +154,7 @@ def whole(request: Request, retry: Retry, limits: AnswerLimits) -> Steps[Whole]:
 
 
 def _body(limits: AnswerLimits) -> Steps[bytes]:
-    """The whole body. Raises UnexpectedAnswer."""
+    """Read the whole body. Raises UnexpectedAnswer."""
     body = bytearray()
     while (part := (yield Read())) is not None:
         body += part
@@ -166,7 +166,7 @@ def _body(limits: AnswerLimits) -> Steps[bytes]:
 
 
 def _problem(response: httpx.Response) -> Steps[ProblemAnswer]:
-    """What is wrong; the status says it where the body is too long or cannot be unpacked."""
+    """Read what is wrong: by the status alone where the body is too long or cannot be unpacked."""
     body = bytearray()
     try:
         while len(body) <= MAX_PROBLEM_BYTES and (part := (yield Read())) is not None:
@@ -316,19 +316,19 @@ def watch(
 
 
 def _reconnect_s(milliseconds: int, longest_s: float) -> float:
-    """Seconds that the service wants a reader to wait (`retry:`), at most the longest pause."""
+    """Return the seconds that a stream's `retry:` asks a reader to wait, at most the longest pause."""
     return max(milliseconds, 0) / 1000 if milliseconds <= longest_s * 1000 else longest_s
 
 
 def _require_event_id(event_id: str) -> str:
-    """Raises UnexpectedAnswer."""
+    """Return the id. Raises UnexpectedAnswer for one that no header can carry."""
     if not can_be_event_id(event_id):
         raise UnexpectedAnswer("the id of a server-sent event is not printable ASCII")
     return event_id
 
 
 def can_be_event_id(text: str) -> bool:
-    """Whether a header can carry the id back."""
+    """Return whether a header can carry the text as `Last-Event-ID`."""
     return text.isascii() and text.isprintable()
 
 

@@ -36,7 +36,7 @@ class AnswerLimits:
     """JSON values of one document, counted by its commas: each becomes an object that is much larger than its bytes."""
 
     def require_values(self, document: bytes) -> None:
-        """Raises UnexpectedAnswer for a document that may have more values."""
+        """Raise UnexpectedAnswer for a document that may have more values."""
         if document.count(b",") > self.values:
             raise UnexpectedAnswer(f"an answer has more than {self.values} JSON values")
 

@@ -86,7 +86,7 @@ def trusted_host(text: str) -> str:
 
 
 def _only_host(named: list[str]) -> Authority | None:
-    """The value of `Host`; None where there is not exactly one that follows the grammar."""
+    """Return the value of `Host`; None where there is not exactly one that follows the grammar."""
     return parse_authority(named[0]) if len(named) == 1 else None
 
 
