@@ -42,6 +42,7 @@ class OpenFiles:
 
         Inode numbers are not given to other files while these are open.
         """
+        self._checked = 0.0
         for file in self._files:
             found = _stat(file.name, file.path)
             if (found.st_dev, found.st_ino) != (file.device, file.inode):

@@ -334,13 +334,15 @@ class SqliteStore:
         return self._read(lambda connection: _fetch(connection, sql, values), quick=quick)
 
     def repeat(self, key: bytes) -> Kept | None:
-        self._files.check_sometimes()
         try:
             with _explained():
                 row = self._reader().execute(_REPEAT, (key,)).fetchone()
         except StoreDamaged:
             row = self._read(lambda connection: connection.execute(_REPEAT, (key,)).fetchone())
-        return None if row is None else rows.kept(row)
+        if row is None:
+            return None
+        self._files.check()  # a repeat is an acknowledgement as well
+        return rows.kept(row)
 
     def _body(self, columns: str, identity: str) -> tuple[Any, ...] | None:
         key = rows.id_bytes(identity)
