@@ -87,16 +87,24 @@ def _locked(file: Path, path: Path) -> int:
     return handle
 
 
+def text_or_bytes(data: bytes) -> str | bytes:
+    """A connection's `text_factory` that leaves what is not UTF-8 as it is."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
 def connect(path: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=5)
     connection.execute("PRAGMA cache_size = -16000")
     return connection
 
 
-def open_writer(path: Path, *, accept_loss: bool = False) -> sqlite3.Connection:
+def open_writer(path: Path, *, incomplete: bool = False) -> sqlite3.Connection:
     """The connection that writes, on a file whose schema is up to date and that has everything its mark tells of.
 
-    Raises StoreUnusable, StoreDamaged. `accept_loss`: whatever is missing.
+    Raises StoreUnusable, StoreDamaged. `incomplete`: whatever is missing.
     """
     connection: sqlite3.Connection | None = None
     mark = read_mark(path)  # before the database: a service that runs may commit in between
@@ -106,7 +114,7 @@ def open_writer(path: Path, *, accept_loss: bool = False) -> sqlite3.Connection:
             raise StoreDamaged(f"`{path}` is no store, or is damaged: too short")
         connection = connect(path, "rw")
         version = _version(connection, path)
-        if mark is not None and not accept_loss:
+        if mark is not None and not incomplete:
             require_complete(path, mark, committed(connection))
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -143,21 +151,23 @@ def committed(connection: sqlite3.Connection) -> Mark | None:
 
 def require_complete(path: Path, mark: Mark, found: Mark | None) -> None:
     """Raises StoreIncomplete where the database lacks what the mark says was committed."""
-    advice = "put it back, or accept the loss with `ras-triage store accept-loss`: docs/operations.md, Incomplete store"
+    if lacking := missing(mark, found):
+        raise StoreIncomplete(
+            f"`{path}` lacks what was committed: {' and '.join(lacking)}; "
+            "put it back, or accept the loss with `ras-triage store accept-loss`: docs/operations.md, Incomplete store"
+        )
+
+
+def missing(mark: Mark, found: Mark | None) -> list[str]:
+    """What the mark says was committed and the database does not have."""
     if found is None or found.store_id != mark.store_id:
-        raise StoreIncomplete(
-            f"`{path}` is not the store that was here: decisions up to sequence {mark.sequence} were kept in another file; {advice}"
-        )
-    missing = []
+        return [f"it is another store than the one whose decisions up to sequence {mark.sequence} were committed here"]
+    lacking = []
     if found.sequence < mark.sequence:
-        missing.append(f"{mark.sequence - found.sequence} decisions (sequence {found.sequence + 1} to {mark.sequence})")
+        lacking.append(f"{mark.sequence - found.sequence} decisions (sequence {found.sequence + 1} to {mark.sequence}) are missing")
     if found.changes < mark.changes:
-        missing.append(f"{mark.changes - found.changes} other changes (host facts, API keys, purges)")
-    if missing:
-        raise StoreIncomplete(
-            f"`{path}` lacks what was committed: {' and '.join(missing)} are missing; "
-            f"its write-ahead log (`-wal`) was removed or cut, or the file is an older copy; {advice}"
-        )
+        lacking.append(f"{mark.changes - found.changes} changes of host facts, API keys or retention are missing")
+    return lacking
 
 
 def refusal(path: Path, error: OSError | sqlite3.Error | StoreError) -> StoreError:
@@ -187,6 +197,12 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     if version > len(migrations()):
         raise StoreUnusable(f"`{path}` has schema {version}, written by a later release; this one knows {len(migrations())}")
     return version
+
+
+def create_schema(connection: sqlite3.Connection) -> None:
+    """Make an empty file a store."""
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    _migrate(connection, 0)
 
 
 def _migrate(connection: sqlite3.Connection, version: int) -> None:

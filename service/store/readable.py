@@ -32,8 +32,8 @@ class ReadCheck:
         self._stands_until = 0.0
         self._closed = False
 
-    def failure(self, patience_s: float) -> str | None:
-        """Return why the file cannot be read, None where all of it can. Waits so many seconds to find out."""
+    def failure(self, patience_s: float | None) -> str | None:
+        """Return why the file cannot be read, None where all of it can. Waits so many seconds to find out; None: until it is found."""
         with self._lock:
             if monotonic() < self._stands_until:
                 return self._verdict

@@ -74,8 +74,8 @@ def decision_row(sequence: int, entry: Entry) -> tuple[Any, ...]:
         found.certainty,
         found.notification,
         found.severity,
-        _array(found.sections),
-        _array(map(hex, found.physical_addresses)),
+        array(found.sections),
+        array(map(hex, found.physical_addresses)),
         poisons,
         entry.forgets,
     )
@@ -114,12 +114,17 @@ def event(row: tuple[Any, ...]) -> bytes:
     data, check = row
     if data == LOST_EVENT:
         raise RowDamaged("the event of this decision was lost; the decision is sound")
-    if not isinstance(data, bytes) or crc32(data) != check:
+    if not event_is_sound(data, check):
         raise RowDamaged("an event is not what was kept")
-    return data
+    return bytes(data)
 
 
-def _array(texts: Iterable[str]) -> str:
+def event_is_sound(data: Any, check: Any) -> bool:
+    """Whether these columns are what was kept."""
+    return isinstance(data, bytes) and crc32(data) == check
+
+
+def array(texts: Iterable[str]) -> str:
     """A JSON array of names and numbers, none of which needs escaping."""
     return "[" + ",".join(f'"{text}"' for text in texts) + "]"
 

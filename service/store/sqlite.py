@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from models.poison import PoisonedPage
 from service.store import questions, rows
-from service.store.file import StoreLock, committed, connect, explain, is_undecodable, open_writer, refusal
+from service.store.file import StoreLock, committed, connect, explain, is_undecodable, open_writer, refusal, text_or_bytes
 from service.store.identity import OpenFiles, log_path
 from service.store.log import WriteAheadLog
 from service.store.mark import Mark, MarkFile
@@ -87,11 +87,8 @@ def _explained() -> Iterator[None]:
 class SqliteStore:
     """A store in a file; see `service.store.port.Store` for what its methods promise."""
 
-    def __init__(self, path: Path, *, exclusive: bool = True, accept_loss: bool = False) -> None:
-        """Open or create. Raises StoreUnusable, StoreDamaged.
-
-        `exclusive`: be the only service on this file. `accept_loss`: open it although something committed is missing.
-        """
+    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
+        """Open or create. `exclusive`: be the only service on this file. Raises StoreUnusable, StoreDamaged."""
         self.path = path
         self._lock = StoreLock(path) if exclusive else None
         self._readers: list[sqlite3.Connection] = []
@@ -99,7 +96,7 @@ class SqliteStore:
         self._readers_lock = threading.Lock()
         self._mark: MarkFile | None = None
         try:
-            self._writer = open_writer(path, accept_loss=accept_loss)
+            self._writer = open_writer(path)
             try:
                 self._begin()
             except (OSError, sqlite3.Error, StoreError):
@@ -469,18 +466,11 @@ def _fetch(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> l
     except sqlite3.OperationalError as error:
         if not is_undecodable(error):
             raise
-    connection.text_factory = _text_or_bytes
+    connection.text_factory = text_or_bytes
     try:
         return connection.execute(sql, values).fetchall()
     finally:
         connection.text_factory = str
-
-
-def _text_or_bytes(data: bytes) -> str | bytes:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data
 
 
 def _shown(group: Any) -> Any:
