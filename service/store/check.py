@@ -83,6 +83,8 @@ class Examination:
         """Those that can be had."""
         self.lost: list[int] = []
         """Sequences of those that cannot."""
+        self.poison_unknown = False
+        """Whether it cannot be told any more which pages the decisions poisoned."""
 
     def all(self) -> Iterator[Finding]:
         """Everything that is wrong."""
@@ -116,17 +118,20 @@ class Examination:
             found, unread = self._table("decisions", rows.DECISION_COLUMNS, first, last)
             bodies, unread_bodies = self._table("bodies", rows.BODY_COLUMNS, first, last)
             known = found.keys() | bodies.keys()
-            indexed = self._indexed(first, last) if unread or unread_bodies or found.keys() != bodies.keys() else {}
+            sound = not unread and not unread_bodies and all(_identity(found.get(one), bodies.get(one), None) for one in known)
+            indexed = {} if sound else self._indexed(first, last)
             for sequence in sorted(known | indexed.keys()):
                 examined = self._examine(sequence, found.get(sequence), bodies.get(sequence), indexed.get(sequence))
                 if examined.row is None:
                     self.lost.append(sequence)
+                    self.poison_unknown = True
                 else:
                     self.decisions += 1
                 yield examined
             unknown = (unread | unread_bodies) - known - indexed.keys()
             if unknown and not indexed:
                 self.lost += sorted(unknown)
+                self.poison_unknown = True
                 detail = f"sequence {min(unknown)} to {max(unknown)} cannot be read"
                 yield Examined(min(unknown), None, None, (None, None), (Finding("lost", "decisions", detail, min(unknown)),))
 
@@ -207,6 +212,7 @@ class Examination:
             fields = self._read_event(event)
         expected = _expected(identity, decision, fields)
         row, wrong = _corrected(sequence, found, expected)
+        self.poison_unknown = self.poison_unknown or "row" in wrong or "poisons" in wrong
         if wrong:
             findings.append(Finding("wrong", "decisions", f"differs from the decision: {', '.join(wrong)}", sequence, shown))
         if not _is_sound(row):
@@ -228,7 +234,7 @@ class Examination:
                 yield Finding("wrong", table, str(error))
 
     def poisoned(self) -> Iterator[Finding]:
-        """The poisoned pages, against the decisions that poisoned them, unless some of these are lost."""
+        """The poisoned pages, against the decisions that poisoned them, unless it cannot be told which they did."""
         try:
             table = {(source, start, shift): address for source, start, shift, address in self._connection.execute(_POISONED)}
             expected, complete = self.replayed()
@@ -241,9 +247,9 @@ class Examination:
             except RowDamaged as error:
                 yield Finding("wrong", "poisoned_pages", f"`{start}` of `{source}`: {error}")
                 continue
-            if not self.lost and source in complete and (source, start, shift) not in expected:
+            if not self.poison_unknown and source in complete and (source, start, shift) not in expected:
                 yield Finding("wrong", "poisoned_pages", f"`{start}` of `{source}` was not poisoned by a decision")
-        for source, start, _shift in () if self.lost else expected.keys() - table.keys():
+        for source, start, _shift in () if self.poison_unknown else expected.keys() - table.keys():
             yield Finding("wrong", "poisoned_pages", f"`{start}` of `{source}` is missing")
 
     def replayed(self) -> tuple[dict[tuple[str, str, int], str], set[str]]:

@@ -97,7 +97,11 @@ def text_or_bytes(data: bytes) -> str | bytes:
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(f"file:{quote(str(path))}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=5)
-    connection.execute("PRAGMA cache_size = -16000")
+    try:
+        connection.execute("PRAGMA cache_size = -16000")
+    except (UnicodeDecodeError, sqlite3.Error):
+        connection.close()
+        raise
     return connection
 
 
@@ -123,7 +127,7 @@ def open_writer(path: Path, *, incomplete: bool = False) -> sqlite3.Connection:
         connection.execute("PRAGMA secure_delete = FAST")  # else a purge writes as much as it deletes
         connection.execute("PRAGMA temp_store = MEMORY")  # a purge on a full disk must not need a temporary file
         _migrate(connection, version)
-    except (OSError, sqlite3.Error, StoreError) as error:
+    except (OSError, UnicodeDecodeError, sqlite3.Error, StoreError) as error:
         if connection is not None:
             connection.close()
         raise refusal(path, error) from None
@@ -170,10 +174,12 @@ def missing(mark: Mark, found: Mark | None) -> list[str]:
     return lacking
 
 
-def refusal(path: Path, error: OSError | sqlite3.Error | StoreError) -> StoreError:
+def refusal(path: Path, error: OSError | UnicodeDecodeError | sqlite3.Error | StoreError) -> StoreError:
     """Return why a file is not opened."""
     if isinstance(error, StoreError):
         return error
+    if isinstance(error, UnicodeDecodeError):  # SQLite's message quotes a damaged schema
+        return StoreDamaged(f"`{path}` is no store, or is damaged: the schema is not UTF-8")
     if isinstance(error, OSError):
         return StoreUnusable(f"`{path}` cannot be opened for writing: {(error.strerror or 'unknown reason').lower()}")
     if isinstance(explain(error), StoreDamaged):

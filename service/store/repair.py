@@ -96,12 +96,14 @@ class Rebuild:
                     new.execute(f"INSERT OR IGNORE INTO {table} VALUES ({_marks(row)})", row)
 
     def _fill_poisoned(self, new: sqlite3.Connection) -> None:
-        """The poisoned pages that follow from decisions; where some of these are lost, those that are in the table stay."""
+        """The poisoned pages that follow from decisions; where that cannot be told any more, those that are in the table stay."""
+        if self._examination.poison_unknown:
+            return
         try:
             expected, complete = self._examination.replayed()
         except (RowDamaged, sqlite3.DatabaseError):
             return
-        for source in () if self._examination.lost else complete:
+        for source in complete:
             new.execute("DELETE FROM poisoned_pages WHERE source = ?", (source,))
         pages = [(*place, address) for place, address in expected.items()]
         new.executemany("INSERT OR IGNORE INTO poisoned_pages VALUES (?, ?, ?, ?)", pages)
@@ -117,7 +119,10 @@ class Rebuild:
         store_id, changes, known_after = self._old.execute("SELECT id, changes, poison_known_after FROM store").fetchone()
         newest = self._old.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'").fetchone()[0]
         newest = max(newest, *lost, 0)
-        new.execute("UPDATE store SET id = ?, changes = ?, poison_known_after = ?", (store_id, changes, newest if lost else known_after))
+        new.execute(
+            "UPDATE store SET id = ?, changes = ?, poison_known_after = ?",
+            (store_id, changes, newest if self._examination.poison_unknown else known_after),
+        )
         new.execute("DELETE FROM sqlite_sequence WHERE name = 'decisions'")
         new.execute("INSERT INTO sqlite_sequence VALUES ('decisions', ?)", (newest,))
 

@@ -82,6 +82,8 @@ def _explained() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise explain(error) from error
+    except UnicodeDecodeError as error:  # SQLite's message quotes a damaged schema
+        raise StoreDamaged("the schema is not UTF-8") from error
 
 
 class SqliteStore:
@@ -99,10 +101,10 @@ class SqliteStore:
             self._writer = open_writer(path)
             try:
                 self._begin()
-            except (OSError, sqlite3.Error, StoreError):
+            except (OSError, UnicodeDecodeError, sqlite3.Error, StoreError):
                 self._writer.close()
                 raise
-        except (OSError, sqlite3.Error, StoreError) as error:
+        except (OSError, UnicodeDecodeError, sqlite3.Error, StoreError) as error:
             found = self._why_not_opened(refusal(path, error))
             self._unlock()
             raise found from None
