@@ -20,10 +20,14 @@ AT_ONCE: Final = 1000
 AT_ONCE_BYTES: Final = 16 << 20
 """What one write takes away, in decisions and roughly in bytes: others wait no longer than that takes. It is more than one commit adds."""
 
-_SHARE: Final = 8
-"""The write-ahead log and the reserve may each take this part of the limit; decisions the rest. It does not depend on how long the log
-is now: a log that somebody keeps from being emptied must not cost decisions.
+_LOG_SHARE: Final = 8
+"""The write-ahead log is emptied at this part of the limit."""
+_LONGEST_LOG_SHARE: Final = 4
+"""Until that is done it may grow to this part, which is not for decisions. How long it is now makes no difference: a log that somebody
+keeps from being emptied must not cost decisions.
 """
+_LEAST_SHARE: Final = 4
+"""This part is for decisions, whatever else there is."""
 _SLACK_SHARE: Final = 64
 """This part of the limit is purged at once, so that not each commit brings a purge."""
 
@@ -70,7 +74,7 @@ class Retention:
         `purged` is called with how many were.
         """
         limit = self._settings.retention_bytes
-        self._store.upkeep(LIMIT_BYTES if limit is None else _log_bytes(limit))
+        self._store.upkeep(LIMIT_BYTES if limit is None else min(LIMIT_BYTES, limit // _LOG_SHARE))
         if limit is None or (self._store.disk_bytes() <= limit and not self._purging):
             return False
         if count := self._purge_larger(limit, self._clock_ms()):
@@ -83,7 +87,7 @@ class Retention:
     def _purge_larger(self, limit: int, now: int) -> int:
         """Purge a few, from the limit down to a little below it; how many."""
         usage = self._store.usage()
-        target = limit - _log_bytes(limit) - min(usage.reserve_bytes, limit // _SHARE)
+        target = max(limit - min(2 * LIMIT_BYTES, limit // _LONGEST_LOG_SHARE) - usage.reserve_bytes, limit // _LEAST_SHARE)
         if usage.live_bytes > target:
             self._purging = True
         aim = target - limit // _SLACK_SHARE if self._purging else target
@@ -101,10 +105,6 @@ class Retention:
     def _tell(self, reason: Reason, count: int) -> None:
         for hear in self.purged:
             hear(reason, count)
-
-
-def _log_bytes(limit: int) -> int:
-    return min(LIMIT_BYTES, limit // _SHARE)
 
 
 def portion(usage: Usage, size: int) -> int:

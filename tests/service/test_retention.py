@@ -48,7 +48,7 @@ def test_a_limit_of_bytes_takes_no_more_of_large_decisions_than_it_must(tmp_path
             assert sum(file.stat().st_blocks * 512 for file in tmp_path.iterdir()) <= 25 << 20, "log and reserve included"
             return store.size().decisions
 
-    assert asyncio.run(run()) == 18
+    assert asyncio.run(run()) == 14
 
 
 def test_a_write_takes_few_large_decisions_away_or_many_small_ones() -> None:
@@ -72,3 +72,51 @@ def test_a_limit_of_days_beyond_all_time_keeps_everything_and_leaves_the_limit_o
 
     assert asyncio.run(run()) == 0
     assert asyncio.run(run(retention_bytes=1)) == 5
+
+
+def on_disk(folder: Path) -> int:
+    return sum(file.stat().st_blocks * 512 for file in folder.iterdir())
+
+
+def test_a_limit_of_bytes_holds_while_events_come_in_log_and_reserve_included(tmp_path: Path) -> None:
+    limit = 24 << 20
+    most = 0
+
+    async def run() -> None:
+        nonlocal most
+        store = SqliteStore(tmp_path / "store.db")
+        async with running(Settings(retention_bytes=limit), store, lambda: NOON) as runtime:
+            purged: list[int] = []
+            runtime.retention.purged.append(lambda _reason, count: purged.append(count))
+            await asyncio.sleep(0)
+            for group in range(40):
+                durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                runtime.writer.keep([entry(group * 200 + number, size=4000) for number in range(200)], durable)
+                await durable
+                most = max(most, on_disk(tmp_path))
+            held = store.size()
+            assert held.decisions + sum(purged) == 8000
+            assert sum(purge.count for purge in store.purges(1000)) == sum(purged)
+            assert len(purged) < 40, "not each commit brings a purge"
+            assert held.newest_ms == NOON + 7999
+            assert held.bytes > limit / 3, "it takes no more than it must"
+
+    asyncio.run(run())
+    assert most < limit * 1.1, most
+
+
+def test_a_lower_limit_is_reached_after_a_start_without_an_event(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    store.append([entry(number, size=4000) for number in range(6000)])
+    store.close()
+
+    async def run() -> int:
+        store = SqliteStore(tmp_path / "store.db")
+        async with running(Settings(retention_bytes=16 << 20), store, lambda: NOON):
+            for _ in range(100):
+                await asyncio.sleep(0.05)
+                if on_disk(tmp_path) <= 16 << 20:
+                    break
+            return on_disk(tmp_path)
+
+    assert asyncio.run(run()) <= 16 << 20

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from time import sleep
 
 import pytest
 from keeping import NOON, entry, identity, name, page
 
-from service.store import file
+from service.store import file, log
 from service.store.file import APPLICATION_ID, migrations
 from service.store.opening import open_store
 from service.store.port import ApiKey, Cursor, Filter, HostFacts, RowDamaged, StoreDamaged, StoreError, StoreUnavailable, StoreUnusable
@@ -249,6 +251,56 @@ def test_a_question_that_takes_too_long_is_given_up(path: Path, monkeypatch: pyt
         store.stats(ANY, ("section", "physical_address"), 1000, 10)
     monkeypatch.undo()
     assert store.stats(ANY, ("source",), 1 << 40, 10)[0].count == 2000
+    store.close()
+
+
+SLOW = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+    SELECT count(*), (SELECT count(*) FROM decisions) FROM n"""
+
+
+def test_readers_without_a_gap_do_not_keep_the_log_from_being_emptied(path: Path) -> None:
+    store = SqliteStore(path)
+    store.append([entry(0)])
+    done = Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            store._rows(SLOW, quick=False)
+
+    readers = [Thread(target=ask) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    longest = 0
+    for group in range(120):
+        store.append([entry(1 + group * 20 + number, size=10_000) for number in range(20)])
+        store.upkeep(1 << 20)
+        longest = max(longest, os.stat(f"{path}-wal").st_size)
+        sleep(0.005)
+    done.set()
+    while any(reader.is_alive() for reader in readers):
+        store.upkeep(1 << 20)
+        sleep(0.01)
+    assert store.size().bytes > 24 << 20
+    assert longest < 12 << 20, longest
+    store.close()
+
+
+def test_a_reader_of_another_process_keeps_nobody_waiting_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(log, "_ATTEMPT_S", 0.0)
+    store = SqliteStore(path)
+    other = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM decisions").fetchone()
+    store.append([entry(number, size=10_000) for number in range(200)])
+    for _ in range(20):
+        store.upkeep(1 << 20)
+        sleep(0.02)
+    assert store.page(ANY, None, 1).decisions, "a question is answered"
+    other.close()
+    store._log._next_attempt = 0.0
+    store.upkeep(1 << 20)
+    assert os.stat(f"{path}-wal").st_size == 0
     store.close()
 
 
