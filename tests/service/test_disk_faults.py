@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ from typing import Any
 import disk_faults
 import httpx
 import pytest
-from calling import EVENT
+from calling import EVENT, ROOT
 from disk_faults import Disk
-from processes import Service, serving
+from keeping import entry
+from processes import serving
 
 from service.commands.store import read_event
 from service.store.maintenance import check
@@ -78,6 +81,12 @@ def test_what_was_acknowledged_is_kept_once_whatever_the_disk_did(tmp_path: Path
             disk.fail(fault, every)
             sender.single(f"{fault}-{every}-0")
             sender.batch(["first", *(f"{fault}-{every}-{number}" for number in range(6))])
+            if every == 1 and fault in ("write", "sync", "full"):
+                assert not {name for name in sender.acknowledged if name.startswith(f"{fault}-1-")}, "the fault is felt"
+            if (fault, every) == ("read", 1):
+                listed = httpx.get(f"{service.url}/v1/decisions", params={"source": "node-17"})
+                assert (listed.status_code, listed.json()["type"].rpartition(":")[2]) == (503, "store-unavailable")
+                assert listed.headers["retry-after"]
             disk.fail("none")
             sender.single(f"after-{fault}-{every}")
             assert f"after-{fault}-{every}" in sender.acknowledged, "it goes on without a restart"
@@ -100,17 +109,17 @@ def kept_once(path: Path, sender: Sender) -> None:
     store.close()
 
 
-def test_a_disk_that_cannot_be_read_at_the_start_is_not_called_damaged(tmp_path: Path) -> None:
-    disk = Disk(tmp_path / "control")
-    with start(tmp_path) as service:
-        Sender(service.url).single("first")
-    disk.fail("read")
-    with pytest.raises(AssertionError, match="disk I/O error"):
-        Service("--store", f"sqlite:///{tmp_path / 'store.db'}", program=(disk_faults.__file__, str(tmp_path / "control")))
-    disk.fail("none")
-    with start(tmp_path) as service:
-        assert len(httpx.get(f"{service.url}/v1/decisions").json()["decisions"]) == 1
-        disk.fail("read")
-        answer = httpx.get(f"{service.url}/v1/decisions", params={"source": "node-17"})
-        assert (answer.status_code, json.loads(answer.text)["type"].rpartition(":")[2]) == (503, "store-unavailable")
-        assert answer.headers["retry-after"]
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("store", "check"), ("store", "check", "--repair")])
+def test_a_disk_that_cannot_be_read_is_not_called_damaged_and_nothing_is_given_up(command: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteStore(path)
+    store.append([entry(1)])
+    store.close()
+    before = path.read_bytes()
+    Disk(tmp_path / "control").fail("read")
+    program = [sys.executable, disk_faults.__file__, str(tmp_path / "control"), *command, "--store", f"sqlite:///{path}"]
+    ended = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 2
+    assert re.search("disk I/O error|the disk failed a read: input/output error", ended.stderr)
+    assert "damaged" not in ended.stderr
+    assert path.read_bytes() == before
