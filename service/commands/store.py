@@ -18,6 +18,7 @@ from service.commands.output import write
 from service.configuration import read
 from service.deciding import Document, understand
 from service.problems import Refused
+from service.retention import AT_ONCE_BYTES, portion
 from service.settings import InvalidSetting
 from service.store.check import EventFields, Finding
 from service.store.maintenance import Report, accept_loss, check
@@ -30,9 +31,6 @@ HELP = "check, repair and purge a store"
 
 DAMAGED: Final = 1
 """Exit status: something is wrong, or was lost."""
-
-AT_ONCE: Final = 500
-"""Decisions that one write takes away: a service that runs writes in between."""
 
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
@@ -209,6 +207,10 @@ def _purge(options: Namespace, path: Path) -> int:
 
 
 def _purge_some(store: SqliteStore, options: Namespace, at_ms: int) -> int:
+    """One write's part: a service that runs writes in between."""
+    usage = store.usage()
     if options.older_than is not None:
-        return store.purge_older(at_ms - round(min(at_ms, options.older_than * _DAY_MS)), at_ms, AT_ONCE)
-    return store.purge_larger(options.larger_than, at_ms, AT_ONCE)
+        than_ms = at_ms - round(min(at_ms, options.older_than * _DAY_MS))
+        return store.purge_older(than_ms, at_ms, portion(usage, AT_ONCE_BYTES))
+    excess = usage.live_bytes - options.larger_than
+    return store.purge_larger(options.larger_than, at_ms, portion(usage, min(AT_ONCE_BYTES, excess)))

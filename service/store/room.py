@@ -19,15 +19,17 @@ RESERVE_BYTES: Final = 4 << 20
 _SHARE: Final = 32
 """The reserve takes at most this part of the file system."""
 
-_ENTRY_BYTES: Final = 64 << 10
-"""Pages of indexes that one decision changes, in bytes, at most."""
-_ENTRIES: Final = 64
-"""Decisions of one commit beyond this number change the same pages as others."""
+_COMMIT_BYTES: Final = 64 << 10
+_ENTRY_BYTES: Final = 10 << 10
+"""Pages of indexes that a commit changes, and each of its decisions, in bytes."""
 
 
 def commit_bytes(entries: int, size: int) -> int:
-    """An upper estimate of what a commit adds to the write-ahead log; `size`: bytes of its events and decisions."""
-    return min(entries, _ENTRIES) * _ENTRY_BYTES + 2 * size
+    """Return an upper estimate of what a commit adds to the write-ahead log, and a checkpoint then to the database.
+
+    `size`: bytes of its events and decisions.
+    """
+    return _COMMIT_BYTES + entries * _ENTRY_BYTES + size + size // 4
 
 
 class Room:
@@ -44,18 +46,23 @@ class Room:
         self._lacks = 0
         """Bytes of the reserve that were given away and have to be taken again."""
         self.short = False
-        """Whether the last commit that asked for room had too little."""
+        """Whether there was too little when room was asked for last."""
+        self._free = 0
 
-    def require(self, needed: int) -> None:
-        """Raises StoreUnavailable where a commit that needs so many bytes would leave no room to make room."""
+    def has(self, needed: int) -> bool:
+        """Whether so many bytes can be written, the reserve not among them. Where that cannot be told, the write tells."""
         try:
             found = os.statvfs(self._folder)
         except OSError:
-            return  # the commit finds out
-        free = found.f_bavail * found.f_frsize
-        self.short = free < needed + self._lacks
-        if self.short:
-            raise StoreUnavailable(f"disk full: {free} bytes are free, and a commit may need {needed + self._lacks}")
+            return True
+        self._free = found.f_bavail * found.f_frsize
+        self.short = self._free < needed + self._lacks
+        return not self.short
+
+    def require(self, needed: int) -> None:
+        """Raises StoreUnavailable where so many bytes cannot be written."""
+        if not self.has(needed):
+            raise StoreUnavailable(f"disk full: {self._free} bytes are free, and a commit may need {needed + self._lacks}")
 
     def take_reserve(self) -> None:
         """Take the reserve, if there is room for it and as much again; else a later call may."""

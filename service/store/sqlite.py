@@ -70,6 +70,10 @@ PURGES: Final = 10_000
 _TIGHT: Final = 16
 """Decisions that one purge takes away on a full disk."""
 
+_SHRINK_PAGES: Final = 1024
+_TIGHT_PAGES: Final = 32
+"""Pages that are given back at a time; on a full disk."""
+
 _CHECK_S: Final = 1.0
 _QUICK_CHECK_S: Final = 0.01
 _START_CHECK_S: Final = 10.0
@@ -142,15 +146,20 @@ class SqliteStore:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing, in the file that the path names before and after."""
         self._files.check()
-        with _explained():
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+        try:
+            with _explained():
+                self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._writer
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                    raise
+        except StoreDamaged as error:
+            if (why := self._unreadable(_CHECK_S)) is not None:
+                raise StoreUnavailable(why) from error
+            raise
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
@@ -169,7 +178,7 @@ class SqliteStore:
         first = self._sequence + 1
         numbered = list(enumerate(entries, first))
         size = sum(len(entry.event) + len(entry.decision) for entry in entries)
-        self._room.require(self._log.size() + commit_bytes(len(entries), size))
+        self._require_room(commit_bytes(len(entries), size))
         with self._transaction() as connection:
             _insert(connection, "decisions", rows.DECISION_COLUMNS, [rows.decision_row(number, entry) for number, entry in numbered])
             _insert(connection, "bodies", rows.BODY_COLUMNS, [rows.body_row(number, entry) for number, entry in numbered])
@@ -178,8 +187,16 @@ class SqliteStore:
         if self._mark is not None:
             self._mark.set_sequence(self._sequence)
 
+    def _require_room(self, needed: int) -> None:
+        """Raises StoreUnavailable where a commit that adds so much to the log would leave no room for a checkpoint of all of it."""
+        if self._room.has(2 * needed + self._log.size()):
+            return
+        with _explained():
+            self._log.empty()
+        self._room.require(2 * needed + self._log.size())
+
     def probe(self) -> None:
-        self._room.require(self._log.size() + commit_bytes(1, PROBE_BYTES))
+        self._require_room(commit_bytes(1, PROBE_BYTES))
         with self._transaction() as connection:
             connection.execute("UPDATE probe SET room = randomblob(?)", (PROBE_BYTES,))
         self._files.check()
@@ -217,12 +234,11 @@ class SqliteStore:
         with _explained():
             live = _live_bytes(self._writer)
         count = self._purge("size", "", (), limit, at_ms) if live > than_bytes else 0
-        with _explained():
-            self._shrink(than_bytes)
+        self._shrink(than_bytes)
         return count
 
     def _purge(self, reason: str, where: str, values: tuple[int, ...], limit: int, at_ms: int) -> int:
-        """Purge, on a full disk with what was kept back for it, a few at a time."""
+        """Purge; on a full disk with what was kept back for it, and a few at a time."""
         try:
             return self._delete(reason, where, values, limit, at_ms)
         except StoreUnavailable:
@@ -232,7 +248,6 @@ class SqliteStore:
             self._log.empty()
             count = self._delete(reason, where, values, min(limit, _TIGHT), at_ms)
             self._log.empty()
-        self._room.take_reserve()
         return count
 
     def _delete(self, reason: str, where: str, values: tuple[int, ...], limit: int, at_ms: int) -> int:
@@ -246,17 +261,21 @@ class SqliteStore:
                 connection.execute(record, (at_ms, reason, count, *bounds))
                 connection.execute("DELETE FROM purges WHERE purge <= (SELECT max(purge) FROM purges) - ?", (PURGES,))
         if count and reason == "age":
-            with _explained():
-                self._shrink(0)
+            self._shrink(0)
         return int(count)
 
     def _shrink(self, to_bytes: int) -> None:
-        """Give freed pages back to the file system as far as the file is larger."""
-        size, page_size = _pragma(self._writer, "page_count"), _pragma(self._writer, "page_size")
-        free = _pragma(self._writer, "freelist_count")
-        pages = min(free, size - to_bytes // page_size)
-        if pages > 0:
-            self._writer.executescript(f"PRAGMA incremental_vacuum({pages})")  # `execute` would take one step of it, which frees one page
+        """Give freed pages back to the file system as far as the file is larger; in steps, of which each takes room first."""
+        with _explained():
+            page_size = _pragma(self._writer, "page_size")
+            while (pages := min(_pragma(self._writer, "freelist_count"), _pragma(self._writer, "page_count") - to_bytes // page_size)) > 0:
+                tight = not self._room.has(2 * _SHRINK_PAGES * page_size + self._log.size())
+                if not self._room.has(4 * _TIGHT_PAGES * page_size):
+                    self._room.release_reserve()
+                # `execute` would take one step of it, which frees one page
+                self._writer.executescript(f"PRAGMA incremental_vacuum({min(pages, _TIGHT_PAGES if tight else _SHRINK_PAGES)})")
+                if tight and not self._log.empty():
+                    return  # somebody reads from the log; the next call goes on
 
     def disk_bytes(self) -> int:
         return sum(_size(path) for path in (self.path, self._files.log_path, self._room.path))
