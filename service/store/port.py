@@ -200,6 +200,8 @@ class Size:
     """Of the newest decision ever kept; 0: none was."""
     log_bytes: int = 0
     """Of the write-ahead log."""
+    lost: int = 0
+    """Decisions that were given up, on record."""
 
 
 @value

@@ -428,7 +428,8 @@ class SqliteStore:
             figures = ("count(*)", "min(at)", "max(at)")
             count, oldest, newest = (connection.execute(f"SELECT {figure} FROM decisions").fetchone()[0] for figure in figures)
             ever = connection.execute(_LAST_EVER).fetchone()[0]
-            return Size(count, _live_bytes(connection), oldest, newest, ever, self._log.size())
+            lost = connection.execute("SELECT coalesce(sum(decisions), 0) FROM losses").fetchone()[0]
+            return Size(count, _live_bytes(connection), oldest, newest, ever, self._log.size(), lost)
 
         return self._read(ask)
 

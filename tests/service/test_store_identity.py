@@ -229,3 +229,37 @@ def test_a_command_that_ends_beside_the_service_leaves_the_log_alone(tmp_path: P
     assert os.stat(f"{path}-wal").st_ino == inode
     store.append([entry(2)])
     store.close()
+
+
+# What docs/operations.md says an operator should do.
+
+
+@pytest.mark.parametrize("harm", [delete_log, delete_shared_memory])
+def test_without_its_log_a_service_that_is_stopped_in_order_writes_everything_into_the_database(
+    harm: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteStore(path)
+    store.append([entry(number) for number in range(50)])
+    harm(path)
+    store.close()
+    store = SqliteStore(path)
+    assert store.size().decisions == 50
+    store.close()
+
+
+def test_a_deleted_database_can_be_copied_from_the_process_that_has_it_open(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteStore(path)
+    store.append([entry(number) for number in range(50)])
+    for name in ("store.db", "store.db-wal", "store.db-shm"):
+        (tmp_path / name).unlink()
+    held = {os.readlink(handle): handle for handle in Path("/proc/self/fd").iterdir() if handle.exists() or handle.is_symlink()}
+    for name in ("store.db", "store.db-wal"):
+        shutil.copy(held[f"{tmp_path}/{name} (deleted)"], tmp_path / name)
+    store.close()
+    for name in ("store.db", "store.db-wal"):
+        assert (tmp_path / name).exists(), "the service does not delete what was put there"
+    store = SqliteStore(path)
+    assert store.size().decisions == 50
+    store.close()

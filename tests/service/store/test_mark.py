@@ -11,12 +11,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from calling import ROOT, run
-from keeping import NOON, entry, identity, name
+from calling import ROOT, client, run
+from keeping import NOON, entry, name
 
+from service.app import create_app
+from service.settings import Settings
 from service.store.maintenance import accept_loss
 from service.store.mark import Mark, MarkFile, mark_path, read_mark
-from service.store.port import ApiKey, Filter, HostFacts, Loss, StoreIncomplete
+from service.store.port import ApiKey, Filter, HostFacts, StoreIncomplete
 from service.store.sqlite import SqliteStore
 
 WRITE_AND_DIE = """
@@ -212,10 +214,13 @@ def test_the_command_line_says_what_is_missing_and_takes_the_acceptance(killed: 
     assert run("store", "check", "--store", store).returncode == 0
 
 
-def test_a_loss_is_a_row_like_any_other(path: Path) -> None:
-    store = SqliteStore(path)
-    store.append([entry(1)])
-    assert store.decision(identity(1)) is not None
-    store._writer.execute("INSERT INTO losses VALUES (1, ?, 'damaged', 2, 3, 4, 0)", (NOON,))
-    assert store.losses() == [Loss(NOON, "damaged", 2, 3, 4, 0)]
-    store.close()
+def test_a_loss_that_was_accepted_stays_in_sight(path: Path) -> None:
+    SqliteStore(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO losses VALUES (1, ?, 'damaged', 2, 3, 4, 0)", (NOON,))
+        connection.commit()
+    with client(create_app(Settings(store=f"sqlite:///{path}"))) as call:
+        shown = call("GET", "/v1/store").json()
+        assert [(loss["reason"], loss["decisions"]) for loss in shown["losses"]] == [("damaged", 2)]
+        assert shown["wal_bytes"] >= 0
+        assert "ras_triage_store_lost_decisions 2.0" in call("GET", "/metrics").text
