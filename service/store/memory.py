@@ -12,6 +12,7 @@ from typing import Literal
 
 from models.poison import PoisonedPage
 from service.store.port import (
+    PURGES,
     ApiKey,
     Count,
     Cursor,
@@ -159,6 +160,7 @@ class MemoryStore:
                 del self._by_repeat[entry.repeat_key]
         sequences, times = zip(*going, strict=True)
         self._purges.append(Purge(at_ms, reason, len(going), min(sequences), max(sequences), min(times), max(times)))
+        del self._purges[:-PURGES]
         return len(going)
 
     def disk_bytes(self) -> int:

@@ -173,6 +173,10 @@ class Count:
     count: int
 
 
+PURGES: Final = 10_000
+"""Purges that stay on record."""
+
+
 @value
 class Purge:
     """What retention took away."""

@@ -23,6 +23,7 @@ from service.store.identity import OpenFiles, log_path
 from service.store.log import WriteAheadLog
 from service.store.mark import Mark, MarkFile
 from service.store.port import (
+    PURGES,
     ApiKey,
     Count,
     Cursor,
@@ -65,8 +66,6 @@ _LAST_EVER: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE nam
 _CHECK_EVERY: Final = 10_000
 """Virtual machine steps between two looks at the clock."""
 
-PURGES: Final = 10_000
-"""Purges that are on record."""
 _TIGHT: Final = 16
 """Decisions that one purge takes away on a full disk."""
 
