@@ -252,14 +252,14 @@ def test_a_deleted_database_can_be_copied_from_the_process_that_has_it_open(tmp_
     path = tmp_path / "store.db"
     store = SqliteStore(path)
     store.append([entry(number) for number in range(50)])
-    for name in ("store.db", "store.db-wal", "store.db-shm"):
-        (tmp_path / name).unlink()
-    held = {os.readlink(handle): handle for handle in Path("/proc/self/fd").iterdir() if handle.exists() or handle.is_symlink()}
-    for name in ("store.db", "store.db-wal"):
-        shutil.copy(held[f"{tmp_path}/{name} (deleted)"], tmp_path / name)
+    for file in ("store.db", "store.db-wal", "store.db-shm"):
+        (tmp_path / file).unlink()
+    held = {os.readlink(handle): handle for handle in Path("/proc/self/fd").iterdir() if handle.is_symlink()}
+    for file in ("store.db", "store.db-wal"):
+        shutil.copy(held[f"{tmp_path}/{file} (deleted)"], tmp_path / file)
     store.close()
-    for name in ("store.db", "store.db-wal"):
-        assert (tmp_path / name).exists(), "the service does not delete what was put there"
+    for file in ("store.db", "store.db-wal"):
+        assert (tmp_path / file).exists(), "the service does not delete what was put there"
     store = SqliteStore(path)
     assert store.size().decisions == 50
     store.close()
