@@ -87,6 +87,13 @@ class Room:
         with suppress(OSError):
             os.unlink(self.path)
 
+    def give_way(self) -> bool:
+        """Release the reserve if there is one and little else; whether that was done."""
+        if not self._taken() or self.has(self.reserve):
+            return False
+        self.release_reserve()
+        return True
+
     def _taken(self) -> int:
         try:
             return os.stat(self.path).st_blocks * 512

@@ -100,8 +100,9 @@ class SqliteStore:
         self._reading = threading.local()
         self._readers_lock = threading.Lock()
         self._mark: MarkFile | None = None
+        self._room = Room(path)
         try:
-            self._writer = open_writer(path)
+            self._writer = self._open_writer()
             try:
                 self._begin()
             except (OSError, UnicodeDecodeError, sqlite3.Error, StoreError):
@@ -111,6 +112,15 @@ class SqliteStore:
             found = self._why_not_opened(refusal(path, error))
             self._unlock()
             raise found from None
+
+    def _open_writer(self) -> sqlite3.Connection:
+        """On a full disk with the reserve's room: a log and its index have to be made."""
+        try:
+            return open_writer(self.path)
+        except StoreUnusable:
+            if not self._room.give_way():
+                raise
+        return open_writer(self.path)
 
     def _why_not_opened(self, error: StoreError) -> StoreError:
         """The error; instead of damage a failure of the disk, where that is what looks like it."""
@@ -128,14 +138,14 @@ class SqliteStore:
         self._store_id, self._sequence, self._changes = found.store_id, found.sequence, found.changes
         self._files = OpenFiles(self.path)
         self._log = WriteAheadLog(self._writer, self._files.log_path)
-        self._room = Room(self.path)
         self._read_check: ReadCheck | None = None
         if self._lock is None:
             self._mark = MarkFile.existing(self.path, found.store_id)
             return
         if not self._lock.names(self.path):
             raise StoreUnusable(f"`{self.path}` was replaced while it was opened")
-        self._mark = MarkFile.create(self.path, found)
+        with suppress(OSError):  # on a full disk it may come later
+            self._mark = MarkFile.create(self.path, found)
         self._room.take_reserve()
         self._read_check = ReadCheck(self._lock.database, self._files.log_path)
 

@@ -117,9 +117,7 @@ def test_retention_makes_room_where_others_took_the_last_byte(volume: Path) -> N
         store = SqliteStore(path)
         store.append([entry(number, size=20_000) for number in range(200)])
         store.upkeep(0)
-        with (volume / "other").open("wb") as other:
-            os.posix_fallocate(other.fileno(), 0, os.statvfs(volume).f_bavail * os.statvfs(volume).f_frsize)
-        assert os.statvfs(volume).f_bavail == 0
+        take_the_rest(volume)
         with pytest.raises(StoreUnavailable, match="disk full"):
             store.append([entry(1000)])
         async with running(Settings(retention_bytes=4 << 20), store, lambda: NOON):
@@ -130,6 +128,26 @@ def test_retention_makes_room_where_others_took_the_last_byte(volume: Path) -> N
             return store.size().decisions
 
     assert asyncio.run(load()) < 200
+
+
+def take_the_rest(volume: Path) -> None:
+    with (volume / "other").open("wb") as other:
+        os.posix_fallocate(other.fileno(), 0, os.statvfs(volume).f_bavail * os.statvfs(volume).f_frsize)
+    assert os.statvfs(volume).f_bavail == 0
+
+
+def test_a_store_is_opened_on_a_disk_without_a_free_byte(volume: Path) -> None:
+    path = volume / "store.db"
+    store = SqliteStore(path)
+    store.append([entry(number, size=20_000) for number in range(200)])
+    store.close()
+    take_the_rest(volume)
+    purged = run("store", "purge", "--larger-than", "1MB", "--store", f"sqlite:///{path}")
+    assert purged.returncode == 0, purged.stderr
+    store = SqliteStore(path)
+    assert 0 < store.size().decisions < 100
+    store.append([entry(1000)])
+    store.close()
 
 
 def test_a_limit_below_the_size_of_the_disk_never_lets_it_run_full(volume: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from calling import ROOT, client, run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from keeping import NOON, entry, name
 
 from service.app import create_app
@@ -189,14 +191,29 @@ def test_a_mark_that_cannot_be_read_says_nothing(path: Path) -> None:
     assert read_mark(path) is not None
 
 
-def test_a_mark_is_read_as_it_was_written(path: Path) -> None:
-    mark = MarkFile.create(path, Mark(b"0123456789abcdef", 7, 8))
-    mark.set_sequence(1 << 40)
-    mark.set_changes(9)
+COUNTS = st.integers(0, (1 << 63) - 1)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(store_id=st.binary(min_size=16, max_size=16), first=COUNTS, then=COUNTS, changes=COUNTS, flipped=st.integers(0, 555))
+def test_a_mark_is_read_as_it_was_written_or_not_at_all(
+    store_id: bytes, first: int, then: int, changes: int, flipped: int, path: Path
+) -> None:
+    mark = MarkFile.create(path, Mark(store_id, first, 0))
+    mark.set_sequence(then)
+    mark.set_changes(changes)
     mark.close()
-    assert read_mark(path) == Mark(b"0123456789abcdef", 1 << 40, 9)
-    assert MarkFile.existing(path, b"another store...") is None
+    assert read_mark(path) == Mark(store_id, then, changes)
     assert os.stat(mark_path(path)).st_mode & 0o077 == 0
+    data = bytearray(Path(mark_path(path)).read_bytes())
+    data[flipped % len(data)] ^= 0x10
+    Path(mark_path(path)).write_bytes(data)
+    assert read_mark(path) in (None, Mark(store_id, then, changes))
+
+
+def test_the_mark_of_another_store_is_left_alone(path: Path) -> None:
+    MarkFile.create(path, Mark(b"0123456789abcdef", 7, 8)).close()
+    assert MarkFile.existing(path, b"another store...") is None
 
 
 def test_the_command_line_says_what_is_missing_and_takes_the_acceptance(killed: Path) -> None:
