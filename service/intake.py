@@ -21,7 +21,7 @@ from service.deciding import Conclusion, Document, Foreseen, Gist, Understood, u
 from service.problems import Refused, conflict, store_failed
 from service.settings import Settings
 from service.sources import Sources
-from service.store.port import Entry, Kept, Store, StoreError, Summary
+from service.store.port import Entry, Kept, RowDamaged, Store, StoreError, Summary
 from service.times import rfc3339
 from service.writer import Writer
 
@@ -133,7 +133,8 @@ class Intake:
         except Refused as refused:
             return refused
         except StoreError as error:
-            self._last_unread = monotonic(), str(error)
+            if not isinstance(error, RowDamaged):  # that is the fault of one row
+                self._last_unread = monotonic(), str(error)
             for hear_why in self.unread:
                 hear_why(error)
             return Refused(store_failed(error))
@@ -146,7 +147,10 @@ class Intake:
             summary = first.entry.summary
             _require_same(gist, summary.event_key, summary.id)
             return Again(first)
-        if (found := self._store.repeat(gist.repeat_key)) is not None:
+        found = self._store.repeat(gist.repeat_key)
+        if self._last_unread[1]:
+            self._last_unread = -UNREAD_S, ""  # the store answers again
+        if found is not None:
             _require_same(gist, found.event_key, found.id)
         return found
 

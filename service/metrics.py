@@ -224,6 +224,8 @@ def _store_size(store: Sized) -> Iterator[Metric]:
         return
     yield _gauge("store_decisions", "Decisions that are kept", size.decisions)
     yield _gauge("store_bytes", "What they take on disk", size.bytes)
+    yield _gauge("store_wal_bytes", "Length of the store's write-ahead log", size.log_bytes)
+    yield _gauge("store_lost_decisions", "Decisions that were kept and are lost, on record", size.lost)
     if size.oldest_ms is not None:
         yield _gauge("store_oldest_timestamp_seconds", "When the oldest of them was decided, since 1970", size.oldest_ms / 1000)
 

@@ -1,4 +1,4 @@
-"""Retention: decisions that are too old, or too many, are taken away a few at a time, and it is put on record."""
+"""Retention: purges decisions that are too old or too many, a few at a time, and puts that on record."""
 
 from __future__ import annotations
 
@@ -9,15 +9,27 @@ from functools import partial
 from typing import Final, Literal
 
 from service.settings import Settings
-from service.store.port import Size, Store, StoreError
+from service.store.log import LIMIT_BYTES
+from service.store.port import Store, StoreError, Usage
 from service.writer import Writer
 
 EVERY_S: Final = 60.0
-"""Seconds between two looks."""
+"""Seconds between two looks for what is too old. For what is too much the writer looks after each commit."""
 
-AT_ONCE: Final = 500
+AT_ONCE: Final = 1000
 AT_ONCE_BYTES: Final = 16 << 20
-"""What one write takes away, in decisions and roughly in bytes: others wait no longer than that takes."""
+"""What one write takes away, in decisions and roughly in bytes: others wait no longer than that takes. It is more than one commit adds."""
+
+_LOG_SHARE: Final = 8
+"""The write-ahead log is emptied at this part of the limit."""
+_LONGEST_LOG_SHARE: Final = 4
+"""Until that is done it may grow to this part, which is not for decisions. How long it is now makes no difference: a log that somebody
+keeps from being emptied must not cost decisions.
+"""
+_LEAST_SHARE: Final = 4
+"""This part is for decisions, whatever else there is."""
+_SLACK_SHARE: Final = 64
+"""This part of the limit is purged at once, so that not each commit brings a purge."""
 
 Reason = Literal["age", "size"]
 
@@ -32,11 +44,15 @@ class Retention:
         self._writer = writer
         self._store = store
         self._clock_ms = clock_ms
+        self._purging = False
+        """Whether the limit of bytes was passed and the slack below it is not reached yet."""
         self.purged: list[Callable[[Reason, int], None]] = []
         """Called with what was taken away."""
 
     async def run(self) -> None:
         """Look, time and again, until cancelled."""
+        loop = asyncio.get_running_loop()
+        self._writer.upkeep = partial(self.upkeep, lambda count: loop.call_soon_threadsafe(self._tell, "size", count))
         while True:
             with suppress(StoreError):  # the writer has it on record, and the next look tries again
                 await self.purge()
@@ -52,22 +68,45 @@ class Retention:
             total += await self._all("size", partial(self._purge_larger, size, now))
         return total
 
-    def _purge_older(self, than_ms: int, now: int) -> int:
-        return self._store.purge_older(than_ms, now, portion(self._store.size(), AT_ONCE_BYTES))
+    def upkeep(self, purged: Callable[[int], object]) -> bool:
+        """Look after the store, in the writer's thread; whether there is more to purge. Raises StoreError.
 
-    def _purge_larger(self, than_bytes: int, now: int) -> int:
-        held = self._store.size()
-        return self._store.purge_larger(than_bytes, now, portion(held, min(AT_ONCE_BYTES, held.bytes - than_bytes)))
+        `purged` is called with how many were.
+        """
+        limit = self._settings.retention_bytes
+        self._store.upkeep(LIMIT_BYTES if limit is None else min(LIMIT_BYTES, limit // _LOG_SHARE))
+        if limit is None or (self._store.disk_bytes() <= limit and not self._purging):
+            return False
+        if count := self._purge_larger(limit, self._clock_ms()):
+            purged(count)
+        return self._purging
+
+    def _purge_older(self, than_ms: int, now: int) -> int:
+        return self._store.purge_older(than_ms, now, portion(self._store.usage(), AT_ONCE_BYTES))
+
+    def _purge_larger(self, limit: int, now: int) -> int:
+        """Purge a few, from the limit down to a little below it; how many."""
+        usage = self._store.usage()
+        target = max(limit - min(2 * LIMIT_BYTES, limit // _LONGEST_LOG_SHARE) - usage.reserve_bytes, limit // _LEAST_SHARE)
+        if usage.live_bytes > target:
+            self._purging = True
+        aim = target - limit // _SLACK_SHARE if self._purging else target
+        count = self._store.purge_larger(aim, now, portion(usage, min(AT_ONCE_BYTES, usage.live_bytes - aim)))
+        self._purging = self._purging and count > 0
+        return count
 
     async def _all(self, reason: Reason, some: Callable[[], int]) -> int:
         total = 0
         while count := await self._writer.call(some):
             total += count
-            for hear in self.purged:
-                hear(reason, count)
+            self._tell(reason, count)
         return total
 
+    def _tell(self, reason: Reason, count: int) -> None:
+        for hear in self.purged:
+            hear(reason, count)
 
-def portion(held: Size, size: int) -> int:
+
+def portion(usage: Usage, size: int) -> int:
     """How many decisions of average size that many bytes are, within what one write may take away."""
-    return max(1, min(AT_ONCE, size * held.decisions // max(1, held.bytes)))
+    return max(1, min(AT_ONCE, size * usage.decisions // max(1, usage.live_bytes)))

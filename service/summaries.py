@@ -41,6 +41,8 @@ class PageJson:
     decisions: tuple[SummaryJson, ...]
     next: str | None
     """The `cursor` of the next page; null: there are no more."""
+    damaged: int = 0
+    """Decisions that belong here and are left out, because their rows in the store are damaged."""
 
 
 @value
@@ -85,7 +87,7 @@ def summary_json(summary: Summary) -> SummaryJson:
 
 def page_json(page: Page) -> PageJson:
     """A page as it goes out."""
-    return PageJson(tuple(map(summary_json, page.decisions)), None if page.next is None else write_cursor(page.next))
+    return PageJson(tuple(map(summary_json, page.decisions)), None if page.next is None else write_cursor(page.next), page.damaged)
 
 
 def stats_json(counts: list[Count], group_by: tuple[Field, ...], bucket_ms: int) -> StatsJson:

@@ -28,6 +28,9 @@ FRESH_S: Final = 1.0
 PROBE_S: Final = 3.0
 """Seconds that a probe may take before the store counts as stuck."""
 
+IDLE_S: Final = 0.5
+"""Seconds without a write after which the store is looked after all the same."""
+
 
 class Busy(Exception):
     """More decisions wait to be written than may wait."""
@@ -42,7 +45,7 @@ class Figures:
     oldest_unanswered_s: float
     """Age of the decision that waits longest; 0 where none waits."""
     last_failure: str | None
-    """Why the last write failed; None after one that did not."""
+    """Why the store takes no writes, as far as that is known; None where it does."""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +86,8 @@ class Writer:
         """Called in the event loop with the entries and seconds of each commit, before anybody hears that they are durable."""
         self.failed: list[Callable[[Exception], None]] = []
         """Called in the event loop with each failure."""
+        self.upkeep: Callable[[], bool] = lambda: False
+        """Called in the writer's thread after each write and twice a second; whether there is more to do."""
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job] = deque()
         self._waiting: deque[_Job] = deque()
@@ -93,6 +98,7 @@ class Writer:
         self._closing = False
         self._last_write = -FRESH_S
         self._last_failure: str | None = None
+        self._upkeep_failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -138,11 +144,16 @@ class Writer:
     def figures(self) -> Figures:
         """How it stands now."""
         oldest = monotonic() - self._waiting[0].since if self._waiting else 0.0
-        return Figures(self._entries, self._bytes, oldest, self._last_failure)
+        return Figures(self._entries, self._bytes, oldest, self._last_failure or self._lost_store)
+
+    @property
+    def _lost_store(self) -> str | None:
+        """Why the store takes no writes, found out without one."""
+        return str(self._upkeep_failure) if isinstance(self._upkeep_failure, StoreUnavailable) else None
 
     async def probe(self) -> None:
         """Find out whether the store takes writes. Raises StoreError."""
-        if self._last_failure is None and monotonic() - self._last_write < FRESH_S:
+        if self.figures.last_failure is None and monotonic() - self._last_write < FRESH_S:
             return
         try:
             await asyncio.wait_for(self.call(self._store.probe), PROBE_S)
@@ -159,25 +170,43 @@ class Writer:
     # In the thread.
 
     def _run(self) -> None:
-        while jobs := self._next():
-            began = monotonic()
-            results: list[Any] = []
-            error: Exception | None = None
-            try:
-                results = self._write(jobs)
-            except Exception as failure:  # a defect too: whoever waits for it must hear of it, and the thread goes on
-                error, self._failed_epoch = failure, jobs[0].epoch
-            try:
-                self._loop.call_soon_threadsafe(self._answer, jobs, results, error, monotonic() - began)
-            except RuntimeError:
-                return  # the loop is gone, and with it whoever waited
+        more = False
+        try:
+            while (jobs := self._next(0.0 if more else IDLE_S)) is not None:
+                if jobs:
+                    self._commit(jobs)
+                more = self._look_after_store()
+        except RuntimeError:
+            return  # the loop is gone, and with it whoever waited
 
-    def _next(self) -> list[_Job]:
-        """What is written next: one call, or as many entries as one commit keeps; nothing at the end."""
+    def _commit(self, jobs: list[_Job]) -> None:
+        """Write, and have whoever waits for it told. Raises RuntimeError where the loop is gone."""
+        began = monotonic()
+        results: list[Any] = []
+        error: Exception | None = None
+        try:
+            results = self._write(jobs)
+        except Exception as failure:  # a defect too: whoever waits for it must hear of it, and the thread goes on
+            error, self._failed_epoch = failure, jobs[0].epoch
+        self._loop.call_soon_threadsafe(self._answer, jobs, results, error, monotonic() - began)
+
+    def _look_after_store(self) -> bool:
+        """Whether there is more to do at once. Raises RuntimeError where the loop is gone."""
+        more, error = False, None
+        try:
+            more = self.upkeep()
+        except Exception as failure:  # a defect too: the thread goes on
+            error = failure
+        if error is not None or self._upkeep_failure is not None:
+            self._loop.call_soon_threadsafe(self._upkept, error)
+        return more
+
+    def _next(self, idle_s: float) -> list[_Job] | None:
+        """What is written next: one call, or as many entries as one commit keeps; nothing when none came for so long, None at the end."""
         with self._wake:
-            self._wake.wait_for(lambda: self._jobs or self._closing)
+            self._wake.wait_for(lambda: self._jobs or self._closing, idle_s)
             if not self._jobs:
-                return []
+                return None if self._closing else []
             jobs = [self._jobs.popleft()]
             entries, size = len(jobs[0].entries), jobs[0].size
             while jobs[0].call is None and self._jobs and self._jobs[0].call is None and self._jobs[0].epoch == jobs[0].epoch:
@@ -197,6 +226,13 @@ class Writer:
         return [None] * len(jobs)
 
     # In the event loop again.
+
+    def _upkept(self, error: Exception | None) -> None:
+        """The store was looked after; a failure is heard once for as long as it is the same."""
+        before, self._upkeep_failure = self._upkeep_failure, error
+        if error is not None and str(error) not in (str(before), self._last_failure):
+            for hear_failure in self.failed:
+                hear_failure(error)
 
     def _answer(self, jobs: list[_Job], results: list[Any], error: Exception | None, seconds: float) -> None:
         for job in jobs:

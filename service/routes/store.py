@@ -1,4 +1,4 @@
-"""The store: how much it holds, and what retention took away."""
+"""The store: how much it holds, what retention took away, and what is lost."""
 
 from __future__ import annotations
 
@@ -30,6 +30,19 @@ class PurgeJson:
 
 
 @value
+class LossJson:
+    """Something that was kept and is lost, and was given up by an operator."""
+
+    at: str
+    """RFC 3339, UTC: when it was given up."""
+    reason: str
+    """`incomplete`: the last commits were missing at a start; `replaced`: another file was in the store's place; `damaged`: rows were."""
+    decisions: int
+    changes: int
+    """Commits of host facts, API keys or purges."""
+
+
+@value
 class StoreJson:
     """What is kept, and for how long."""
 
@@ -44,13 +57,18 @@ class StoreJson:
     """The oldest decisions are purged while the store is larger; null: never."""
     purges: tuple[PurgeJson, ...]
     """Latest first; of very many the latest."""
+    wal_bytes: int = 0
+    """Length of the write-ahead log, beside the rest."""
+    losses: tuple[LossJson, ...] = ()
+    """Latest first."""
 
 
 @router.get("")
 async def describe(runtime: RuntimeOf) -> StoreJson:
-    """How much the store holds, and what was purged."""
+    """How much the store holds, what was purged, and what is lost."""
     size = await runtime.read(lambda store: store.size())
     purges = await runtime.read(lambda store: store.purges(MAX_PURGES))
+    losses = await runtime.read(lambda store: store.losses())
     return StoreJson(
         size.decisions,
         size.bytes,
@@ -62,4 +80,6 @@ async def describe(runtime: RuntimeOf) -> StoreJson:
             PurgeJson(rfc3339(purge.at_ms), purge.reason, purge.count, rfc3339(purge.oldest_ms), rfc3339(purge.newest_ms))
             for purge in purges
         ),
+        size.log_bytes,
+        tuple(LossJson(rfc3339(loss.at_ms), loss.reason, loss.decisions, loss.changes) for loss in losses),
     )

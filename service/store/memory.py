@@ -12,6 +12,7 @@ from typing import Literal
 
 from models.poison import PoisonedPage
 from service.store.port import (
+    PURGES,
     ApiKey,
     Count,
     Cursor,
@@ -20,11 +21,13 @@ from service.store.port import (
     Filter,
     HostFacts,
     Kept,
+    Loss,
     Page,
     Purge,
     Size,
     Streamed,
     Summary,
+    Usage,
 )
 
 _PLAIN: tuple[Field, ...] = ("source", "action", "policy", "notification", "severity")
@@ -65,6 +68,9 @@ class MemoryStore:
 
     def probe(self) -> None:
         """Memory takes whatever comes."""
+
+    def upkeep(self, log_bytes: int) -> None:
+        """There are no files."""
 
     def repeat(self, key: bytes) -> Kept | None:
         with self._lock:
@@ -154,11 +160,23 @@ class MemoryStore:
                 del self._by_repeat[entry.repeat_key]
         sequences, times = zip(*going, strict=True)
         self._purges.append(Purge(at_ms, reason, len(going), min(sequences), max(sequences), min(times), max(times)))
+        del self._purges[:-PURGES]
         return len(going)
+
+    def disk_bytes(self) -> int:
+        with self._lock:
+            return self._bytes()
+
+    def usage(self) -> Usage:
+        with self._lock:
+            return Usage(self._bytes(), 0, len(self._entries))
 
     def purges(self, limit: int) -> list[Purge]:
         with self._lock:
             return self._purges[::-1][:limit]
+
+    def losses(self) -> list[Loss]:
+        return []
 
     def last_sequence(self) -> int:
         return self._sequence

@@ -4,8 +4,10 @@ A store is written by one thread and read by any. What `append` was given is dur
 
 StoreError
  ├ StoreUnusable      it cannot be opened: not a store, newer than this program, held by another process
+ │ └ StoreIncomplete  what was committed is missing from it
  ├ StoreUnavailable   it cannot do this now, and may later: disk full, read-only, an I/O error
  ├ StoreDamaged       what it holds cannot be read
+ │ └ RowDamaged       one row cannot be read, others can
  └ QueryTooSlow       a question took longer than it may
 """
 
@@ -26,12 +28,20 @@ class StoreUnusable(StoreError):
     """The store cannot be opened."""
 
 
+class StoreIncomplete(StoreUnusable):
+    """What was committed is missing from the store."""
+
+
 class StoreUnavailable(StoreError):
     """The store cannot do this now."""
 
 
 class StoreDamaged(StoreError):
     """The store's content cannot be read."""
+
+
+class RowDamaged(StoreDamaged):
+    """One row of the store cannot be read, others can."""
 
 
 class QueryTooSlow(StoreError):
@@ -148,6 +158,8 @@ class Page:
     decisions: tuple[Summary, ...]
     next: Cursor | None
     """None: there are no more."""
+    damaged: int = 0
+    """Decisions that belong here and are left out, because their rows are damaged."""
 
 
 @value
@@ -159,6 +171,10 @@ class Count:
     group: tuple[str | None, ...]
     """A value for each field grouped by."""
     count: int
+
+
+PURGES: Final = 10_000
+"""Purges that stay on record."""
 
 
 @value
@@ -186,6 +202,37 @@ class Size:
     newest_ms: int | None
     last_sequence: int
     """Of the newest decision ever kept; 0: none was."""
+    log_bytes: int = 0
+    """Of the write-ahead log."""
+    lost: int = 0
+    """Decisions that were given up, on record."""
+
+
+@value
+class Usage:
+    """Room that the store takes, as far as that can be told without reading much of it."""
+
+    live_bytes: int
+    """Of the database, without what was freed."""
+    reserve_bytes: int
+    """Kept free for a purge on a full disk."""
+    decisions: int
+    """At most."""
+
+
+@value
+class Loss:
+    """Something committed that was missing, or could not be read any more, and was given up by an operator."""
+
+    at_ms: int
+    reason: Literal["incomplete", "replaced", "damaged"]
+    """Commits were missing; another store was in this one's place; rows could not be read."""
+    decisions: int
+    first_sequence: int | None
+    last_sequence: int | None
+    """The decisions are among these; None: none is lost."""
+    changes: int
+    """Commits of anything else."""
 
 
 @value
@@ -209,6 +256,9 @@ class Store(Protocol):
 
     def probe(self) -> None:
         """Write something, to see whether it can be done."""
+
+    def upkeep(self, log_bytes: int) -> None:
+        """Check the files and shorten the write-ahead log where it is longer than that; between two writes, by the thread that writes."""
 
     def repeat(self, key: bytes) -> Kept | None:
         """The decision that was kept under a repeat key."""
@@ -247,10 +297,19 @@ class Store(Protocol):
         """Take away at most `limit` of the decisions made before `than_ms`, on record; how many."""
 
     def purge_larger(self, than_bytes: int, at_ms: int, limit: int) -> int:
-        """Take away at most `limit` of the oldest decisions while the store holds more; how many."""
+        """Take away at most `limit` of the oldest decisions where the live bytes are more; how many."""
+
+    def disk_bytes(self) -> int:
+        """Bytes of all files."""
+
+    def usage(self) -> Usage:
+        """What `purge_larger` compares, and more. By the thread that writes."""
 
     def purges(self, limit: int) -> list[Purge]:
         """What was taken away, latest first."""
+
+    def losses(self) -> list[Loss]:
+        """What was given up, latest first."""
 
     def last_sequence(self) -> int:
         """Of the newest decision ever kept; 0: none was."""

@@ -23,6 +23,9 @@ _GROUP_TABLES: Final[dict[Field, str]] = {
     "physical_address": " LEFT JOIN json_each(d.addresses) one_address ON true",
 }
 
+_GUARDED: Final = "json_each(CASE WHEN json_valid({0}) THEN {0} ELSE '[]' END)"
+"""An array that may be damaged: then it counts as empty."""
+
 _HAS_SECTION: Final = "EXISTS (SELECT 1 FROM decision_sections s WHERE s.section = ? AND s.at = d.at AND s.seq = d.seq)"
 _HAS_ADDRESS: Final = "EXISTS (SELECT 1 FROM decision_addresses a WHERE a.address = ? AND a.at = d.at AND a.seq = d.seq)"
 
@@ -95,10 +98,16 @@ def following(asked: Filter, after: int, up_to: int, limit: int) -> Query:
     return sql, [*conditions.values, limit]
 
 
-def stats(asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> Query:
-    """Counts by span of time and group; a decision with several sections or addresses counts for each."""
+def stats(asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int, *, guarded: bool = False) -> Query:
+    """Counts by span of time and group; a decision with several sections or addresses counts for each.
+
+    `guarded`: one whose sections or addresses are damaged counts as without. It takes longer.
+    """
     conditions = _over_decisions(asked)
     tables = "decisions d" + "".join(_GROUP_TABLES.get(field, "") for field in group_by)
+    if guarded:
+        for column in ("d.sections", "d.addresses"):
+            tables = tables.replace(f"json_each({column})", _GUARDED.format(column))
     columns = ", ".join(["d.at / ? * ?", *(_GROUPS[field] for field in group_by), "count(*)"])
     by = ", ".join(str(column) for column in range(1, len(group_by) + 2))
     sql = f"SELECT {columns} FROM {tables}{conditions.where()} GROUP BY {by} ORDER BY {by} LIMIT ?"

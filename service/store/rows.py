@@ -9,7 +9,8 @@ from zlib import crc32
 
 from pydantic_core import from_json, to_json
 
-from service.store.port import ApiKey, Entry, Kept, StoreDamaged, Summary
+from models.poison import PoisonedPage
+from service.store.port import ApiKey, Entry, HostFacts, Kept, RowDamaged, Summary
 
 SUMMARY_COLUMNS: Final = (
     "d.id, d.at, d.source, d.event_id, d.event_key, d.policy, d.policy_digest, d.action, d.certainty, d.notification, d.severity,"
@@ -73,8 +74,8 @@ def decision_row(sequence: int, entry: Entry) -> tuple[Any, ...]:
         found.certainty,
         found.notification,
         found.severity,
-        _array(found.sections),
-        _array(map(hex, found.physical_addresses)),
+        array(found.sections),
+        array(map(hex, found.physical_addresses)),
         poisons,
         entry.forgets,
     )
@@ -92,27 +93,50 @@ def body_row(sequence: int, entry: Entry) -> tuple[int, bytes, int, bytes, int]:
     return sequence, entry.event, crc32(entry.event), entry.decision, check
 
 
+LOST_EVENT: Final = b""
+"""Stands for an event that was damaged, where its decision was not."""
+
+
+def decision_is_sound(identity: Any, at: Any, event_key: Any, decision: Any, check: Any) -> bool:
+    """Whether these columns are what was kept."""
+    try:
+        return bool(_decision_check(identity, at, event_key, decision) == check)
+    except (AttributeError, OverflowError, TypeError, ValueError):  # a column of another type
+        return False
+
+
 def _decision_check(identity: bytes, at: int, event_key: bytes, decision: bytes) -> int:
     return crc32(decision, crc32(event_key, crc32(identity + at.to_bytes(8, "big", signed=True))))
 
 
 def event(row: tuple[Any, ...]) -> bytes:
-    """A row of event and checksum. Raises StoreDamaged."""
+    """A row of event and checksum. Raises RowDamaged."""
     data, check = row
-    if not isinstance(data, bytes) or crc32(data) != check:
-        raise StoreDamaged("an event is not what was kept")
-    return data
+    if data == LOST_EVENT:
+        raise RowDamaged("the event of this decision was lost; the decision is sound")
+    if not event_is_sound(data, check):
+        raise RowDamaged("an event is not what was kept")
+    return bytes(data)
 
 
-def _array(texts: Iterable[str]) -> str:
+def event_is_sound(data: Any, check: Any) -> bool:
+    """Whether these columns are what was kept."""
+    return isinstance(data, bytes) and crc32(data) == check
+
+
+def array(texts: Iterable[str]) -> str:
     """A JSON array of names and numbers, none of which needs escaping."""
     return "[" + ",".join(f'"{text}"' for text in texts) + "]"
 
 
 def summary(row: tuple[Any, ...]) -> Summary:
-    """A row of SUMMARY_COLUMNS. Raises StoreDamaged."""
+    """A row of SUMMARY_COLUMNS. Raises RowDamaged."""
     identity, at, source, event_id, event_key, policy, digest, action, certainty, notification, severity, sections, addresses = row
     try:
+        if type(at) is not int or not all(map(_is_text, (policy, digest, action, certainty, notification, sections, addresses))):
+            raise TypeError("a column of another type")
+        if not all(text is None or _is_text(text) for text in (source, event_id, severity)):
+            raise TypeError("a column of another type")
         return Summary(
             id_text(identity),
             at,
@@ -129,22 +153,53 @@ def summary(row: tuple[Any, ...]) -> Summary:
             tuple(int(address, 16) for address in from_json(addresses)),
         )
     except (TypeError, ValueError) as error:
-        raise StoreDamaged(f"a decision's summary cannot be read: {error}") from None
+        raise RowDamaged(f"a decision's summary cannot be read: {error}") from None
 
 
 def kept(row: tuple[Any, ...]) -> Kept:
-    """A row of KEPT_COLUMNS. Raises StoreDamaged."""
+    """A row of KEPT_COLUMNS. Raises RowDamaged."""
     identity, at, event_key, decision, check = row
-    try:
-        sound = _decision_check(identity, at, event_key, decision) == check
-    except (AttributeError, TypeError, ValueError):  # a column of another type
-        sound = False
-    if not sound:
-        raise StoreDamaged("a decision is not what was kept")
+    if not decision_is_sound(identity, at, event_key, decision, check):
+        raise RowDamaged("a decision is not what was kept")
     return Kept(id_text(identity), at, key_text(event_key), decision)
 
 
+HOST_COLUMNS: Final = "source, version, changed_at, facts, facts_check"
+
+
+def host_row(facts: HostFacts) -> tuple[Any, ...]:
+    """The values of HOST_COLUMNS."""
+    return facts.source, facts.version, facts.changed_at_ms, facts.facts, None if facts.facts is None else crc32(facts.facts)
+
+
+def host(row: tuple[Any, ...]) -> HostFacts:
+    """A row of HOST_COLUMNS. Raises RowDamaged."""
+    source, version, changed_at, facts, check = row
+    if check is not None and (not isinstance(facts, bytes) or crc32(facts) != check):
+        raise RowDamaged("facts of a host are not what was kept")
+    return HostFacts(source, version, changed_at, facts)
+
+
+def poisoned(row: tuple[Any, ...]) -> PoisonedPage:
+    """A row of start, address and shift. Raises RowDamaged."""
+    start, address, shift = row
+    try:
+        page = PoisonedPage(int(address, 16), shift)
+        sound = start_text(page.start) == start and hex(page.address) == address
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise RowDamaged("a poisoned page is not what was kept")
+    return page
+
+
+def _is_text(column: Any) -> bool:
+    return type(column) is str
+
+
 def api_key(row: tuple[Any, ...]) -> ApiKey:
-    """A row of `api_keys`."""
+    """A row of `api_keys`. Raises RowDamaged."""
     identity, name, scopes, secret_hash, created, revoked = row
+    if not all(map(_is_text, (identity, name, scopes, secret_hash))):
+        raise RowDamaged("an API key is not what was kept")
     return ApiKey(identity, name, tuple(scopes.split()), secret_hash, created, revoked)

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from time import monotonic
@@ -18,8 +18,12 @@ from typing import Any, Final, TypeVar
 
 from models.poison import PoisonedPage
 from service.store import questions, rows
-from service.store.file import connect, explain, lock, open_writer
+from service.store.file import StoreLock, committed, connect, explain, is_undecodable, open_writer, refusal, text_or_bytes
+from service.store.identity import OpenFiles, log_path
+from service.store.log import WriteAheadLog
+from service.store.mark import Mark, MarkFile
 from service.store.port import (
+    PURGES,
     ApiKey,
     Count,
     Cursor,
@@ -28,12 +32,20 @@ from service.store.port import (
     Filter,
     HostFacts,
     Kept,
+    Loss,
     Page,
     Purge,
+    RowDamaged,
     Size,
+    StoreDamaged,
     StoreError,
+    StoreUnavailable,
+    StoreUnusable,
     Streamed,
+    Usage,
 )
+from service.store.readable import ReadCheck
+from service.store.room import Room, commit_bytes
 
 T = TypeVar("T")
 
@@ -54,6 +66,18 @@ _LAST_EVER: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE nam
 _CHECK_EVERY: Final = 10_000
 """Virtual machine steps between two looks at the clock."""
 
+_TIGHT: Final = 16
+"""Decisions that one purge takes away on a full disk."""
+
+_SHRINK_PAGES: Final = 1024
+_TIGHT_PAGES: Final = 32
+"""Pages that are given back at a time; on a full disk."""
+
+_CHECK_S: Final = 1.0
+_QUICK_CHECK_S: Final = 0.01
+_START_CHECK_S: Final = 10.0
+"""Seconds to wait for whether the disk failed or the content is damaged: for a question, in the event loop, and at the start."""
+
 
 @contextmanager
 def _explained() -> Iterator[None]:
@@ -61,6 +85,8 @@ def _explained() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise explain(error) from error
+    except UnicodeDecodeError as error:  # SQLite's message quotes a damaged schema
+        raise StoreDamaged("the schema is not UTF-8") from error
 
 
 class SqliteStore:
@@ -69,84 +95,212 @@ class SqliteStore:
     def __init__(self, path: Path, *, exclusive: bool = True) -> None:
         """Open or create. `exclusive`: be the only service on this file. Raises StoreUnusable, StoreDamaged."""
         self.path = path
-        self._lock = lock(path) if exclusive else None
+        self._lock = StoreLock(path) if exclusive else None
         self._readers: list[sqlite3.Connection] = []
         self._reading = threading.local()
         self._readers_lock = threading.Lock()
+        self._mark: MarkFile | None = None
+        self._room = Room(path)
         try:
-            self._writer = open_writer(path)
-            with _explained():
-                self._sequence = self._writer.execute(_LAST_EVER).fetchone()[0]
-        except StoreError:
+            self._writer = self._open_writer()
+            try:
+                self._begin()
+            except (OSError, UnicodeDecodeError, sqlite3.Error, StoreError):
+                self._writer.close()
+                raise
+        except (OSError, UnicodeDecodeError, sqlite3.Error, StoreError) as error:
+            found = self._why_not_opened(refusal(path, error))
             self._unlock()
-            raise
+            raise found from None
+
+    def _open_writer(self) -> sqlite3.Connection:
+        """On a full disk with the reserve's room: a log and its index have to be made."""
+        try:
+            return open_writer(self.path)
+        except StoreUnusable:
+            if not self._room.give_way():
+                raise
+        return open_writer(self.path)
+
+    def _why_not_opened(self, error: StoreError) -> StoreError:
+        """The error; instead of damage a failure of the disk, where that is what looks like it."""
+        if self._lock is not None and isinstance(error, StoreDamaged):
+            check = ReadCheck(self._lock.database, log_path(self.path))
+            if (why := check.failure(_START_CHECK_S)) is not None:
+                error = StoreUnusable(f"`{self.path}` cannot be read: {why}")
+            check.close()
+        return error
+
+    def _begin(self) -> None:
+        """What goes along with the connection that writes."""
+        found = committed(self._writer)
+        assert found is not None, "the schema is up to date"
+        self._store_id, self._sequence, self._changes = found.store_id, found.sequence, found.changes
+        self._files = OpenFiles(self.path)
+        self._log = WriteAheadLog(self._writer, self._files.log_path)
+        self._read_check: ReadCheck | None = None
+        if self._lock is None:
+            self._mark = MarkFile.existing(self.path, found.store_id)
+            return
+        if not self._lock.names(self.path):
+            raise StoreUnusable(f"`{self.path}` was replaced while it was opened")
+        with suppress(OSError):  # on a full disk it may come later
+            self._mark = MarkFile.create(self.path, found)
+        self._room.take_reserve()
+        self._read_check = ReadCheck(self._lock.database, self._files.log_path)
 
     # Writing: by one thread.
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _explained():
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+        """All or nothing, in the file that the path names before and after."""
+        self._files.check()
+        try:
+            with _explained():
+                self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._writer
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                    raise
+        except StoreDamaged as error:
+            if (why := self._unreadable(_CHECK_S)) is not None:
+                raise StoreUnavailable(why) from error
+            raise
+
+    @contextmanager
+    def _change(self) -> Iterator[sqlite3.Connection]:
+        """A transaction of anything but new decisions, counted."""
+        with self._transaction() as connection:
+            yield connection
+            changes = connection.execute("UPDATE store SET changes = changes + 1 RETURNING changes").fetchone()[0]
+        self._changes = changes
+        self._files.check()
+        if self._mark is not None:
+            self._mark.set_changes(self._changes)
 
     def append(self, entries: Sequence[Entry]) -> None:
         if not entries:
             return
         first = self._sequence + 1
         numbered = list(enumerate(entries, first))
+        size = sum(len(entry.event) + len(entry.decision) for entry in entries)
+        self._require_room(commit_bytes(len(entries), size))
         with self._transaction() as connection:
             _insert(connection, "decisions", rows.DECISION_COLUMNS, [rows.decision_row(number, entry) for number, entry in numbered])
             _insert(connection, "bodies", rows.BODY_COLUMNS, [rows.body_row(number, entry) for number, entry in numbered])
         self._sequence += len(entries)
+        self._files.check()
+        if self._mark is not None:
+            self._mark.set_sequence(self._sequence)
+
+    def _require_room(self, needed: int) -> None:
+        """Raises StoreUnavailable where a commit that adds so much to the log would leave no room for a checkpoint of all of it."""
+        if self._room.has(2 * needed + self._log.size()):
+            return
+        with _explained():
+            self._log.empty()
+        self._room.require(2 * needed + self._log.size())
 
     def probe(self) -> None:
+        self._require_room(commit_bytes(1, PROBE_BYTES))
         with self._transaction() as connection:
             connection.execute("UPDATE probe SET room = randomblob(?)", (PROBE_BYTES,))
+        self._files.check()
+
+    def upkeep(self, log_bytes: int) -> None:
+        if self._files.check_sometimes():
+            self._keep_mark()
+            self._room.take_reserve()
+        with _explained():
+            self._log.keep_within(0 if self._room.short else log_bytes)
+
+    def _keep_mark(self) -> None:
+        """Make the mark again where somebody removed it."""
+        if self._lock is None or (self._mark is not None and self._mark.is_there()):
+            return
+        if self._mark is not None:
+            self._mark.close()
+            self._mark = None
+        with suppress(OSError):
+            self._mark = MarkFile.create(self.path, Mark(self._store_id, self._sequence, self._changes))
 
     def put_host(self, facts: HostFacts) -> None:
-        with self._transaction() as connection:
-            connection.execute(
-                "INSERT INTO host_facts VALUES (?, ?, ?, ?)", (facts.source, facts.version, facts.changed_at_ms, facts.facts)
-            )
+        with self._change() as connection:
+            connection.execute(f"INSERT INTO host_facts ({rows.HOST_COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows.host_row(facts))
 
     def forget_poisoned(self, source: str) -> int:
-        with self._transaction() as connection:
+        with self._change() as connection:
+            connection.execute(f"INSERT OR REPLACE INTO forgotten_pages VALUES (?, ({_LAST_EVER}))", (source,))
             return connection.execute("DELETE FROM poisoned_pages WHERE source = ?", (source,)).rowcount
 
     def purge_older(self, than_ms: int, at_ms: int, limit: int) -> int:
-        return self._purge("age", "SELECT seq FROM decisions WHERE at < ? ORDER BY at, seq LIMIT ?", (than_ms, limit), at_ms)
+        return self._purge("age", "WHERE at < ?", (than_ms,), limit, at_ms)
 
     def purge_larger(self, than_bytes: int, at_ms: int, limit: int) -> int:
-        if self._bytes(self._writer) <= than_bytes:
-            return 0
-        return self._purge("size", "SELECT seq FROM decisions ORDER BY at, seq LIMIT ?", (limit,), at_ms)
+        with _explained():
+            live = _live_bytes(self._writer)
+        count = self._purge("size", "", (), limit, at_ms) if live > than_bytes else 0
+        self._shrink(than_bytes)
+        return count
 
-    def _purge(self, reason: str, chosen: str, values: tuple[int, ...], at_ms: int) -> int:
-        with self._transaction() as connection:
+    def _purge(self, reason: str, where: str, values: tuple[int, ...], limit: int, at_ms: int) -> int:
+        """Purge; on a full disk with what was kept back for it, and a few at a time."""
+        try:
+            return self._delete(reason, where, values, limit, at_ms)
+        except StoreUnavailable:
+            self._files.check()
+            self._room.release_reserve()
+        with _explained():
+            self._log.empty()
+            count = self._delete(reason, where, values, min(limit, _TIGHT), at_ms)
+            self._log.empty()
+        return count
+
+    def _delete(self, reason: str, where: str, values: tuple[int, ...], limit: int, at_ms: int) -> int:
+        with self._change() as connection:
+            chosen = f"SELECT seq FROM decisions {where} ORDER BY at, seq LIMIT ?"
             going = f"SELECT count(*), min(seq), max(seq), min(at), max(at) FROM decisions WHERE seq IN ({chosen})"
-            count, *bounds = connection.execute(going, values).fetchone()
+            count, *bounds = connection.execute(going, (*values, limit)).fetchone()
             if count:
-                connection.execute(f"DELETE FROM decisions WHERE seq IN ({chosen})", values)
+                connection.execute(f"DELETE FROM decisions WHERE seq IN ({chosen})", (*values, limit))
                 record = "INSERT INTO purges (at, reason, count, first_seq, last_seq, oldest, newest) VALUES (?, ?, ?, ?, ?, ?, ?)"
                 connection.execute(record, (at_ms, reason, count, *bounds))
-        if count:
-            with _explained():
-                self._writer.executescript("PRAGMA incremental_vacuum")  # `execute` would take one step of it, which frees one page
+                connection.execute("DELETE FROM purges WHERE purge <= (SELECT max(purge) FROM purges) - ?", (PURGES,))
+        if count and reason == "age":
+            self._shrink(0)
         return int(count)
+
+    def _shrink(self, to_bytes: int) -> None:
+        """Give freed pages back to the file system as far as the file is larger; in steps, of which each takes room first."""
+        with _explained():
+            page_size = _pragma(self._writer, "page_size")
+            while (pages := min(_pragma(self._writer, "freelist_count"), _pragma(self._writer, "page_count") - to_bytes // page_size)) > 0:
+                tight = not self._room.has(2 * _SHRINK_PAGES * page_size + self._log.size())
+                if not self._room.has(4 * _TIGHT_PAGES * page_size):
+                    self._room.release_reserve()
+                # `execute` would take one step of it, which frees one page
+                self._writer.executescript(f"PRAGMA incremental_vacuum({min(pages, _TIGHT_PAGES if tight else _SHRINK_PAGES)})")
+                if tight and not self._log.empty():
+                    return  # somebody reads from the log; the next call goes on
+
+    def disk_bytes(self) -> int:
+        return sum(_size(path) for path in (self.path, self._files.log_path, self._room.path))
+
+    def usage(self) -> Usage:
+        with _explained():
+            first, last = self._writer.execute("SELECT (SELECT min(seq) FROM decisions), (SELECT max(seq) FROM decisions)").fetchone()
+            return Usage(_live_bytes(self._writer), self._room.reserve, 0 if first is None else last - first + 1)
 
     def add_api_key(self, key: ApiKey) -> None:
         row = (key.id, key.name, " ".join(key.scopes), key.secret_hash, key.created_at_ms, key.revoked_at_ms)
-        with self._transaction() as connection:
+        with self._change() as connection:
             connection.execute("INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def revoke_api_key(self, identity: str, at_ms: int) -> bool:
-        with self._transaction() as connection:
+        with self._change() as connection:
             revoked = connection.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (at_ms, identity))
             return revoked.rowcount > 0
 
@@ -155,12 +309,42 @@ class SqliteStore:
     def _reader(self) -> sqlite3.Connection:
         found: sqlite3.Connection | None = getattr(self._reading, "connection", None)
         if found is None:
-            found = self._reading.connection = connect(self.path, "ro")
+            self._files.check()
+            found = connect(self.path, "ro")
+            try:
+                found.execute(_LAST_EVER).fetchone()
+                self._files.check()  # it must not be another file that was opened now
+            except (sqlite3.Error, StoreUnavailable):
+                found.close()
+                raise
             with self._readers_lock:
                 self._readers.append(found)
+            self._reading.connection = found
         return found
 
-    def _read(self, ask: Callable[[sqlite3.Connection], T]) -> T:
+    def _read(self, ask: Callable[[sqlite3.Connection], T], *, quick: bool = True) -> T:
+        """Ask; what looks like damage, twice. `quick`: without waiting for others, in the event loop too."""
+        if not quick:
+            self._log.wait()
+        try:
+            return self._ask(ask)
+        except RowDamaged:
+            raise
+        except StoreDamaged:
+            pass
+        try:
+            return self._ask(ask)
+        except RowDamaged:
+            raise
+        except StoreDamaged as error:
+            if (why := self._unreadable(_QUICK_CHECK_S if quick else _CHECK_S)) is not None:
+                raise StoreUnavailable(why) from error
+            raise
+
+    def _unreadable(self, patience_s: float) -> str | None:
+        return None if self._read_check is None else self._read_check.failure(patience_s)
+
+    def _ask(self, ask: Callable[[sqlite3.Connection], T]) -> T:
         with _explained():
             connection = self._reader()
             deadline = monotonic() + QUERY_SECONDS
@@ -173,13 +357,19 @@ class SqliteStore:
     def last_sequence(self) -> int:
         return int(self._rows(_LAST_EVER)[0][0])
 
-    def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return self._read(lambda connection: connection.execute(sql, values).fetchall())
+    def _rows(self, sql: str, values: Sequence[Any] = (), *, quick: bool = True) -> list[tuple[Any, ...]]:
+        return self._read(lambda connection: _fetch(connection, sql, values), quick=quick)
 
     def repeat(self, key: bytes) -> Kept | None:
-        with _explained():
-            row = self._reader().execute(_REPEAT, (key,)).fetchone()
-        return None if row is None else rows.kept(row)
+        try:
+            with _explained():
+                row = self._reader().execute(_REPEAT, (key,)).fetchone()
+        except StoreDamaged:
+            row = self._read(lambda connection: connection.execute(_REPEAT, (key,)).fetchone())
+        if row is None:
+            return None
+        self._files.check()  # a repeat is an acknowledgement as well
+        return rows.kept(row)
 
     def _body(self, columns: str, identity: str) -> tuple[Any, ...] | None:
         key = rows.id_bytes(identity)
@@ -195,67 +385,70 @@ class SqliteStore:
         return None if row is None else rows.event(row)
 
     def page(self, asked: Filter, after: Cursor | None, limit: int) -> Page:
-        found = self._rows(*questions.page(asked, after, limit + 1))
-        decisions = tuple(rows.summary(row[1:]) for row in found[:limit])
-        more = Cursor(decisions[-1].decided_at_ms, found[limit - 1][0]) if len(found) > limit else None
-        return Page(decisions, more)
+        found = self._rows(*questions.page(asked, after, limit + 1), quick=False)
+        decisions = tuple(summary for row in found[:limit] if (summary := _sound(rows.summary, row[1:])) is not None)
+        more = _cursor(found[:limit]) if len(found) > limit else None
+        return Page(decisions, more, min(len(found), limit) - len(decisions))
 
     def stats(self, asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[Count]:
-        found = self._rows(*questions.stats(asked, group_by, bucket_ms, limit))
-        return [Count(row[0], tuple(row[1:-1]), row[-1]) for row in found]
+        try:
+            found = self._rows(*questions.stats(asked, group_by, bucket_ms, limit), quick=False)
+        except StoreDamaged:
+            found = self._rows(*questions.stats(asked, group_by, bucket_ms, limit, guarded=True), quick=False)
+        return [Count(row[0], tuple(map(_shown, row[1:-1])), row[-1]) for row in found]
 
     def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
         def ask(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], int]:
             newest = connection.execute(_LAST_EVER).fetchone()[0]
             up_to = min(newest, sequence + _FOLLOWED_AT_ONCE)
-            return connection.execute(*questions.following(asked, sequence, up_to, limit)).fetchall(), max(up_to, sequence)
+            return _fetch(connection, *questions.following(asked, sequence, up_to, limit)), max(up_to, sequence)
 
-        found, up_to = self._read(ask)
-        streamed = [Streamed(row[0], rows.summary(row[1:])) for row in found]
-        return streamed, streamed[-1].sequence if len(streamed) == limit else up_to
+        found, up_to = self._read(ask, quick=False)
+        streamed = [Streamed(row[0], summary) for row in found if (summary := _sound(rows.summary, row[1:])) is not None]
+        return streamed, found[-1][0] if len(found) == limit else up_to
 
     def host(self, source: str, version: int | None = None) -> HostFacts | None:
         which = "version = ?" if version is not None else "? IS NULL"
-        sql = f"SELECT source, version, changed_at, facts FROM host_facts WHERE source = ? AND {which} ORDER BY version DESC LIMIT 1"
+        sql = f"SELECT {rows.HOST_COLUMNS} FROM host_facts WHERE source = ? AND {which} ORDER BY version DESC LIMIT 1"
         found = self._rows(sql, (source, version))
-        return HostFacts(*found[0]) if found else None
+        return rows.host(found[0]) if found else None
 
     def poisoned(self, source: str, limit: int) -> tuple[PoisonedPage, ...]:
-        found = self._rows("SELECT address, shift FROM poisoned_pages WHERE source = ? ORDER BY start, shift LIMIT ?", (source, limit))
-        return tuple(PoisonedPage(int(address, 16), shift) for address, shift in found)
+        sql = "SELECT start, address, shift FROM poisoned_pages WHERE source = ? ORDER BY start, shift LIMIT ?"
+        return tuple(map(rows.poisoned, self._rows(sql, (source, limit))))
 
     def poisoned_at(self, source: str, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
         candidates = {(rows.start_text(address >> shift << shift), shift) for address in addresses for shift in range(*PAGE_SHIFTS)}
         marks = ", ".join(["(?, ?)"] * len(candidates))
-        sql = f"SELECT address, shift FROM poisoned_pages WHERE source = ? AND (start, shift) IN (VALUES {marks})"
+        sql = f"SELECT start, address, shift FROM poisoned_pages WHERE source = ? AND (start, shift) IN (VALUES {marks})"
         found = self._rows(sql, [source, *chain.from_iterable(candidates)]) if candidates else []
-        return tuple(PoisonedPage(int(address, 16), shift) for address, shift in found)
+        return tuple(map(rows.poisoned, found))
 
     def purges(self, limit: int) -> list[Purge]:
         sql = "SELECT at, reason, count, first_seq, last_seq, oldest, newest FROM purges ORDER BY purge DESC LIMIT ?"
         return [Purge(*row) for row in self._rows(sql, (limit,))]
+
+    def losses(self) -> list[Loss]:
+        sql = "SELECT at, reason, decisions, first_seq, last_seq, changes FROM losses ORDER BY loss DESC"
+        return [Loss(*row) for row in self._rows(sql)]
 
     def size(self) -> Size:
         def ask(connection: sqlite3.Connection) -> Size:
             figures = ("count(*)", "min(at)", "max(at)")
             count, oldest, newest = (connection.execute(f"SELECT {figure} FROM decisions").fetchone()[0] for figure in figures)
             ever = connection.execute(_LAST_EVER).fetchone()[0]
-            return Size(count, self._bytes(connection), oldest, newest, ever)
+            lost = connection.execute("SELECT coalesce(sum(decisions), 0) FROM losses").fetchone()[0]
+            return Size(count, _live_bytes(connection), oldest, newest, ever, self._log.size(), lost)
 
         return self._read(ask)
-
-    def _bytes(self, connection: sqlite3.Connection) -> int:
-        pages, free, page_size = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((pages - free) * page_size)
 
     def api_key(self, identity: str) -> ApiKey | None:
         found = self._rows("SELECT * FROM api_keys WHERE id = ?", (identity,))
         return rows.api_key(found[0]) if found else None
 
     def api_keys(self) -> list[ApiKey]:
-        return [rows.api_key(row) for row in self._rows("SELECT * FROM api_keys ORDER BY created_at, id")]
+        found = self._rows("SELECT * FROM api_keys ORDER BY created_at, id")
+        return [key for row in found if (key := _sound(rows.api_key, row)) is not None]
 
     def check(self) -> list[str]:
         """What SQLite finds wrong with the file; nothing if it is sound. Reads all of it."""
@@ -264,17 +457,69 @@ class SqliteStore:
         return [] if found == ["ok"] else found
 
     def close(self) -> None:
+        if self._read_check is not None:
+            self._read_check.close()
         with self._readers_lock:
             for reader in self._readers:
                 reader.close()
             self._readers.clear()
         self._writer.close()
+        if self._mark is not None:
+            self._mark.close()
+            self._mark = None
         self._unlock()
 
     def _unlock(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
+
+
+def _size(path: str | Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _live_bytes(connection: sqlite3.Connection) -> int:
+    return (_pragma(connection, "page_count") - _pragma(connection, "freelist_count")) * _pragma(connection, "page_size")
+
+
+def _fetch(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Rows, with bytes in the place of text that is not UTF-8 any more: else one such row would take all others with it."""
+    try:
+        return connection.execute(sql, values).fetchall()
+    except sqlite3.OperationalError as error:
+        if not is_undecodable(error):
+            raise
+    connection.text_factory = text_or_bytes
+    try:
+        return connection.execute(sql, values).fetchall()
+    finally:
+        connection.text_factory = str
+
+
+def _shown(group: Any) -> Any:
+    return group.decode(errors="replace") if isinstance(group, bytes) else group
+
+
+def _sound(read: Callable[[tuple[Any, ...]], T], row: tuple[Any, ...]) -> T | None:
+    """What a row says; None where it is damaged."""
+    try:
+        return read(row)
+    except RowDamaged:
+        return None
+
+
+def _cursor(shown: list[tuple[Any, ...]]) -> Cursor | None:
+    """Where a page ends: behind its last row whose time can be read."""
+    places = (Cursor(row[2], row[0]) for row in reversed(shown) if type(row[2]) is int)
+    return next(places, None)
 
 
 def _insert(connection: sqlite3.Connection, table: str, columns: str, values: list[tuple[Any, ...]]) -> None:

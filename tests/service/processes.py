@@ -21,15 +21,16 @@ def interruptible() -> None:
 class Service:
     """A service on loopback, on a port that stays its own."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, program: tuple[str, ...] = ("-m", "service.cli")) -> None:
         self.options = options
+        self.program = program
         self.log: list[str] = []
         self.port = "0"
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", self.port, *self.options]
+        command = [sys.executable, *self.program, "serve", "--port", self.port, *self.options]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         for line in self.process.stderr:
@@ -48,9 +49,9 @@ class Service:
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[Service]:
+def serving(*options: str, program: tuple[str, ...] = ("-m", "service.cli")) -> Iterator[Service]:
     """A service for as long as the context lasts."""
-    service = Service(*options)
+    service = Service(*options, program=program)
     try:
         yield service
     finally:

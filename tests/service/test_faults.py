@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +21,8 @@ from processes import Service, serving
 from service.app import create_app
 from service.runtime import Runtime
 from service.settings import Settings
-from service.store.port import Filter
+from service.store.memory import MemoryStore
+from service.store.port import Filter, Kept, RowDamaged, StoreDamaged, StoreError
 
 
 def named(name: str) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def test_a_page_that_was_overwritten_gives_an_error_and_never_a_wrong_answer(tmp
         service.process.terminate()
         service.process.wait(20)
     data = bytearray(path.read_bytes())
-    for page in range(20, len(data) // 4096, 3):
+    for page in range(40, len(data) // 4096, 3):
         data[page * 4096 + 200 : page * 4096 + 3000] = bytes(2800)
     path.write_bytes(data)
 
@@ -139,12 +142,59 @@ def test_a_page_that_was_overwritten_gives_an_error_and_never_a_wrong_answer(tmp
         assert httpx.get(f"{service.url}/readyz").status_code == 200
         again = [decide(service.url, f"e-{number}") for number in range(100)]
         assert "store-damaged" in {kind(answer) for answer in again if answer.is_error}
-        ready = httpx.get(f"{service.url}/readyz")
-        assert (ready.status_code, kind(ready)) == (503, "not-ready")
-        assert "cannot be read" in ready.json()["detail"]
         assert logged(service, "store failed", "StoreDamaged", "malformed", "request_id=")
         assert 'ras_triage_store_failures_total{error="StoreDamaged"}' in httpx.get(f"{service.url}/metrics").text
         assert httpx.get(f"{service.url}/healthz").status_code == 200
+
+
+def change(path: Path, sql: str) -> None:
+    """Change the file behind the store's back."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(sql)
+        connection.commit()
+
+
+def test_a_damaged_row_answers_for_itself_only_and_the_service_stays_ready(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with client(create_app(Settings(store=f"sqlite:///{path}"))) as call:
+        ids = [call("POST", "/v1/decisions", json=named(f"e-{number}")).json()["id"] for number in range(5)]
+    change(path, "UPDATE bodies SET decision = x'7b7d' WHERE seq = 3")
+    change(path, "UPDATE decisions SET sections = '[' WHERE seq = 4")
+    with client(create_app(Settings(store=f"sqlite:///{path}"))) as call:
+        assert [call("GET", f"/v1/decisions/{identity}").status_code for identity in ids] == [200, 200, 500, 200, 200]
+        again = [call("POST", "/v1/decisions", json=named(f"e-{number}")) for number in range(5)]
+        assert [answer.status_code for answer in again] == [200, 200, 500, 200, 200]
+        assert kind(again[2]) == "store-damaged"
+        assert call("GET", "/readyz").status_code == 200
+        batch = call("POST", "/v1/decisions/batch", json=[named(f"e-{number}") for number in range(7)]).json()
+        assert [item.get("status") for item in batch] == [None, None, 500, None, None, None, None]
+        assert call("GET", "/readyz").status_code == 200
+        listed = call("GET", "/v1/decisions").json()
+        assert (len(listed["decisions"]), listed["damaged"]) == (6, 1)
+
+
+def test_a_store_in_which_no_repeat_can_be_recognised_is_not_ready_and_one_that_answers_again_is() -> None:
+    class Failing(MemoryStore):
+        error: StoreError | None = None
+
+        def repeat(self, key: bytes) -> Kept | None:
+            if self.error is not None:
+                raise self.error
+            return super().repeat(key)
+
+    store = Failing()
+    with client(create_app(Settings(), store)) as call:
+        store.error = StoreDamaged("database disk image is malformed")
+        assert kind(call("POST", "/v1/decisions", json=named("e-1"))) == "store-damaged"
+        ready = call("GET", "/readyz")
+        assert (ready.status_code, kind(ready)) == (503, "not-ready")
+        assert "cannot be read" in ready.json()["detail"]
+        store.error = None
+        assert call("POST", "/v1/decisions", json=named("e-1")).status_code == 201
+        assert call("GET", "/readyz").status_code == 200
+        store.error = RowDamaged("a decision is not what was kept")
+        assert kind(call("POST", "/v1/decisions", json=named("e-1"))) == "store-damaged"
+        assert call("GET", "/readyz").status_code == 200, "the fault of one row"
 
 
 def test_a_clock_that_jumps_back_loses_nothing_and_repeats_no_id() -> None:

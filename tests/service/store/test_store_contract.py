@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from keeping import NOON, entry, identity, name, page
 
+from service.store import memory, sqlite
 from service.store.port import ApiKey, Cursor, Entry, Filter, HostFacts, Kept, Store, Streamed
 
 ANY = Filter()
@@ -273,6 +274,15 @@ def test_what_is_older_goes_oldest_first_a_few_at_a_time_and_on_record(store: St
     assert (first.oldest_ms, first.newest_ms) == (NOON + 1, NOON + 3)
     assert (latest.at_ms, latest.count, latest.first_sequence) == (NOON + 91, 1, 4)
     assert store.purges(1) == [latest]
+
+
+def test_the_record_of_purges_does_not_grow_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "PURGES", 3)
+    monkeypatch.setattr(sqlite, "PURGES", 3)
+    store.append(kept())
+    for number in range(6):
+        assert store.purge_older(NOON + 90, NOON + number, 1) == 1
+    assert [purge.at_ms - NOON for purge in store.purges(9)] == [5, 4, 3]
 
 
 def test_what_was_purged_is_nowhere_any_more(store: Store) -> None:

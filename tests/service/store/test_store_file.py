@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from time import sleep
 
 import pytest
 from keeping import NOON, entry, identity, name, page
 
-from service.store import file
+from service.store import file, log
 from service.store.file import APPLICATION_ID, migrations
 from service.store.opening import open_store
-from service.store.port import Filter, HostFacts, StoreDamaged, StoreError, StoreUnavailable, StoreUnusable
+from service.store.port import ApiKey, Cursor, Filter, HostFacts, RowDamaged, StoreDamaged, StoreError, StoreUnavailable, StoreUnusable
 from service.store.sqlite import SqliteStore
 
 ANY = Filter()
@@ -252,6 +254,56 @@ def test_a_question_that_takes_too_long_is_given_up(path: Path, monkeypatch: pyt
     store.close()
 
 
+SLOW = """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
+    SELECT count(*), (SELECT count(*) FROM decisions) FROM n"""
+
+
+def test_readers_without_a_gap_do_not_keep_the_log_from_being_emptied(path: Path) -> None:
+    store = SqliteStore(path)
+    store.append([entry(0)])
+    done = Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            store._rows(SLOW, quick=False)
+
+    readers = [Thread(target=ask) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    longest = 0
+    for group in range(120):
+        store.append([entry(1 + group * 20 + number, size=10_000) for number in range(20)])
+        store.upkeep(1 << 20)
+        longest = max(longest, os.stat(f"{path}-wal").st_size)
+        sleep(0.005)
+    done.set()
+    while any(reader.is_alive() for reader in readers):
+        store.upkeep(1 << 20)
+        sleep(0.01)
+    assert store.size().bytes > 24 << 20
+    assert longest < 12 << 20, longest
+    store.close()
+
+
+def test_a_reader_of_another_process_keeps_nobody_waiting_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(log, "_ATTEMPT_S", 0.0)
+    store = SqliteStore(path)
+    other = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM decisions").fetchone()
+    store.append([entry(number, size=10_000) for number in range(200)])
+    for _ in range(20):
+        store.upkeep(1 << 20)
+        sleep(0.02)
+    assert store.page(ANY, None, 1).decisions, "a question is answered"
+    other.close()
+    store._log._next_attempt = 0.0
+    store.upkeep(1 << 20)
+    assert os.stat(f"{path}-wal").st_size == 0
+    store.close()
+
+
 # No room.
 
 
@@ -314,24 +366,69 @@ def _answers_rightly_or_not_at_all(path: Path, expected: dict[int, object]) -> b
     return noticed
 
 
-def test_a_summary_that_is_none_any_more_is_an_error(path: Path) -> None:
-    filled(path, 3)
+def change(path: Path, sql: str, *values: object) -> None:
+    """Change the file behind the store's back."""
     connection = sqlite3.connect(path)
-    connection.execute("""UPDATE decisions SET sections = '["memory' WHERE seq = 2""")
+    connection.execute(sql, values)
     connection.commit()
     connection.close()
+
+
+def test_a_list_leaves_out_a_summary_that_is_damaged_and_says_so(path: Path) -> None:
+    filled(path, 3)
+    change(path, """UPDATE decisions SET sections = '["memory' WHERE seq = 2""")
     store = SqliteStore(path)
-    with pytest.raises(StoreDamaged, match="summary cannot be read"):
-        store.page(ANY, None, 9)
+    page = store.page(ANY, None, 9)
+    assert ([summary.event_id for summary in page.decisions], page.damaged) == (["event-3", "event-1"], 1)
+    first = store.page(ANY, None, 2)
+    assert (len(first.decisions), first.damaged, first.next) == (1, 1, Cursor(NOON + 2, 2)), "the next page begins behind it"
+    followed, up_to = store.following(0, ANY, 2)
+    assert ([streamed.sequence for streamed in followed], up_to) == ([1], 2), "and so does the stream"
+    assert store.following(2, ANY, 2)[0][0].sequence == 3
+    assert sum(count.count for count in store.stats(ANY, ("section",), 1000, 10)) == 3
     store.close()
 
 
-def test_text_that_is_none_any_more_is_an_error(path: Path) -> None:
+def test_text_that_is_not_utf8_any_more_takes_its_own_row_only(path: Path) -> None:
     filled(path, 3)
-    path.write_bytes(path.read_bytes().replace(b"linux-6.12.107", b"linux-6.12.\xff07"))
+    change(path, "UPDATE decisions SET event_id = CAST(x'ff31' AS TEXT) WHERE seq = 2")
     store = SqliteStore(path)
-    with pytest.raises(StoreDamaged):
-        store.page(ANY, None, 9)
+    page = store.page(ANY, None, 9)
+    assert ([summary.event_id for summary in page.decisions], page.damaged) == (["event-3", "event-1"], 1)
+    change(path, "UPDATE decisions SET action = CAST(x'ff31' AS TEXT) WHERE seq = 3")
+    assert [count.group for count in store.stats(ANY, ("action",), 1 << 40, 10)] == [("signal",), ("\ufffd1",)]
+    store.close()
+
+
+def test_a_damaged_api_key_shuts_nobody_else_out(path: Path) -> None:
+    store = SqliteStore(path)
+    for number in (1, 2):
+        store.add_api_key(ApiKey(f"k{number}", "a key", ("read",), "ab" * 32, NOON))
+    change(path, "UPDATE api_keys SET name = CAST(x'ff' AS TEXT) WHERE id = 'k1'")
+    assert [key.id for key in store.api_keys()] == ["k2"]
+    store.close()
+
+
+def test_facts_and_poisoned_pages_that_were_damaged_are_an_error_and_never_used(path: Path) -> None:
+    store = SqliteStore(path)
+    store.put_host(HostFacts("node-1", 1, NOON, b'{"kernel":"6.1"}'))
+    store.append([entry(1, source="node-2", poisons=(page(0x5000),)), entry(2, source="node-3", poisons=(page(0x5000),))])
+    change(path, """UPDATE host_facts SET facts = CAST('{"kernel":"6.9"}' AS BLOB)""")
+    change(path, "UPDATE poisoned_pages SET address = '0x7000' WHERE source = 'node-2'")
+    with pytest.raises(RowDamaged):
+        store.host("node-1")
+    with pytest.raises(RowDamaged):
+        store.poisoned("node-2", 9)
+    assert store.poisoned("node-3", 9) == (page(0x5000),)
+    store.close()
+
+
+def test_a_damaged_row_does_not_keep_retention_from_deleting_it(path: Path) -> None:
+    filled(path, 3)
+    change(path, """UPDATE decisions SET sections = '["memory', addresses = '[' WHERE seq = 1""")
+    store = SqliteStore(path)
+    assert store.purge_older(NOON + 3, NOON + 9, 9) == 2
+    assert [streamed.sequence for streamed in store.following(0, ANY, 9)[0]] == [3]
     store.close()
 
 
