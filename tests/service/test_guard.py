@@ -249,13 +249,13 @@ def test_a_route_gets_one_guard() -> None:
 
 
 def test_each_key_has_a_rate_of_its_own() -> None:
-    door = Door(Settings(rate_limit=1, rate_burst=3))
+    door = Door(Settings(rate_limit=0.05, rate_burst=3))  # slow enough for a machine under load
     one, other = door.key("read"), door.key("read")
     answers = [door.knock("GET", "/v1/policies", one) for _ in range(4)]
 
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
     assert kind(answers[3]) == (429, "rate-limited")
-    assert 1 <= int(answers[3].headers["retry-after"]) <= 6
+    assert 1 <= int(answers[3].headers["retry-after"]) <= 120
     assert door.knock("GET", "/v1/policies", other).status_code == 200
 
 
