@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from contextlib import closing
@@ -14,7 +13,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from service.commands.options import add_config, add_json
-from service.commands.output import write
+from service.commands.output import warn, write_json, write_text
 from service.configuration import read
 from service.deciding import Document, understand
 from service.problems import Refused
@@ -114,7 +113,7 @@ def _check(options: Namespace, path: Path) -> int:
     repaired = report.set_aside is not None
     sound = report.found == 0 or (repaired and not any(_remains(finding) for finding in report.findings) and not report.lost)
     if options.json:
-        write(to_json(_described(path, report, sound=sound)))
+        write_json(to_json(_described(path, report, sound=sound)))
     else:
         _print(path, report)
     return 0 if sound else DAMAGED
@@ -148,21 +147,20 @@ def _described(path: Path, report: Report, *, sound: bool) -> dict[str, object]:
 
 def _print(path: Path, report: Report) -> None:
     for finding in report.findings:
-        write(_line(finding).encode(errors="backslashreplace"))
+        write_text(_line(finding))
     if (more := report.found - len(report.findings)) > 0:
-        write(f"and {more} more".encode())
+        write_text(f"and {more} more")
     outcome = "sound" if not report.found else f"{report.found} problems, {report.lost} decisions lost"
-    write(f"{path}: {report.decisions} decisions, {outcome}".encode(errors="backslashreplace"))
+    write_text(f"{path}: {report.decisions} decisions, {outcome}")
     if report.set_aside is not None:
-        write(f"repaired; the file as it was: {report.set_aside}".encode(errors="backslashreplace"))
+        write_text(f"repaired; the file as it was: {report.set_aside}")
 
 
 def _line(finding: Finding) -> str:
-    """A finding as one line, without control characters."""
+    """Return a finding as one line."""
     place = "" if finding.sequence is None else f"sequence {finding.sequence}"
     parts = [finding.kind, finding.table, place, finding.id or "", finding.detail]
-    text = "  ".join(part for part in parts if part)
-    return text if text.isprintable() else to_json(text).decode()[1:-1]
+    return "  ".join(part for part in parts if part)
 
 
 # accept-loss
@@ -171,12 +169,12 @@ def _line(finding: Finding) -> str:
 def _accept_loss(options: Namespace, path: Path) -> int:
     loss = accept_loss(path, now_ms())
     if options.json:
-        write(to_json(None if loss is None else _loss_json(loss)))
+        write_json(to_json(None if loss is None else _loss_json(loss)))
     elif loss is None:
-        write(b"nothing is missing")
+        write_text("nothing is missing")
     else:
         span = "" if loss.first_sequence is None else f" (sequence {loss.first_sequence} to {loss.last_sequence})"
-        write(f"on record as lost: {loss.decisions} decisions{span}, {loss.changes} other changes".encode())
+        write_text(f"on record as lost: {loss.decisions} decisions{span}, {loss.changes} other changes")
     return 0
 
 
@@ -202,7 +200,7 @@ def _purge(options: Namespace, path: Path) -> int:
             total += count
             store.upkeep(0)
         store.upkeep(0)
-    print(f"ras-triage: {total} decisions purged", file=sys.stderr)
+    warn(f"{total} decisions purged")
     return 0
 
 

@@ -15,7 +15,7 @@ import sys
 from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import hostile
 import pytest
 from calling import EVENT, ROOT
 from hostile import Asked, head
+from keeping import entry
 from test_escaping import shows
 
 from models.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
@@ -119,6 +120,7 @@ NEEDED = {
     ("submit",): ["events.ndjson"],
     ("show",): ["x"],
     ("query",): ["--stats"],
+    ("store", "purge"): ["--older-than", "1"],
 }
 """What a command cannot do without, so that it comes as far as it can; `serve` never comes as far as to answer."""
 
@@ -368,6 +370,36 @@ def feed_demo(_: Place) -> Iterator[list[str]]:
     yield ["demo"]
 
 
+def _damaged_store(place: Place) -> str:
+    """A store whose texts are from outside, and where columns and bodies differ."""
+    folder = place.folder / ATTACK.replace("/", "")
+    folder.mkdir(exist_ok=True)
+    path = folder / "store.db"
+    if not path.exists():
+        with closing(SqliteStore(path)) as store:
+            decision = decide_event(read_event(_document(EVENT)), Settings())
+            kept = entry(1, source=ATTACK, event_id=ATTACK, event_key=decision.event_key)
+            store.append([replace(kept, event=_document(EVENT), decision=decision_json(decision))])
+    return f"sqlite:///{path}"
+
+
+def feed_store_check(place: Place) -> Iterator[list[str]]:
+    for more in ([], ["--json"], ["--repair"]):
+        yield ["store", "check", "--store", _damaged_store(place), *more]
+    yield ["store", "check", "--store", f"sqlite:///{place.file('other.db', ATTACK)}"]
+
+
+def feed_store_accept_loss(place: Place) -> Iterator[list[str]]:
+    for more in ([], ["--json"]):
+        yield ["store", "accept-loss", "--store", _damaged_store(place), *more]
+    yield ["store", "accept-loss", "--store", f"{_damaged_store(place)}{ATTACK}"]
+
+
+def feed_store_purge(place: Place) -> Iterator[list[str]]:
+    yield ["store", "purge", "--older-than", "0", "--store", _damaged_store(place)]
+    yield ["store", "purge", "--older-than", "0", "--store", f"{_damaged_store(place)}{ATTACK}"]
+
+
 FEEDS: dict[tuple[str, ...], Feed] = {
     ("decide",): feed_decide,
     ("decode",): feed_decode,
@@ -385,6 +417,9 @@ FEEDS: dict[tuple[str, ...], Feed] = {
     ("show",): feed_show,
     ("watch",): feed_watch,
     ("demo",): feed_demo,
+    ("store", "check"): feed_store_check,
+    ("store", "accept-loss"): feed_store_accept_loss,
+    ("store", "purge"): feed_store_purge,
 }
 
 
