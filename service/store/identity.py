@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Final, NamedTuple
 
 from service.store.port import StoreUnavailable, StoreUnusable
 
 CHECK_S: Final = 0.25
-"""Seconds for which a check stands where there are many to make."""
+"""Seconds for which a check of each file stands where there are many to make."""
+
+_SETTLED_NS: Final = 100_000_000
+"""Age from which on a folder's time of change tells a later change from it. The kernel's clock for it ticks every few milliseconds."""
 
 
 class _OpenFile(NamedTuple):
@@ -35,7 +38,12 @@ class OpenFiles:
         self.log_path = log_path(path)
         named = (("database file", str(path)), ("write-ahead log", self.log_path), ("shared memory file", f"{real}-shm"))
         self._files: Sequence[_OpenFile] = [_open_file(name, file) for name, file in named]
-        self._checked = monotonic()
+        self._folder = os.path.dirname(real)
+        self._is_link = real != os.path.abspath(path)
+        self._folder_state: tuple[int, int, int] | None = None
+        """Device, inode and time of change when the files were compared; None: it would not tell a later change."""
+        self._checked = 0.0
+        self.check()
 
     def check(self) -> None:
         """Compare. Raises StoreUnavailable where a path names another file or none, or the database has a second name.
@@ -43,6 +51,7 @@ class OpenFiles:
         Inode numbers are not given to other files while these are open.
         """
         self._checked = 0.0
+        folder = _folder_state(self._folder)  # first: what changes from now on changes it
         for file in self._files:
             found = _stat(file.name, file.path)
             if (found.st_dev, found.st_ino) != (file.device, file.inode):
@@ -50,6 +59,17 @@ class OpenFiles:
             if found.st_nlink > 1 and file.path is self._database:
                 raise StoreUnavailable("the database file has a second name (hard link)")
         self._checked = monotonic()
+        settled = folder is not None and not self._is_link and time_ns() - folder[2] > _SETTLED_NS
+        self._folder_state = folder if settled else None
+
+    def check_quickly(self) -> None:
+        """Compare the folder, whose time of change tells that a file in it was deleted, replaced or renamed. Raises StoreUnavailable.
+
+        Each system call gives the interpreter away, and a commit waits to have it back. What the folder does not tell, a hard link from
+        elsewhere, is found a moment later.
+        """
+        if monotonic() - self._checked > CHECK_S or self._folder_state is None or _folder_state(self._folder) != self._folder_state:
+            self.check()
 
     def check_sometimes(self) -> bool:
         """Compare, unless that was done a moment ago; whether it was done. Raises StoreUnavailable."""
@@ -62,6 +82,14 @@ class OpenFiles:
 def log_path(path: Path) -> str:
     """The write-ahead log of a database, by whichever name that is called."""
     return f"{os.path.realpath(path)}-wal"
+
+
+def _folder_state(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _open_file(name: str, path: str) -> _OpenFile:

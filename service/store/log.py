@@ -15,6 +15,10 @@ from typing import Final
 LIMIT_BYTES: Final = 16 << 20
 """Length beyond which the log is emptied."""
 
+_LOOK_S: Final = 0.1
+_LOOK_SHARE: Final = 8
+"""The length is looked at so often, or when it may have grown by this part of the limit: each look is a system call."""
+
 _ATTEMPT_S: Final = 0.1
 """Seconds between two attempts while somebody reads."""
 _PATIENCE_S: Final = 11.0
@@ -34,6 +38,17 @@ class WriteAheadLog:
         self._since: float | None = None
         """When new questions began to wait."""
         self._next_attempt = 0.0
+        self._grown = 0
+        """Bytes that were added at most since the length was looked at."""
+        self._next_look = 0.0
+
+    def grow(self, size: int) -> None:
+        """So much is added at most."""
+        self._grown += size
+
+    def suspect(self) -> None:
+        """Something was written of which nobody knows how much it was."""
+        self._next_look = 0.0
 
     def size(self) -> int:
         """Bytes of the file."""
@@ -49,6 +64,9 @@ class WriteAheadLog:
     def keep_within(self, limit: int) -> None:
         """Empty the log if it is longer. Raises sqlite3.Error."""
         now = monotonic()
+        if self._grown <= limit // _LOOK_SHARE and now < self._next_look and self._since is None:
+            return
+        self._grown, self._next_look = 0, now + _LOOK_S
         if self.size() <= limit:
             self._resume()
             return

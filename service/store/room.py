@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from service.store.port import StoreUnavailable
@@ -18,6 +19,9 @@ SUFFIX: Final = "-reserve"
 RESERVE_BYTES: Final = 4 << 20
 _SHARE: Final = 32
 """The reserve takes at most this part of the file system."""
+
+_SURPLUS_S: Final = 0.25
+"""Seconds for which free space is taken for granted, as far as this store does not use it up. Others may: then a commit fails."""
 
 _COMMIT_BYTES: Final = 64 << 10
 _ENTRY_BYTES: Final = 10 << 10
@@ -48,6 +52,16 @@ class Room:
         self.short = False
         """Whether there was too little when room was asked for last."""
         self._free = 0
+        self._surplus = 0
+        """Bytes that may be written before room has to be asked for again."""
+        self._surplus_until = 0.0
+
+    def surely_has(self, needed: int) -> bool:
+        """Whether there was so much room a moment ago that this needs no system call."""
+        if needed > self._surplus or monotonic() > self._surplus_until:
+            return False
+        self._surplus -= needed
+        return True
 
     def has(self, needed: int) -> bool:
         """Whether so many bytes can be written, the reserve not among them. Where that cannot be told, the write tells."""
@@ -57,6 +71,8 @@ class Room:
             return True
         self._free = found.f_bavail * found.f_frsize
         self.short = self._free < needed + self._lacks
+        self._surplus = (self._free - needed - self._lacks) // 2
+        self._surplus_until = monotonic() + _SURPLUS_S
         return not self.short
 
     def require(self, needed: int) -> None:

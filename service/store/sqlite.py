@@ -153,8 +153,8 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, in the file that the path names before and after."""
-        self._files.check()
+        """All or nothing. What comes after it checks the files before anything is acknowledged."""
+        self._files.check_sometimes()
         try:
             with _explained():
                 self._writer.execute("BEGIN IMMEDIATE")
@@ -177,7 +177,7 @@ class SqliteStore:
             yield connection
             changes = connection.execute("UPDATE store SET changes = changes + 1 RETURNING changes").fetchone()[0]
         self._changes = changes
-        self._files.check()
+        self._files.check_quickly()
         if self._mark is not None:
             self._mark.set_changes(self._changes)
 
@@ -192,13 +192,14 @@ class SqliteStore:
             _insert(connection, "decisions", rows.DECISION_COLUMNS, [rows.decision_row(number, entry) for number, entry in numbered])
             _insert(connection, "bodies", rows.BODY_COLUMNS, [rows.body_row(number, entry) for number, entry in numbered])
         self._sequence += len(entries)
-        self._files.check()
+        self._files.check_quickly()
         if self._mark is not None:
             self._mark.set_sequence(self._sequence)
 
     def _require_room(self, needed: int) -> None:
         """Raises StoreUnavailable where a commit that adds so much to the log would leave no room for a checkpoint of all of it."""
-        if self._room.has(2 * needed + self._log.size()):
+        self._log.grow(needed)
+        if self._room.surely_has(2 * needed) or self._room.has(2 * needed + self._log.size()):
             return
         with _explained():
             self._log.empty()
@@ -260,6 +261,7 @@ class SqliteStore:
         return count
 
     def _delete(self, reason: str, where: str, values: tuple[int, ...], limit: int, at_ms: int) -> int:
+        self._log.suspect()
         with self._change() as connection:
             chosen = f"SELECT seq FROM decisions {where} ORDER BY at, seq LIMIT ?"
             going = f"SELECT count(*), min(seq), max(seq), min(at), max(at) FROM decisions WHERE seq IN ({chosen})"
@@ -368,7 +370,7 @@ class SqliteStore:
             row = self._read(lambda connection: connection.execute(_REPEAT, (key,)).fetchone())
         if row is None:
             return None
-        self._files.check()  # a repeat is an acknowledgement as well
+        self._files.check_quickly()  # a repeat is an acknowledgement as well
         return rows.kept(row)
 
     def _body(self, columns: str, identity: str) -> tuple[Any, ...] | None:
