@@ -161,6 +161,10 @@ class Metrics:
         """Read these whenever somebody asks, instead of those before. `folder` is where the store's file is; None where it has none."""
         self._runtime.watched = (writer, store, folder)
 
+    def watch_streams(self, figures: Callable[[], tuple[int, int]]) -> None:
+        """Read the numbers of event streams and of their filters whenever somebody asks."""
+        self._runtime.streams = figures
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """All of them now, in the format that an `Accept` header asks for, and its media type. Reads the store: not for the event loop."""
         encode, media_type = choose_encoder(accept)
@@ -199,12 +203,14 @@ class _Runtime(Collector):
 
     def __init__(self) -> None:
         self.watched: tuple[Writer, Sized, Path | None] | None = None
+        self.streams: Callable[[], tuple[int, int]] = lambda: (0, 0)
 
     def collect(self) -> Iterator[Metric]:
         if self.watched is None:
             return
         writer, store, folder = self.watched
         yield from _queue(writer.figures)
+        yield from _streams(*self.streams())
         yield from _store_size(store)
         if folder is not None:
             yield from _disk(folder)
@@ -215,6 +221,11 @@ def _queue(figures: WriterFigures) -> Iterator[Metric]:
     yield _gauge("queue_bytes", "Bytes of the decisions that wait to be written", figures.queue_bytes)
     yield _gauge("oldest_unanswered_seconds", "How long the oldest of them has waited", figures.oldest_unanswered_s)
     yield _gauge("ready", "1 where the store's last write succeeded, a probe's included", figures.last_failure is None)
+
+
+def _streams(subscribers: int, filters: int) -> Iterator[Metric]:
+    yield _gauge("streams", "Event streams that are open", subscribers)
+    yield _gauge("stream_filters", "Different filters of open event streams", filters)
 
 
 def _store_size(store: Sized) -> Iterator[Metric]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from asyncio import Transport
 from typing import Final
 
 import h11
@@ -17,7 +18,12 @@ _UNANSWERED: Final = (h11.IDLE, h11.SEND_RESPONSE)
 
 
 class Protocol(H11Protocol):
-    """One connection."""
+    """One connection. Requests find its transport as `transport` in their state."""
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        """Begin."""
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "transport": transport}
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - it says what the problem says
         """Answer what cannot be read, unless an answer is under way, and hang up: where the next request begins nobody knows."""
