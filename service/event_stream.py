@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import socket
-from asyncio import WriteTransport
 from contextlib import suppress
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from service import logs
 from service.following import Subscription
+
+if TYPE_CHECKING:
+    from asyncio import Transport
+
+    from service.protocol import Protocol
 
 _KERNEL_BYTES: Final = 64 << 10
 """Send buffer of a stream's socket. Linux doubles it; left to itself, it grows to 4 MiB for each client that does not read."""
@@ -33,10 +37,10 @@ class EventStream(StreamingResponse):
             await send(message)
             subscription.waiting_since = None
 
-        transport: WriteTransport | None = scope.get("state", {}).get("transport")
-        if transport is not None:
-            _bound_buffers(transport)
-            subscription.cut = transport.abort
+        connection: Protocol | None = scope.get("state", {}).get("connection")
+        if connection is not None:
+            _bound_buffers(connection.transport)
+            subscription.cut = connection.transport.abort
         try:
             await super().__call__(scope, receive, watched)
         finally:
@@ -45,7 +49,7 @@ class EventStream(StreamingResponse):
                 logs.bind(dropped="client does not read")
 
 
-def _bound_buffers(transport: WriteTransport) -> None:
+def _bound_buffers(transport: Transport) -> None:
     """Have writing wait as soon as the kernel takes no more, and the kernel take little."""
     transport.set_write_buffer_limits(high=0)
     connection = transport.get_extra_info("socket")

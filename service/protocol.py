@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from asyncio import Transport
-from typing import Final
+from typing import Any, Final
 
 import h11
 from uuid_utils import uuid7
@@ -18,12 +17,11 @@ _UNANSWERED: Final = (h11.IDLE, h11.SEND_RESPONSE)
 
 
 class Protocol(H11Protocol):
-    """One connection. Requests find its transport as `transport` in their state."""
+    """One connection. Its requests have it as `connection` in their state."""
 
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Begin."""
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, "transport": transport}
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.app_state = {**self.app_state, "connection": self}
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - it says what the problem says
         """Answer what cannot be read, unless an answer is under way, and hang up: where the next request begins nobody knows."""

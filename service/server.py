@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from threading import Thread
+from time import monotonic
 from typing import Any
 
 import uvicorn
@@ -19,12 +22,21 @@ from service.configuration import prepare_store
 from service.protocol import Protocol
 from service.runtime import Runtime
 from service.settings import InvalidSetting, Settings, is_loopback
+from service.shutdown import Shutdown
 from service.store.opening import open_store, sqlite_path
-from service.store.port import StoreError
+from service.store.port import Store, StoreError
 from service.store.sqlite import SqliteStore
 
 GRACE_S = 10
 """Seconds that requests under way have to finish when the service is told to stop."""
+
+LAST_S = 2
+"""Seconds that what was broken off then has to say so."""
+
+_POLL_S = 0.05
+
+LINGER_S = 0.5
+"""Seconds for which what clients still send is read and dropped: a connection that is closed before takes the answer with it."""
 
 
 def serve(settings: Settings) -> None:
@@ -53,16 +65,38 @@ def run(app: FastAPI, settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that tells streams to end when it is told to stop: they would not by themselves."""
+    """A server that ends event streams when it is told to stop, and answers what it breaks off."""
 
     def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish the requests under way, or break them off after a while. Connections that are idle stay open until then."""
         runtime: Runtime = self._app.state.runtime
+        state: Shutdown = self._app.state.shutdown
+        state.begun = True
         runtime.stop()
+        for server in self.servers:
+            server.close()
+        begun = monotonic()
+        if not await self._idle(GRACE_S):
+            state.over = True
+            logs.log(logging.WARNING, "requests broken off", requests=len(self.server_state.tasks), seconds=GRACE_S)
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self._idle(LAST_S)
+            await asyncio.sleep(LINGER_S)
+        self.config.timeout_graceful_shutdown = max(LAST_S, round(GRACE_S - (monotonic() - begun)))
         await super().shutdown(sockets)
+
+    async def _idle(self, seconds: float) -> bool:
+        """Wait until no request is under way, at most so long; whether none is. What has just arrived is read first."""
+        end = monotonic() + seconds
+        while True:
+            await asyncio.sleep(_POLL_S)
+            if not self.server_state.tasks or self.force_exit or monotonic() >= end:
+                return not self.server_state.tasks
 
 
 def _config(app: FastAPI, settings: Settings, **more: Any) -> uvicorn.Config:
@@ -76,7 +110,6 @@ def _config(app: FastAPI, settings: Settings, **more: Any) -> uvicorn.Config:
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
-        timeout_graceful_shutdown=GRACE_S,
         **_tls(settings),
         **more,
     )
@@ -133,10 +166,10 @@ def _reason(error: OSError, unsaid: str) -> str:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[str]:
+def running(settings: Settings, store: Store | None = None) -> Iterator[str]:
     """The service in a thread of this process, on a free loopback port, for as long as the context lasts; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(settings)
+    app = create_app(settings, store)
     server = _Server(app, _config(app, settings, log_config=None, log_level="warning", access_log=False))
     thread = Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
