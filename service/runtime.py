@@ -50,6 +50,13 @@ class Runtime:
     def __post_init__(self) -> None:
         self.streams = Streams(self.read, self.settings.max_streams, self.settings.max_stream_filters)
 
+    def use(self, settings: Settings) -> None:
+        """Use other settings for what is decided from now on. What is decided already keeps the policies that it was decided under."""
+        self.workers.use(settings)
+        self.intake.use(settings)
+        self.retention.use(settings)
+        self.settings = settings
+
     def stop(self) -> None:
         """End what never ends by itself."""
         self.stopping.set()

@@ -61,6 +61,7 @@ class IssuerKeys:
         self._read_at = self._tried_at = -inf
         self._reading: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def find(self, kid: str, traceparent: str | None = None) -> PyJWK:
         """Return a key. `traceparent` goes along where the issuer has to be asked. Raises UnknownKey, Unreachable."""
@@ -80,11 +81,10 @@ class IssuerKeys:
         return max(1, ceil(self._tried_at + COOLDOWN_S - monotonic()))
 
     def close(self) -> None:
-        """Ask no more."""
+        """Ask no more unless a token needs it."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._reading is not None:
-            self._reading.cancel()
 
     def _usable(self) -> Mapping[str, PyJWK]:
         return self._held if monotonic() - self._read_at <= STALE_S else {}
@@ -112,7 +112,8 @@ class IssuerKeys:
             _log.error("the token issuer's keys cannot be read: %s", error)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(pause, self._read_again)
+        if not self._closed:
+            self._timer = asyncio.get_running_loop().call_later(pause, self._read_again)
 
     async def _fetch(self, traceparent: str | None) -> bytes:
         """Return the key set as the issuer sends it. Raises Unreachable."""

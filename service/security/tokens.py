@@ -46,9 +46,8 @@ class Tokens:
         return Principal(f"token {claims['sub']}", granted(_scopes(claims.get(self._oidc.scope_claim))))
 
     def close(self) -> None:
-        """Ask the issuer no more."""
+        """Ask the issuer only for tokens that are being checked."""
         self._keys.close()
-        self._threads.shutdown(wait=False)
 
     def _key_id(self, token: str) -> str:
         """Return the id of the key that a token says it is signed with. Raises PyJWTError, UnknownKey."""
