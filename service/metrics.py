@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from models.decision import Action
 from policies.catalog import NEWEST_SERIES, UNIFORM
 from policies.release import parse_release
+from service.allocator import holdings
 from service.store.port import Size, StoreError
 from service.version import installed_version
 
@@ -165,6 +166,10 @@ class Metrics:
         """Read the numbers of event streams and of their filters whenever somebody asks."""
         self._runtime.streams = figures
 
+    def watch_memory(self, returned: Callable[[], int]) -> None:
+        """Read the memory that was returned to the kernel whenever somebody asks."""
+        self._runtime.returned = returned
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """All of them now, in the format that an `Accept` header asks for, and its media type. Reads the store: not for the event loop."""
         encode, media_type = choose_encoder(accept)
@@ -196,6 +201,9 @@ class _Application(Collector):
         build = GaugeMetricFamily("ras_triage_build_info", "What runs", labels=["version", "python"])
         build.add_metric([installed_version(), platform.python_version()], 1)
         yield build
+        if (held := holdings()) is not None:
+            yield _gauge("allocator_used_bytes", "Bytes that the C allocator has handed out", held.used)
+            yield _gauge("allocator_free_bytes", "Bytes that the C allocator holds free, pages that it returned among them", held.free)
 
 
 class _Runtime(Collector):
@@ -204,6 +212,7 @@ class _Runtime(Collector):
     def __init__(self) -> None:
         self.watched: tuple[Writer, Sized, Path | None] | None = None
         self.streams: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.returned: Callable[[], int] = lambda: 0
 
     def collect(self) -> Iterator[Metric]:
         if self.watched is None:
@@ -214,6 +223,8 @@ class _Runtime(Collector):
         yield from _store_size(store)
         if folder is not None:
             yield from _disk(folder)
+        what = "Memory returned to the kernel after a load"
+        yield CounterMetricFamily("ras_triage_returned_memory_bytes", what, value=self.returned())
 
 
 def _queue(figures: WriterFigures) -> Iterator[Metric]:

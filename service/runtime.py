@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from service.allocator import MemoryReturn
 from service.batch.workers import Workers
 from service.following import Streams
 from service.intake import Intake
@@ -46,9 +47,11 @@ class Runtime:
     importers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(IMPORTERS, "importer"))
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
     streams: Streams = field(init=False)
+    memory: MemoryReturn = field(init=False)
 
     def __post_init__(self) -> None:
         self.streams = Streams(self.read, self.settings.max_streams, self.settings.max_stream_filters)
+        self.memory = MemoryReturn(self.store.release_memory)
 
     def use(self, settings: Settings) -> None:
         """Use other settings for what is decided from now on. What is decided already keeps the policies that it was decided under."""
@@ -81,7 +84,8 @@ async def running(settings: Settings, kept: Store, clock_ms: Callable[[], int]) 
     runtime = Runtime(settings, kept, writer, sources, intake, Retention(settings, writer, kept, clock_ms), Workers(settings), clock_ms)
     writer.committed.append(lambda _entries, _seconds: runtime.streams.tell())
     writer.failed.append(lambda _error: sources.forget_everything())
-    in_the_background = [asyncio.create_task(runtime.retention.run()), asyncio.create_task(runtime.streams.supervise())]
+    background = (runtime.retention.run(), runtime.streams.supervise(), runtime.memory.run())
+    in_the_background = [asyncio.create_task(work) for work in background]
     try:
         yield runtime
     finally:

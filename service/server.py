@@ -14,7 +14,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from service import logs, tracing
+from service import allocator, logs, tracing
 from service.app import create_app
 from service.collecting import collect_seldom
 from service.configuration import prepare_store
@@ -57,6 +57,7 @@ def serve(settings: Settings, reload: Reload | None = None) -> None:
 def run(app: FastAPI, settings: Settings, reload: Reload | None = None) -> None:
     """Answer an application's requests until told to stop; with `reload`, reload the settings whenever that is asked to."""
     collect_seldom()
+    allocator.limit()
     traces = tracing.start(app) if settings.otel else None
     try:
         log_config = logs.config(settings.log_format, settings.log_level)

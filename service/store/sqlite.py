@@ -51,6 +51,8 @@ PROBE_BYTES: Final = 64 << 10
 """What a probe writes: about as much as a large event, so that a disk with a last few bytes does not pass for one with room."""
 
 _LAST_EVER: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'"
+_SERIALIZED: Final = 3
+"""Connections may be used by several threads at once (DB-API 2.0, `threadsafety`)."""
 _CHECK_EVERY: Final = 10_000
 """Virtual machine steps between two looks at the clock."""
 
@@ -262,6 +264,15 @@ class SqliteStore:
         with _explained():
             found = [str(row[0]) for row in self._writer.execute("PRAGMA integrity_check")]
         return [] if found == ["ok"] else found
+
+    def release_memory(self) -> None:
+        if sqlite3.threadsafety != _SERIALIZED:
+            return
+        with self._readers_lock:
+            connections = [self._writer, *self._readers]
+        with _explained():
+            for connection in connections:
+                connection.execute("PRAGMA shrink_memory")
 
     def close(self) -> None:
         with self._readers_lock:
