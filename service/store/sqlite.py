@@ -75,6 +75,9 @@ class SqliteStore:
         self._readers: list[sqlite3.Connection] = []
         self._reading = threading.local()
         self._readers_lock = threading.Lock()
+        self._open_lock = threading.Lock()
+        """Held while connections are used by a thread that is not theirs, or closed."""
+        self._closed = False
         try:
             self._writer = open_writer(path)
             with _explained():
@@ -268,18 +271,19 @@ class SqliteStore:
     def release_memory(self) -> None:
         if sqlite3.threadsafety != _SERIALIZED:
             return
-        with self._readers_lock:
-            connections = [self._writer, *self._readers]
-        with _explained():
-            for connection in connections:
+        with self._open_lock, _explained():
+            for connection in self._connections():
                 connection.execute("PRAGMA shrink_memory")
 
-    def close(self) -> None:
+    def _connections(self) -> list[sqlite3.Connection]:
         with self._readers_lock:
-            for reader in self._readers:
-                reader.close()
-            self._readers.clear()
-        self._writer.close()
+            return [] if self._closed else [self._writer, *self._readers]
+
+    def close(self) -> None:
+        with self._open_lock:
+            for connection in self._connections():
+                connection.close()
+            self._closed = True
         self._unlock()
 
     def _unlock(self) -> None:
