@@ -36,6 +36,7 @@ from service.routes import store as store_route
 from service.runtime import Runtime, running
 from service.security.guard import Security, guarded
 from service.settings import Settings
+from service.shutdown import Shutdown, ShutdownAnswers
 from service.store.opening import open_store, sqlite_path
 from service.store.port import ApiKey, Store, StoreError
 from service.times import now_ms
@@ -70,6 +71,8 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
             app.state.runtime = runtime
             path = sqlite_path(chosen.store)
             metrics.watch(runtime.writer, runtime.store, None if path is None else path.parent)
+            metrics.watch_streams(lambda: runtime.streams.figures)
+            metrics.watch_memory(lambda: runtime.memory.returned_bytes)
             runtime.writer.committed.append(metrics.committed)
             runtime.writer.failed.append(store_gave_way)
             runtime.unread.append(store_gave_way)
@@ -95,7 +98,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     for noun in (decisions, imports, hosts, decode, syndromes, policies, store_route):
         app.include_router(noun.router, dependencies=[Depends(guarded)])
     app.include_router(health.router)
+    app.state.shutdown = shutdown = Shutdown()
     app.add_middleware(Limits, settings=chosen)
+    app.add_middleware(ShutdownAnswers, shutdown=shutdown)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)
     app.add_exception_handler(RequestValidationError, _refused_by_parameters)

@@ -78,6 +78,8 @@ class Given(BaseSettings):
     max_header_bytes: Bytes | None = None
     max_in_flight: Positive | None = None
     max_in_flight_bytes: Bytes | None = None
+    max_streams: Positive | None = None
+    max_stream_filters: Positive | None = None
     metrics_public: bool | None = None
     log_format: Literal["json", "text"] | None = None
     log_level: Literal["debug", "info", "warning", "error"] | None = None

@@ -85,6 +85,10 @@ class Intake:
         self.unread: list[Callable[[StoreError], None]] = []
         """Called with why, where the store gave no answer."""
 
+    def use(self, settings: Settings) -> None:
+        """Decide by other settings from now on."""
+        self._settings = settings
+
     @property
     def gives_way(self) -> str | None:
         """Why events are turned away: a moment ago, the store could not be asked whether one is new; None where that works."""

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from models.decision import Action
 from policies.catalog import NEWEST_SERIES, UNIFORM
 from policies.release import parse_release
+from service.allocator import holdings
 from service.store.port import Size, StoreError
 from service.version import installed_version
 
@@ -161,6 +162,14 @@ class Metrics:
         """Read these whenever somebody asks, instead of those before. `folder` is where the store's file is; None where it has none."""
         self._runtime.watched = (writer, store, folder)
 
+    def watch_streams(self, figures: Callable[[], tuple[int, int]]) -> None:
+        """Read the numbers of event streams and of their filters whenever somebody asks."""
+        self._runtime.streams = figures
+
+    def watch_memory(self, returned: Callable[[], int]) -> None:
+        """Read the memory that was returned to the kernel whenever somebody asks."""
+        self._runtime.returned = returned
+
     def render(self, accept: str) -> tuple[bytes, str]:
         """All of them now, in the format that an `Accept` header asks for, and its media type. Reads the store: not for the event loop."""
         encode, media_type = choose_encoder(accept)
@@ -192,6 +201,9 @@ class _Application(Collector):
         build = GaugeMetricFamily("ras_triage_build_info", "What runs", labels=["version", "python"])
         build.add_metric([installed_version(), platform.python_version()], 1)
         yield build
+        if (held := holdings()) is not None:
+            yield _gauge("allocator_used_bytes", "Bytes that the C allocator has handed out", held.used)
+            yield _gauge("allocator_free_bytes", "Bytes that the C allocator holds free, pages that it returned among them", held.free)
 
 
 class _Runtime(Collector):
@@ -199,15 +211,20 @@ class _Runtime(Collector):
 
     def __init__(self) -> None:
         self.watched: tuple[Writer, Sized, Path | None] | None = None
+        self.streams: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.returned: Callable[[], int] = lambda: 0
 
     def collect(self) -> Iterator[Metric]:
         if self.watched is None:
             return
         writer, store, folder = self.watched
         yield from _queue(writer.figures)
+        yield from _streams(*self.streams())
         yield from _store_size(store)
         if folder is not None:
             yield from _disk(folder)
+        what = "Memory returned to the kernel after a load"
+        yield CounterMetricFamily("ras_triage_returned_memory_bytes", what, value=self.returned())
 
 
 def _queue(figures: WriterFigures) -> Iterator[Metric]:
@@ -215,6 +232,11 @@ def _queue(figures: WriterFigures) -> Iterator[Metric]:
     yield _gauge("queue_bytes", "Bytes of the decisions that wait to be written", figures.queue_bytes)
     yield _gauge("oldest_unanswered_seconds", "How long the oldest of them has waited", figures.oldest_unanswered_s)
     yield _gauge("ready", "1 where the store's last write succeeded, a probe's included", figures.last_failure is None)
+
+
+def _streams(subscribers: int, filters: int) -> Iterator[Metric]:
+    yield _gauge("streams", "Event streams that are open", subscribers)
+    yield _gauge("stream_filters", "Different filters of open event streams", filters)
 
 
 def _store_size(store: Sized) -> Iterator[Metric]:

@@ -366,6 +366,12 @@ def not_ready(reason: str) -> Problem:
     return Problem(f"{URN}not-ready", "not ready", 503, shorten(reason))
 
 
+def stopping() -> Problem:
+    """The service stops before it could answer."""
+    detail = "the service is stopping; whether this was kept is not known, so send it again"
+    return Problem(f"{URN}stopping", "service stopping", 503, detail)
+
+
 def unreadable(path: str, reason: str) -> Problem:
     """A file of the command line that cannot be read."""
     return Problem(f"{URN}unreadable-file", "unreadable file", 404, f"`{valid_text(path)}`: {reason}")

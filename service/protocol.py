@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Any, Final
 
 import h11
 from uuid_utils import uuid7
@@ -17,7 +17,11 @@ _UNANSWERED: Final = (h11.IDLE, h11.SEND_RESPONSE)
 
 
 class Protocol(H11Protocol):
-    """One connection."""
+    """One connection. Its requests have it as `connection` in their state."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.app_state = {**self.app_state, "connection": self}
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - it says what the problem says
         """Answer what cannot be read, unless an answer is under way, and hang up: where the next request begins nobody knows."""

@@ -49,6 +49,10 @@ class Retention:
         self.purged: list[Callable[[Reason, int], None]] = []
         """Called with what was taken away."""
 
+    def use(self, settings: Settings) -> None:
+        """Keep other limits from the next look on."""
+        self._settings = settings
+
     async def run(self) -> None:
         """Look, time and again, until cancelled."""
         loop = asyncio.get_running_loop()

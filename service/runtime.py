@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from service.allocator import MemoryReturn
 from service.batch.workers import Workers
+from service.following import Streams
 from service.intake import Intake
 from service.retention import Retention
 from service.settings import Settings
@@ -40,22 +42,28 @@ class Runtime:
     clock_ms: Callable[[], int]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service was told to stop: what never ends by itself ends now."""
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set, and replaced, when decisions were kept."""
     unread: list[Callable[[StoreError], None]] = field(default_factory=list)
     """Called with why, where the store gave no answer."""
     importers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(IMPORTERS, "importer"))
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
+    streams: Streams = field(init=False)
+    memory: MemoryReturn = field(init=False)
 
-    def tell(self) -> None:
-        """Decisions were kept, or the service stops: wake whoever waits for news."""
-        news, self.news = self.news, asyncio.Event()
-        news.set()
+    def __post_init__(self) -> None:
+        self.streams = Streams(self.read, self.settings.max_streams, self.settings.max_stream_filters)
+        self.memory = MemoryReturn(self.store.release_memory)
+
+    def use(self, settings: Settings) -> None:
+        """Use other settings for what is decided from now on. What is decided already keeps the policies that it was decided under."""
+        self.workers.use(settings)
+        self.intake.use(settings)
+        self.retention.use(settings)
+        self.settings = settings
 
     def stop(self) -> None:
         """End what never ends by itself."""
         self.stopping.set()
-        self.tell()
+        self.streams.stop()
 
     async def read(self, ask: Callable[[Store], T]) -> T:
         """Ask the store in a thread. Raises StoreError."""
@@ -74,14 +82,17 @@ async def running(settings: Settings, kept: Store, clock_ms: Callable[[], int]) 
     writer = Writer(kept, max_entries=settings.queue_entries, max_bytes=settings.queue_bytes)
     intake = Intake(settings, kept, writer, sources, clock_ms)
     runtime = Runtime(settings, kept, writer, sources, intake, Retention(settings, writer, kept, clock_ms), Workers(settings), clock_ms)
-    writer.committed.append(lambda _entries, _seconds: runtime.tell())
+    writer.committed.append(lambda _entries, _seconds: runtime.streams.tell())
     writer.failed.append(lambda _error: sources.forget_everything())
-    purging = asyncio.create_task(runtime.retention.run())
+    background = (runtime.retention.run(), runtime.streams.supervise(), runtime.memory.run())
+    in_the_background = [asyncio.create_task(work) for work in background]
     try:
         yield runtime
     finally:
         runtime.stop()
-        purging.cancel()
+        for task in in_the_background:
+            task.cancel()
+        runtime.streams.close()
         await writer.close()
         runtime.importers.shutdown(wait=False, cancel_futures=True)
         runtime.readers.shutdown()

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
-import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from threading import Thread
+from time import monotonic
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
-from service import logs, tracing
+from service import allocator, logs, tracing
 from service.app import create_app
 from service.collecting import collect_seldom
 from service.configuration import prepare_store
 from service.protocol import Protocol
+from service.reloading import Reload
 from service.runtime import Runtime
 from service.settings import InvalidSetting, Settings, is_loopback
+from service.shutdown import Shutdown
 from service.store.opening import open_store, sqlite_path
-from service.store.port import StoreError
+from service.store.port import Store, StoreError
 from service.store.sqlite import SqliteStore
+from service.tls import CurrentContext, current_context
 
 GRACE_S = 10
 """Seconds that requests under way have to finish when the service is told to stop."""
 
+LAST_S = 2
+"""Seconds that what was broken off then has to say so."""
 
-def serve(settings: Settings) -> None:
+_POLL_S = 0.05
+
+LINGER_S = 0.5
+"""Seconds for which what clients still send is read and dropped: a connection that is closed before takes the answer with it."""
+
+
+def serve(settings: Settings, reload: Reload | None = None) -> None:
     """Answer requests until told to stop. Raises InvalidSetting where it must not or cannot start."""
     prepare_store(settings)
     refuse_if_open(settings)
@@ -36,36 +49,72 @@ def serve(settings: Settings) -> None:
     except StoreError as error:
         raise InvalidSetting(str(error)) from None
     try:
-        run(create_app(settings, store), settings)
+        run(create_app(settings, store), settings, reload)
     finally:
         store.close()
 
 
-def run(app: FastAPI, settings: Settings) -> None:
-    """Answer an application's requests until told to stop."""
+def run(app: FastAPI, settings: Settings, reload: Reload | None = None) -> None:
+    """Answer an application's requests until told to stop; with `reload`, reload the settings whenever that is asked to."""
     collect_seldom()
+    allocator.limit()
     traces = tracing.start(app) if settings.otel else None
     try:
-        _Server(app, _config(app, settings, log_config=logs.config(settings.log_format, settings.log_level), access_log=False)).run()
+        log_config = logs.config(settings.log_format, settings.log_level)
+        tls = current_context(settings)
+        _Server(app, _config(app, settings, tls, log_config=log_config, access_log=False), reload, tls).run()
     finally:
         if traces is not None:
             traces.shutdown()
 
 
 class _Server(uvicorn.Server):
-    """A server that tells streams to end when it is told to stop: they would not by themselves."""
+    """A server that reloads its settings, ends event streams when it is told to stop, and answers what it breaks off."""
 
-    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+    def __init__(self, app: FastAPI, config: uvicorn.Config, reload: Reload | None = None, tls: CurrentContext | None = None) -> None:
         super().__init__(config)
         self._app = app
+        self._reload = reload
+        self._tls = tls
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is to be done ten times a second; whether to stop."""
+        if self._reload is not None:
+            if self._reload.lost_terminal:
+                return True
+            self._reload.begin_if_asked(self._app, self._tls)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish the requests under way, or break them off after a while. Connections that are idle stay open until then."""
         runtime: Runtime = self._app.state.runtime
+        state: Shutdown = self._app.state.shutdown
+        state.begun = True
         runtime.stop()
+        for server in self.servers:
+            server.close()
+        logs.log(logging.INFO, "stopping", requests=len(self.server_state.tasks))
+        begun = monotonic()
+        if not await self._idle(GRACE_S):
+            state.over = True
+            logs.log(logging.WARNING, "requests broken off", requests=len(self.server_state.tasks), seconds=GRACE_S)
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self._idle(LAST_S)
+            await asyncio.sleep(LINGER_S)
+        self.config.timeout_graceful_shutdown = max(LAST_S, round(GRACE_S - (monotonic() - begun)))
         await super().shutdown(sockets)
 
+    async def _idle(self, seconds: float) -> bool:
+        """Wait until no request is under way, at most so long; whether none is. What has just arrived is read first."""
+        end = monotonic() + seconds
+        while True:
+            await asyncio.sleep(_POLL_S)
+            if not self.server_state.tasks or self.force_exit or monotonic() >= end:
+                return not self.server_state.tasks
 
-def _config(app: FastAPI, settings: Settings, **more: Any) -> uvicorn.Config:
+
+def _config(app: FastAPI, settings: Settings, tls: CurrentContext | None, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=settings.host,
@@ -76,8 +125,7 @@ def _config(app: FastAPI, settings: Settings, **more: Any) -> uvicorn.Config:
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
-        timeout_graceful_shutdown=GRACE_S,
-        **_tls(settings),
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         **more,
     )
 
@@ -104,40 +152,13 @@ def _has_keys(settings: Settings) -> bool:
         raise InvalidSetting(str(error)) from None
 
 
-def _tls(settings: Settings) -> dict[str, Any]:
-    """What uvicorn is told of TLS. Raises InvalidSetting for files that cannot be used."""
-    if settings.tls_certificate is None:
-        return {}
-    password = settings.tls_key_password or ""  # without one, a terminal would be asked
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password)
-    except (OSError, ssl.SSLError) as error:
-        reason = _reason(error, "no PEM, or `tls_key_password` does not open it")
-        raise InvalidSetting(f"`tls_certificate`, `tls_key`: {reason}") from None
-    if settings.tls_client_ca is not None:
-        try:
-            context.load_verify_locations(settings.tls_client_ca)
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidSetting(f"`tls_client_ca`: {_reason(error, 'no PEM')}") from None
-        context.verify_mode = ssl.CERT_REQUIRED
-    return {"ssl_context_factory": lambda _config, _default: context}
-
-
-def _reason(error: OSError, unsaid: str) -> str:
-    """What is wrong with a file; `unsaid` is what it means that OpenSSL does not say."""
-    if isinstance(error, ssl.SSLError):
-        return f"not what is expected there ({error.reason.lower() if error.reason else unsaid})"
-    return (error.strerror or "cannot be read").lower()
-
-
 @contextmanager
-def running(settings: Settings) -> Iterator[str]:
+def running(settings: Settings, store: Store | None = None, reload: Reload | None = None) -> Iterator[str]:
     """The service in a thread of this process, on a free loopback port, for as long as the context lasts; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    app = create_app(settings)
-    server = _Server(app, _config(app, settings, log_config=None, log_level="warning", access_log=False))
+    app = create_app(settings, store)
+    tls = current_context(settings)
+    server = _Server(app, _config(app, settings, tls, log_config=None, log_level="warning", access_log=False), reload, tls)
     thread = Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

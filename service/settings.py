@@ -95,6 +95,10 @@ class Settings:
     """Requests that are answered at one time, streams among them."""
     max_in_flight_bytes: int = 256 << 20
     """Bodies that are held at one time."""
+    max_streams: int = 768
+    """Event streams that are open at one time."""
+    max_stream_filters: int = 256
+    """Different filters among them: each is looked up and rendered by itself."""
     metrics_public: bool = False
     """`/metrics` answers without a key."""
     log_format: Literal["json", "text"] = "text"

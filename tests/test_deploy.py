@@ -49,6 +49,10 @@ def test_nothing_runs_as_root(path: Path) -> None:
     assert not re.search(r"^\s*(user|runAsUser):?\s*=?\s*(0|root)\b", text, re.IGNORECASE | re.MULTILINE)
 
 
+def test_a_reload_is_a_signal_to_the_service() -> None:
+    assert "\nExecReload=/bin/kill -HUP $MAINPID\n" in UNIT.read_text(encoding="utf-8")
+
+
 def test_a_service_of_this_name_does_not_set_its_port() -> None:
     assert "enableServiceLinks: false" in MANIFESTS.read_text(encoding="utf-8")
 

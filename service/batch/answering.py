@@ -104,7 +104,9 @@ class Batch:
         self.tally = Tally()
         self.refusal: Refused | None = None
         """Why nothing in the batch was decided."""
-        self._taken_in = 0
+        self._taken_in = self._answered = 0
+        self._whole = self._complete = False
+        """Whether nothing more is taken in, and whether everything was answered."""
         self._heard = monotonic()
 
     async def run(self, body: AsyncIterator[bytes]) -> None:
@@ -143,11 +145,13 @@ class Batch:
                 await self._read(self._splitter.finish(), tasks)
         except Refused as refused:
             await self._stop(refused)
+        self._whole = True
         await self._read_in.put(None)
 
     async def _stop(self, refused: Refused) -> None:
         """Go no further: the batch as a whole is refused where nothing was taken in yet, else its end is."""
         if self._taken_in:
+            self._taken_in += 1
             await self._read_in.put([refused])
         else:
             self.refusal = refused
@@ -186,7 +190,22 @@ class Batch:
     async def _answer(self) -> None:
         while (outcomes := await self._decided.get()) is not None:
             await self.outbox.put(b"".join([part for outcome in outcomes for part in (self._separator(), await self._result(outcome))]))
-        await self.outbox.put(self._form.behind if self.tally.items else self._form.before + self._form.behind.lstrip())
+            self._answered += len(outcomes)
+        await self.outbox.put(self._end())
+        self._complete = True
+
+    def _end(self) -> bytes:
+        return self._form.behind if self.tally.items else self._form.before + self._form.behind.lstrip()
+
+    def break_off(self, refused: Refused) -> bytes:
+        """Return the end of the answer after `run` was cancelled: a problem for each event without a result, and one for those not read."""
+        if self._complete:
+            return b""
+        self.tally.items = self._answered
+        parts: list[bytes] = []
+        for _ in range(self._taken_in - self._answered + (0 if self._whole else 1)):
+            parts += (self._separator(), self._problem(refused))
+        return b"".join(parts) + self._end()
 
     def _separator(self) -> bytes:
         self.tally.items += 1
@@ -200,10 +219,13 @@ class Batch:
                 return answered.body
         except StoreError as error:
             outcome = Refused(store_failed(error))
+        return self._problem(outcome)
+
+    def _problem(self, refused: Refused) -> bytes:
         self.tally.failed += 1
         self._metrics.batched("problem")
-        self._metrics.refused(outcome.problem.type)
-        return problem_json(outcome.problem)
+        self._metrics.refused(refused.problem.type)
+        return problem_json(refused.problem)
 
 
 def _growth(item: Item) -> int:

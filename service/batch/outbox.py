@@ -10,6 +10,7 @@ import asyncio
 import logging
 import tempfile
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from io import FileIO
 from typing import Final
@@ -30,6 +31,8 @@ class Outbox:
         """`limit`: bytes that may wait before the writer does."""
         self._limit = limit
         self._pieces: deque[bytes] = deque()
+        self._unsent = b""
+        """A piece that was taken, and whose sending did not end."""
         self._file: FileIO | None = None
         self._read_at = self._write_at = 0
         self._changed = asyncio.Event()
@@ -88,6 +91,13 @@ class Outbox:
         self.waiting -= len(piece)
         self._changed.set()
         return piece
+
+    async def drain(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Send everything, to the end. What could not be sent because the task was cancelled is sent first the next time."""
+        while piece := self._unsent or await self.take():
+            self._unsent = piece
+            await send(piece)
+            self._unsent = b""
 
     async def news(self, seconds: float) -> None:
         """Wait until something was put or taken, or that long."""

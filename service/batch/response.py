@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.batch.answering import Batch, Form
+from service.problems import Refused, stopping
+from service.shutdown import cancel, shutdown_of
 
 
 class BatchResponse(Response):
@@ -24,18 +25,26 @@ class BatchResponse(Response):
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - what an ASGI application takes
-        batch = self._batch
+        batch, begun = self._batch, False
+
+        async def send_piece(piece: bytes) -> None:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+
         work = asyncio.create_task(batch.run(self._body))
         try:
             await batch.ready()
             headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
             await send({"type": "http.response.start", "status": batch.tally.status, "headers": headers})
-            while piece := await batch.outbox.take():
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            begun = True
+            await batch.outbox.drain(send_piece)
             await work
             await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:
+            if not begun or not shutdown_of(scope).breaks_off():
+                raise
+            await cancel(work)
+            await batch.outbox.drain(send_piece)
+            await send({"type": "http.response.body", "body": batch.break_off(Refused(stopping()))})
         finally:
             batch.outbox.discard()
-            work.cancel()
-            with suppress(asyncio.CancelledError):
-                await work
+            await cancel(work)

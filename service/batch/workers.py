@@ -41,11 +41,15 @@ class Workers:
     def __init__(self, settings: Settings) -> None:
         self.number = settings.batch_workers
         self._limiter = CapacityLimiter(max(self.number, 1))
-        self._settings = pickle.dumps(Settings(settings.default_policy, settings.custom))
-        """What decides; the rest, secrets among it, is no concern of theirs."""
+        self.use(settings)
         self._back_at = 0.0
         self.alone = ALONE
         """Events of each batch that are decided without them."""
+
+    def use(self, settings: Settings) -> None:
+        """Decide by other settings from now on."""
+        self._settings = pickle.dumps(Settings(settings.default_policy, settings.custom))
+        """What decides; the rest, secrets among it, is no concern of theirs."""
 
     @property
     def at_work(self) -> bool:
@@ -80,8 +84,9 @@ def _foresee(pickled: bytes, documents: list[Document]) -> list[Answer]:
 
 @lru_cache(maxsize=1)
 def _begin(pickled: bytes) -> Settings:
-    """The worker's first work: it leaves the terminal's interrupt to the service, which has it finish what it took."""
+    """The worker's first work: it leaves the terminal's signals to the service, which has it finish what it took."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     collect_seldom()
     settings: Settings = pickle.loads(pickled)
     return settings

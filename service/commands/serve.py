@@ -19,9 +19,12 @@ def configure(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    from service.server import serve  # noqa: PLC0415 - only this command needs a server
+    from service.reloading import Reload  # noqa: PLC0415 - only this command needs a server
+    from service.server import serve  # noqa: PLC0415
 
     # the server raises the signal again when it has shut down, and to be told to stop is no failure
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    serve(effective(options).settings)
+    reload = Reload(lambda: effective(options).settings)
+    signal.signal(signal.SIGHUP, reload.ask)
+    serve(effective(options).settings, reload)
     return 0

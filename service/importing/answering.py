@@ -7,7 +7,6 @@ import hashlib
 import io
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -27,9 +26,10 @@ from service.importing.run import Result, read_answer, result_line
 from service.importing.source import Source
 from service.importing.told import Told, apply
 from service.intake import EXPECTED_GROWTH, Outcome, answer
-from service.problems import Refused, busy, problem_json, store_failed
+from service.problems import Refused, busy, problem_json, stopping, store_failed
 from service.runtime import Runtime
 from service.security.principal import Principal
+from service.shutdown import cancel, shutdown_of
 from service.store.port import StoreError
 
 SLICE: Final = 32
@@ -100,6 +100,7 @@ class Import:
         self._runtime = runtime
         self._principal = principal
         self._errors = 0
+        self._complete = False
         self.outbox = Outbox(runtime.settings.spill_bytes)
         self.tally = Tally()
         self.refusal: Refused | None = None
@@ -116,9 +117,11 @@ class Import:
                 await self.outbox.put(b"".join([line + b"\n" for line in await self._answer(some)]))
                 started = True
             await self.outbox.put(summary_line(self.tally) + b"\n")
+            self._complete = True
         except Refused as refused:
             if started:
-                await self.outbox.put(b'{"problem":' + problem_json(refused.problem) + b"}\n")
+                await self.outbox.put(_problem_line(refused))
+                self._complete = True
             else:
                 self.refusal = refused
         except (ClientDisconnect, CancelledError):
@@ -130,6 +133,10 @@ class Import:
     def _items(self, body: Body) -> Iterator[Item]:
         source = Source(io.BufferedReader(body, 64 << 10), max_database_bytes=self._runtime.settings.spill_bytes)
         yield from read_items(source, self._asked.form, self._asked.told.notification)
+
+    def break_off(self, refused: Refused) -> bytes:
+        """Return the end of the answer after `run` was cancelled: a line that says that what is not answered was not decided."""
+        return b"" if self._complete else _problem_line(refused)
 
     async def ready(self) -> None:
         """Wait until the first answers should leave. Raises Refused where there are none."""
@@ -193,6 +200,10 @@ class Import:
         return None if self._asked.name is None else hashlib.sha256(self._asked.name + b"import" + index.to_bytes(8)).digest()
 
 
+def _problem_line(refused: Refused) -> bytes:
+    return b'{"problem":' + problem_json(refused.problem) + b"}\n"
+
+
 def _some(items: Iterator[Item]) -> list[Item]:
     return list(islice(items, SLICE))
 
@@ -206,17 +217,26 @@ class ImportResponse(Response):
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - what an ASGI application takes
+        begun = False
+
+        async def send_piece(piece: bytes) -> None:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+
         running = asyncio.create_task(self._work.run(self._body))
         try:
             await self._work.ready()
             headers = [(name, told) for name, told in self.raw_headers if name != b"content-length"]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            while piece := await self._work.outbox.take():
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            begun = True
+            await self._work.outbox.drain(send_piece)
             await running
             await send({"type": "http.response.body", "body": b""})
+        except asyncio.CancelledError:
+            if not begun or not shutdown_of(scope).breaks_off():
+                raise
+            await cancel(running)
+            await self._work.outbox.drain(send_piece)
+            await send({"type": "http.response.body", "body": self._work.break_off(Refused(stopping()))})
         finally:
             self._work.outbox.discard()
-            running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
+            await cancel(running)

@@ -6,14 +6,14 @@ from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
 
-from service import following, logs
+from service import logs
 from service.answers import Answer, envelop
 from service.batch.answering import ARRAY, NDJSON, Batch, Form
 from service.batch.response import BatchResponse
 from service.batch.unpacking import require_known, unpacked
 from service.deciding import Document
+from service.event_stream import EventStream
 from service.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, read_event_id
 from service.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, parameter
 from service.problems import Refused, too_large, too_many_counts, unknown_decision
@@ -137,8 +137,8 @@ async def follow(
     `decision` events carry what a list shows. `purged` says that decisions between the last event seen and this one are gone.
     """
     last = None if last_event_id is None else read_event_id(last_event_id)
-    events = await following.follow(runtime, asked, last, partial(still_welcome, request))
-    return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+    client = request.headers.get("authorization"), request.headers.get("host")
+    return EventStream(await runtime.streams.subscribe(asked, last, client, partial(still_welcome, request)))
 
 
 @router.get("/{identity}", response_model=Answer, dependencies=[Depends(only_parameters())])

@@ -33,6 +33,7 @@ class Security:
 
     def __init__(self, settings: Settings, load_keys: Callable[[], Awaitable[Sequence[ApiKey]]]) -> None:
         """`load_keys` gives the store's keys. Raises InvalidSetting where the keys file or a trusted host is not valid."""
+        self._load_keys = load_keys
         self._hosts = frozenset(map(trusted_host, settings.trusted_hosts))
         self._open = is_loopback(settings.host) and settings.oidc is None and settings.keys_file is None
         self._keys = KeyRing(load_keys, settings.keys_file)
@@ -40,6 +41,25 @@ class Security:
         allowance = None if settings.rate_limit is None else Allowance(settings.rate_limit, settings.rate_burst)
         self._allowance = allowance
         self._anybody = Principal("anonymous", frozenset(SCOPES), allowance)
+
+    def reloaded(self, before: Settings, settings: Settings) -> Security:
+        """Return what holds under other settings, with the issuer's keys and the rates if those stay the same.
+
+        It reads the keys file again, and never opens what was closed. Raises InvalidSetting where the keys file is not valid.
+        """
+        found = Security(settings, self._load_keys)
+        found._open = found._open and self._open
+        if before.oidc == settings.oidc:
+            found._tokens = self._tokens
+        if (before.rate_limit, before.rate_burst) == (settings.rate_limit, settings.rate_burst):
+            found._allowance = self._allowance
+            found._anybody = self._anybody
+        return found
+
+    def replaced_by(self, other: Security) -> None:
+        """Ask nobody any more whom the other does not ask."""
+        if self._tokens is not None and self._tokens is not other._tokens:
+            self._tokens.close()
 
     async def identify(self, request: Request) -> Principal:
         """Who asks. Raises Refused."""

@@ -209,6 +209,9 @@ class MemoryStore:
             self._keys[identity] = replace(key, revoked_at_ms=at_ms)
             return True
 
+    def release_memory(self) -> None:
+        """Nothing is cached."""
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -329,5 +329,8 @@ class Store(Protocol):
     def revoke_api_key(self, identity: str, at_ms: int) -> bool:
         """Revoke a key; whether there was one to revoke."""
 
+    def release_memory(self) -> None:
+        """Free what is only cached; from any thread."""
+
     def close(self) -> None:
         """Let go of it."""

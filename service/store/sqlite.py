@@ -63,6 +63,8 @@ PROBE_BYTES: Final = 64 << 10
 """What a probe writes: about as much as a large event, so that a disk with a last few bytes does not pass for one with room."""
 
 _LAST_EVER: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'"
+_SERIALIZED: Final = 3
+"""Connections may be used by several threads at once (DB-API 2.0, `threadsafety`)."""
 _CHECK_EVERY: Final = 10_000
 """Virtual machine steps between two looks at the clock."""
 
@@ -99,6 +101,9 @@ class SqliteStore:
         self._readers: list[sqlite3.Connection] = []
         self._reading = threading.local()
         self._readers_lock = threading.Lock()
+        self._open_lock = threading.Lock()
+        """Held while connections are used by a thread that is not theirs, or closed."""
+        self._closed = False
         self._mark: MarkFile | None = None
         self._room = Room(path)
         try:
@@ -458,14 +463,24 @@ class SqliteStore:
             found = [str(row[0]) for row in self._writer.execute("PRAGMA integrity_check")]
         return [] if found == ["ok"] else found
 
+    def release_memory(self) -> None:
+        if sqlite3.threadsafety != _SERIALIZED:
+            return
+        with self._open_lock, _explained():
+            for connection in self._connections():
+                connection.execute("PRAGMA shrink_memory")
+
+    def _connections(self) -> list[sqlite3.Connection]:
+        with self._readers_lock:
+            return [] if self._closed else [self._writer, *self._readers]
+
     def close(self) -> None:
         if self._read_check is not None:
             self._read_check.close()
-        with self._readers_lock:
-            for reader in self._readers:
-                reader.close()
-            self._readers.clear()
-        self._writer.close()
+        with self._open_lock:
+            for connection in self._connections():
+                connection.close()
+            self._closed = True
         if self._mark is not None:
             self._mark.close()
             self._mark = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import time
+from contextlib import suppress
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import jwt
@@ -23,15 +25,29 @@ DISCOVERY = "/.well-known/openid-configuration"
 KEYS = "/keys"
 
 
+@lru_cache
+def _rsa(_number: int) -> RSAPrivateKey:
+    """A key for each number; making one takes longer than most tests."""
+    return rsa.generate_private_key(65537, 2048)
+
+
 class Issuer:
     """Answers on a port of its own until `close`."""
 
-    def __init__(self) -> None:
-        self.rsa: RSAPrivateKey = rsa.generate_private_key(65537, 2048)
+    def __init__(self, number: int = 0) -> None:
+        """Issuers of different numbers have different keys."""
+        self.rsa = _rsa(number)
         self.ec: EllipticCurvePrivateKey = ec.generate_private_key(ec.SECP256R1())
         self.shown: list[dict[str, Any]] = [self.public("rsa-1"), self.public("ec-1")]
         self.asked: list[tuple[str, str | None]] = []
         self.fails = False
+        self.drip_s: float | None = None
+        """Seconds between two bytes of an answer, its head among them."""
+        self.padding = 0
+        """Bytes of white space before a document."""
+        self.let = Event()
+        """Answers wait for it."""
+        self.let.set()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         self.discovery: Any = {"issuer": self.url, "jwks_uri": f"{self.url}{KEYS}"}
@@ -51,9 +67,19 @@ class Issuer:
             def do_GET(self) -> None:
                 issuer.asked.append((self.path, self.headers.get("traceparent")))
                 content = {DISCOVERY: issuer.discovery, KEYS: {"keys": issuer.shown}}.get(self.path)
-                self.send_response(500 if issuer.fails or content is None else 200)
-                self.end_headers()
-                self.wfile.write(json.dumps(content).encode())
+                issuer.let.wait(60)
+                status = b"500 Failed" if issuer.fails or content is None else b"200 OK"
+                document = b" " * issuer.padding + json.dumps(content).encode()
+                with suppress(OSError):  # who asked may have given up
+                    self._send(b"HTTP/1.0 %s\r\nContent-Type: application/json\r\n\r\n%s" % (status, document))
+
+            def _send(self, answer: bytes) -> None:
+                if issuer.drip_s is None:
+                    self.wfile.write(answer)
+                    return
+                for byte in answer:
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(issuer.drip_s)
 
             def log_message(self, *_: Any) -> None:
                 """Nobody reads it."""
@@ -72,6 +98,7 @@ class Issuer:
         return jwt.encode(body, key or (self.rsa if kid.startswith("rsa") else self.ec), algorithm=algorithm, headers={"kid": kid})
 
     def close(self) -> None:
+        self.let.set()
         self.server.shutdown()
         self.server.server_close()
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from door import Door, kind
 from issuer import AUDIENCE, DISCOVERY, KEYS, Issuer, forged
 
-from service.security import tokens
+from service.security import issuer_keys
 from service.settings import Settings
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -151,7 +151,7 @@ def test_a_token_that_the_issuer_did_not_sign_is_refused(issuer: Issuer, door: D
 
 
 def test_keys_that_are_not_the_issuers_are_not_looked_for_where_the_token_says(issuer: Issuer, door: Door) -> None:
-    other = Issuer()
+    other = Issuer(1)
     try:
         token = jwt.encode(
             jwt.decode(issuer.token(), options={"verify_signature": False}),
@@ -204,7 +204,7 @@ def test_the_issuer_is_asked_once_however_many_tokens_come_with_keys_that_do_not
 def test_a_new_key_is_found(issuer: Issuer, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask(door, issuer.token()).status_code == 200
     issuer.shown.append(issuer.public("rsa-2"))
-    monkeypatch.setattr(tokens, "COOLDOWN_S", 0.0)
+    monkeypatch.setattr(issuer_keys, "COOLDOWN_S", 0.0)
 
     assert ask(door, issuer.token("rsa-2")).status_code == 200
 
@@ -222,7 +222,7 @@ def test_an_issuer_that_comes_back_is_asked_again(issuer: Issuer, door: Door, mo
     issuer.fails = True
     assert ask(door, issuer.token()).status_code == 503
     issuer.fails = False
-    monkeypatch.setattr(tokens, "COOLDOWN_S", 0.0)
+    monkeypatch.setattr(issuer_keys, "COOLDOWN_S", 0.0)
 
     assert ask(door, issuer.token()).status_code == 200
 
@@ -232,11 +232,11 @@ def test_keys_that_were_read_hold_while_the_issuer_fails_but_not_for_ever(
 ) -> None:
     assert ask(door, issuer.token()).status_code == 200
     issuer.fails = True
-    monkeypatch.setattr(tokens, "COOLDOWN_S", 0.0)
+    monkeypatch.setattr(issuer_keys, "COOLDOWN_S", 0.0)
     assert ask(door, issuer.token("rsa-9")).status_code == 401
     assert ask(door, issuer.token()).status_code == 200
 
-    monkeypatch.setattr(tokens, "STALE_S", 0.0)
+    monkeypatch.setattr(issuer_keys, "STALE_S", 0.0)
     assert ask(door, issuer.token("rsa-9")).status_code == 503
 
 
