@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 
 from models import guid
 from models.event import Event
-from models.host import Page, PageState
 from models.notification import NotificationType
 from models.sections import arm_processor
 from models.status_block import DataEntry, StatusBlock
-from policies.alternatives import ARM_ERROR_TYPES, NOTIFICATION_TYPE
+from policies.alternatives import ARM_ERROR_TYPES, NOTIFICATION_TYPE, PAGE_READINGS
+from policies.arm_types import NUMBERINGS
 from policies.catalog import Policy
 from policies.facts import PAGE_SIZE
 from policies.guest.answer import MAX_RECORDS
@@ -28,8 +28,12 @@ _FRAME_STEPS: Final = 25
 """For one page frame that is queued, without those who map it."""
 _SIGNAL_STEPS: Final = 8
 """For one process that maps a page frame: its signal now, its signal at the next access, and their JSON."""
-_GUEST_STEPS: Final = 5
-"""For one range or page that a VM is told of."""
+_ANSWER_STEPS: Final = 8
+"""For one signal that a VM answers."""
+_TELLING_STEPS: Final = 2
+"""For one range or page that it tells its guest of."""
+_ANSWER_SIZE: Final = 3
+"""Of `MAX_SIZE`, the least that an answer takes."""
 _REREADING: Final = 3
 """One part in so many of the steps that one more reading of the event takes: it is decided, and seldom encoded."""
 
@@ -128,7 +132,8 @@ def _steps(size: Size) -> int:
 
 def _guest_steps(size: Size) -> int:
     """The guest half stops at `MAX_SIZE`, after the signal that reaches it."""
-    return min(size.signals * size.told, MAX_SIZE + size.told) * _GUEST_STEPS
+    answers = min(size.signals, MAX_SIZE // _ANSWER_SIZE)
+    return answers * _ANSWER_STEPS + min(size.signals * size.told, MAX_SIZE + size.told) * _TELLING_STEPS
 
 
 def _largest(size: Size) -> tuple[Factor, Factor]:
@@ -162,11 +167,13 @@ def _measure(event: Event, block: StatusBlock | None, policy: Policy | None, ass
     poisoned = sum([len(page.mappings) for page in pages if page.poisoned])
     signals = told = 0
     if hit and host.vms:
-        signals = hit * min(max(mappings, 1), len(host.vms))
+        alike = 1 + len(host.vms) - len({vm.pid for vm in host.vms})
+        signals = hit * min(max(mappings, 1) * alike, len(host.vms))
         smallest = (host.page_size or PAGE_SIZE).bit_length() - 1
         lost = max([page.shift or smallest for page in pages], default=smallest)
         told = min(1 << lost - _GUEST_PAGE_SHIFT, MAX_RECORDS) + max([len(vm.memslots) for vm in host.vms])
-    readings = _count_readings(event, pages, assumed) if frames else 1
+    infos = 0 if block is None else sections - len(block.entries)
+    readings = _count_readings(event, infos, assumed) if frames else 1
     return Size(sections, frames, mappings, poisoned, remembered, signals, told, readings)
 
 
@@ -198,13 +205,9 @@ def _may_queue_all(event: Event, policy: Policy | None, assumed: frozenset[str])
     return consumed or NOTIFICATION_TYPE in assumed
 
 
-def _count_readings(event: Event, pages: tuple[Page, ...], assumed: frozenset[str]) -> int:
-    """At most how often an event with page frames is decided."""
-    readings = 1
-    if event.host.arm_error_types is None or ARM_ERROR_TYPES in assumed:
-        readings += 2
-    if NOTIFICATION_TYPE in assumed:
-        readings += 1
-    if not pages or any(page.state is PageState.UNKNOWN or page.dirty is None for page in pages):
-        readings += 5
-    return readings
+def _count_readings(event: Event, infos: int, assumed: frozenset[str]) -> int:
+    """At most how often an event with page frames is decided: nobody looks here whether all of their pages are told."""
+    readings = 1 + PAGE_READINGS
+    if infos and (event.host.arm_error_types is None or ARM_ERROR_TYPES in assumed):
+        readings += len(NUMBERINGS) - 1
+    return readings + 1 if NOTIFICATION_TYPE in assumed else readings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from calling import EVENT, Call, caller, client, run
 
 from models.structured import encode_structured
 from service.app import create_app
+from service.batch.workers import Workers
 from service.deciding import Document, foresee
 from service.problems import URN, Problem
 from service.settings import Settings
@@ -58,7 +60,7 @@ def call() -> Call:
 def refused(problem: dict[str, Any]) -> bool:
     assert (problem["status"], problem["errors"]) == (422, FACTORS)
     assert problem["detail"].startswith(f"{SECTIONS} page frames x {MAPPINGS} mappings of one page are too much work")
-    assert problem["detail"].endswith("`max_workload` is 1000000")
+    assert problem["detail"].endswith("`max_workload` is 2000000")
     return bool(problem["type"] == TYPE)
 
 
@@ -90,6 +92,11 @@ def test_a_worker_refuses_it_too() -> None:
     assert isinstance(answer, tuple)
     assert isinstance(answer[1], Problem)
     assert answer[1].type == TYPE
+
+
+def test_workers_know_the_limit() -> None:
+    workers = Workers(Settings(max_workload=10))
+    assert pickle.loads(workers._settings).max_workload == 10
 
 
 def test_the_command_line_refuses_it() -> None:
