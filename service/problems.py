@@ -133,17 +133,19 @@ def _fault(error: ErrorDetails, document: Any) -> Fault:
     node = document
     last = len(error["loc"]) - 1
     for index, part in enumerate(error["loc"]):
-        members = _members(node)
-        if part in members:
-            node = members[part]
+        if _has_member(node, part):
+            node = node[part]
         elif not (index == last and error["type"] == "missing" and isinstance(node, dict)):
             continue
         tokens.append(str(part).replace("~", "~0").replace("/", "~1"))
     return Fault("".join(f"/{token}" for token in tokens), explain(error, node))
 
 
-def _members(node: Any) -> dict[Any, Any]:
-    return dict(enumerate(node)) if isinstance(node, list) else node if isinstance(node, dict) else {}
+def _has_member(node: Any, part: str | int) -> bool:
+    """Whether a part of a location leads further into a document."""
+    if isinstance(node, list):
+        return isinstance(part, int) and 0 <= part < len(node)
+    return isinstance(node, dict) and part in node
 
 
 _EXPLANATIONS = {
