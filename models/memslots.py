@@ -5,9 +5,10 @@ RefusedSlot         a slot that KVM would not have taken
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
+from heapq import heappop, heappush
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, GetCoreSchemaHandler, ValidationError
@@ -20,6 +21,11 @@ MAX_SLOT_PAGES: Final = (1 << 31) - 1
 """Pages of one slot (KVM_MEM_MAX_NR_PAGES)."""
 MAX_SLOTS: Final = 32767
 """Slots of one machine (KVM_USER_MEM_SLOTS)."""
+
+FEW_SLOTS: Final = 8
+"""Up to here looking at every slot is quicker than searching."""
+MAX_FLAGS: Final = 64
+"""Flags of one slot, repeated ones counted."""
 
 _MAX_SIZE: Final = MAX_SLOT_PAGES * SMALLEST_PAGE
 _ADDRESS: Final = (1 << 56) - 1
@@ -51,7 +57,7 @@ class Memslot(Wire):
     memory_size: Hex64
     """Bytes."""
     userspace_addr: Hex64
-    flags: Many[Literal["log_dirty_pages", "readonly", "guest_memfd"]] = ()
+    flags: Annotated[Many[Literal["log_dirty_pages", "readonly", "guest_memfd"]], Field(max_length=MAX_FLAGS)] = ()
 
 
 _LIST: Final = Annotated[Many[Memslot], Field(max_length=MAX_SLOTS)]
@@ -70,12 +76,14 @@ class Memslots(tuple[Memslot, ...]):
 
     _spans: list[tuple[int, int, int]]
     """First address, untagged, and end of each slot, and its position; ascending."""
-    _reach: list[int]
-    """The furthest end of a slot and all before it: slots may lie over each other (aliases)."""
+    _reach: list[int] | None
+    """The furthest end of all slots below each node of a binary tree whose leaves are `_spans`: slots may lie over each other (aliases)."""
+    _first: tuple[list[int], list[int | None]] | None
+    """Addresses at which another slot becomes the first given that holds them, and which one does."""
 
     def __init__(self, _: Iterable[Memslot] = ()) -> None:
         self._spans = _checked(self)
-        self._reach = list(accumulate([end for _, end, _ in self._spans], max))
+        self._reach = self._first = None
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -89,13 +97,64 @@ class Memslots(tuple[Memslot, ...]):
             raise refused.at(slots) from None
 
     def holding(self, start: int, end: int) -> Iterator[int]:
-        """The positions of the slots that share an address with [start, end), highest first address first."""
-        index = bisect_left(self._spans, (end,)) - 1
-        while index >= 0 and self._reach[index] > start:
-            _, slot_end, position = self._spans[index]
-            if slot_end > start:
-                yield position
-            index -= 1
+        """The positions of the slots that share an address with [start, end), highest first address first.
+
+        Takes log n for each of them.
+        """
+        if len(self._spans) <= FEW_SLOTS:
+            return (position for low, high, position in reversed(self._spans) if low < end and start < high)
+        return self._search(start, bisect_left(self._spans, (end,)))
+
+    def _search(self, start: int, count: int) -> Iterator[int]:
+        """The positions of those among the first `count` spans that end behind `start`, last first."""
+        if self._reach is None:
+            self._reach = _furthest([end for _, end, _ in self._spans])
+        reach, leaves = self._reach, len(self._reach) // 2
+        waiting = [(1, 0, leaves)]
+        while waiting:
+            node, low, width = waiting.pop()
+            if low >= count or reach[node] <= start:
+                continue
+            if node >= leaves:
+                yield self._spans[low][2]
+            else:
+                half = width // 2
+                waiting += ((2 * node, low, half), (2 * node + 1, low + half, half))
+
+    def first_holding(self, address: int) -> int | None:
+        """Return the position of the first slot given that holds an untagged address; None where no slot does. Takes log n."""
+        if len(self._spans) <= FEW_SLOTS:
+            return min((position for low, high, position in self._spans if low <= address < high), default=None)
+        if self._first is None:
+            self._first = _first_slots(self._spans)
+        changes, positions = self._first
+        index = bisect_right(changes, address) - 1
+        return None if index < 0 else positions[index]
+
+
+def _furthest(ends: list[int]) -> list[int]:
+    """The greatest of all numbers below each node of a complete binary tree: node 1 is the root, 2 n and 2 n + 1 are below node n."""
+    leaves = 1 << (len(ends) - 1).bit_length()
+    tree = [0] * leaves + ends + [0] * (leaves - len(ends))
+    for node in range(leaves - 1, 0, -1):
+        tree[node] = max(tree[2 * node], tree[2 * node + 1])
+    return tree
+
+
+def _first_slots(spans: list[tuple[int, int, int]]) -> tuple[list[int], list[int | None]]:
+    """The addresses at which another slot becomes the first given that holds them, ascending, and which one does from there on."""
+    edges = sorted({edge for low, high, _ in spans for edge in (low, high)})
+    waiting: list[tuple[int, int]] = []
+    positions: list[int | None] = []
+    begun = 0
+    for edge in edges:
+        while begun < len(spans) and spans[begun][0] <= edge:
+            heappush(waiting, (spans[begun][2], spans[begun][1]))
+            begun += 1
+        while waiting and waiting[0][1] <= edge:
+            heappop(waiting)
+        positions.append(waiting[0][0] if waiting else None)
+    return edges, positions
 
 
 def _checked(slots: Sequence[Memslot]) -> list[tuple[int, int, int]]:

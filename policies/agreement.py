@@ -57,15 +57,42 @@ _NOTHING: Final = "nothing of the kind"
 
 _NOTIFICATION: Final = "/notification/type"
 _SEVERITIES: Final = frozenset({"/status_block/severity", "/status_block/sections/*/severity"})
+_SPELT_OUT: Final = 16
+"""Steps of one kind that a comparison lists."""
 _FLAGS: Final = "/status_block/sections/*/flags"
 
 
-class _Plan(NamedTuple):
-    """A decision and what it rests on without being told."""
+class _Signals(NamedTuple):
+    """The planned signals of one kind."""
 
-    decision: Decision
-    assumed: frozenset[str]
-    """Host facts, and fields of the event as JSON pointers with `*` for an index."""
+    threads: frozenset[int | None]
+    """Processes and threads that get one; None: one whose pid nobody told."""
+    words: str
+
+
+class _Plan:
+    """A decision and what it rests on without being told, so that a line can be looked up without going through the plan."""
+
+    def __init__(self, decision: Decision, assumed: frozenset[str]) -> None:
+        self.decision = decision
+        self.assumed = assumed
+        """Host facts, and fields of the event as JSON pointers with `*` for an index."""
+        self.failures: dict[int, MemoryFailure] = {}
+        self.offlined: dict[int, SoftOffline] = {}
+        """The first step for each page frame."""
+        for step in decision.plan:
+            if isinstance(step, MemoryFailure):
+                self.failures.setdefault(step.pfn, step)
+            elif isinstance(step, SoftOffline):
+                self.offlined.setdefault(step.pfn, step)
+        failures = [f"memory failure for {step.pfn:#x}" for step in decision.plan if isinstance(step, MemoryFailure)]
+        self.failures_words = _list(failures)
+        panics = [step for step in decision.plan if isinstance(step, Panic)]
+        self.panics = frozenset(step.cause for step in panics)
+        self.panics_words = _list([f"panic: {step.message}" for step in panics])
+        self.has_oops = any(isinstance(step, Oops) for step in decision.plan)
+        self.logs = {about: _list(_logged(decision, words)) for about, words in _NOTES.items()}
+        self.signals = {signal: _signals(decision, signal) for signal in ("SIGBUS", "SIGKILL")}
 
     def judge(self, seen: Seen, decided: str, agrees: bool, may_owe_it_to: frozenset[str]) -> Comparison:
         """A line beside what was decided; a difference may be owed to something that was assumed."""
@@ -109,18 +136,35 @@ def _first_of_each_page(failures: tuple[SeenMemoryFailure, ...]) -> tuple[SeenMe
     return tuple(first.values())
 
 
+def _list(words: list[str]) -> str:
+    """The words in a row; of very many the first."""
+    more = f", and {len(words) - _SPELT_OUT} more" if len(words) > _SPELT_OUT else ""
+    return ", ".join(words[:_SPELT_OUT]) + more
+
+
+def _logged(decision: Decision, words: str) -> list[str]:
+    return [step.what for step in decision.plan if isinstance(step, Log) and step.what.startswith(words)]
+
+
+def _signals(decision: Decision, signal: str) -> _Signals:
+    steps = (*decision.plan, *decision.next_access)
+    planned = [step for step in steps if isinstance(step, Signal) and step.signal == signal]
+    threads = frozenset(thread for step in planned for thread in (step.pid, step.pid if step.tid is None else step.tid))
+    words = [f"{step.signal} to {'an unknown thread' if step.pid is None else step.pid}" for step in planned]
+    return _Signals(threads, _list(words))
+
+
 def _memory_failure(seen: SeenMemoryFailure, plan: _Plan) -> Comparison:
-    planned = [step for step in plan.decision.plan if isinstance(step, MemoryFailure)]
-    there = next((step for step in planned if step.pfn == seen.pfn), None)
+    there = plan.failures.get(seen.pfn)
     if there is None:
-        frames = ", ".join(f"memory failure for {step.pfn:#x}" for step in planned)
-        return plan.judge(seen, frames or _NOTHING, False, _SEVERITIES | ({"host.page_size"} if planned else set()))
+        owed = _SEVERITIES | ({"host.page_size"} if plan.failures else set())
+        return plan.judge(seen, plan.failures_words or _NOTHING, False, owed)
     words = f"{there.page_type or 'no words'}: {there.result or 'no result'}"
     return plan.judge(seen, words, (there.page_type, there.result) == (seen.page_type, seen.result), _PAGE)
 
 
 def _soft_offline(seen: SeenSoftOffline, plan: _Plan) -> Comparison:
-    there = next((step for step in plan.decision.plan if isinstance(step, SoftOffline) and step.pfn == seen.pfn), None)
+    there = plan.offlined.get(seen.pfn)
     if there is None:
         return plan.judge(seen, _NOTHING, False, _SEVERITIES | {_FLAGS, "host.page_size"})
     return plan.judge(seen, f"soft offline: {there.result}", there.result == seen.result, _PAGE)
@@ -128,25 +172,21 @@ def _soft_offline(seen: SeenSoftOffline, plan: _Plan) -> Comparison:
 
 def _signal(seen: SeenSignal, plan: _Plan) -> Comparison:
     """A signal agrees with a planned one to the same thread, or to one whose pid nobody told."""
-    steps = (*plan.decision.plan, *plan.decision.next_access)
-    planned = [step for step in steps if isinstance(step, Signal) and step.signal == seen.signal]
-    agrees = any(step.pid is None or seen.pid in (step.pid, step.tid) for step in planned)
-    words = ", ".join(f"{step.signal} to {'an unknown thread' if step.pid is None else step.pid}" for step in planned)
-    return plan.judge(seen, words or _NOTHING, agrees, _TASKS | _SEVERITIES | {_NOTIFICATION})
+    planned = plan.signals[seen.signal]
+    agrees = None in planned.threads or seen.pid in planned.threads
+    return plan.judge(seen, planned.words or _NOTHING, agrees, _TASKS | _SEVERITIES | {_NOTIFICATION})
 
 
 def _panic(seen: SeenPanic, plan: _Plan) -> Comparison:
-    planned = [step for step in plan.decision.plan if isinstance(step, Panic)]
-    words = ", ".join(f"panic: {step.message}" for step in planned) or "no panic"
+    words = plan.panics_words or "no panic"
     if seen.cause is None:
         return Comparison(seen.line, seen.said, words, "cannot_tell", "the panic may have another cause")
     may_owe_it_to = _SEVERITIES if seen.cause == "ghes" else _PAGE | {_NOTIFICATION}
-    return plan.judge(seen, words, any(step.cause == seen.cause for step in planned), may_owe_it_to)
+    return plan.judge(seen, words, seen.cause in plan.panics, may_owe_it_to)
 
 
 def _oops(seen: SeenOops, plan: _Plan) -> Comparison:
-    planned = any(isinstance(step, Oops) for step in plan.decision.plan)
-    return plan.judge(seen, "an oops" if planned else _NOTHING, planned, frozenset({_NOTIFICATION}))
+    return plan.judge(seen, "an oops" if plan.has_oops else _NOTHING, plan.has_oops, frozenset({_NOTIFICATION}))
 
 
 _NOTES: Final = {"error_type": "Unhandled processor error type", "address": "Invalid address in generic error data"}
@@ -155,8 +195,7 @@ _NOTES: Final = {"error_type": "Unhandled processor error type", "address": "Inv
 
 def _note(seen: SeenNote, plan: _Plan) -> Comparison | None:
     """Notes that a plan has as well; the others confirm and refute nothing."""
-    words = _NOTES.get(seen.about)
-    if words is None:
+    logged = plan.logs.get(seen.about)
+    if logged is None:
         return None
-    logged = [step.what for step in plan.decision.plan if isinstance(step, Log) and step.what.startswith(words)]
-    return plan.judge(seen, ", ".join(logged) or _NOTHING, bool(logged), _SEVERITIES | {"host.valid_ranges"})
+    return plan.judge(seen, logged or _NOTHING, bool(logged), _SEVERITIES | {"host.valid_ranges"})

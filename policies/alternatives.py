@@ -149,7 +149,7 @@ def _may_panic(case: Case) -> bool:
     return case.policy.behaviours.panic_on_unrecoverable_sysctl and bool(case.facts.sysctl.panic_on_unrecoverable)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _unlike(kinds: tuple[int, ...], taken: str) -> tuple[tuple[str, ...], ...]:
     """The numberings in which other error types are cache errors than in `taken`, those together that agree about it."""
     alike: dict[tuple[bool, ...], tuple[str, ...]] = {}
@@ -159,7 +159,7 @@ def _unlike(kinds: tuple[int, ...], taken: str) -> tuple[tuple[str, ...], ...]:
     return tuple(numberings for numberings in alike.values() if taken not in numberings)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _of_types(kinds: tuple[int, ...], taken: str, heeds: bool, comes_to: tuple[tuple[str, Action], ...]) -> Caution:
     disputed = [kind for kind in kinds if len({is_cache_error(kind, numbering) for numbering in NUMBERINGS}) > 1]
     meanings = "; ".join(
@@ -234,6 +234,9 @@ cache page is no reading of its own: its users are signalled exactly as those of
 """
 
 _DIRTINESS: Final = tuple(_PageReading({"page.dirty": dirty}, UNTOLD_PAGE, partial(_with_content, dirty)) for dirty in (True, False))
+
+PAGE_READINGS: Final = len(_STATES) + len(_DIRTINESS)
+"""How often an event is decided again at most because something of a page is not told."""
 
 _STATE_IS_ASSUMED: Final = "the state of a page is not told, and an anonymous one is taken"
 _DIRTINESS_IS_ASSUMED: Final = "whether a page is dirty is not told, and what its state makes likely is taken"

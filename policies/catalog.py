@@ -130,9 +130,15 @@ def linux(release: Release) -> Policy:
     """What that release does. Raises UnknownPolicy for one older than the ledger."""
     if release.series < OLDEST.series or (release.series == OLDEST.series and release.patch in range(OLDEST_PATCH)):
         raise UnknownPolicy(f"`linux-{release}` is older than `linux-{OLDEST}`, where the change ledger begins")
-    since = {change.flag: arrival.brief for change in ledger() if (arrival := change.arrived(release)) is not None}
-    behaviours = Behaviours(**dict.fromkeys(since, True))
+    arrivals = ((change.flag, change.arrived(release)) for change in ledger())
+    behaviours, since = _shared(tuple((flag, arrival.brief) for flag, arrival in arrivals if arrival is not None))
     return _policy(f"linux-{release}", behaviours, since, release)
+
+
+@lru_cache(maxsize=512)
+def _shared(since: tuple[tuple[str, str], ...]) -> tuple[Behaviours, Mapping[str, str]]:
+    """Return what the releases share in which the same changes arrived: thousands of them may be held, and few differ."""
+    return Behaviours(**dict.fromkeys(dict(since), True)), dict(since)
 
 
 def _unknowns(release: Release) -> Iterable[str]:

@@ -288,7 +288,7 @@ def _serror_steps(verdict: _Verdict, notification: Notification, policy: Policy,
     return Finding((*_taint(policy), Panic("serror", SERROR_PANIC, reboot_delay(facts))), assumptions=assumed)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _judge_serror(policy: Policy, syndrome: SErrorSyndrome, ras_extension: bool, guest: bool) -> tuple[_Verdict, str]:
     """Mirrors `arm64_is_ras_serror` and `arm64_ras_serror_get_severity`."""
     by_principle = policy.behaviours.serror_ends_context

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterable
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from models.decision import Assumption
@@ -9,8 +12,8 @@ from models.host import Config, Host, Page, PageState, Sysctl, Task, Vm
 
 PAGE_SIZE: Final = 4096
 
-FEW_PAGES: Final = 8
-"""Up to here looking at every page fact is quicker than sorting them first."""
+FEW: Final = 8
+"""Up to here looking at every fact of a kind is quicker than sorting them first."""
 
 ASSUMED_PAGE_SIZE = Assumption("host.page_size", "4096 bytes")
 ASSUMED_CONFIG = Assumption("host.config", "every option that the error path needs is built in")
@@ -38,12 +41,47 @@ class Consumer(NamedTuple):
     tid: int | None
 
 
+class Ranges:
+    """Ranges of addresses, joined and sorted so that they can be searched."""
+
+    __slots__ = ("_ends", "_starts")
+
+    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """`ranges` are each the first address and the end."""
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for start, end in sorted(ranges):
+            if self._ends and start <= self._ends[-1]:
+                self._ends[-1] = max(end, self._ends[-1])
+            else:
+                self._starts.append(start)
+                self._ends.append(end)
+
+    def __contains__(self, address: int) -> bool:
+        index = bisect_right(self._starts, address) - 1
+        return index >= 0 and address < self._ends[index]
+
+
+def find_early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int | None:
+    """Return the first thread, leader first, that asked for action-optional signals. Mirrors `find_early_kill_thread`."""
+    if task is None:
+        return pid if early_kill else None
+    if not task.threads:
+        return pid if task.mce_kill == "early" or (early_kill and task.mce_kill == "default") else None
+    threads = [(task.pid, task.mce_kill)] if not any(thread.tid == task.pid for thread in task.threads) else []
+    threads += [(thread.tid, thread.mce_kill) for thread in task.threads]
+    return next((tid for tid, mce_kill in threads if mce_kill == "early" or (mce_kill == "default" and early_kill)), None)
+
+
 class Facts:
     """A host's facts as rules ask for them. Built for one event and asked a few times, so what takes work is done when asked."""
 
     __slots__ = (
         "_by_shift",
+        "_devices",
+        "_early_kill_threads",
         "_tasks",
+        "_valid",
         "_vcpu_threads",
         "_vms",
         "arm_numbering",
@@ -56,6 +94,14 @@ class Facts:
         "untold_page",
     )
 
+    _tasks: dict[int, Task] | None
+    _vms: dict[int, Vm] | None
+    _vcpu_threads: dict[int, int] | None
+    _by_shift: dict[int, dict[int, tuple[int, Page]]] | None
+    _valid: Ranges | None
+    _devices: frozenset[str] | None
+    _early_kill_threads: dict[int, int | None] | None
+
     def __init__(self, host: Host, untold_page: Page = UNTOLD_PAGE, arm_numbering: str | None = None) -> None:
         self.host = host
         self.untold_page = untold_page
@@ -67,10 +113,7 @@ class Facts:
         self.page_size: int = host.page_size or PAGE_SIZE
         self.page_shift: int = self.page_size.bit_length() - 1
         self.early_kill = bool(self.sysctl.early_kill)
-        self._tasks: dict[int, Task] | None = None
-        self._vms: dict[int, Vm] | None = None
-        self._vcpu_threads: dict[int, int] | None = None
-        self._by_shift: dict[int, dict[int, Page]] | None = None
+        self._tasks = self._vms = self._vcpu_threads = self._by_shift = self._valid = self._devices = self._early_kill_threads = None
 
     @property
     def consumer(self) -> Consumer:
@@ -107,7 +150,7 @@ class Facts:
         pages = self.host.pages
         if not pages:
             return None
-        if len(pages) > FEW_PAGES:
+        if len(pages) > FEW:
             return self._look_up(pages, address)
         for page in pages:
             shift = page.shift or self.page_shift
@@ -118,20 +161,44 @@ class Facts:
     def _look_up(self, pages: tuple[Page, ...], address: int) -> Page | None:
         if self._by_shift is None:
             self._by_shift = {}
-            for page in pages:
+            for position, page in enumerate(pages):
                 shift = self.shift_of(page)
-                self._by_shift.setdefault(shift, {}).setdefault(page.physical_address >> shift, page)
+                self._by_shift.setdefault(shift, {}).setdefault(page.physical_address >> shift, (position, page))
         found = [facts[address >> shift] for shift, facts in self._by_shift.items() if address >> shift in facts]
-        return found[0] if len(found) < 2 else next(page for page in pages if page in found)
+        return min(found, key=itemgetter(0))[1] if found else None
 
     def has_struct_page(self, address: int, page: Page | None) -> bool:
         """Whether the kernel keeps a struct page for a physical address (pfn_valid); `page` is the fact that covers it."""
         if page is not None and page.state is PageState.NO_STRUCT_PAGE:
             return False
-        for known in self.host.valid_ranges or ():
-            if 0 <= address - known.start < known.size:
-                return True
-        return self.host.valid_ranges is None
+        ranges = self.host.valid_ranges
+        if ranges is None:
+            return True
+        if len(ranges) <= FEW:
+            return any([0 <= address - known.start < known.size for known in ranges])  # noqa: C419 - a list is quicker
+        if self._valid is None:
+            self._valid = Ranges((known.start, known.start + known.size) for known in ranges)
+        return address in self._valid
+
+    def has_device(self, device: str) -> bool:
+        """Return whether a PCI function, `segment:bus:device.function`, is present."""
+        devices = self.host.pci_devices
+        if devices is None or len(devices) <= FEW:
+            return devices is None or device in devices
+        if self._devices is None:
+            self._devices = frozenset(devices)
+        return device in self._devices
+
+    def early_kill_thread(self, pid: int) -> int | None:
+        """Return the thread of a process that asked for action-optional signals, leader first. Mirrors `find_early_kill_thread`."""
+        task = self.tasks.get(pid)
+        if task is None or len(task.threads) <= FEW:
+            return find_early_kill_thread(task, pid, self.early_kill)
+        if self._early_kill_threads is None:
+            self._early_kill_threads = {}
+        if pid not in self._early_kill_threads:
+            self._early_kill_threads[pid] = find_early_kill_thread(task, pid, self.early_kill)
+        return self._early_kill_threads[pid]
 
     def is_dirty(self, page: Page) -> bool:
         """Whether the page's content would be lost with it. Unknown: only where there is a copy on disk it is taken as clean."""

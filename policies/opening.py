@@ -37,7 +37,7 @@ def open_event(notification: Notification, block: StatusBlock | None, policy: Po
     return _open(policy, door_of(notification, facts), header, reboot_delay(facts), facts.host.sysctl is not None)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=2048)
 def _open(policy: Policy, door: Door, header: Header | None, delay: int | None, sysctl_known: bool) -> Opening:
     admission = admit(door, policy)
     reading = read(door, header, admission, policy)

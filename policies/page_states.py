@@ -71,7 +71,7 @@ class Outcome:
     """The behaviour flags that it took."""
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=2048)
 def outcome(policy: Policy, traits: Traits) -> tuple[Outcome, Rationale]:
     """What a first poisoning does. Mirrors `memory_failure` and `identify_page_state`."""
     came_to = _STATES[traits.state](policy, traits)
@@ -297,7 +297,7 @@ class Offlined(NamedTuple):
     rationale: Rationale
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def soft_offline(policy: Policy, state: PageState, stuck: bool, poisoned: bool, enabled: bool) -> Offlined:
     """What soft offline does to a page; `stuck` says that it can be neither split nor migrated. Mirrors `soft_offline_page`."""
     result: Literal["recovered", "failed", "ignored"] = "failed"

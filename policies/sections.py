@@ -160,7 +160,7 @@ def _memory(walk: Walk, entry: DataEntry, index: int) -> bool:
     return request is not None and _queue(walk, address, request)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _memory_request(
     policy: Policy, rank: GhesSeverity, section_severity: int, threshold: int, has_address: int, consumes: bool
 ) -> tuple[Request | None, Finding]:
@@ -291,7 +291,7 @@ def _arm_recoverable(policy: Policy, rank: GhesSeverity, section_severity: int) 
     return recoverable, Finding((Log("ARM processor error: traced"),), (fired,))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _error_info(policy: Policy, told: str | None, kind: int, has_address: int) -> tuple[bool, Finding]:
     usable = is_cache_error(kind, told or own_numbering(policy)) and has_address != 0
     fired = rule(
@@ -326,7 +326,7 @@ def _pcie(walk: Walk, entry: DataEntry, _index: int) -> None:
     severity, reset = _AER_SEVERITY.get(entry.error_severity, "correctable"), bool(entry.flags & RESET)
     if reset:
         severity = "fatal"
-    present = facts.host.pci_devices is None or record.device in facts.host.pci_devices
+    present = facts.has_device(record.device)
     unmasked = bool(record.uncorrectable_status & ~record.uncorrectable_mask)
     recovers, fired = _aer(walk.policy, severity, reset, present, unmasked)
     steps: list[Step] = [RecoverPcie(record.device, severity, recovers)]
@@ -416,7 +416,7 @@ def _other(walk: Walk, entry: DataEntry, _index: int) -> None:
     walk.findings.append(_reported(walk.policy, entry.section_type))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _reported(policy: Policy, section_type: guid.Guid) -> Finding:
     name = guid.section_name(section_type)
     fired = rule(policy, "sections.other", "reported, nothing else", "ghes_defer_non_standard_event", section_type=name)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from models.decision import Assumption, Rationale, Signal, Step
-from models.host import Page, PageState, Task
+from models.host import Page, PageState
 from policies.catalog import Policy
 from policies.facts import ASSUMED_CURRENT, ASSUMED_TASKS, Consumer, Facts
 from policies.finding import NOTHING, Finding, rule
@@ -75,8 +75,10 @@ _KILL: Final = _Shot("SIGKILL", "SI_KERNEL", True)
 class _Aim(NamedTuple):
     """Who is signalled for a page."""
 
-    shots: tuple[_Shot | None, ...]
-    """What each process that maps the page gets."""
+    consumer: _Shot | None
+    """What the process that consumed the error gets."""
+    early_kill: _Shot | None
+    """What each process gets that asked for action-optional signals."""
     killed: bool
     """Whether the interrupted thread is killed because the page could not be recovered."""
     hits: bool
@@ -98,22 +100,26 @@ def _signal_page(done: Handled, policy: Policy, facts: Facts, pending: bool, in_
     required = frame.item.request is Request.ACTION_REQUIRED
     consumer = facts.consumer if required and in_context else None
     places = frame.places if outcome.kill != "none" else ()
-    roles: tuple[Role, ...] = ()
-    targets: list[tuple[Place, int | None]] = []
+    targets: list[tuple[Place, Role, int | None]] = []
+    maps, early = False, 0
     for place in places:
-        role, tid = _target(place, consumer, facts, early_kill)
-        roles += (role,)
-        targets.append((place, tid))
-    aim = _aim(policy, outcome, required, roles, done.again, early_kill, pending)
-    steps: tuple[Step, ...] = ()
-    for shot, (place, tid) in zip(aim.shots, targets, strict=True):
+        role, tid = _target(place, consumer, facts)
+        targets.append((place, role, tid))
+        if role == "consumer":
+            maps = True
+        elif role == "early_kill":
+            early += 1
+    aim = _aim(policy, outcome, required, bool(places), maps, early, done.again, early_kill, pending)
+    steps: list[Step] = []
+    for place, role, tid in targets:
+        shot = aim.consumer if role == "consumer" else aim.early_kill if role == "early_kill" else None
         if shot is not None:
-            steps += (_signal(shot, done, outcome, place, tid, policy, facts),)
+            steps.append(_signal(shot, done, outcome, place, tid, policy, facts))
     if aim.killed:
-        steps += (kill_current(facts),)
+        steps.append(kill_current(facts))
     assumed = (ASSUMED_TASKS,) if places and facts.host.tasks is None else ()
     reasons = (_RACE,) if aim.races and (not pending or _may_be_told_first(policy, facts)) else ()
-    return Finding(steps, aim.rationale, reasons, assumed, ()), aim.hits
+    return Finding(tuple(steps), aim.rationale, reasons, assumed, ()), aim.hits
 
 
 def _may_be_told_first(policy: Policy, facts: Facts) -> bool:
@@ -121,30 +127,36 @@ def _may_be_told_first(policy: Policy, facts: Facts) -> bool:
     pid = facts.consumer.pid
     if pid is None or not policy.behaviours.action_optional_to_others:
         return False
-    return early_kill_thread(facts.tasks.get(pid), pid, facts.early_kill) is not None
+    return facts.early_kill_thread(pid) is not None
 
 
-def _target(place: Place, consumer: Consumer | None, facts: Facts, early_kill: bool) -> tuple[Role, int | None]:
+def _target(place: Place, consumer: Consumer | None, facts: Facts) -> tuple[Role, int | None]:
     """Which thread of a process would be signalled. Mirrors `task_early_kill`."""
     if consumer is not None and place.pid == consumer.pid:
         return "consumer", consumer.tid
     if place.pid is None:
         return "other", None
-    tid = early_kill_thread(facts.tasks.get(place.pid), place.pid, early_kill)
+    tid = facts.early_kill_thread(place.pid)
     return ("other", place.pid) if tid is None else ("early_kill", tid)
 
 
-@lru_cache(maxsize=8192)
-def _aim(policy: Policy, outcome: Outcome, required: bool, roles: tuple[Role, ...], again: bool, early_kill: bool, pending: bool) -> _Aim:
-    """Mirrors `collect_procs`, `kill_procs` and `memory_failure_cb`."""
+@lru_cache(maxsize=1024)
+def _aim(
+    policy: Policy, outcome: Outcome, required: bool, mapped: bool, maps: bool, early: int, again: bool, early_kill: bool, pending: bool
+) -> _Aim:
+    """Mirrors `collect_procs`, `kill_procs` and `memory_failure_cb`.
+
+    `mapped`: processes map the page; `maps`: the one that consumed the error is among them; `early`: so many of the others asked for
+    action-optional signals.
+    """
     does = policy.behaviours
     fatal = outcome.kill == "sigkill"
-    collects = outcome.kill != "none" and (does.dax_early_kill or not outcome.needs_consumer or "consumer" in roles)
+    collects = outcome.kill != "none" and (does.dax_early_kill or not outcome.needs_consumer or maps)
     tells_others = collects and not again and (not required or does.action_optional_to_others)
-    consumed = collects and "consumer" in roles
+    consumed = collects and maps
     unrecovered = required and does.action_required_in_task_work and outcome.returns not in _NO_EXTRA_SIGNAL and not (consumed or pending)
-    count = (consumed and not pending) + (tells_others and roles.count("early_kill"))
-    rationale = [_collected(policy, required, count, early_kill, outcome)] if roles else []
+    count = (consumed and not pending) + (tells_others and early)
+    rationale = [_collected(policy, required, count, early_kill, outcome)] if mapped else []
     if outcome.kill == "none" and outcome.result == "recovered" and not again:
         rationale.append(rule(policy, "signals.collect", "nobody is signalled: nothing that a process needs is lost", "kill_procs"))
     if unrecovered:
@@ -152,13 +164,9 @@ def _aim(policy: Policy, outcome: Outcome, required: bool, roles: tuple[Role, ..
         rationale.append(
             rule(policy, "signals.unrecovered", words, "memory_failure_cb", "action_required_in_task_work", returns=outcome.returns)
         )
-    shots: dict[Role, _Shot | None] = {
-        "consumer": (_KILL if fatal else _ACTION_REQUIRED) if consumed and not pending else None,
-        "early_kill": (_KILL if fatal else _ACTION_OPTIONAL) if tells_others else None,
-        "other": None,
-    }
     return _Aim(
-        shots=tuple(shots[role] for role in roles),
+        consumer=(_KILL if fatal else _ACTION_REQUIRED) if consumed and not pending else None,
+        early_kill=(_KILL if fatal else _ACTION_OPTIONAL) if tells_others else None,
         killed=unrecovered,
         hits=pending or consumed or unrecovered,
         races=consumed and not again and not does.action_required_in_task_work,
@@ -190,17 +198,6 @@ def _folio_address(done: Handled, place: Place, policy: Policy) -> int | None:
     return place.address & -(1 << done.frame.shift)
 
 
-def early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int | None:
-    """The first thread, leader first, that asked for action-optional signals. Mirrors `find_early_kill_thread`."""
-    if task is None:
-        return pid if early_kill else None
-    if not task.threads:
-        return pid if task.mce_kill == "early" or (early_kill and task.mce_kill == "default") else None
-    threads = [(task.pid, task.mce_kill)] if not any(thread.tid == task.pid for thread in task.threads) else []
-    threads += [(thread.tid, thread.mce_kill) for thread in task.threads]
-    return next((tid for tid, mce_kill in threads if mce_kill == "early" or (mce_kill == "default" and early_kill)), None)
-
-
 def _retried_access(handled: list[Handled], policy: Policy, facts: Facts, from_guest: bool) -> Finding:
     """The interrupted access is run again and meets the poison that replaced the mapping: its own, or the guest's at stage 2.
 
@@ -228,9 +225,13 @@ def next_access(handled: list[Handled], policy: Policy, facts: Facts) -> tuple[S
     Pages poisoned before this event count too.
     """
     met = [done.frame for done in handled if _is_met_later(done, policy, facts)]
+    seen: set[int] = set()
     for page in facts.host.pages or ():
-        if page.poisoned and not any(frame.page is page for frame in met):
-            met += _still_met(page, policy, facts)
+        if page.poisoned:
+            seen = seen or {id(frame.page) for frame in met}
+            if id(page) not in seen:
+                met += _still_met(page, policy, facts)
+                seen.add(id(page))
     if not met:
         return ()
     at_stage_2 = bool(facts.host.vms) and not policy.behaviours.guest_access_signals_alike

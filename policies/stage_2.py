@@ -33,8 +33,7 @@ def guest_memory(place: Place, facts: Facts) -> GuestMemory | None:
     address = place.address
     if not vm.memslots or address is None:
         return GuestMemory(vm, None)
-    start = untagged(address)
-    position = min(vm.memslots.holding(start, start + 1), default=None)
+    position = vm.memslots.first_holding(untagged(address))
     return None if position is None else GuestMemory(vm, vm.memslots[position])
 
 

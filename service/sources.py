@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from models.host import Host
 from models.poison import PoisonedPage
@@ -17,9 +17,22 @@ from service.deciding import Gist
 from service.store.port import HostFacts, Store
 from service.used_facts import Known, UsedFacts
 
+T = TypeVar("T")
+
 HELD_SOURCES: Final = 4096
+HELD_BYTES: Final = 128 << 20
+"""Memory of the facts of all sources that are held, roughly; where there are more, the store is asked."""
+GROWTH: Final = 16
+"""Bytes of memory that a byte of facts takes once it is read."""
 HELD_PAGES: Final = 256
 """Pages of one source that are held; where there are more, the store is asked."""
+
+
+def _count_down(counter: Counter[T], key: T) -> None:
+    """Take one away, and forget what has come to nothing."""
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
 
 
 def digest(facts: bytes) -> str:
@@ -46,6 +59,11 @@ class Source:
         self.facts = facts
         self.host = None if facts is None or facts.facts is None else Host.model_validate_json(facts.facts)
 
+    @property
+    def size(self) -> int:
+        """Bytes of memory that its facts take, roughly."""
+        return 0 if self.facts is None or self.facts.facts is None else GROWTH * len(self.facts.facts)
+
     def poison(self, pages: Sequence[PoisonedPage]) -> None:
         self.unsaved.update(pages)
         if self.pages is not None:
@@ -54,8 +72,8 @@ class Source:
                 self.pages = None
 
     def saved(self, pages: Sequence[PoisonedPage]) -> None:
-        self.unsaved.subtract(pages)
-        self.unsaved = +self.unsaved
+        for page in pages:
+            _count_down(self.unsaved, page)
 
     def forget_pages(self) -> None:
         self.pages = set()
@@ -70,6 +88,8 @@ class Sources:
         self._held: OrderedDict[str, Source] = OrderedDict()
         self._changing: Counter[str] = Counter()
         """Sources whose newest facts are not durable yet."""
+        self._size = 0
+        """Of all sources that are held."""
 
     def state(self, name: str) -> Source:
         """A source's state, read from the store where it is not held. Raises StoreError."""
@@ -78,8 +98,8 @@ class Sources:
             self._held.move_to_end(name)
             return found
         found = self._held[name] = Source(self._store.host(name), self._store.poisoned(name, HELD_PAGES + 1))
-        if len(self._held) > HELD_SOURCES:
-            self._let_go()
+        self._size += found.size
+        self._let_go(name)
         return found
 
     def apply(self, name: str, poisoned: Sequence[PoisonedPage], went_down: bool) -> None:
@@ -91,28 +111,38 @@ class Sources:
 
     def put_facts(self, facts: HostFacts) -> None:
         """Facts that are handed over next become the source's newest. Raises StoreError."""
-        self.state(facts.source).set_facts(facts)
+        state = self.state(facts.source)
+        self._size -= state.size
+        state.set_facts(facts)
+        self._size += state.size
         self._changing[facts.source] += 1
+        self._let_go(facts.source)
 
     def facts_saved(self, name: str) -> None:
         """They are durable, or never will be."""
-        self._changing[name] -= 1
-        self._changing = +self._changing
+        _count_down(self._changing, name)
 
     def saved(self, name: str, poisoned: Sequence[PoisonedPage]) -> None:
         """What was poisoned is durable."""
         if (state := self._held.get(name)) is not None:
             state.saved(poisoned)
 
-    def _let_go(self) -> None:
-        for name, state in self._held.items():
-            if not state.unsaved and name not in self._changing:
-                del self._held[name]
+    def _let_go(self, used: str) -> None:
+        """Let go of what was used longest ago while too much is held, but not of `used`, nor of what is not durable yet."""
+        while len(self._held) > HELD_SOURCES or self._size > HELD_BYTES:
+            name = next((name for name, state in self._held.items() if name != used and not self._is_ahead(name, state)), None)
+            if name is None:
                 return
+            self._size -= self._held.pop(name).size
+
+    def _is_ahead(self, name: str, state: Source) -> bool:
+        """Whether something that is held of a source is not durable yet."""
+        return bool(state.unsaved) or name in self._changing
 
     def forget_everything(self) -> None:
         """Read anew from now on: what is held may rest on what was not kept."""
         self._held.clear()
+        self._size = 0
 
     def known(self, gist: Gist) -> Known | None:
         """What is kept for an event's source and bears on it; None: nothing does.

@@ -14,6 +14,9 @@ MAX_VALUES: Final = 1 << 18
 
 
 def require_countable(document: bytes) -> None:
-    """Raises Refused where a document may have more values. Every value but the first of an object or array has a comma before it."""
-    if document.count(b",") > MAX_VALUES:
+    """Raises Refused where a document may have more values, or more objects and arrays.
+
+    Every value but the first of an object or array has a comma before it; arrays within each other need none.
+    """
+    if document.count(b",") > MAX_VALUES or document.count(b"[") + document.count(b"{") > MAX_VALUES:
         raise Refused(too_many_values(MAX_VALUES))

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from models.errors import MalformedBytes
 from models.event import Event
-from models.formats.ghes_options import Options, ScriptFails, choices, integer, integers, parse
+from models.formats.ghes_options import MAX_LENGTH, Options, ScriptFails, choices, integer, integers, parse
 from models.formats.qemu_injection import FORMAT, LOST, NotInjectable, to_reading
 from models.formats.reading import Assumed, Place, Reading, Unread
 from models.guid import ARM_PROCESSOR, guid, guid_text
@@ -73,7 +73,7 @@ def read_arguments(
     """
     place = place or Place()
     try:
-        words = shlex.split(arguments) if isinstance(arguments, str) else list(arguments)
+        words = _split(arguments) if isinstance(arguments, str) else list(arguments)
         options = parse(words)
         block = _block(options, _section(options))
     except ScriptFails as fails:
@@ -83,6 +83,13 @@ def read_arguments(
     except ValueError:
         return Unread(place, "the arguments cannot be split into words: a quotation is not closed", FORMAT)
     return to_reading(block, notification, place, (*LOST, *_lost(options)), _assumed(options))
+
+
+def _split(arguments: str) -> list[str]:
+    """Return the words of a command line. Raises ScriptFails where it is too long, ValueError where a quotation is not closed."""
+    if len(arguments) > MAX_LENGTH:
+        raise ScriptFails(f"there are more than {MAX_LENGTH} characters")
+    return shlex.split(arguments)
 
 
 def _assumed(options: Options) -> tuple[Assumed, ...]:

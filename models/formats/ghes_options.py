@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from models.value import value
 
 MAX_WORDS = 10_000
+MAX_LENGTH = 64 << 10
+"""Characters of a command line; QEMU takes a block of 1024 bytes, which it writes with five characters for each."""
 
 _ONE = {
     "arm": ("--arm", "--arm-valid"),

@@ -235,15 +235,21 @@ def _read_notification(data: bytes, offset: int) -> HardwareNotification:
     return HardwareNotification(number, poll, vector)
 
 
-def notification_of(sources: Iterable[ErrorSource], source_id: int) -> Notification | None:
-    """How the generic error source with this id notifies, ready for an event.
+def notifications(sources: Iterable[ErrorSource]) -> dict[int, Notification]:
+    """Return how each generic error source notifies, by its id and ready for an event.
 
-    None where the table has no such source, or where its notification type has no name. Of two with the same id the first counts.
+    A source whose notification type has no name is left out. Of two with the same id the first counts.
     """
+    found: dict[int, Notification | None] = {}
     for source in sources:
-        if source.source_id == source_id and source.notification is not None and source.ghes_version is not None:
-            return _to_notification(source, source.notification)
-    return None
+        if source.source_id is not None and source.notification is not None and source.ghes_version is not None:
+            found.setdefault(source.source_id, _to_notification(source, source.notification))
+    return {source_id: notification for source_id, notification in found.items() if notification is not None}
+
+
+def notification_of(sources: Iterable[ErrorSource], source_id: int) -> Notification | None:
+    """How the generic error source with this id notifies; None where `notifications` has none."""
+    return notifications(sources).get(source_id)
 
 
 def _to_notification(source: ErrorSource, told: HardwareNotification) -> Notification | None:

@@ -61,8 +61,9 @@ def kernel_lines(lines: Iterable[bytes], refused: Refused) -> Iterator[bytes]:
     for number, line in enumerate(lines, 1):
         text = line[BEFORE.match(line).end() :].rstrip()  # type: ignore[union-attr] # it matches everywhere
         if pieces or text == b"{":
-            pieces.append(text)
-            size += len(text)
+            if text:
+                pieces.append(text)
+                size += len(text)
             if text != b"}" and size < MAX_ENTRY:
                 yield b"\n"
                 continue

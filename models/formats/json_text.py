@@ -22,9 +22,29 @@ def brief(text: str) -> str:
     return text if len(text) <= _BRIEF else text[:_BRIEF] + "…"
 
 
+MAX_VALUES = 1 << 20
+"""Values of one document: every value but the first of an object or array has a comma before it."""
+MAX_CONTAINERS = 1 << 19
+"""Objects and arrays of one document: one of two bytes takes 64 bytes of memory."""
+
+
+def require_countable(data: bytes) -> None:
+    """Raise ValueError where a document may have more values than are read. Commas and brackets within texts count as well."""
+    if data.count(b",") > MAX_VALUES or data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
+        raise ValueError(f"more than {MAX_VALUES} values, or {MAX_CONTAINERS} objects and arrays")
+
+
 def read_json(data: bytes) -> Any:
-    """The document. Raises ValueError with line and column, also where it nests deeper than 200 or a number has over 4300 digits."""
-    return from_json(data.removeprefix(BYTE_ORDER_MARK), allow_inf_nan=False, cache_strings="none")
+    """The document.
+
+    Raises ValueError where there are too many values, or where it is not JSON: with line and column, also where it nests deeper than 200
+    or a number has over 4300 digits.
+    """
+    require_countable(data)
+    try:
+        return from_json(data.removeprefix(BYTE_ORDER_MARK), allow_inf_nan=False, cache_strings="none")
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
 
 
 def read_documents(data: bytes) -> Iterator[tuple[int | None, Any]]:

@@ -7,7 +7,7 @@ when enough lines have gone by, or too many records are open.
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from operator import itemgetter
@@ -15,7 +15,7 @@ from typing import Final
 
 from models.formats.log_fields import FIRMWARE_WARNINGS, HEAD
 from models.formats.log_lines import COLOUR, MAX_LINE, LogLine, read_line, text_of
-from models.formats.log_record import FORMAT, MAX_LINES_APART, LogRecord
+from models.formats.log_record import FORMAT, MAX_LINES_APART, LogRecord, frame_of, names_memory
 from models.formats.log_wrapping import HeldLine
 from models.formats.observed import KEYWORDS, NOTE_KEYWORD, Seen, gather, observe
 from models.formats.reading import Loose, Place, Reading, Unread
@@ -31,6 +31,8 @@ _BATCH: Final = 256
 """Lines that are looked through at once."""
 _MAX_OPEN: Final = 128
 """Records that are kept open."""
+_MAX_SIZE: Final = 16 << 20
+"""Bytes of them, roughly."""
 _MAX_MACHINES: Final = 1024
 _NEXT_LINES: Final = 3
 
@@ -72,7 +74,13 @@ class _Reader:
         """What has come to an end."""
         self._notification = notification
         self._records: deque[LogRecord] = deque()
+        self._size = 0
+        """Bytes of the open records, roughly."""
         self._open: dict[tuple[object, ...], LogRecord] = {}
+        self._running: dict[Machine, deque[LogRecord]] = {}
+        """Those of `_records` that are of a machine's present boot, oldest first."""
+        self._frames: Counter[int] = Counter()
+        """How many of the open records name each page frame."""
         self._kernels: dict[Machine, str] = {}
         self._held: HeldLine | None = None
         self._has_line_ends = False
@@ -114,8 +122,21 @@ class _Reader:
         while self._records and number - self._records[0].last.number > MAX_LINES_APART:
             self._finish_first()
 
+    def _grow(self, size: int) -> None:
+        """Count what is held more, and be done with the oldest records where that is too much."""
+        self._size += size
+        while self._size > _MAX_SIZE and self._records:
+            self._finish_first()
+
     def _finish_first(self) -> None:
         record = self._records.popleft()
+        self._size -= record.size
+        record.named.forget()
+        if not record.is_closed:
+            of_machine = self._running[record.machine]
+            of_machine.popleft()
+            if not of_machine:
+                del self._running[record.machine]
         key = _key(record.first)
         if self._open.get(key) is record:
             del self._open[key]
@@ -148,12 +169,15 @@ class _Reader:
         if record is None or not record.takes(line, head):
             if line.sequence is None and head is None:
                 return  # other drivers print `[Hardware Error]: ` too
-            record = LogRecord(line, self._kernels.get(line.machine))
+            record = LogRecord(line, self._kernels.get(line.machine), self._frames)
             self._open[key] = record
             self._records.append(record)
+            self._running.setdefault(record.machine, deque()).append(record)
             if len(self._records) > _MAX_OPEN:
                 self._finish_first()
+        before = record.size
         record.add(line, head)
+        self._grow(record.size - before)
 
     def _read_other(self, line: LogLine) -> None:
         if banner := _BANNER.fullmatch(line.text):
@@ -167,9 +191,11 @@ class _Reader:
 
     def _boot(self, machine: Machine, release: str) -> None:
         """Another kernel: its record numbers begin again."""
-        self._open = {key: record for key, record in self._open.items() if record.machine != machine}
-        for record in self._records:
-            record.is_closed = record.is_closed or record.machine == machine
+        for record in self._running.pop(machine, ()):
+            record.is_closed = True
+            key = _key(record.first)
+            if self._open.get(key) is record:
+                del self._open[key]
         self._kernels.pop(machine, None)
         if len(self._kernels) >= _MAX_MACHINES:
             del self._kernels[next(iter(self._kernels))]
@@ -177,13 +203,18 @@ class _Reader:
 
     def _newest_first(self, line: LogLine) -> Iterator[LogRecord]:
         """The records of the same boot of the same machine."""
-        return (record for record in reversed(self._records) if record.machine == line.machine and not record.is_closed)
+        return reversed(self._running.get(line.machine, ()))
 
     def _tie(self, seen: Seen, line: LogLine) -> None:
         """Give what the kernel did to the record that it speaks of, if that is certain."""
-        for age, record in enumerate(self._newest_first(line)):
+        frame = frame_of(seen)
+        for age, record in enumerate(self._newest_first(line) if frame is None or frame in self._frames else ()):
+            if age and not names_memory(seen):
+                break
             if record.explains(seen, line, age == 0):
+                before = record.size
                 record.see(seen)
+                self._grow(record.size - before)
                 return
         self.found.append(Loose(gather((seen,)), Place(line=line.number), FORMAT, line.host))
 

@@ -102,7 +102,7 @@ def read_libcper(
     told = to_notification(notification)
     for line, document in read_documents(data):
         if isinstance(document, ValueError):
-            yield Unread(Place(offset=0) if line is None else Place(line=line), f"not JSON: {brief(str(document))}", FORMAT)
+            yield Unread(Place(offset=0) if line is None else Place(line=line), brief(str(document)), FORMAT)
             continue
         documents = enumerate(document) if isinstance(document, list) else [(None, document)]
         for index, one in documents:

@@ -20,7 +20,6 @@ from models.sections.section import BodySection
 from models.structured import OpaqueSection
 
 _MAX_FRU_TEXT: Final = 20
-_MAX_REFUSALS: Final = 8
 _ARM_RUNNING_STATE_VALID: Final = 1 << 2
 _ARM_VENDOR_VALID: Final = 1 << 3
 _CXL_DEVICE_ID_VALID: Final = 1 << 2
@@ -72,7 +71,7 @@ def build_section(lines: SectionLines) -> Built:
         section = _BUILDERS[lines.kind](lines, work)
     section |= _entry(lines, work)
     if lines.refusals:
-        work.lost.append(f"the kernel refused the section as malformed: {'; '.join(lines.refusals[:_MAX_REFUSALS])}")
+        work.lost.append(f"the kernel refused the section as malformed: {'; '.join(lines.refusals)}")
     numbering = frozenset(work.numbering)
     return Built(_made(section), tuple(work.assumed), tuple(work.lost), numbering)
 

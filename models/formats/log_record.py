@@ -6,7 +6,7 @@ Two records are never made one: a line that the record cannot have at this point
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -18,7 +18,7 @@ from models.formats.envelope import DEFAULT_NOTIFICATION
 from models.formats.log_build import Built, build_section
 from models.formats.log_fields import HEAD, OPEN_HEADS, SEVERITIES
 from models.formats.log_lines import LogLine
-from models.formats.log_sections import SectionLines, is_complete
+from models.formats.log_sections import Named, SectionLines, is_complete
 from models.formats.observed import Seen, SeenMemoryFailure, SeenNote, SeenPanic, SeenSignal, SeenSoftOffline, gather
 from models.formats.reading import Assumed, Place, Reading, Unread
 from models.guid import guid
@@ -42,7 +42,8 @@ _PANIC_LINES: Final = 50
 _MAX_SECTIONS: Final = 1024
 """More do not fit into a block of 64 KiB."""
 _MAX_SEEN: Final = 1000
-_PAGE_SHIFTS: Final = (12, 14, 16)
+_LINE_SIZE: Final = 200
+"""Bytes that a line takes beside its text."""
 
 _UNTOLD: Final = (
     "flags of the sections, containment warning and threshold among them: the kernel does not print them",
@@ -71,23 +72,30 @@ class LogRecord:
         "last",
         "lost",
         "machine",
+        "named",
         "sections",
         "seen",
         "sequence",
+        "size",
         "when",
     )  # fmt: skip
 
-    def __init__(self, line: LogLine, kernel: str | None) -> None:
+    def __init__(self, line: LogLine, kernel: str | None, frames: Counter[int]) -> None:
+        """`frames` counts the open records that name each page frame."""
         self.first = self.last = line
         self.machine = line.machine
         self.sequence = line.sequence
         self.kernel = kernel
+        self.size = 0
+        """Bytes of what is held of it, roughly."""
         self.is_closed = False
         """Whether the machine has been booted since."""
         self.when: datetime | None = line.when
         self.block_severity: int | None = None
         self.has_unknown_severity = False
         self.sections: list[SectionLines] = []
+        self.named = Named(everywhere=frames)
+        """What its sections name."""
         self.lost: list[str] = []
         self.seen: list[Seen] = []
         self._source_id: int | None = None
@@ -120,6 +128,7 @@ class LogRecord:
     def add(self, line: LogLine, head: re.Match[str] | None) -> None:
         """Take a line; `head` is what `HEAD` makes of it."""
         self.last = line
+        self.size += len(line.text) + _LINE_SIZE
         if head is None and " #" in line.text and not is_complete(line.text):
             line = replace(line, text=line.text.partition(" #")[0].rstrip())  # somebody noted something behind it
             head = HEAD.fullmatch(line.text)
@@ -181,11 +190,12 @@ class LogRecord:
             self._lose("the beginning of a section: its line is missing")
         self._index = self._index if index is None else index
         self._next_index = (self._next_index if index is None else index) + 1
-        section = self._current = SectionLines(line.number, index, severity)
+        is_kept = len(self.sections) < _MAX_SECTIONS
+        section = self._current = SectionLines(line.number, index, severity, named=self.named if is_kept else Named())
         if self._stamp is not None:
             section.timestamp, section.is_precise = self._stamp
             self._stamp = None
-        if len(self.sections) < _MAX_SECTIONS:
+        if is_kept:
             self.sections.append(section)
         elif not self._is_full:
             self._is_full = True
@@ -200,27 +210,23 @@ class LogRecord:
         """Take something that the kernel did about it."""
         if len(self.seen) < _MAX_SEEN:
             self.seen.append(seen)
+            self.size += len(seen.said) + _LINE_SIZE
 
     def refuse(self, text: str) -> None:
         """Take the kernel's word that it prints no more of the section."""
         if self._current is not None:
-            self._current.refusals.append(text)
+            self._current.refuse(text)
 
     # what the kernel did about it
-
-    @property
-    def addresses(self) -> Iterator[int]:
-        """Physical addresses on which the kernel may act, bytes."""
-        return (address for section in self.sections for address in section.addresses)
 
     def explains(self, seen: Seen, line: LogLine, is_newest: bool) -> bool:
         """Whether a line speaks of this record: by address, or because nothing else can have come between."""
         apart = line.number - self.last.number
         if not 0 <= apart <= MAX_LINES_APART or not _follows(self.last, line, _FOLLOW_UP_SECONDS):
             return False
-        pfn = seen.pfn if isinstance(seen, (SeenMemoryFailure, SeenSignal, SeenSoftOffline, SeenNote, SeenPanic)) else None
+        pfn = frame_of(seen)
         if pfn is not None:
-            return any(address >> shift == pfn for address in self.addresses for shift in _PAGE_SHIFTS)
+            return pfn in self.named.frames
         if isinstance(seen, SeenPanic):
             return seen.cause == "ghes" and self._is_last_word(apart, is_newest)
         return isinstance(seen, SeenNote) and self._is_noted(seen, apart, is_newest)
@@ -231,15 +237,11 @@ class LogRecord:
 
     def _is_noted(self, note: SeenNote, apart: int, is_newest: bool) -> bool:
         if note.about == "address":
-            return note.address is not None and note.address in self.addresses
+            return note.address is not None and note.address in self.named.addresses
         if note.about == "panic":
             return self._is_last_word(apart, is_newest)
         if note.about == "error_type":
-            return (
-                is_newest
-                and apart <= _NEXT_LINES
-                and note.error_type in {kind for section in self.sections for kind in section.error_types}
-            )
+            return is_newest and apart <= _NEXT_LINES and note.error_type in self.named.error_types
         return False
 
     # the reading
@@ -247,7 +249,7 @@ class LogRecord:
     def finish(self, notification: NotificationType | None) -> Reading | Unread:
         """What the record comes to."""
         place = Place(line=self.first.number)
-        guessed = [index for index, section in enumerate(self.sections) if section.settle()]
+        guessed = {index for index, section in enumerate(self.sections) if section.settle()}
         typed = [section for section in self.sections if section.type is not None]
         knows_severity = self.block_severity is not None or self.has_unknown_severity or self._corrected
         if not typed and not knows_severity:
@@ -288,7 +290,7 @@ class LogRecord:
             return max(told, key=ghes_severity), "the line that tells it is missing; the worst of the sections"
         return Severity.RECOVERABLE, "the line that tells it is missing, and nothing else tells it"
 
-    def _build(self, assumed: list[Assumed], guessed: list[int]) -> list[Built]:
+    def _build(self, assumed: list[Assumed], guessed: set[int]) -> list[Built]:
         built: list[Built] = []
         for index, section in enumerate(self.sections):
             if section.type is None:
@@ -337,6 +339,16 @@ class LogRecord:
         elif self.sections[0].index is None:
             missing.append("the beginning of the first section")
         return missing
+
+
+def frame_of(seen: Seen) -> int | None:
+    """The page frame that something is about."""
+    return seen.pfn if isinstance(seen, (SeenMemoryFailure, SeenSignal, SeenSoftOffline, SeenNote, SeenPanic)) else None
+
+
+def names_memory(seen: Seen) -> bool:
+    """Return whether something names the memory that it is about; what does not can only be about the record right before it."""
+    return frame_of(seen) is not None or (isinstance(seen, SeenNote) and seen.address is not None)
 
 
 def _follows(before: LogLine, line: LogLine, seconds: float) -> bool:

@@ -7,7 +7,7 @@ missing, and it is left out by name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
@@ -36,6 +36,8 @@ Fields = dict[str, int | str]
 _MAX_LINES: Final = 20_000
 """Lines of one section that are kept; a block of 64 KiB prints as fewer."""
 _MAX_LOST: Final = 20
+MAX_REFUSALS: Final = 8
+_PAGE_SHIFTS: Final = (12, 14, 16)
 _MAX_QUOTED: Final = 80
 _LOCATION_NAMES: Final = tuple(LOCATION_FIELDS)
 _IDENTIFIERS: Final = frozenset({"requestor_id", "responder_id", "target_id"})
@@ -57,6 +59,38 @@ class Dump:
             return
         for word in row["words"].split():
             self.data += bytes.fromhex(word)[::-1]
+
+
+@dataclass(slots=True)
+class Named:
+    """What the sections of a record name so far, kept so that a line can be looked up without going through them."""
+
+    addresses: set[int] = field(default_factory=set)
+    """Physical addresses on which the kernel may act, bytes."""
+    frames: set[int] = field(default_factory=set)
+    """Their page frame numbers, for each page size that the kernel may have."""
+    error_types: set[int] = field(default_factory=set)
+    """ARM error types, the byte as firmware wrote it."""
+    everywhere: Counter[int] = field(default_factory=Counter)
+    """How many of the open records name each page frame."""
+
+    def add(self, fields: Fields) -> None:
+        """Take the fields of one line."""
+        for name in ("physical_address", "physical_fault_address"):
+            if isinstance(address := fields.get(name), int):
+                self.addresses.add(address)
+                new = {address >> shift for shift in _PAGE_SHIFTS} - self.frames
+                self.frames |= new
+                self.everywhere.update(new)
+        if isinstance(kind := fields.get("error_type", fields.get("legacy_type")), int):
+            self.error_types.add(kind)
+
+    def forget(self) -> None:
+        """Count as none of the open records any more."""
+        for frame in self.frames:
+            self.everywhere[frame] -= 1
+            if not self.everywhere[frame]:
+                del self.everywhere[frame]
 
 
 @dataclass(slots=True)
@@ -94,22 +128,14 @@ class SectionLines:
     counts: dict[str, int] = field(default_factory=dict)
     """How many structures of a kind have been begun, or were numbered so far."""
     dump_name: str = "payload"
+    named: Named = field(default_factory=Named)
+    """What it names, together with the record's other sections."""
+    _looked: int = 0
+    """How many of the lines without a place are known not to be a section's."""
 
     @property
     def is_named(self) -> bool:
         return self.type is not None or self.name is not None
-
-    @property
-    def addresses(self) -> Iterator[int]:
-        """Physical addresses on which the kernel may act, bytes."""
-        found = (self.fields.get("physical_address"), *(info.get("physical_fault_address") for info in self.infos))
-        return (address for address in found if isinstance(address, int))
-
-    @property
-    def error_types(self) -> Iterator[int]:
-        """ARM error types, the byte as firmware wrote it."""
-        found = (info.get("error_type", info.get("legacy_type")) for info in self.infos)
-        return (kind for kind in found if isinstance(kind, int))
 
     def is_past(self, head: str) -> bool:
         """Whether a line of a section's head, as `HEAD` names it, comes too late to be one of this section's."""
@@ -118,7 +144,13 @@ class SectionLines:
         return self.fru_text is not None if head == "fru_text" else head == "fru_id" and (self.fru_id or self.fru_text) is not None
 
     def _has_body(self) -> bool:
-        return bool(self.fields or self.infos or self.contexts or self.dumps) or any(is_complete(text) for text, _ in self.unplaced)
+        if self.fields or self.infos or self.contexts or self.dumps:
+            return True
+        while self._looked < len(self.unplaced):
+            if is_complete(self.unplaced[self._looked][0]):
+                return True
+            self._looked += 1
+        return False
 
     def name_by_words(self, words: str) -> None:
         """Take what `section_type:` says."""
@@ -163,8 +195,13 @@ class SectionLines:
             return self.contexts[-1][1]
         return self.dumps.setdefault(self.dump_name, Dump())
 
+    def refuse(self, text: str) -> None:
+        """Take the kernel's word that it prints no more of the section."""
+        if len(self.refusals) < MAX_REFUSALS:
+            self.refusals.append(text)
+
     def _refuse(self, text: str, refusal: re.Match[str]) -> None:
-        self.refusals.append(text)
+        self.refuse(text)
         for name in ("section_length", "size", "err_info_num"):
             if refusal[name] is not None:
                 self.fields[name] = int(refusal[name])
@@ -200,6 +237,7 @@ class SectionLines:
         else:
             self.place = place
             self.fields |= fields
+            self.named.add(fields)
             self.dump_name = _DUMPS_BEHIND.get((self.kind, place), self.dump_name)
 
     def _add_arm(self, place: int, fields: Fields, text: str) -> None:
@@ -209,6 +247,7 @@ class SectionLines:
                 self._count("error information structure", fields.get("info"))
                 self.infos.append({"line": text})
             self.infos[-1] |= {**fields, f"place_{place}": 1}
+            self.named.add(fields)
         elif place == ARM_CONTEXT_PLACE:
             self._count("context", fields.get("context"))
             self.contexts.append((None, Dump()))

@@ -18,6 +18,8 @@ from models.formats.observed import SeenNote, observe
 
 _MAX_PIECES: Final = 8
 """Into which a line may have been broken."""
+_MAX_JOINED: Final = 2048
+"""Bytes of a line that is put together; the kernel's own lines end before 1024, and what stands before them is shorter."""
 _WRAP_WIDTH: Final = 68
 """Columns from which on mail breaks a line."""
 _FREE_TEXT: Final = "fru_text:"
@@ -29,24 +31,34 @@ _NOTHING, _VAGUE, _COMPLETE = 0, 1, 2
 class HeldLine:
     """A line that waits for what may be the rest of it."""
 
-    __slots__ = ("_pieces", "_sense", "_text", "last", "line")
+    __slots__ = ("_is_whole", "_line", "_number", "_pieces", "_sense", "_text", "last")
 
     def __init__(self, text: str, line: LogLine) -> None:
         self._text = text
         self._pieces: list[str] = []
-        self.last = line.number
-        """The last line that was taken for a part of it."""
-        self.line = line
-        """What it comes to."""
+        self._number = self.last = line.number
+        """The first and the last line that were taken for a part of it."""
+        self._is_whole = line.is_whole
+        self._line: LogLine | None = line
+        """None: it was put together, and not read since."""
         self._sense: int | None = None
+
+    @property
+    def line(self) -> LogLine:
+        """What it comes to."""
+        if self._line is None:
+            self._line = read_line(self._text, self._number, self._is_whole)
+        return self._line
 
     def join(self, text: str, number: int, is_whole: bool, is_candidate: bool) -> bool:
         """Whether the unmarked line behind it is, or may be, a part of it; `is_candidate`: it may also mean something by itself."""
         if number != self.last + 1 or len(self._pieces) >= _MAX_PIECES or not unquoted(text):
             return False
+        if len(self._text) + len(text) > _MAX_JOINED:
+            return False
         if self._text.endswith("=") and not self._pieces:
-            whole = self._text[:-1] + text
-            self._become(whole, read_line(whole, self.line.number, is_whole), number)
+            self._become(self._text[:-1] + text, None, number)
+            self._is_whole = is_whole
             return True
         if self._sense is None:
             self._sense = _sense(self.line)
@@ -54,7 +66,7 @@ class HeldLine:
             return self._extend(text, number, is_whole)
         pieces = [*self._pieces, unquoted(text).rstrip()]
         for whole in (" ".join((self._text.rstrip(), *pieces)), self._text + "".join(pieces)):
-            line = read_line(whole, self.line.number, is_whole)
+            line = read_line(whole, self._number, is_whole)
             if _sense(line) > self._sense:
                 self._become(whole, line, number)
                 return True
@@ -63,8 +75,8 @@ class HeldLine:
         self._pieces, self.last = pieces, number
         return True
 
-    def _become(self, text: str, line: LogLine, number: int) -> None:
-        self._text, self.line, self.last = text, line, number
+    def _become(self, text: str, line: LogLine | None, number: int) -> None:
+        self._text, self._line, self.last = text, line, number
         self._pieces, self._sense = [], None
 
     def _extend(self, text: str, number: int, is_whole: bool) -> bool:
@@ -75,19 +87,19 @@ class HeldLine:
         breaks_number = self._text[-1].isdigit() and rest[0].isdigit()
         if len(self._text.rstrip()) + 1 + len(rest.split()[0]) > _WRAP_WIDTH:
             whole = self._text + rest if breaks_number and ":" in rest else self._text.rstrip() + " " + rest
-            line = read_line(whole, self.line.number, is_whole)
+            line = read_line(whole, self._number, is_whole)
             if is_list(self.line.text) and is_list(line.text):
                 self._become(whole, line, number)
                 return True
             if self.line.text.startswith(_FREE_TEXT):
                 self._doubt()
-        if any(_sense(read_line(self._text + digits, self.line.number)) == _COMPLETE for digits in _first_digits(rest)):
+        if any(_sense(read_line(self._text + digits, self._number)) == _COMPLETE for digits in _first_digits(rest)):
             self._doubt()  # a terminal may have broken the number
         return False
 
     def _doubt(self) -> None:
         """Whether the next line belongs to it or not, neither is sure."""
-        self.line = replace(self.line, is_whole=False)
+        self._line = replace(self.line, is_whole=False)
 
 
 def _first_digits(text: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from models.event import Event
+from models.formats.json_text import MAX_CONTAINERS, MAX_VALUES
 from models.formats.reading import Assumed, Place, Reading, Unread
 from models.notification import Notification, NotificationType
 
@@ -73,6 +74,9 @@ def read_qmp(text: str | bytes, *, notification: Notification | None = None) -> 
     Other commands and QEMU's answers are passed over. Where the text is no JSON, that is one Unread and the end.
     """
     told = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    if told.count(",") > MAX_VALUES or told.count("[") + told.count("{") > MAX_CONTAINERS:
+        yield Unread(Place(line=1), f"more than {MAX_VALUES} values, or {MAX_CONTAINERS} objects and arrays", FORMAT)
+        return
     decoder = json.JSONDecoder()
     offset, line = _skip(told, 0), 1 + told.count("\n", 0, _skip(told, 0))
     while offset < len(told):

@@ -63,13 +63,14 @@ class _Event:
         self.is_cut = False
         self._parts = [text]
         self._left = MAX_TEXT - len(text)
+        self._mpidr = _MPIDR.search(text)
         self._is_open = self._goes_on_behind(text)
 
     def takes(self, text: str) -> bool:
         """Whether a line without a header belongs to this event: rasdaemon goes on, or prints the kernel's words for the same error."""
         if not self._is_open:
             return False
-        ours, theirs = _MPIDR.search(self._parts[0]), _MPIDR.search(text)
+        ours, theirs = self._mpidr, _MPIDR.search(text)
         return ours is None or theirs is None or ours[1] == theirs[1]
 
     def add(self, text: str) -> None:

@@ -153,12 +153,13 @@ def _dumped(text: str) -> bytes:
 
     Lines count as long as each begins where the one before it ended.
     """
-    data = b""
+    data = bytearray()
     for offset, line in _DUMP.findall(text):
         if int(offset, 16) != len(data):
             break
-        data += b"".join(bytes.fromhex(word)[::-1] for word in line.split())
-    return data
+        for word in line.split():
+            data += bytes.fromhex(word)[::-1]
+    return bytes(data)
 
 
 _GUID = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"

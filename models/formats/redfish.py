@@ -50,7 +50,7 @@ def read_redfish(data: bytes, *, notification: Notification | NotificationType |
     told = to_notification(notification)
     for line, document in read_documents(data):
         if isinstance(document, ValueError):
-            yield Unread(_place(line, None), f"not JSON: {brief(str(document))}", FORMAT)
+            yield Unread(_place(line, None), brief(str(document)), FORMAT)
         else:
             yield from _read_document(document, line, told)
 

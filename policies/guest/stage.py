@@ -37,11 +37,15 @@ def tell_guests(
             elif isinstance(step, Panic):
                 return NOTHING
     waiting = {signal.pid for signal in later} - told.keys()
+    distinct: dict[int | None, tuple[Signal, ...]] = {}
     answers: list[Finding] = []
     left = MAX_SIZE
     for vm in facts.host.vms or () if told or waiting else ():
         case = Case(vm, monitors[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending))
-        own = told.get(vm.pid) or (told.get(None, []) if _must_be(case) else [])
+        pid = vm.pid if vm.pid in told or not _must_be(case) else None
+        if pid in told and pid not in distinct:
+            distinct[pid] = tuple(_distinct(told[pid]))
+        own = distinct.get(pid, ())
         if own and left < 0:
             answers.append(_CUT)
             break
@@ -54,10 +58,10 @@ def tell_guests(
     return join(answers) if answers else NOTHING
 
 
-def _of_vm(case: Case, signals: list[Signal], left: int) -> tuple[Finding, int]:
-    """What a VMM does with its signals, and how much of the plan's size is left after it."""
+def _of_vm(case: Case, signals: tuple[Signal, ...], left: int) -> tuple[Finding, int]:
+    """What a VMM does with its signals, each of which says something new, and how much of the plan's size is left after it."""
     answers: list[Finding] = []
-    for signal in _distinct(signals):
+    for signal in signals:
         if left < 0:
             answers.append(_CUT)
             break
@@ -87,20 +91,20 @@ def _distinct(signals: list[Signal]) -> Iterator[Signal]:
 
 def _combined(found: Finding) -> Finding:
     """Virtual SErrors that would be pending together for a vCPU are one, the worst of them."""
-    worst: dict[int | None, InjectSerror] = {}
-    steps: list[Step] = []
+    worst: dict[int | None, tuple[int, InjectSerror]] = {}
+    steps: list[Step | None] = []
     for step in found.steps:
         if not isinstance(step, InjectSerror):
             steps.append(step)
             continue
-        before = worst.get(step.vcpu)
-        if before is not None and combine((before.vsesr_el2, step.vsesr_el2)) == before.vsesr_el2:
-            continue
-        if before is not None:
-            steps.remove(before)
-        worst[step.vcpu] = step
+        if (before := worst.get(step.vcpu)) is not None:
+            position, milder = before
+            if combine((milder.vsesr_el2, step.vsesr_el2)) == milder.vsesr_el2:
+                continue
+            steps[position] = None
+        worst[step.vcpu] = (len(steps), step)
         steps.append(step)
-    return found._replace(steps=tuple(steps)) if worst else found
+    return found._replace(steps=tuple(step for step in steps if step is not None)) if worst else found
 
 
 def _untold(case: Case) -> Finding:

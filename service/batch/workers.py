@@ -48,7 +48,7 @@ class Workers:
 
     def use(self, settings: Settings) -> None:
         """Decide by other settings from now on."""
-        self._settings = pickle.dumps(Settings(settings.default_policy, settings.custom))
+        self._settings = pickle.dumps(Settings(settings.default_policy, settings.custom, max_workload=settings.max_workload))
         """What decides; the rest, secrets among it, is no concern of theirs."""
 
     @property

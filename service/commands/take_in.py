@@ -126,7 +126,7 @@ def add_reading(command: ArgumentParser) -> None:
 
 def told_of(options: Namespace) -> Told:
     """What is known of the files. Raises Refused."""
-    hest = read_sources(read_all(options.hest, _MAX_TABLE_BYTES)) if options.hest else ()
+    hest = read_sources(read_all(options.hest, _MAX_TABLE_BYTES)) if options.hest else {}
     return Told(options.notification, getattr(options, "kernel", None), getattr(options, "policy", None), hest)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
 from models.cper_record import SIGNATURE, decode_record
 from models.errors import MalformedBytes
@@ -15,6 +15,7 @@ from models.formats import journal
 from models.formats.cper import read_cper, unpack
 from models.formats.erst import StoredRecord, is_pstore, log_lines, read_stored
 from models.formats.ghes_inject import read_arguments
+from models.formats.json_text import read_json
 from models.formats.kernel_log import read_kernel_log
 from models.formats.libcper import read_libcper
 from models.formats.qemu_injection import read_argument, read_qmp
@@ -34,6 +35,10 @@ Item = Reading | Unread | Loose | Row
 _RECORD_LENGTH: Final = struct.Struct("<20xI")
 _RECORD_MIN: Final = 128
 _ERST: Final = "erst"
+_MAX_LOG_BYTES: Final = 4 << 20
+"""Of all logs in the records of one store, unpacked; a store has some 100 KiB."""
+_LINE_SIZE: Final = 48
+"""Bytes that a line of them takes beside its text."""
 _STORED: Final = {"machine_check": "an x86 machine check", "unknown": "a section of a type that is not known"}
 
 
@@ -123,10 +128,10 @@ def _cper(source: Source, notification: NotificationType | None) -> Iterator[Ite
     if not any(is_stored for _, _, is_stored in records):
         yield from read_cper(data, notification=notification)
         return
-    logs: list[StoredRecord] = []
+    logs = _Logs()
     for offset, record, is_stored in records:
         yield from _stored(offset, record, logs) if is_stored else _moved(read_cper(record, notification=notification), offset)
-    yield from read_kernel_log(log_lines(logs), notification)
+    yield from read_kernel_log(log_lines(logs.records), notification)
 
 
 def _records(data: bytes) -> Iterator[tuple[int, bytes, bool]]:
@@ -139,15 +144,36 @@ def _records(data: bytes) -> Iterator[tuple[int, bytes, bool]]:
         offset += max(length, _RECORD_MIN)
 
 
-def _stored(offset: int, record: bytes, logs: list[StoredRecord]) -> Iterator[Unread]:
+class _Logs:
+    """The kernel logs in the records of a store, as many as may be held."""
+
+    def __init__(self) -> None:
+        self.records: list[StoredRecord] = []
+        self._room = _MAX_LOG_BYTES
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more is unpacked."""
+        return self._room <= 0
+
+    def add(self, record: StoredRecord) -> None:
+        """Hold a log; the last may be longer than there is room for."""
+        self._room -= sum(map(len, record.lines)) + _LINE_SIZE * len(record.lines)
+        self.records.append(record)
+
+
+def _stored(offset: int, record: bytes, logs: _Logs) -> Iterator[Unread]:
     """Put a record of pstore to the logs, and say what cannot be read of it."""
+    if logs.is_full:
+        yield Unread(Place(offset=offset), f"the logs before this record are longer than {_MAX_LOG_BYTES} bytes: it is left out", _ERST)
+        return
     try:
         stored = read_stored(record)
     except MalformedBytes as error:
         yield Unread(Place(offset=offset + error.offset), error.detail, _ERST)
         return
     if stored.kind == "kernel_log":
-        logs.append(stored)
+        logs.add(stored)
         if stored.is_cut:
             yield Unread(Place(offset=offset), "the end of the log: it is cut, or longer than it may be", _ERST)
     else:
@@ -186,7 +212,7 @@ def _qemu_argument(source: Source, notification: NotificationType | None) -> Ite
 def _events(source: Source, _: NotificationType | None) -> Iterator[Item]:
     data = source.everything()
     try:
-        document: Any = from_json(data)
+        document: Any = read_json(data)
     except ValueError:
         for number, line in enumerate(data.splitlines(), 1):
             if line.strip():

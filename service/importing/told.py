@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any
 
 from models.errors import MalformedBytes
 from models.event import Event
-from models.formats.hest import ErrorSource, notification_of, read_hest
+from models.formats.hest import notifications, read_hest
 from models.formats.reading import Assumed, Reading
-from models.notification import NotificationType
+from models.notification import Notification, NotificationType
 from models.value import value
 from policies.catalog import Policy, UnknownPolicy
 from policies.choose import choose
@@ -27,14 +27,14 @@ class Told:
     kernel: str | None = None
     """Release, such as `6.12.107`."""
     policy: str | None = None
-    hest: tuple[ErrorSource, ...] = ()
-    """The machine's error sources, by which a source id tells its notification."""
+    hest: Mapping[int, Notification] = field(default_factory=dict)
+    """How each of the machine's error sources notifies, by its id."""
 
 
-def read_sources(table: bytes) -> tuple[ErrorSource, ...]:
-    """The error sources of a HEST table. Raises Refused."""
+def read_sources(table: bytes) -> dict[int, Notification]:
+    """How each error source of a HEST table notifies. Raises Refused."""
     try:
-        return read_hest(table)
+        return notifications(read_hest(table))
     except MalformedBytes as error:
         raise Refused(malformed(error)) from None
 
@@ -63,7 +63,7 @@ def notified(told: Told, reading: Reading) -> Reading:
         return replace(reading, event=event.model_copy(update={"notification": notification}), assumed=left)
     is_assumed = any(one.field == NOTIFICATION for one in assumed)
     source_id = event.notification.source_id
-    found = notification_of(told.hest, source_id) if is_assumed and source_id is not None else None
+    found = told.hest.get(source_id) if is_assumed and source_id is not None else None
     if found is None:
         return reading
     known = {

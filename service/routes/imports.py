@@ -8,8 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from models.event import Event
-from models.formats.hest import ErrorSource
-from models.notification import NotificationType
+from models.notification import Notification, NotificationType
 from policies.catalog import UnknownPolicy
 from policies.choose import choose
 from service.batch.unpacking import require_known, unpacked
@@ -60,13 +59,13 @@ async def import_file(
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise Refused(too_large(limit))
-    told = Told(notification, kernel, policy, () if hest is None else _sources(hest))
+    told = Told(notification, kernel, policy, {} if hest is None else _sources(hest))
     _check(told, runtime.settings)
     work = Import(Asked(form, told, dry_run, name), runtime, principal)
     return ImportResponse(work, unpacked(request.stream(), encoding, limit))
 
 
-def _sources(hest: str) -> tuple[ErrorSource, ...]:
+def _sources(hest: str) -> dict[int, Notification]:
     """The error sources of the table that came with the request. Raises Refused."""
     try:
         table = urlsafe_b64decode(hest + "=" * (-len(hest) % 4))

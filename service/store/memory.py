@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,6 +29,8 @@ from service.store.port import (
     Usage,
 )
 
+_PAGE_SHIFTS = range(12, 49)
+"""log2 of the sizes that a poisoned page can have (`models.host.Page.shift`)."""
 _PLAIN: tuple[Field, ...] = ("source", "action", "policy", "notification", "severity")
 
 
@@ -131,8 +132,10 @@ class MemoryStore:
         return tuple(page for _, page in pages[:limit])
 
     def poisoned_at(self, source: str, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
-        pages = self.poisoned(source, sys.maxsize)
-        return tuple(page for page in pages if any(map(page.holds, addresses)))
+        with self._lock:
+            pages = self._poisoned.get(source, {})
+            keys = {(address >> shift << shift, shift) for address in addresses for shift in _PAGE_SHIFTS}
+            return tuple(pages[key] for key in sorted(keys & pages.keys()))
 
     def forget_poisoned(self, source: str) -> int:
         with self._lock:

@@ -1,6 +1,6 @@
 """Every file in a folder of other people's data, imported: RAS_TRIAGE_SAMPLES names the folder.
 
-A file holds an error unless it is one of those named here. Nothing may fail, and what is found has a decision.
+A file holds an error unless it is one of those named here, or in the folder `hostile`. Nothing may fail, and what is found has a decision.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def test_each_file_comes_to_a_decision_or_says_why_not(path):
     with path.open("rb") as stream:
         results = list(decide_items(read_items(Source(stream, str(path)), None, None), Told(), Settings(), tally))
     assert all(result_line(result) for result in results)
+    if path.parent.name == "hostile":
+        return
     if path.name.startswith(WITHOUT):
         (result,) = results
         assert isinstance(result.item, Unread)

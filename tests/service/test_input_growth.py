@@ -1,0 +1,190 @@
+"""What the service does with inputs before and after deciding: work and memory are bounded by the input's length."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+import pytest
+from calling import EVENT, Call
+from pydantic import ValidationError
+
+from models.cper_record import CperRecord, SectionDescriptor, encode_record
+from models.event import Event
+from models.formats.erst import PSTORE_CREATOR
+from models.formats.json_text import MAX_CONTAINERS
+from models.formats.reading import Assumed, Loose, Place, Reading, Unread
+from models.guid import guid
+from models.notification import Notification, NotificationType
+from models.poison import PoisonedPage
+from service import sources
+from service.batch.splitting import Array, Lines, Splitter
+from service.importing import readers
+from service.importing.formats import Format
+from service.importing.readers import read_items
+from service.importing.source import Source
+from service.importing.told import Told, notified, read_sources
+from service.problems import URN, invalid
+from service.sources import Sources
+from service.store.memory import MemoryStore
+from service.store.port import HostFacts
+from service.values import MAX_VALUES
+from tests.growth import Work, multiplies, operations, require_n_log_n_of_time, seconds, squares
+
+
+def splitting(splitter: type[Lines] | type[Array], data: bytes, piece: int) -> Work:
+    def split() -> int:
+        found: Splitter = splitter(1 << 20)
+        items = [item for start in range(0, len(data), piece) for item in found.feed(data[start : start + piece])]
+        return len(items) + len(found.finish())
+
+    return split
+
+
+BATCHES: dict[str, Callable[[int], Work]] = {
+    "many lines": lambda size: splitting(Lines, b"{}\n" * size, 4096),
+    "a long line in pieces": lambda size: splitting(Lines, b"x" * 64 * size, 16),
+    "many elements": lambda size: splitting(Array, b"[" + b"{}," * size + b"{}]", 4096),
+    "a long element in pieces": lambda size: splitting(Array, b'[{"a":' + b"[0]," * 16 * size, 16),
+    "a long string in pieces": lambda size: splitting(Array, b'["' + b'\\"\\\\' * 16 * size, 7),
+    "blanks before an array": lambda size: splitting(Array, b" " * 64 * size, 16),
+    "brackets": lambda size: splitting(Array, b"[" * 16 * size, 16),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_a_batch_is_split_in_time_that_its_length_takes(name: str) -> None:
+    assert not squares(BATCHES[name])
+    require_n_log_n_of_time(BATCHES[name], 64)
+
+
+def refused(document: bytes) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        Event.model_validate_json(document)
+    return caught.value
+
+
+def with_pages(good: int, unknown: int) -> bytes:
+    page: dict[str, Any] = {"physical_address": 0}
+    wrong = page | {f"unknown_{index}": 0 for index in range(unknown)}
+    return json.dumps({**EVENT, "host": {"pages": [page] * good + [wrong]}}).encode()
+
+
+def test_what_is_wrong_with_an_element_is_told_without_going_through_its_list() -> None:
+    document = with_pages(3, 1)
+    assert invalid(refused(document), document, "event").errors[0].pointer == "/host/pages/3/unknown_0"
+
+    def explaining(good: int) -> Work:
+        document = with_pages(good, 100)
+        return partial(invalid, refused(document), document, "event")
+
+    require_n_log_n_of_time(explaining, 64)
+    assert seconds(explaining(20_000)) < 30 * seconds(explaining(20)), "the list was copied for each of the errors"
+
+
+def test_error_sources_and_errors_do_not_multiply() -> None:
+    assumed = (Assumed("/notification/type", "gsiv", ""),)
+
+    def notifying(sources: int, errors: int) -> Work:
+        table = struct.pack("<4sI28xI", b"HEST", 40 + 64 * sources, sources) + b"".join(map(error_source, range(sources)))
+        event = Event(notification=Notification(type=NotificationType.GSIV, source_id=sources - 1))
+        told = Told(hest=read_sources(table))
+        return lambda: [notified(told, Reading(event, "kernel_log", Place(), assumed)).event.notification.type for _ in range(errors)]
+
+    assert notifying(3, 1)() == [NotificationType.GPIO]
+    assert not multiplies(notifying)
+
+
+def error_source(index: int) -> bytes:
+    notification = struct.pack("<BB26x", 7, 28)
+    return struct.pack("<HHHBBIII12x28sI", 9, index, 0xFFFF, 0, 1, 1, 1, 4096, notification, 4096)
+
+
+@pytest.mark.parametrize("path", ["/v1/decisions", "/v1/decode", "/v1/syndromes"])
+@pytest.mark.parametrize("nested", [b"[" * 100 + b"]" * 100 + b",", b'{"a":' * 100 + b"1" + b"}" * 100 + b","])
+def test_lists_in_lists_count_as_values_although_they_need_no_comma(call: Call, path: str, nested: bytes) -> None:
+    """Each takes two bytes of a document and 64 of memory."""
+    answer = call("POST", path, content=b'{"a":[' + nested * (MAX_VALUES // 100 + 2) + b"1]}", headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["type"]) == (413, f"{URN}too-many-values")
+
+
+DOCUMENTS = {
+    Format.REDFISH: b'{"Members":[',
+    Format.LIBCPER: b'{"sections":[',
+    Format.EVENT: b"[",
+    Format.QMP: b'{"execute":[',
+}
+
+
+@pytest.mark.parametrize("form", DOCUMENTS)
+def test_a_document_of_more_values_than_are_held_is_not_read(form: Format) -> None:
+    document = DOCUMENTS[form] + b"{}," * MAX_CONTAINERS + b"{}]" + b"}" * (form is not Format.EVENT)
+    found = list(read_items(Source(BytesIO(document)), form, None))
+    assert [type(one) for one in found] == [Unread]
+    assert "more than" in found[0].reason  # type: ignore[union-attr]
+
+
+def pstore(text: bytes) -> bytes:
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = stream.compress(text) + stream.flush()
+    section = SectionDescriptor(
+        section_offset=200, section_length=len(packed), section_type=guid("4f118707-04dd-4055-b5dd-956d34ddfac6"), severity=1
+    )
+    return encode_record(
+        CperRecord(severity=1, record_length=200 + len(packed), creator_id=PSTORE_CREATOR, sections=(section,), body=packed)
+    )
+
+
+def test_logs_that_unpack_to_more_than_is_held_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 13,000 records in 16 MiB may unpack to 1 MiB."""
+    monkeypatch.setattr(readers, "_MAX_LOG_BYTES", 100_000)
+    panic = b"<0>[   12.000001] Kernel panic - not syncing: Fatal hardware error!\n"
+    logs = [pstore(b"Panic#%d Part1\n" % index + panic + b"<4>[   12.000002] x\n" * 1000) for index in range(20)]
+    found = list(read_items(Source(BytesIO(b"".join(logs))), Format.CPER, None))
+    read = [one for one in found if isinstance(one, Loose)]
+    left_out = [one for one in found if isinstance(one, Unread)]
+    assert len(read) == 2
+    assert len(left_out) == 18
+    assert "longer than 100000 bytes: it is left out" in left_out[0].reason
+
+
+def test_facts_of_sources_are_held_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were counted, whatever their size: 4096 sources of 4 MiB each."""
+    facts = json.dumps({"pci_devices": ["0000:00:00.0"] * 100}).encode()
+    monkeypatch.setattr(sources, "HELD_BYTES", 10 * sources.GROWTH * len(facts))
+    store = MemoryStore()
+    held = Sources(store)
+    for index in range(30):
+        store.put_host(HostFacts(f"node-{index}", 1, 0, facts))
+        assert held.state(f"node-{index}").host is not None
+    assert [name for name in held._held if held._held[name].host is not None] == [f"node-{index}" for index in range(20, 30)]
+
+
+def test_facts_that_are_not_durable_are_held_however_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "HELD_BYTES", 1)
+    held = Sources(MemoryStore())
+    for index in range(5):
+        held.put_facts(HostFacts(f"node-{index}", 1, 0, b"{}"))
+    assert [held.state(f"node-{index}").facts is not None for index in range(5)] == [True] * 5
+    for index in range(5):
+        held.facts_saved(f"node-{index}")
+    held.state("node-9")
+    assert len(held._held) == 1
+
+
+def test_poisoned_pages_are_found_by_address_and_not_by_going_through_all() -> None:
+    store = MemoryStore()
+    pages = {(page.start, page.shift): page for page in (PoisonedPage(number << 12, 12) for number in range(1000))}
+    store._poisoned["node-1"] = pages | {(1 << 30, 30): PoisonedPage((1 << 30) + 4096, 30)}
+    assert store.poisoned_at("node-1", [4096 + 8, (1 << 30) + 5, 1 << 40]) == (PoisonedPage(4096, 12), PoisonedPage((1 << 30) + 4096, 30))
+
+    def looking_up(size: int) -> Work:
+        store._poisoned["node-2"] = {(number << 12, 12): PoisonedPage(number << 12, 12) for number in range(size)}
+        return lambda: store.poisoned_at("node-2", [0])
+
+    assert operations(looking_up(1000)) == operations(looking_up(10))
