@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ from models.guid import NULL, Guid, guid, guid_text, section_name
 from models.notification import Notification, NotificationType
 from models.scalars import encode_base64
 from models.severity import Severity, severity_name
+from models.times import to_utc, utc_text
 
 FORMAT = "redfish"
 
@@ -148,8 +149,8 @@ def _times(entry: Object) -> Iterator[datetime]:
         try:
             time = datetime.fromisoformat(find_text(entry, key) or "")
             if time.tzinfo is not None:
-                yield time.astimezone(UTC)
-        except (ValueError, OverflowError):
+                yield to_utc(time)
+        except ValueError:
             continue
 
 
@@ -196,7 +197,7 @@ def write_redfish(event: Event) -> Object:
     """
     data = write_record(event)
     record = decode_record(data)
-    time = None if event.time is None else event.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    time = None if event.time is None else utc_text(event.time)
     section_type = record.sections[0].section_type if record.sections else None
     entry: Object = {
         "@odata.type": "#LogEntry.v1_15_0.LogEntry",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from models.host import Host
+from models.times import utc_text
 from service.answers import Answer
 from service.client.chunks import AnyEvent, Chunk, event_json
 from service.client.errors import ProblemAnswer, UnexpectedAnswer
@@ -84,7 +85,7 @@ def _parameter(value: Any) -> str:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"`{value}` has no time zone")
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return utc_text(value)
     return hex(value) if isinstance(value, int) else str(value)
 
 
