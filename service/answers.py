@@ -12,14 +12,16 @@ from pydantic_core import to_json
 from models.cper_record import describe_record
 from models.decision import Decision
 from models.errors import MalformedBytes
-from models.event import Event
+from models.event import Event, event_key
 from models.scalars import Base64, Wire
+from models.status_block import StatusBlock, parse
 from models.structured import describe
 from models.value import value
 from policies.catalog import Policy, UnknownPolicy
 from policies.choose import choose
-from policies.decide import TOLD, decide
-from service.problems import Refused, invalid, malformed, unknown_policy
+from policies.decide import TOLD, decide_parsed
+from policies.workload import TooMuchWork, require_workload
+from service.problems import Refused, invalid, malformed, too_much_work, unknown_policy
 from service.settings import Settings
 from service.sniff import Kind, Sniffed
 from service.used_facts import UsedFacts
@@ -70,9 +72,35 @@ def choose_policy(event: Event, settings: Settings, *, kept: bool = False) -> Po
         raise Refused(unknown_policy(str(error), "/host/kernel")) from None
 
 
+def require_affordable(
+    event: Event,
+    block: StatusBlock | None,
+    settings: Settings,
+    policy: Policy,
+    *,
+    assumed: frozenset[str] = TOLD,
+    remembered: int = 0,
+    kept: bool = False,
+) -> None:
+    """Raise Refused where deciding the event would take more work than the settings allow.
+
+    `remembered` counts the pages kept as poisoned that bear on it; `kept`: its host's facts are those kept for its source.
+    """
+    try:
+        require_workload(event, block, settings.max_workload, policy, assumed=assumed, remembered=remembered)
+    except TooMuchWork as error:
+        raise Refused(too_much_work(error, kept=kept)) from None
+
+
 def decide_event(event: Event, settings: Settings, assumed: frozenset[str] = TOLD) -> Decision:
-    """The decision under the policy that the event asks for; `assumed` as for `decide`. Raises Refused where there is no such policy."""
-    return decide(event, choose_policy(event, settings), assumed)
+    """The decision under the policy that the event asks for; `assumed` as for `decide`.
+
+    Raises Refused where there is no such policy, or where deciding would take too much work.
+    """
+    policy = choose_policy(event, settings)
+    block = None if event.status_block is None else parse(event.status_block)
+    require_affordable(event, block, settings, policy, assumed=assumed)
+    return decide_parsed(event, block, policy, event_key(event), assumed)
 
 
 def decision_json(decision: Decision, used: UsedFacts | None = None) -> bytes:

@@ -50,6 +50,7 @@ class Given(BaseSettings):
     default_policy: str | None = None
     policy_files: Files | None = None
     max_body_bytes: Bytes | None = None
+    max_workload: Positive | None = None
     queue_entries: Positive | None = None
     queue_bytes: Bytes | None = None
     max_batch_bytes: Bytes | None = None

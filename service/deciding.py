@@ -18,7 +18,7 @@ from models.severity import severity_name
 from models.status_block import StatusBlock, parse
 from models.value import value
 from policies.decide import TOLD, settle
-from service.answers import choose_policy, decision_json, read_event
+from service.answers import choose_policy, decision_json, read_event, require_affordable
 from service.problems import Problem, Refused
 from service.settings import Settings
 from service.used_facts import Known
@@ -78,9 +78,13 @@ class Understood:
     assumed: frozenset[str]
 
     def conclude(self, settings: Settings, known: Known | None) -> Conclusion:
-        """Its decision. Raises Refused where the policy that it asks for does not exist."""
-        event = self.event if known is None else known.inform(self.event)
-        policy = choose_policy(event, settings, kept=known is not None and known.host is not None)
+        """Its decision. Raises Refused where the policy that it asks for does not exist, or where deciding would take too much work."""
+        event = self.event if known is None else known.place(self.event)
+        kept = known is not None and known.host is not None
+        policy = choose_policy(event, settings, kept=kept)
+        remembered = 0 if known is None else len(known.poisoned)
+        require_affordable(event, self.block, settings, policy, assumed=self.assumed, remembered=remembered, kept=kept)
+        event = event if known is None else known.poison(event)
         settled = settle(event, self.block, policy, self.gist.event_key, self.assumed)
         decision = settled.decision
         went_down = decision.action is Action.PANIC

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from models.errors import MalformedBytes
+from policies.workload import TooMuchWork
 from service.store.port import QueryTooSlow, StoreDamaged, StoreError
 
 MEDIA_TYPE = "application/problem+json"
@@ -194,6 +195,17 @@ def malformed(error: MalformedBytes, pointer: str = "") -> Problem:
     section = "" if error.section is None else f", section {error.section}"
     detail = f"byte {error.offset}{section}, `{error.field}`: {error.detail}"
     return Problem(f"{URN}malformed-bytes", "malformed bytes", 422, detail, (fault,))
+
+
+def too_much_work(error: TooMuchWork, *, kept: bool) -> Problem:
+    """An event whose decision would take more steps than the setting `max_workload` allows.
+
+    `kept`: the host's facts are those kept for the source, so that no pointer leads to them.
+    """
+    one, other = error.factors
+    faults = tuple(Fault("" if kept and factor.pointer.startswith("/host") else factor.pointer, str(factor)) for factor in error.factors)
+    detail = f"{one} x {other} are too much work for one event: about {error.steps} steps, and `max_workload` is {error.limit}"
+    return Problem(f"{URN}too-much-work", "too much work for one event", 422, detail, faults)
 
 
 def unknown_policy(detail: str, pointer: str = "", status: int = 422) -> Problem:

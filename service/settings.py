@@ -51,6 +51,8 @@ class Settings:
     """The operator's own policies, by name."""
     max_body_bytes: int = MAX_BODY_BYTES
     """Longest request, and longest event of a batch."""
+    max_workload: int = 1_000_000
+    """Steps that deciding one event may take as estimated beforehand (`policies.workload`), about one microsecond each."""
     store: str = "memory:"
     """`memory:` or `sqlite:///PATH`."""
     queue_entries: int = 4096

@@ -30,6 +30,10 @@ class Known:
     used: UsedFacts
     """The same, as the decision tells of it."""
 
-    def inform(self, event: Event) -> Event:
-        """The event as it is decided."""
-        return event.model_copy(update={"host": with_poisoned(event.host if self.host is None else self.host, self.poisoned)})
+    def place(self, event: Event) -> Event:
+        """Return the event with the kept facts where it brings none, and without the pages that are kept as poisoned."""
+        return event if self.host is None else event.model_copy(update={"host": self.host})
+
+    def poison(self, event: Event) -> Event:
+        """Return a placed event as it is decided: with the pages that are kept as poisoned."""
+        return event.model_copy(update={"host": with_poisoned(event.host, self.poisoned)}) if self.poisoned else event

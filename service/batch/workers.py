@@ -41,7 +41,7 @@ class Workers:
     def __init__(self, settings: Settings) -> None:
         self.number = settings.batch_workers
         self._limiter = CapacityLimiter(max(self.number, 1))
-        self._settings = pickle.dumps(Settings(settings.default_policy, settings.custom))
+        self._settings = pickle.dumps(Settings(settings.default_policy, settings.custom, max_workload=settings.max_workload))
         """What decides; the rest, secrets among it, is no concern of theirs."""
         self._back_at = 0.0
         self.alone = ALONE
