@@ -126,8 +126,7 @@ class Questions:
     def decide_chunk(self, chunk: Chunk, key: str, answered: int) -> Flow[bytes]:
         """`answered`: how many of all events, from the first chunk's first on, have their answer already."""
         headers = {"content-type": NDJSON, "accept": NDJSON, "idempotency-key": f"{key}-{chunk.first + 1}"}
-        body = b"\n".join(chunk.lines) + b"\n"
-        request = Request("POST", "/v1/decisions/batch", {}, headers, body, answer_type=NDJSON, silence_s=BATCH_SILENCE_S)
+        request = Request("POST", "/v1/decisions/batch", {}, headers, answer_type=NDJSON, silence_s=BATCH_SILENCE_S)
         return batch(request, chunk, max(answered - chunk.first, 0), self.retry)
 
     def get(self, identity: str) -> Flow[Answer]:
