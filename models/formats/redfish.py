@@ -17,7 +17,7 @@ from models.event import Event
 from models.formats.cper import read_payload, write_record
 from models.formats.envelope import Envelope, to_notification
 from models.formats.json_text import Object, brief, find, find_text, read_documents
-from models.formats.reading import Place, Reading, Unread
+from models.formats.reading import Place, Reading, Unread, read_each
 from models.formats.text_bytes import unpack_base64
 from models.guid import NULL, Guid, guid, guid_text, section_name
 from models.notification import Notification, NotificationType
@@ -66,7 +66,8 @@ def _read_document(document: Any, line: int | None, told: Notification | None) -
         seen += 1
         if _is_about_cper(entry):
             found += 1
-            yield from _read_entry(entry, Envelope(FORMAT, _place(line, pointer), told))
+            place = _place(line, pointer)
+            yield from read_each(_read_entry(entry, Envelope(FORMAT, place, told)), place, FORMAT)
     if not found:
         yield Unread(_place(line, ""), f"none of {seen} entries says anything of a CPER", FORMAT)
 
