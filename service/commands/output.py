@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from service import logs
+from service.attempts import Attempts
 from service.inputs import opened, read_lines
 from service.problems import Problem, Refused, problem_json, too_large
 
@@ -25,6 +27,13 @@ def complain(problem: Problem, *, as_json: bool) -> None:
     if len(problem.errors) > 1:
         for fault in problem.errors:
             print(f"  {fault.pointer or '/'}: {fault.detail}", file=sys.stderr)
+
+
+def tell_defect(error: BaseException) -> None:
+    """Print which defect something ran into: its type and place, without its text, which may quote the input."""
+    facts = logs.explain(error)
+    place = facts["frames"][-1] if facts["frames"] else "an unknown place"
+    print(f"ras-triage: internal error: {facts['error']} at {place}", file=sys.stderr)
 
 
 def write(line: bytes) -> None:
@@ -54,12 +63,13 @@ def draw(page: RenderableType) -> None:
 def answer_lines(path: str, limit: int, answer: Callable[[bytes], bytes]) -> int:
     """Answer each line as it comes; a line that is refused has its problem in its place."""
     status = 0
+    attempts = Attempts(tell_defect)
     with opened(path) as stream:
         for line in read_lines(stream, limit):
             try:
                 if line is None:
                     raise Refused(too_large(limit))
-                answered = answer(line)
+                answered = attempts.call(answer, line)
             except Refused as refused:
                 answered, status = problem_json(refused.problem), BAD_INPUT
             write(answered)

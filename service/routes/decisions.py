@@ -60,7 +60,7 @@ async def decide_one(request: Request, body: Body) -> Response:
     require_parameters(request, ("dry_run",))
     intake, name = runtime_of(request).intake, repeat_name(request)
     if flag(request, "dry_run"):
-        return Response(intake.try_out(Document(body)), media_type=_JSON)
+        return Response(await intake.try_out(Document(body)), media_type=_JSON)
     answered = await intake.decide(Document(body, name))
     logs.bind(decision_id=answered.id)
     return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)

@@ -6,11 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Thread
 
 from calling import ROOT
+
+PROGRAM = ("-m", "service.cli")
 
 
 def interruptible() -> None:
@@ -21,15 +23,16 @@ def interruptible() -> None:
 class Service:
     """A service on loopback, on a port that stays its own."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, program: Sequence[str] = PROGRAM) -> None:
         self.options = options
+        self.program = program
         self.log: list[str] = []
         self.port = "0"
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", self.port, *self.options]
+        command = [sys.executable, *self.program, "serve", "--port", self.port, *self.options]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         for line in self.process.stderr:
@@ -48,9 +51,9 @@ class Service:
 
 
 @contextmanager
-def serving(*options: str) -> Iterator[Service]:
+def serving(*options: str, program: Sequence[str] = PROGRAM) -> Iterator[Service]:
     """A service for as long as the context lasts."""
-    service = Service(*options)
+    service = Service(*options, program=program)
     try:
         yield service
     finally:
