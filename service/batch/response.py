@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.batch.answering import Batch, Form
+from service.disconnects import WhileConnected, until_ended
 
 
 class BatchResponse(Response):
@@ -24,15 +25,16 @@ class BatchResponse(Response):
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - what an ASGI application takes
-        batch = self._batch
-        work = asyncio.create_task(batch.run(self._body))
+        batch, body_ended = self._batch, asyncio.Event()
+        work = asyncio.create_task(batch.run(until_ended(self._body, body_ended)))
         try:
-            await batch.ready()
-            headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
-            await send({"type": "http.response.start", "status": batch.tally.status, "headers": headers})
-            while piece := await batch.outbox.take():
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await work
+            with WhileConnected(receive, body_ended):
+                await batch.ready()
+                headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
+                await send({"type": "http.response.start", "status": batch.tally.status, "headers": headers})
+                while piece := await batch.outbox.take():
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await work
             await send({"type": "http.response.body", "body": b""})
         finally:
             batch.outbox.discard()

@@ -22,6 +22,7 @@ from models.notification import NotificationType
 from models.value import value
 from service.batch.outbox import Outbox
 from service.deciding import LOOP_BYTES, Document
+from service.disconnects import WhileConnected, until_ended
 from service.importing.formats import STREAMED, Format
 from service.importing.lines import write_lines
 from service.importing.prepared import Prepared, Ready, Spoilt, prepare, read_document, read_found, spoilt
@@ -280,14 +281,16 @@ class ImportResponse(Response):
         self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - what an ASGI application takes
-        running = asyncio.create_task(self._work.run(self._body))
+        body_ended = asyncio.Event()
+        running = asyncio.create_task(self._work.run(until_ended(self._body, body_ended)))
         try:
-            await self._work.ready()
-            headers = [(name, told) for name, told in self.raw_headers if name != b"content-length"]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            while piece := await self._work.outbox.take():
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await running
+            with WhileConnected(receive, body_ended):
+                await self._work.ready()
+                headers = [(name, told) for name, told in self.raw_headers if name != b"content-length"]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                while piece := await self._work.outbox.take():
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await running
             await send({"type": "http.response.body", "body": b""})
         finally:
             self._work.outbox.discard()
