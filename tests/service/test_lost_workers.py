@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +19,7 @@ from processes import Service, serving
 from test_batch_workers import gone, workers
 from test_defects import GOOD, NDJSON, marked, ndjson, told
 
-IN_FLIGHT = 20
+IN_FLIGHT = 6
 
 
 @contextmanager
@@ -108,24 +107,35 @@ def test_a_worker_that_was_stopped_is_replaced_and_the_batch_is_answered(helped:
     assert any(map(gone, stopped)), "the one that was asked was killed"
 
 
-def closed_at_once(service: Service, path: str, content: object) -> None:
-    """Send a request, and hang up without waiting for its answer."""
+def request(service: Service, path: str, content: object) -> socket.socket:
+    """Send a request, and do not wait for its answer."""
     body = json.dumps(content).encode()
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", int(service.port))) as connection:
-        connection.sendall(head.encode() + body)
-        time.sleep(0.01)
+    connection = socket.create_connection(("127.0.0.1", int(service.port)))
+    connection.sendall(head.encode() + body)
+    return connection
 
 
-def test_requests_that_wait_for_a_store_end_with_their_clients(tmp_path: Path) -> None:
-    with planted_service(0, "--store", f"sqlite:///{tmp_path / 'store.db'}", RAS_TRIAGE_MAX_IN_FLIGHT=str(IN_FLIGHT)) as service:
-        for number in range(IN_FLIGHT):
-            event = {**GOOD, "source": "stuck", "id": f"s-{number}"}
-            if number % 2:
-                closed_at_once(service, "/v1/decisions", event)
-            else:
-                closed_at_once(service, "/v1/decisions/batch", [event])
-        deadline = time.monotonic() + 20
-        while httpx.get(f"{service.url}/v1/policies").status_code == 503:
-            assert time.monotonic() < deadline, "requests are held whose clients are gone"
-            time.sleep(0.1)
+def wait_until_full(service: Service, *, full: bool) -> None:
+    deadline = time.monotonic() + 20
+    while (httpx.get(f"{service.url}/v1/policies", timeout=20).status_code == 503) != full:
+        assert time.monotonic() < deadline, "requests are held whose clients are gone" if not full else "not all requests are under way"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", ["/v1/decisions", "/v1/decisions/batch", "/v1/import"])
+def test_requests_that_wait_for_a_store_end_with_their_clients(path: str, stuck: Service) -> None:
+    name = path.rpartition("/")[2]
+    events = named([{**GOOD, "source": "stuck"}] * IN_FLIGHT, name)
+    connections = [request(stuck, path, [event] if name == "batch" else event) for event in events]
+    wait_until_full(stuck, full=True)
+    for connection in connections:
+        connection.close()
+    wait_until_full(stuck, full=False)
+
+
+@pytest.fixture(scope="module")
+def stuck() -> Iterator[Service]:
+    """One that takes few requests, and whose store keeps nothing of the source `stuck`."""
+    with planted_service(0, RAS_TRIAGE_MAX_IN_FLIGHT=str(IN_FLIGHT)) as running:
+        yield running
