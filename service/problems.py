@@ -388,6 +388,11 @@ def unreadable(path: str, reason: str) -> Problem:
     return Problem(f"{URN}unreadable-file", "unreadable file", 404, f"`{path}`: {reason}")
 
 
+def unwritable(reason: str) -> Problem:
+    """An error that a format has no place for."""
+    return Problem(f"{URN}unwritable", "not writable", 422, reason)
+
+
 def unrecognised() -> Problem:
     """A file of the command line that is none of what can be decided."""
     detail = "expected an event in JSON, or a status block or CPER record as bytes, hexadecimal or base64"

@@ -116,7 +116,7 @@ class Import:
         self._asked = asked
         self._runtime = runtime
         self._principal = principal
-        self._errors = self._items = 0
+        self._errors = 0
         self.outbox = Outbox(runtime.settings.spill_bytes)
         self.tally = Tally()
         self.refusal: Refused | None = None
@@ -184,12 +184,13 @@ class Import:
 
     async def _answer(self, items: list[Ready | RawEvent]) -> bytes:
         """Return the lines for some items, in their order."""
-        first, self._items = self._items, self._items + len(items)
         ready = [await self._read(item) if isinstance(item, RawEvent) else item for item in items]
         await asyncio.sleep(0)
-        for place, one in enumerate(ready, first):
+        for one in ready:
             if isinstance(one, Spoilt):
-                self._runtime.defects.report("import", one.defect.facts, item=place)
+                place = {"line": one.unread.place.line, "offset": one.unread.place.offset}
+                self._runtime.defects.report("import", {**{name: at for name, at in place.items() if at is not None}, **one.defect.facts})
+        first = self._errors
         documents = self._documents([one for one in ready if isinstance(one, Prepared)])
         if documents:
             await self._principal.pace(len(documents))
@@ -215,6 +216,7 @@ class Import:
         return [await self._tried(document, place + index) for index, document in enumerate(documents)]
 
     async def _tried(self, document: Document, place: int) -> bytes | Problem:
+        await asyncio.sleep(0)
         try:
             return await self._runtime.intake.try_out(document, place, patient=True)
         except Refused as refused:
