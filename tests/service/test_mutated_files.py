@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from calling import BLOCK, EVENT, Call, client, run
-from imported import LIBCPER, SENT, database
+from imported import LIBCPER, LOG, SENT, database
 from test_import import error_sources
 
 from models.cper_record import CperRecord, SectionDescriptor, encode_record
@@ -149,8 +149,14 @@ def test_http_decides_or_refuses_damaged_bytes(kind: str, service: Call) -> None
         whole(service("POST", "/v1/decisions?dry_run=true", json={**EVENT, "status_block": base64.b64encode(data).decode()}))
 
 
-def test_damaged_error_source_tables_are_read_or_refused(service: Call) -> None:
-    for data in mutated(error_sources(), "hest"):
+def test_damaged_error_source_tables_are_read_or_refused(service: Call, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    log, path = tmp_path / "log", tmp_path / "HEST"
+    log.write_bytes(LOG)
+    for number, data in enumerate(mutated(error_sources(), "hest")):
+        if number % 8 == 0:
+            path.write_bytes(data)
+            assert main(["import", "--json", "--hest", str(path), str(log)]) in {0, 2}
+            assert all(map(json.loads, capsysbinary.readouterr().out.splitlines()))
         table = base64.urlsafe_b64encode(data).rstrip(b"=").decode()
         whole(service("POST", f"/v1/import?dry_run=true&hest={table}", content=b""))
 
