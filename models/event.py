@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainSerializer
 
 from models.host import Host
 from models.notification import NotificationInput
 from models.scalars import Wire, decode_base64, encode_base64
 from models.structured import StructuredBlock, encode_structured
+from models.times import to_utc, utc_text
 
 MAX_BLOCK_BYTES = 1 << 20
 """Longest status block that a request may carry; Linux reads 64 KiB at most (GHES_ESTATUS_MAX_SIZE)."""
@@ -29,8 +30,18 @@ def _only_text(value: Any) -> Any:
     return value
 
 
-def _utc(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _require_utc(value: datetime) -> datetime:
+    """Require a time that UTC has, too; it is kept with the offset that it came with."""
+    to_utc(value)
+    return value
+
+
+Time = Annotated[
+    AwareDatetime,
+    BeforeValidator(_only_text),
+    AfterValidator(_require_utc),
+    PlainSerializer(utc_text, return_type=str, when_used="json"),
+]
 
 
 BlockInput = Annotated[
@@ -48,7 +59,7 @@ class Event(Wire):
     """The sender's id, unique per source."""
     source: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Machine or simulator that saw the error."""
-    time: Annotated[AwareDatetime, BeforeValidator(_only_text), PlainSerializer(_utc, return_type=str, when_used="json")] | None = None
+    time: Time | None = None
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     notification: NotificationInput
     status_block: BlockInput | None = None

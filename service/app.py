@@ -80,6 +80,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
             runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
             runtime.intake.repeated.append(metrics.repeated)
             runtime.retention.purged.append(metrics.purged)
+            runtime.defects.found.append(metrics.defect)
             yield
 
     app = FastAPIOffline(

@@ -60,6 +60,7 @@ class Given(BaseSettings):
     max_batch_bytes: Bytes | None = None
     spill_bytes: Bytes | None = None
     batch_workers: int | None = Field(None, ge=0, le=MAX_WORKERS)
+    worker_timeout_s: float | None = Field(None, ge=0.1, allow_inf_nan=False)
     retention_days: float | None = Field(None, gt=0, allow_inf_nan=False)
     retention_bytes: Bytes | None = None
     tls_certificate: Path | None = None

@@ -6,7 +6,8 @@ Nothing is kept or looked up here, so any process can do it.
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
 
@@ -18,10 +19,21 @@ from models.severity import severity_name
 from models.status_block import StatusBlock, parse
 from models.value import value
 from policies.decide import TOLD, settle
+from policies.workload import TooMuchWork, require_workload
+from service import logs
 from service.answers import choose_policy, decision_json, read_event, require_affordable
 from service.problems import Problem, Refused
 from service.settings import Settings
 from service.used_facts import Known
+
+LOOP_BYTES: Final = 32 << 10
+"""Longest event that is read in the event loop: at most about 15 ms, for a status block of nothing but the smallest sections."""
+LOOP_STEPS: Final = 20_000
+"""Most steps (`policies.workload`) that deciding an event takes in the event loop, about a microsecond each."""
+
+
+class HeavyEvent(Exception):
+    """Deciding an event would keep the event loop for too long."""
 
 
 @value
@@ -77,13 +89,23 @@ class Understood:
     block: StatusBlock | None
     assumed: frozenset[str]
 
-    def conclude(self, settings: Settings, known: Known | None) -> Conclusion:
-        """Its decision. Raises Refused where the policy that it asks for does not exist, or where deciding would take too much work."""
+    def conclude(self, settings: Settings, known: Known | None, at_most: int | None = None) -> Conclusion:
+        """Return its decision. Raises Refused where the policy does not exist, or where deciding would take too much work.
+
+        Raises HeavyEvent where it would take more than `at_most` steps.
+        """
+        if at_most is not None and known is not None and known.is_long:
+            raise HeavyEvent
         event = self.event if known is None else known.place(self.event)
-        kept = known is not None and known.host is not None
+        kept = known is not None and known.facts is not None
         policy = choose_policy(event, settings, kept=kept)
         remembered = 0 if known is None else len(known.poisoned)
-        require_affordable(event, self.block, settings, policy, assumed=self.assumed, remembered=remembered, kept=kept)
+        try:
+            limit = settings.max_workload if at_most is None else min(at_most, settings.max_workload)
+            require_workload(event, self.block, limit, policy, assumed=self.assumed, remembered=remembered)
+        except TooMuchWork:
+            require_affordable(event, self.block, settings, policy, assumed=self.assumed, remembered=remembered, kept=kept)
+            raise HeavyEvent from None
         event = event if known is None else known.poison(event)
         settled = settle(event, self.block, policy, self.gist.event_key, self.assumed)
         decision = settled.decision
@@ -99,20 +121,35 @@ class Understood:
         )
 
 
+class Defect(NamedTuple):
+    """A defect of the service that an event ran into."""
+
+    facts: Mapping[str, Any]
+    """As `logs.explain` tells of it."""
+
+
 class Foreseen(NamedTuple):
-    """An event that was decided beforehand, as if nothing were kept for its source."""
+    """An event that was decided elsewhere."""
 
     document: Document
     gist: Gist
-    conclusion: Conclusion | Problem
+    conclusion: Conclusion | Problem | Defect
+    known: Known | None = None
+    """What was kept for its source as far as the decision knew of it."""
 
-    def conclude(self, settings: Settings, known: Known | None) -> Conclusion:
-        """Its decision, made anew where something is kept after all. Raises Refused."""
-        if known is not None:
-            return understand(self.document).conclude(settings, known)
-        if isinstance(self.conclusion, Problem):
-            raise Refused(self.conclusion)
-        return self.conclusion
+
+class Failed(NamedTuple):
+    """An event that could not be read for a defect of the service."""
+
+    document: Document
+    defect: Defect
+
+
+Answer = tuple[Gist, Conclusion | Problem | Defect] | Problem | Defect
+"""What a worker says of an event."""
+
+Item = Document | Foreseen | Failed | Refused
+"""An event as it came, or decided elsewhere; or why it is not read."""
 
 
 def understand(document: Document) -> Understood:
@@ -135,16 +172,25 @@ def understand(document: Document) -> Understood:
     return Understood(gist, event, block, document.assumed)
 
 
-def foresee(document: Document, settings: Settings) -> tuple[Gist, Conclusion | Problem] | Problem:
-    """What makes an event a foreseen one; what is wrong with it, where it is none."""
+def foresee(document: Document, settings: Settings, known: Known | None = None) -> Answer:
+    """Return what makes an event a foreseen one; what is wrong with it, where it is none. Raises nothing that is an Exception."""
     try:
         understood = understand(document)
     except Refused as refused:
         return refused.problem
+    except Exception as error:
+        return Defect(logs.explain(error))
     try:
-        return understood.gist, understood.conclude(settings, None)
+        return understood.gist, understood.conclude(settings, known)
     except Refused as refused:
         return understood.gist, refused.problem
+    except Exception as error:
+        return understood.gist, Defect(logs.explain(error))
+
+
+def is_long(document: Document) -> bool:
+    """Whether reading an event would keep the event loop for too long."""
+    return len(document.data) > LOOP_BYTES
 
 
 def _repeat_key(event: Event, key: str, name: bytes | None) -> bytes | None:

@@ -35,6 +35,9 @@ _NEWEST_MINOR: Final = 19
 _ALARMING: Final = ("internal", "busy", "store-unavailable", "store-damaged")
 """Problems that alerts wait for. They are there from the start, at 0: of a series that begins with 1 Prometheus sees no increase."""
 
+_STAGES: Final = ("decide", "store", "import")
+"""Of defects; there from the start for the same reason."""
+
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a time of birth for each series answers no question
 
@@ -93,6 +96,11 @@ class Metrics:
         self._item = lru_cache(maxsize=16)(
             Counter("ras_triage_batch_items", "Events of batches, by what became of them", ["outcome"], registry=self.registry).labels
         )
+        self._defect = lru_cache(maxsize=16)(
+            Counter("ras_triage_defects", "Events that ran into a defect of the service", ["stage"], registry=self.registry).labels
+        )
+        for stage in _STAGES:
+            self._defect(stage)
         self._received = Counter("ras_triage_received_bytes", "Bytes of request bodies, as they came in", registry=self.registry)
         self._sent = Counter("ras_triage_sent_bytes", "Bytes of response bodies", registry=self.registry)
         self._commit_time, self._commit_size = self._commits()
@@ -143,6 +151,10 @@ class Metrics:
     def batched(self, outcome: Literal["decided", "repeat", "problem"]) -> None:
         """An event of a batch has its result."""
         self._item(outcome).inc()
+
+    def defect(self, stage: str) -> None:
+        """An event ran into a defect."""
+        self._defect(stage).inc()
 
     def committed(self, entries: int, duration_s: float) -> None:
         """The writer made this many decisions durable at once. With 0 it wrote something else, which is not counted."""

@@ -375,6 +375,12 @@ def internal() -> Problem:
     return Problem(f"{URN}internal", "internal error", 500, detail)
 
 
+def unanswered(times: int) -> Problem:
+    """An event that a service did not answer, although it answered those around it. Made by a client in the event's place."""
+    detail = f"the answer broke off each of the {times} times that this event was sent, and not without it"
+    return Problem(f"{URN}unanswered", "not answered", 502, detail)
+
+
 def not_ready(reason: str) -> Problem:
     """Decisions cannot be kept at the moment."""
     return Problem(f"{URN}not-ready", "not ready", 503, shorten(reason))
@@ -389,6 +395,11 @@ def stopping() -> Problem:
 def unreadable(path: str, reason: str) -> Problem:
     """A file of the command line that cannot be read."""
     return Problem(f"{URN}unreadable-file", "unreadable file", 404, f"`{valid_text(path)}`: {reason}")
+
+
+def unwritable(reason: str) -> Problem:
+    """An error that a format has no place for."""
+    return Problem(f"{URN}unwritable", "not writable", 422, reason)
 
 
 def unrecognised() -> Problem:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from service.allocator import MemoryReturn
 from service.batch.workers import Workers
+from service.defects import Defects
 from service.following import Streams
 from service.intake import Intake
 from service.retention import Retention
@@ -39,6 +40,7 @@ class Runtime:
     intake: Intake
     retention: Retention
     workers: Workers
+    defects: Defects
     clock_ms: Callable[[], int]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the service was told to stop: what never ends by itself ends now."""
@@ -80,19 +82,24 @@ async def running(settings: Settings, kept: Store, clock_ms: Callable[[], int]) 
     """The parts, for as long as the context lasts; at its end what waits is written first. Raises StoreError."""
     sources = Sources(kept)
     writer = Writer(kept, max_entries=settings.queue_entries, max_bytes=settings.queue_bytes)
-    intake = Intake(settings, kept, writer, sources, clock_ms)
-    runtime = Runtime(settings, kept, writer, sources, intake, Retention(settings, writer, kept, clock_ms), Workers(settings), clock_ms)
+    defects = Defects()
+    workers = Workers(settings, defects)
+    intake = Intake(settings, kept, writer, sources, workers, defects, clock_ms)
+    retention = Retention(settings, writer, kept, clock_ms)
+    runtime = Runtime(settings, kept, writer, sources, intake, retention, workers, defects, clock_ms)
     writer.committed.append(lambda _entries, _seconds: runtime.streams.tell())
     writer.failed.append(lambda _error: sources.forget_everything())
     background = (runtime.retention.run(), runtime.streams.supervise(), runtime.memory.run())
     in_the_background = [asyncio.create_task(work) for work in background]
     try:
-        yield runtime
+        with intake.limit.installed():
+            yield runtime
     finally:
         runtime.stop()
         for task in in_the_background:
             task.cancel()
         runtime.streams.close()
+        workers.close()
         await writer.close()
         runtime.importers.shutdown(wait=False, cancel_futures=True)
         runtime.readers.shutdown()

@@ -65,6 +65,8 @@ class Settings:
     """Results of one batch that may wait on disk for a client that does not read yet."""
     batch_workers: int = 0
     """Processes beside the service that decide the events of large batches beforehand."""
+    worker_timeout_s: float = 10.0
+    """Seconds that a worker process may take for an event, or a slice of a batch, before it is replaced."""
     retention_days: float | None = None
     """Decisions that are older are purged; None: never."""
     retention_bytes: int | None = None

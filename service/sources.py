@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 from models.host import Host
 from models.poison import PoisonedPage
 from service.deciding import Gist
 from service.store.port import HostFacts, Store
-from service.used_facts import Known, UsedFacts
+from service.used_facts import LOOP_BYTES, Known, UsedFacts
 
 T = TypeVar("T")
 
@@ -26,6 +27,9 @@ GROWTH: Final = 16
 """Bytes of memory that a byte of facts takes once it is read."""
 HELD_PAGES: Final = 256
 """Pages of one source that are held; where there are more, the store is asked."""
+
+Undo = Callable[[], object]
+"""Takes a change back that was the last."""
 
 
 def _count_down(counter: Counter[T], key: T) -> None:
@@ -43,12 +47,15 @@ def digest(facts: bytes) -> str:
 class Source:
     """One source's state."""
 
-    __slots__ = ("facts", "host", "pages", "unsaved")
+    __slots__ = ("digest", "facts", "host", "pages", "unsaved")
 
     def __init__(self, facts: HostFacts | None, pages: tuple[PoisonedPage, ...]) -> None:
         self.facts = facts
         """The newest version; None: there never was one."""
         self.host: Host | None = None
+        """The same, read; None: they are too long to be read in the event loop."""
+        self.digest: str | None = None
+        """Their content hash."""
         self.set_facts(facts)
         self.pages: set[PoisonedPage] | None = set(pages) if len(pages) <= HELD_PAGES else None
         """All poisoned pages; None: they are too many to hold."""
@@ -57,27 +64,43 @@ class Source:
 
     def set_facts(self, facts: HostFacts | None) -> None:
         self.facts = facts
-        self.host = None if facts is None or facts.facts is None else Host.model_validate_json(facts.facts)
+        content = None if facts is None else facts.facts
+        self.host = None if content is None or len(content) > LOOP_BYTES else Host.model_validate_json(content)
+        self.digest = None if content is None else digest(content)
 
     @property
     def size(self) -> int:
         """Bytes of memory that its facts take, roughly."""
         return 0 if self.facts is None or self.facts.facts is None else GROWTH * len(self.facts.facts)
 
-    def poison(self, pages: Sequence[PoisonedPage]) -> None:
+    def poison(self, pages: Sequence[PoisonedPage]) -> Undo:
+        """Add pages."""
+        known = self.pages
+        added = () if known is None else tuple(page for page in pages if page not in known)
         self.unsaved.update(pages)
-        if self.pages is not None:
-            self.pages.update(pages)
-            if len(self.pages) > HELD_PAGES:
+        if known is not None:
+            known.update(added)
+            if len(known) > HELD_PAGES:
                 self.pages = None
+        return partial(self._unpoison, pages, added)
+
+    def _unpoison(self, pages: Sequence[PoisonedPage], added: Sequence[PoisonedPage]) -> None:
+        self.saved(pages)
+        if self.pages is not None:
+            self.pages.difference_update(added)
 
     def saved(self, pages: Sequence[PoisonedPage]) -> None:
         for page in pages:
             _count_down(self.unsaved, page)
 
-    def forget_pages(self) -> None:
-        self.pages = set()
-        self.unsaved.clear()
+    def forget_pages(self) -> Undo:
+        """Forget all pages."""
+        undo = partial(self._remember, self.pages, self.unsaved)
+        self.pages, self.unsaved = set(), Counter()
+        return undo
+
+    def _remember(self, pages: set[PoisonedPage] | None, unsaved: Counter[PoisonedPage]) -> None:
+        self.pages, self.unsaved = pages, unsaved
 
 
 class Sources:
@@ -102,12 +125,11 @@ class Sources:
         self._let_go(name)
         return found
 
-    def apply(self, name: str, poisoned: Sequence[PoisonedPage], went_down: bool) -> None:
-        """What a decision, whose entry is handed over next, does to its source. Raises StoreError."""
+    def apply(self, name: str, poisoned: Sequence[PoisonedPage], went_down: bool) -> Undo | None:
+        """Do to a source what a decision does whose entry is handed over next; None: that is nothing. Raises StoreError."""
         if went_down:
-            self.state(name).forget_pages()
-        elif poisoned:
-            self.state(name).poison(poisoned)
+            return self.state(name).forget_pages()
+        return self.state(name).poison(poisoned) if poisoned else None
 
     def put_facts(self, facts: HostFacts) -> None:
         """Facts that are handed over next become the source's newest. Raises StoreError."""
@@ -153,12 +175,14 @@ class Sources:
         if gist.source is None:
             return None
         state = self.state(gist.source)
-        host = None if gist.brings_host else state.host
-        poisoned = self._poisoned(gist.source, state, gist.physical_addresses) if host is not None or not gist.brings_pages else ()
-        if host is None and not poisoned:
+        facts = None if gist.brings_host or state.facts is None else state.facts.facts
+        poisoned = self._poisoned(gist.source, state, gist.physical_addresses) if facts is not None or not gist.brings_pages else ()
+        if facts is None and not poisoned:
             return None
-        version, content = (None, None) if host is None else _version(state.facts)
-        return Known(host, poisoned, UsedFacts(version, content, tuple(hex(page.address) for page in poisoned)))
+        addresses = tuple(hex(page.address) for page in poisoned)
+        if facts is None or state.facts is None:
+            return Known(None, poisoned, UsedFacts(None, None, addresses))
+        return Known(state.host, poisoned, UsedFacts(state.facts.version, state.digest, addresses), facts)
 
     def _poisoned(self, name: str, state: Source, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
         if state.pages is not None:
@@ -170,7 +194,3 @@ class Sources:
         if not candidates:
             return ()
         return tuple(sorted((page for page in candidates if any(map(page.holds, addresses))), key=lambda page: (page.address, page.shift)))
-
-
-def _version(facts: HostFacts | None) -> tuple[int | None, str | None]:
-    return (None, None) if facts is None else (facts.version, digest(facts.facts or b""))

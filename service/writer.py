@@ -1,6 +1,7 @@
 """The one thread that writes the store. Decisions that wait are kept together: one commit, one wait for the disk, for all of them.
 
 Busy                more waits than may wait
+EarlierWriteFailed  a write that this one may rest on failed
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from models.value import value
-from service.store.port import Entry, Store, StoreUnavailable
+from service.hooks import call_each
+from service.store.port import Entry, Store, StoreError, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -34,6 +36,14 @@ IDLE_S: Final = 0.5
 
 class Busy(Exception):
     """More decisions wait to be written than may wait."""
+
+
+class EarlierWriteFailed(StoreUnavailable):
+    """A write that this one may rest on failed."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        super().__init__("an earlier write failed")
+        self.failure = failure
 
 
 @value
@@ -95,6 +105,8 @@ class Writer:
         self._freed = asyncio.Event()
         self._entries = self._bytes = 0
         self._epoch, self._failed_epoch = 0, -1
+        self._failure: Exception | None = None
+        """Why the writes of the failed epoch failed."""
         self._closing = False
         self._last_write = -FRESH_S
         self._last_failure: str | None = None
@@ -187,7 +199,9 @@ class Writer:
         try:
             results = self._write(jobs)
         except Exception as failure:  # a defect too: whoever waits for it must hear of it, and the thread goes on
-            error, self._failed_epoch = failure, jobs[0].epoch
+            error = failure
+            if jobs[0].epoch > self._failed_epoch:
+                self._failed_epoch, self._failure = jobs[0].epoch, failure
         self._loop.call_soon_threadsafe(self._answer, jobs, results, error, monotonic() - began)
 
     def _look_after_store(self) -> bool:
@@ -219,7 +233,7 @@ class Writer:
 
     def _write(self, jobs: list[_Job]) -> list[Any]:
         if jobs[0].epoch <= self._failed_epoch:
-            raise StoreUnavailable("an earlier write failed")
+            raise EarlierWriteFailed(self._failure)
         if (call := jobs[0].call) is not None:
             return [call()]
         self._store.append([entry for job in jobs for entry in job.entries])
@@ -241,13 +255,11 @@ class Writer:
             self._bytes -= job.size
         if error is None:
             self._last_failure, self._last_write = None, monotonic()
-            for hear_commit in self.committed:
-                hear_commit(sum(len(job.entries) for job in jobs), seconds)
+            call_each(self.committed, sum(len(job.entries) for job in jobs), seconds)
         elif jobs[0].epoch == self._epoch:
             self._epoch += 1
-            self._last_failure = str(error)
-            for hear_failure in self.failed:
-                hear_failure(error)
+            self._last_failure = str(error) if isinstance(error, StoreError) else type(error).__name__
+            call_each(self.failed, error)
         for index, job in enumerate(jobs):
             if job.done.cancelled():
                 continue

@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 
 from models.cper_record import (
     DESCRIPTOR,
@@ -31,7 +32,7 @@ from models.cper_record import (
 from models.errors import MalformedBytes
 from models.event import MAX_BLOCK_BYTES, Event
 from models.formats.envelope import CPER_TYPES, DEFAULT_SEVERITY, Envelope, choose_notification, to_notification
-from models.formats.reading import Assumed, Place, Reading, Unread
+from models.formats.reading import Assumed, Place, Reading, Unread, read_one
 from models.formats.text_bytes import unpack_text, unpack_words
 from models.guid import NULL, SECTION_NAMES, Guid, guid, guid_text, section_name
 from models.notification import Notification, NotificationType
@@ -112,14 +113,19 @@ def read_payload(data: bytes, envelope: Envelope) -> Iterator[Reading | Unread]:
     """The errors in bytes that are no text any more; what they are is told by what they hold."""
     if data.startswith(SIGNATURE):
         yield from _read_records(data, envelope)
-    elif is_status_block(data):
-        yield _read_block(data, envelope)
-    elif (descriptor := _described(data, envelope.section_type)) is not None:
-        yield _read_described(data, descriptor, envelope)
-    elif envelope.section_type is not None:
-        yield _read_body(data, envelope.section_type, envelope)
     else:
-        yield Unread(envelope.place, _why_nothing(data), envelope.format)
+        yield read_one(partial(_read_other, data, envelope), envelope.place, envelope.format)
+
+
+def _read_other(data: bytes, envelope: Envelope) -> Reading | Unread:
+    """Read bytes that are no CPER record."""
+    if is_status_block(data):
+        return _read_block(data, envelope)
+    if (descriptor := _described(data, envelope.section_type)) is not None:
+        return _read_described(data, descriptor, envelope)
+    if envelope.section_type is not None:
+        return _read_body(data, envelope.section_type, envelope)
+    return Unread(envelope.place, _why_nothing(data), envelope.format)
 
 
 def _why_nothing(data: bytes) -> str:
@@ -139,7 +145,8 @@ def _read_records(data: bytes, envelope: Envelope) -> Iterator[Reading | Unread]
     start: int | None = 0
     while start is not None:
         end, following = _record_end(data, start)
-        yield _read_one_record(data[start:end], envelope.at(start))
+        record = envelope.at(start)
+        yield read_one(partial(_read_one_record, data[start:end], record), record.place, record.format)
         start = following
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from operator import itemgetter
 from typing import Final
@@ -18,7 +19,7 @@ from models.formats.log_lines import COLOUR, MAX_LINE, LogLine, read_line, text_
 from models.formats.log_record import FORMAT, MAX_LINES_APART, LogRecord, frame_of, names_memory
 from models.formats.log_wrapping import HeldLine
 from models.formats.observed import KEYWORDS, NOTE_KEYWORD, Seen, gather, observe
-from models.formats.reading import Loose, Place, Reading, Unread
+from models.formats.reading import Loose, Place, Reading, Unread, read_one
 from models.notification import NotificationType
 
 Found = Reading | Unread | Loose
@@ -140,7 +141,7 @@ class _Reader:
         key = _key(record.first)
         if self._open.get(key) is record:
             del self._open[key]
-        self.found.append(record.finish(self._notification))
+        self.found.append(read_one(partial(record.finish, self._notification), Place(line=record.first.number), FORMAT))
 
     def _take(self, text: str, number: int, is_whole: bool, matters: bool) -> None:
         """Take a line that matters by itself, or follows one that does."""

@@ -30,7 +30,7 @@ from models.formats.envelope import DEFAULT_SEVERITY, Envelope, to_notification
 from models.formats.json_text import Object, brief, find, find_number, find_text, read_documents
 from models.formats.libcper_arm import arm_processor
 from models.formats.libcper_sections import READERS, Body, Doubt, flags
-from models.formats.reading import Assumed, Place, Reading, Unread
+from models.formats.reading import Assumed, Place, Reading, Unread, read_each
 from models.guid import (
     ARM_PROCESSOR,
     CXL_DRAM,
@@ -107,7 +107,8 @@ def read_libcper(
         documents = enumerate(document) if isinstance(document, list) else [(None, document)]
         for index, one in documents:
             pointer = "" if index is None else f"/{index}"
-            yield from _read_document(one, Envelope(FORMAT, Place(line=line, item=pointer), told), pointer, arm_error_types)
+            place = Place(line=line, item=pointer)
+            yield from read_each(_read_document(one, Envelope(FORMAT, place, told), pointer, arm_error_types), place, FORMAT)
 
 
 def _read_document(document: Any, envelope: Envelope, pointer: str, numbering: ErrorTypeNumbering) -> Iterator[Reading | Unread]:

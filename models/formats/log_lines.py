@@ -11,6 +11,7 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
+from models.times import to_utc
 from models.value import value
 
 MAX_LINE: Final = 8192
@@ -163,6 +164,6 @@ def _moment(text: str) -> datetime | None:
         if "-" not in text:
             return datetime.fromtimestamp(float(text), UTC)
         moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else None
+        return to_utc(moment) if moment.tzinfo else None
     except (ValueError, OverflowError):
         return None

@@ -9,11 +9,12 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from models.event import Event
 from models.formats.json_text import MAX_CONTAINERS, MAX_VALUES
-from models.formats.reading import Assumed, Place, Reading, Unread
+from models.formats.reading import Assumed, Place, Reading, Unread, read_one
 from models.notification import Notification, NotificationType
 
 FORMAT = "qemu_injection"
@@ -87,7 +88,7 @@ def read_qmp(text: str | bytes, *, notification: Notification | None = None) -> 
             yield Unread(place, "expected a JSON message", FORMAT)
             return
         if isinstance(message, dict) and message.get("execute") == COMMAND:
-            yield _read_command(message, notification, place)
+            yield read_one(partial(_read_command, message, notification, place), place, FORMAT)
         behind = _skip(told, end)
         offset, line = behind, line + told.count("\n", offset, behind)
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 
 from models.formats import ras_trace_text as words
 from models.formats.ras import aer, arm, memory, non_standard
 from models.formats.ras.event import BadField, Found, Row, Source, read_or_refuse, read_time
-from models.formats.reading import Place, Reading, Unread
+from models.formats.reading import Place, Reading, Unread, read_one
 from models.notification import Notification
 
 FORMAT = "ras_trace"
@@ -103,10 +104,10 @@ def read_trace(lines: Iterable[bytes], *, notification: Notification | None = No
             current.add(printed)
         elif begun := _begin(printed, number, header):
             if current is not None:
-                yield _finish(current, notification)
+                yield read_one(partial(_finish, current, notification), Place(line=current.line), FORMAT)
             current = begun if begun.name in _PARSERS or _UNREAD.fullmatch(begun.name) else None
     if current is not None:
-        yield _finish(current, notification)
+        yield read_one(partial(_finish, current, notification), Place(line=current.line), FORMAT)
 
 
 def _begin(printed: str, number: int, header: re.Match[str] | None) -> _Event | None:

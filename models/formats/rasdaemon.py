@@ -7,10 +7,11 @@ absent. Every reading says in `lost` what its table cannot carry.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 from models.formats.ras import aer, arm, cxl, memory, non_standard
 from models.formats.ras.event import BadField, Found, Row, Source, read_or_refuse, read_time, text
-from models.formats.reading import Place, Reading, Unread
+from models.formats.reading import Place, Reading, Unread, read_one
 from models.notification import Notification
 
 FORMAT = "rasdaemon"
@@ -49,7 +50,7 @@ def read_rows(table: str, rows: Iterable[Mapping[str, object]], *, notification:
         if reader is None:
             yield _kept(table, row, place)
         else:
-            yield _read(reader, row, place, notification)
+            yield read_one(partial(_read, reader, row, place, notification), place, FORMAT)
 
 
 def _id(row: Mapping[str, object], number: int) -> int:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
+
 from models.event import Event
 from models.formats.observed import Observed
 from models.value import value
+
+T = TypeVar("T")
+
+INTERNAL: Final = "internal error: the program failed to read this; the input was not at fault"
 
 
 @value
@@ -62,3 +69,27 @@ class Unread:
     place: Place
     reason: str
     format: str
+
+
+@value
+class Broken(Unread):
+    """Something that could not be read because of a defect of this program."""
+
+    error: Exception | None = None
+    """What was raised, for whoever keeps the log."""
+
+
+def read_one(read: Callable[[], T], place: Place, form: str) -> T | Broken:
+    """Read one thing; a defect that it runs into is its own."""
+    try:
+        return read()
+    except Exception as error:
+        return Broken(place, INTERNAL, form, error)
+
+
+def read_each(found: Iterable[T], place: Place, form: str) -> Iterator[T | Broken]:
+    """Read the parts of one thing as far as possible; a defect that one of them runs into ends them."""
+    try:
+        yield from found
+    except Exception as error:
+        yield Broken(place, INTERNAL, form, error)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,12 +17,13 @@ from models.event import Event
 from models.formats.cper import read_payload, write_record
 from models.formats.envelope import Envelope, to_notification
 from models.formats.json_text import Object, brief, find, find_text, read_documents
-from models.formats.reading import Place, Reading, Unread
+from models.formats.reading import Place, Reading, Unread, read_each
 from models.formats.text_bytes import unpack_base64
 from models.guid import NULL, Guid, guid, guid_text, section_name
 from models.notification import Notification, NotificationType
 from models.scalars import encode_base64
 from models.severity import Severity, severity_name
+from models.times import to_utc, utc_text
 
 FORMAT = "redfish"
 
@@ -65,7 +66,8 @@ def _read_document(document: Any, line: int | None, told: Notification | None) -
         seen += 1
         if _is_about_cper(entry):
             found += 1
-            yield from _read_entry(entry, Envelope(FORMAT, _place(line, pointer), told))
+            place = _place(line, pointer)
+            yield from read_each(_read_entry(entry, Envelope(FORMAT, place, told)), place, FORMAT)
     if not found:
         yield Unread(_place(line, ""), f"none of {seen} entries says anything of a CPER", FORMAT)
 
@@ -148,8 +150,8 @@ def _times(entry: Object) -> Iterator[datetime]:
         try:
             time = datetime.fromisoformat(find_text(entry, key) or "")
             if time.tzinfo is not None:
-                yield time.astimezone(UTC)
-        except (ValueError, OverflowError):
+                yield to_utc(time)
+        except ValueError:
             continue
 
 
@@ -196,7 +198,7 @@ def write_redfish(event: Event) -> Object:
     """
     data = write_record(event)
     record = decode_record(data)
-    time = None if event.time is None else event.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    time = None if event.time is None else utc_text(event.time)
     section_type = record.sections[0].section_type if record.sections else None
     entry: Object = {
         "@odata.type": "#LogEntry.v1_15_0.LogEntry",

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, St
 from models.guid import guid, guid_text
 from models.scalars import decode_base64, encode_base64
 from models.severity import Severity
+from models.times import to_utc, utc_text
 
 GUID_BYTES = 16
 TIMESTAMP_BYTES = 8
@@ -128,10 +129,12 @@ _RAW_TIMESTAMP = re.compile(r"[A-Za-z0-9+/]{11}=")
 
 
 def encode_timestamp(moment: datetime) -> bytes:
-    """8 bytes of BCD, in UTC and not marked precise (UEFI 2.10 N.2.1, timestamp)."""
-    if moment.tzinfo is None or moment.microsecond:
+    """Return 8 bytes of BCD, in UTC and not marked precise (UEFI 2.10 N.2.1, timestamp). Raises ValueError."""
+    if moment.tzinfo is None:
         raise ValueError("a CPER timestamp has a time zone and whole seconds")
-    moment = moment.astimezone(UTC)
+    moment = to_utc(moment)
+    if moment.microsecond:
+        raise ValueError("a CPER timestamp has a time zone and whole seconds")
     century, year = divmod(moment.year, 100)
     return bytes(_bcd(number) for number in (moment.second, moment.minute, moment.hour, 0, moment.day, moment.month, year, century))
 
@@ -165,7 +168,7 @@ def join_timestamp(value: bytes, precise: bool) -> bytes:
 def timestamp_text(value: bytes) -> str:
     """RFC 3339 in UTC where the 8 bytes are a date with a clear flag byte, else their base64."""
     moment = read_timestamp(value) if value[_FLAG_BYTE] == 0 else None
-    return encode_base64(value) if moment is None else moment.isoformat().replace("+00:00", "Z")
+    return encode_base64(value) if moment is None else utc_text(moment)
 
 
 def _parse_timestamp(value: Any) -> Any:

@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect
 from service.batch.outbox import Outbox
 from service.batch.splitting import Array, Lines, Splitter
 from service.batch.workers import Workers
-from service.deciding import Document, Foreseen
-from service.intake import EXPECTED_GROWTH, Intake, Item, Outcome, answer
+from service.deciding import Document, Item
+from service.intake import EXPECTED_GROWTH, Intake, Outcome
 from service.metrics import Metrics
 from service.problems import Refused, problem_json, store_failed
 from service.store.port import StoreError
@@ -104,7 +104,7 @@ class Batch:
         self.tally = Tally()
         self.refusal: Refused | None = None
         """Why nothing in the batch was decided."""
-        self._taken_in = self._answered = 0
+        self._taken_in = self._admitted = self._answered = 0
         self._whole = self._complete = False
         """Whether nothing more is taken in, and whether everything was answered."""
         self._heard = monotonic()
@@ -181,7 +181,8 @@ class Batch:
         while (coming := await self._read_in.get()) is not None:
             items = await coming if isinstance(coming, asyncio.Task) else coming
             await self._writer.room(len(items), sum(map(_growth, items)))
-            await self._decided.put(self._intake.admit(items))
+            await self._decided.put(await self._intake.admit(items, self._admitted))
+            self._admitted += len(items)
             await asyncio.sleep(0)
         await self._decided.put(None)
 
@@ -214,11 +215,13 @@ class Batch:
     async def _result(self, outcome: Outcome) -> bytes:
         try:
             if not isinstance(outcome, Refused):
-                answered = await answer(outcome)
+                answered = await self._intake.answer(outcome, self.tally.items - 1)
                 self._metrics.batched("repeat" if answered.repeat else "decided")
                 return answered.body
         except StoreError as error:
             outcome = Refused(store_failed(error))
+        except Refused as refused:
+            outcome = refused
         return self._problem(outcome)
 
     def _problem(self, refused: Refused) -> bytes:
@@ -232,7 +235,7 @@ def _growth(item: Item) -> int:
     """Bytes that will be kept, roughly."""
     if isinstance(item, Refused):
         return 0
-    return EXPECTED_GROWTH * len(item.document.data if isinstance(item, Foreseen) else item.data)
+    return EXPECTED_GROWTH * len(item.data if isinstance(item, Document) else item.document.data)
 
 
 def slices(items: Sequence[bytes | Refused], most: Callable[[], Slice]) -> Iterator[list[bytes | Refused]]:

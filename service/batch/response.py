@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.batch.answering import Batch, Form
+from service.disconnects import WhileConnected, until_ended
 from service.problems import Refused, stopping
 from service.shutdown import cancel, shutdown_of
 
@@ -24,20 +25,21 @@ class BatchResponse(Response):
         self._batch = batch
         self._body = body
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - what an ASGI application takes
-        batch, begun = self._batch, False
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        batch, body_ended, begun = self._batch, asyncio.Event(), False
 
         async def send_piece(piece: bytes) -> None:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
-        work = asyncio.create_task(batch.run(self._body))
+        work = asyncio.create_task(batch.run(until_ended(self._body, body_ended)))
         try:
-            await batch.ready()
-            headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
-            await send({"type": "http.response.start", "status": batch.tally.status, "headers": headers})
-            begun = True
-            await batch.outbox.drain(send_piece)
-            await work
+            with WhileConnected(receive, body_ended):
+                await batch.ready()
+                headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
+                await send({"type": "http.response.start", "status": batch.tally.status, "headers": headers})
+                begun = True
+                await batch.outbox.drain(send_piece)
+                await work
             await send({"type": "http.response.body", "body": b""})
         except asyncio.CancelledError:
             if not begun or not shutdown_of(scope).breaks_off():

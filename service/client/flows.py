@@ -27,6 +27,7 @@ from service.client.errors import (
 )
 from service.client.limits import MAX_PROBLEM_BYTES, AnswerLimits
 from service.client.retry import TRANSIENT, Retry, may_ask_again_after_error, may_ask_again_after_status
+from service.client.sending import Sending
 from service.problems import Problem
 
 T = TypeVar("T")
@@ -176,36 +177,34 @@ def _problem(response: httpx.Response) -> Steps[ProblemAnswer]:
     return problem_answer(response, bytes(body) if len(body) <= MAX_PROBLEM_BYTES else b"")
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How many events of a chunk have their answer."""
-
-    answered: int
-
-
 def batch(request: Request, chunk: Chunk, answered: int, retry: Retry, limits: AnswerLimits) -> Flow[bytes]:
     """The answers to a chunk's events, from `answered` on, a line each, in order.
 
-    What was cut off is asked for again as a whole, so that every event keeps its key and position and is recognised; the answers that were
-    given already are passed over. An answer that says that the service could not do it now counts as cut off.
-    Raises ProblemAnswer, Unreachable, UnexpectedAnswer.
+    What was cut off is asked for again, without the events that have their answer; every event keeps its key and position and is
+    recognised. An answer that says that the service could not do it now counts as cut off. An event that keeps the service from answering
+    at all is told from the others, and has a problem in its place. Raises ProblemAnswer, Unreachable, UnexpectedAnswer.
     """
     tries = _Tries(retry, repeatable=True)
-    progress = _Progress(answered)
-    while progress.answered < len(chunk.lines):
-        before = progress.answered
+    sending = Sending(chunk.lines, answered)
+    while not sending.is_done:
+        before = sending.known
+        lines = sending.begin()
         try:
-            failure = yield from _attempt(request, len(chunk.lines), progress, limits)
+            failure = yield from _attempt(replace(request, content=b"\n".join(lines) + b"\n"), len(lines), sending, limits)
         except httpx.RequestError as error:
             failure = unreachable(error)
-        if failure is not None:
-            if progress.answered > before:
-                tries.failures = 0
+        for line in sending.end(failure, sending.known > before):
+            yield Give(line)
+        if failure is None or sending.is_done:
+            continue
+        if sending.known > before:
+            tries.failures = 0
+        if not sending.narrow(failure):
             yield Pause(tries.pause_s(failure), failure)
 
 
 def _attempt(
-    request: Request, expected: int, progress: _Progress, limits: AnswerLimits
+    request: Request, expected: int, sending: Sending, limits: AnswerLimits
 ) -> Generator[Effect | Give[bytes], Any, ClientError | None]:
     """Ask once, and give what was not given yet; why it is not everything, or None."""
     response: httpx.Response = yield Open(request)
@@ -214,19 +213,21 @@ def _attempt(
     _require_type(response, request)
     lines = _Lines(limits)
     place = 0
+    passing: ClientError | None = None
     part: bytes | None = b""
     while part is not None:
         part = yield Read()
         for line in lines.rest() if part is None else lines.add(part):
             if place == expected:
                 raise UnexpectedAnswer(f"more answers than the {expected} events that were sent")
-            if place == progress.answered:
+            if sending.wants(place):
                 if (problem := _passing_problem(line)) is not None:
-                    return ProblemAnswer(problem)
-                progress.answered += 1
-                yield Give(line)
+                    passing = passing or ProblemAnswer(problem)
+                else:
+                    for answer in sending.take(place, line):
+                        yield Give(answer)
             place += 1
-    return None if place == expected else Unreachable(f"the answer ended after {place} of {expected} events")
+    return passing if place == expected else Unreachable(f"the answer ended after {place} of {expected} events")
 
 
 class _Lines:

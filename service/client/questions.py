@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from models.host import Host
+from models.times import utc_text
 from service.answers import Answer
 from service.client.chunks import AnyEvent, Chunk, event_json
 from service.client.errors import ProblemAnswer, UnexpectedAnswer
@@ -94,7 +95,7 @@ def _parameter(value: Any) -> str:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"`{value}` has no time zone")
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return utc_text(value)
     return hex(value) if isinstance(value, int) else str(value)
 
 
@@ -136,8 +137,7 @@ class Questions:
     def decide_chunk(self, chunk: Chunk, key: str, answered: int) -> Flow[bytes]:
         """`answered`: how many of all events, from the first chunk's first on, have their answer already."""
         headers = {"content-type": NDJSON, "accept": NDJSON, "idempotency-key": f"{key}-{chunk.first + 1}"}
-        body = b"\n".join(chunk.lines) + b"\n"
-        request = Request("POST", "/v1/decisions/batch", {}, headers, body, answer_type=NDJSON, silence_s=BATCH_SILENCE_S)
+        request = Request("POST", "/v1/decisions/batch", {}, headers, answer_type=NDJSON, silence_s=BATCH_SILENCE_S)
         return batch(request, chunk, max(answered - chunk.first, 0), self.retry, self.limits)
 
     def get(self, identity: str) -> Flow[Answer]:

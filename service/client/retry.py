@@ -75,6 +75,11 @@ def may_ask_again_after_error(error: BaseException | None, *, repeatable: bool) 
     return isinstance(error, _NOT_SENT) or (repeatable and isinstance(error, _PERHAPS_HEARD))
 
 
+def was_sent(error: BaseException | None) -> bool:
+    """Return whether a question may have been heard whose answer did not come."""
+    return not isinstance(error, _NOT_SENT)
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error

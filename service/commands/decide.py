@@ -10,8 +10,9 @@ from models.event import Event
 from models.formats.envelope import DEFAULT_NOTIFICATION
 from models.notification import NotificationType
 from service.answers import decide_event, decision_json, envelop, read_event
+from service.attempts import Attempts
 from service.commands.options import add_json, add_policy_file, settings_of
-from service.commands.output import answer_lines, show, warn, write_json
+from service.commands.output import answer_lines, show, warn, warn_of_defect, write_json
 from service.inputs import read_all, to_event
 from service.settings import InvalidSetting, Settings
 
@@ -38,11 +39,12 @@ def run(options: Namespace) -> int:
     settings = settings_of(options)
     if options.ndjson:
         return _decide_lines(options, settings)
-    event, notified = to_event(read_all(options.file, settings.max_body_bytes))
+    attempts = Attempts(warn_of_defect)
+    event, notified = attempts.call(to_event, read_all(options.file, settings.max_body_bytes))
     if not notified and options.notification is None:
         warn(f"the file does not say how it was notified: taken as `{DEFAULT_NOTIFICATION.value}`")
     policies = [*(options.policy or [None]), *options.compare]
-    decisions = [_decide_under(policy, event, options, settings) for policy in policies]
+    decisions = [attempts.call(_decide_under, policy, event, options, settings) for policy in policies]
     if options.json:
         for decision in decisions:
             write_json(envelop(decision_json(decision)))

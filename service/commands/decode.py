@@ -7,8 +7,9 @@ from argparse import ArgumentParser, Namespace
 from pydantic_core import to_json
 
 from service.answers import explain
+from service.attempts import Attempts
 from service.commands.options import add_json
-from service.commands.output import show, write_json
+from service.commands.output import show, warn_of_defect, write_json
 from service.inputs import read_all, to_bytes
 from service.settings import MAX_BODY_BYTES
 
@@ -22,7 +23,8 @@ def configure(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    decoded = explain(to_bytes(read_all(options.file, MAX_BODY_BYTES)))
+    attempts = Attempts(warn_of_defect)
+    decoded = attempts.call(explain, attempts.call(to_bytes, read_all(options.file, MAX_BODY_BYTES)))
     if options.json:
         write_json(to_json(decoded))
     else:

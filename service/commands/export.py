@@ -17,7 +17,8 @@ from models.formats.ghes_inject import to_arguments
 from models.formats.qemu_injection import NotInjectable, to_argument, to_qmp
 from models.formats.reading import Reading, Unread
 from models.formats.redfish import write_redfish
-from service.commands.output import BAD_INPUT, warn, write_bytes
+from service.attempts import Attempts
+from service.commands.output import BAD_INPUT, warn, warn_of_defect, write_bytes
 from service.commands.progress import progress
 from service.commands.take_in import add_reading, found, own_path, size_of, told_of
 from service.escaping import escape, escape_json
@@ -26,7 +27,7 @@ from service.importing.results import place_words
 from service.importing.source import Source
 from service.importing.told import Told, notified
 from service.inputs import opened
-from service.problems import Refused
+from service.problems import Refused, unwritable
 from service.settings import InvalidSetting
 
 HELP = "write the errors in a file as CPER records, Redfish entries, QEMU injections or events"
@@ -76,7 +77,7 @@ def run(options: Namespace) -> int:
 
 def _export(path: str, options: Namespace, told: Told) -> bool:
     """Write the errors of a file; whether everything in it could be read and written."""
-    write, complete = WRITERS[Format(options.to)], True
+    write, complete, attempts = WRITERS[Format(options.to)], True, Attempts(warn_of_defect)
     with opened(path) as stream, progress(size_of(path), sys.stderr) as shown:
         for item in found(Source(stream, own_path(path), shown.taken), options):
             if isinstance(item, Unread):
@@ -84,16 +85,22 @@ def _export(path: str, options: Namespace, told: Told) -> bool:
             if not isinstance(item, Reading):
                 continue
             try:
-                written = write(notified(told, item).event)
-            except MalformedBytes as error:
-                complete = _miss(path, place_words(item.place), f"byte {error.offset}, `{error.field}`: {error.detail}")
+                write_bytes(attempts.call(_write, write, item, told))
+            except Refused as refused:
+                complete = _miss(path, place_words(item.place), refused.problem.detail)
                 continue
-            except ValueError as error:
-                complete = _miss(path, place_words(item.place), str(error))
-                continue
-            write_bytes(written)
             shown.answered()
     return complete
+
+
+def _write(write: Callable[[Event], bytes], reading: Reading, told: Told) -> bytes:
+    """Return an error in the format. Raises Refused where that has no place for it."""
+    try:
+        return write(notified(told, reading).event)
+    except MalformedBytes as error:
+        raise Refused(unwritable(f"byte {error.offset}, `{error.field}`: {error.detail}")) from None
+    except ValueError as error:
+        raise Refused(unwritable(str(error))) from None
 
 
 def _miss(path: str, where: str, reason: str) -> bool:

@@ -11,6 +11,8 @@ from traceback import format_exception
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from service import logs
+from service.attempts import Attempts
 from service.escaping import escape, escape_json
 from service.inputs import opened, read_lines
 from service.problems import MAX_ERRORS, Problem, Refused, problem_json, too_large
@@ -50,6 +52,13 @@ def complain(problem: Problem, *, as_json: bool) -> None:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
+
+
+def warn_of_defect(error: BaseException) -> None:
+    """Print which defect something ran into: its type and place, without its text, which may quote the input."""
+    facts = logs.explain(error)
+    place = facts["frames"][-1] if facts["frames"] else "an unknown place"
+    warn(f"internal error: {facts['error']} at {place}")
 
 
 def warn_json(document: bytes) -> None:
@@ -109,12 +118,13 @@ def draw(page: RenderableType, *, soft_wrap: bool = False) -> None:
 def answer_lines(path: str, limit: int, answer: Callable[[bytes], bytes]) -> int:
     """Answer each line as it comes; a line that is refused has its problem in its place."""
     status = 0
+    attempts = Attempts(warn_of_defect)
     with opened(path) as stream:
         for line in read_lines(stream, limit):
             try:
                 if line is None:
                     raise Refused(too_large(limit))
-                answered = answer(line)
+                answered = attempts.call(answer, line)
             except Refused as refused:
                 answered, status = problem_json(refused.problem), BAD_INPUT
             write_json(answered)

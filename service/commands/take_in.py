@@ -15,15 +15,16 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from models.event import event_json
-from models.formats.reading import Place, Reading, Unread
+from models.formats.reading import INTERNAL, Broken, Place, Reading, Unread
+from service.attempts import Attempts
 from service.commands.decide import notification_type
 from service.commands.options import add_json, add_policy_file, settings_of
-from service.commands.output import BAD_INPUT, draw, write_json
+from service.commands.output import BAD_INPUT, draw, warn_of_defect, write_json
 from service.commands.progress import Progress, progress
 from service.commands.server_options import add_server, ask
 from service.commands.submission import Given, given
 from service.importing.formats import Format
-from service.importing.readers import Item, read_items
+from service.importing.readers import Found, Item, RawEvent, find_items, read_raw
 from service.importing.results import Tally, summary_line
 from service.importing.run import Result, decide_items, read_answer, result_line
 from service.importing.source import Source
@@ -66,6 +67,7 @@ class _Import:
     settings: Settings
     told: Told
     tally: Tally = field(default_factory=Tally)
+    attempts: Attempts = field(default_factory=lambda: Attempts(warn_of_defect))
 
     @property
     def names_files(self) -> bool:
@@ -77,7 +79,10 @@ class _Import:
             return
         from service import import_pages  # noqa: PLC0415 - answers in JSON start faster without it
 
-        draw(import_pages.result_page(result, path))
+        try:
+            draw(self.attempts.call(import_pages.result_page, result, path))
+        except Refused as refused:
+            draw(import_pages.result_page(Result(Unread(result.item.place, refused.problem.detail, result.item.format)), path))
 
     def miss(self, path: str, refused: Refused) -> None:
         """Say that a file cannot be opened; the others are read."""
@@ -110,7 +115,7 @@ def run(options: Namespace) -> int:
 def _decide_file(work: _Import, path: str) -> None:
     with opened(path) as stream, progress(size_of(path), sys.stderr) as shown:
         source = Source(stream, own_path(path), shown.taken)
-        for result in decide_items(found(source, work.options), work.told, work.settings, work.tally):
+        for result in decide_items(found(source, work.options), work.told, work.settings, work.tally, work.attempts):
             work.show(result, path)
             if isinstance(result.item, Reading):
                 shown.answered()
@@ -133,10 +138,28 @@ def told_of(options: Namespace) -> Told:
 def found(source: Source, options: Namespace) -> Iterator[Item]:
     """What is in a file; where it cannot be read any further, that is the last thing."""
     form = None if options.form is None else Format(options.form)
+    attempts = Attempts(warn_of_defect)
     try:
-        yield from read_items(source, form, options.notification)
+        for one in find_items(source, form, options.notification):
+            yield _read(one, attempts)
     except Refused as refused:
         yield Unread(Place(offset=0), refused.problem.detail, str(form or "unknown"))
+    except OSError as error:
+        yield Unread(Place(), (error.strerror or "cannot be read").lower(), str(form or "unknown"))
+    except Exception as error:
+        warn_of_defect(error)
+        yield Unread(Place(), INTERNAL, str(form or "unknown"))
+
+
+def _read(one: Found, attempts: Attempts) -> Item:
+    if isinstance(one, RawEvent):
+        try:
+            one = attempts.call(read_raw, one)
+        except Refused:
+            return Unread(one.place, INTERNAL, Format.EVENT)
+    if isinstance(one, Broken) and one.error is not None:
+        warn_of_defect(one.error)
+    return one
 
 
 def own_path(path: str) -> str | None:
@@ -168,7 +191,7 @@ def _submit_file(client: Client, work: _Import, source: Given, path: str, shown:
     """
     from service.client import UnexpectedAnswer  # noqa: PLC0415
 
-    waiting: deque[Item] = deque()
+    waiting: deque[Item | tuple[Reading, bytes]] = deque()
 
     def events() -> Iterator[bytes]:
         for item in found(Source(source.stream, own_path(path), shown.taken), work.options):
@@ -176,16 +199,21 @@ def _submit_file(client: Client, work: _Import, source: Given, path: str, shown:
             if not isinstance(item, Reading):
                 waiting.append(item)
                 continue
-            reading = apply(work.told, item, work.settings.default_policy, work.settings.custom)
-            waiting.append(reading)
-            yield event_json(reading.event)
+            try:
+                reading = work.attempts.call(apply, work.told, item, work.settings.default_policy, work.settings.custom)
+                event = work.attempts.call(event_json, reading.event)
+            except Refused:
+                waiting.append(Unread(item.place, INTERNAL, item.format))
+                continue
+            waiting.append((reading, event))
+            yield event
 
     for line in client.decide_lines(events(), idempotency_key=_key(source, work)):
         _show_others(work, waiting, path)
-        reading = waiting.popleft()
-        assert isinstance(reading, Reading)
+        sent = waiting.popleft()
+        assert isinstance(sent, tuple)
         try:
-            result = read_answer(reading, line, work.tally)
+            result = read_answer(*sent, line, work.tally, work.attempts)
         except ValidationError as error:
             raise UnexpectedAnswer("an answer is neither a decision nor a problem") from error
         work.show(result, path)
@@ -193,9 +221,10 @@ def _submit_file(client: Client, work: _Import, source: Given, path: str, shown:
     _show_others(work, waiting, path)
 
 
-def _show_others(work: _Import, waiting: deque[Item], path: str) -> None:
-    while waiting and not isinstance(waiting[0], Reading):
-        work.show(Result(waiting.popleft()), path)
+def _show_others(work: _Import, waiting: deque[Item | tuple[Reading, bytes]], path: str) -> None:
+    while waiting and not isinstance(one := waiting[0], tuple):
+        waiting.popleft()
+        work.show(Result(one), path)
 
 
 def _key(source: Given, work: _Import) -> str | None:

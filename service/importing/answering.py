@@ -5,38 +5,50 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from functools import partial
 from itertools import islice
-from typing import Final
+from tempfile import NamedTemporaryFile
+from typing import Any, Final, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from models.event import event_json
-from models.formats.reading import Reading
+from models.formats.reading import Place, Unread
+from models.notification import NotificationType
 from models.value import value
 from service.batch.outbox import Outbox
-from service.deciding import Document
-from service.importing.formats import Format
-from service.importing.readers import Item, read_items
+from service.deciding import LOOP_BYTES, Document
+from service.disconnects import WhileConnected, until_ended
+from service.importing.formats import STREAMED, Format
+from service.importing.lines import write_lines
+from service.importing.prepared import Prepared, Ready, Spoilt, prepare, read_document, read_found, spoilt
+from service.importing.readers import Found, RawEvent, find_in, find_items
 from service.importing.results import Tally, summary_line
-from service.importing.run import Result, read_answer, result_line
 from service.importing.source import Source
-from service.importing.told import Told, apply
-from service.intake import EXPECTED_GROWTH, Outcome, answer
-from service.problems import Refused, busy, problem_json, stopping, store_failed
+from service.importing.told import Told
+from service.intake import EXPECTED_GROWTH, Outcome
+from service.problems import Problem, Refused, busy, problem_json, stopping, store_failed
 from service.runtime import Runtime
 from service.security.principal import Principal
 from service.shutdown import cancel, shutdown_of
 from service.store.port import StoreError
+from service.time_limit import TimeLimitExceeded
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SLICE: Final = 32
 """Items that are decided before the event loop turns to others."""
 
 PATIENCE_S: Final = 60.0
 """How long the next bytes of a body are waited for."""
+
+LONG_BYTES: Final = 1 << 20
+"""A file that has to be held as a whole and is longer is read in a worker process."""
 
 HOLD_S: Final = 5.0
 """How long the first answers are held back, in which a body that cannot be read at all still gets a status of its own."""
@@ -50,7 +62,7 @@ class Body(io.RawIOBase):
         self._pieces = pieces
         self._loop = loop
         self._left = b""
-        self._waiting: Future[bytes] | None = None
+        self._waiting: Future[Any] | None = None
 
     def readable(self) -> bool:
         return True
@@ -74,6 +86,12 @@ class Body(io.RawIOBase):
             if piece:
                 return piece
         return b""
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Have a thread wait for what the event loop does. Raises what that raises, and CancelledError."""
+        self._waiting = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        result: T = self._waiting.result()
+        return result
 
     def give_up(self) -> None:
         """Have a thread that waits for more wait no longer."""
@@ -108,13 +126,12 @@ class Import:
 
     async def run(self, pieces: AsyncIterator[bytes]) -> None:
         """Read, decide and answer, into the outbox."""
-        loop = asyncio.get_running_loop()
-        body = Body(pieces, loop)
-        items = self._items(body)
+        body = Body(pieces, asyncio.get_running_loop())
+        slices = _Slices(self._find(body), self._prepare)
         started = False
         try:
-            while some := await loop.run_in_executor(self._runtime.importers, _some, items):
-                await self.outbox.put(b"".join([line + b"\n" for line in await self._answer(some)]))
+            while some := await self._in_thread(slices.next):
+                await self.outbox.put(await self._answer(some))
                 started = True
             await self.outbox.put(summary_line(self.tally) + b"\n")
             self._complete = True
@@ -130,9 +147,35 @@ class Import:
             body.give_up()
             self.outbox.close()
 
-    def _items(self, body: Body) -> Iterator[Item]:
+    async def _in_thread(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._runtime.importers, partial(function, *arguments, **named))
+
+    def _find(self, body: Body) -> Iterator[Found | Ready]:
         source = Source(io.BufferedReader(body, 64 << 10), max_database_bytes=self._runtime.settings.spill_bytes)
-        yield from read_items(source, self._asked.form, self._asked.told.notification)
+        yield from find_items(source, self._asked.form, self._asked.told.notification, partial(self._find_in, body))
+
+    def _find_in(self, body: Body, source: Source, form: Format, notification: NotificationType | None) -> Iterator[Found | Ready]:
+        """Read a file of a format; one that has to be held as a whole, and is long, in a worker process."""
+        if form in STREAMED or form is Format.RASDAEMON or source.is_whole:
+            yield from find_in(source, form, notification)
+            return
+        data = source.everything()
+        if len(data) <= LONG_BYTES:
+            yield from find_in(Source(io.BytesIO(data)), form, notification)
+            return
+        with NamedTemporaryFile(prefix="ras-triage-") as given, NamedTemporaryFile(prefix="ras-triage-") as found:
+            given.write(data)
+            given.flush()
+            read = self._runtime.workers.run_document(read_document, form, self._asked.told, given.name, found.name)
+            body.wait_for(read)
+            yield from read_found(found.file)
+
+    def _prepare(self, found: Found | Ready) -> Ready | RawEvent:
+        """Prepare what was found; an event of this project's own is left to the event loop, which can stop reading one."""
+        if isinstance(found, RawEvent | Prepared | Spoilt):
+            return found
+        return prepare(self._runtime.settings, found, self._asked.told)
 
     def break_off(self, refused: Refused) -> bytes:
         """Return the end of the answer after `run` was cancelled: a line that says that what is not answered was not decided."""
@@ -147,55 +190,70 @@ class Import:
         if self.refusal is not None:
             raise self.refusal
 
-    async def _answer(self, items: list[Item]) -> list[bytes]:
-        """The lines for some items, in their order."""
-        told = [self._told(item) if isinstance(item, Reading) else item for item in items]
-        readings = [item for item in told if isinstance(item, Reading)]
-        if readings:
-            await self._principal.pace(len(readings))
-        answers = iter(self._try_out(readings) if self._asked.dry_run else await self._keep(readings))
-        lines: list[bytes] = []
-        for item in told:
-            self.tally.add(item)
-            lines.append(result_line(read_answer(item, next(answers), self.tally) if isinstance(item, Reading) else Result(item)))
+    async def _answer(self, items: list[Ready | RawEvent]) -> bytes:
+        """Return the lines for some items, in their order."""
+        ready = [await self._read(item) if isinstance(item, RawEvent) else item for item in items]
+        await asyncio.sleep(0)
+        for one in ready:
+            if isinstance(one, Spoilt):
+                place = {"line": one.unread.place.line, "offset": one.unread.place.offset}
+                self._runtime.defects.report("import", {**{name: at for name, at in place.items() if at is not None}, **one.defect.facts})
+        first = self._errors
+        documents = self._documents([one for one in ready if isinstance(one, Prepared)])
+        if documents:
+            await self._principal.pace(len(documents))
+        answers = await (self._try_out(documents, first) if self._asked.dry_run else self._keep(documents, first))
+        lines, defects = await self._in_thread(write_lines, ready, answers, self.tally)
+        for defect in defects:
+            self._runtime.defects.report("import", defect.facts)
         return lines
 
-    def _told(self, reading: Reading) -> Reading:
-        settings = self._runtime.settings
-        return apply(self._asked.told, reading, settings.default_policy, settings.custom)
-
-    def _try_out(self, readings: list[Reading]) -> list[bytes]:
-        return [self._tried(document) for document in self._documents(readings)]
-
-    def _tried(self, document: Document) -> bytes:
+    async def _read(self, raw: RawEvent) -> Ready:
+        """Read an event of this project's own, elsewhere where that takes long."""
+        told, settings = self._asked.told, self._runtime.settings
+        if len(raw.document) <= LOOP_BYTES:
+            await asyncio.sleep(0)
+            with suppress(TimeLimitExceeded):
+                return self._runtime.intake.limit.call(prepare, settings, raw, told)
         try:
-            return self._runtime.intake.try_out(document)
+            return await self._runtime.workers.run(prepare, raw, told)
         except Refused as refused:
-            return problem_json(refused.problem)
-        except StoreError as error:
-            return problem_json(store_failed(error))
+            return Unread(raw.place, refused.problem.detail, Format.EVENT)
 
-    async def _keep(self, readings: list[Reading]) -> list[bytes]:
-        documents = self._documents(readings)
+    async def _try_out(self, documents: list[Document], place: int) -> list[bytes | Problem]:
+        return [await self._tried(document, place + index) for index, document in enumerate(documents)]
+
+    async def _tried(self, document: Document, place: int) -> bytes | Problem:
+        await asyncio.sleep(0)
+        try:
+            return await self._runtime.intake.try_out(document, place, patient=True)
+        except Refused as refused:
+            return refused.problem
+        except StoreError as error:
+            return store_failed(error)
+
+    async def _keep(self, documents: list[Document], place: int) -> list[bytes | Problem]:
         if not documents:
             return []
         await self._runtime.writer.room(len(documents), EXPECTED_GROWTH * sum(len(document.data) for document in documents))
-        return [await self._kept(outcome) for outcome in self._runtime.intake.admit(documents)]
+        outcomes = await self._runtime.intake.admit(documents, place)
+        return [await self._kept(outcome, place + index) for index, outcome in enumerate(outcomes)]
 
-    async def _kept(self, outcome: Outcome) -> bytes:
+    async def _kept(self, outcome: Outcome, place: int) -> bytes | Problem:
+        if isinstance(outcome, Refused):
+            return outcome.problem
         try:
-            return problem_json(outcome.problem) if isinstance(outcome, Refused) else (await answer(outcome)).body
+            return (await self._runtime.intake.answer(outcome, place)).body
+        except Refused as refused:
+            return refused.problem
         except StoreError as error:
-            return problem_json(store_failed(error))
+            return store_failed(error)
 
-    def _documents(self, readings: list[Reading]) -> list[Document]:
-        first, self._errors = self._errors, self._errors + len(readings)
-        return [
-            Document(event_json(reading.event), self._place(index), frozenset(one.field for one in reading.assumed))
-            for index, reading in enumerate(readings, first)
-        ]
+    def _documents(self, errors: list[Prepared]) -> list[Document]:
+        first, self._errors = self._errors, self._errors + len(errors)
+        return [error.document(self._name(index)) for index, error in enumerate(errors, first)]
 
-    def _place(self, index: int) -> bytes | None:
+    def _name(self, index: int) -> bytes | None:
         """What tells a repeat of the error at a position."""
         return None if self._asked.name is None else hashlib.sha256(self._asked.name + b"import" + index.to_bytes(8)).digest()
 
@@ -204,8 +262,28 @@ def _problem_line(refused: Refused) -> bytes:
     return b'{"problem":' + problem_json(refused.problem) + b"}\n"
 
 
-def _some(items: Iterator[Item]) -> list[Item]:
-    return list(islice(items, SLICE))
+class _Slices:
+    """What is found in a body, some at a time. Read in threads, one after the other."""
+
+    def __init__(self, found: Iterator[Found | Ready], prepare: Callable[[Found | Ready], Ready | RawEvent]) -> None:
+        self._found = found
+        self._prepare = prepare
+        self._end: Exception | None = None
+
+    def next(self) -> list[Ready | RawEvent]:
+        """Return the next things; none at the end. Raises Refused, ClientDisconnect, CancelledError behind what was found before."""
+        if self._end is not None:
+            raise self._end
+        some: list[Ready | RawEvent] = []
+        try:
+            some.extend(map(self._prepare, islice(self._found, SLICE)))
+        except (Refused, ClientDisconnect, CancelledError) as error:
+            if not some:
+                raise
+            self._end = error
+        except Exception as error:
+            some.append(spoilt(error, Place(), "unknown"))
+        return some
 
 
 class ImportResponse(Response):
@@ -216,20 +294,21 @@ class ImportResponse(Response):
         self._work = work
         self._body = body
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - what an ASGI application takes
-        begun = False
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body_ended, begun = asyncio.Event(), False
 
         async def send_piece(piece: bytes) -> None:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
 
-        running = asyncio.create_task(self._work.run(self._body))
+        running = asyncio.create_task(self._work.run(until_ended(self._body, body_ended)))
         try:
-            await self._work.ready()
-            headers = [(name, told) for name, told in self.raw_headers if name != b"content-length"]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            begun = True
-            await self._work.outbox.drain(send_piece)
-            await running
+            with WhileConnected(receive, body_ended):
+                await self._work.ready()
+                headers = [(name, told) for name, told in self.raw_headers if name != b"content-length"]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                begun = True
+                await self._work.outbox.drain(send_piece)
+                await running
             await send({"type": "http.response.body", "body": b""})
         except asyncio.CancelledError:
             if not begun or not shutdown_of(scope).breaks_off():

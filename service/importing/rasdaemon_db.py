@@ -54,6 +54,8 @@ _LIMITS = {
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
 """What https://www.sqlite.org/security.html advises for files from strangers, tighter where rasdaemon needs less."""
+_FAILURES = (sqlite3.Error, UnicodeDecodeError, MemoryError)
+"""What the `sqlite3` module raises for a damaged file. It decodes as UTF-8 what SQLite says, which may quote any bytes of the schema."""
 
 
 class NotADatabase(ValueError):
@@ -114,7 +116,7 @@ def read_database(path: str, *, notification: Notification | None = None, second
                 yield from _read_table(connection, name, clock, rows, notification)
             else:
                 yield _unread(name, "is no ordinary table and was not read")
-    except sqlite3.Error as error:
+    except _FAILURES as error:
         yield Unread(Place(item="sqlite_schema"), f"the list of tables cannot be read: {_reason(error)}", FORMAT)
     finally:
         connection.close()
@@ -138,7 +140,7 @@ def _open(path: str, clock: _Clock) -> sqlite3.Connection:
     try:
         _restrict(connection, clock)
         connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
-    except sqlite3.Error as error:
+    except _FAILURES as error:
         connection.close()
         raise NotADatabase(_reason(error)) from None
     return connection
@@ -188,7 +190,7 @@ def _read_table(
         columns = _columns(connection, table)
         cursor = connection.execute(_query(connection, table, columns))
         yield from read_rows(table, _rows(cursor, columns, clock, rows), notification=notification)
-    except (sqlite3.Error, UnicodeDecodeError, _Unreadable) as error:
+    except (*_FAILURES, _Unreadable) as error:
         yield _unread(name, f"cannot be read to its end: {_reason(error)}")
 
 
@@ -246,6 +248,8 @@ def _unread(name: bytes | str, why: str) -> Unread:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
-        return "a name is not UTF-8"
+        return "a name in its schema is not UTF-8"
+    if isinstance(error, MemoryError):
+        return "it asks for more memory than there is"
     text = str(error).lower().rstrip(".") or "sqlite cannot read it"
     return "it takes too long" if text == "interrupted" else text

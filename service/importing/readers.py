@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -21,16 +22,29 @@ from models.formats.libcper import read_libcper
 from models.formats.qemu_injection import read_argument, read_qmp
 from models.formats.ras.event import Row
 from models.formats.ras_trace import read_trace
-from models.formats.reading import Loose, Place, Reading, Unread
+from models.formats.reading import Loose, Place, Reading, Unread, read_each, read_one
 from models.formats.redfish import read_redfish
 from models.notification import Notification, NotificationType
+from models.value import value
 from service.answers import read_event
 from service.importing.formats import Format, acpi_table, is_kernel_log, sniff_format
 from service.importing.rasdaemon_db import NotADatabase, read_database
 from service.importing.source import MAX_LINE_BYTES, Source
 from service.problems import Refused
 
+
+@value
+class RawEvent:
+    """An event of this project's own, which has not been read."""
+
+    document: bytes
+    """JSON."""
+    place: Place
+
+
 Item = Reading | Unread | Loose | Row
+Found = Item | RawEvent
+Find = Callable[[Source, Format, NotificationType | None], Iterator[Any]]
 
 _RECORD_LENGTH: Final = struct.Struct("<20xI")
 _RECORD_MIN: Final = 128
@@ -47,6 +61,19 @@ def read_items(source: Source, form: Format | None, notification: NotificationTy
 
     `form`: the format, where it is not to be told by the content.
     """
+    for found in find_items(source, form, notification):
+        yield read_raw(found) if isinstance(found, RawEvent) else found
+
+
+def find_in(source: Source, form: Format, notification: NotificationType | None) -> Iterator[Found]:
+    """Return what is in a file of a format, in its order. Raises Refused where it is longer than may be held."""
+    return _READERS[form](source, notification)
+
+
+def find_items(
+    source: Source, form: Format | None, notification: NotificationType | None, find: Find = find_in
+) -> Iterator[Any]:  # fmt: skip
+    """`read_items` for a caller that reads this project's own events itself. `find`: reads a file whose format is known."""
     if form is None and (table := acpi_table(source.head)) is not None:
         yield Unread(Place(offset=0), _why_not(table), "acpi")
         return
@@ -61,7 +88,7 @@ def read_items(source: Source, form: Format | None, notification: NotificationTy
         return
     told = form or sniff_format(source.head, is_whole=source.is_whole)
     found = False
-    for item in _READERS[told](source, notification):
+    for item in find(source, told, notification):
         found = True
         yield item
     if found or told not in (Format.KERNEL_LOG, Format.JOURNAL):
@@ -111,7 +138,8 @@ def _ghes_inject(source: Source, notification: NotificationType | None) -> Itera
         if len(line) > MAX_LINE_BYTES:
             yield Unread(Place(line=number), f"the line is longer than {MAX_LINE_BYTES} bytes", Format.GHES_INJECT)
         elif words and not words.startswith("#"):
-            yield read_arguments(words, notification=_whole(notification), place=Place(line=number))
+            place = Place(line=number)
+            yield read_one(partial(read_arguments, words, notification=_whole(notification), place=place), place, Format.GHES_INJECT)
 
 
 def _rasdaemon(source: Source, notification: NotificationType | None) -> Iterator[Item]:
@@ -130,7 +158,8 @@ def _cper(source: Source, notification: NotificationType | None) -> Iterator[Ite
         return
     logs = _Logs()
     for offset, record, is_stored in records:
-        yield from _stored(offset, record, logs) if is_stored else _moved(read_cper(record, notification=notification), offset)
+        found = _stored(offset, record, logs) if is_stored else _moved(read_cper(record, notification=notification), offset)
+        yield from read_each(found, Place(offset=offset), _ERST if is_stored else Format.CPER)
     yield from read_kernel_log(log_lines(logs.records), notification)
 
 
@@ -189,7 +218,7 @@ def _moved(found: Iterable[Reading | Unread], offset: int) -> Iterator[Reading |
 def _is_pstore(record: bytes) -> bool:
     try:
         return is_pstore(decode_record(record))
-    except MalformedBytes:
+    except Exception:  # MalformedBytes, or a defect: it shows again where the record is read
         return False
 
 
@@ -206,34 +235,41 @@ def _qmp(source: Source, notification: NotificationType | None) -> Iterator[Item
 
 
 def _qemu_argument(source: Source, notification: NotificationType | None) -> Iterator[Item]:
-    yield read_argument(source.everything(), notification=_whole(notification), place=Place(offset=0))
+    place = Place(offset=0)
+    read = partial(read_argument, source.everything(), notification=_whole(notification), place=place)
+    yield read_one(read, place, Format.QEMU_ARGUMENT)
 
 
-def _events(source: Source, _: NotificationType | None) -> Iterator[Item]:
+def _events(source: Source, _: NotificationType | None) -> Iterator[Found]:
     data = source.everything()
     try:
         document: Any = read_json(data)
     except ValueError:
         for number, line in enumerate(data.splitlines(), 1):
             if line.strip():
-                yield _event(line, Place(line=number))
+                yield RawEvent(line, Place(line=number))
         return
     documents = document if isinstance(document, list) else None
     if documents is None:
-        yield _event(data, Place(item=""))
+        yield RawEvent(data, Place(item=""))
         return
     for index, one in enumerate(documents):
-        yield _event(to_json(one), Place(item=f"/{index}"))
+        yield RawEvent(to_json(one), Place(item=f"/{index}"))
 
 
-def _event(document: bytes, place: Place) -> Reading | Unread:
+def read_raw(raw: RawEvent) -> Reading | Unread:
+    """Read an event of this project's own."""
+    return read_one(partial(_read_event, raw), raw.place, Format.EVENT)
+
+
+def _read_event(raw: RawEvent) -> Reading | Unread:
     try:
-        return Reading(read_event(document), Format.EVENT, place)
+        return Reading(read_event(raw.document), Format.EVENT, raw.place)
     except Refused as refused:
-        return Unread(place, refused.problem.detail, Format.EVENT)
+        return Unread(raw.place, refused.problem.detail, Format.EVENT)
 
 
-_READERS: Final[dict[Format, Callable[[Source, NotificationType | None], Iterator[Item]]]] = {
+_READERS: Final[dict[Format, Callable[[Source, NotificationType | None], Iterator[Found]]]] = {
     Format.EVENT: _events,
     Format.CPER: _cper,
     Format.REDFISH: _redfish,

@@ -11,12 +11,12 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from models.decision import Decision
-from models.event import event_json
 from models.formats.observed import Observed
 from models.formats.ras.event import Row
 from models.formats.reading import Assumed, Loose, Place, Reading, Unread
 from policies.agreement import Agreement, compare
 from service.escaping import valid_text
+from service.importing.prepared import Prepared, Ready, Spoilt
 from service.importing.readers import Item
 from service.problems import Problem, problem_json
 
@@ -44,11 +44,11 @@ class Tally:
         """Whether everything could be read and decided."""
         return not self.unread and not self.refused
 
-    def add(self, item: Item) -> None:
+    def add(self, item: Item | Ready) -> None:
         """Count what was in the file."""
-        if isinstance(item, Reading):
+        if isinstance(item, Reading | Prepared):
             self.errors += 1
-        elif isinstance(item, Unread):
+        elif isinstance(item, Unread | Spoilt):
             self.unread += 1
         elif isinstance(item, Loose) or item.kind == "observation":
             self.observations += 1
@@ -67,19 +67,21 @@ class Tally:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
-def agreement_of(reading: Reading, decision: Decision) -> Agreement | None:
+def agreement_of(reading: Reading | Prepared, decision: Decision) -> Agreement | None:
     """The decision beside what the source says was done; None where it says nothing."""
     return None if reading.observed is None else compare(reading.observed, decision, assumed=reading.assumed)
 
 
-def reading_line(reading: Reading, answer: bytes | Problem, agreement: Agreement | None, file: str | None = None) -> bytes:
+def reading_line(
+    reading: Reading | Prepared, event: bytes, answer: bytes | Problem, agreement: Agreement | None, file: str | None = None
+) -> bytes:  # fmt: skip
     """An error and its answer; a problem stands in the place of a decision that could not be made."""
     front = _front(file) | {"place": _place(reading.place), "format": str(reading.format)}
     front |= {"assumed": [_assumed(one) for one in reading.assumed], "lost": list(reading.lost)}
     answered = b'"problem":' + problem_json(answer) if isinstance(answer, Problem) else b'"decision":' + answer
     parts = (
         to_json(front)[:-1],
-        b'"event":' + event_json(reading.event),
+        b'"event":' + event,
         answered,
         b'"observed":' + (b"null" if reading.observed is None else _observed().dump_json(reading.observed)),
         b'"agreement":' + (b"null" if agreement is None else _agreement().dump_json(agreement)),

@@ -13,6 +13,7 @@ from service.batch.answering import ARRAY, NDJSON, Batch, Form
 from service.batch.response import BatchResponse
 from service.batch.unpacking import require_known, unpacked
 from service.deciding import Document
+from service.disconnects import WhileConnected
 from service.event_stream import EventStream
 from service.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, read_event_id
 from service.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, parameter
@@ -59,9 +60,11 @@ async def decide_one(request: Request, body: Body) -> Response:
     # It reads its parameters itself: as dependencies of a route that is called so often, they cost half as much as deciding does.
     require_parameters(request, ("dry_run",))
     intake, name = runtime_of(request).intake, repeat_name(request)
-    if flag(request, "dry_run"):
-        return Response(intake.try_out(Document(body)), media_type=_JSON)
-    answered = await intake.decide(Document(body, name))
+    dry_run = flag(request, "dry_run")
+    with WhileConnected(request.receive):
+        if dry_run:
+            return Response(await intake.try_out(Document(body)), media_type=_JSON)
+        answered = await intake.decide(Document(body, name))
     logs.bind(decision_id=answered.id)
     return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
 

@@ -9,8 +9,10 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 
 from service.answers import explain, explain_json
+from service.deciding import LOOP_BYTES
 from service.openapi import json_body
-from service.requests import Body, only_parameters
+from service.requests import Body, RuntimeOf, SettingsOf, only_parameters
+from service.settings import Settings
 from service.sniff import Kind, sniff, sniff_bytes
 
 router = APIRouter(prefix="/v1/decode", tags=["decode"], dependencies=[Depends(only_parameters())])
@@ -30,13 +32,17 @@ class Decoded(BaseModel):
 
 
 @router.post("", response_model=Decoded, openapi_extra=json_body("DecodeRequest", octet_stream=True))
-async def decode_one(request: Request, body: Body) -> Response:
+async def decode_one(request: Request, body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Response:
     """Take a status block or CPER record apart: as base64 in JSON, or as it is (`application/octet-stream`)."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_long = len(body) > LOOP_BYTES
+    answer = await runtime.workers.run(_decode, body, media_type) if is_long else _decode(settings, body, media_type)
+    return Response(answer, media_type="application/json")
+
+
+def _decode(_: Settings, body: bytes, media_type: str) -> bytes:
     if media_type == "application/octet-stream":
-        answer = explain(sniff_bytes(body))
-    elif media_type == "application/json" or (sniffed := sniff(body)).kind is Kind.JSON:
-        answer = explain_json(body)
-    else:
-        answer = explain(sniffed)
-    return Response(to_json(answer), media_type="application/json")
+        return to_json(explain(sniff_bytes(body)))
+    if media_type == "application/json" or (sniffed := sniff(body)).kind is Kind.JSON:
+        return to_json(explain_json(body))
+    return to_json(explain(sniffed))

@@ -16,9 +16,11 @@ from service.openapi import TAGGED, json_body
 from service.problems import Refused, invalid, precondition_failed, unknown_source
 from service.requests import Body, PrincipalOf, RuntimeOf, only_parameters
 from service.runtime import Runtime
+from service.settings import Settings
 from service.sources import digest
 from service.store.port import HostFacts
 from service.times import rfc3339
+from service.used_facts import LOOP_BYTES
 from service.values import require_countable
 
 router = APIRouter(tags=["hosts"])
@@ -85,12 +87,14 @@ def _matches(if_match: str, newest: HostFacts | None) -> bool:
     return _etag(newest) in (tag.strip() for tag in if_match.split(","))
 
 
-def _read_host(body: bytes) -> Host:
+def _host_json(_: Settings, body: bytes) -> bytes:
+    """Return facts as they are kept. Raises Refused."""
     require_countable(body)
     try:
-        return Host.model_validate_json(body)
+        host = Host.model_validate_json(body)
     except ValidationError as error:
         raise Refused(invalid(error, body, "host")) from None
+    return host.model_dump_json(exclude_unset=True).encode()
 
 
 async def _change(runtime: Runtime, source: str, content: bytes | None, if_match: str | None) -> HostFacts:
@@ -118,7 +122,8 @@ async def _change(runtime: Runtime, source: str, content: bytes | None, if_match
 )
 async def put_host(source: SourceName, body: Body, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> Response:
     """Keep facts for a source. They go into its events that bring none of their own, from now on."""
-    content = _read_host(body).model_dump_json(exclude_unset=True).encode()
+    is_long = len(body) > LOOP_BYTES
+    content = await runtime.workers.run(_host_json, body) if is_long else _host_json(runtime.settings, body)
     facts = await _change(runtime, source, content, if_match)
     audit("host.put", source, principal.name, version=facts.version)
     return _answer(facts, content)

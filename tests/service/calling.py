@@ -73,10 +73,12 @@ async def _calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield calling
 
 
-def run(*arguments: str, given: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """Run `ras-triage` as its own process, without a terminal."""
+def run(
+    *arguments: str, given: bytes = b"", program: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[bytes]:  # fmt: skip
+    """Run `ras-triage`, or a program in its place, as its own process, without a terminal."""
     return subprocess.run(
-        [sys.executable, "-m", "service.cli", *arguments],
+        [sys.executable, *(("-m", "service.cli") if program is None else (program,)), *arguments],
         input=given,
         capture_output=True,
         cwd=ROOT,

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
 
+from service.client.sending import PLACEHOLDER
+
 
 @dataclass
 class Asked:
@@ -19,6 +21,10 @@ class Asked:
     headers: dict[str, str]
     body: bytes
 
+    @property
+    def lines(self) -> list[bytes]:
+        return [line for line in self.body.split(b"\n") if line.strip()]
+
 
 @dataclass
 class CutOff:
@@ -26,14 +32,28 @@ class CutOff:
 
     cuts: list[int | None]
     """For each answer in turn: the bytes of its body after which the connection is reset; None, and when they run out: not at all."""
+    bad: tuple[bytes, int] | None = None
+    """A line that it does not bear, and what it does then: 0 hangs up before that answer, else the status that it answers with."""
+    refuses_all: bool = False
     asked: list[Asked] = field(default_factory=list)
     decided: dict[tuple[str, int], tuple[bytes, str]] = field(default_factory=dict)
 
-    def answer(self, asked: Asked) -> bytes:
-        lines = [line for line in asked.body.split(b"\n") if line.strip()]
+    def respond(self, asked: Asked) -> tuple[int, bytes, int | None]:
+        """Status and body of an answer, and after how many bytes it is cut."""
+        lines = asked.lines
+        if self.bad is None or (self.bad[0] not in lines and not self.refuses_all):
+            return 200, self._answer(asked, lines), self.cuts.pop(0) if self.cuts else None
+        if self.bad[1]:
+            return self.bad[1], b'{"type":"x","title":"no","status":%d,"detail":"no"}' % self.bad[1], None
+        body = self._answer(asked, lines[: lines.index(self.bad[0])])
+        return 200, body, len(body)
+
+    def _answer(self, asked: Asked, lines: list[bytes]) -> bytes:
         return b"".join(self._decide(asked.headers["idempotency-key"], place, line) for place, line in enumerate(lines))
 
     def _decide(self, key: str, place: int, line: bytes) -> bytes:
+        if line == PLACEHOLDER:
+            return b'{"status":422,"type":"x"}\n'
         repeat = (key, place) in self.decided
         first, identity = self.decided.setdefault((key, place), (line, f"id-{len(self.decided)}"))
         assert first == line, "another event under the same key and position"
@@ -62,9 +82,10 @@ def _serve(listener: socket.socket, service: CutOff) -> None:
             if (asked := _read(connection)) is None:
                 continue
             service.asked.append(asked)
-            body = service.answer(asked)
-            cut = service.cuts.pop(0) if service.cuts else None
-            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+            status, body, cut = service.respond(asked)
+            head = (
+                b"HTTP/1.1 %d OK\r\ncontent-type: application/x-ndjson\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n" % status
+            )
             connection.sendall(head + b"%x\r\n" % len(body) + body[:cut])
             if cut is None:
                 connection.sendall(b"\r\n0\r\n\r\n")

@@ -6,11 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Thread
 
 from calling import ROOT
+
+PROGRAM = ("-m", "service.cli")
 
 
 def interruptible() -> None:
@@ -21,7 +23,7 @@ def interruptible() -> None:
 class Service:
     """A service on loopback, on a port that stays its own."""
 
-    def __init__(self, *options: str, program: tuple[str, ...] = ("-m", "service.cli")) -> None:
+    def __init__(self, *options: str, program: Sequence[str] = PROGRAM) -> None:
         self.options = options
         self.program = program
         self.log: list[str] = []
@@ -49,7 +51,7 @@ class Service:
 
 
 @contextmanager
-def serving(*options: str, program: tuple[str, ...] = ("-m", "service.cli")) -> Iterator[Service]:
+def serving(*options: str, program: Sequence[str] = PROGRAM) -> Iterator[Service]:
     """A service for as long as the context lasts."""
     service = Service(*options, program=program)
     try:

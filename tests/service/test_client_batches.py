@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from cutting import CutOff, serving
 from models.event import Event, event_key
 from service.client import AsyncClient, Client, ProblemAnswer, Retry, UnexpectedAnswer, Unreachable
 from service.client.chunks import MAX_BYTES, MAX_EVENTS, chunks, line
+from service.client.sending import CUTS, PLACEHOLDER
 from service.problems import Problem
 
 QUICK = Retry(attempts=4, first_s=0.001)
@@ -63,7 +65,8 @@ def test_a_cut_anywhere_in_an_answer_leaves_no_gap_and_no_duplicate(send: Send) 
 
         assert said(lines) == list(range(len(MANY))), f"cut after {cut} bytes"
         assert len({json.loads(line)["id"] for line in lines}) == len(MANY)
-        assert service.asked[0].body == service.asked[1].body
+        answered = service.asked[1].body.count(PLACEHOLDER)
+        assert service.asked[0].body.splitlines()[answered:] == service.asked[1].body.splitlines()[answered:]
         assert service.asked[0].headers["idempotency-key"] == service.asked[1].headers["idempotency-key"]
 
 
@@ -121,6 +124,56 @@ def test_nothing_is_asked_where_everything_is_answered(send: Send) -> None:
     assert service.asked == []
 
 
+PATIENT = Retry(attempts=6, first_s=0.001)
+BAD = json.dumps({"n": 70}, separators=(",", ":")).encode()
+
+
+@both
+@pytest.mark.parametrize(("status", "most"), [(0, CUTS), (413, 9), (500, 9)])
+def test_an_event_that_a_service_does_not_bear_is_reported_and_the_rest_goes_on(send: Send, status: int, most: int) -> None:
+    service = CutOff([], bad=(BAD, status))
+    with serving(service) as url:
+        lines = send(url, [{"n": n} for n in range(120)], PATIENT)
+
+    assert said(lines[:70] + lines[71:]) == [n for n in range(120) if n != 70]
+    assert json.loads(lines[70])["status"] == (status or 502)
+    sent = Counter(line for asked in service.asked for line in asked.lines if line != PLACEHOLDER)
+    assert max(sent.values()) <= most
+    assert len(service.decided) == 119, "each of the others was decided once"
+
+
+@both
+@pytest.mark.parametrize("status", [0, 413, 500])
+def test_an_event_that_a_service_does_not_bear_is_reported_where_it_is_the_only_one(send: Send, status: int) -> None:
+    service = CutOff([], bad=(BAD, status))
+    with serving(service) as url:
+        (line,) = send(url, [{"n": 70}], PATIENT)
+
+    assert json.loads(line)["status"] == (status or 502)
+
+
+@both
+@pytest.mark.parametrize("status", [413, 500])
+def test_a_service_that_refuses_everything_is_given_up_and_no_event_is_blamed(send: Send, status: int) -> None:
+    service = CutOff([], bad=(PLACEHOLDER, status), refuses_all=True)
+    with serving(service) as url, pytest.raises(ProblemAnswer) as refused:
+        send(url, MANY, PATIENT)
+
+    assert refused.value.problem.status == status
+
+
+def test_no_event_is_sent_again_that_was_answered() -> None:
+    service = CutOff([], bad=(BAD, 0))
+    with serving(service) as url:
+        blocking(url, [{"n": n} for n in range(120)], PATIENT)
+
+    answered: set[bytes] = set()
+    for asked in service.asked:
+        assert answered.isdisjoint(asked.lines)
+        answered.update(asked.lines[: asked.lines.index(BAD)] if BAD in asked.lines else asked.lines)
+        answered.discard(PLACEHOLDER)
+
+
 def answering(*bodies: bytes | tuple[int, bytes]) -> tuple[Client, list[httpx.Request]]:
     """A client of a service that gives these answers, one after the other."""
     asked: list[httpx.Request] = []
@@ -140,10 +193,10 @@ INVALID = b'{"type":"urn:ras-triage:problem:invalid-event","title":"not a valid 
 
 
 def test_an_event_that_the_service_could_not_take_now_is_sent_again_in_its_place() -> None:
-    client, asked = answering(b'{"a":1}\n' + BUSY + b'\n{"a":3}\n', b'{"a":11}\n{"a":2}\n{"a":13}\n')
+    client, asked = answering(b'{"a":1}\n' + BUSY + b'\n{"a":3}\n', INVALID + b'\n{"a":2}\n')
 
-    assert list(client.decide_lines([{}, {}, {}])) == [b'{"a":1}', b'{"a":2}', b'{"a":13}']
-    assert len(asked) == 2
+    assert list(client.decide_lines([{"n": 1}, {"n": 2}, {"n": 3}])) == [b'{"a":1}', b'{"a":2}', b'{"a":3}']
+    assert [request.content for request in asked] == [b'{"n":1}\n{"n":2}\n{"n":3}\n', b'null\n{"n":2}\n']
 
 
 def test_a_service_that_never_takes_an_event_is_given_up_with_its_problem() -> None:

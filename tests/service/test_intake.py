@@ -13,7 +13,7 @@ from keeping import NOON
 
 from models.event import event_key
 from service.answers import read_event
-from service.intake import Again, Document, Intake, Kept, New, Outcome, answer
+from service.intake import Again, Document, Intake, Kept, New, Outcome
 from service.problems import Refused
 from service.runtime import Runtime, running
 from service.settings import Settings
@@ -37,8 +37,8 @@ def document(event: dict[str, Any], name: bytes | None = None) -> Document:
     return Document(json.dumps(event).encode(), name)
 
 
-def admit(intake: Intake, event: dict[str, Any], name: bytes | None = None) -> Outcome:
-    (outcome,) = intake.admit([document(event, name)])
+async def admit(intake: Intake, event: dict[str, Any], name: bytes | None = None) -> Outcome:
+    (outcome,) = await intake.admit([document(event, name)])
     return outcome
 
 
@@ -51,12 +51,12 @@ async def decide(runtime: Runtime, event: dict[str, Any]) -> dict[str, Any]:
 def test_two_equal_events_at_once_are_one_decision_and_one_repeat(more: dict[str, Any], name: bytes | None) -> None:
     async def test(runtime: Runtime) -> None:
         event = {**EVENT, **more}
-        first, second = runtime.intake.admit([document(event, name), document(event, name)])
+        first, second = await runtime.intake.admit([document(event, name), document(event, name)])
         assert isinstance(first, New)
         assert isinstance(second, Again)
-        one, two = await answer(first), await answer(second)
+        one, two = await runtime.intake.answer(first), await runtime.intake.answer(second)
         assert (one.id, one.repeat, two.repeat) == (two.id, False, True)
-        later = admit(runtime.intake, event, name)
+        later = await admit(runtime.intake, event, name)
         assert isinstance(later, Kept), "the store knows it once it is durable"
         assert later.id == one.id
 
@@ -65,7 +65,7 @@ def test_two_equal_events_at_once_are_one_decision_and_one_repeat(more: dict[str
 
 def test_events_that_say_nothing_to_be_told_by_are_each_new() -> None:
     async def test(runtime: Runtime) -> None:
-        first, second = runtime.intake.admit([document(EVENT), document(EVENT)])
+        first, second = await runtime.intake.admit([document(EVENT), document(EVENT)])
         assert isinstance(first, New)
         assert isinstance(second, New)
         await first.durable
@@ -77,11 +77,11 @@ def test_events_that_say_nothing_to_be_told_by_are_each_new() -> None:
 def test_another_event_of_the_same_name_is_a_conflict_that_names_both(durable: bool) -> None:
     async def test(runtime: Runtime) -> None:
         one, other = {**EVENT, "id": "a"}, {**FATAL, "id": "a"}
-        first = admit(runtime.intake, one)
+        first = await admit(runtime.intake, one)
         assert isinstance(first, New)
         if durable:
             await first.durable
-        refused = admit(runtime.intake, other)
+        refused = await admit(runtime.intake, other)
         assert isinstance(refused, Refused)
         assert refused.problem.status == 409
         keys = [event_key(read_event(json.dumps(event).encode())) for event in (one, other)]
@@ -128,11 +128,11 @@ def test_an_event_that_brings_no_facts_is_another_than_one_with_none() -> None:
 def test_a_kernel_that_nobody_knows_is_looked_for_in_the_facts_that_name_it() -> None:
     async def test(runtime: Runtime) -> None:
         runtime.sources.put_facts(HostFacts("node-17", 1, NOON, b'{"kernel":"nonsense"}'))
-        refused = admit(runtime.intake, ABORT)
+        refused = await admit(runtime.intake, ABORT)
         assert isinstance(refused, Refused)
         assert [fault.pointer for fault in refused.problem.errors] == [""]
         assert "kept for `node-17`" in refused.problem.detail
-        own = admit(runtime.intake, {**ABORT, "host": {"kernel": "nonsense"}})
+        own = await admit(runtime.intake, {**ABORT, "host": {"kernel": "nonsense"}})
         assert isinstance(own, Refused)
         assert [fault.pointer for fault in own.problem.errors] == ["/host/kernel"]
 

@@ -16,6 +16,7 @@ from models.formats.reading import Assumed, Place, Reading, Unread
 from models.notification import Notification
 from models.severity import GhesSeverity, Severity
 from models.structured import encode_structured
+from models.times import to_utc
 from models.value import value
 
 LOST = ("the HEST source id", "the block status", "the section's flags, containment warning among them")
@@ -122,9 +123,11 @@ def section_severity(ghes: int) -> int:
 
 
 def read_time(text: str | None) -> datetime | None:
-    """The moment that rasdaemon writes (`strftime` with `%Y-%m-%d %H:%M:%S %z`); None where it is none."""
+    """Return the moment that rasdaemon writes (`strftime` with `%Y-%m-%d %H:%M:%S %z`); None where it is none, or none that UTC has."""
     try:
-        return datetime.strptime((text or "").strip(), _TIME)
+        moment = datetime.strptime((text or "").strip(), _TIME)
+        to_utc(moment)
+        return moment
     except (ValueError, OverflowError):
         return None
 

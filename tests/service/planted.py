@@ -1,0 +1,101 @@
+"""`ras-triage` with defects planted in a rule, a codec and the store, which events ask for: run in the place of `service.cli`.
+
+Worker processes load the main module of their service, and with it the defects.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from models import status_block
+from policies import decide
+from service import attempts, intake
+from service.batch import workers
+from service.cli import main
+from service.store.memory import MemoryStore
+from service.store.port import Entry
+from service.store.sqlite import SqliteStore
+
+SPOILT = b"spoilt"
+"""In a status block: reading it fails."""
+
+
+class PlantedError(Exception):
+    """A defect; its text is a secret."""
+
+
+def fail() -> None:
+    raise PlantedError("secret")
+
+
+def deepen() -> None:
+    deepen()
+
+
+def exhaust() -> None:
+    raise MemoryError
+
+
+def hang() -> None:
+    time.sleep(3600)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+ACTIONS: dict[int, Callable[[], None]] = {601: fail, 602: deepen, 603: exhaust, 604: hang, 605: spin, 606: die}
+"""By the `source_id` of a notification."""
+
+RAISING = (601, 602, 603)
+
+
+def plant(patch: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Plant the defects."""
+    open_event, parse_entry = decide.open_event, status_block._parse_entry
+
+    def rule(notification: Any, *arguments: Any) -> Any:
+        if notification.source_id in ACTIONS:
+            ACTIONS[notification.source_id]()
+        return open_event(notification, *arguments)
+
+    def codec(data: bytes, offset: int) -> Any:
+        if SPOILT in data:
+            fail()
+        return parse_entry(data, offset)
+
+    patch(decide, "open_event", rule)
+    patch(status_block, "_parse_entry", codec)
+    for store in (MemoryStore, SqliteStore):
+        patch(store, "append", _refusing(store.append))
+
+
+def _refusing(append: Callable[[Any, Sequence[Entry]], None]) -> Callable[[Any, Sequence[Entry]], None]:
+    def refuse(store: Any, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.summary.source == "unkept":
+                fail()
+            while entry.summary.source == "stuck":
+                time.sleep(0.05)
+        append(store, entries)
+
+    return refuse
+
+
+if __name__ in {"__main__", "__mp_main__"}:
+    plant()
+    workers.ALONE = workers.ALONE_BESIDE = 0
+    intake.LOOP_S = 0.3
+    attempts.LIMIT_S = 0.3
+if __name__ == "__main__":
+    sys.exit(main())
