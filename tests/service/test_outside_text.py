@@ -600,4 +600,5 @@ def test_nothing_but_one_module_prints() -> None:
     assert {(path, call) for path, call in found if path != "service/commands/output.py"} == {
         ("service/cli.py", "sys.stdout.fileno"),
         ("service/commands/export.py", "sys.stdout.isatty"),
+        ("service/reloading.py", "sys.stderr.isatty"),
     }
