@@ -28,6 +28,7 @@ RELOADABLE: Final = _TLS | {
     "log_format",
     "log_level",
     "max_batch_bytes",
+    "max_workload",
     "metrics_public",
     "oidc",
     "rate_burst",

@@ -101,7 +101,7 @@ def require_n_log_n_of_time(build: Builder, small: int, factor: int = 16) -> Non
     assert second <= most * max(first, 1e-4), f"{first} s for {small}, {second} s for {small * factor}"
 
 
-def product(build: PairBuilder, small: int = 12, large: int = 36, own: tuple[str, ...] = OWN) -> float:
+def product(build: PairBuilder, small: int = 9, large: int = 21, own: tuple[str, ...] = OWN) -> float:
     """Return how many operations there are for each pair of elements of two dimensions that grow together.
 
     What depends on one of them alone cancels out; what is left belongs to both.
@@ -118,7 +118,7 @@ def multiplies(build: PairBuilder, own: tuple[str, ...] = OWN) -> bool:
     Where only as many elements count as the shorter dimension has, their share of all pairs falls as both grow.
     """
     found = product(build, own=own)
-    return found > LEAST and product(build, 48, 144, own) > found / 2
+    return found > LEAST and product(build, 36, 84, own) > found / 2
 
 
 def square(build: Builder, small: int = 16, own: tuple[str, ...] = OWN) -> float:
@@ -130,5 +130,5 @@ def square(build: Builder, small: int = 16, own: tuple[str, ...] = OWN) -> float
 
 def squares(build: Builder, own: tuple[str, ...] = OWN) -> bool:
     """Return whether there are operations for each pair of elements; where something begins or ends at a size, their share falls."""
-    found = square(build, 6, own)
+    found = square(build, 4, own)
     return found > LEAST and square(build, 128, own) > found / 2

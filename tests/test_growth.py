@@ -57,13 +57,13 @@ def test_growth_of_n_log_n_passes(build: Callable[[int], Callable[[], object]]) 
 @pytest.mark.parametrize("build", [loop_in_a_loop, search_in_a_loop])
 def test_a_planted_square_is_caught_by_counting(build: Callable[[int], Callable[[], object]]) -> None:
     with pytest.raises(AssertionError, match="times as many"):
-        require_n_log_n(build, own=HERE)
+        require_n_log_n(build, small=16, own=HERE)
 
 
 def test_a_planted_square_that_runs_no_line_of_its_own_is_caught_by_its_time() -> None:
     require_n_log_n(growing_tuple, own=HERE)
     with pytest.raises(AssertionError, match="s for"):
-        require_n_log_n_of_time(growing_tuple, 2048)
+        require_n_log_n_of_time(growing_tuple, 1024)
 
 
 def test_a_product_of_two_dimensions_is_caught_and_a_sum_is_none() -> None:

@@ -100,7 +100,7 @@ def test_the_estimate_is_an_upper_one(one: str, case: str) -> None:
     """A step is a microsecond at most, and a microsecond is enough for a dozen lines."""
     policy, facts = CASES[case]
     for other in DIMENSIONS[DIMENSIONS.index(one) :]:
-        sizes = dict.fromkeys((one, other), 36)
+        sizes = dict.fromkeys((one, other), 20)
         sent, block = build(Shape(facts=facts, **sizes))
         steps = workload(sent, block, policy, remembered=sizes.get("remembered", 0))
         assert operations(deciding(case, **sizes)) < 12 * (steps + sum(sizes.values())), other
@@ -120,9 +120,9 @@ def test_what_multiplies_is_refused_above_the_limit(pair: tuple[str, str]) -> No
 @pytest.mark.parametrize("pair", [pair for pair in INHERENT if "mappings" not in pair], ids=" ".join)
 def test_the_guest_half_stops_at_its_own_limit(pair: tuple[str, str]) -> None:
     policy, facts = CASES[BYSTANDER]
-    decision = decide(Shape(facts=facts, **dict.fromkeys(pair, 700)), policy)()
+    decision = decide(Shape(facts=facts, **dict.fromkeys(pair, 320)), policy)()
     told = [step for step in decision.plan if isinstance(step, (Translate, RecordGuestError))]
-    assert 0 < sum(1 + len(step.ranges) if isinstance(step, Translate) else 1 for step in told) < MAX_SIZE + 700
+    assert 0 < sum(1 + len(step.ranges) if isinstance(step, Translate) else 1 for step in told) < MAX_SIZE + 320
     assert any("more is signalled to VMs than a plan has room for" in reason for reason in decision.reasons)
 
 
