@@ -20,6 +20,8 @@ from service.metrics import Metrics
 from service.observe import Observed
 from service.problems import (
     MEDIA_TYPE,
+    RETRY_S,
+    RETRYABLE,
     Problem,
     Refused,
     busy,
@@ -41,11 +43,6 @@ from service.store.port import ApiKey, Store, StoreError
 from service.times import now_ms
 from service.version import installed_version
 from service.writer import Busy
-
-RETRY_S = "1"
-"""Seconds, where nothing better is known."""
-
-_MAY_PASS = (429, 503)
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
@@ -117,8 +114,8 @@ async def _kept_keys(app: FastAPI) -> Sequence[ApiKey]:
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     logs.bind(problem=problem.type)
     answer = Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
-    if problem.status in _MAY_PASS:
-        answer.headers.setdefault("retry-after", RETRY_S)
+    if problem.status in RETRYABLE:
+        answer.headers.setdefault("retry-after", str(RETRY_S))
     return answer
 
 
