@@ -369,6 +369,23 @@ def not_http() -> Problem:
     return Problem(f"{URN}not-http", "not HTTP", 400, "this is no request of HTTP/1.1, or its headers are too long to be read")
 
 
+def malformed_head(status: int, detail: str) -> Problem:
+    """A request head that RFC 9112 forbids, of a transfer coding or of a version of HTTP that is not supported."""
+    kind, title = _HEAD_PROBLEMS.get(status, ("not-http", "not HTTP"))
+    return Problem(f"{URN}{kind}", title, status, detail)
+
+
+_HEAD_PROBLEMS = {
+    501: ("unsupported-transfer-coding", "unsupported transfer coding"),
+    505: ("unsupported-http-version", "unsupported HTTP version"),
+}
+
+
+def request_timeout(detail: str) -> Problem:
+    """A request that did not come in time."""
+    return Problem(f"{URN}request-timeout", "request timeout", 408, detail, (Fault("", detail),))
+
+
 def headers_too_large(limit: int) -> Problem:
     """More bytes before the body than are read."""
     return Problem(f"{URN}headers-too-large", "headers too large", 431, f"the headers are longer than the {limit} bytes that are read")

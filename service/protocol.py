@@ -1,33 +1,195 @@
-"""HTTP/1.1 as uvicorn speaks it, but for how it answers what is none: with a problem, as everything here is answered."""
+"""uvicorn's HTTP/1.1 protocol with strict heads, deadlines, and problem documents for malformed requests."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Final
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final
 
 import h11
 from uuid_utils import uuid7
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service import logs
+from service.connections import Connection, Reason
 from service.headers import security_headers
-from service.problems import MEDIA_TYPE, not_http, problem_json
+from service.problems import MEDIA_TYPE, Problem, headers_too_large, malformed_head, not_http, problem_json, request_timeout
+from service.request_head import check_head, head_length
+from service.settings import Settings
+
+LINGER_S: Final = 5.0
+"""Seconds for which the rest of a body is read and dropped after its answer, so that the client gets to read that."""
+
+GOODBYE_S: Final = 1.0
+"""Seconds for which a service that stops waits for a client to confirm the end of an idle TLS connection."""
 
 _UNANSWERED: Final = (h11.IDLE, h11.SEND_RESPONSE)
+
+_SERVER_LOG: Final = logging.getLogger("uvicorn.error.connection")
+_SERVER_LOG.setLevel(logging.ERROR)
+"""uvicorn warns of each malformed request and each `Upgrade`: a client could fill the log."""
+
+
+class _CheckedConnection(h11.Connection):
+    """h11's connection, with a strict check of each head before h11 parses it, and of what follows the last chunk."""
+
+    def __init__(self, max_head_bytes: int, begun: Callable[[], None]) -> None:
+        super().__init__(h11.SERVER, max_head_bytes)
+        self._max_head_bytes = max_head_bytes
+        self._begun = begun
+        self.problem: Problem = not_http()
+        """What is wrong with what was received, after a RemoteProtocolError."""
+
+    def next_event(self) -> Any:
+        in_head = self.their_state is h11.IDLE
+        if in_head:
+            self._check_head()
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            if in_head and error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+                self.problem = headers_too_large(self._max_head_bytes)
+            raise
+        if isinstance(event, h11.Request):
+            self._begun()
+        elif isinstance(event, h11.EndOfMessage) and event.headers:
+            raise h11.RemoteProtocolError("trailer fields")  # h11 folds their lines and ends them with LF alone
+        return event
+
+    def _check_head(self) -> None:
+        data, _ = self.trailing_data
+        length = head_length(data)
+        if length and (fault := check_head(data[:length])) is not None:
+            self.problem = malformed_head(fault.status, fault.detail)
+            raise h11.RemoteProtocolError(fault.detail)
 
 
 class Protocol(H11Protocol):
     """One connection."""
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - it says what the problem says
-        """Answer what cannot be read, unless an answer is under way, and hang up: where the next request begins nobody knows."""
+    conn: _CheckedConnection
+
+    def __init__(self, connection: Connection, settings: Settings, **given: Any) -> None:
+        super().__init__(**given)
+        self._connection = connection
+        self._settings = settings
+        self.conn = _CheckedConnection(settings.max_header_bytes, self._request_begun)
+        self.app_state = {**self.app_state, "connection": self}
+        self.logger = _SERVER_LOG
+        self._since = self._received_at = self.loop.time()
+        """When the connection began to wait for a head, or the head began to come; when the last bytes came."""
+        self._head_begun = False
+        self._paused_at: float | None = None
+        """Since when the client does not read."""
+        self._closing_until: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._connection.protocol = self
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.ended()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._received_at = self.loop.time()
+        if not self._head_begun:
+            self._head_begun, self._since = True, self._received_at
+        super().data_received(data)
+
+    def _request_begun(self) -> None:
+        self._connection.busy()
+
+    def on_response_complete(self) -> None:
+        self._connection.idle()
+        self._head_begun, self._since = False, self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        self._paused_at = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._paused_at = None
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self.loop.call_later(GOODBYE_S, self.transport.abort)
+
+    # Deadlines.
+
+    def check(self, now: float) -> None:
+        """End the connection where the client did not send a head, read its answer, or stop sending in time."""
+        if self.transport.is_closing():
+            self._check_closing(now)
+        elif self.cycle is not None and not self.cycle.response_complete:
+            since = self._unread_since()
+            if since is not None and now - since > self._settings.answer_timeout_s:
+                self._end("answer_timeout")
+        elif self.cycle is not None and self.cycle.more_body and now - self._since > LINGER_S:
+            self._end("body_unread")
+        elif (self._head_begun or self.cycle is None) and now - self._since > self._settings.head_timeout_s:
+            self._end_head()
+
+    def stalled_since(self) -> float | None:
+        """Return since when the client neither sent what it announced nor read its answer; None where it did."""
+        if self.cycle is None or self.cycle.response_complete:
+            return None
+        if self._paused_at is not None:
+            return self._unread_since()
+        waits = self.cycle.more_body and not self.cycle.body
+        return self._received_at if waits else None
+
+    def _unread_since(self) -> float | None:
+        """Return since when the client does not read, not counted while it still sends: many send everything before they read anything."""
+        return None if self._paused_at is None else max(self._paused_at, self._received_at)
+
+    def _check_closing(self, now: float) -> None:
+        """A closed connection stays open as long as its client does not read the end of the answer."""
+        if self._closing_until is None:
+            unsent = self.transport.get_write_buffer_size()
+            self._closing_until = now + self._settings.answer_timeout_s + unsent / self._settings.min_body_rate
+        elif now > self._closing_until:
+            self._end("answer_timeout")
+
+    def _end_head(self) -> None:
+        if not self._head_begun:
+            self._connection.report("idle")
+            self.transport.close()
+            return
+        self._connection.count("head_timeout")
+        self.conn.problem = request_timeout(f"the request head was not complete within {self._settings.head_timeout_s:g} s")
+        self._refuse()
+
+    def _end(self, reason: Reason) -> None:
+        self._connection.report(reason)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once; what was not sent yet is lost."""
+        self.transport.abort()
+
+    # Requests that are malformed.
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the connection knows more
+        """Refuse what cannot be read, and close: where the next request begins is unknown."""
+        self._connection.count("malformed")
+        self._refuse()
+
+    def _refuse(self) -> None:
         if self.conn.our_state in _UNANSWERED:
-            self._answer()
+            self._answer(self.conn.problem)
         self.transport.close()
 
-    def _answer(self) -> None:
-        problem, request_id = not_http(), str(uuid7())
-        logs.log(logging.WARNING, "not HTTP", request_id=request_id, problem=problem.type, client=self.client[0] if self.client else None)
+    def _answer(self, problem: Problem) -> None:
+        request_id = str(uuid7())
+        client = self.client[0] if self.client else None
+        logs.log_some(logging.WARNING, "not HTTP", kind="not HTTP", request_id=request_id, problem=problem.type, client=client)
+        self._connection.count_problem(problem.type)
         body = problem_json(problem)
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),
@@ -36,6 +198,6 @@ class Protocol(H11Protocol):
             (b"x-request-id", request_id.encode()),
             *security_headers({"path": "", "scheme": self.scheme or "http"}),
         ]
-        start = h11.Response(status_code=problem.status, headers=headers, reason=b"Bad Request")
+        start = h11.Response(status_code=problem.status, headers=headers, reason=HTTPStatus(problem.status).phrase.encode())
         for event in (start, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")

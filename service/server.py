@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 
 from service import logs, tracing
+from service.accepting import Acceptor, bind
 from service.app import create_app
 from service.collecting import collect_seldom
 from service.configuration import prepare_store
+from service.connections import Connection, Connections, raise_descriptor_limit
 from service.protocol import Protocol
 from service.runtime import Runtime
 from service.settings import InvalidSetting, Settings, is_loopback
@@ -44,20 +50,54 @@ def serve(settings: Settings) -> None:
 def run(app: FastAPI, settings: Settings) -> None:
     """Answer an application's requests until told to stop."""
     collect_seldom()
+    raise_descriptor_limit()
     traces = tracing.start(app) if settings.otel else None
     try:
-        _Server(app, _config(app, settings, log_config=logs.config(settings.log_format, settings.log_level), access_log=False)).run()
+        _Server(
+            app, settings, _config(app, settings, log_config=logs.config(settings.log_format, settings.log_level), access_log=False)
+        ).run()
     finally:
         if traces is not None:
             traces.shutdown()
 
 
 class _Server(uvicorn.Server):
-    """A server that tells streams to end when it is told to stop: they would not by themselves."""
+    """A server with an accept loop of ours, that tells streams to end when it is told to stop: they would not by themselves."""
 
-    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._app = app
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then listen: on the sockets given, else on the configured address."""
+        await super().startup(sockets=[])
+        try:
+            listeners = await self._bind() if sockets is None else [given.dup() for given in sockets]
+        except OSError as error:
+            logging.getLogger("uvicorn.error").error(error)
+            await self.lifespan.shutdown()
+            sys.exit(STARTUP_FAILURE)
+        metrics = self._app.state.metrics
+        acceptor = Acceptor(
+            listeners,
+            Connections(self._settings, metrics),
+            self._make_protocol,
+            metrics,
+            backlog=self.config.backlog,
+            tls=self.config.ssl,
+            handshake_s=self._settings.head_timeout_s,
+        )
+        acceptor.start()
+        self.servers = [cast("asyncio.Server", acceptor)]  # what uvicorn closes and waits for
+
+    async def _bind(self) -> list[socket.socket]:
+        listeners = await bind(self.config.host, self.config.port, self.config.backlog)
+        self._log_started_message(listeners)
+        return listeners
+
+    def _make_protocol(self, connection: Connection) -> Protocol:
+        return Protocol(connection, self._settings, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         runtime: Runtime = self._app.state.runtime
@@ -70,8 +110,8 @@ def _config(app: FastAPI, settings: Settings, **more: Any) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
-        http=Protocol,  # on h11: httptools collects a header without end
-        h11_max_incomplete_event_size=settings.max_header_bytes,
+        http="h11",  # the protocol is made in `_Server`; httptools collects a header without end
+        timeout_keep_alive=cast("int", settings.keep_alive_s),  # uvicorn hands it to `loop.call_later()`
         ws="none",
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
@@ -137,7 +177,7 @@ def running(settings: Settings) -> Iterator[str]:
     """The service in a thread of this process, on a free loopback port, for as long as the context lasts; gives its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings)
-    server = _Server(app, _config(app, settings, log_config=None, log_level="warning", access_log=False))
+    server = _Server(app, settings, _config(app, settings, log_config=None, log_level="warning", access_log=False))
     thread = Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
