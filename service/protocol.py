@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -117,7 +118,7 @@ class Protocol(H11Protocol):
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+        if self.transport.is_closing() and not self._unsent():
             self.loop.call_later(GOODBYE_S, self.transport.abort)
 
     # Deadlines.
@@ -127,7 +128,7 @@ class Protocol(H11Protocol):
         if self.transport.is_closing():
             self._check_closing(now)
         elif self.cycle is not None and not self.cycle.response_complete:
-            since = self._unread_since()
+            since = self.unread_since()
             if since is not None and now - since > self._settings.answer_timeout_s:
                 self._end("answer_timeout")
         elif self.cycle is not None and self.cycle.more_body and now - self._since > LINGER_S:
@@ -140,21 +141,26 @@ class Protocol(H11Protocol):
         if self.cycle is None or self.cycle.response_complete:
             return None
         if self._paused_at is not None:
-            return self._unread_since()
+            return self.unread_since()
         waits = self.cycle.more_body and not self.cycle.body
         return self._received_at if waits else None
 
-    def _unread_since(self) -> float | None:
+    def unread_since(self) -> float | None:
         """Return since when the client does not read, not counted while it still sends: many send everything before they read anything."""
         return None if self._paused_at is None else max(self._paused_at, self._received_at)
 
     def _check_closing(self, now: float) -> None:
         """A closed connection stays open as long as its client does not read the end of the answer."""
         if self._closing_until is None:
-            unsent = self.transport.get_write_buffer_size()
-            self._closing_until = now + self._settings.answer_timeout_s + unsent / self._settings.min_body_rate
+            self._closing_until = now + self._settings.answer_timeout_s + self._unsent() / self._settings.min_body_rate
         elif now > self._closing_until:
             self._end("answer_timeout")
+
+    def _unsent(self) -> int:
+        """Return the bytes that wait for the client to read. A TLS transport that is closed does not know any more."""
+        with suppress(AttributeError):
+            return self.transport.get_write_buffer_size()
+        return 0
 
     def _end_head(self) -> None:
         if not self._head_begun:

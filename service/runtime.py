@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from service.admission import Admission
 from service.batch.workers import Workers
 from service.intake import Intake
 from service.retention import Retention
@@ -21,9 +22,6 @@ T = TypeVar("T")
 
 READERS = 4
 """Threads that read the store for questions."""
-
-IMPORTERS = 8
-"""Threads that read what is imported."""
 
 
 @dataclass(slots=True)
@@ -44,8 +42,13 @@ class Runtime:
     """Set, and replaced, when decisions were kept."""
     unread: list[Callable[[StoreError], None]] = field(default_factory=list)
     """Called with why, where the store gave no answer."""
-    importers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(IMPORTERS, "importer"))
+    admission: Admission = field(init=False)
+    importers: ThreadPoolExecutor = field(init=False)
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.settings)
+        self.importers = ThreadPoolExecutor(self.settings.max_imports, "importer")
 
     def tell(self) -> None:
         """Decisions were kept, or the service stops: wake whoever waits for news."""

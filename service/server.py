@@ -73,7 +73,8 @@ class _Server(uvicorn.Server):
         """Start the application, then listen: on the sockets given, else on the configured address."""
         await super().startup(sockets=[])
         try:
-            listeners = await self._bind() if sockets is None else [given.dup() for given in sockets]
+            given = None if sockets is None else [listener.dup() for listener in sockets]
+            listeners = given or await bind(self.config.host, self.config.port, self.config.backlog)
         except OSError as error:
             logging.getLogger("uvicorn.error").error(error)
             await self.lifespan.shutdown()
@@ -89,12 +90,9 @@ class _Server(uvicorn.Server):
             handshake_s=self._settings.head_timeout_s,
         )
         acceptor.start()
+        if given is None:
+            self._log_started_message(listeners)
         self.servers = [cast("asyncio.Server", acceptor)]  # what uvicorn closes and waits for
-
-    async def _bind(self) -> list[socket.socket]:
-        listeners = await bind(self.config.host, self.config.port, self.config.backlog)
-        self._log_started_message(listeners)
-        return listeners
 
     def _make_protocol(self, connection: Connection) -> Protocol:
         return Protocol(connection, self._settings, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)

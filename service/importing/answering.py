@@ -18,7 +18,10 @@ from starlette.types import Receive, Scope, Send
 from models.event import event_json
 from models.formats.reading import Reading
 from models.value import value
+from service.admission import Share
+from service.batch.answering import QUEUE_SHARE
 from service.batch.outbox import Outbox
+from service.deadlines import BodyClock
 from service.deciding import Document
 from service.importing.formats import Format
 from service.importing.readers import Item, read_items
@@ -27,16 +30,13 @@ from service.importing.run import Result, read_answer, result_line
 from service.importing.source import Source
 from service.importing.told import Told, apply
 from service.intake import EXPECTED_GROWTH, Outcome, answer
-from service.problems import Refused, busy, problem_json, store_failed
+from service.problems import Refused, problem_json, store_failed, with_retry_hint
 from service.runtime import Runtime
 from service.security.principal import Principal
 from service.store.port import StoreError
 
 SLICE: Final = 32
 """Items that are decided before the event loop turns to others."""
-
-PATIENCE_S: Final = 60.0
-"""How long the next bytes of a body are waited for."""
 
 HOLD_S: Final = 5.0
 """How long the first answers are held back, in which a body that cannot be read at all still gets a status of its own."""
@@ -45,9 +45,10 @@ HOLD_S: Final = 5.0
 class Body(io.RawIOBase):
     """A request's body for a thread to read."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pieces: AsyncIterator[bytes], clock: BodyClock, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self._pieces = pieces
+        self._clock = clock
         self._loop = loop
         self._left = b""
         self._waiting: Future[bytes] | None = None
@@ -56,14 +57,10 @@ class Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # what a buffered reader hands over
-        """Raises Refused, also where nothing comes any more; ClientDisconnect."""
+        """Raises Refused, also where the body does not come in time; ClientDisconnect."""
         if not self._left:
             self._waiting = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
-            try:
-                self._left = self._waiting.result(PATIENCE_S)
-            except TimeoutError:
-                self._waiting.cancel()
-                raise Refused(busy("the rest of the body does not come")) from None
+            self._left = self._waiting.result()
         size = min(len(buffer), len(self._left))
         buffer[:size] = self._left[:size]
         self._left = self._left[size:]
@@ -71,6 +68,8 @@ class Body(io.RawIOBase):
 
     async def _next(self) -> bytes:
         async for piece in self._pieces:
+            if b"\n" in piece:
+                self._clock.item_complete()
             if piece:
                 return piece
         return b""
@@ -95,10 +94,12 @@ class Asked:
 class Import:
     """One import under way."""
 
-    def __init__(self, asked: Asked, runtime: Runtime, principal: Principal) -> None:
+    def __init__(self, asked: Asked, runtime: Runtime, principal: Principal, share: Share, clock: BodyClock) -> None:
         self._asked = asked
         self._runtime = runtime
         self._principal = principal
+        self._share = share
+        self._clock = clock
         self._errors = 0
         self.outbox = Outbox(runtime.settings.spill_bytes)
         self.tally = Tally()
@@ -108,7 +109,7 @@ class Import:
     async def run(self, pieces: AsyncIterator[bytes]) -> None:
         """Read, decide and answer, into the outbox."""
         loop = asyncio.get_running_loop()
-        body = Body(pieces, loop)
+        body = Body(pieces, self._clock, loop)
         items = self._items(body)
         started = False
         try:
@@ -146,7 +147,7 @@ class Import:
         readings = [item for item in told if isinstance(item, Reading)]
         if readings:
             await self._principal.pace(len(readings))
-        answers = iter(self._try_out(readings) if self._asked.dry_run else await self._keep(readings))
+        answers = iter(await self._try_out(readings) if self._asked.dry_run else await self._keep(readings))
         lines: list[bytes] = []
         for item in told:
             self.tally.add(item)
@@ -157,29 +158,33 @@ class Import:
         settings = self._runtime.settings
         return apply(self._asked.told, reading, settings.default_policy, settings.custom)
 
-    def _try_out(self, readings: list[Reading]) -> list[bytes]:
-        return [self._tried(document) for document in self._documents(readings)]
+    async def _try_out(self, readings: list[Reading]) -> list[bytes]:
+        async with self._share.deciding(len(readings)):
+            return [self._tried(document) for document in self._documents(readings)]
 
     def _tried(self, document: Document) -> bytes:
         try:
             return self._runtime.intake.try_out(document)
         except Refused as refused:
-            return problem_json(refused.problem)
+            return problem_json(with_retry_hint(refused.problem))
         except StoreError as error:
-            return problem_json(store_failed(error))
+            return problem_json(with_retry_hint(store_failed(error)))
 
     async def _keep(self, readings: list[Reading]) -> list[bytes]:
         documents = self._documents(readings)
         if not documents:
             return []
-        await self._runtime.writer.room(len(documents), EXPECTED_GROWTH * sum(len(document.data) for document in documents))
-        return [await self._kept(outcome) for outcome in self._runtime.intake.admit(documents)]
+        size = EXPECTED_GROWTH * sum(len(document.data) for document in documents)
+        async with self._share.deciding(len(documents)):
+            await self._runtime.writer.room(len(documents), size, share=QUEUE_SHARE)
+            outcomes = self._runtime.intake.admit(documents)
+        return [await self._kept(outcome) for outcome in outcomes]
 
     async def _kept(self, outcome: Outcome) -> bytes:
         try:
-            return problem_json(outcome.problem) if isinstance(outcome, Refused) else (await answer(outcome)).body
+            return problem_json(with_retry_hint(outcome.problem)) if isinstance(outcome, Refused) else (await answer(outcome)).body
         except StoreError as error:
-            return problem_json(store_failed(error))
+            return problem_json(with_retry_hint(store_failed(error)))
 
     def _documents(self, readings: list[Reading]) -> list[Document]:
         first, self._errors = self._errors, self._errors + len(readings)

@@ -15,7 +15,7 @@ from service.problems import Refused, cross_origin, forbidden, misdirected, unau
 from service.security.allowance import Allowance
 from service.security.challenge import CHALLENGE, REJECTED, insufficient
 from service.security.keys import PREFIX, KeyRing, recognise
-from service.security.principal import SCOPES, Principal, Scope, granted
+from service.security.principal import ANONYMOUS, SCOPES, Principal, Scope, granted
 from service.security.tokens import Tokens
 from service.settings import Settings, is_loopback
 from service.store.port import ApiKey
@@ -39,7 +39,7 @@ class Security:
         self._tokens = None if settings.oidc is None else Tokens(settings.oidc)
         allowance = None if settings.rate_limit is None else Allowance(settings.rate_limit, settings.rate_burst)
         self._allowance = allowance
-        self._anybody = Principal("anonymous", frozenset(SCOPES), allowance)
+        self._anybody = Principal(ANONYMOUS, frozenset(SCOPES), allowance)
 
     async def identify(self, request: Request) -> Principal:
         """Who asks. Raises Refused."""
@@ -129,6 +129,7 @@ async def _admit(request: Request, scope: Scope) -> Principal:
 async def _enter(request: Request, scope: Scope) -> Principal:
     principal = await _admit(request, scope)
     logs.bind(principal=principal.name)
+    request.scope["under_way"].charge(principal.name)
     principal.charge()
     request.state.principal = principal
     return principal
