@@ -89,6 +89,7 @@ class Connection:
 
     def ended(self) -> None:
         """Note that the connection is closed."""
+        self.protocol = None
         self._connections.forget(self)
 
     def count(self, reason: Reason) -> None:
@@ -105,8 +106,8 @@ class Connection:
 
     def abort(self) -> None:
         """Close the connection at once, in whatever state it is."""
-        if self.protocol is not None:
-            self.protocol.abort()
+        if (protocol := self.protocol) is not None:
+            protocol.abort()
         elif self.stop_opening is not None:
             self.stop_opening()
         self.ended()

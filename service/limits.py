@@ -75,8 +75,9 @@ class Limits:
         if _header_bytes(scope) > self._settings.max_header_bytes:
             await _refuse(send, Refused(headers_too_large(self._settings.max_header_bytes)))
             return
-        clock = BodyClock(receive, self._settings)
-        under_way = scope["under_way"] = UnderWay(clock, scope.get("state", {}).get("connection"))
+        connection = scope.get("state", {}).pop("connection", None)
+        clock = BodyClock(receive, self._settings, connection)
+        under_way = scope["under_way"] = UnderWay(clock, connection)
         held = scope["held"] = Held(self)
         try:
             if scope["path"] in _PROBES or await self._may_begin(scope, send, under_way):
@@ -84,6 +85,7 @@ class Limits:
         finally:
             under_way.release()
             self.bytes -= held.bytes
+            del scope["under_way"]  # it holds the scope: both would be left to the garbage collector
 
     async def _may_begin(self, scope: Scope, send: Send, under_way: UnderWay) -> bool:
         """Take the places that a request needs, and wait for its turn; where there is no place, say so."""

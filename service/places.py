@@ -6,7 +6,7 @@ import asyncio
 from typing import Final, Protocol
 
 from service.connections import STALLED_S
-from service.deadlines import BodyClock
+from service.deadlines import BodyClock, Sending
 from service.problems import RETRY_S, Refused, busy
 from service.security.principal import ANONYMOUS
 from service.settings import Settings
@@ -15,7 +15,7 @@ UNKNOWN: Final = ""
 """The client of a request without an address, as over a Unix socket."""
 
 
-class Answering(Protocol):
+class Client(Sending, Protocol):
     """The connection of a request."""
 
     def unread_since(self) -> float | None:
@@ -30,7 +30,7 @@ class UnderWay:
 
     __slots__ = ("_connection", "_held", "clock")
 
-    def __init__(self, clock: BodyClock, connection: Answering | None) -> None:
+    def __init__(self, clock: BodyClock, connection: Client | None) -> None:
         self.clock = clock
         self._connection = connection
         self._held: list[tuple[Places, str]] = []

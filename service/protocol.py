@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
@@ -36,35 +35,39 @@ _SERVER_LOG.setLevel(logging.ERROR)
 class _CheckedConnection(h11.Connection):
     """h11's connection, with a strict check of each head before h11 parses it, and of what follows the last chunk."""
 
-    def __init__(self, max_head_bytes: int, begun: Callable[[], None]) -> None:
+    def __init__(self, max_head_bytes: int) -> None:
         super().__init__(h11.SERVER, max_head_bytes)
         self._max_head_bytes = max_head_bytes
-        self._begun = begun
+        self._in_head = True
         self.problem: Problem = not_http()
         """What is wrong with what was received, after a RemoteProtocolError."""
 
+    def start_next_cycle(self) -> None:
+        super().start_next_cycle()
+        self._in_head = True
+
     def next_event(self) -> Any:
-        in_head = self.their_state is h11.IDLE
-        if in_head:
+        if self._in_head:
             self._check_head()
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
-            if in_head and error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            if self._in_head and error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
                 self.problem = headers_too_large(self._max_head_bytes)
             raise
-        if isinstance(event, h11.Request):
-            self._begun()
-        elif isinstance(event, h11.EndOfMessage) and event.headers:
+        if type(event) is h11.EndOfMessage and event.headers:
             raise h11.RemoteProtocolError("trailer fields")  # h11 folds their lines and ends them with LF alone
         return event
 
     def _check_head(self) -> None:
         data, _ = self.trailing_data
         length = head_length(data)
-        if length and (fault := check_head(data[:length])) is not None:
+        if not length:
+            return
+        if (fault := check_head(data[:length])) is not None:
             self.problem = malformed_head(fault.status, fault.detail)
             raise h11.RemoteProtocolError(fault.detail)
+        self._in_head = False
 
 
 class Protocol(H11Protocol):
@@ -76,7 +79,7 @@ class Protocol(H11Protocol):
         super().__init__(**given)
         self._connection = connection
         self._settings = settings
-        self.conn = _CheckedConnection(settings.max_header_bytes, self._request_begun)
+        self.conn = _CheckedConnection(settings.max_header_bytes)
         self.app_state = {**self.app_state, "connection": self}
         self.logger = _SERVER_LOG
         self._since = self._received_at = self.loop.time()
@@ -92,6 +95,7 @@ class Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.ended()
+        self.app_state = {}  # it holds this object, which would be left to the garbage collector
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -99,14 +103,17 @@ class Protocol(H11Protocol):
         if not self._head_begun:
             self._head_begun, self._since = True, self._received_at
         super().data_received(data)
-
-    def _request_begun(self) -> None:
-        self._connection.busy()
+        self._note_request()
 
     def on_response_complete(self) -> None:
         self._connection.idle()
         self._head_begun, self._since = False, self.loop.time()
         super().on_response_complete()
+        self._note_request()
+
+    def _note_request(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._connection.busy()
 
     def pause_writing(self) -> None:
         self._paused_at = self.loop.time()
@@ -144,6 +151,11 @@ class Protocol(H11Protocol):
             return self.unread_since()
         waits = self.cycle.more_body and not self.cycle.body
         return self._received_at if waits else None
+
+    @property
+    def has_whole_body(self) -> bool:
+        """Whether the body of the request under way has been received to its end."""
+        return self.cycle is not None and not self.cycle.more_body
 
     def unread_since(self) -> float | None:
         """Return since when the client does not read, not counted while it still sends: many send everything before they read anything."""
