@@ -100,5 +100,5 @@ class BodyClock:
             return "the request body stalled, and another request needed the place"
         what = "next event or line" if self._by_item else "request body"
         return (
-            f"{self._bytes} bytes of the {what} came in {self._allowed_s():.0f} s; expected {self._settings.min_body_rate} bytes per second"
+            f"{self._bytes} bytes of the {what} came in {self._allowed_s():.1f} s; expected {self._settings.min_body_rate} bytes per second"
         )

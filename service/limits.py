@@ -57,7 +57,7 @@ class Limits:
         self._settings = settings
         self._places = places or RequestPlaces(settings)
         self._starts = Starts()
-        self._kinds: Final[dict[str, tuple[Places, ...]]] = {
+        self._lasting: Final[dict[str, tuple[Places, ...]]] = {
             "/v1/decisions/batch": (self._places.requests, self._places.lasting),
             "/v1/decisions/stream": (self._places.requests, self._places.lasting),
             "/v1/import": (self._places.requests, self._places.lasting, self._places.imports),
@@ -91,13 +91,14 @@ class Limits:
         """Take the places that a request needs, and wait for its turn; where there is no place, say so."""
         client = scope.get("client")
         peer = peer_of(client[0]) if client else UNKNOWN
+        path = scope["path"]
         try:
-            for places in self._kinds.get(scope["path"], (self._places.requests,)):
+            for places in self._lasting.get(path, (self._places.requests,)):
                 under_way.take(places, peer)
         except Refused as refused:
             await _refuse(send, refused)
             return False
-        await self._starts.turn()
+        await self._starts.turn(lasting=path in self._lasting)
         return True
 
 

@@ -13,19 +13,23 @@ STARTS: Final = 8
 
 
 class Starts:
-    """Turns to begin a request: a burst of requests is spread over several passes of the event loop, and probes come in between."""
+    """Turns to begin a request: a burst of requests is spread over several passes of the event loop, and probes come in between.
+
+    Single requests go ahead of batches, imports and streams, of which one begins in each pass all the same.
+    """
 
     def __init__(self) -> None:
         self._started = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._singles: deque[asyncio.Future[None]] = deque()
+        self._lasting: deque[asyncio.Future[None]] = deque()
 
-    async def turn(self) -> None:
+    async def turn(self, *, lasting: bool = False) -> None:
         """Wait until the request may begin."""
-        if self._started < STARTS and not self._waiting:
+        if self._started < STARTS and not self._singles and not (lasting and self._lasting):
             self._count()
             return
         waiting = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiting)
+        (self._lasting if lasting else self._singles).append(waiting)
         await waiting
 
     def _count(self) -> None:
@@ -35,11 +39,16 @@ class Starts:
 
     def _next_pass(self) -> None:
         self._started = 0
-        while self._waiting and self._started < STARTS:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
+        self._start(self._lasting, 1)
+        self._start(self._singles, STARTS)
+        self._start(self._lasting, STARTS)
+
+    def _start(self, waiting: deque[asyncio.Future[None]], most: int) -> None:
+        while waiting and self._started < most:
+            first = waiting.popleft()
+            if not first.done():
                 self._count()
-                waiting.set_result(None)
+                first.set_result(None)
 
 
 class Turns:

@@ -204,7 +204,7 @@ def _attempt(request: Request, expected: int, progress: _Progress) -> Generator[
                 raise UnexpectedAnswer(f"more answers than the {expected} events that were sent")
             if place == progress.answered:
                 if (problem := _passing_problem(line)) is not None:
-                    return ProblemAnswer(problem)
+                    return ProblemAnswer(problem, retry_after_s=problem.retry_after_s)
                 progress.answered += 1
                 yield Give(line)
             place += 1

@@ -28,7 +28,7 @@ from service.server import running
 from service.settings import Settings
 
 MOST, SHARE = 40, 20
-BRISK = {"head_timeout_s": 0.7, "keep_alive_s": 0.7, "answer_timeout_s": 1.0}
+BRISK = {"head_timeout_s": 0.5, "keep_alive_s": 0.5, "answer_timeout_s": 0.5}
 PATIENT = {"head_timeout_s": 60.0, "keep_alive_s": 60.0}
 GET = head("/healthz", method="GET")
 
@@ -68,7 +68,7 @@ def test_a_head_that_drips_is_answered_with_408_and_closed(brisk: str) -> None:
 
     status, kind, document = problem(answer)
     assert (status, kind) == (408, "request-timeout")
-    assert document["detail"] == "the request head was not complete within 0.7 s"
+    assert document["detail"] == "the request head was not complete within 0.5 s"
 
 
 def is_closed_for_sending(connection: socket.socket) -> bool:
@@ -87,7 +87,7 @@ def test_a_connection_is_kept_for_the_next_request_and_closed_without_one(brisk:
         for _ in range(3):
             kept.sendall(GET)
             assert read_until(kept, b'{"status":"ok"}').startswith(b"HTTP/1.1 200")
-            time.sleep(0.3)
+            time.sleep(0.2)
         assert received(kept) == b""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from wire import connect, head, metric, problem, read_until, received, wait_until
 
@@ -95,8 +94,10 @@ def test_malformed_requests_and_upgrades_are_counted_and_do_not_fill_the_log(url
         with connect(url) as connection:
             connection.sendall(b"nonsense\r\n\r\n")
             received(connection)
-    for _ in range(50):
-        httpx.get(f"{url}/healthz", headers={"connection": "upgrade", "upgrade": "websocket"})
+    with connect(url) as connection:
+        connection.sendall(head("/healthz", "Connection: upgrade", "Upgrade: websocket", method="GET") * 50)
+        connection.sendall(head("/healthz", "Connection: close", method="GET"))
+        assert received(connection).count(b"HTTP/1.1 200") == 51
 
     wait_until(lambda: metric(url, "problems_total", type="not-http") == before + 50)
     assert metric(url, "closed_connections_total", reason="malformed") >= 50

@@ -13,6 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 PATIENCE_S = 20.0
 
+_CLIENT = httpx.Client(headers={"connection": "close"})
+"""Made once: each client reads the machine's certificates."""
+
 
 def connect(url: str, source: str = "127.0.0.1", receive_buffer: int | None = None) -> socket.socket:
     """Open a connection, from an address of choice."""
@@ -77,7 +80,7 @@ def problem(answer: bytes) -> tuple[int, str, dict[str, Any]]:
 
 def metric(url: str, name: str, **labels: str) -> float:
     """Return a sample of the service's metrics."""
-    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
+    for family in text_string_to_metric_families(_CLIENT.get(f"{url}/metrics").text):
         for sample in family.samples:
             if sample.name == f"ras_triage_{name}" and sample.labels == labels:
                 return sample.value
