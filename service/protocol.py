@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
@@ -70,8 +71,51 @@ class _CheckedConnection(h11.Connection):
         self._in_head = False
 
 
+class _Transport(asyncio.Transport):
+    """A transport whose connection lingers when it is closed.
+
+    A socket that is closed with unread data resets the connection, and the client may lose the answer (RFC 9112 9.6).
+    """
+
+    def __init__(self, transport: asyncio.Transport, begin_linger: Callable[[], bool]) -> None:
+        super().__init__()
+        self._transport = transport
+        self._begin_linger: Callable[[], bool] | None = begin_linger
+        self.lingering = False
+        self.write = transport.write  # type: ignore[method-assign]
+        self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
+        self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
+        self.resume_reading = transport.resume_reading  # type: ignore[method-assign]
+        self.abort = transport.abort  # type: ignore[method-assign]
+
+    def is_closing(self) -> bool:
+        return self.lingering or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing():
+            return
+        self.lingering = self._begin_linger is not None and self._begin_linger() and self._transport.can_write_eof()
+        if self.lingering:
+            self._transport.resume_reading()
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def unsent(self) -> int:
+        """Return the bytes that wait for the client to read. A TLS transport that is closed does not know any more."""
+        with suppress(AttributeError):
+            return self._transport.get_write_buffer_size()
+        return 0
+
+    def forget(self) -> None:
+        """Let go of what holds this object."""
+        self._begin_linger = None
+
+
 class Protocol(H11Protocol):
     """One connection."""
+
+    transport: _Transport
 
     conn: _CheckedConnection
 
@@ -84,26 +128,44 @@ class Protocol(H11Protocol):
         self.logger = _SERVER_LOG
         self._since = self._received_at = self.loop.time()
         """When the connection began to wait for a head, or the head began to come; when the last bytes came."""
-        self._head_begun = False
+        self._head_begun = self._refused = False
         self._paused_at: float | None = None
         """Since when the client does not read."""
         self._closing_until: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.transport = _Transport(transport, self._may_linger)
         self._connection.protocol = self
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.ended()
-        self.app_state = {}  # it holds this object, which would be left to the garbage collector
         super().connection_lost(exc)
+        self.app_state = {}  # both hold this object, which would be left to the garbage collector
+        self.transport.forget()
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.lingering:
+            return
         self._received_at = self.loop.time()
-        if not self._head_begun:
+        draining = self._is_draining()
+        if not self._head_begun and not draining:
             self._head_begun, self._since = True, self._received_at
         super().data_received(data)
         self._note_request()
+        if draining and not self._is_draining():
+            self._head_begun, self._since = bool(self.conn.trailing_data[0]), self._received_at
+
+    def _is_draining(self) -> bool:
+        """Return whether the rest of a body is read and dropped after its answer."""
+        return self.cycle is not None and self.cycle.response_complete and self._lacks_body()
+
+    def _lacks_body(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body and self.conn.their_state is h11.SEND_BODY
+
+    def _may_linger(self) -> bool:
+        """Return whether the client may still be sending."""
+        return self._refused or self._lacks_body()
 
     def on_response_complete(self) -> None:
         self._connection.idle()
@@ -125,21 +187,25 @@ class Protocol(H11Protocol):
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self.transport.is_closing() and not self._unsent():
+        if self.transport.is_closing() and not self.transport.unsent():
             self.loop.call_later(GOODBYE_S, self.transport.abort)
 
     # Deadlines.
 
     def check(self, now: float) -> None:
         """End the connection where the client did not send a head, read its answer, or stop sending in time."""
-        if self.transport.is_closing():
+        if self.transport.lingering and not self.transport.unsent():
+            if now - self._since > LINGER_S:
+                self._end("body_unread")
+        elif self.transport.is_closing():
             self._check_closing(now)
         elif self.cycle is not None and not self.cycle.response_complete:
             since = self.unread_since()
             if since is not None and now - since > self._settings.answer_timeout_s:
                 self._end("answer_timeout")
-        elif self.cycle is not None and self.cycle.more_body and now - self._since > LINGER_S:
-            self._end("body_unread")
+        elif self._is_draining():
+            if now - self._since > LINGER_S:
+                self._end("body_unread")
         elif (self._head_begun or self.cycle is None) and now - self._since > self._settings.head_timeout_s:
             self._end_head()
 
@@ -164,20 +230,13 @@ class Protocol(H11Protocol):
     def _check_closing(self, now: float) -> None:
         """A closed connection stays open as long as its client does not read the end of the answer."""
         if self._closing_until is None:
-            self._closing_until = now + self._settings.answer_timeout_s + self._unsent() / self._settings.min_body_rate
+            self._closing_until = now + self._settings.answer_timeout_s + self.transport.unsent() / self._settings.min_body_rate
         elif now > self._closing_until:
             self._end("answer_timeout")
 
-    def _unsent(self) -> int:
-        """Return the bytes that wait for the client to read. A TLS transport that is closed does not know any more."""
-        with suppress(AttributeError):
-            return self.transport.get_write_buffer_size()
-        return 0
-
     def _end_head(self) -> None:
         if not self._head_begun:
-            self._connection.report("idle")
-            self.transport.close()
+            self._end("idle")
             return
         self._connection.count("head_timeout")
         self.conn.problem = request_timeout(f"the request head was not complete within {self._settings.head_timeout_s:g} s")
@@ -201,6 +260,7 @@ class Protocol(H11Protocol):
     def _refuse(self) -> None:
         if self.conn.our_state in _UNANSWERED:
             self._answer(self.conn.problem)
+        self._refused, self._since = True, self.loop.time()
         self.transport.close()
 
     def _answer(self, problem: Problem) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from threading import Semaphore
 from typing import TypeVar
 
 from service.admission import Admission
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 READERS = 4
 """Threads that read the store for questions."""
+
+IMPORTERS_AT_WORK = 2
+"""Those of them that do not wait for their client: more would take the interpreter from the event loop."""
 
 
 @dataclass(slots=True)
@@ -44,6 +48,7 @@ class Runtime:
     """Called with why, where the store gave no answer."""
     admission: Admission = field(init=False)
     importers: ThreadPoolExecutor = field(init=False)
+    importing: Semaphore = field(default_factory=lambda: Semaphore(IMPORTERS_AT_WORK))
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
 
     def __post_init__(self) -> None:

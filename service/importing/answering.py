@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from itertools import islice
+from threading import Semaphore
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -45,10 +46,12 @@ HOLD_S: Final = 5.0
 class Body(io.RawIOBase):
     """A request's body for a thread to read."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], clock: BodyClock, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pieces: AsyncIterator[bytes], clock: BodyClock, at_work: Semaphore, loop: asyncio.AbstractEventLoop) -> None:
+        """`at_work` is held by the thread that reads, and released while it waits for its client."""
         super().__init__()
         self._pieces = pieces
         self._clock = clock
+        self._at_work = at_work
         self._loop = loop
         self._left = b""
         self._waiting: Future[bytes] | None = None
@@ -60,7 +63,11 @@ class Body(io.RawIOBase):
         """Raises Refused, also where the body does not come in time; ClientDisconnect."""
         if not self._left:
             self._waiting = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
-            self._left = self._waiting.result()
+            self._at_work.release()
+            try:
+                self._left = self._waiting.result()
+            finally:
+                self._at_work.acquire()
         size = min(len(buffer), len(self._left))
         buffer[:size] = self._left[:size]
         self._left = self._left[size:]
@@ -109,11 +116,11 @@ class Import:
     async def run(self, pieces: AsyncIterator[bytes]) -> None:
         """Read, decide and answer, into the outbox."""
         loop = asyncio.get_running_loop()
-        body = Body(pieces, self._clock, loop)
+        body = Body(pieces, self._clock, self._runtime.importing, loop)
         items = self._items(body)
         started = False
         try:
-            while some := await loop.run_in_executor(self._runtime.importers, _some, items):
+            while some := await loop.run_in_executor(self._runtime.importers, _some, items, self._runtime.importing):
                 await self.outbox.put(b"".join([line + b"\n" for line in await self._answer(some)]))
                 started = True
             await self.outbox.put(summary_line(self.tally) + b"\n")
@@ -198,8 +205,9 @@ class Import:
         return None if self._asked.name is None else hashlib.sha256(self._asked.name + b"import" + index.to_bytes(8)).digest()
 
 
-def _some(items: Iterator[Item]) -> list[Item]:
-    return list(islice(items, SLICE))
+def _some(items: Iterator[Item], at_work: Semaphore) -> list[Item]:
+    with at_work:
+        return list(islice(items, SLICE))
 
 
 class ImportResponse(Response):

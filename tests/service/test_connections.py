@@ -139,6 +139,37 @@ def test_a_client_gets_to_read_the_answer_that_came_before_it_had_sent_everythin
     assert answer.count(b"HTTP/1.1 200") == 1, "and the next request on the same connection"
 
 
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+def test_an_answer_that_comes_early_is_not_lost_when_the_connection_is_closed_behind_it(brisk: str, version: str) -> None:
+    """As a proxy sees it that speaks HTTP/1.0 or `Connection: close` to the service."""
+    body = 6_000_000
+    request = head("/v1/decisions", f"Content-Length: {body}", "Connection: close").replace(b"HTTP/1.1", version.encode())
+    with connect(brisk) as eager:
+        eager.sendall(request)
+        for _ in range(body // 100_000):
+            eager.sendall(b" " * 100_000)
+        assert received(eager).startswith(b"HTTP/1.1 413")
+
+
+def test_a_client_that_goes_on_sending_after_its_connection_was_closed_is_cut_off(brisk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.3)
+    with connect(brisk) as endless:
+        endless.sendall(b"nonsense\r\n\r\n")
+        assert problem(received(endless))[0] == 400
+        wait_until(lambda: sends_nothing_more(endless))
+
+
+def test_a_connection_whose_body_was_dropped_is_good_for_the_next_request(brisk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.2)
+    with connect(brisk) as kept:
+        kept.sendall(head("/v1/nothing", "Content-Length: 10") + b"x" * 5)
+        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 404")
+        kept.sendall(b"x" * 5)
+        time.sleep(0.4)
+        kept.sendall(GET)
+        assert b"HTTP/1.1 200" in read_until(kept, b'{"status":"ok"}')
+
+
 def test_a_tls_handshake_has_a_deadline_and_counts_as_a_connection(tmp_path: Path) -> None:
     certificate, key = Authority(tmp_path, "authority").sign("server")
     settings = Settings(tls_certificate=certificate, tls_key=key, max_connections=3, **BRISK)  # type: ignore[arg-type]
