@@ -31,6 +31,8 @@ from pathlib import Path
 from decide import recorded
 from load import named
 
+from service.connections import raise_descriptor_limit
+
 STALLED = 1024
 IMPORTS = 8
 UNREAD = 64
@@ -238,6 +240,7 @@ def main() -> None:
     arguments.add_argument("--port", type=int, help=argparse.SUPPRESS)
     arguments.add_argument("--until", type=float, help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
+    raise_descriptor_limit()
     if chosen.load is not None:
         print(json.dumps(load(chosen.load, ("127.0.0.1", chosen.port), chosen.until)))
         return

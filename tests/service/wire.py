@@ -79,12 +79,12 @@ def problem(answer: bytes) -> tuple[int, str, dict[str, Any]]:
 
 
 def metric(url: str, name: str, **labels: str) -> float:
-    """Return a sample of the service's metrics."""
+    """Return a sample of the service's metrics; 0 where nothing was counted."""
     for family in text_string_to_metric_families(_CLIENT.get(f"{url}/metrics").text):
         for sample in family.samples:
             if sample.name == f"ras_triage_{name}" and sample.labels == labels:
                 return sample.value
-    raise AssertionError(f"no metric {name} with {labels}")
+    return 0.0
 
 
 def wait_until(holds: Any, seconds: float = PATIENCE_S) -> None:
