@@ -122,7 +122,7 @@ class Acceptor:
                 if error.errno not in _GONE:
                     raise
             else:
-                self._open(accepted, address[0] if address else "")
+                self._try_to_open(accepted, address[0] if address else "")
 
     def _make_room(self, error: OSError) -> None:
         self._metrics.closed("descriptors")
@@ -131,6 +131,13 @@ class Acceptor:
         if error.errno in _EXHAUSTED:
             for _ in range(ROOM):
                 self._connections.evict()
+
+    def _try_to_open(self, accepted: socket.socket, host: str) -> None:
+        try:
+            self._open(accepted, host)
+        except Exception as error:  # a defect with one connection must not end the accept loop
+            logs.log(logging.ERROR, "defect", **logs.explain(error))
+            accepted.close()
 
     def _open(self, accepted: socket.socket, host: str) -> None:
         connection = self._connections.admit(host)

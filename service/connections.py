@@ -180,9 +180,18 @@ class Connections:
             await asyncio.sleep(SWEEP_S)
             now = loop.time()
             for connection in list(self._all.connections):
-                if connection.protocol is not None:
-                    connection.protocol.check(now)
+                _check(connection, now)
             logs.report_left_out()
+
+
+def _check(connection: Connection, now: float) -> None:
+    if connection.protocol is None:
+        return
+    try:
+        connection.protocol.check(now)
+    except Exception as error:  # a defect with one connection must not end the deadlines of all
+        logs.log(logging.ERROR, "defect", **logs.explain(error))
+        connection.abort()
 
 
 def _evict(group: _Group) -> bool:

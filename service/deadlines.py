@@ -36,6 +36,7 @@ class BodyClock:
         "_bytes",
         "_complete",
         "_connection",
+        "_expected",
         "_hurried",
         "_receive",
         "_settings",
@@ -44,7 +45,9 @@ class BodyClock:
         "waiting_since",
     )
 
-    def __init__(self, receive: Receive, settings: Settings, connection: Sending | None = None) -> None:
+    def __init__(self, receive: Receive, settings: Settings, connection: Sending | None = None, *, expected: bool = True) -> None:
+        """`expected`: whether the request is one that has a body. A client that stalls in another one counts as gone."""
+        self._expected = expected
         self._receive = receive
         self._connection = connection
         self._settings = settings
@@ -81,6 +84,8 @@ class BodyClock:
             async with asyncio.timeout(self._allowed_s() - self._waited) as self._timeout:
                 message = await self._receive()
         except TimeoutError:
+            if not self._expected:
+                return {"type": "http.disconnect"}
             raise Refused(request_timeout(self._detail()), _CLOSE) from None
         finally:
             self._timeout = self.waiting_since = None

@@ -22,6 +22,8 @@ _RETRY: Final = {"Retry-After": str(RETRY_S)}
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """Answered all the same: a service that is busy is alive."""
 
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
 
 class Held:
     """The bytes of a request's body that are in memory."""
@@ -76,7 +78,7 @@ class Limits:
             await _refuse(send, Refused(headers_too_large(self._settings.max_header_bytes)))
             return
         connection = scope.get("state", {}).pop("connection", None)
-        clock = BodyClock(receive, self._settings, connection)
+        clock = BodyClock(receive, self._settings, connection, expected=scope["method"] in _WITH_BODY)
         under_way = scope["under_way"] = UnderWay(clock, connection)
         held = scope["held"] = Held(self)
         try:

@@ -15,6 +15,10 @@ UNKNOWN: Final = ""
 """The client of a request without an address, as over a Unix socket."""
 
 
+LOOK_S: Final = 0.1
+"""Seconds between two searches for a stalled request of one client."""
+
+
 class Client(Sending, Protocol):
     """The connection of a request."""
 
@@ -70,6 +74,35 @@ class UnderWay:
             self._connection.abort()
 
 
+class _Group:
+    """The requests of one client."""
+
+    __slots__ = ("barren_until", "requests")
+
+    def __init__(self) -> None:
+        self.requests: dict[UnderWay, None] = {}
+        self.barren_until = 0.0
+        """Until when it is not worth looking for a stalled request again: looking costs as much as refusing does."""
+
+    def longest_stalled(self) -> UnderWay | None:
+        """Return the request that has waited for its client for the longest time, and long enough; None where there is none."""
+        now = asyncio.get_running_loop().time()
+        if now < self.barren_until:
+            return None
+        waits = ((one.stalled_since(), index, one) for index, one in enumerate(self.requests))
+        stalled = [(since, index, one) for since, index, one in waits if since is not None and now - since >= STALLED_S]
+        if not stalled:
+            self.barren_until = now + LOOK_S
+        return min(stalled)[2] if stalled else None
+
+    def give_up_one(self) -> bool:
+        """End the request that has stalled for the longest time; return whether there was one."""
+        victim = self.longest_stalled()
+        if victim is not None:
+            victim.give_up()
+        return victim is not None
+
+
 class Places:
     """Places for requests of one kind.
 
@@ -80,7 +113,7 @@ class Places:
     def __init__(self, total: int, share: int) -> None:
         self._total, self._share = total, min(share, total)
         self._all: dict[UnderWay, None] = {}
-        self._clients: dict[str, dict[UnderWay, None]] = {}
+        self._clients: dict[str, _Group] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -88,48 +121,34 @@ class Places:
     @property
     def full(self) -> bool:
         """Whether a new client would get no place."""
-        return len(self._all) >= self._total and _longest_stalled(self._most()) is None
+        return len(self._all) >= self._total and self._most().longest_stalled() is None
 
     def take(self, request: UnderWay, client: str) -> None:
         """Take a place for a request of a client. Raises Refused."""
-        if len(self._all) >= self._total and not _give_up_one(self._most()):
-            raise _refused(f"{self._total} requests of this kind are under way")
         self.join(request, client)
         self._all[request] = None
+        if len(self._all) > self._total and not self._most().give_up_one():
+            self.leave(request, client)
+            raise _refused(f"{self._total} requests of this kind are under way")
 
     def join(self, request: UnderWay, client: str) -> None:
         """Count a request among those of a client; `UNKNOWN` has no share. Raises Refused."""
-        group = self._clients.get(client, {})
-        if len(group) >= self._share and client != UNKNOWN and not _give_up_one(group):
+        group = self._clients.get(client) or _Group()
+        if len(group.requests) >= self._share and client != UNKNOWN and not group.give_up_one():
             raise _refused(f"{self._share} requests of this client and kind are under way")
-        self._clients.setdefault(client, {})[request] = None
+        group.requests[request] = None
+        self._clients[client] = group
 
     def leave(self, request: UnderWay, client: str) -> None:
         """Count a request no longer."""
         self._all.pop(request, None)
         group = self._clients[client]
-        del group[request]
-        if not group:
+        del group.requests[request]
+        if not group.requests:
             del self._clients[client]
 
-    def _most(self) -> dict[UnderWay, None]:
-        return max(self._clients.values(), key=len, default={})
-
-
-def _give_up_one(group: dict[UnderWay, None]) -> bool:
-    victim = _longest_stalled(group)
-    if victim is not None:
-        victim.give_up()
-    return victim is not None
-
-
-def _longest_stalled(group: dict[UnderWay, None]) -> UnderWay | None:
-    """Return the request that has waited for its client for the longest time, and long enough; None where there is none."""
-    now = asyncio.get_running_loop().time()
-    stalled = [
-        (since, index, one) for index, one in enumerate(group) if (since := one.stalled_since()) is not None and now - since >= STALLED_S
-    ]
-    return min(stalled)[2] if stalled else None
+    def _most(self) -> _Group:
+        return max(self._clients.values(), key=lambda group: len(group.requests), default=_Group())
 
 
 def _refused(detail: str) -> Refused:

@@ -23,6 +23,10 @@ from service.settings import Settings
 LINGER_S: Final = 5.0
 """Seconds for which the rest of a body is read and dropped after its answer, so that the client gets to read that."""
 
+LINGER_BYTES: Final = 8 << 20
+HEAD_BYTES: Final = 1 << 20
+"""And how many bytes of it, and of what follows a malformed head, where the connection is to be closed."""
+
 GOODBYE_S: Final = 1.0
 """Seconds for which a service that stops waits for a client to confirm the end of an idle TLS connection."""
 
@@ -132,6 +136,7 @@ class Protocol(H11Protocol):
         self._paused_at: float | None = None
         """Since when the client does not read."""
         self._closing_until: float | None = None
+        self._dropped = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -146,6 +151,9 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.transport.lingering:
+            self._dropped += len(data)
+            if self._dropped > (HEAD_BYTES if self._refused else LINGER_BYTES):
+                self._end("body_unread")
             return
         self._received_at = self.loop.time()
         draining = self._is_draining()

@@ -169,6 +169,17 @@ def answered(connection: socket.socket) -> bool:
     return True
 
 
+def test_a_body_that_nobody_asked_for_and_that_stalls_ends_the_stream_and_is_no_defect(
+    brisk: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(brisk) as watching:
+        watching.sendall(head("/v1/decisions/stream", "Content-Length: 5", method="GET"))
+        assert received(watching).startswith(b"HTTP/1.1 200")
+
+    assert metric(brisk, "problems_total", type="internal") == 0
+    assert "defect" not in caplog.text
+
+
 def test_a_log_that_is_followed_is_imported_line_by_line(brisk: str) -> None:
     with connect(brisk) as following:
         following.sendall(IMPORT)
