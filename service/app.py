@@ -18,8 +18,11 @@ from service.headers import SecurityHeaders, security_headers
 from service.limits import Limits
 from service.metrics import Metrics
 from service.observe import Observed
+from service.places import RequestPlaces
 from service.problems import (
     MEDIA_TYPE,
+    RETRY_S,
+    RETRYABLE,
     Problem,
     Refused,
     busy,
@@ -42,11 +45,6 @@ from service.store.port import ApiKey, Store, StoreError
 from service.times import now_ms
 from service.version import installed_version
 from service.writer import Busy
-
-RETRY_S = "1"
-"""Seconds, where nothing better is known."""
-
-_MAY_PASS = (429, 503)
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
@@ -95,12 +93,13 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     )
     app.state.settings = chosen
     app.state.metrics = metrics
+    app.state.places = places = RequestPlaces(chosen)
     app.state.security = Security(chosen, partial(_kept_keys, app))
     for noun in (decisions, imports, hosts, decode, syndromes, policies, store_route):
         app.include_router(noun.router, dependencies=[Depends(guarded)])
     app.include_router(health.router)
     app.state.shutdown = shutdown = Shutdown()
-    app.add_middleware(Limits, settings=chosen)
+    app.add_middleware(Limits, settings=chosen, places=places)
     app.add_middleware(ShutdownAnswers, shutdown=shutdown)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)
@@ -123,8 +122,8 @@ async def _kept_keys(app: FastAPI) -> Sequence[ApiKey]:
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     logs.bind(problem=problem.type)
     answer = Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
-    if problem.status in _MAY_PASS:
-        answer.headers.setdefault("retry-after", RETRY_S)
+    if problem.status in RETRYABLE:
+        answer.headers.setdefault("retry-after", str(RETRY_S))
     return answer
 
 

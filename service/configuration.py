@@ -34,6 +34,7 @@ Files = Annotated[tuple[Path, ...], NoDecode]
 
 Positive = Annotated[int, Field(gt=0)]
 Bytes = Annotated[ByteSize, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 MAX_WORKERS: Final = 64
 _MOST_OF_USE: Final = 4
@@ -78,7 +79,18 @@ class Given(BaseSettings):
     rate_limit: float | None = Field(None, gt=0, allow_inf_nan=False)
     rate_burst: Positive | None = None
     max_header_bytes: Bytes | None = None
+    max_connections: Positive | None = None
+    max_connections_per_peer: Positive | None = None
+    head_timeout_s: Seconds | None = None
+    keep_alive_s: Seconds | None = None
+    body_timeout_s: Seconds | None = None
+    line_timeout_s: Seconds | None = None
+    min_body_rate: Bytes | None = None
+    answer_timeout_s: Seconds | None = None
     max_in_flight: Positive | None = None
+    max_in_flight_per_client: Positive | None = None
+    max_imports: Positive | None = None
+    max_batch_wait_s: Seconds | None = None
     max_in_flight_bytes: Bytes | None = None
     max_streams: Positive | None = None
     max_stream_filters: Positive | None = None

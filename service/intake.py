@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -88,6 +89,15 @@ class Again:
 
     document: Document
     first: New
+
+
+Turn = Callable[[Sequence[Item]], AbstractAsyncContextManager[None]]
+"""Waits until it is somebody's turn to have items decided in the event loop."""
+
+
+def at_once(_items: Sequence[Item]) -> AbstractAsyncContextManager[None]:
+    """Wait for nothing: single requests go ahead of batches."""
+    return nullcontext()
 
 
 Outcome = New | Again | Kept | Refused
@@ -175,28 +185,31 @@ class Intake:
         with tracing.span("commit"):
             return await self.answer(outcome)
 
-    async def try_out(self, document: Document, place: int | None = None, *, patient: bool = False) -> bytes:
-        """Return one event's answer, of which nothing is kept. Raises Refused, Busy, StoreError. `place`, `patient`: as for `admit`."""
+    async def try_out(self, document: Document, place: int | None = None, *, patient: bool = False, turn: Turn = at_once) -> bytes:
+        """Return one event's answer, of which nothing is kept; arguments as for `admit`. Raises Refused, Busy, StoreError."""
         item: Item = document
         for _ in range(ATTEMPTS):
-            tried = self._try(item, place)
+            async with turn([item]):
+                tried = self._try(item, place)
             if isinstance(tried, bytes):
                 return tried
             item = await self._decide_elsewhere(tried, patient=patient)
         raise Refused(_changed())
 
     async def admit(
-        self, items: Sequence[Item], place: int | None = 0, *, patient: bool = True, alone: bool = False
-    ) -> list[Outcome]:  # fmt: skip
+        self, items: Sequence[Item], place: int | None = 0, *, patient: bool = True, alone: bool = False, turn: Turn = at_once
+    ) -> list[Outcome]:
         """Decide what is new, and hand it over to be kept. Raises Busy where it is not `patient`.
 
         One event after the other, because one that is done with makes room in the processor's caches for the next. `place`: of the first
-        event in what it came in, from 0; None: it came by itself. `alone`: each decision is kept by itself.
+        event in what it came in, from 0; None: it came by itself. `alone`: each decision is kept by itself. `turn` is waited for
+        before anything is decided here; what a worker decides takes nobody else's turn.
         """
         outcomes: list[Outcome] = []
         rest, attempts = list(items), 0
         while True:
-            some, elsewhere = self._admit(rest, None if place is None else place + len(outcomes), alone=alone)
+            async with turn(rest):
+                some, elsewhere = self._admit(rest, None if place is None else place + len(outcomes), alone=alone)
             outcomes += some
             rest = rest[len(some) :]
             if not rest:

@@ -1,4 +1,4 @@
-"""What one request, and all of them together, may take: checked before anything reads a body."""
+"""Limits for requests: headers, bodies in memory, requests under way (ASGI middleware)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ from typing import Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import logs
-from service.problems import MEDIA_TYPE, Problem, Refused, busy, headers_too_large, problem_json
+from service.deadlines import BodyClock
+from service.peers import peer_of
+from service.places import UNKNOWN, Places, RequestPlaces, UnderWay
+from service.problems import MEDIA_TYPE, RETRY_S, Refused, busy, headers_too_large, problem_json
 from service.settings import Settings
-
-RETRY_S: Final = 1
+from service.turns import Starts
 
 _LINE_BYTES: Final = 4
 """`: ` and the end of a line."""
 
 _RETRY: Final = {"Retry-After": str(RETRY_S)}
 
+_PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Answered all the same: a service that is busy is alive."""
+
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+
 
 class Held:
-    """The bytes of bodies that are in memory, of one request."""
+    """The bytes of a request's body that are in memory."""
 
     __slots__ = ("_all", "bytes")
 
@@ -30,47 +37,71 @@ class Held:
     def add(self, count: int) -> None:
         """Hold so many more, until the request is answered. Raises Refused."""
         if self._all.bytes + count > self._all.max_bytes:
-            raise Refused(busy("as many bytes of requests are held as may be"), _RETRY)
+            raise Refused(busy("request memory limit reached; retry later"), _RETRY)
         self._all.bytes += count
         self.bytes += count
 
+    def keep(self, count: int) -> None:
+        """Hold so many, instead of those before. Raises Refused."""
+        self.add(count - self.bytes)
+
 
 class Limits:
-    """Refuses headers that are too long, and requests while too many are under way.
+    """Refuses headers that are too long, and requests for which there is no place.
 
-    Leaves a `Held` in the request's scope as `held`, for whoever collects a body.
+    Leaves in the request's scope a `Held` as `held`, for whoever collects a body, and an `UnderWay` as `under_way`.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, places: RequestPlaces | None = None) -> None:
         self.app = app
-        self.requests = 0
         self.bytes = 0
         self.max_bytes = settings.max_in_flight_bytes
-        self._max_requests = settings.max_in_flight
-        self._max_header_bytes = settings.max_header_bytes
+        self._settings = settings
+        self._places = places or RequestPlaces(settings)
+        self._starts = Starts()
+        self._lasting: Final[dict[str, tuple[Places, ...]]] = {
+            "/v1/decisions/batch": (self._places.requests, self._places.lasting),
+            "/v1/decisions/stream": (self._places.requests, self._places.lasting),
+            "/v1/import": (self._places.requests, self._places.lasting, self._places.imports),
+        }
+
+    @property
+    def requests(self) -> int:
+        """Requests under way."""
+        return len(self._places.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
-        elif _header_bytes(scope) > self._max_header_bytes:
-            await _refuse(send, headers_too_large(self._max_header_bytes), {})
-        elif self.requests >= self._max_requests and not scope["path"].startswith(_PROBES):
-            await _refuse(send, busy(f"{self._max_requests} requests are under way"), _RETRY)
-        else:
-            await self._answer(scope, receive, send)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return
+        if _header_bytes(scope) > self._settings.max_header_bytes:
+            await _refuse(send, Refused(headers_too_large(self._settings.max_header_bytes)))
+            return
+        connection = scope.get("state", {}).pop("connection", None)
+        clock = BodyClock(receive, self._settings, connection, expected=scope["method"] in _WITH_BODY)
+        under_way = scope["under_way"] = UnderWay(clock, connection)
         held = scope["held"] = Held(self)
-        self.requests += 1
         try:
-            await self.app(scope, receive, send)
+            if scope["path"] in _PROBES or await self._may_begin(scope, send, under_way):
+                await self.app(scope, clock.receive, send)
         finally:
-            self.requests -= 1
+            under_way.release()
             self.bytes -= held.bytes
+            del scope["under_way"]  # it holds the scope: both would be left to the garbage collector
 
-
-_PROBES: Final = ("/healthz", "/readyz", "/metrics")
-"""Answered all the same: a service that is busy is alive."""
+    async def _may_begin(self, scope: Scope, send: Send, under_way: UnderWay) -> bool:
+        """Take the places that a request needs, and wait for its turn; where there is no place, say so."""
+        client = scope.get("client")
+        peer = peer_of(client[0]) if client else UNKNOWN
+        path = scope["path"]
+        try:
+            for places in self._lasting.get(path, (self._places.requests,)):
+                under_way.take(places, peer)
+        except Refused as refused:
+            await _refuse(send, refused)
+            return False
+        await self._starts.turn(lasting=path in self._lasting)
+        return True
 
 
 def _header_bytes(scope: Scope) -> int:
@@ -78,10 +109,11 @@ def _header_bytes(scope: Scope) -> int:
     return line + sum(len(name) + len(value) + _LINE_BYTES for name, value in scope["headers"])
 
 
-async def _refuse(send: Send, problem: Problem, headers: dict[str, str]) -> None:
+async def _refuse(send: Send, refused: Refused) -> None:
+    problem = refused.problem
     logs.bind(problem=problem.type)
     body = problem_json(problem)
-    told = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    told = [(name.lower().encode(), value.encode()) for name, value in refused.headers.items()]
     start = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()), *told]
     await send({"type": "http.response.start", "status": problem.status, "headers": start})
     await send({"type": "http.response.body", "body": body})

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from time import monotonic
 from traceback import extract_tb
 from typing import Any, Literal
 
@@ -58,6 +60,60 @@ def log(level: int, event: str, /, *, logger: logging.Logger = _LOG, **facts: Fa
     """Write one line. `event` is a constant phrase: everything that varies is a fact."""
     if logger.isEnabledFor(level):
         logger.handle(_record(logger.name, level, event, facts))
+
+
+class LineLimit:
+    """A limit for log lines that a client can cause: so many of one kind in a period, and a count of those left out."""
+
+    def __init__(self, lines: int = 5, period_s: float = 1.0, clock: Callable[[], float] = monotonic) -> None:
+        self._lines, self._period_s, self._clock = lines, period_s, clock
+        self._kinds: dict[str, _Period] = {}
+
+    def allows(self, kind: str) -> tuple[bool, int]:
+        """Return whether a line of this kind may be written now, and how many were left out before it. Kinds are constants."""
+        now = self._clock()
+        period = self._kinds.setdefault(kind, _Period(now))
+        left_out = 0
+        if now - period.since >= self._period_s:
+            left_out = period.left_out
+            period.since, period.written, period.left_out = now, 0, 0
+        if period.written >= self._lines:
+            period.left_out += 1
+            return False, 0
+        period.written += 1
+        return True, left_out
+
+    def take_left_out(self) -> list[tuple[str, int]]:
+        """Return the kinds whose period is over, with the lines left out that no later line told of."""
+        now = self._clock()
+        over = [(kind, period) for kind, period in self._kinds.items() if period.left_out and now - period.since >= self._period_s]
+        found = [(kind, period.left_out) for kind, period in over]
+        for _, period in over:
+            period.left_out = 0
+        return found
+
+
+@dataclass(slots=True)
+class _Period:
+    since: float
+    written: int = 0
+    left_out: int = 0
+
+
+_LIMIT = LineLimit()
+
+
+def log_some(level: int, event: str, /, *, kind: str, limit: LineLimit | None = None, logger: logging.Logger = _LOG, **facts: Fact) -> None:
+    """Write one line, unless too many of its kind were written within the last second; `left_out` counts those."""
+    allowed, left_out = (limit or _LIMIT).allows(kind)
+    if allowed:
+        log(level, event, logger=logger, **facts, **({"left_out": left_out} if left_out else {}))
+
+
+def report_left_out() -> None:
+    """Write how many lines were left out, of kinds of which none came since."""
+    for kind, count in _LIMIT.take_left_out():
+        log(logging.WARNING, "log lines left out", kind=kind, left_out=count)
 
 
 def audit(action: str, target: str, principal: str | None, **facts: Fact) -> None:

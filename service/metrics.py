@@ -32,6 +32,7 @@ _LATENCIES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 _GROUPS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 _NEWEST_MINOR: Final = 19
 """Linux counts a major release's series up to this one."""
+_CLOSED: Final = ("limit", "evicted", "idle", "head_timeout", "answer_timeout", "body_unread", "malformed", "tls", "descriptors")
 _ALARMING: Final = ("internal", "busy", "store-unavailable", "store-damaged")
 """Problems that alerts wait for. They are there from the start, at 0: of a series that begins with 1 Prometheus sees no increase."""
 
@@ -84,6 +85,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.under_way = 0
         """Requests that are being answered; changed by the event loop's thread alone."""
+        self.connections = 0
+        """Open connections; changed by the event loop's thread alone."""
         self._request = lru_cache(maxsize=1024)(self._requests().labels)
         self._problem = lru_cache(maxsize=256)(
             Counter("ras_triage_problems", "Refusals, by type; a batch's items among them", ["type"], registry=self.registry).labels
@@ -103,6 +106,9 @@ class Metrics:
             self._defect(stage)
         self._received = Counter("ras_triage_received_bytes", "Bytes of request bodies, as they came in", registry=self.registry)
         self._sent = Counter("ras_triage_sent_bytes", "Bytes of response bodies", registry=self.registry)
+        self._closed = Counter("ras_triage_closed_connections", "Connections that the service ended", ["reason"], registry=self.registry)
+        for reason in _CLOSED:
+            self._closed.labels(reason)
         self._commit_time, self._commit_size = self._commits()
         self._failures = Counter("ras_triage_store_failures", "Writes and reads that the store refused", ["error"], registry=self.registry)
         self._purged = Counter("ras_triage_purged_decisions", "Decisions that retention took away", ["reason"], registry=self.registry)
@@ -137,6 +143,10 @@ class Metrics:
     def refused(self, kind: str) -> None:
         """A problem of this type was answered. The types are this service's own, so they are few."""
         self._problem(kind.rpartition(":")[2]).inc()
+
+    def closed(self, reason: str) -> None:
+        """The service closed a connection, or could not accept one."""
+        self._closed.labels(reason).inc()
 
     def decided(self, action: str, policy: str) -> None:
         """An event was decided and its decision kept; neither for a repeat nor for `dry_run`."""
@@ -210,6 +220,7 @@ class _Application(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield _gauge("requests_under_way", "Requests that are being answered, streams among them", self._metrics.under_way)
+        yield _gauge("connections", "Connections that are open", self._metrics.connections)
         build = GaugeMetricFamily("ras_triage_build_info", "What runs", labels=["version", "python"])
         build.add_metric([installed_version(), platform.python_version()], 1)
         yield build

@@ -74,7 +74,7 @@ PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {"default": {"description": 
 
 _ALWAYS: Final = (431, 500, 503)
 _GUARDED: Final = (401, 403, 421, 429)
-_BODY: Final = (400, 413, 415, 422)
+_BODY: Final = (400, 408, 413, 415, 422)
 _HEADERS: Final = {"idempotency-key": 400, "last-event-id": 400, "if-match": 412}
 """Statuses for a request's headers, where they are read."""
 

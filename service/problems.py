@@ -5,8 +5,8 @@ Refused             carries a problem out of the code that found it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,15 +25,44 @@ MAX_ERRORS = 100
 """Errors that one problem lists."""
 
 MAX_DETAIL = 300
-"""Characters of one error's text."""
+"""Characters of one error's text, pointer, parameter or field."""
+
+MAX_PROBLEM_DETAIL = 1000
+"""Characters of a problem's `detail`."""
+
+MAX_TOKEN = 64
+"""Characters of one reference token of a pointer: a member's name may be as long as the request."""
+
+RETRY_S = 1
+"""Seconds after which a client may retry, where nothing better is known."""
+
+RETRYABLE = (429, 503)
+"""HTTP status codes of requests that had no effect and may succeed later."""
 
 _MAX_ECHO = 60
+_FEW_BYTES = 4096
 _COUNTABLE = 10_000
+
+
+def shorten(text: str, limit: int = MAX_DETAIL) -> str:
+    """Cut text that may repeat input to `limit` characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def pointer_to(path: Iterable[object]) -> str:
+    """Return the JSON pointer (RFC 6901) to a member, each token and the whole shortened."""
+    pointer = ""
+    for step in path:
+        token = shorten(str(step), MAX_TOKEN).replace("~", "~0").replace("/", "~1")
+        if len(pointer) + len(token) + len("//…") > MAX_DETAIL:
+            return f"{pointer}/…"
+        pointer = f"{pointer}/{token}"
+    return pointer
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong, and where."""
+    """One thing that is wrong, and where. Text is cut to `MAX_DETAIL` characters, because it may repeat input."""
 
     pointer: str
     """JSON pointer into the request (RFC 6901); empty: the request as a whole."""
@@ -46,6 +75,12 @@ class Fault:
     """Index of the section in a record or status block."""
     field: str | None = None
     """The specification's name of the field."""
+
+    def __post_init__(self) -> None:
+        for name in ("pointer", "detail", "parameter", "field"):
+            text: str | None = getattr(self, name)
+            if text is not None and len(text) > MAX_DETAIL:
+                object.__setattr__(self, name, shorten(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +96,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem document (RFC 9457)."""
+    """A problem document (RFC 9457). Its text is bounded: whatever a client sends, a problem is at most about 100 KB."""
 
     type: str
     """Stable URI."""
@@ -71,6 +106,11 @@ class Problem:
     detail: str
     errors: tuple[Fault, ...] = ()
     conflict: Conflict | None = None
+    retry_after_s: int | None = None
+    """Seconds, for a result that has no header of its own: an event of a batch or import."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", shorten(self.detail, MAX_PROBLEM_DETAIL))
 
 
 class Refused(Exception):
@@ -89,6 +129,11 @@ _PROBLEM = TypeAdapter(Problem)
 def problem_json(problem: Problem) -> bytes:
     """The document's bytes."""
     return _PROBLEM.dump_json(problem, exclude_none=True)
+
+
+def with_retry_hint(problem: Problem) -> Problem:
+    """Return the problem of one event of a batch, with the time after which sending the event again may succeed."""
+    return replace(problem, retry_after_s=RETRY_S) if problem.status in RETRYABLE and problem.retry_after_s is None else problem
 
 
 def invalid(error: ValidationError, document: bytes, noun: str) -> Problem:
@@ -122,15 +167,27 @@ def _not_json(error: ErrorDetails, document: bytes) -> Problem:
 
 def _offset(document: bytes, line: int, column: int) -> int:
     """Bytes from the start; the parser counts lines and the bytes of a line from 1."""
-    start = 0
-    for _ in range(line - 1):
+    return max(_line_start(document, line) + column - 1, 0)
+
+
+def _line_start(document: bytes, line: int) -> int:
+    """Return the offset of a line, counted from 1, by bisection: a document may be millions of empty lines."""
+    start, end, ahead = 0, len(document), line - 1
+    while end - start > _FEW_BYTES:
+        middle = (start + end) // 2
+        found = document.count(b"\n", start, middle)
+        if found < ahead:
+            start, ahead = middle, ahead - found
+        else:
+            end = middle
+    for _ in range(ahead):
         start = document.index(b"\n", start) + 1
-    return max(start + column - 1, 0)
+    return start
 
 
 def _fault(error: ErrorDetails, document: Any) -> Fault:
     """One error, and the part of its location that is in the document: a location also names the branches that validation took."""
-    tokens: list[str] = []
+    path: list[object] = []
     node = document
     last = len(error["loc"]) - 1
     for index, part in enumerate(error["loc"]):
@@ -138,11 +195,11 @@ def _fault(error: ErrorDetails, document: Any) -> Fault:
             node = node[part]
         elif not (index == last and error["type"] == "missing" and isinstance(node, dict)):
             continue
-        tokens.append(str(part).replace("~", "~0").replace("/", "~1"))
-    return Fault("".join(f"/{token}" for token in tokens), explain(error, node))
+        path.append(part)
+    return Fault(pointer_to(path), explain(error, node))
 
 
-def _has_member(node: Any, part: str | int) -> bool:
+def _has_member(node: Any, part: int | str) -> bool:
     """Whether a part of a location leads further into a document."""
     if isinstance(node, list):
         return isinstance(part, int) and 0 <= part < len(node)
@@ -185,11 +242,6 @@ def _echo(value: Any) -> str:
         return ""
     written = value if isinstance(value, str) else to_json(value).decode()
     return f"`{written}`" if 0 < len(written) <= _MAX_ECHO else ""
-
-
-def shorten(text: str) -> str:
-    """Text that may repeat what the sender wrote, kept to a line's length."""
-    return text if len(text) <= MAX_DETAIL else text[: MAX_DETAIL - 1] + "…"
 
 
 def malformed(error: MalformedBytes, pointer: str = "") -> Problem:
@@ -323,12 +375,29 @@ _BY_STATUS = {404: ("not-found", "not found"), 405: ("method-not-allowed", "meth
 def http_problem(status: int, detail: str) -> Problem:
     """What the router or server refuses."""
     kind, title = _BY_STATUS.get(status, (f"http-{status}", detail.lower()))
-    return Problem(f"{URN}{kind}", title, status, detail)
+    return Problem(f"{URN}{kind}", title, status, shorten(detail))
 
 
 def not_http() -> Problem:
     """Bytes that are no HTTP request, or one whose headers are much longer than are read."""
     return Problem(f"{URN}not-http", "not HTTP", 400, "this is no request of HTTP/1.1, or its headers are too long to be read")
+
+
+def malformed_head(status: int, detail: str) -> Problem:
+    """A request head that RFC 9112 forbids, of a transfer coding or of a version of HTTP that is not supported."""
+    kind, title = _HEAD_PROBLEMS.get(status, ("not-http", "not HTTP"))
+    return Problem(f"{URN}{kind}", title, status, detail)
+
+
+_HEAD_PROBLEMS = {
+    501: ("unsupported-transfer-coding", "unsupported transfer coding"),
+    505: ("unsupported-http-version", "unsupported HTTP version"),
+}
+
+
+def request_timeout(detail: str) -> Problem:
+    """A request that did not come in time."""
+    return Problem(f"{URN}request-timeout", "request timeout", 408, detail, (Fault("", detail),))
 
 
 def headers_too_large(limit: int) -> Problem:

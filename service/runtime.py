@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from threading import Semaphore
 from typing import TypeVar
 
+from service.admission import Admission
 from service.allocator import MemoryReturn
 from service.batch.workers import Workers
 from service.defects import Defects
@@ -25,8 +27,8 @@ T = TypeVar("T")
 READERS = 4
 """Threads that read the store for questions."""
 
-IMPORTERS = 8
-"""Threads that read what is imported."""
+IMPORTERS_AT_WORK = 2
+"""Those of them that do not wait for their client: more would take the interpreter from the event loop."""
 
 
 @dataclass(slots=True)
@@ -46,12 +48,16 @@ class Runtime:
     """Set when the service was told to stop: what never ends by itself ends now."""
     unread: list[Callable[[StoreError], None]] = field(default_factory=list)
     """Called with why, where the store gave no answer."""
-    importers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(IMPORTERS, "importer"))
+    admission: Admission = field(init=False)
+    importers: ThreadPoolExecutor = field(init=False)
+    importing: Semaphore = field(default_factory=lambda: Semaphore(IMPORTERS_AT_WORK))
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
     streams: Streams = field(init=False)
     memory: MemoryReturn = field(init=False)
 
     def __post_init__(self) -> None:
+        self.admission = Admission(self.settings)
+        self.importers = ThreadPoolExecutor(self.settings.max_imports, "importer")
         self.streams = Streams(self.read, self.settings.max_streams, self.settings.max_stream_filters)
         self.memory = MemoryReturn(self.store.release_memory)
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from threading import Thread
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 
 from service import allocator, logs, tracing
+from service.accepting import Acceptor, bind
 from service.app import create_app
 from service.collecting import collect_seldom
 from service.configuration import prepare_store
+from service.connections import Connection, Connections, raise_descriptor_limit
 from service.protocol import Protocol
 from service.reloading import Reload
 from service.runtime import Runtime
@@ -58,22 +62,26 @@ def run(app: FastAPI, settings: Settings, reload: Reload | None = None) -> None:
     """Answer an application's requests until told to stop; with `reload`, reload the settings whenever that is asked to."""
     collect_seldom()
     allocator.limit()
+    raise_descriptor_limit()
     traces = tracing.start(app) if settings.otel else None
     try:
         log_config = logs.config(settings.log_format, settings.log_level)
         tls = current_context(settings)
-        _Server(app, _config(app, settings, tls, log_config=log_config, access_log=False), reload, tls).run()
+        _Server(app, settings, _config(app, settings, tls, log_config=log_config, access_log=False), reload, tls).run()
     finally:
         if traces is not None:
             traces.shutdown()
 
 
 class _Server(uvicorn.Server):
-    """A server that reloads its settings, ends event streams when it is told to stop, and answers what it breaks off."""
+    """uvicorn's server, with an accept loop of its own, a reload of settings, and answers for what a shutdown breaks off."""
 
-    def __init__(self, app: FastAPI, config: uvicorn.Config, reload: Reload | None = None, tls: CurrentContext | None = None) -> None:
+    def __init__(
+        self, app: FastAPI, settings: Settings, config: uvicorn.Config, reload: Reload | None = None, tls: CurrentContext | None = None
+    ) -> None:
         super().__init__(config)
         self._app = app
+        self._settings = settings
         self._reload = reload
         self._tls = tls
 
@@ -84,6 +92,34 @@ class _Server(uvicorn.Server):
                 return True
             self._reload.begin_if_asked(self._app, self._tls)
         return await super().on_tick(counter)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then listen: on the sockets given, else on the configured address."""
+        await super().startup(sockets=[])
+        try:
+            given = None if sockets is None else [listener.dup() for listener in sockets]
+            listeners = given or await bind(self.config.host, self.config.port, self.config.backlog)
+        except OSError as error:
+            logging.getLogger("uvicorn.error").error(error)
+            await self.lifespan.shutdown()
+            sys.exit(STARTUP_FAILURE)
+        metrics = self._app.state.metrics
+        acceptor = Acceptor(
+            listeners,
+            Connections(self._settings, metrics),
+            self._make_protocol,
+            metrics,
+            backlog=self.config.backlog,
+            tls=self.config.ssl,
+            handshake_s=self._settings.head_timeout_s,
+        )
+        acceptor.start()
+        if given is None:
+            self._log_started_message(listeners)
+        self.servers = [cast("asyncio.Server", acceptor)]  # what uvicorn closes and waits for
+
+    def _make_protocol(self, connection: Connection) -> Protocol:
+        return Protocol(connection, self._settings, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Finish the requests under way, or break them off after a while. Connections that are idle stay open until then."""
@@ -119,8 +155,8 @@ def _config(app: FastAPI, settings: Settings, tls: CurrentContext | None, **more
         app,
         host=settings.host,
         port=settings.port,
-        http=Protocol,  # on h11: httptools collects a header without end
-        h11_max_incomplete_event_size=settings.max_header_bytes,
+        http="h11",  # the protocol is made in `_Server`; httptools collects a header without end
+        timeout_keep_alive=cast("int", settings.keep_alive_s),  # uvicorn hands it to `loop.call_later()`
         ws="none",
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
@@ -158,7 +194,8 @@ def running(settings: Settings, store: Store | None = None, reload: Reload | Non
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings, store)
     tls = current_context(settings)
-    server = _Server(app, _config(app, settings, tls, log_config=None, log_level="warning", access_log=False), reload, tls)
+    config = _config(app, settings, tls, log_config=None, log_level="warning", access_log=False)
+    server = _Server(app, settings, config, reload, tls)
     thread = Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -95,8 +95,30 @@ class Settings:
     """How many may come at once; None: as many as in one second."""
     max_header_bytes: int = 16 << 10
     """Request line and headers together."""
+    max_connections: int = 4096
+    """Open connections; fewer where the limit of open files is lower."""
+    max_connections_per_peer: int | None = None
+    """Open connections of one address (IPv6: of one /64), proxies excepted; None: half of them."""
+    head_timeout_s: float = 10.0
+    """Seconds for the TLS handshake, and for the request line and headers together."""
+    keep_alive_s: float = 10.0
+    """Seconds for which a connection without a request is kept after an answer."""
+    body_timeout_s: float = 120.0
+    """Seconds that a body may keep the service waiting; batches and imports excepted."""
+    line_timeout_s: float = 60.0
+    """Seconds that the next event of a batch, or the next line of an import, may keep the service waiting."""
+    min_body_rate: int = 1024
+    """Bytes per second that a body must bring, after a grace period."""
+    answer_timeout_s: float = 120.0
+    """Seconds for which a client may leave its answer unread."""
     max_in_flight: int = 1024
     """Requests that are answered at one time, streams among them."""
+    max_in_flight_per_client: int | None = None
+    """Those of one address and of one key or token subject; None: half of them."""
+    max_imports: int = 32
+    """Imports that are answered at one time."""
+    max_batch_wait_s: float = 5.0
+    """Seconds that a new batch or import may have to wait for its first decision; beyond, it is refused."""
     max_in_flight_bytes: int = 256 << 20
     """Bodies that are held at one time."""
     max_streams: int = 768

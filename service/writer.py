@@ -132,14 +132,15 @@ class Writer:
         result: T = await job.done
         return result
 
-    async def room(self, entries: int, size: int) -> None:
-        """Wait until that much more may wait."""
-        while not self._has_room(entries, size):
+    async def room(self, entries: int, size: int, share: float = 1.0) -> None:
+        """Wait until that much more may wait, in a share of the queue."""
+        while not self._has_room(entries, size, share):
             await self._freed.wait()
 
-    def _has_room(self, entries: int, size: int) -> bool:
+    def _has_room(self, entries: int, size: int, share: float = 1.0) -> bool:
         """Whether more may wait; an empty queue takes whatever comes."""
-        return not self._entries or (self._entries + entries <= self._max_entries and self._bytes + size <= self._max_bytes)
+        fits = self._entries + entries <= self._max_entries * share and self._bytes + size <= self._max_bytes * share
+        return fits or not self._entries
 
     def _hand_over(self, job: _Job) -> None:
         if self._closing:

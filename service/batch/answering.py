@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
+from service.admission import Share
 from service.batch.outbox import Outbox
 from service.batch.splitting import Array, Lines, Splitter
 from service.batch.workers import Workers
+from service.deadlines import BodyClock
 from service.deciding import Document, Item
 from service.intake import EXPECTED_GROWTH, Intake, Outcome
+from service.limits import Held
 from service.metrics import Metrics
-from service.problems import Refused, problem_json, store_failed
+from service.problems import Refused, problem_json, store_failed, with_retry_hint
 from service.store.port import StoreError
 from service.writer import Writer
 
@@ -35,6 +39,9 @@ FORESEEN: Final = Slice(128, 512 << 10)
 
 SLICES_AHEAD: Final = 16
 """Slices that may be decided before the first of them is durable."""
+
+QUEUE_SHARE: Final = 0.25
+"""Share of the writer's queue that batches fill: enough to keep the disk busy, and the rest is for single requests."""
 
 HOLD_BYTES: Final = 16 << 20
 HOLD_S: Final = 5.0
@@ -85,10 +92,13 @@ class Batch:
         pace: Callable[[int], Awaitable[None]],
         workers: Workers,
         metrics: Metrics,
+        share: Share,
+        clock: BodyClock,
+        held: Held,
     ) -> None:
         """`name`: tells a repeat of the whole batch, from its Idempotency-Key; None: it has none.
 
-        `pace` waits until so many events may be decided.
+        `pace` waits until so many events may be decided. `clock` and `held` are those of the request.
         """
         self._form = form
         self._intake = intake
@@ -97,6 +107,9 @@ class Batch:
         self._pace = pace
         self._workers = workers
         self._metrics = metrics
+        self._share = share
+        self._clock = clock
+        self._held = held
         self._splitter = form.splitter(item_limit)
         self._read_in: asyncio.Queue[asyncio.Task[Sequence[Item]] | Sequence[Item] | None] = asyncio.Queue(workers.number or 1)
         self._decided: asyncio.Queue[list[Outcome] | None] = asyncio.Queue(SLICES_AHEAD)
@@ -138,7 +151,11 @@ class Batch:
         try:
             async for data in body:
                 self._heard = monotonic()
-                await self._read(self._splitter.feed(data), tasks)
+                items = self._splitter.feed(data)
+                if items:
+                    self._clock.item_complete()
+                self._held.keep(self._splitter.incomplete)
+                await self._read(items, tasks)
                 if self._splitter.broken:
                     break
             else:
@@ -159,12 +176,18 @@ class Batch:
     async def _read(self, items: Sequence[bytes | Refused], tasks: asyncio.TaskGroup) -> None:
         if self._splitter.broken and not self._taken_in and len(items) == 1 and isinstance(items[0], Refused):
             raise items[0]
+        if items and not self._taken_in:
+            self._share.require()
         for some in slices(items, lambda: FORESEEN if self._is_large() else AT_ONCE):
             await self._pace(len(some))
             placed = [self._placed(index, item) for index, item in enumerate(some, self._taken_in)]
             foreseen = self._is_large()
             self._taken_in += len(some)
-            await self._read_in.put(tasks.create_task(self._workers.foresee(placed)) if foreseen else placed)
+            await self._read_in.put(tasks.create_task(self._foresee(placed)) if foreseen else placed)
+
+    async def _foresee(self, placed: Sequence[Document | Refused]) -> Sequence[Item]:
+        async with self._share.predeciding(len(placed)):
+            return await self._workers.foresee(placed)
 
     def _is_large(self) -> bool:
         return self._taken_in >= self._workers.alone and self._workers.at_work
@@ -180,11 +203,17 @@ class Batch:
     async def _decide(self) -> None:
         while (coming := await self._read_in.get()) is not None:
             items = await coming if isinstance(coming, asyncio.Task) else coming
-            await self._writer.room(len(items), sum(map(_growth, items)))
-            await self._decided.put(await self._intake.admit(items, self._admitted))
+            await self._decided.put(await self._intake.admit(items, self._admitted, turn=self._turn))
             self._admitted += len(items)
             await asyncio.sleep(0)
         await self._decided.put(None)
+
+    @asynccontextmanager
+    async def _turn(self, items: Sequence[Item]) -> AsyncIterator[None]:
+        """Wait for this batch's turn to decide, and for room to write."""
+        async with self._share.deciding(len(items)):
+            await self._writer.room(len(items), sum(map(growth, items)), share=QUEUE_SHARE)
+            yield
 
     # Answering.
 
@@ -228,10 +257,10 @@ class Batch:
         self.tally.failed += 1
         self._metrics.batched("problem")
         self._metrics.refused(refused.problem.type)
-        return problem_json(refused.problem)
+        return problem_json(with_retry_hint(refused.problem))
 
 
-def _growth(item: Item) -> int:
+def growth(item: Item) -> int:
     """Bytes that will be kept, roughly."""
     if isinstance(item, Refused):
         return 0

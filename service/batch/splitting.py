@@ -36,6 +36,10 @@ class Splitter(Protocol):
     def broken(self) -> bool:
         """Whether the rest cannot be told apart any more; the last item said why."""
 
+    @property
+    def incomplete(self) -> int:
+        """Bytes that are held until their item is complete."""
+
 
 class Lines:
     """Newline-delimited JSON. A blank line is no item."""
@@ -64,6 +68,10 @@ class Lines:
         if self._skipping:
             self._rest.clear()
         return items
+
+    @property
+    def incomplete(self) -> int:
+        return len(self._rest)
 
     def finish(self) -> list[Item]:
         rest = bytes(self._rest)
@@ -97,6 +105,10 @@ class Array:
             self._expect_nothing(items)
         self._drop()
         return items
+
+    @property
+    def incomplete(self) -> int:
+        return len(self._data)
 
     def finish(self) -> list[Item]:
         if self.broken or self._stage == "behind":

@@ -222,7 +222,7 @@ def _attempt(
                 raise UnexpectedAnswer(f"more answers than the {expected} events that were sent")
             if sending.wants(place):
                 if (problem := _passing_problem(line)) is not None:
-                    passing = passing or ProblemAnswer(problem)
+                    passing = passing or ProblemAnswer(problem, retry_after_s=problem.retry_after_s)
                 else:
                     for answer in sending.take(place, line):
                         yield Give(answer)

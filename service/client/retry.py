@@ -14,7 +14,7 @@ from random import random
 
 import httpx
 
-_NOT_DONE = (429, 503)
+_NOT_DONE = (408, 429, 503)
 """The service says that it did nothing."""
 
 _PERHAPS_DONE = (502, 504)

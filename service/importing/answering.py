@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import islice
 from tempfile import NamedTemporaryFile
+from threading import Semaphore
 from typing import Any, Final, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -20,8 +21,11 @@ from starlette.types import Receive, Scope, Send
 from models.formats.reading import Place, Unread
 from models.notification import NotificationType
 from models.value import value
+from service.admission import Share
+from service.batch.answering import QUEUE_SHARE, growth
 from service.batch.outbox import Outbox
-from service.deciding import LOOP_BYTES, Document
+from service.deadlines import BodyClock
+from service.deciding import LOOP_BYTES, Document, Item
 from service.disconnects import WhileConnected, until_ended
 from service.importing.formats import STREAMED, Format
 from service.importing.lines import write_lines
@@ -30,8 +34,8 @@ from service.importing.readers import Found, RawEvent, find_in, find_items
 from service.importing.results import Tally, summary_line
 from service.importing.source import Source
 from service.importing.told import Told
-from service.intake import EXPECTED_GROWTH, Outcome
-from service.problems import Problem, Refused, busy, problem_json, stopping, store_failed
+from service.intake import Outcome
+from service.problems import Problem, Refused, problem_json, stopping, store_failed, with_retry_hint
 from service.runtime import Runtime
 from service.security.principal import Principal
 from service.shutdown import cancel, shutdown_of
@@ -44,9 +48,6 @@ T = TypeVar("T")
 SLICE: Final = 32
 """Items that are decided before the event loop turns to others."""
 
-PATIENCE_S: Final = 60.0
-"""How long the next bytes of a body are waited for."""
-
 LONG_BYTES: Final = 1 << 20
 """A file that has to be held as a whole and is longer is read in a worker process."""
 
@@ -57,9 +58,12 @@ HOLD_S: Final = 5.0
 class Body(io.RawIOBase):
     """A request's body for a thread to read."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pieces: AsyncIterator[bytes], clock: BodyClock, at_work: Semaphore, loop: asyncio.AbstractEventLoop) -> None:
+        """`at_work` is held by the thread that reads, and released while it waits for its client."""
         super().__init__()
         self._pieces = pieces
+        self._clock = clock
+        self._at_work = at_work
         self._loop = loop
         self._left = b""
         self._waiting: Future[Any] | None = None
@@ -68,14 +72,14 @@ class Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # what a buffered reader hands over
-        """Raises Refused, also where nothing comes any more; ClientDisconnect."""
+        """Raises Refused, also where the body does not come in time; ClientDisconnect."""
         if not self._left:
             self._waiting = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
+            self._at_work.release()
             try:
-                self._left = self._waiting.result(PATIENCE_S)
-            except TimeoutError:
-                self._waiting.cancel()
-                raise Refused(busy("the rest of the body does not come")) from None
+                self._left = self._waiting.result()
+            finally:
+                self._at_work.acquire()
         size = min(len(buffer), len(self._left))
         buffer[:size] = self._left[:size]
         self._left = self._left[size:]
@@ -83,6 +87,8 @@ class Body(io.RawIOBase):
 
     async def _next(self) -> bytes:
         async for piece in self._pieces:
+            if b"\n" in piece:
+                self._clock.item_complete()
             if piece:
                 return piece
         return b""
@@ -113,10 +119,12 @@ class Asked:
 class Import:
     """One import under way."""
 
-    def __init__(self, asked: Asked, runtime: Runtime, principal: Principal) -> None:
+    def __init__(self, asked: Asked, runtime: Runtime, principal: Principal, share: Share, clock: BodyClock) -> None:
         self._asked = asked
         self._runtime = runtime
         self._principal = principal
+        self._share = share
+        self._clock = clock
         self._errors = 0
         self._complete = False
         self.outbox = Outbox(runtime.settings.spill_bytes)
@@ -126,8 +134,8 @@ class Import:
 
     async def run(self, pieces: AsyncIterator[bytes]) -> None:
         """Read, decide and answer, into the outbox."""
-        body = Body(pieces, asyncio.get_running_loop())
-        slices = _Slices(self._find(body), self._prepare)
+        body = Body(pieces, self._clock, self._runtime.importing, asyncio.get_running_loop())
+        slices = _Slices(self._find(body), self._prepare, self._runtime.importing)
         started = False
         try:
             while some := await self._in_thread(slices.next):
@@ -226,28 +234,35 @@ class Import:
     async def _tried(self, document: Document, place: int) -> bytes | Problem:
         await asyncio.sleep(0)
         try:
-            return await self._runtime.intake.try_out(document, place, patient=True)
+            return await self._runtime.intake.try_out(document, place, patient=True, turn=self._turn)
         except Refused as refused:
-            return refused.problem
+            return with_retry_hint(refused.problem)
         except StoreError as error:
-            return store_failed(error)
+            return with_retry_hint(store_failed(error))
 
     async def _keep(self, documents: list[Document], place: int) -> list[bytes | Problem]:
         if not documents:
             return []
-        await self._runtime.writer.room(len(documents), EXPECTED_GROWTH * sum(len(document.data) for document in documents))
-        outcomes = await self._runtime.intake.admit(documents, place)
+        outcomes = await self._runtime.intake.admit(documents, place, turn=self._turn)
         return [await self._kept(outcome, place + index) for index, outcome in enumerate(outcomes)]
+
+    @asynccontextmanager
+    async def _turn(self, items: Sequence[Item]) -> AsyncIterator[None]:
+        """Wait for this import's turn to decide, and for room to write."""
+        async with self._share.deciding(len(items)):
+            if not self._asked.dry_run:
+                await self._runtime.writer.room(len(items), sum(map(growth, items)), share=QUEUE_SHARE)
+            yield
 
     async def _kept(self, outcome: Outcome, place: int) -> bytes | Problem:
         if isinstance(outcome, Refused):
-            return outcome.problem
+            return with_retry_hint(outcome.problem)
         try:
             return (await self._runtime.intake.answer(outcome, place)).body
         except Refused as refused:
-            return refused.problem
+            return with_retry_hint(refused.problem)
         except StoreError as error:
-            return store_failed(error)
+            return with_retry_hint(store_failed(error))
 
     def _documents(self, errors: list[Prepared]) -> list[Document]:
         first, self._errors = self._errors, self._errors + len(errors)
@@ -265,9 +280,11 @@ def _problem_line(refused: Refused) -> bytes:
 class _Slices:
     """What is found in a body, some at a time. Read in threads, one after the other."""
 
-    def __init__(self, found: Iterator[Found | Ready], prepare: Callable[[Found | Ready], Ready | RawEvent]) -> None:
+    def __init__(self, found: Iterator[Found | Ready], prepare: Callable[[Found | Ready], Ready | RawEvent], at_work: Semaphore) -> None:
+        """`at_work` is held by a thread while it reads."""
         self._found = found
         self._prepare = prepare
+        self._at_work = at_work
         self._end: Exception | None = None
 
     def next(self) -> list[Ready | RawEvent]:
@@ -276,7 +293,8 @@ class _Slices:
             raise self._end
         some: list[Ready | RawEvent] = []
         try:
-            some.extend(map(self._prepare, islice(self._found, SLICE)))
+            with self._at_work:
+                some.extend(map(self._prepare, islice(self._found, SLICE)))
         except (Refused, ClientDisconnect, CancelledError) as error:
             if not some:
                 raise

@@ -24,11 +24,13 @@ from service.requests import (
     PrincipalOf,
     RepeatName,
     RuntimeOf,
+    clock_of,
     flag,
     only_parameters,
     repeat_name,
     require_parameters,
     runtime_of,
+    share_of,
 )
 from service.security.guard import still_welcome
 from service.summaries import PageJson, StatsJson, page_json, stats_json
@@ -80,7 +82,9 @@ async def decide_many(request: Request, runtime: RuntimeOf, principal: Principal
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise Refused(too_large(limit))
-    form = _form(request)
+    form, share, clock = _form(request), share_of(request), clock_of(request)
+    share.require()
+    clock.expect_items()
     batch = Batch(
         form,
         runtime.intake,
@@ -91,6 +95,9 @@ async def decide_many(request: Request, runtime: RuntimeOf, principal: Principal
         pace=principal.pace,
         workers=runtime.workers,
         metrics=metrics,
+        share=share,
+        clock=clock,
+        held=request.scope["held"],
     )
     return BatchResponse(batch, form, unpacked(request.stream(), encoding, limit))
 

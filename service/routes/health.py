@@ -11,6 +11,7 @@ from service.metrics import Metrics
 from service.problems import Refused, not_ready
 from service.security.guard import requires
 from service.store.port import StoreError
+from service.writer import Busy
 
 router = APIRouter(tags=["health"])
 
@@ -31,7 +32,7 @@ async def liveness() -> Health:
 async def readiness(request: Request) -> Health:
     """The store takes writes, seen by one, no event was turned away because it could not be read, and the service is not stopping.
 
-    Otherwise 503, and the problem says why.
+    A single request would also get a place, and its decision one in the queue of the writer. Otherwise 503, and the problem says why.
     """
     runtime = request.app.state.runtime
     if runtime.stopping.is_set():
@@ -44,6 +45,12 @@ async def readiness(request: Request) -> Health:
         raise Refused(not_ready(f"the store takes no writes: {error}")) from None
     if (why := runtime.intake.gives_way) is not None:
         raise Refused(not_ready(f"the store cannot be read: {why}"))
+    if request.app.state.places.requests.full:
+        raise Refused(not_ready("all places for requests are taken"))
+    try:
+        runtime.writer.require_room(1, 0)
+    except Busy as error:
+        raise Refused(not_ready(str(error))) from None
     return Health()
 
 

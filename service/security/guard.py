@@ -15,7 +15,7 @@ from service.security.allowance import Allowance
 from service.security.authority import Authority, origin_of, parse_authority, parse_host, parse_origin
 from service.security.challenge import CHALLENGE, REJECTED, insufficient
 from service.security.keys import PREFIX, KeyRing, recognise
-from service.security.principal import SCOPES, Principal, Scope, granted
+from service.security.principal import ANONYMOUS, SCOPES, Principal, Scope, granted
 from service.security.tokens import Tokens
 from service.settings import InvalidSetting, Settings, is_loopback
 from service.store.port import ApiKey
@@ -40,7 +40,7 @@ class Security:
         self._tokens = None if settings.oidc is None else Tokens(settings.oidc)
         allowance = None if settings.rate_limit is None else Allowance(settings.rate_limit, settings.rate_burst)
         self._allowance = allowance
-        self._anybody = Principal("anonymous", frozenset(SCOPES), allowance)
+        self._anybody = Principal(ANONYMOUS, frozenset(SCOPES), allowance)
 
     def reloaded(self, before: Settings, settings: Settings) -> Security:
         """Return what holds under other settings, with the issuer's keys and the rates if those stay the same.
@@ -159,6 +159,7 @@ async def _admit(request: Request, scope: Scope) -> Principal:
 async def _enter(request: Request, scope: Scope) -> Principal:
     principal = await _admit(request, scope)
     logs.bind(principal=principal.name)
+    request.scope["under_way"].charge(principal.name)
     principal.charge()
     request.state.principal = principal
     return principal

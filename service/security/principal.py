@@ -10,6 +10,9 @@ from service.security.allowance import Allowance
 
 Scope = Literal["decide", "read", "admin"]
 
+ANONYMOUS: Final = "anonymous"
+"""Who asks where nobody needs a key."""
+
 SCOPES: Final[tuple[Scope, ...]] = ("decide", "read", "admin")
 
 

@@ -20,6 +20,9 @@ class Writer:
         if self._error is not None:
             raise self._error
 
+    def require_room(self, _entries: int, _size: int) -> None:
+        """There is room."""
+
 
 class Intake:
     gives_way = None

@@ -305,6 +305,7 @@ def test_a_store_that_fails_in_a_batch_is_a_problem_in_the_place_of_each_answer(
 
     assert answer.status_code == 207
     assert [item["type"] for item in answer.json()] == ["urn:ras-triage:problem:store-unavailable"] * 2
+    assert [item["retry_after_s"] for item in answer.json()] == [1, 1], "as the header of a single answer says"
     assert "secret" not in answer.text
 
 
@@ -312,6 +313,14 @@ def test_a_queue_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Writer, "_has_room", lambda *_: False)
     with calling() as call:
         enveloped(call("POST", "/v1/decisions", json=EVENT), 503, "busy")
+        assert "decisions wait to be written" in enveloped(call("GET", "/readyz"), 503, "not-ready")["detail"]
+        assert call("GET", "/healthz").status_code == 200
+
+
+def test_a_problem_that_no_retry_mends_has_no_hint(open_call: Call) -> None:
+    (item,) = open_call("POST", "/v1/decisions/batch", json=[{"notification": "nonsense"}]).json()
+
+    assert "retry_after_s" not in item
 
 
 @pytest.mark.parametrize(("method", "path"), [one for one in OPERATIONS if one[1] != "/healthz"])

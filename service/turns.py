@@ -1,0 +1,100 @@
+"""Turns in the event loop: what keeps one client's work from delaying everybody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+STARTS: Final = 8
+"""Requests that begin in one pass of the event loop, of about a millisecond each."""
+
+
+class Starts:
+    """Turns to begin a request: a burst of requests is spread over several passes of the event loop, and probes come in between.
+
+    Single requests go ahead of batches, imports and streams, of which one begins in each pass all the same.
+    """
+
+    def __init__(self) -> None:
+        self._started = 0
+        self._singles: deque[asyncio.Future[None]] = deque()
+        self._lasting: deque[asyncio.Future[None]] = deque()
+
+    async def turn(self, *, lasting: bool = False) -> None:
+        """Wait until the request may begin."""
+        if self._started < STARTS and not self._singles and not (lasting and self._lasting):
+            self._count()
+            return
+        waiting = asyncio.get_running_loop().create_future()
+        (self._lasting if lasting else self._singles).append(waiting)
+        await waiting
+
+    def _count(self) -> None:
+        if not self._started:
+            asyncio.get_running_loop().call_soon(self._next_pass)
+        self._started += 1
+
+    def _next_pass(self) -> None:
+        self._started = 0
+        self._start(self._lasting, 1)
+        self._start(self._singles, STARTS)
+        self._start(self._lasting, STARTS)
+
+    def _start(self, waiting: deque[asyncio.Future[None]], most: int) -> None:
+        while waiting and self._started < most:
+            first = waiting.popleft()
+            if not first.done():
+                self._count()
+                first.set_result(None)
+
+
+class Turns:
+    """Turns to work for a while: so many at once, handed on in rotation between clients, however many each of them waits for.
+
+    A turn that ends is handed on in the next pass of the event loop: others come in between, also where all of them were waiting already.
+    """
+
+    def __init__(self, at_once: int = 1) -> None:
+        self._free = at_once
+        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
+        """Those who wait, by client; the client whose turn is next comes first."""
+
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """Wait for a turn, and have it for as long as the context lasts."""
+        await self._acquire(client)
+        try:
+            yield
+        finally:
+            self._end()
+
+    async def _acquire(self, client: str) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        waiting = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(client, deque()).append(waiting)
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled():
+                self._end()
+            raise
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().call_soon(self._hand_on)
+
+    def _hand_on(self) -> None:
+        while self._queues:
+            client = next(iter(self._queues))
+            queue = self._queues.pop(client)
+            waiting = queue.popleft()
+            if queue:
+                self._queues[client] = queue
+            if not waiting.done():
+                waiting.set_result(None)
+                return
+        self._free += 1

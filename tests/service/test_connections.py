@@ -1,0 +1,343 @@
+"""Connections: how many, for how long, and which makes room for which."""
+
+from __future__ import annotations
+
+import re
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import httpx
+import pytest
+from calling import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from test_tls import Authority
+from wire import connect, head, is_closed, metric, problem, read_until, received, wait_until
+
+from service import logs, protocol
+from service.connections import connection_limit
+from service.logs import LineLimit
+from service.peers import TrustedProxies, peer_of
+from service.server import running
+from service.settings import Settings
+
+MOST, SHARE = 40, 20
+BRISK = {"head_timeout_s": 0.5, "keep_alive_s": 0.5, "answer_timeout_s": 0.5}
+PATIENT = {"head_timeout_s": 60.0, "keep_alive_s": 60.0}
+GET = head("/healthz", method="GET")
+
+
+@pytest.fixture(scope="module")
+def brisk() -> Iterator[str]:
+    """A service with short deadlines."""
+    with running(Settings(**BRISK)) as url:  # type: ignore[arg-type]
+        yield url
+
+
+@pytest.fixture
+def crowded() -> Iterator[str]:
+    """A service with few connections and no deadlines that matter."""
+    with running(Settings(max_connections=MOST, max_connections_per_peer=SHARE, **PATIENT)) as url:  # type: ignore[arg-type]
+        yield url
+
+
+# Deadlines.
+
+
+def test_a_connection_that_never_sends_a_byte_is_closed(brisk: str) -> None:
+    before = metric(brisk, "closed_connections_total", reason="idle")
+    with connect(brisk) as silent:
+        assert received(silent) == b""
+    assert metric(brisk, "closed_connections_total", reason="idle") == before + 1
+
+
+def test_a_head_that_drips_is_answered_with_408_and_closed(brisk: str) -> None:
+    with connect(brisk) as slow:
+        for byte in GET[:-4]:
+            slow.sendall(bytes([byte]))
+            time.sleep(0.05)
+            if is_closed_for_sending(slow):
+                break
+        answer = received(slow)
+
+    status, kind, document = problem(answer)
+    assert (status, kind) == (408, "request-timeout")
+    assert document["detail"] == "the request head was not complete within 0.5 s"
+
+
+def is_closed_for_sending(connection: socket.socket) -> bool:
+    """Return whether the other side has answered or closed."""
+    connection.setblocking(False)
+    try:
+        return len(connection.recv(1, socket.MSG_PEEK)) >= 0
+    except BlockingIOError:
+        return False
+    finally:
+        connection.settimeout(20)
+
+
+def test_a_connection_is_kept_for_the_next_request_and_closed_without_one(brisk: str) -> None:
+    with connect(brisk) as kept:
+        for _ in range(3):
+            kept.sendall(GET)
+            assert read_until(kept, b'{"status":"ok"}').startswith(b"HTTP/1.1 200")
+            time.sleep(0.2)
+        assert received(kept) == b""
+
+
+def test_a_client_that_never_reads_its_answers_is_disconnected(brisk: str) -> None:
+    """Its answers together are longer than what the sockets hold, so the service cannot get rid of one."""
+    with connect(brisk, receive_buffer=4096) as deaf:
+        deaf.sendall(head("/openapi.json", method="GET") * 200)
+        wait_until(lambda: metric(brisk, "closed_connections_total", reason="answer_timeout") == 1)
+        assert metric(brisk, "requests_under_way") == 1, "only the one that reads the metrics"
+
+
+def test_a_client_that_reads_slowly_gets_its_answers(brisk: str) -> None:
+    requests = 20
+    with connect(brisk, receive_buffer=4096) as slow:
+        slow.sendall(head("/openapi.json", method="GET") * (requests - 1) + head("/healthz", "Connection: close", method="GET"))
+        pieces = []
+        while piece := slow.recv(1 << 16):
+            pieces.append(piece)
+            time.sleep(0.001)
+    assert b"".join(pieces).count(b"HTTP/1.1 200") == requests
+
+
+def test_the_rest_of_a_body_is_dropped_after_its_answer_but_not_for_ever(brisk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.5)
+    with connect(brisk) as endless:
+        endless.sendall(head("/v1/nothing", "Content-Length: 100000000"))
+        assert endless.recv(1 << 16).startswith(b"HTTP/1.1 404")
+        wait_until(lambda: sends_nothing_more(endless))
+    assert metric(brisk, "closed_connections_total", reason="body_unread") == 1
+
+
+def sends_nothing_more(connection: socket.socket) -> bool:
+    """Send a byte, and return whether the other side has closed the connection."""
+    try:
+        connection.sendall(b"x")
+    except OSError:
+        return True
+    return False
+
+
+def test_a_client_gets_to_read_the_answer_that_came_before_it_had_sent_everything(brisk: str) -> None:
+    with connect(brisk) as eager:
+        eager.sendall(
+            head("/v1/decisions", "Content-Length: 8000000") + b" " * 8_000_000 + head("/healthz", "Connection: close", method="GET")
+        )
+        answer = received(eager)
+
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert answer.count(b"HTTP/1.1 200") == 1, "and the next request on the same connection"
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/1.0"])
+def test_an_answer_that_comes_early_is_not_lost_when_the_connection_is_closed_behind_it(brisk: str, version: str) -> None:
+    """As a proxy sees it that speaks HTTP/1.0 or `Connection: close` to the service."""
+    body = 6_000_000
+    request = head("/v1/decisions", f"Content-Length: {body}", "Connection: close").replace(b"HTTP/1.1", version.encode())
+    with connect(brisk) as eager:
+        eager.sendall(request)
+        for _ in range(body // 100_000):
+            eager.sendall(b" " * 100_000)
+        assert received(eager).startswith(b"HTTP/1.1 413")
+
+
+def test_a_client_that_goes_on_sending_after_its_connection_was_closed_is_cut_off(brisk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.3)
+    with connect(brisk) as endless:
+        endless.sendall(b"nonsense\r\n\r\n")
+        assert problem(received(endless))[0] == 400
+        wait_until(lambda: sends_nothing_more(endless))
+
+
+def test_a_connection_whose_body_was_dropped_is_good_for_the_next_request(brisk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.2)
+    with connect(brisk) as kept:
+        kept.sendall(head("/v1/nothing", "Content-Length: 10") + b"x" * 5)
+        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 404")
+        kept.sendall(b"x" * 5)
+        time.sleep(0.4)
+        kept.sendall(GET)
+        assert b"HTTP/1.1 200" in read_until(kept, b'{"status":"ok"}')
+
+
+def test_a_tls_handshake_has_a_deadline_and_counts_as_a_connection(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path, "authority").sign("server")
+    settings = Settings(tls_certificate=certificate, tls_key=key, max_connections=3, **BRISK)  # type: ignore[arg-type]
+    with running(settings) as url, ExitStack() as stack:
+        first = stack.enter_context(connect(url))
+        assert received(first) == b""
+        silent = [stack.enter_context(connect(url)) for _ in range(4)]
+        assert httpx.get(f"{url}/healthz", verify=False).status_code == 200
+        wait_until(lambda: is_closed(silent[0]))
+
+
+# Limits.
+
+
+def opened(stack: ExitStack, url: str, count: int, source: str = "127.0.0.1") -> list[socket.socket]:
+    """Open connections one after the other, and wait until the service knows of them."""
+    connections = [stack.enter_context(connect(url, source)) for _ in range(count)]
+    assert httpx.get(f"{url}/healthz").status_code == 200
+    return connections
+
+
+def test_idle_connections_keep_nobody_out(crowded: str) -> None:
+    with ExitStack() as stack:
+        idle = opened(stack, crowded, 3 * MOST)
+        for _ in range(3):
+            assert httpx.get(f"{crowded}/readyz").status_code == 200
+        closed = [is_closed(connection) for connection in idle]
+
+    assert closed == sorted(closed, reverse=True), "the oldest make room"
+    assert 2 * MOST <= sum(closed) < 3 * MOST
+    assert metric(crowded, "closed_connections_total", reason="evicted") >= 2 * MOST
+    assert metric(crowded, "connections") <= MOST
+
+
+def test_one_peer_has_a_share_and_evicts_only_its_own(crowded: str) -> None:
+    with ExitStack() as stack:
+        others = opened(stack, crowded, 5, "127.0.0.2")
+        mine = opened(stack, crowded, 2 * MOST, "127.0.0.3")
+
+        assert not any(map(is_closed, others))
+        assert sum(not is_closed(connection) for connection in mine) == SHARE
+
+
+def test_a_request_under_way_is_not_evicted_for_idle_connections(crowded: str) -> None:
+    with ExitStack() as stack:
+        stream = stack.enter_context(connect(crowded))
+        stream.sendall(head("/v1/decisions/stream", method="GET"))
+        read_until(stream, b"ras-triage")
+        opened(stack, crowded, 3 * MOST)
+
+        assert not is_closed(stream)
+
+
+def test_where_no_connection_is_idle_the_one_that_is_stalled_longest_makes_room(crowded: str) -> None:
+    with ExitStack() as stack:
+        stalled = [stack.enter_context(connect(crowded)) for _ in range(SHARE)]
+        for connection in stalled:
+            connection.sendall(head("/v1/decisions", "Content-Length: 9") + b"{")
+        time.sleep(1.2)
+
+        assert httpx.get(f"{crowded}/healthz").status_code == 200
+        assert 1 <= sum(map(is_closed, stalled)) <= 3
+
+
+def test_connections_leave_descriptors_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    assert connection_limit(4096) == 768
+    assert connection_limit(100) == 100
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert connection_limit(4096) == 4096
+
+
+DESCRIPTORS = 32
+
+
+def test_without_a_descriptor_left_it_says_so_once_and_goes_on(tmp_path: Path) -> None:
+    """With 32 descriptors, a dozen of them the service's own, 24 connections are too many."""
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--store", f"sqlite:///{tmp_path / 'store.db'}"],
+            cwd=ROOT,
+            stderr=stderr,
+            env={"RAS_TRIAGE_HEAD_TIMEOUT_S": "60", "PATH": ""},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS)),  # noqa: PLW1509
+        )
+    try:
+        wait_until(lambda: "http://" in log.read_text())
+        url = re.findall(r"http://[\d.:]+", log.read_text())[0]
+        with ExitStack() as stack:
+            for _ in range(10):
+                for _ in range(20):
+                    stack.enter_context(connect(url))
+                assert httpx.get(f"{url}/healthz", timeout=20).status_code == 200
+        assert httpx.get(f"{url}/readyz", timeout=20).status_code == 200
+        assert metric(url, "closed_connections_total", reason="descriptors") > 1
+        assert log.read_text().count("connections cannot be accepted") == 1
+        assert len(log.read_text().splitlines()) < 100
+    finally:
+        process.kill()
+        process.wait()
+
+
+# Log lines.
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 3)), max_size=60))
+def test_every_line_is_written_or_counted_as_left_out(events: list[tuple[str, float]]) -> None:
+    now = 0.0
+    limit = LineLimit(lines=2, period_s=1.0, clock=lambda: now)
+    written = told = 0
+    for kind, pause in events:
+        now += pause
+        allowed, left_out = limit.allows(kind)
+        written += allowed
+        told += left_out + sum(count for _, count in limit.take_left_out())
+    now += 2.0
+    told += sum(count for _, count in limit.take_left_out())
+
+    assert written + told == len(events)
+    assert limit.take_left_out() == []
+
+
+def test_no_more_lines_than_allowed_are_written_in_a_period() -> None:
+    limit = LineLimit(lines=3, period_s=1.0, clock=lambda: 0.0)
+
+    assert [limit.allows("x")[0] for _ in range(6)] == [True] * 3 + [False] * 3
+    assert limit.allows("y") == (True, 0)
+
+
+def test_a_line_says_how_many_were_left_out_before_it(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(logs, "_LIMIT", LineLimit(lines=1, clock=lambda: now))
+    for _ in range(5):
+        logs.log_some(30, "refused", kind="refused")
+    now = 1.5
+    logs.log_some(30, "refused", kind="refused")
+    logs.log_some(30, "refused", kind="refused")
+    now = 3.0
+    logs.report_left_out()
+
+    facts = [record.__dict__["facts"] for record in caplog.records]
+    assert facts == [{}, {"left_out": 4}, {"kind": "refused", "left_out": 1}]
+
+
+# Peers.
+
+
+def test_addresses_of_one_site_are_one_peer() -> None:
+    assert peer_of("192.0.2.1") == "192.0.2.1"
+    assert peer_of("::ffff:192.0.2.1") == "192.0.2.1"
+    assert peer_of("2001:db8::1") == peer_of("2001:db8:0:0:ffff::2") == "2001:db8::/64"
+    assert peer_of("2001:db8:0:1::1") != peer_of("2001:db8::1")
+    assert peer_of("fe80::1%eth0") == "fe80::/64"
+    assert peer_of("") == ""
+    assert peer_of("unix") == "unix"
+
+
+def test_a_proxy_is_known_by_address_or_network() -> None:
+    proxies = TrustedProxies(("10.0.0.1", "192.0.2.0/24", "proxy.example"))
+
+    assert [host in proxies for host in ("10.0.0.1", "192.0.2.9", "10.0.0.2", "", "::1")] == [True, True, False, False, False]
+    assert "anything" in TrustedProxies(("*",))
+
+
+def test_a_proxy_has_no_share_of_connections() -> None:
+    settings = Settings(max_connections=MOST, max_connections_per_peer=3, trusted_proxies=("127.0.0.1",), **PATIENT)  # type: ignore[arg-type]
+    with running(settings) as url, ExitStack() as stack:
+        connections = opened(stack, url, 20)
+        with closing(connect(url)):
+            assert not any(map(is_closed, connections))
