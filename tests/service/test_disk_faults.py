@@ -109,7 +109,7 @@ def kept_once(path: Path, sender: Sender) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("store", "check"), ("store", "check", "--repair")])
+@pytest.mark.parametrize("command", [("serve", "--port", "0"), ("store", "check", "--repair")])
 def test_a_disk_that_cannot_be_read_is_not_called_damaged_and_nothing_is_given_up(command: tuple[str, ...], tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     store = SqliteStore(path)

@@ -221,7 +221,7 @@ def test_facts_and_keys_that_were_damaged_are_set_aside(path: Path) -> None:
         assert store.api_keys() == []
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.tuples(st.integers(8192, 400_000), st.integers(1, 255)), min_size=1, max_size=6), length=st.integers(1, 600))
 def test_whatever_was_overwritten_what_is_left_is_right_and_the_rest_is_named(
     places: list[tuple[int, int]], length: int, made: tuple[Path, Answers], tmp_path: Path

@@ -271,7 +271,7 @@ def test_readers_without_a_gap_do_not_keep_the_log_from_being_emptied(path: Path
     for reader in readers:
         reader.start()
     longest = 0
-    for group in range(120):
+    for group in range(80):
         store.append([entry(1 + group * 20 + number, size=10_000) for number in range(20)])
         store.upkeep(1 << 20)
         longest = max(longest, os.stat(f"{path}-wal").st_size)
@@ -280,8 +280,8 @@ def test_readers_without_a_gap_do_not_keep_the_log_from_being_emptied(path: Path
     while any(reader.is_alive() for reader in readers):
         store.upkeep(1 << 20)
         sleep(0.01)
-    assert store.size().bytes > 24 << 20
-    assert longest < 12 << 20, longest
+    assert store.size().bytes > 16 << 20
+    assert longest < 10 << 20, longest
     store.close()
 
 
@@ -299,6 +299,7 @@ def test_a_reader_of_another_process_keeps_nobody_waiting_for_ever(path: Path, m
     assert store.page(ANY, None, 1).decisions, "a question is answered"
     other.close()
     store._log._next_attempt = 0.0
+    store._log.suspect()
     store.upkeep(1 << 20)
     assert os.stat(f"{path}-wal").st_size == 0
     store.close()
