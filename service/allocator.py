@@ -32,6 +32,9 @@ LOOK_S: Final = 1.0
 GROWTH_BYTES: Final = 24 << 20
 """Growth since the last return from which a return is worth it."""
 
+WORTH_BYTES: Final = 4 << 20
+"""What a return must have come to for another one soon, while requests are under way."""
+
 IDLE_SHARE: Final = 0.2
 """Processor time of the service over time that passes, up to which it counts as idle: what is returned would soon be needed again."""
 
@@ -39,7 +42,7 @@ PAUSE_S: Final = 10.0
 """Shortest time between two returns."""
 
 LATEST_S: Final = 60.0
-"""Seconds after which memory is returned although the service is not idle."""
+"""Seconds between two returns while the service is not idle."""
 
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
@@ -109,10 +112,13 @@ class MemoryReturn:
     def __init__(self, release: Callable[[], None]) -> None:
         """`release` frees what is only cached; it is called in a thread."""
         self._release = release
+        self.is_busy: Callable[[], bool] = lambda: False
+        """Whether requests are under way: a machine that has much else to do makes a service look idle that is not."""
         self._least = resident_bytes()
-        """Resident bytes after the last return while the service was idle, or the least since then."""
-        self._grown_at: float | None = None
-        self._returned_at = -PAUSE_S
+        """Resident bytes after the last return while nothing was under way, or the least since then."""
+        self._returned_at = monotonic() - PAUSE_S
+        self._gained = WORTH_BYTES
+        """Bytes that the last return came to."""
         self.returned_bytes = 0
         """All that was returned, as far as the resident memory shows."""
 
@@ -124,23 +130,26 @@ class MemoryReturn:
             await self._look((process_time() - used) / (monotonic() - began))
 
     async def _look(self, share: float) -> None:
-        """Return memory if it has grown, and the share of processor time says that nobody needs it."""
-        resident, now = resident_bytes(), monotonic()
+        """Return memory if it has grown; `share`: of the time that passed, how much the processors worked for this process."""
+        resident = resident_bytes()
         if resident is None or self._least is None:
             return
         self._least = min(self._least, resident)
-        if resident - self._least < GROWTH_BYTES:
-            self._grown_at = None
-            return
-        self._grown_at = self._grown_at or now
         is_idle = share < IDLE_SHARE
-        if now - self._returned_at >= PAUSE_S and (is_idle or now - self._grown_at >= LATEST_S):
-            await asyncio.to_thread(self._return_all if is_idle else trim)
-            self._returned_at = self._grown_at = monotonic()
-            left = resident_bytes() or resident
-            if is_idle:  # else most of it is in use, and the rest is returned when it is not
-                self._least = left
-            self._account(resident, left)
+        if resident - self._least < GROWTH_BYTES or monotonic() - self._returned_at < self._pause_s(is_idle):
+            return
+        await asyncio.to_thread(self._return_all if is_idle else trim)
+        left = resident_bytes() or resident
+        self._returned_at, self._gained = monotonic(), resident - left
+        if is_idle and not self.is_busy():  # else what is left is not what will stay
+            self._least = left
+        self.returned_bytes += max(0, self._gained)
+        logs.log(logging.INFO, "memory returned", resident_mib=left >> 20, returned_mib=max(0, self._gained) >> 20)
+
+    def _pause_s(self, is_idle: bool) -> float:
+        """Return the seconds from the last return to the next."""
+        is_worth_it = not self.is_busy() or self._gained >= WORTH_BYTES
+        return PAUSE_S if is_idle and is_worth_it else LATEST_S
 
     def _return_all(self) -> None:
         try:
@@ -149,7 +158,3 @@ class MemoryReturn:
             logs.log(logging.ERROR, "caches not released", **logs.explain(error))
         gc.collect()
         trim()
-
-    def _account(self, before: int, after: int) -> None:
-        self.returned_bytes += max(0, before - after)
-        logs.log(logging.INFO, "memory returned", resident_mib=after >> 20, returned_mib=max(0, before - after) >> 20)

@@ -71,6 +71,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
             metrics.watch(runtime.writer, runtime.store, None if path is None else path.parent)
             metrics.watch_streams(lambda: runtime.streams.figures)
             metrics.watch_memory(lambda: runtime.memory.returned_bytes)
+            runtime.memory.is_busy = lambda: metrics.under_way > runtime.streams.figures[0]
             runtime.writer.committed.append(metrics.committed)
             runtime.writer.failed.append(store_gave_way)
             runtime.unread.append(store_gave_way)

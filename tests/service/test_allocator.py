@@ -49,7 +49,7 @@ def test_a_service_gives_back_what_a_load_took(tmp_path: Path) -> None:
 
         before = memory()
         with ThreadPoolExecutor(16) as senders:
-            assert set(senders.map(send, range(24))) == {201}
+            assert set(senders.map(send, range(16))) == {201}
         assert memory("VmHWM") - before > 50 * MIB
         deadline = time.monotonic() + 30
         while memory() - before > 35 * MIB:
@@ -83,7 +83,7 @@ def test_memory_is_returned_when_the_service_is_idle_and_not_before(monkeypatch:
         monkeypatch.setattr(allocator, "LATEST_S", 0.0)
         kept += holes()
         await memory._look(0.9)
-        assert memory.returned_bytes > 90 * MIB, "a load that does not end keeps what it does not use"
+        assert memory.returned_bytes > 80 * MIB, "a load that does not end keeps what it does not use"
         assert released == 1, "caches that are in use were released"
         kept.clear()
 
@@ -91,18 +91,44 @@ def test_memory_is_returned_when_the_service_is_idle_and_not_before(monkeypatch:
 
 
 @glibc_only
-def test_what_is_returned_during_a_load_is_no_measure_for_what_is_returned_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("share", "is_busy"), [(0.9, False), (0.0, True)])
+def test_what_is_left_during_a_load_is_no_measure_for_what_may_stay_after_it(
+    monkeypatch: pytest.MonkeyPatch, share: float, is_busy: bool
+) -> None:
+    """Also where the machine has so much else to do that the service seems to be idle."""
     monkeypatch.setattr(allocator, "PAUSE_S", 0.0)
     monkeypatch.setattr(allocator, "LATEST_S", 0.0)
 
     async def work() -> None:
         memory = MemoryReturn(lambda: None)
+        memory.is_busy = lambda: is_busy
         in_use = [bytes([1]) * 50_000 for _ in range(2000)]
-        await memory._look(0.9)
+        await memory._look(share)
         before = memory.returned_bytes
         del in_use[1::2]
+        memory.is_busy = lambda: False
         await memory._look(0.0)
         assert memory.returned_bytes - before > 30 * MIB
+
+    asyncio.run(work())
+
+
+def test_requests_that_hold_memory_for_long_do_not_have_it_looked_for_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator, "PAUSE_S", 0.0)
+    released = 0
+
+    def release() -> None:
+        nonlocal released
+        released += 1
+
+    async def work() -> None:
+        memory = MemoryReturn(release)
+        memory.is_busy = lambda: True
+        in_use = bytearray(b"1") * (64 * MIB)
+        for _ in range(5):
+            await memory._look(0.0)
+        assert len(in_use) == 64 * MIB
+        assert released <= 2
 
     asyncio.run(work())
 
@@ -151,10 +177,10 @@ def test_a_store_whose_caches_are_released_all_the_time_keeps_and_answers_as_eve
             return len(store.page(Filter(action="signal"), None, 10).decisions) + number
 
         releasing = threads.submit(release)
-        for number in range(300):
+        for number in range(150):
             store.append([entry(number)])
             assert threads.submit(read, 0).result() == min(10, number + 1)
         done.set()
         releasing.result()
         assert store.check() == []
-        assert store.size().decisions == 300
+        assert store.size().decisions == 150

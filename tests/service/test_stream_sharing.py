@@ -10,14 +10,13 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 import pytest
-from calling import run
 from door import kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,10 +26,12 @@ from processes import Service, serving
 from service import event_pages, following
 from service.following import Streams, Subscription
 from service.problems import Refused
+from service.security.keys import create
 from service.server import running
 from service.settings import Settings
 from service.store.memory import MemoryStore
 from service.store.port import Filter, Store, Streamed
+from service.store.sqlite import SqliteStore
 
 T = TypeVar("T")
 
@@ -164,7 +165,7 @@ actions = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(done=st.lists(actions, max_size=40), kept=st.sampled_from((1, 2000, 1 << 20)), piece=st.sampled_from((1, 1500)))
 def test_no_subscriber_misses_or_repeats_a_decision_however_far_it_is_behind(done: list[tuple[str, Any]], kept: int, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -371,14 +372,21 @@ def test_whoever_may_read_is_asked_once_for_all_streams_of_a_client_and_all_of_t
     asyncio.run(work())
 
 
+def open_beside(url: str, path: Path) -> closing[SqliteStore]:
+    """The store of a service, once that has made it."""
+    assert httpx.get(f"{url}/healthz", timeout=20).status_code == 200
+    return closing(SqliteStore(path, exclusive=False))
+
+
 def test_a_stream_of_a_revoked_key_ends_although_nothing_is_decided(tmp_path: Path) -> None:
-    store = f"sqlite:///{tmp_path / 'store.db'}"
-    _, key = (run("keys", "create", "--name", "x", "--scope", "read", "--store", store).stdout.decode().strip() for _ in range(2))
-    with serving("--store", store) as service:
-        url = f"{service.url}{URL}"
-        with httpx.stream("GET", url, headers={"authorization": f"Bearer {key}"}, timeout=10) as answer:
+    path = tmp_path / "store.db"
+    with running(Settings(store=f"sqlite:///{path}")) as url, open_beside(url, path) as store:
+        key, shown = create("x", ["read"], 0)
+        store.add_api_key(create("other", ["read"], 0)[0])
+        store.add_api_key(key)
+        with httpx.stream("GET", f"{url}{URL}", headers={"authorization": f"Bearer {shown}"}, timeout=10) as answer:
             assert answer.status_code == 200
-            run("keys", "revoke", key, "--store", store)
+            store.revoke_api_key(key.id, 1)
             assert b"data" not in b"".join(answer.iter_raw())
 
 
