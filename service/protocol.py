@@ -169,8 +169,9 @@ class Protocol(H11Protocol):
         return self.cycle is not None and self.cycle.more_body and self.conn.their_state is h11.SEND_BODY
 
     def _may_linger(self) -> bool:
-        """Return whether the client may still be sending."""
-        return self._refused or self._lacks_body()
+        """Return whether everything was answered and the client may still be sending."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and (self._refused or self._lacks_body())
 
     def on_response_complete(self) -> None:
         self._connection.idle()
