@@ -156,13 +156,10 @@ class Protocol(H11Protocol):
                 self._end("body_unread")
             return
         self._received_at = self.loop.time()
-        draining = self._is_draining()
-        if not self._head_begun and not draining:
+        if not self._head_begun and not self._is_draining():
             self._head_begun, self._since = True, self._received_at
         super().data_received(data)
         self._note_request()
-        if draining and not self._is_draining():
-            self._head_begun, self._since = bool(self.conn.trailing_data[0]), self._received_at
 
     def _is_draining(self) -> bool:
         """Return whether the rest of a body is read and dropped after its answer."""
@@ -172,8 +169,9 @@ class Protocol(H11Protocol):
         return self.cycle is not None and self.cycle.more_body and self.conn.their_state is h11.SEND_BODY
 
     def _may_linger(self) -> bool:
-        """Return whether the client may still be sending."""
-        return self._refused or self._lacks_body()
+        """Return whether everything was answered and the client may still be sending."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and (self._refused or self._lacks_body())
 
     def on_response_complete(self) -> None:
         self._connection.idle()
@@ -214,8 +212,8 @@ class Protocol(H11Protocol):
         elif self._is_draining():
             if now - self._since > LINGER_S:
                 self._end("body_unread")
-        elif (self._head_begun or self.cycle is None) and now - self._since > self._settings.head_timeout_s:
-            self._end_head()
+        elif now - self._since > self._waiting_s():
+            self._end_waiting()
 
     def stalled_since(self) -> float | None:
         """Return since when the client neither sent what it announced nor read its answer; None where it did."""
@@ -242,7 +240,12 @@ class Protocol(H11Protocol):
         elif now > self._closing_until:
             self._end("answer_timeout")
 
-    def _end_head(self) -> None:
+    def _waiting_s(self) -> float:
+        """Return the seconds that the next head may take."""
+        between_requests = self.cycle is not None and not self._head_begun
+        return self._settings.keep_alive_s if between_requests else self._settings.head_timeout_s
+
+    def _end_waiting(self) -> None:
         if not self._head_begun:
             self._end("idle")
             return

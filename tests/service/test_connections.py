@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import re
+import gc
+import os
 import resource
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
-from calling import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from test_tls import Authority
-from wire import connect, head, is_closed, metric, problem, read_until, received, wait_until
+from wire import address, connect, head, is_closed, metric, problem, read_until, received, wait_until
 
 from service import logs, protocol
-from service.connections import connection_limit
+from service.connections import Connection, connection_limit
 from service.logs import LineLimit
 from service.peers import TrustedProxies, peer_of
+from service.places import UnderWay
 from service.server import running
 from service.settings import Settings
 
@@ -170,6 +169,14 @@ def test_a_connection_whose_body_was_dropped_is_good_for_the_next_request(brisk:
         assert b"HTTP/1.1 200" in read_until(kept, b'{"status":"ok"}')
 
 
+def test_a_connection_whose_body_was_dropped_is_closed_without_a_next_request(brisk: str) -> None:
+    with connect(brisk) as idle:
+        idle.sendall(head("/v1/nothing", "Content-Length: 10") + b"x" * 5)
+        assert idle.recv(1 << 16).startswith(b"HTTP/1.1 404")
+        idle.sendall(b"x" * 5)
+        assert b"HTTP/1.1" not in received(idle), "closed in silence"
+
+
 def test_a_tls_handshake_has_a_deadline_and_counts_as_a_connection(tmp_path: Path) -> None:
     certificate, key = Authority(tmp_path, "authority").sign("server")
     settings = Settings(tls_certificate=certificate, tls_key=key, max_connections=3, **BRISK)  # type: ignore[arg-type]
@@ -202,6 +209,26 @@ def test_idle_connections_keep_nobody_out(crowded: str) -> None:
     assert 2 * MOST <= sum(closed) < 3 * MOST
     assert metric(crowded, "closed_connections_total", reason="evicted") >= 2 * MOST
     assert metric(crowded, "connections") <= MOST
+
+
+def test_connections_that_were_used_before_make_room_as_well(crowded: str) -> None:
+    with ExitStack() as stack:
+        used = [stack.enter_context(connect(crowded)) for _ in range(SHARE)]
+        for connection in used:
+            connection.sendall(GET)
+            read_until(connection, b'{"status":"ok"}')
+        opened(stack, crowded, SHARE)
+
+        assert all(map(is_closed, used))
+
+
+def test_all_peers_together_have_a_limit(crowded: str) -> None:
+    with ExitStack() as stack:
+        for peer in range(2, 6):
+            opened(stack, crowded, SHARE - 1, f"127.0.0.{peer}")
+
+        assert metric(crowded, "connections") <= MOST
+        assert httpx.get(f"{crowded}/readyz").status_code == 200
 
 
 def test_one_peer_has_a_share_and_evicts_only_its_own(crowded: str) -> None:
@@ -242,35 +269,70 @@ def test_connections_leave_descriptors_for_files(monkeypatch: pytest.MonkeyPatch
     assert connection_limit(4096) == 4096
 
 
-DESCRIPTORS = 32
-
-
-def test_without_a_descriptor_left_it_says_so_once_and_goes_on(tmp_path: Path) -> None:
-    """With 32 descriptors, a dozen of them the service's own, 24 connections are too many."""
-    log = tmp_path / "log"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--store", f"sqlite:///{tmp_path / 'store.db'}"],
-            cwd=ROOT,
-            stderr=stderr,
-            env={"RAS_TRIAGE_HEAD_TIMEOUT_S": "60", "PATH": ""},
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS)),  # noqa: PLW1509
-        )
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Take all file descriptors of this process, in which the service runs too."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, before[1]))
     try:
-        wait_until(lambda: "http://" in log.read_text())
-        url = re.findall(r"http://[\d.:]+", log.read_text())[0]
-        with ExitStack() as stack:
-            for _ in range(10):
-                for _ in range(20):
-                    stack.enter_context(connect(url))
-                assert httpx.get(f"{url}/healthz", timeout=20).status_code == 200
-        assert httpx.get(f"{url}/readyz", timeout=20).status_code == 200
-        assert metric(url, "closed_connections_total", reason="descriptors") > 1
-        assert log.read_text().count("connections cannot be accepted") == 1
-        assert len(log.read_text().splitlines()) < 100
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
     finally:
-        process.kill()
-        process.wait()
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_without_a_descriptor_left_an_idle_connection_makes_room(crowded: str) -> None:
+    with ExitStack() as stack:
+        idle = opened(stack, crowded, 3)
+        late = stack.enter_context(socket.socket())
+        late.settimeout(20)
+        with no_descriptor_left():
+            late.connect(address(crowded))
+            late.sendall(GET)
+            assert read_until(late, b'{"status":"ok"}').startswith(b"HTTP/1.1 200")
+        assert any(map(is_closed, idle))
+
+
+def test_without_a_descriptor_left_it_tries_again_after_pauses_and_says_so_once(crowded: str, caplog: pytest.LogCaptureFixture) -> None:
+    with ExitStack() as stack:
+        stream = stack.enter_context(connect(crowded))
+        stream.sendall(head("/v1/decisions/stream", method="GET"))
+        read_until(stream, b"ras-triage")
+        late = stack.enter_context(socket.socket())
+        late.settimeout(20)
+        with no_descriptor_left():
+            late.connect(address(crowded))
+            late.sendall(GET)
+            time.sleep(0.6)
+            assert not is_closed(stream)
+        assert read_until(late, b'{"status":"ok"}').startswith(b"HTTP/1.1 200")
+
+    assert 1 < metric(crowded, "closed_connections_total", reason="descriptors") < 10
+    assert [record.getMessage() for record in caplog.records].count("connections cannot be accepted") == 1
+
+
+def test_nothing_of_a_connection_or_request_is_left_to_the_garbage_collector(brisk: str) -> None:
+    gc.collect()
+    before = alive()
+    gc.disable()
+    try:
+        for _ in range(10):
+            with connect(brisk) as connection:
+                connection.sendall(head("/v1/decisions", "Content-Length: 2", "Connection: close") + b"{}")
+                received(connection)
+        wait_until(lambda: alive() <= before)
+    finally:
+        gc.enable()
+
+
+def alive() -> int:
+    """Return how many objects of connections and requests there are, garbage included."""
+    return sum(isinstance(one, protocol.Protocol | Connection | UnderWay) for one in gc.get_objects())
 
 
 # Log lines.

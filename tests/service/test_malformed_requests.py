@@ -82,6 +82,18 @@ def test_a_malformed_chunk_is_refused(url: str, chunk: bytes) -> None:
     assert problem(answer)[:2] == (400, "not-http")
 
 
+def test_a_malformed_chunk_ends_a_batch_whose_results_are_on_their_way_at_once(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    with connect(url) as connection:
+        connection.sendall(BATCH + b'1a\r\n{"notification":"polled"}\n\r\n')
+        read_until(connection, b"action")
+        connection.sendall(b"zz\r\n")
+        received(connection)
+        wait_until(lambda: metric(url, "requests_under_way") == 1, 3)
+
+    assert "Exception" not in caplog.text
+    assert "defect" not in caplog.text
+
+
 def test_requests_of_http_1_0_are_answered(url: str) -> None:
     with connect(url) as connection:
         connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")

@@ -309,6 +309,14 @@ def test_a_store_that_fails_in_a_batch_is_a_problem_in_the_place_of_each_answer(
     assert "secret" not in answer.text
 
 
+def test_a_store_that_fails_in_an_import_is_a_problem_with_a_hint_in_the_line_of_each_error() -> None:
+    with calling(store=Failing(StoreUnavailable("secret"))) as call:
+        answer = call("POST", "/v1/import", content=b'{"notification":"polled","id":"1"}\n')
+
+    assert '"type":"urn:ras-triage:problem:store-unavailable"' in answer.text
+    assert '"retry_after_s":1' in answer.text
+
+
 def test_a_queue_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Writer, "_has_room", lambda *_: False)
     with calling() as call:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from calling import EVENT, client
 from hypothesis import given
 from hypothesis import strategies as st
+from wire import wait_until
 
 from service.admission import SLICE, Admission, Rate, Share
+from service.app import create_app
 from service.problems import Refused
 from service.settings import Settings
+from service.store.memory import MemoryStore
+from service.store.port import Entry
 from service.turns import STARTS, Starts, Turns
 
 
@@ -122,8 +129,10 @@ def test_a_turn_is_handed_on_whatever_becomes_of_those_who_wait(fates: list[str]
             async with turns.turn(client):
                 active += 1
                 most = max(most, active)
-                await asyncio.sleep(0)
-                active -= 1
+                try:
+                    await asyncio.sleep(0)
+                finally:
+                    active -= 1
                 if fate == "fail":
                     raise ValueError
 
@@ -158,8 +167,8 @@ class Clock:
 def loaded(batches: dict[str, int], clock: Clock | None = None) -> Admission:
     """Return an admission in which clients have batches of a slice each queued, at 1,000 events a second."""
     admission = Admission(Settings(max_batch_wait_s=5.0), clock or Clock())
-    for client, number in batches.items():
-        admission.queue(client, number * SLICE)
+    for name, number in batches.items():
+        admission.queue(name, number * SLICE)
     return admission
 
 
@@ -225,3 +234,35 @@ def test_nothing_stays_queued_after_a_turn(fails: bool) -> None:
         return admission.longest_wait_s
 
     assert asyncio.run(run()) == 0
+
+
+# The writer's queue.
+
+
+class Blocked(MemoryStore):
+    """A store whose writes wait for a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        assert self.gate.wait(20), "the test opens the gate"
+        super().append(entries)
+
+
+def test_a_batch_leaves_most_of_the_writers_queue_to_single_requests() -> None:
+    store = Blocked()
+    app = create_app(Settings(queue_entries=400), store)
+    events = b"".join(b'{"notification":"polled","id":"%d"}\n' % number for number in range(600))
+    with client(app) as call, ThreadPoolExecutor(2) as threads:
+        batch = threads.submit(call, "POST", "/v1/decisions/batch", content=events, headers={"content-type": "application/x-ndjson"})
+        waiting = lambda: app.state.runtime.writer.figures.queue_entries  # noqa: E731
+        wait_until(lambda: waiting() > 0)
+        single = threads.submit(call, "POST", "/v1/decisions", json=EVENT)
+        wait_until(lambda: waiting() % SLICE == 1)
+
+        assert waiting() <= 101
+        store.gate.set()
+        assert single.result().status_code == 201
+        assert len(batch.result().text.splitlines()) == 600

@@ -17,15 +17,20 @@ _CLIENT = httpx.Client(headers={"connection": "close"})
 """Made once: each client reads the machine's certificates."""
 
 
+def address(url: str) -> tuple[str, int]:
+    """Return host and port of a service."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or 0
+
+
 def connect(url: str, source: str = "127.0.0.1", receive_buffer: int | None = None) -> socket.socket:
     """Open a connection, from an address of choice."""
-    address = urlsplit(url)
     connection = socket.socket()
     if receive_buffer is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     connection.settimeout(PATIENCE_S)
     connection.bind((source, 0))
-    connection.connect((address.hostname, address.port))
+    connection.connect(address(url))
     return connection
 
 
