@@ -246,8 +246,7 @@ class Writer:
         """The store was looked after; a failure is heard once for as long as it is the same."""
         before, self._upkeep_failure = self._upkeep_failure, error
         if error is not None and str(error) not in (str(before), self._last_failure):
-            for hear_failure in self.failed:
-                hear_failure(error)
+            call_each(self.failed, error)
 
     def _answer(self, jobs: list[_Job], results: list[Any], error: Exception | None, seconds: float) -> None:
         for job in jobs:
