@@ -28,7 +28,7 @@ from service.used_facts import Known
 
 LOOP_BYTES: Final = 32 << 10
 """Longest event that is read in the event loop: at most about 15 ms, for a status block of nothing but the smallest sections."""
-LOOP_STEPS: Final = 20_000
+LOOP_STEPS: Final = 30_000
 """Most steps (`policies.workload`) that deciding an event takes in the event loop, about a microsecond each."""
 
 
