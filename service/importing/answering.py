@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from models.event import event_json
 from models.formats.reading import Reading
 from models.value import value
-from service.admission import Share
+from service.admission import ClientWork
 from service.batch.answering import QUEUE_SHARE
 from service.batch.outbox import Outbox
 from service.deadlines import BodyClock
@@ -101,11 +101,11 @@ class Asked:
 class Import:
     """One import under way."""
 
-    def __init__(self, asked: Asked, runtime: Runtime, principal: Principal, share: Share, clock: BodyClock) -> None:
+    def __init__(self, asked: Asked, runtime: Runtime, principal: Principal, work: ClientWork, clock: BodyClock) -> None:
         self._asked = asked
         self._runtime = runtime
         self._principal = principal
-        self._share = share
+        self._work = work
         self._clock = clock
         self._errors = 0
         self.outbox = Outbox(runtime.settings.spill_bytes)
@@ -166,7 +166,7 @@ class Import:
         return apply(self._asked.told, reading, settings.default_policy, settings.custom)
 
     async def _try_out(self, readings: list[Reading]) -> list[bytes]:
-        async with self._share.deciding(len(readings)):
+        async with self._work.deciding(len(readings)):
             return [self._tried(document) for document in self._documents(readings)]
 
     def _tried(self, document: Document) -> bytes:
@@ -182,7 +182,7 @@ class Import:
         if not documents:
             return []
         size = EXPECTED_GROWTH * sum(len(document.data) for document in documents)
-        async with self._share.deciding(len(documents)):
+        async with self._work.deciding(len(documents)):
             await self._runtime.writer.room(len(documents), size, share=QUEUE_SHARE)
             outcomes = self._runtime.intake.admit(documents)
         return [await self._kept(outcome) for outcome in outcomes]
