@@ -72,7 +72,7 @@ class Acceptor:
         if tls is not None:
             self._tls = {"ssl": tls, "ssl_handshake_timeout": handshake_s}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lines = logs.LineLimit(lines=1, period_s=SILENCE_S)
+        self._lines = logs.LogRateLimit(lines=1, period_s=SILENCE_S)
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -127,7 +127,7 @@ class Acceptor:
     def _make_room(self, error: OSError) -> None:
         self._metrics.closed("descriptors")
         kind, connections = "connections cannot be accepted", self._metrics.connections
-        logs.log_some(logging.ERROR, kind, kind=kind, limit=self._lines, reason=error.strerror, connections=connections)
+        logs.log_limited(logging.ERROR, kind, kind=kind, limit=self._lines, reason=error.strerror, connections=connections)
         if error.errno in _EXHAUSTED:
             for _ in range(ROOM):
                 self._connections.evict()

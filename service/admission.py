@@ -9,9 +9,9 @@ from time import monotonic
 from typing import Final
 
 from service.problems import Refused, busy
+from service.scheduling import RoundRobin
 from service.security.principal import ANONYMOUS, Principal
 from service.settings import Settings
-from service.turns import Turns
 
 SLICE: Final = 64
 """Events of a new batch that count as the first ones."""
@@ -56,8 +56,8 @@ class Admission:
     def __init__(self, settings: Settings, clock: Callable[[], float] = monotonic) -> None:
         self._longest_s = settings.max_batch_wait_s
         self._clock = clock
-        self.deciding = Turns()
-        self.predeciding = Turns(max(2 * settings.batch_workers, 1))
+        self.deciding = RoundRobin()
+        self.predeciding = RoundRobin(max(2 * settings.batch_workers, 1))
         """For workers: one slice each that they decide, and one each that waits for them."""
         self._queued: dict[str, int] = {}
         self._rate = Rate()
@@ -103,8 +103,8 @@ class Admission:
         self.drop(client, events)
 
 
-class Share:
-    """One batch's or import's share of the work."""
+class ClientWork:
+    """Queues the events of one batch or import, for its client."""
 
     def __init__(self, admission: Admission, client: str) -> None:
         self._admission = admission

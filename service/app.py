@@ -14,11 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from service import logs, openapi
+from service.concurrency import ConcurrencyLimits
 from service.headers import SecurityHeaders, security_headers
 from service.limits import Limits
 from service.metrics import Metrics
 from service.observe import Observed
-from service.places import RequestPlaces
 from service.problems import (
     MEDIA_TYPE,
     RETRY_S,
@@ -94,13 +94,13 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     )
     app.state.settings = chosen
     app.state.metrics = metrics
-    app.state.places = places = RequestPlaces(chosen)
+    app.state.limits = limits = ConcurrencyLimits(chosen)
     app.state.security = Security(chosen, partial(_kept_keys, app))
     for noun in (decisions, imports, hosts, decode, syndromes, policies, store_route):
         app.include_router(noun.router, dependencies=[Depends(guarded)])
     app.include_router(health.router)
     app.state.shutdown = shutdown = Shutdown()
-    app.add_middleware(Limits, settings=chosen, places=places)
+    app.add_middleware(Limits, settings=chosen, limits=limits)
     app.add_middleware(ShutdownAnswers, shutdown=shutdown)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _refused_by_router)

@@ -41,7 +41,7 @@ def connection_limit(wanted: int) -> int:
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft * 3 // 4))
 
 
-class ServerSide(Protocol):
+class ConnectionHandler(Protocol):
     """The server's side of an open connection."""
 
     def check(self, now: float) -> None:
@@ -75,7 +75,7 @@ class Connection:
         self._connections = connections
         self.peer = peer
         self.host = host
-        self.protocol: ServerSide | None = None
+        self.protocol: ConnectionHandler | None = None
         self.stop_opening: Callable[[], object] | None = None
         """Breaks off the TLS handshake."""
 
@@ -171,7 +171,7 @@ class Connections:
     def report(self, reason: Reason, host: str) -> None:
         """Count and log that the service closes a connection."""
         self.metrics.closed(reason)
-        logs.log_some(logging.WARNING, "connection closed", kind=f"connection closed: {reason}", reason=reason, client=host)
+        logs.log_limited(logging.WARNING, "connection closed", kind=f"connection closed: {reason}", reason=reason, client=host)
 
     async def watch(self) -> None:
         """Check all deadlines again and again."""
@@ -181,7 +181,7 @@ class Connections:
             now = loop.time()
             for connection in list(self._all.connections):
                 _check(connection, now)
-            logs.report_left_out()
+            logs.report_suppressed()
 
 
 def _check(connection: Connection, now: float) -> None:

@@ -17,7 +17,7 @@ _CLOSE: Final = {"Connection": "close"}
 """Where the next request would begin is unknown (RFC 9110 15.5.9)."""
 
 
-class Sending(Protocol):
+class BodySource(Protocol):
     """The connection that a request comes from."""
 
     @property
@@ -37,7 +37,7 @@ class BodyClock:
         "_complete",
         "_connection",
         "_expected",
-        "_hurried",
+        "_interrupted",
         "_receive",
         "_settings",
         "_timeout",
@@ -45,14 +45,14 @@ class BodyClock:
         "waiting_since",
     )
 
-    def __init__(self, receive: Receive, settings: Settings, connection: Sending | None = None, *, expected: bool = True) -> None:
+    def __init__(self, receive: Receive, settings: Settings, connection: BodySource | None = None, *, expected: bool = True) -> None:
         """`expected`: whether the request is one that has a body. A client that stalls in another one counts as gone."""
         self._expected = expected
         self._receive = receive
         self._connection = connection
         self._settings = settings
         self._by_item = False
-        self._complete = self._hurried = False
+        self._complete = self._interrupted = False
         self._timeout: asyncio.Timeout | None = None
         self._bytes = 0
         self._waited = 0.0
@@ -68,10 +68,10 @@ class BodyClock:
         """Note that an item is complete."""
         self._bytes, self._waited = 0, 0.0
 
-    def give_up(self) -> None:
-        """Wait no longer: others need the place."""
+    def interrupt(self) -> None:
+        """Wait no longer: another request needs the place."""
         if self._timeout is not None:
-            self._hurried = True
+            self._interrupted = True
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def receive(self) -> Message:
@@ -101,7 +101,7 @@ class BodyClock:
         return min(GRACE_S + at_rate, self._settings.body_timeout_s)
 
     def _detail(self) -> str:
-        if self._hurried:
+        if self._interrupted:
             return "the request body stalled, and another request needed the place"
         what = "next event or line" if self._by_item else "request body"
         return (

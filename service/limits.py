@@ -7,12 +7,12 @@ from typing import Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import logs
+from service.concurrency import UNKNOWN, ActiveRequest, ConcurrencyLimit, ConcurrencyLimits
 from service.deadlines import BodyClock
 from service.peers import peer_of
-from service.places import UNKNOWN, Places, RequestPlaces, UnderWay
 from service.problems import MEDIA_TYPE, RETRY_S, Refused, busy, headers_too_large, problem_json
+from service.scheduling import StartLimiter
 from service.settings import Settings
-from service.turns import Starts
 
 _LINE_BYTES: Final = 4
 """`: ` and the end of a line."""
@@ -47,56 +47,56 @@ class Held:
 
 
 class Limits:
-    """Refuses headers that are too long, and requests for which there is no place.
+    """Refuses headers that are too long, and requests beyond the limits.
 
-    Leaves in the request's scope a `Held` as `held`, for whoever collects a body, and an `UnderWay` as `under_way`.
+    Leaves in the request's scope a `Held` as `held`, for whoever collects a body, and an `ActiveRequest` as `active_request`.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, places: RequestPlaces | None = None) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, limits: ConcurrencyLimits | None = None) -> None:
         self.app = app
         self.bytes = 0
         self.max_bytes = settings.max_in_flight_bytes
         self._settings = settings
-        self._places = places or RequestPlaces(settings)
-        self._starts = Starts()
-        self._lasting: Final[dict[str, tuple[Places, ...]]] = {
-            "/v1/decisions/batch": (self._places.requests, self._places.lasting),
-            "/v1/decisions/stream": (self._places.requests, self._places.lasting),
-            "/v1/import": (self._places.requests, self._places.lasting, self._places.imports),
+        self._limits = limits or ConcurrencyLimits(settings)
+        self._starts = StartLimiter()
+        self._lasting: Final[dict[str, tuple[ConcurrencyLimit, ...]]] = {
+            "/v1/decisions/batch": (self._limits.requests, self._limits.lasting),
+            "/v1/decisions/stream": (self._limits.requests, self._limits.lasting),
+            "/v1/import": (self._limits.requests, self._limits.lasting, self._limits.imports),
         }
 
     @property
     def requests(self) -> int:
         """Requests under way."""
-        return len(self._places.requests)
+        return len(self._limits.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        connection = scope.get("state", {}).pop("connection", None)
         if _header_bytes(scope) > self._settings.max_header_bytes:
             await _refuse(send, Refused(headers_too_large(self._settings.max_header_bytes)))
             return
-        connection = scope.get("state", {}).pop("connection", None)
         clock = BodyClock(receive, self._settings, connection, expected=scope["method"] in _WITH_BODY)
-        under_way = scope["under_way"] = UnderWay(clock, connection)
+        request = scope["active_request"] = ActiveRequest(clock, connection)
         held = scope["held"] = Held(self)
         try:
-            if scope["path"] in _PROBES or await self._may_begin(scope, send, under_way):
+            if scope["path"] in _PROBES or await self._may_begin(scope, send, request):
                 await self.app(scope, clock.receive, send)
         finally:
-            under_way.release()
+            request.release()
             self.bytes -= held.bytes
-            del scope["under_way"]  # it holds the scope: both would be left to the garbage collector
+            del scope["active_request"]  # it holds the scope: both would be left to the garbage collector
 
-    async def _may_begin(self, scope: Scope, send: Send, under_way: UnderWay) -> bool:
-        """Take the places that a request needs, and wait for its turn; where there is no place, say so."""
+    async def _may_begin(self, scope: Scope, send: Send, request: ActiveRequest) -> bool:
+        """Count a request for its limits and wait for its turn; where a limit is reached, refuse it."""
         client = scope.get("client")
         peer = peer_of(client[0]) if client else UNKNOWN
         path = scope["path"]
         try:
-            for places in self._lasting.get(path, (self._places.requests,)):
-                under_way.take(places, peer)
+            for limit in self._lasting.get(path, (self._limits.requests,)):
+                request.enter(limit, peer)
         except Refused as refused:
             await _refuse(send, refused)
             return False

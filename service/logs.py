@@ -62,34 +62,34 @@ def log(level: int, event: str, /, *, logger: logging.Logger = _LOG, **facts: Fa
         logger.handle(_record(logger.name, level, event, facts))
 
 
-class LineLimit:
-    """A limit for log lines that a client can cause: so many of one kind in a period, and a count of those left out."""
+class LogRateLimit:
+    """A limit for log lines that a client can cause: so many of one kind in a period, and a count of those suppressed."""
 
     def __init__(self, lines: int = 5, period_s: float = 1.0, clock: Callable[[], float] = monotonic) -> None:
         self._lines, self._period_s, self._clock = lines, period_s, clock
         self._kinds: dict[str, _Period] = {}
 
     def allows(self, kind: str) -> tuple[bool, int]:
-        """Return whether a line of this kind may be written now, and how many were left out before it. Kinds are constants."""
+        """Return whether a line of this kind may be written now, and how many were suppressed before it. Kinds are constants."""
         now = self._clock()
         period = self._kinds.setdefault(kind, _Period(now))
-        left_out = 0
+        suppressed = 0
         if now - period.since >= self._period_s:
-            left_out = period.left_out
-            period.since, period.written, period.left_out = now, 0, 0
+            suppressed = period.suppressed
+            period.since, period.written, period.suppressed = now, 0, 0
         if period.written >= self._lines:
-            period.left_out += 1
+            period.suppressed += 1
             return False, 0
         period.written += 1
-        return True, left_out
+        return True, suppressed
 
-    def take_left_out(self) -> list[tuple[str, int]]:
-        """Return the kinds whose period is over, with the lines left out that no later line told of."""
+    def take_suppressed(self) -> list[tuple[str, int]]:
+        """Return the kinds whose period is over, with the suppressed lines that no later line told of."""
         now = self._clock()
-        over = [(kind, period) for kind, period in self._kinds.items() if period.left_out and now - period.since >= self._period_s]
-        found = [(kind, period.left_out) for kind, period in over]
+        over = [(kind, period) for kind, period in self._kinds.items() if period.suppressed and now - period.since >= self._period_s]
+        found = [(kind, period.suppressed) for kind, period in over]
         for _, period in over:
-            period.left_out = 0
+            period.suppressed = 0
         return found
 
 
@@ -97,23 +97,25 @@ class LineLimit:
 class _Period:
     since: float
     written: int = 0
-    left_out: int = 0
+    suppressed: int = 0
 
 
-_LIMIT = LineLimit()
+_LIMIT = LogRateLimit()
 
 
-def log_some(level: int, event: str, /, *, kind: str, limit: LineLimit | None = None, logger: logging.Logger = _LOG, **facts: Fact) -> None:
-    """Write one line, unless too many of its kind were written within the last second; `left_out` counts those."""
-    allowed, left_out = (limit or _LIMIT).allows(kind)
+def log_limited(
+    level: int, event: str, /, *, kind: str, limit: LogRateLimit | None = None, logger: logging.Logger = _LOG, **facts: Fact
+) -> None:
+    """Write one line, unless too many of its kind were written within the last second; `suppressed` counts those."""
+    allowed, suppressed = (limit or _LIMIT).allows(kind)
     if allowed:
-        log(level, event, logger=logger, **facts, **({"left_out": left_out} if left_out else {}))
+        log(level, event, logger=logger, **facts, **({"suppressed": suppressed} if suppressed else {}))
 
 
-def report_left_out() -> None:
-    """Write how many lines were left out, of kinds of which none came since."""
-    for kind, count in _LIMIT.take_left_out():
-        log(logging.WARNING, "log lines left out", kind=kind, left_out=count)
+def report_suppressed() -> None:
+    """Write how many lines were suppressed, of kinds of which none came since."""
+    for kind, count in _LIMIT.take_suppressed():
+        log(logging.WARNING, "log lines suppressed", kind=kind, suppressed=count)
 
 
 def audit(action: str, target: str, principal: str | None, **facts: Fact) -> None:

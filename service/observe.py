@@ -20,7 +20,7 @@ CLIENT_GONE: Final = 499
 """The status in log and metrics of a request whose client went away before the answer was complete (nginx's number; nobody receives it)."""
 
 _CAUSED_BY_LOAD: Final = (408, 429, 431, 503)
-"""Status codes of requests whose lines would fill the log: those beyond a few each second are counted and left out."""
+"""Status codes of requests whose lines would fill the log: those beyond a few each second are counted and suppressed."""
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _ACCESS = logging.getLogger("ras_triage.access")
@@ -108,7 +108,7 @@ class _Exchange:
         if problem is not None:
             metrics.refused(str(problem))
         client = self._scope.get("client")
-        write = partial(logs.log_some, kind=f"request: {problem}") if status in _CAUSED_BY_LOAD else logs.log
+        write = partial(logs.log_limited, kind=f"request: {problem}") if status in _CAUSED_BY_LOAD else logs.log
         write(
             logging.WARNING if status >= 500 else logging.INFO,
             "request",

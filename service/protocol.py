@@ -24,10 +24,10 @@ LINGER_S: Final = 5.0
 """Seconds for which the rest of a body is read and dropped after its answer, so that the client gets to read that."""
 
 LINGER_BYTES: Final = 8 << 20
-HEAD_BYTES: Final = 1 << 20
+LINGER_HEAD_BYTES: Final = 1 << 20
 """And how many bytes of it, and of what follows a malformed head, where the connection is to be closed."""
 
-GOODBYE_S: Final = 1.0
+TLS_CLOSE_S: Final = 1.0
 """Seconds for which a service that stops waits for a client to confirm the end of an idle TLS connection."""
 
 _UNANSWERED: Final = (h11.IDLE, h11.SEND_RESPONSE)
@@ -152,7 +152,7 @@ class Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.lingering:
             self._dropped += len(data)
-            if self._dropped > (HEAD_BYTES if self._refused else LINGER_BYTES):
+            if self._dropped > (LINGER_HEAD_BYTES if self._refused else LINGER_BYTES):
                 self._end("body_unread")
             return
         self._received_at = self.loop.time()
@@ -194,7 +194,7 @@ class Protocol(H11Protocol):
     def shutdown(self) -> None:
         super().shutdown()
         if self.transport.is_closing() and not self.transport.unsent():
-            self.loop.call_later(GOODBYE_S, self.transport.abort)
+            self.loop.call_later(TLS_CLOSE_S, self.transport.abort)
 
     # Deadlines.
 
@@ -277,7 +277,7 @@ class Protocol(H11Protocol):
     def _answer(self, problem: Problem) -> None:
         request_id = str(uuid7())
         client = self.client[0] if self.client else None
-        logs.log_some(logging.WARNING, "not HTTP", kind="not HTTP", request_id=request_id, problem=problem.type, client=client)
+        logs.log_limited(logging.WARNING, "not HTTP", kind="not HTTP", request_id=request_id, problem=problem.type, client=client)
         self._connection.count_problem(problem.type)
         body = problem_json(problem)
         headers = [

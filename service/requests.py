@@ -10,14 +10,14 @@ from fastapi import Depends, Header, Request
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from service.admission import Share, client_of
+from service.admission import ClientWork, client_of
 from service.batch.unpacking import unpacked
+from service.concurrency import ActiveRequest
 from service.deadlines import BodyClock
 from service.limits import Held
 from service.metrics import Metrics
 from service.openapi import IDEMPOTENCY, MAX_IDEMPOTENCY_KEY
 from service.peers import peer_of
-from service.places import UnderWay
 from service.problems import Refused, invalid_header, invalid_parameter, shorten, too_large
 from service.runtime import Runtime
 from service.security.principal import Principal
@@ -83,17 +83,17 @@ async def _body(request: Request) -> bytes:
 Body = Annotated[bytes, Depends(_body)]
 
 
-def share_of(request: Request) -> Share:
-    """Return the share of the deciding work that a batch or import of this client has."""
+def work_of(request: Request) -> ClientWork:
+    """Return what queues the events of a batch or import for its client."""
     principal: Principal = request.state.principal
     peer = peer_of(request.client.host if request.client else "")
-    return Share(runtime_of(request).admission, client_of(principal, peer))
+    return ClientWork(runtime_of(request).admission, client_of(principal, peer))
 
 
 def clock_of(request: Request) -> BodyClock:
     """Return the clock of the request's body."""
-    under_way: UnderWay = request.scope["under_way"]
-    return under_way.clock
+    active: ActiveRequest = request.scope["active_request"]
+    return active.clock
 
 
 def repeat_name(request: Request) -> bytes | None:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
-from service.admission import Share
+from service.admission import ClientWork
 from service.batch.outbox import Outbox
 from service.batch.splitting import Array, Lines, Splitter
 from service.batch.workers import Workers
@@ -92,7 +92,7 @@ class Batch:
         pace: Callable[[int], Awaitable[None]],
         workers: Workers,
         metrics: Metrics,
-        share: Share,
+        work: ClientWork,
         clock: BodyClock,
         held: Held,
     ) -> None:
@@ -107,7 +107,7 @@ class Batch:
         self._pace = pace
         self._workers = workers
         self._metrics = metrics
-        self._share = share
+        self._work = work
         self._clock = clock
         self._held = held
         self._splitter = form.splitter(item_limit)
@@ -177,7 +177,7 @@ class Batch:
         if self._splitter.broken and not self._taken_in and len(items) == 1 and isinstance(items[0], Refused):
             raise items[0]
         if items and not self._taken_in:
-            self._share.require()
+            self._work.require()
         for some in slices(items, lambda: FORESEEN if self._is_large() else AT_ONCE):
             await self._pace(len(some))
             placed = [self._placed(index, item) for index, item in enumerate(some, self._taken_in)]
@@ -186,7 +186,7 @@ class Batch:
             await self._read_in.put(tasks.create_task(self._foresee(placed)) if foreseen else placed)
 
     async def _foresee(self, placed: Sequence[Document | Refused]) -> Sequence[Item]:
-        async with self._share.predeciding(len(placed)):
+        async with self._work.predeciding(len(placed)):
             return await self._workers.foresee(placed)
 
     def _is_large(self) -> bool:
@@ -211,7 +211,7 @@ class Batch:
     @asynccontextmanager
     async def _turn(self, items: Sequence[Item]) -> AsyncIterator[None]:
         """Wait for this batch's turn to decide, and for room to write."""
-        async with self._share.deciding(len(items)):
+        async with self._work.deciding(len(items)):
             await self._writer.room(len(items), sum(map(growth, items)), share=QUEUE_SHARE)
             yield
 

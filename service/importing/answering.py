@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from models.formats.reading import Place, Unread
 from models.notification import NotificationType
 from models.value import value
-from service.admission import Share
+from service.admission import ClientWork
 from service.batch.answering import QUEUE_SHARE, growth
 from service.batch.outbox import Outbox
 from service.deadlines import BodyClock
@@ -119,11 +119,11 @@ class Asked:
 class Import:
     """One import under way."""
 
-    def __init__(self, asked: Asked, runtime: Runtime, principal: Principal, share: Share, clock: BodyClock) -> None:
+    def __init__(self, asked: Asked, runtime: Runtime, principal: Principal, work: ClientWork, clock: BodyClock) -> None:
         self._asked = asked
         self._runtime = runtime
         self._principal = principal
-        self._share = share
+        self._work = work
         self._clock = clock
         self._errors = 0
         self._complete = False
@@ -249,7 +249,7 @@ class Import:
     @asynccontextmanager
     async def _turn(self, items: Sequence[Item]) -> AsyncIterator[None]:
         """Wait for this import's turn to decide, and for room to write."""
-        async with self._share.deciding(len(items)):
+        async with self._work.deciding(len(items)):
             if not self._asked.dry_run:
                 await self._runtime.writer.room(len(items), sum(map(growth, items)), share=QUEUE_SHARE)
             yield

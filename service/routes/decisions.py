@@ -30,7 +30,7 @@ from service.requests import (
     repeat_name,
     require_parameters,
     runtime_of,
-    share_of,
+    work_of,
 )
 from service.security.guard import still_welcome
 from service.summaries import PageJson, StatsJson, page_json, stats_json
@@ -82,8 +82,8 @@ async def decide_many(request: Request, runtime: RuntimeOf, principal: Principal
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise Refused(too_large(limit))
-    form, share, clock = _form(request), share_of(request), clock_of(request)
-    share.require()
+    form, work, clock = _form(request), work_of(request), clock_of(request)
+    work.require()
     clock.expect_items()
     batch = Batch(
         form,
@@ -95,7 +95,7 @@ async def decide_many(request: Request, runtime: RuntimeOf, principal: Principal
         pace=principal.pace,
         workers=runtime.workers,
         metrics=metrics,
-        share=share,
+        work=work,
         clock=clock,
         held=request.scope["held"],
     )

@@ -45,8 +45,8 @@ async def readiness(request: Request) -> Health:
         raise Refused(not_ready(f"the store takes no writes: {error}")) from None
     if (why := runtime.intake.gives_way) is not None:
         raise Refused(not_ready(f"the store cannot be read: {why}"))
-    if request.app.state.places.requests.full:
-        raise Refused(not_ready("all places for requests are taken"))
+    if request.app.state.limits.requests.full:
+        raise Refused(not_ready("the limit of concurrent requests is reached"))
     try:
         runtime.writer.require_room(1, 0)
     except Busy as error:

@@ -16,7 +16,7 @@ from service.importing.answering import Asked, Import, ImportResponse
 from service.importing.formats import Format
 from service.importing.told import Told, read_sources
 from service.problems import Refused, invalid_parameter, too_large, unknown_policy
-from service.requests import PrincipalOf, RepeatName, RuntimeOf, clock_of, only_parameters, share_of
+from service.requests import PrincipalOf, RepeatName, RuntimeOf, clock_of, only_parameters, work_of
 from service.settings import Settings
 
 router = APIRouter(prefix="/v1/import", tags=["decisions"])
@@ -61,10 +61,10 @@ async def import_file(
         raise Refused(too_large(limit))
     told = Told(notification, kernel, policy, {} if hest is None else _sources(hest))
     _check(told, runtime.settings)
-    share, clock = share_of(request), clock_of(request)
-    share.require()
+    queued, clock = work_of(request), clock_of(request)
+    queued.require()
     clock.expect_items()
-    work = Import(Asked(form, told, dry_run, name), runtime, principal, share, clock)
+    work = Import(Asked(form, told, dry_run, name), runtime, principal, queued, clock)
     return ImportResponse(work, unpacked(request.stream(), encoding, limit))
 
 

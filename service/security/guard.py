@@ -159,7 +159,7 @@ async def _admit(request: Request, scope: Scope) -> Principal:
 async def _enter(request: Request, scope: Scope) -> Principal:
     principal = await _admit(request, scope)
     logs.bind(principal=principal.name)
-    request.scope["under_way"].charge(principal.name)
+    request.scope["active_request"].charge(principal.name)
     principal.charge()
     request.state.principal = principal
     return principal

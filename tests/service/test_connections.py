@@ -19,10 +19,10 @@ from test_tls import Authority
 from wire import address, connect, head, is_closed, metric, problem, read_until, received, wait_until
 
 from service import logs, protocol
+from service.concurrency import ActiveRequest
 from service.connections import Connection, connection_limit
-from service.logs import LineLimit
+from service.logs import LogRateLimit
 from service.peers import TrustedProxies, peer_of
-from service.places import UnderWay
 from service.server import running
 from service.settings import Settings
 
@@ -332,7 +332,7 @@ def test_nothing_of_a_connection_or_request_is_left_to_the_garbage_collector(bri
 
 def alive() -> int:
     """Return how many objects of connections and requests there are, garbage included."""
-    return sum(isinstance(one, protocol.Protocol | Connection | UnderWay) for one in gc.get_objects())
+    return sum(isinstance(one, protocol.Protocol | Connection | ActiveRequest) for one in gc.get_objects())
 
 
 # Log lines.
@@ -341,22 +341,22 @@ def alive() -> int:
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 3)), max_size=60))
 def test_every_line_is_written_or_counted_as_left_out(events: list[tuple[str, float]]) -> None:
     now = 0.0
-    limit = LineLimit(lines=2, period_s=1.0, clock=lambda: now)
+    limit = LogRateLimit(lines=2, period_s=1.0, clock=lambda: now)
     written = told = 0
     for kind, pause in events:
         now += pause
-        allowed, left_out = limit.allows(kind)
+        allowed, suppressed = limit.allows(kind)
         written += allowed
-        told += left_out + sum(count for _, count in limit.take_left_out())
+        told += suppressed + sum(count for _, count in limit.take_suppressed())
     now += 2.0
-    told += sum(count for _, count in limit.take_left_out())
+    told += sum(count for _, count in limit.take_suppressed())
 
     assert written + told == len(events)
-    assert limit.take_left_out() == []
+    assert limit.take_suppressed() == []
 
 
 def test_no_more_lines_than_allowed_are_written_in_a_period() -> None:
-    limit = LineLimit(lines=3, period_s=1.0, clock=lambda: 0.0)
+    limit = LogRateLimit(lines=3, period_s=1.0, clock=lambda: 0.0)
 
     assert [limit.allows("x")[0] for _ in range(6)] == [True] * 3 + [False] * 3
     assert limit.allows("y") == (True, 0)
@@ -364,17 +364,17 @@ def test_no_more_lines_than_allowed_are_written_in_a_period() -> None:
 
 def test_a_line_says_how_many_were_left_out_before_it(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(logs, "_LIMIT", LineLimit(lines=1, clock=lambda: now))
+    monkeypatch.setattr(logs, "_LIMIT", LogRateLimit(lines=1, clock=lambda: now))
     for _ in range(5):
-        logs.log_some(30, "refused", kind="refused")
+        logs.log_limited(30, "refused", kind="refused")
     now = 1.5
-    logs.log_some(30, "refused", kind="refused")
-    logs.log_some(30, "refused", kind="refused")
+    logs.log_limited(30, "refused", kind="refused")
+    logs.log_limited(30, "refused", kind="refused")
     now = 3.0
-    logs.report_left_out()
+    logs.report_suppressed()
 
     facts = [record.__dict__["facts"] for record in caplog.records]
-    assert facts == [{}, {"left_out": 4}, {"kind": "refused", "left_out": 1}]
+    assert facts == [{}, {"suppressed": 4}, {"kind": "refused", "suppressed": 1}]
 
 
 # Peers.

@@ -191,7 +191,7 @@ def test_a_log_that_is_followed_is_imported_line_by_line(brisk: str) -> None:
         assert problem(received(following))[0] == 408
 
 
-# Places.
+# ConcurrencyLimit.
 
 BRIEF_S = 0.5
 
@@ -199,7 +199,7 @@ BRIEF_S = 0.5
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A service with few places, in which no request counts as stalled for now."""
-    monkeypatch.setattr("service.places.STALLED_S", 60.0)
+    monkeypatch.setattr("service.concurrency.STALLED_S", 60.0)
     settings = Settings(max_in_flight=12, max_in_flight_per_client=8, max_imports=4)
     with running(settings) as url:
         yield url
@@ -208,7 +208,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def soon_stalled(small: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A service with few places, in which a request soon counts as stalled."""
-    monkeypatch.setattr("service.places.STALLED_S", BRIEF_S)
+    monkeypatch.setattr("service.concurrency.STALLED_S", BRIEF_S)
     return small
 
 
@@ -259,9 +259,9 @@ def test_where_every_place_is_taken_by_stalled_requests_of_many_peers_a_new_one_
             stall(stack, small, SINGLE, 4, f"127.0.0.{peer}")
         wait_until(lambda: metric(small, "requests_under_way") == 13)
         assert decide(small).status_code == 503, "nobody has stalled for long yet"
-        assert httpx.get(f"{small}/readyz").json()["detail"] == "all places for requests are taken"
+        assert httpx.get(f"{small}/readyz").json()["detail"] == "the limit of concurrent requests is reached"
 
-        monkeypatch.setattr("service.places.STALLED_S", 0.0)
+        monkeypatch.setattr("service.concurrency.STALLED_S", 0.0)
         wait_until(lambda: decide(small).status_code == 201)
         assert httpx.get(f"{small}/readyz").status_code == 200
 
@@ -283,7 +283,7 @@ def test_imports_that_drip_keep_no_other_import_out(soon_stalled: str) -> None:
 
 
 def test_imports_that_wait_for_their_clients_keep_no_thread_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.places.STALLED_S", 60.0)
+    monkeypatch.setattr("service.concurrency.STALLED_S", 60.0)
     with running(Settings(max_imports=12)) as url, ExitStack() as stack:
         stall(stack, url, IMPORT + b"x", 5)
         wait_until(lambda: metric(url, "requests_under_way") == 6)
@@ -311,7 +311,7 @@ def bearers(path: Path, count: int) -> list[dict[str, str]]:
 
 
 def test_what_a_key_may_hold_is_counted_across_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.places.STALLED_S", 60.0)
+    monkeypatch.setattr("service.concurrency.STALLED_S", 60.0)
     store = tmp_path / "store.db"
     one, other = bearers(store, 2)
     with running(Settings(store=f"sqlite:///{store}", max_in_flight=12, max_in_flight_per_client=4)) as url, ExitStack() as stack:
@@ -324,7 +324,7 @@ def test_what_a_key_may_hold_is_counted_across_addresses(tmp_path: Path, monkeyp
 
 
 def test_behind_a_trusted_proxy_the_share_is_that_of_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.places.STALLED_S", 60.0)
+    monkeypatch.setattr("service.concurrency.STALLED_S", 60.0)
     settings = Settings(max_in_flight=12, max_in_flight_per_client=4, trusted_proxies=("127.0.0.1",))
     with running(settings) as url, ExitStack() as stack:
         request = head("/v1/decisions", "Content-Length: 1000", "X-Forwarded-For: 192.0.2.1")

@@ -1,4 +1,4 @@
-"""Places for requests under way: how many there are, and how many one client may hold."""
+"""Limits for concurrent requests: of all clients, and of one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import Final, Protocol
 
 from service.connections import STALLED_S
-from service.deadlines import BodyClock, Sending
+from service.deadlines import BodyClock, BodySource
 from service.problems import RETRY_S, Refused, busy
 from service.security.principal import ANONYMOUS
 from service.settings import Settings
@@ -15,11 +15,11 @@ UNKNOWN: Final = ""
 """The client of a request without an address, as over a Unix socket."""
 
 
-LOOK_S: Final = 0.1
+SEARCH_INTERVAL_S: Final = 0.1
 """Seconds between two searches for a stalled request of one client."""
 
 
-class Client(Sending, Protocol):
+class ClientConnection(BodySource, Protocol):
     """The connection of a request."""
 
     def unread_since(self) -> float | None:
@@ -29,35 +29,35 @@ class Client(Sending, Protocol):
         """Close the connection at once."""
 
 
-class UnderWay:
-    """A request under way, with the places that it holds."""
+class ActiveRequest:
+    """A request under way, and the limits that it counts for."""
 
-    __slots__ = ("_connection", "_held", "clock")
+    __slots__ = ("_connection", "_counted", "clock")
 
-    def __init__(self, clock: BodyClock, connection: Client | None) -> None:
+    def __init__(self, clock: BodyClock, connection: ClientConnection | None) -> None:
         self.clock = clock
         self._connection = connection
-        self._held: list[tuple[Places, str]] = []
-        """With the client for which each place counts."""
+        self._counted: list[tuple[ConcurrencyLimit, str]] = []
+        """With the client for which the request counts."""
 
-    def take(self, places: Places, client: str) -> None:
-        """Take a place. Raises Refused where there is none."""
-        places.take(self, client)
-        self._held.append((places, client))
+    def enter(self, limit: ConcurrencyLimit, client: str) -> None:
+        """Count the request for a limit. Raises Refused where that is reached."""
+        limit.enter(self, client)
+        self._counted.append((limit, client))
 
     def charge(self, principal: str) -> None:
-        """Count the places for who asks, too. Raises Refused where they have their share."""
+        """Count the request for a key or token subject, too. Raises Refused where its share is reached."""
         if principal == ANONYMOUS:
             return
-        for places, _ in tuple(self._held):
-            places.join(self, principal)
-            self._held.append((places, principal))
+        for limit, _ in tuple(self._counted):
+            limit.count(self, principal)
+            self._counted.append((limit, principal))
 
     def release(self) -> None:
-        """Give all places back."""
-        while self._held:
-            places, client = self._held.pop()
-            places.leave(self, client)
+        """Count the request no longer."""
+        while self._counted:
+            limit, client = self._counted.pop()
+            limit.leave(self, client)
 
     def stalled_since(self) -> float | None:
         """Return since when the request waits for its client, in the event loop's time; None where it does not."""
@@ -65,103 +65,100 @@ class UnderWay:
             return self.clock.waiting_since
         return None if self._connection is None else self._connection.unread_since()
 
-    def give_up(self) -> None:
-        """Release the places and end the request: with a problem where its body is waited for, else without an answer."""
+    def preempt(self) -> None:
+        """End the request and count it no longer: with a problem where its body is waited for, else without an answer."""
         self.release()
         if self.clock.waiting_since is not None:
-            self.clock.give_up()
+            self.clock.interrupt()
         elif self._connection is not None:
             self._connection.abort()
 
 
 class _Group:
-    """The requests of one client."""
+    """The requests of one client, or of all."""
 
-    __slots__ = ("barren_until", "requests")
+    __slots__ = ("_next_search", "requests")
 
     def __init__(self) -> None:
-        self.requests: dict[UnderWay, None] = {}
-        self.barren_until = 0.0
-        """Until when it is not worth looking for a stalled request again: looking costs as much as refusing does."""
+        self.requests: dict[ActiveRequest, None] = {}
+        self._next_search = 0.0
+        """When to look for a stalled request again, after none was found: looking costs as much as refusing does."""
 
-    def longest_stalled(self) -> UnderWay | None:
+    def longest_stalled(self) -> ActiveRequest | None:
         """Return the request that has waited for its client for the longest time, and long enough; None where there is none."""
         now = asyncio.get_running_loop().time()
-        if now < self.barren_until:
+        if now < self._next_search:
             return None
         waits = ((one.stalled_since(), index, one) for index, one in enumerate(self.requests))
         stalled = [(since, index, one) for since, index, one in waits if since is not None and now - since >= STALLED_S]
         if not stalled:
-            self.barren_until = now + LOOK_S
+            self._next_search = now + SEARCH_INTERVAL_S
         return min(stalled)[2] if stalled else None
 
-    def give_up_one(self) -> bool:
+    def preempt_one(self) -> bool:
         """End the request that has stalled for the longest time; return whether there was one."""
         victim = self.longest_stalled()
         if victim is not None:
-            victim.give_up()
+            victim.preempt()
         return victim is not None
 
 
-class Places:
-    """Places for requests of one kind.
+class ConcurrencyLimit:
+    """A limit for requests of one kind, and a share of it for each client.
 
-    Where all are taken, a request whose client stalls loses its place to the next one: stalled requests keep nobody out, also not
+    Where it is reached, a request whose client stalls is ended in favour of the next one: stalled requests keep nobody out, also not
     those of the same client.
     """
 
     def __init__(self, total: int, share: int) -> None:
         self._total, self._share = total, min(share, total)
-        self._all: dict[UnderWay, None] = {}
+        self._all = _Group()
         self._clients: dict[str, _Group] = {}
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._all.requests)
 
     @property
     def full(self) -> bool:
-        """Whether a new client would get no place."""
-        return len(self._all) >= self._total and self._most().longest_stalled() is None
+        """Whether a request of a new client would be refused."""
+        return len(self) >= self._total and self._all.longest_stalled() is None
 
-    def take(self, request: UnderWay, client: str) -> None:
-        """Take a place for a request of a client. Raises Refused."""
-        self.join(request, client)
-        self._all[request] = None
-        if len(self._all) > self._total and not self._most().give_up_one():
+    def enter(self, request: ActiveRequest, client: str) -> None:
+        """Count a request of a client. Raises Refused."""
+        self.count(request, client)
+        self._all.requests[request] = None
+        if len(self) > self._total and not self._all.preempt_one():
             self.leave(request, client)
             raise _refused(f"{self._total} requests of this kind are under way")
 
-    def join(self, request: UnderWay, client: str) -> None:
-        """Count a request among those of a client; `UNKNOWN` has no share. Raises Refused."""
+    def count(self, request: ActiveRequest, client: str) -> None:
+        """Count a request for a client; `UNKNOWN` has no share. Raises Refused."""
         group = self._clients.get(client) or _Group()
-        if len(group.requests) >= self._share and client != UNKNOWN and not group.give_up_one():
+        if len(group.requests) >= self._share and client != UNKNOWN and not group.preempt_one():
             raise _refused(f"{self._share} requests of this client and kind are under way")
         group.requests[request] = None
         self._clients[client] = group
 
-    def leave(self, request: UnderWay, client: str) -> None:
+    def leave(self, request: ActiveRequest, client: str) -> None:
         """Count a request no longer."""
-        self._all.pop(request, None)
+        self._all.requests.pop(request, None)
         group = self._clients[client]
         del group.requests[request]
         if not group.requests:
             del self._clients[client]
-
-    def _most(self) -> _Group:
-        return max(self._clients.values(), key=lambda group: len(group.requests), default=_Group())
 
 
 def _refused(detail: str) -> Refused:
     return Refused(busy(detail), {"Retry-After": str(RETRY_S)})
 
 
-class RequestPlaces:
-    """The places of all kinds of requests."""
+class ConcurrencyLimits:
+    """The limits for all kinds of requests."""
 
     def __init__(self, settings: Settings) -> None:
         total = settings.max_in_flight
         share = settings.max_in_flight_per_client or max(1, total // 2)
-        self.requests = Places(total, share)
-        self.lasting = Places(max(1, total * 3 // 4), max(1, share * 3 // 4))
+        self.requests = ConcurrencyLimit(total, share)
+        self.lasting = ConcurrencyLimit(max(1, total * 3 // 4), max(1, share * 3 // 4))
         """Batches, imports and streams, which may last: the rest stays free for single requests."""
-        self.imports = Places(settings.max_imports, max(1, settings.max_imports // 2))
+        self.imports = ConcurrencyLimit(settings.max_imports, max(1, settings.max_imports // 2))

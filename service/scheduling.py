@@ -1,4 +1,4 @@
-"""Turns in the event loop: what keeps one client's work from delaying everybody else's."""
+"""Fair scheduling in the event loop."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ STARTS: Final = 8
 """Requests that begin in one pass of the event loop, of about a millisecond each."""
 
 
-class Starts:
-    """Turns to begin a request: a burst of requests is spread over several passes of the event loop, and probes come in between.
+class StartLimiter:
+    """A limit for requests that begin in one pass of the event loop: a burst is spread over several passes, with probes in between.
 
     Single requests go ahead of batches, imports and streams, of which one begins in each pass all the same.
     """
@@ -51,8 +51,8 @@ class Starts:
                 first.set_result(None)
 
 
-class Turns:
-    """Turns to work for a while: so many at once, handed on in rotation between clients, however many each of them waits for.
+class RoundRobin:
+    """Turns to work for a while: so many at once, in rotation between clients, however many each of them waits for.
 
     A turn that ends is handed on in the next pass of the event loop: others come in between, also where all of them were waiting already.
     """

@@ -1,4 +1,4 @@
-"""Turns, and admission by estimated wait: nobody waits for more than his own share of others' work."""
+"""Scheduling and admission: nobody waits for more than a fair share of the work of others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire import wait_until
 
-from service.admission import SLICE, Admission, Rate, Share
+from service.admission import SLICE, Admission, ClientWork, Rate
 from service.app import create_app
 from service.problems import Refused
+from service.scheduling import STARTS, RoundRobin, StartLimiter
 from service.settings import Settings
 from service.store.memory import MemoryStore
 from service.store.port import Entry
-from service.turns import STARTS, Starts, Turns
 
 
 async def passes(work: list[Coroutine[Any, Any, None]], count: list[int]) -> list[int]:
@@ -37,7 +37,7 @@ async def passes(work: list[Coroutine[Any, Any, None]], count: list[int]) -> lis
 
 def test_a_burst_of_requests_begins_a_few_in_each_pass() -> None:
     async def run() -> tuple[list[int], list[int]]:
-        starts, begun = Starts(), list[int]()
+        starts, begun = StartLimiter(), list[int]()
 
         async def begin(number: int) -> None:
             await starts.turn()
@@ -53,7 +53,7 @@ def test_a_burst_of_requests_begins_a_few_in_each_pass() -> None:
 
 def test_single_requests_begin_before_batches_that_came_earlier_and_batches_begin_all_the_same() -> None:
     async def run() -> str:
-        starts, begun = Starts(), list[str]()
+        starts, begun = StartLimiter(), list[str]()
 
         async def begin(kind: str) -> None:
             await starts.turn(lasting=kind == "b")
@@ -70,7 +70,7 @@ def test_single_requests_begin_before_batches_that_came_earlier_and_batches_begi
 
 def test_a_request_that_was_cancelled_while_it_waited_takes_no_turn() -> None:
     async def run() -> int:
-        starts, begun = Starts(), list[int]()
+        starts, begun = StartLimiter(), list[int]()
 
         async def begin() -> None:
             await starts.turn()
@@ -89,7 +89,7 @@ def test_a_request_that_was_cancelled_while_it_waited_takes_no_turn() -> None:
 
 def test_one_slice_is_decided_in_a_pass_however_many_wait() -> None:
     async def run() -> list[int]:
-        turns, decided = Turns(), list[int]()
+        turns, decided = RoundRobin(), list[int]()
 
         async def decide(client: str) -> None:
             for number in range(5):
@@ -106,7 +106,7 @@ def test_one_slice_is_decided_in_a_pass_however_many_wait() -> None:
 
 def test_clients_take_turns_however_many_batches_each_has() -> None:
     async def run() -> list[str]:
-        turns, order = Turns(), list[str]()
+        turns, order = RoundRobin(), list[str]()
 
         async def decide(client: str) -> None:
             async with turns.turn(client):
@@ -122,7 +122,7 @@ def test_clients_take_turns_however_many_batches_each_has() -> None:
 @given(st.lists(st.sampled_from(["wait", "cancel", "fail"]), max_size=30), st.integers(1, 3))
 def test_a_turn_is_handed_on_whatever_becomes_of_those_who_wait(fates: list[str], at_once: int) -> None:
     async def run() -> int:
-        turns, active, most = Turns(at_once), 0, 0
+        turns, active, most = RoundRobin(at_once), 0, 0
 
         async def work(client: str, fate: str) -> None:
             nonlocal active, most
@@ -222,8 +222,8 @@ def test_a_rate_is_always_positive(measured: list[tuple[int, float]]) -> None:
 def test_nothing_stays_queued_after_a_turn(fails: bool) -> None:
     async def run() -> float:
         admission = Admission(Settings())
-        share = Share(admission, "a")
-        for turn in (share.deciding, share.predeciding):
+        work = ClientWork(admission, "a")
+        for turn in (work.deciding, work.predeciding):
             try:
                 async with turn(SLICE):
                     assert admission.longest_wait_s > 0
