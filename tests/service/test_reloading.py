@@ -152,7 +152,7 @@ def test_what_cannot_change_is_named_and_the_rest_is_used(service: Reloading) ->
 
 
 def test_rates_and_the_level_of_the_log_change(service: Reloading) -> None:
-    service.write("rate_limit = 1\nlog_level = 'error'\n")
+    service.write("rate_limit = 0.01\nrate_burst = 1\nlog_level = 'error'\n")
     service.reload(RELOADED)
 
     assert [httpx.get(f"{service.url}/v1/policies").status_code for _ in range(2)] == [200, 429]

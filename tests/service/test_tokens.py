@@ -59,7 +59,7 @@ def test_keys_may_be_where_the_settings_say(issuer: Issuer) -> None:
     ("claims", "reason"),
     [
         ({"exp": int(time.time()) - 120}, "expired"),
-        ({"nbf": int(time.time()) + 600}, "not valid yet"),
+        ({"nbf": int(time.time()) + 86_400}, "not valid yet"),
         ({"aud": "other"}, "another audience"),
         ({"iss": "https://evil.example"}, "another issuer"),
         ({"exp": None}, "lacks a claim"),
