@@ -25,6 +25,9 @@ class ClientConnection(BodySource, Protocol):
     def unread_since(self) -> float | None:
         """Return since when the client does not read its answer; None where it does."""
 
+    def shrink_send_buffers(self) -> None:
+        """Hold little of an answer that the client does not read."""
+
     def abort(self) -> None:
         """Close the connection at once."""
 
@@ -32,11 +35,11 @@ class ClientConnection(BodySource, Protocol):
 class ActiveRequest:
     """A request under way, and the limits that it counts for."""
 
-    __slots__ = ("_connection", "_counted", "clock")
+    __slots__ = ("_counted", "clock", "connection")
 
     def __init__(self, clock: BodyClock, connection: ClientConnection | None) -> None:
         self.clock = clock
-        self._connection = connection
+        self.connection = connection
         self._counted: list[tuple[ConcurrencyLimit, str]] = []
         """With the client for which the request counts."""
 
@@ -63,15 +66,15 @@ class ActiveRequest:
         """Return since when the request waits for its client, in the event loop's time; None where it does not."""
         if self.clock.waiting_since is not None:
             return self.clock.waiting_since
-        return None if self._connection is None else self._connection.unread_since()
+        return None if self.connection is None else self.connection.unread_since()
 
     def preempt(self) -> None:
         """End the request and count it no longer: with a problem where its body is waited for, else without an answer."""
         self.release()
         if self.clock.waiting_since is not None:
             self.clock.interrupt()
-        elif self._connection is not None:
-            self._connection.abort()
+        elif self.connection is not None:
+            self.connection.abort()
 
 
 class _Group:
