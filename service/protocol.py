@@ -32,9 +32,7 @@ TLS_CLOSE_S: Final = 1.0
 
 _UNANSWERED: Final = (h11.IDLE, h11.SEND_RESPONSE)
 
-_SERVER_LOG: Final = logging.getLogger("uvicorn.error.connection")
-_SERVER_LOG.setLevel(logging.ERROR)
-"""uvicorn warns of each malformed request and each `Upgrade`: a client could fill the log."""
+_SERVER_LOG: Final = logging.getLogger(logs.CONNECTIONS)
 
 
 class _CheckedConnection(h11.Connection):
