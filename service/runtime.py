@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from threading import Semaphore
 from typing import TypeVar
 
-from service.admission import Admission
 from service.batch.workers import Workers
 from service.intake import Intake
 from service.retention import Retention
@@ -46,13 +45,11 @@ class Runtime:
     """Set, and replaced, when decisions were kept."""
     unread: list[Callable[[StoreError], None]] = field(default_factory=list)
     """Called with why, where the store gave no answer."""
-    admission: Admission = field(init=False)
     importers: ThreadPoolExecutor = field(init=False)
     importing: Semaphore = field(default_factory=lambda: Semaphore(IMPORTERS_AT_WORK))
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
 
     def __post_init__(self) -> None:
-        self.admission = Admission(self.settings)
         self.importers = ThreadPoolExecutor(self.settings.max_imports, "importer")
 
     def tell(self) -> None:
