@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
+from service.admission import Admission
 from service.connections import STALLED_S
 from service.deadlines import BodyClock, BodySource
 from service.problems import RETRY_S, Refused, busy
@@ -165,3 +166,4 @@ class ConcurrencyLimits:
         self.lasting = ConcurrencyLimit(max(1, total * 3 // 4), max(1, share * 3 // 4))
         """Batches, imports and streams, which may last: the rest stays free for single requests."""
         self.imports = ConcurrencyLimit(settings.max_imports, max(1, settings.max_imports // 2))
+        self.admission = Admission(settings)

@@ -22,6 +22,9 @@ _RETRY: Final = {"Retry-After": str(RETRY_S)}
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """Answered all the same: a service that is busy is alive."""
 
+_QUEUED: Final = frozenset({"/v1/decisions/batch", "/v1/import"})
+"""Refused before anything is spent on them, where their events would wait too long."""
+
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -95,6 +98,8 @@ class Limits:
         peer = peer_of(client[0]) if client else UNKNOWN
         path = scope["path"]
         try:
+            if path in _QUEUED:
+                self._limits.admission.require(peer)  # for a key again, when it is known
             for limit in self._lasting.get(path, (self._limits.requests,)):
                 request.enter(limit, peer)
         except Refused as refused:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 from traceback import extract_tb
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic_core import to_json
 
@@ -29,6 +29,9 @@ Level = Literal["debug", "info", "warning", "error"]
 
 _LOG = logging.getLogger("ras_triage")
 _AUDIT = logging.getLogger("ras_triage.audit")
+
+CONNECTIONS: Final = "uvicorn.error.connection"
+"""Logger of uvicorn's connections. It warns of each malformed request and each `Upgrade`, with which a client could fill the log."""
 
 _UNDER_WAY: ContextVar[dict[str, Fact] | None] = ContextVar("under_way", default=None)
 
@@ -141,7 +144,7 @@ def config(style: Format = "text", level: Level = "info") -> dict[str, Any]:
         "formatters": {"line": {"()": JsonLines if style == "json" else TextLines}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
-        "loggers": {"ras_triage": ours, "uvicorn": ours, "ras_triage.audit": {"level": "INFO"}},
+        "loggers": {"ras_triage": ours, "uvicorn": ours, CONNECTIONS: {"level": "ERROR"}, "ras_triage.audit": {"level": "INFO"}},
     }
 
 

@@ -36,9 +36,7 @@ STREAM_SEND_BYTES: Final = 64 << 10
 
 _UNANSWERED: Final = (h11.IDLE, h11.SEND_RESPONSE)
 
-_SERVER_LOG: Final = logging.getLogger("uvicorn.error.connection")
-_SERVER_LOG.setLevel(logging.ERROR)
-"""uvicorn warns of each malformed request and each `Upgrade`: a client could fill the log."""
+_SERVER_LOG: Final = logging.getLogger(logs.CONNECTIONS)
 
 
 class _CheckedConnection(h11.Connection):

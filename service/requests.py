@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from service.admission import ClientWork, client_of
 from service.batch.unpacking import unpacked
-from service.concurrency import ActiveRequest
+from service.concurrency import ActiveRequest, ConcurrencyLimits
 from service.deadlines import BodyClock
 from service.limits import Held
 from service.metrics import Metrics
@@ -87,7 +87,8 @@ def work_of(request: Request) -> ClientWork:
     """Return what queues the events of a batch or import for its client."""
     principal: Principal = request.state.principal
     peer = peer_of(request.client.host if request.client else "")
-    return ClientWork(runtime_of(request).admission, client_of(principal, peer))
+    limits: ConcurrencyLimits = request.app.state.limits
+    return ClientWork(limits.admission, client_of(principal, peer))
 
 
 def clock_of(request: Request) -> BodyClock:

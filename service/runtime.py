@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from threading import Semaphore
 from typing import TypeVar
 
-from service.admission import Admission
 from service.allocator import MemoryReturn
 from service.batch.workers import Workers
 from service.defects import Defects
@@ -48,7 +47,6 @@ class Runtime:
     """Set when the service was told to stop: what never ends by itself ends now."""
     unread: list[Callable[[StoreError], None]] = field(default_factory=list)
     """Called with why, where the store gave no answer."""
-    admission: Admission = field(init=False)
     importers: ThreadPoolExecutor = field(init=False)
     importing: Semaphore = field(default_factory=lambda: Semaphore(IMPORTERS_AT_WORK))
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
@@ -56,7 +54,6 @@ class Runtime:
     memory: MemoryReturn = field(init=False)
 
     def __post_init__(self) -> None:
-        self.admission = Admission(self.settings)
         self.importers = ThreadPoolExecutor(self.settings.max_imports, "importer")
         self.streams = Streams(self.read, self.settings.max_streams, self.settings.max_stream_filters)
         self.memory = MemoryReturn(self.store.release_memory)

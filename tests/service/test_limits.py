@@ -12,6 +12,7 @@ from calling import EVENT, caller
 from door import Door, kind
 from starlette.types import Message, Receive, Scope, Send
 
+from service.concurrency import ConcurrencyLimits
 from service.headers import SecurityHeaders
 from service.limits import Limits
 from service.server import running
@@ -208,3 +209,27 @@ def test_an_endless_header_is_cut_off_by_a_real_server() -> None:
 
 def test_an_event_within_every_limit_is_decided() -> None:
     assert caller()("POST", "/v1/decisions", json=EVENT).status_code == 201
+
+
+def test_a_batch_that_would_wait_too_long_is_refused_before_anything_is_spent_on_it() -> None:
+    reached: list[str] = []
+
+    async def app(scope: Scope, _receive: Receive, send: Send) -> None:
+        reached.append(scope["path"])
+        for message in ANSWERS:
+            await send(dict(message))
+
+    async def run() -> list[dict[str, Any]]:
+        settings = Settings(max_batch_wait_s=5.0)
+        limits = ConcurrencyLimits(settings)
+        limits.admission.queue("192.0.2.1", 10_000)
+        limited = Limits(app, settings, limits)
+        paths = ("/v1/decisions/batch", "/v1/import", "/v1/decisions", "/healthz")
+        answers = [await ask(limited, path, client=("192.0.2.1", 1)) for path in paths]
+        return [*answers, await ask(limited, "/v1/decisions/batch", client=("192.0.2.2", 1))]
+
+    batch, imported, single, probe, other = asyncio.run(run())
+    assert [answer["status"] for answer in (batch, imported)] == [503, 503]
+    assert batch["headers"]["retry-after"] == "10"
+    assert [answer["status"] for answer in (single, probe, other)] == [200] * 3
+    assert reached == ["/v1/decisions", "/healthz", "/v1/decisions/batch"]

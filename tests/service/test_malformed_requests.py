@@ -100,18 +100,13 @@ def test_requests_of_http_1_0_are_answered(url: str) -> None:
         assert received(connection).startswith(b"HTTP/1.1 200")
 
 
-def test_malformed_requests_and_upgrades_are_counted_and_do_not_fill_the_log(url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_malformed_requests_are_counted_and_do_not_fill_the_log(url: str, caplog: pytest.LogCaptureFixture) -> None:
     before = metric(url, "problems_total", type="not-http")
     for _ in range(50):
         with connect(url) as connection:
             connection.sendall(b"nonsense\r\n\r\n")
             received(connection)
-    with connect(url) as connection:
-        connection.sendall(head("/healthz", "Connection: upgrade", "Upgrade: websocket", method="GET") * 50)
-        connection.sendall(head("/healthz", "Connection: close", method="GET"))
-        assert received(connection).count(b"HTTP/1.1 200") == 51
 
     wait_until(lambda: metric(url, "problems_total", type="not-http") == before + 50)
     assert metric(url, "closed_connections_total", reason="malformed") >= 50
-    others = [record for record in caplog.records if record.name not in ("ras_triage.access", "httpx")]
-    assert len(others) < 30
+    assert 0 < [record.getMessage() for record in caplog.records].count("not HTTP") < 30

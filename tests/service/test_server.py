@@ -119,6 +119,17 @@ def test_what_is_no_http_is_answered_as_everything_is_and_hung_up_on(server: Ser
     assert server.logged(f"not HTTP request_id={given['x-request-id']} ")
 
 
+def test_uvicorn_adds_no_lines_of_its_own_for_malformed_requests_and_upgrades(server: Server) -> None:
+    for sent in (b"nonsense\r\n\r\n", b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n"):
+        with connected(server) as connection:
+            connection.sendall(sent)
+            said(connection)
+
+    assert server.logged("route=/healthz")
+    assert "Invalid HTTP request" not in "".join(server.log)
+    assert "pgrade" not in "".join(server.log)
+
+
 def test_what_stops_being_http_while_it_is_answered_is_hung_up_on_and_no_defect(server: Server) -> None:
     line = json.dumps(EVENT).encode()
     with connected(server) as connection:
