@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench growth crash fuzz lock audit clean
+.PHONY: run test lint bench growth crash torture fuzz lock audit clean
 
 run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
 	@$(BIN)/ras-triage demo
@@ -27,6 +27,9 @@ growth: $(VENV)/.run  ## what 2 million kept decisions cost, in memory and time;
 
 crash: $(VENV)/.test  ## kill the service under load KILLS (5000) times
 	@$(BIN)/python tests/service/test_crashes.py --kills $(or $(KILLS),5000)
+
+torture: $(VENV)/.test  ## hostile clients, a failing disk, stopped workers and kills at once for SECONDS (600)
+	@$(BIN)/python tests/service/test_torture.py --seconds $(or $(SECONDS),600)
 
 fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS (600)
 	@$(BIN)/python tests/fuzz_events.py -max_total_time=$(or $(SECONDS),600) -rss_limit_mb=1024

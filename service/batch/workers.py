@@ -1,9 +1,9 @@
 """Worker processes that decide events beside the event loop: slices of large batches, and events that would hold it up.
 
-A worker starts when it is needed first, holds nothing that has to be kept, and ends with the service, however that ends: its standard input
-closes. One that dies or gives no answer in time is replaced. The events that it had are then decided one by one: an event that ends or
-stalls a worker each time has a defect of its own, and the others are not affected. Where no worker can be started, slices are decided in
-the event loop and single events in a thread.
+A worker starts when it is needed first, holds nothing that has to be kept, and ends with the service, however that ends: its standard
+input closes, and Linux kills it where it does not read that. One that dies or gives no answer in time is replaced. The events that it had
+are then decided one by one: an event that ends or stalls a worker each time has a defect of its own, and the others are not affected.
+Where no worker can be started, slices are decided in the event loop and single events in a thread.
 
 WorkerLost          a worker died or gave no answer in time
 NoWorkers           no worker can be started
@@ -12,9 +12,11 @@ NoWorkers           no worker can be started
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import pickle
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -60,6 +62,9 @@ MAX_WAITING: Final = 64
 
 _OOM_SCORE: Final = "500"
 """Of 1000: where memory runs out, a worker is killed rather than the service (proc_pid_oom_score_adj(5))."""
+
+_PR_SET_PDEATHSIG: Final = 1
+"""prctl(2): the signal that a process gets when its parent ends."""
 
 _SAMPLE: Final = Document(b'{"notification":"polled"}')
 
@@ -298,9 +303,16 @@ def _begin(pickled: bytes) -> Settings:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+    _end_with_service()
     settings: Settings = pickle.loads(pickled)
     match foresee(_SAMPLE, settings):
         case (_, Conclusion()):
             collect_seldom()
             return settings
     raise RuntimeError("a worker does not decide the simplest event")
+
+
+def _end_with_service() -> None:
+    """Have the kernel kill this process when the service ends: one that is stopped or never comes to an end reads no standard input."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))

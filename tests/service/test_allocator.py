@@ -36,7 +36,7 @@ def holes() -> list[bytes]:
 
 @glibc_only
 def test_a_service_gives_back_what_a_load_took(tmp_path: Path) -> None:
-    pages = [{"physical_address": hex(4096 * number), "state": "anonymous"} for number in range(30_000)]
+    pages = [{"physical_address": hex(4096 * number), "state": "anonymous"} for number in range(55_000)]
     large = json.dumps({"notification": "polled", "host": {"pages": pages}})
     with serving("--store", f"sqlite:///{tmp_path / 'store.db'}") as service:
 

@@ -167,6 +167,15 @@ def test_workers_end_with_their_service_however_that_ends(helped: Service) -> No
     send(helped, ndjson([SMALL] * LINES))
     started = workers(helped)
     assert started
+    for worker in started:
+        os.kill(worker, signal.SIGSTOP)
+    helped.kill()
+    wait_until_gone(started)
+
+    helped.start()
+    send(helped, ndjson([SMALL] * LINES))
+    started = workers(helped)
+    assert started
     helped.process.send_signal(signal.SIGTERM)
     assert helped.process.wait(GRACE_S) == 0
     wait_until_gone(started)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from calling import Call, run
 
+from service.client import AnswerLimits
 from service.client.questions import Questions
 from service.client.retry import Retry
 
@@ -49,7 +50,7 @@ def test_a_question_about_such_a_time_is_answered(call: Call, parameter: str, ti
 @pytest.mark.parametrize("moment", [datetime.max, datetime.min])
 def test_a_client_is_told_that_it_asks_for_a_time_that_utc_does_not_have(moment: datetime) -> None:
     offset = timedelta(hours=-23 if moment == datetime.max else 23)
-    flow = Questions(Retry()).decisions({"since": moment.replace(tzinfo=timezone(offset))}, 100)
+    flow = Questions(Retry(), AnswerLimits()).decisions({"since": moment.replace(tzinfo=timezone(offset))}, 100)
 
     with pytest.raises(ValueError, match="outside the years 1 to 9999 in UTC"):
         next(flow)

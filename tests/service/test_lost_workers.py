@@ -116,9 +116,9 @@ def request(service: Service, path: str, content: object) -> socket.socket:
     return connection
 
 
-def wait_until_full(service: Service, *, full: bool) -> None:
+def wait_until_full(service: Service, path: str, *, full: bool) -> None:
     deadline = time.monotonic() + 20
-    while (httpx.get(f"{service.url}/v1/policies", timeout=20).status_code == 503) != full:
+    while (httpx.post(f"{service.url}{path}?dry_run=true", json=GOOD, timeout=20).status_code == 503) != full:
         assert time.monotonic() < deadline, "requests are held whose clients are gone" if not full else "not all requests are under way"
         time.sleep(0.05)
 
@@ -128,10 +128,10 @@ def test_requests_that_wait_for_a_store_end_with_their_clients(path: str, stuck:
     name = path.rpartition("/")[2]
     events = named([{**GOOD, "source": "stuck"}] * IN_FLIGHT, name)
     connections = [request(stuck, path, [event] if name == "batch" else event) for event in events]
-    wait_until_full(stuck, full=True)
+    wait_until_full(stuck, path, full=True)
     for connection in connections:
         connection.close()
-    wait_until_full(stuck, full=False)
+    wait_until_full(stuck, path, full=False)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from models.structured import encode_structured
 from service.app import create_app
 from service.batch.workers import Workers
 from service.deciding import Document, foresee
+from service.defects import Defects
 from service.problems import URN, Problem
 from service.settings import Settings
 
@@ -95,7 +96,7 @@ def test_a_worker_refuses_it_too() -> None:
 
 
 def test_workers_know_the_limit() -> None:
-    workers = Workers(Settings(max_workload=10))
+    workers = Workers(Settings(max_workload=10), Defects())
     assert pickle.loads(workers._settings).max_workload == 10
 
 

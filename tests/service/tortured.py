@@ -1,0 +1,25 @@
+"""`ras-triage` with a disk that fails on command and the defects of `planted`: python tortured.py CONTROL serve ...
+
+Worker processes load the main module of their service, and with it the defects.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import planted
+from disk_faults import Disk, Faulty
+
+from service import attempts, intake
+from service.batch import workers
+from service.cli import main
+
+if __name__ in {"__main__", "__mp_main__"}:
+    planted.plant()
+    workers.ALONE = workers.ALONE_BESIDE = 0
+    intake.LOOP_S = 0.3
+    attempts.LIMIT_S = 0.3
+if __name__ == "__main__":
+    faulty = Faulty(Disk(Path(sys.argv[1])))
+    sys.exit(main(sys.argv[2:]))
