@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,10 @@ def test_no_rule_asks_for_a_release() -> None:
 def test_every_module_says_what_it_is() -> None:
     modules = [path for floor in FLOORS for path in sources(floor) if path.stat().st_size]
     assert [path for path in modules if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))] == []
+
+
+def test_every_test_that_proves_a_bound_exists() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_/]*test_\w+\.py)`", text))
+    assert len(named) > 30
+    assert {path for path in named if not (ROOT / "tests" / path).is_file()} == set()
