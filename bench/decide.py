@@ -17,11 +17,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from models.event import Event, event_key
-from models.status_block import parse
-from policies.catalog import resolve
-from policies.decide import decide_parsed
-from service.answers import decision_json
+from ras_triage.models.event import Event, event_key
+from ras_triage.models.records.status_block import parse
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.decide import decide_parsed
+from ras_triage.service.engine.responses import decision_json
 
 STAGES = (
     "validate the event",
@@ -94,7 +94,7 @@ def one_round(lines: list[bytes]) -> list[float]:
         parsed = clock()
         keys = [event_key(event) for event in events]
         keyed = clock()
-        policies = [resolve(f"linux-{event.host.kernel}") for event in events]
+        policies = [resolve_policy(f"linux-{event.host.kernel}") for event in events]
         chosen = clock()
         decisions = list(map(decide_parsed, events, blocks, policies, keys))
         decided = clock()

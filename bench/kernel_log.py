@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from models.formats.kernel_log import read_kernel_log
-from models.formats.reading import Reading
+from ras_triage.models.formats.items import FoundError
+from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 
 LINE = re.compile(rb"(?:<\d+>)?(?:\[ *\d+\.\d+\] ?)?(?:\{(\d+)\})?\[Hardware Error\]: *(.*)")
 
@@ -90,7 +90,7 @@ def matched(path: Path) -> int:
 
 def read(path: Path) -> int:
     with path.open("rb") as log:
-        return sum(1 for found in read_kernel_log(log) if isinstance(found, Reading))
+        return sum(1 for found in read_kernel_log(log) if isinstance(found, FoundError))
 
 
 def compare(title: str, lines_apart: int, lines: int, rounds: int) -> None:
@@ -130,7 +130,7 @@ def stream(mebibytes: int) -> None:
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    records = sum(1 for found in read_kernel_log(limited()) if isinstance(found, Reading))
+    records = sum(1 for found in read_kernel_log(limited()) if isinstance(found, FoundError))
     spent = time.perf_counter() - began
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"\n{mebibytes} MiB streamed in {spent:.0f} s, {records} records: the process grew by {grown:.1f} MiB at its peak")

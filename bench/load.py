@@ -33,17 +33,17 @@ import httpx
 from decide import on_fleet_hosts, recorded
 from fastapi import Depends, FastAPI, Response
 
-from models.event import Event
-from policies.catalog import uniform
-from policies.choose import choose
-from policies.decide import decide
-from service.answers import decision_json, read_event
-from service.app import create_app
-from service.configuration import default_workers
-from service.requests import Body
-from service.security.guard import guarded
-from service.server import run as run_server
-from service.settings import Settings
+from ras_triage.models.event import Event
+from ras_triage.policies.catalog.choice import choose_policy
+from ras_triage.policies.catalog.policies import uniform_policy
+from ras_triage.policies.decide import decide
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.config.sources import default_workers
+from ras_triage.service.engine.responses import decision_json, read_event
+from ras_triage.service.http.app import create_app
+from ras_triage.service.http.dependencies import Body
+from ras_triage.service.http.server.run import run as run_server
+from ras_triage.service.security.guard import guarded
 
 CONNECTIONS = 64
 TURNS = 5
@@ -181,8 +181,8 @@ def timed(run: Callable[[], object]) -> float:
 
 def plain_loop(lines: list[bytes]) -> float:
     """Seconds to validate every event and serialise its decision, which is made beforehand."""
-    default = uniform()
-    decisions = [decide(event, choose(event, default, {})) for event in map(Event.model_validate_json, lines)]
+    default = uniform_policy()
+    decisions = [decide(event, choose_policy(event, default, {})) for event in map(Event.model_validate_json, lines)]
 
     def loop() -> None:
         for line, decision in zip(lines, decisions, strict=True):

@@ -31,7 +31,7 @@ from pathlib import Path
 from decide import recorded
 from load import named
 
-from service.connections import raise_descriptor_limit
+from ras_triage.service.http.server.connections import raise_descriptor_limit
 
 STALLED = 1024
 IMPORTS = 8
@@ -200,7 +200,7 @@ async def time_import(address: Address) -> None:
 def start(folder: Path, descriptors: int) -> tuple[subprocess.Popen[str], Address]:
     log = (folder / "log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--store", f"sqlite:///{folder / 'store.db'}"],
+        [sys.executable, "-m", "ras_triage.service.cli.main", "serve", "--port", "0", "--store", f"sqlite:///{folder / 'store.db'}"],
         stderr=log,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors)),  # noqa: PLW1509

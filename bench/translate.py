@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from models.event import Event, event_key
-from models.host import Vm
-from models.status_block import parse
-from policies.catalog import resolve
-from policies.decide import decide_parsed
-from policies.guest.translate import translate
+from ras_triage.models.event import Event, event_key
+from ras_triage.models.host import Vm
+from ras_triage.models.records.status_block import parse
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.decide import decide_parsed
+from ras_triage.policies.guest.translation import translate
 
 RAM, STRIDE = 0xFFFF_4000_0000, 1 << 21
 PAGE = RAM + 0x6000
@@ -70,7 +70,7 @@ def main() -> None:
     facts = machine(options.slots)
     vm = Vm.model_validate(facts)
     alone, with_vm = event(), event(facts)
-    policy, block = resolve("linux-7.3.4"), parse(alone.status_block or b"")
+    policy, block = resolve_policy("linux-7.3.4"), parse(alone.status_block or b"")
     rows = {
         "validate the VM's facts, once for each event": microseconds(lambda: Vm.model_validate(facts), options.rounds // 20),
         "decide the host side": microseconds(lambda: decide_parsed(alone, block, policy, event_key(alone)), options.rounds),

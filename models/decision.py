@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from models.scalars import Base64, Hex64
-from models.value import value
+from ras_triage.models.frozen import frozen
+from ras_triage.models.scalars import Base64, Hex64
 
 
 class Action(StrEnum):
@@ -27,7 +27,7 @@ class Action(StrEnum):
 Result = Literal["recovered", "delayed", "failed", "ignored"]
 
 
-@value
+@frozen
 class Log:
     """The kernel writes or traces something, and that is all."""
 
@@ -35,7 +35,7 @@ class Log:
     kind: Literal["log"] = "log"
 
 
-@value
+@frozen
 class Reject:
     """The record is not acted on: its source is never read, it is malformed, or there is none."""
 
@@ -43,7 +43,7 @@ class Reject:
     kind: Literal["reject"] = "reject"
 
 
-@value
+@frozen
 class QueueMemoryFailure:
     """A page frame is handed to memory failure handling."""
 
@@ -53,7 +53,7 @@ class QueueMemoryFailure:
     kind: Literal["queue_memory_failure"] = "queue_memory_failure"
 
 
-@value
+@frozen
 class MemoryFailure:
     """What memory_failure() makes of the page, in the kernel's own words."""
 
@@ -65,7 +65,7 @@ class MemoryFailure:
     kind: Literal["memory_failure"] = "memory_failure"
 
 
-@value
+@frozen
 class SoftOffline:
     """What soft_offline_page() makes of the page."""
 
@@ -76,7 +76,7 @@ class SoftOffline:
     kind: Literal["soft_offline"] = "soft_offline"
 
 
-@value
+@frozen
 class Signal:
     """A signal to one thread."""
 
@@ -92,7 +92,7 @@ class Signal:
     kind: Literal["signal"] = "signal"
 
 
-@value
+@frozen
 class Oops:
     """The kernel dies in the context of a thread."""
 
@@ -101,7 +101,7 @@ class Oops:
     kind: Literal["oops"] = "oops"
 
 
-@value
+@frozen
 class RecoverPcie:
     """A PCIe function is handed to AER recovery."""
 
@@ -113,7 +113,7 @@ class RecoverPcie:
     kind: Literal["recover_pcie"] = "recover_pcie"
 
 
-@value
+@frozen
 class ReportCxl:
     """A CXL event goes to the CXL tracepoints."""
 
@@ -121,7 +121,7 @@ class ReportCxl:
     kind: Literal["report_cxl"] = "report_cxl"
 
 
-@value
+@frozen
 class Acknowledge:
     """The operating system releases the record to firmware (GHESv2 read acknowledge)."""
 
@@ -129,7 +129,7 @@ class Acknowledge:
     kind: Literal["acknowledge"] = "acknowledge"
 
 
-@value
+@frozen
 class GuestRange:
     """Guest physical memory that a poisoned host range holds."""
 
@@ -141,7 +141,7 @@ class GuestRange:
     as_id: int
 
 
-@value
+@frozen
 class Hole:
     """A part of a poisoned host range that is in no slot: the VMM's own memory."""
 
@@ -150,7 +150,7 @@ class Hole:
     """Bytes."""
 
 
-@value
+@frozen
 class Translate:
     """The VMM finds out which guest memory a signal speaks of."""
 
@@ -165,7 +165,7 @@ class Translate:
     kind: Literal["translate"] = "translate"
 
 
-@value
+@frozen
 class RecordGuestError:
     """The VMM writes a record for one guest page into the guest's own error source."""
 
@@ -177,7 +177,7 @@ class RecordGuestError:
     kind: Literal["record_guest_error"] = "record_guest_error"
 
 
-@value
+@frozen
 class InjectAbort:
     """A vCPU takes a synchronous external abort."""
 
@@ -188,7 +188,7 @@ class InjectAbort:
     kind: Literal["inject_abort"] = "inject_abort"
 
 
-@value
+@frozen
 class VmmExits:
     """The VMM dies of the signal, and its guest with it."""
 
@@ -197,7 +197,7 @@ class VmmExits:
     kind: Literal["vmm_exits"] = "vmm_exits"
 
 
-@value
+@frozen
 class InjectSerror:
     """A virtual SError is made pending for a guest's vCPU."""
 
@@ -211,7 +211,7 @@ class InjectSerror:
     kind: Literal["inject_serror"] = "inject_serror"
 
 
-@value
+@frozen
 class ExitToVmm:
     """KVM_RUN returns to the VMM instead of deciding."""
 
@@ -222,7 +222,7 @@ class ExitToVmm:
     kind: Literal["exit_to_vmm"] = "exit_to_vmm"
 
 
-@value
+@frozen
 class Panic:
     """The machine goes down."""
 
@@ -255,7 +255,7 @@ Step = Annotated[
 ]
 
 
-@value
+@frozen
 class Rationale:
     """One rule that fired: what it read, what it concluded, which kernel function it mirrors."""
 
@@ -269,7 +269,7 @@ class Rationale:
     """Release from which the decided kernel's series behaves so; None where it always did."""
 
 
-@value
+@frozen
 class Assumption:
     """A fact nobody sent, and what was taken instead."""
 
@@ -277,15 +277,15 @@ class Assumption:
     assumed: str
 
 
-@value
-class Caution:
+@frozen
+class DecisionWarning:
     """Something in the event that deserves a look; it changes nothing."""
 
     code: str
     detail: str
 
 
-@value
+@frozen
 class PolicyRef:
     """The policy that decided."""
 
@@ -293,7 +293,7 @@ class PolicyRef:
     digest: str
 
 
-@value
+@frozen
 class Alternative:
     """What another reading of the event would have meant."""
 
@@ -302,7 +302,7 @@ class Alternative:
     plan: tuple[Step, ...]
 
 
-@value
+@frozen
 class Decision:
     """The complete decision. Equal events under equal policies give equal decisions, to the byte."""
 
@@ -319,4 +319,4 @@ class Decision:
     rationale: tuple[Rationale, ...]
     assumptions: tuple[Assumption, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
-    warnings: tuple[Caution, ...] = ()
+    warnings: tuple[DecisionWarning, ...] = ()

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainSerializer
 
-from models.host import Host
-from models.notification import NotificationInput
-from models.scalars import Wire, decode_base64, encode_base64
-from models.structured import StructuredBlock, encode_structured
-from models.times import to_utc, utc_text
+from ras_triage.models.host import Host
+from ras_triage.models.notification import NotificationInput
+from ras_triage.models.records.block_fields import StructuredBlock, encode_structured
+from ras_triage.models.scalars import WireModel, decode_base64, encode_base64
+from ras_triage.models.times import to_utc, utc_text
 
 MAX_BLOCK_BYTES = 1 << 20
 """Longest status block that a request may carry; Linux reads 64 KiB at most (GHES_ESTATUS_MAX_SIZE)."""
@@ -52,7 +52,7 @@ BlockInput = Annotated[
 ]
 
 
-class Event(Wire):
+class Event(WireModel):
     """One notified hardware error."""
 
     id: Annotated[str, Field(min_length=1, max_length=256)] | None = None

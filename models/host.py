@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from models.memslots import SMALLEST_PAGE, Memslots, RefusedSlot, refuse_unaligned
-from models.scalars import U32, Base64, Flag, Hex64, Many, Wire
+from ras_triage.models.memslots import SMALLEST_PAGE, InvalidMemslot, Memslots, refuse_unaligned
+from ras_triage.models.scalars import U32, Base64, Flag, Hex64, Many, WireModel
 
 MceKill = Literal["default", "early", "late"]
 """A thread's memory-corruption kill policy (prctl(2), PR_MCE_KILL)."""
@@ -41,7 +41,7 @@ class PageState(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Config(Wire):
+class Config(WireModel):
     """Kernel build options that decide something."""
 
     apei_sea: Flag = True
@@ -54,7 +54,7 @@ class Config(Wire):
     """CONFIG_ARM_SDE_INTERFACE, and firmware that offers it"""
 
 
-class Sysctl(Wire):
+class Sysctl(WireModel):
     """Kernel settings, under their own names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
@@ -68,19 +68,19 @@ class Sysctl(Wire):
     """Seconds until a panicked kernel reboots; 0 never, negative at once."""
 
 
-class ThreadRef(Wire):
+class ThreadRef(WireModel):
     """The thread that was running."""
 
     pid: U32
     tid: U32
 
 
-class Thread(Wire):
+class Thread(WireModel):
     tid: U32
     mce_kill: MceKill = "default"
 
 
-class Task(Wire):
+class Task(WireModel):
     """A process. Without `threads` it has one, whose tid is its pid."""
 
     pid: U32
@@ -89,7 +89,7 @@ class Task(Wire):
     threads: Many[Thread] = ()
 
 
-class Mapping(Wire):
+class Mapping(WireModel):
     """One place where a page is mapped."""
 
     pid: U32
@@ -97,7 +97,7 @@ class Mapping(Wire):
     """User virtual address at which the page fact's `physical_address` is mapped."""
 
 
-class Page(Wire):
+class Page(WireModel):
     """One page fact: it covers the 2^shift bytes around `physical_address`, mapped alike."""
 
     physical_address: Hex64
@@ -116,14 +116,14 @@ class Page(Wire):
     """In the order of the kernel's reverse map."""
 
 
-class Range(Wire):
+class Range(WireModel):
     """Physical memory that has a struct page."""
 
     start: Hex64
     size: Hex64
 
 
-class RecentRecord(Wire):
+class RecentRecord(WireModel):
     """A status block that was handled shortly before, for the duplicate cache."""
 
     status_block: Base64
@@ -132,7 +132,7 @@ class RecentRecord(Wire):
     """Only a printed record enters the cache."""
 
 
-class Vcpu(Wire):
+class Vcpu(WireModel):
     index: U32
     tid: U32
 
@@ -143,7 +143,7 @@ GuestSource = Literal["sea", "gpio", "gsiv", "polled", "sci"]
 _MAX_SOURCES = 64
 
 
-class Guest(Wire):
+class Guest(WireModel):
     """What the guest was given."""
 
     ras_extension: Flag = True
@@ -156,7 +156,7 @@ class Guest(Wire):
     """Those whose last record the guest has not acknowledged."""
 
 
-class Vm(Wire):
+class Vm(WireModel):
     """A virtual machine and the process that runs it."""
 
     id: str
@@ -169,7 +169,7 @@ class Vm(Wire):
     """KVM_CAP_ARM_SEA_TO_USER is enabled."""
 
 
-class Host(Wire):
+class Host(WireModel):
     """The machine as far as the sender knows it; whatever is absent is assumed, and the decision says so."""
 
     kernel: Annotated[str, Field(max_length=128)] | None = None
@@ -204,6 +204,6 @@ class Host(Wire):
             for index, vm in enumerate(self.vms):
                 try:
                     refuse_unaligned(vm.memslots, self.page_size)
-                except RefusedSlot as refused:
+                except InvalidMemslot as refused:
                     raise refused.at(vm.memslots, "vms", index, "memslots") from None
         return self

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from models.errors import MalformedBytes
-from models.syndrome import ISS_MASK, SERROR_ESR_BASE
-from models.value import value
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.frozen import frozen
+from ras_triage.models.syndrome import ISS_MASK, SERROR_ESR_BASE
 
 VCPU_EVENTS: Final = struct.Struct("<BBB5sQ48s")
 PAD_LENGTH: Final = 5
@@ -17,7 +17,7 @@ EXT_DABT_ESR: Final = 0x9600_0010
 """ESR_EL1 of the data abort that `ext_dabt_pending` injects while the guest runs at EL1: IL, fault status code 0x10, FAR taken as valid."""
 
 
-@value
+@frozen
 class VcpuEvents:
     """The exceptions that KVM_SET_VCPU_EVENTS makes pending.
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
-from models.scalars import U16, Hex64, Many, Wire
+from ras_triage.models.scalars import U16, Hex64, Many, WireModel
 
 SMALLEST_PAGE: Final = 4096
 MAX_SLOT_PAGES: Final = (1 << 31) - 1
@@ -32,7 +32,7 @@ _ADDRESS: Final = (1 << 56) - 1
 """The bits of a virtual address below its tag byte (TBI, MTE)."""
 
 
-class RefusedSlot(ValueError):
+class InvalidMemslot(ValueError):
     """A slot that KVM would not have taken. `position` counts from 0 in the order given."""
 
     def __init__(self, position: int, detail: str) -> None:
@@ -47,7 +47,7 @@ class RefusedSlot(ValueError):
         )
 
 
-class Memslot(Wire):
+class Memslot(WireModel):
     """struct kvm_userspace_memory_region."""
 
     slot: U16
@@ -63,7 +63,7 @@ class Memslot(Wire):
 _LIST: Final = Annotated[Many[Memslot], Field(max_length=MAX_SLOTS)]
 
 
-def untagged(address: int) -> int:
+def untag_address(address: int) -> int:
     """A user virtual address without its tag byte."""
     return address & _ADDRESS
 
@@ -93,7 +93,7 @@ class Memslots(tuple[Memslot, ...]):
     def _validate(cls, slots: tuple[Memslot, ...]) -> Memslots:
         try:
             return cls(slots)
-        except RefusedSlot as refused:
+        except InvalidMemslot as refused:
             raise refused.at(slots) from None
 
     def holding(self, start: int, end: int) -> Iterator[int]:
@@ -167,7 +167,7 @@ def _checked(slots: Sequence[Memslot]) -> list[tuple[int, int, int]]:
         base, space = host & _ADDRESS, slot.as_id
         aligned = not (start | size | host) & SMALLEST_PAGE - 1
         if not (aligned and 0 < size <= _MAX_SIZE and start + size < 1 << 64 and base + size <= _ADDRESS):
-            raise RefusedSlot(position, _refusal(slot))
+            raise InvalidMemslot(position, _refusal(slot))
         in_guest.append((space, start, start + size, position))
         in_host.append((base, base + size, position))
         numbers.add((space, slot.slot))
@@ -182,7 +182,7 @@ def refuse_unaligned(slots: Sequence[Memslot], page_size: int) -> None:
     """Slots are made of whole host pages. Raises RefusedSlot."""
     for position, slot in enumerate(slots):
         if (slot.guest_phys_addr | slot.memory_size | slot.userspace_addr) & page_size - 1:
-            raise RefusedSlot(position, f"address or size is not a multiple of the host's page size of {page_size} bytes")
+            raise InvalidMemslot(position, f"address or size is not a multiple of the host's page size of {page_size} bytes")
 
 
 def _refusal(slot: Memslot) -> str:
@@ -205,7 +205,7 @@ def _refuse_repeated(slots: Sequence[Memslot]) -> None:
     seen: dict[tuple[int, int], int] = {}
     for position, slot in enumerate(slots):
         if (earlier := seen.setdefault((slot.as_id, slot.slot), position)) != position:
-            raise RefusedSlot(position, f"slot {slot.slot} of address space {slot.as_id} is already entry {earlier}")
+            raise InvalidMemslot(position, f"slot {slot.slot} of address space {slot.as_id} is already entry {earlier}")
 
 
 def _refuse_overlap(spans: list[tuple[int, int, int, int]]) -> None:
@@ -214,4 +214,4 @@ def _refuse_overlap(spans: list[tuple[int, int, int, int]]) -> None:
     for (space, _, end, one), (other_space, start, _, other) in pairwise(spans):
         if end > start and space == other_space:
             first, second = sorted((one, other))
-            raise RefusedSlot(second, f"overlaps entry {first} in guest physical address space {space}, at {start:#x}")
+            raise InvalidMemslot(second, f"overlaps entry {first} in guest physical address space {space}, at {start:#x}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from models.scalars import U16, U32, Hex64, Wire
+from ras_triage.models.scalars import U16, U32, Hex64, WireModel
 
 
 class NotificationType(StrEnum):
@@ -76,7 +76,7 @@ def _expand_short_form(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
 
 
-class Notification(Wire):
+class Notification(WireModel):
     """One notification: which door the error came through, and what the CPU reported where an exception was the door."""
 
     type: NotificationName

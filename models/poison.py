@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from models.value import value
+from ras_triage.models.frozen import frozen
 
 
-@value
+@frozen
 class PoisonedPage:
     """A page that counts as poisoned (PG_hwpoison)."""
 

@@ -18,7 +18,7 @@ Flag = Annotated[bool, Strict()]
 """true or false, and nothing that merely sounds like it."""
 
 
-class Wire(BaseModel):
+class WireModel(BaseModel):
     """A part of a request: immutable, and an unknown field is an error rather than a silence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

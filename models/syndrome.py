@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from functools import lru_cache
 
-from models.value import value
+from ras_triage.models.frozen import frozen
 
 
 class ExceptionClass(IntEnum):
@@ -65,7 +65,7 @@ def is_on_walk(fsc: int) -> bool:
     return fsc in FSC_WALK or fsc in FSC_WALK_LEVEL_MINUS_1
 
 
-@value
+@frozen
 class SErrorSyndrome:
     """An SError's ESR_ELx taken apart (DDI 0487, ISS encoding for an SError exception)."""
 
@@ -85,7 +85,7 @@ class SErrorSyndrome:
         return AsynchronousErrorType(self.aet)
 
 
-@value
+@frozen
 class AbortSyndrome:
     """A synchronous abort's ESR_ELx taken apart (DDI 0487, ISS encodings for data and instruction aborts)."""
 

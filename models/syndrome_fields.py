@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
-from models.syndrome import DFSC_ASYNCHRONOUS, FSC_SEA, ExceptionClass
-from models.value import value
+from ras_triage.models.frozen import frozen
+from ras_triage.models.syndrome import DFSC_ASYNCHRONOUS, FSC_SEA, ExceptionClass
 
 SyndromeKind = Literal["esr", "vsesr"]
 """`esr`: ESR_ELx, as an exception was taken with it. `vsesr`: VSESR_EL2, which a virtual SError is to be taken with."""
@@ -27,7 +27,7 @@ _DATA_ABORTS: Final = (ExceptionClass.DATA_ABORT_LOWER, ExceptionClass.DATA_ABOR
 _INSTRUCTION_ABORTS: Final = (ExceptionClass.INSTRUCTION_ABORT_LOWER, ExceptionClass.INSTRUCTION_ABORT_SAME)
 
 
-@value
+@frozen
 class SyndromeField:
     """Some bits of a syndrome, under the architecture's name."""
 
@@ -49,7 +49,7 @@ class SyndromeField:
         return str(self.high) if self.high == self.low else f"{self.high}:{self.low}"
 
 
-@value
+@frozen
 class Syndrome:
     """A 64-bit syndrome as its fields, highest first. RES0 bits are among them only where they are set."""
 
@@ -95,7 +95,7 @@ def encode_syndrome(syndrome: Syndrome) -> int:
     return encoded
 
 
-def summary(syndrome: Syndrome) -> str:
+def syndrome_summary(syndrome: Syndrome) -> str:
     """A syndrome in one line."""
     if syndrome.kind == "vsesr":
         return f"virtual SError: {_serror_words(syndrome)}"

@@ -14,15 +14,24 @@ import re
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
-from models.decision import Decision, Log, MemoryFailure, Oops, Panic, Signal, SoftOffline
-from models.formats.observed import Observed, Seen, SeenMemoryFailure, SeenNote, SeenOops, SeenPanic, SeenSignal, SeenSoftOffline
-from models.formats.reading import Assumed
-from models.value import value
+from ras_triage.models.decision import Decision, Log, MemoryFailure, Oops, Panic, Signal, SoftOffline
+from ras_triage.models.formats.items import AssumedField
+from ras_triage.models.formats.kernel_log.actions import (
+    ObservedAction,
+    ObservedActions,
+    ObservedMemoryFailure,
+    ObservedMessage,
+    ObservedOops,
+    ObservedPanic,
+    ObservedSignal,
+    ObservedSoftOffline,
+)
+from ras_triage.models.frozen import frozen
 
 Verdict = Literal["agree", "differ", "cannot_tell"]
 
 
-@value
+@frozen
 class Comparison:
     """One line of the log beside the plan."""
 
@@ -37,7 +46,7 @@ class Comparison:
     """Why nothing can be told."""
 
 
-@value
+@frozen
 class Agreement:
     """Whether the log and the decision agree."""
 
@@ -94,7 +103,7 @@ class _Plan:
         self.logs = {about: _list(_logged(decision, words)) for about, words in _NOTES.items()}
         self.signals = {signal: _signals(decision, signal) for signal in ("SIGBUS", "SIGKILL")}
 
-    def judge(self, seen: Seen, decided: str, agrees: bool, may_owe_it_to: frozenset[str]) -> Comparison:
+    def judge(self, seen: ObservedAction, decided: str, agrees: bool, may_owe_it_to: frozenset[str]) -> Comparison:
         """A line beside what was decided; a difference may be owed to something that was assumed."""
         if agrees:
             return Comparison(seen.line, seen.said, decided, "agree")
@@ -106,7 +115,7 @@ class _Plan:
         return Comparison(seen.line, seen.said, decided, "differ")
 
 
-def compare(observed: Observed | None, decision: Decision, assumed: Iterable[Assumed] = ()) -> Agreement:
+def compare(observed: ObservedActions | None, decision: Decision, assumed: Iterable[AssumedField] = ()) -> Agreement:
     """Hold a decision against what the kernel said. Pure; `observed` None or empty gives `cannot_tell`.
 
     `assumed`: what the reader of the log had to assume for the event that was decided.
@@ -128,9 +137,9 @@ def compare(observed: Observed | None, decision: Decision, assumed: Iterable[Ass
     return Agreement(verdict, comparisons)
 
 
-def _first_of_each_page(failures: tuple[SeenMemoryFailure, ...]) -> tuple[SeenMemoryFailure, ...]:
+def _first_of_each_page(failures: tuple[ObservedMemoryFailure, ...]) -> tuple[ObservedMemoryFailure, ...]:
     """Later lines about a page come from reports that were not printed."""
-    first: dict[int, SeenMemoryFailure] = {}
+    first: dict[int, ObservedMemoryFailure] = {}
     for seen in failures:
         first.setdefault(seen.pfn, seen)
     return tuple(first.values())
@@ -154,7 +163,7 @@ def _signals(decision: Decision, signal: str) -> _Signals:
     return _Signals(threads, _list(words))
 
 
-def _memory_failure(seen: SeenMemoryFailure, plan: _Plan) -> Comparison:
+def _memory_failure(seen: ObservedMemoryFailure, plan: _Plan) -> Comparison:
     there = plan.failures.get(seen.pfn)
     if there is None:
         owed = _SEVERITIES | ({"host.page_size"} if plan.failures else set())
@@ -163,21 +172,21 @@ def _memory_failure(seen: SeenMemoryFailure, plan: _Plan) -> Comparison:
     return plan.judge(seen, words, (there.page_type, there.result) == (seen.page_type, seen.result), _PAGE)
 
 
-def _soft_offline(seen: SeenSoftOffline, plan: _Plan) -> Comparison:
+def _soft_offline(seen: ObservedSoftOffline, plan: _Plan) -> Comparison:
     there = plan.offlined.get(seen.pfn)
     if there is None:
         return plan.judge(seen, _NOTHING, False, _SEVERITIES | {_FLAGS, "host.page_size"})
     return plan.judge(seen, f"soft offline: {there.result}", there.result == seen.result, _PAGE)
 
 
-def _signal(seen: SeenSignal, plan: _Plan) -> Comparison:
+def _signal(seen: ObservedSignal, plan: _Plan) -> Comparison:
     """A signal agrees with a planned one to the same thread, or to one whose pid nobody told."""
     planned = plan.signals[seen.signal]
     agrees = None in planned.threads or seen.pid in planned.threads
     return plan.judge(seen, planned.words or _NOTHING, agrees, _TASKS | _SEVERITIES | {_NOTIFICATION})
 
 
-def _panic(seen: SeenPanic, plan: _Plan) -> Comparison:
+def _panic(seen: ObservedPanic, plan: _Plan) -> Comparison:
     words = plan.panics_words or "no panic"
     if seen.cause is None:
         return Comparison(seen.line, seen.said, words, "cannot_tell", "the panic may have another cause")
@@ -185,7 +194,7 @@ def _panic(seen: SeenPanic, plan: _Plan) -> Comparison:
     return plan.judge(seen, words, seen.cause in plan.panics, may_owe_it_to)
 
 
-def _oops(seen: SeenOops, plan: _Plan) -> Comparison:
+def _oops(seen: ObservedOops, plan: _Plan) -> Comparison:
     return plan.judge(seen, "an oops" if plan.has_oops else _NOTHING, plan.has_oops, frozenset({_NOTIFICATION}))
 
 
@@ -193,7 +202,7 @@ _NOTES: Final = {"error_type": "Unhandled processor error type", "address": "Inv
 """What the plan says in the same case."""
 
 
-def _note(seen: SeenNote, plan: _Plan) -> Comparison | None:
+def _note(seen: ObservedMessage, plan: _Plan) -> Comparison | None:
     """Notes that a plan has as well; the others confirm and refute nothing."""
     logged = plan.logs.get(seen.about)
     if logged is None:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from models.decision import Action, Decision
-from models.event import Event, event_key
-from models.poison import PoisonedPage
-from models.status_block import StatusBlock, parse
-from models.value import value
-from policies.alternatives import NO_OTHER, Case, OtherReadings, is_ambiguous, other_readings
-from policies.catalog import Policy
-from policies.course import Course, handle, headline, walk_record
-from policies.facts import Facts
-from policies.finding import Finding, join
-from policies.opening import open_event
-from policies.remembered import poisoned_pages
+from ras_triage.models.decision import Action, Decision
+from ras_triage.models.event import Event, event_key
+from ras_triage.models.frozen import frozen
+from ras_triage.models.poison import PoisonedPage
+from ras_triage.models.records.status_block import StatusBlock, parse
+from ras_triage.policies.alternatives import NO_ALTERNATIVES, AlternativeReadings, DecidedCase, alternative_readings, is_ambiguous
+from ras_triage.policies.catalog.policies import Policy
+from ras_triage.policies.pipeline.facts import Facts
+from ras_triage.policies.pipeline.poisoned_pages import poisoned_pages
+from ras_triage.policies.pipeline.precheck import precheck
+from ras_triage.policies.pipeline.stage_result import StageResult, merge_results
+from ras_triage.policies.pipeline.stages import HandlingStages, headline, run_handling_stages, run_section_stages
 
-TOLD: frozenset[str] = frozenset()
+NOTHING_ASSUMED: frozenset[str] = frozenset()
 """Nothing in the event was assumed for its sender."""
 
 
-def decide(event: Event, policy: Policy, assumed: frozenset[str] = TOLD) -> Decision:
+def decide(event: Event, policy: Policy, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:
     """What `policy` says happens after `event`, and why. Pure: equal arguments give equal decisions.
 
     `assumed`: JSON pointers into the event, such as `/notification/type`, at which its sender took something for granted. The decision
@@ -29,13 +29,13 @@ def decide(event: Event, policy: Policy, assumed: frozenset[str] = TOLD) -> Deci
     return decide_parsed(event, block, policy, event_key(event), assumed)
 
 
-def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: str, assumed: frozenset[str] = TOLD) -> Decision:
+def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: str, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:
     """`decide` for a caller that has parsed the event's status block and computed its key."""
-    return settle(event, block, policy, key, assumed).decision
+    return decide_with_poison(event, block, policy, key, assumed).decision
 
 
-@value
-class Settled:
+@frozen
+class DecisionWithPoison:
     """A decision, and what of it outlasts the event."""
 
     decision: Decision
@@ -43,21 +43,25 @@ class Settled:
     """Pages that count as poisoned from now on, until the machine starts again."""
 
 
-def settle(event: Event, block: StatusBlock | None, policy: Policy, key: str, assumed: frozenset[str] = TOLD) -> Settled:
+def decide_with_poison(
+    event: Event, block: StatusBlock | None, policy: Policy, key: str, assumed: frozenset[str] = NOTHING_ASSUMED
+) -> DecisionWithPoison:
     """`decide_parsed` for a caller that remembers what became of a machine's pages."""
     facts = Facts(event.host)
-    opening = open_event(event.notification, block, policy, facts)
-    walked = walk_record(event.notification, opening, block, policy, facts)
-    course = handle(walked, policy, facts)
-    found = join(course.findings)
+    opening = precheck(event.notification, block, policy, facts)
+    walked = run_section_stages(event.notification, opening, block, policy, facts)
+    course = run_handling_stages(walked, policy, facts)
+    found = merge_results(course.stage_results)
     action = headline(found.steps)
-    others = NO_OTHER
+    others = NO_ALTERNATIVES
     if is_ambiguous(walked, course, facts, assumed):
-        others = other_readings(Case(action, block, policy, facts, walked, course, assumed))
-    return Settled(_conclude(event, policy, key, action, found, course, others), poisoned_pages(course.handled, facts))
+        others = alternative_readings(DecidedCase(action, block, policy, facts, walked, course, assumed))
+    return DecisionWithPoison(_conclude(event, policy, key, action, found, course, others), poisoned_pages(course.handled, facts))
 
 
-def _conclude(event: Event, policy: Policy, key: str, action: Action, found: Finding, course: Course, others: OtherReadings) -> Decision:
+def _conclude(
+    event: Event, policy: Policy, key: str, action: Action, found: StageResult, course: HandlingStages, others: AlternativeReadings
+) -> Decision:
     """Stage 8: the headline, whether it is certain, and what another reading of the event would have meant."""
     return Decision(
         event_key=key,
@@ -75,4 +79,4 @@ def _conclude(event: Event, policy: Policy, key: str, action: Action, found: Fin
     )
 
 
-__all__ = ["TOLD", "Settled", "decide", "decide_parsed", "settle"]
+__all__ = ["NOTHING_ASSUMED", "DecisionWithPoison", "decide", "decide_parsed", "decide_with_poison"]

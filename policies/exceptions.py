@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, Literal
 
-from models.decision import Assumption, ExitToVmm, InjectSerror, Log, Oops, Panic, Rationale, Signal, Step
-from models.kvm import VcpuEvents, encode_vcpu_events, guest_serror_esr
-from models.notification import Notification
-from models.severity import GhesSeverity, ghes_severity
-from models.status_block import StatusBlock
-from models.syndrome import (
+from ras_triage.models.decision import Assumption, ExitToVmm, InjectSerror, Log, Oops, Panic, Rationale, Signal, Step
+from ras_triage.models.frozen import frozen
+from ras_triage.models.kvm import VcpuEvents, encode_vcpu_events, guest_serror_esr
+from ras_triage.models.notification import Notification
+from ras_triage.models.records.status_block import StatusBlock
+from ras_triage.models.severity import GhesSeverity, ghes_severity
+from ras_triage.models.syndrome import (
     DFSC_ASYNCHRONOUS,
     FNV,
     FSC_PARITY,
@@ -29,15 +30,14 @@ from models.syndrome import (
     serror_iss,
     serror_syndrome,
 )
-from models.value import value
-from policies.admit import Admission, stays_in_guest
-from policies.catalog import Policy
-from policies.facts import ASSUMED_CURRENT, ASSUMED_RAS, ASSUMED_SYSCTL, ASSUMED_VMS, Facts
-from policies.finding import NOTHING, Finding, rule
-from policies.kvm import assumed_of_serror
-from policies.sections import Walk
-from policies.severity import TAINT, reboot_delay
-from policies.signals import assumed_current, kill_current
+from ras_triage.policies.catalog.policies import Policy
+from ras_triage.policies.guest.kvm import assumed_of_serror
+from ras_triage.policies.pipeline.admission import Admission, stays_in_guest
+from ras_triage.policies.pipeline.facts import ASSUMED_CURRENT, ASSUMED_RAS, ASSUMED_SYSCTL, ASSUMED_VMS, Facts
+from ras_triage.policies.pipeline.sections import SectionWalk
+from ras_triage.policies.pipeline.severity import TAINT, reboot_delay
+from ras_triage.policies.pipeline.signals import assumed_current, kill_current
+from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult, rule
 
 SERROR_PANIC: Final = "Asynchronous SError Interrupt"
 _IDLE: Final = "an abort on an idle CPU panics, one in a kernel thread only ends the thread"
@@ -57,7 +57,7 @@ def _taint(policy: Policy) -> tuple[Step, ...]:
 # Aborts without a usable record
 
 
-def unclaimed_abort(notification: Notification, admission: Admission, policy: Policy, facts: Facts) -> Finding:
+def unclaimed_abort(notification: Notification, admission: Admission, policy: Policy, facts: Facts) -> StageResult:
     """An abort that no record accounts for. Mirrors `do_sea`, `kvm_handle_guest_sea`."""
     if notification.taken_from == "kernel":
         return abort_in_kernel(policy, facts)
@@ -73,7 +73,7 @@ def unclaimed_abort(notification: Notification, admission: Admission, policy: Po
         step = Signal(pid, tid, "SIGKILL", "SI_KERNEL", None, None, forced=True)
     flags = ("walk_level_minus_1_is_sea", "walk_abort_is_bus_error")
     fired = rule(policy, "exceptions.unclaimed", outcome, name, *flags, fsc=hex(admission.fsc))
-    return Finding((*_taint(policy), step), (fired,), (), assumed_current(facts))
+    return StageResult((*_taint(policy), step), (fired,), (), assumed_current(facts))
 
 
 def _arm64_fault(policy: Policy, fsc: int) -> tuple[str, Literal["BUS_OBJERR", "SIGKILL"], str]:
@@ -102,7 +102,7 @@ def _untagged(address: int) -> int:
     return low | 0xFF << 56 if low >> 55 else low
 
 
-def abort_in_kernel(policy: Policy, facts: Facts) -> Finding:
+def abort_in_kernel(policy: Policy, facts: Facts) -> StageResult:
     """An abort in kernel mode: no exception table is asked. Mirrors `die`."""
     current = facts.host.current
     pid = current.pid if current else None
@@ -121,16 +121,16 @@ def abort_in_kernel(policy: Policy, facts: Facts) -> Finding:
     if fatal:
         steps = (*steps, Panic("oops", "synchronous external abort: Fatal exception", reboot_delay(facts)))
     reasons = (_IDLE,) if current is None and not fatal else ()
-    return Finding(steps, (fired,), reasons, assumptions)
+    return StageResult(steps, (fired,), reasons, assumptions)
 
 
-def _unclaimed_in_guest(notification: Notification, admission: Admission, policy: Policy, facts: Facts) -> Finding:
+def _unclaimed_in_guest(notification: Notification, admission: Admission, policy: Policy, facts: Facts) -> StageResult:
     """Mirrors `kvm_handle_guest_abort`, `kvm_handle_guest_sea`."""
     if stays_in_guest(notification, admission.fsc, facts):
-        return Finding((Log(_STAYS_IN_GUEST),), (rule(policy, "exceptions.guest", _STAYS_IN_GUEST, "vcpu_reset_hcr"),))
+        return StageResult((Log(_STAYS_IN_GUEST),), (rule(policy, "exceptions.guest", _STAYS_IN_GUEST, "vcpu_reset_hcr"),))
     if admission.fsc in FSC_WALK_LEVEL_MINUS_1 and not policy.behaviours.kvm_walk_level_minus_1_is_sea:
         words = _KVM_RUN_FAILS.format(admission.fsc)
-        return Finding((Log(words),), (rule(policy, "exceptions.guest", words, "kvm_handle_guest_abort", fsc=hex(admission.fsc)),))
+        return StageResult((Log(words),), (rule(policy, "exceptions.guest", words, "kvm_handle_guest_abort", fsc=hex(admission.fsc)),))
     vm, owner = facts.vm_of_current(), _host_owns(notification, admission.fsc, facts)
     exits = policy.behaviours.kvm_sea_to_user and vm is not None and vm.sea_to_user and owner is None
     fired = rule(
@@ -147,7 +147,7 @@ def _unclaimed_in_guest(notification: Notification, admission: Admission, policy
         return _exit_to_vmm(notification, admission.fsc, fired, facts)
     iss = serror_iss(AsynchronousErrorType.UEU) if policy.behaviours.serror_ends_context else IDS
     step, assumptions = inject_serror(iss, policy, facts)
-    return Finding((step,), (fired,), (), assumptions)
+    return StageResult((step,), (fired,), (), assumptions)
 
 
 def _injects(policy: Policy) -> str:
@@ -165,14 +165,14 @@ def _host_owns(notification: Notification, fsc: int, facts: Facts) -> str | None
     return "on a stage 2 walk" if fsc in range(0x13, 0x18) and esr & S1PTW else None
 
 
-def _exit_to_vmm(notification: Notification, fsc: int, fired: Rationale, facts: Facts) -> Finding:
+def _exit_to_vmm(notification: Notification, fsc: int, fired: Rationale, facts: Facts) -> StageResult:
     """KVM_EXIT_ARM_SEA. KVM looks for the guest physical address where FAR_EL2 is one of the access itself, in the guest's own tables."""
     vm, (name, vcpu) = facts.vm_of_current(), _vcpu(facts)
     esr = notification.syndrome if notification.syndrome is not None else 0x92000010
     shown = esr & (_ESR_EXPORTED_TO_VMM | (SET if vm is not None and vm.guest.ras_extension else 0))
     gva = 0 if esr & FNV else notification.fault_address or 0
     step = ExitToVmm(name, vcpu, "KVM_EXIT_ARM_SEA", {"flags": 0, "esr": shown, "gva": gva, "gpa": 0})
-    return Finding((step,), (fired,), assumptions=(_ASSUMED_UNTRANSLATED,) if fsc == FSC_SEA and gva else ())
+    return StageResult((step,), (fired,), assumptions=(_ASSUMED_UNTRANSLATED,) if fsc == FSC_SEA and gva else ())
 
 
 def _vcpu(facts: Facts) -> tuple[str | None, int | None]:
@@ -201,31 +201,33 @@ def inject_serror(iss: int, policy: Policy, facts: Facts) -> tuple[InjectSerror,
 # What is left of an abort whose record was handled
 
 
-@value
-class Remainder:
+@frozen
+class AbortFallback:
     """What an abort comes to once its record's sections were walked."""
 
     kills: bool
     """Whether the interrupted thread has a forced SIGBUS pending."""
-    finding: Finding
+    stage_result: StageResult
 
 
-def settle_abort(block: StatusBlock, rank: GhesSeverity, walk: Walk, taken_from: str, policy: Policy, facts: Facts) -> Remainder:
+def abort_fallback(
+    block: StatusBlock, rank: GhesSeverity, walk: SectionWalk, taken_from: str, policy: Policy, facts: Facts
+) -> AbortFallback:
     """The synchronous fallback for a record that queued nothing. Mirrors the end of `ghes_do_proc`."""
     does = policy.behaviours
     if taken_from == "kernel":
         harmless = does.corrected_never_signals and not _is_uncorrected(block, rank)
-        return Remainder(False, NOTHING if harmless else abort_in_kernel(policy, facts))
+        return AbortFallback(False, EMPTY_RESULT if harmless else abort_in_kernel(policy, facts))
     if walk.queued or not does.sea_kills_when_nothing_queued:
-        return Remainder(False, _resumes(policy) if not walk.queued else NOTHING)
+        return AbortFallback(False, _resumes(policy) if not walk.queued else EMPTY_RESULT)
     if does.corrected_never_signals:
         if not _is_uncorrected(block, rank) or walk.items:
-            return Remainder(False, _resumes(policy))
+            return AbortFallback(False, _resumes(policy))
         if taken_from == "guest":
             step, assumptions = inject_serror(serror_iss(AsynchronousErrorType.UEU), policy, facts)
             fired = rule(policy, "exceptions.nothing_queued", "the guest is told that its context cannot go on", None)
-            return Remainder(False, Finding((step,), (fired,), (), assumptions))
-    return Remainder(True, _kills(policy, facts))
+            return AbortFallback(False, StageResult((step,), (fired,), (), assumptions))
+    return AbortFallback(True, _kills(policy, facts))
 
 
 def _is_uncorrected(block: StatusBlock, rank: GhesSeverity) -> bool:
@@ -236,15 +238,15 @@ def _is_uncorrected(block: StatusBlock, rank: GhesSeverity) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _resumes(policy: Policy) -> Finding:
+def _resumes(policy: Policy) -> StageResult:
     fired = rule(policy, "exceptions.nothing_queued", "the interrupted access is simply retried", "ghes_do_proc", "corrected_never_signals")
-    return Finding((), (fired,))
+    return StageResult((), (fired,))
 
 
-def _kills(policy: Policy, facts: Facts) -> Finding:
+def _kills(policy: Policy, facts: Facts) -> StageResult:
     outcome = "the interrupted thread is killed: nothing in the record could be recovered"
     fired = rule(policy, "exceptions.nothing_queued", outcome, "ghes_do_proc", "sea_kills_when_nothing_queued", queued=False)
-    return Finding((Log("synchronous unrecoverable error (SIGBUS)"), kill_current(facts)), (fired,), (), assumed_current(facts))
+    return StageResult((Log("synchronous unrecoverable error (SIGBUS)"), kill_current(facts)), (fired,), (), assumed_current(facts))
 
 
 # SErrors
@@ -252,7 +254,7 @@ def _kills(policy: Policy, facts: Facts) -> Finding:
 _Verdict = Literal["nothing", "ends_context", "panic", "forward"]
 
 
-def serror(notification: Notification, policy: Policy, facts: Facts) -> Finding:
+def serror(notification: Notification, policy: Policy, facts: Facts) -> StageResult:
     """An SError, decided by its syndrome alone. Mirrors `do_serror` and `kvm_handle_guest_serror`."""
     syndrome = serror_syndrome(SERROR_ESR_BASE if notification.syndrome is None else notification.syndrome)
     guest = notification.taken_from == "guest"
@@ -272,20 +274,20 @@ def serror(notification: Notification, policy: Policy, facts: Facts) -> Finding:
     assumptions = (ASSUMED_RAS,) if facts.host.ras_extension is None else ()
     if notification.syndrome is None:
         assumptions = (_ASSUMED_UNCATEGORISED, *assumptions)
-    finding = _serror_steps(verdict, notification, policy, facts)
-    return Finding(finding.steps, (fired,), (), (*assumptions, *finding.assumptions))
+    stage_result = _serror_steps(verdict, notification, policy, facts)
+    return StageResult(stage_result.steps, (fired,), (), (*assumptions, *stage_result.assumptions))
 
 
-def _serror_steps(verdict: _Verdict, notification: Notification, policy: Policy, facts: Facts) -> Finding:
+def _serror_steps(verdict: _Verdict, notification: Notification, policy: Policy, facts: Facts) -> StageResult:
     if verdict == "nothing":
-        return NOTHING
+        return EMPTY_RESULT
     if verdict == "forward" or (verdict == "ends_context" and notification.taken_from == "guest"):
         step, assumptions = inject_serror(IDS if verdict == "forward" else serror_iss(AsynchronousErrorType.UEU), policy, facts)
-        return Finding((step,), assumptions=assumptions)
+        return StageResult((step,), assumptions=assumptions)
     if verdict == "ends_context" and notification.taken_from == "user":
-        return Finding((kill_current(facts),), assumptions=() if facts.host.current else (ASSUMED_CURRENT,))
+        return StageResult((kill_current(facts),), assumptions=() if facts.host.current else (ASSUMED_CURRENT,))
     assumed = () if facts.host.sysctl else (ASSUMED_SYSCTL,)
-    return Finding((*_taint(policy), Panic("serror", SERROR_PANIC, reboot_delay(facts))), assumptions=assumed)
+    return StageResult((*_taint(policy), Panic("serror", SERROR_PANIC, reboot_delay(facts))), assumptions=assumed)
 
 
 @lru_cache(maxsize=1024)

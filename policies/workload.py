@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from models import guid
-from models.event import Event
-from models.notification import NotificationType
-from models.sections import arm_processor
-from models.status_block import DataEntry, StatusBlock
-from policies.alternatives import ARM_ERROR_TYPES, NOTIFICATION_TYPE, PAGE_READINGS
-from policies.arm_types import NUMBERINGS
-from policies.catalog import Policy
-from policies.facts import PAGE_SIZE
-from policies.guest.answer import MAX_RECORDS
-from policies.guest.stage import MAX_SIZE
-from policies.sections import QUEUE_LENGTH
+from ras_triage.models.event import Event
+from ras_triage.models.notification import NotificationType
+from ras_triage.models.records import guid
+from ras_triage.models.records.status_block import DataEntry, StatusBlock
+from ras_triage.models.sections import arm_processor
+from ras_triage.policies.alternatives import ARM_ERROR_TYPES, NOTIFICATION_TYPE, PAGE_READINGS
+from ras_triage.policies.catalog.policies import Policy
+from ras_triage.policies.guest.guest_stage import MAX_SIZE
+from ras_triage.policies.guest.vmm_response import MAX_RECORDS
+from ras_triage.policies.pipeline.arm_error_types import NUMBERINGS
+from ras_triage.policies.pipeline.facts import PAGE_SIZE
+from ras_triage.policies.pipeline.sections import QUEUE_LENGTH
 
 NOTHING_ASSUMED: Final[frozenset[str]] = frozenset()
 
@@ -59,7 +59,7 @@ class Size(NamedTuple):
     told: int
     """Ranges and pages that a VM is told of for one signal."""
     readings: int
-    """How often the event is decided: once, and once for each other reading (`policies.alternatives`)."""
+    """How often the event is decided: once, and once for each other reading (`ras_triage.policies.alternatives`)."""
 
 
 class Factor(NamedTuple):

@@ -14,15 +14,18 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports():
-    from models.cper_record import decode_record, encode_record
-    from models.errors import MalformedBytes
-    from models.event import Event
-    from models.notification import NotificationType
-    from models.structured import decode_structured, encode_structured
-    from policies.catalog import Policy, resolve, uniform
-    from policies.decide import decide
+    from ras_triage.models.errors import MalformedBytes
+    from ras_triage.models.event import Event
+    from ras_triage.models.notification import NotificationType
+    from ras_triage.models.records.block_fields import decode_structured, encode_structured
+    from ras_triage.models.records.cper_record import decode_record, encode_record
+    from ras_triage.policies.catalog.policies import Policy, resolve_policy, uniform_policy
+    from ras_triage.policies.decide import decide
 
-POLICIES: list[Policy] = [uniform(), *(resolve(f"linux-{release}") for release in ("5.10.223", "6.1.176", "6.12.107", "7.0.0", "7.3.4"))]
+POLICIES: list[Policy] = [
+    uniform_policy(),
+    *(resolve_policy(f"linux-{release}") for release in ("5.10.223", "6.1.176", "6.12.107", "7.0.0", "7.3.4")),
+]
 KINDS = list(NotificationType)
 PAGE = {"physical_address": "0x56edd000", "state": "anonymous", "mappings": [{"pid": 103, "address": "0xffff897d5000"}]}
 HOST = {"current": {"pid": 103, "tid": 103}, "tasks": [{"pid": 103, "mce_kill": "early"}], "pages": [PAGE]}

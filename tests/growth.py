@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, SupportsIndex
 
 ROOT = Path(__file__).parent.parent
-OWN = tuple(f"{ROOT / floor}/" for floor in ("models", "policies", "service"))
+OWN = (f"{ROOT / 'ras_triage'}/",)
 
 Work = Callable[[], object]
 Builder = Callable[[int], Work]

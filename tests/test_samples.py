@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from models.cper_record import decode_record, encode_record
-from models.errors import MalformedBytes
-from models.structured import decode_structured, encode_structured
-from policies.catalog import resolve, uniform
-from policies.decide import decide
-from service.inputs import to_bytes, to_event
-from service.sniff import Kind
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.records.block_fields import decode_structured, encode_structured
+from ras_triage.models.records.cper_record import decode_record, encode_record
+from ras_triage.policies.catalog.policies import resolve_policy, uniform_policy
+from ras_triage.policies.decide import decide
+from ras_triage.service.cli.inputs import to_bytes, to_event
+from ras_triage.service.engine.input_detection import InputKind
 
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of records")
 
 NOT_RECORDS = {"acpi"}
-POLICIES = [uniform(), *(resolve(f"linux-{release}") for release in ("5.10.223", "6.1.100", "6.12.107", "6.18.15", "7.3.4"))]
+POLICIES = [uniform_policy(), *(resolve_policy(f"linux-{release}") for release in ("5.10.223", "6.1.100", "6.12.107", "6.18.15", "7.3.4"))]
 
 
 def records() -> list[Path]:
@@ -34,7 +34,7 @@ def test_the_folder_holds_records() -> None:
 @pytest.mark.parametrize("path", records(), ids=lambda path: path.name)
 def test_a_strangers_record_is_taken_apart_and_put_together_again(path: Path) -> None:
     sniffed = to_bytes(path.read_bytes())
-    if sniffed.kind is Kind.RECORD:
+    if sniffed.kind is InputKind.RECORD:
         assert encode_record(decode_record(sniffed.data)) == sniffed.data
     else:
         assert encode_structured(decode_structured(sniffed.data)) == sniffed.data
@@ -52,7 +52,7 @@ def test_a_strangers_record_is_decided_under_every_policy(path: Path) -> None:
 @pytest.mark.parametrize("path", records(), ids=lambda path: path.name)
 def test_a_strangers_record_cut_anywhere_says_where_it_ends(path: Path) -> None:
     sniffed = to_bytes(path.read_bytes())
-    read = decode_record if sniffed.kind is Kind.RECORD else decode_structured
+    read = decode_record if sniffed.kind is InputKind.RECORD else decode_structured
     faults = []
     for length in range(0, len(sniffed.data), 7):
         try:

@@ -13,7 +13,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 
-from models.cper_record import (
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.event import MAX_BLOCK_BYTES, Event
+from ras_triage.models.formats.encoded_bytes import unpack_text, unpack_words
+from ras_triage.models.formats.items import AssumedField, FoundError, Position, UnreadableRecord, read_one
+from ras_triage.models.formats.record_context import CPER_TYPES, DEFAULT_SEVERITY, RecordContext, choose_notification, to_notification
+from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.records.cper_record import (
     DESCRIPTOR,
     DESCRIPTOR_LENGTH,
     HEADER_LENGTH,
@@ -29,16 +35,10 @@ from models.cper_record import (
     notification_name,
     to_status_block,
 )
-from models.errors import MalformedBytes
-from models.event import MAX_BLOCK_BYTES, Event
-from models.formats.envelope import CPER_TYPES, DEFAULT_SEVERITY, Envelope, choose_notification, to_notification
-from models.formats.reading import Assumed, Place, Reading, Unread, read_one
-from models.formats.text_bytes import unpack_text, unpack_words
-from models.guid import NULL, SECTION_NAMES, Guid, guid, guid_text, section_name
-from models.notification import Notification, NotificationType
-from models.sections.fields import encode_timestamp, read_timestamp
-from models.status_block import HEADER_LENGTH as BLOCK_HEADER_LENGTH
-from models.status_block import parse
+from ras_triage.models.records.guid import NULL, SECTION_NAMES, Guid, guid, guid_text, section_name
+from ras_triage.models.records.status_block import HEADER_LENGTH as BLOCK_HEADER_LENGTH
+from ras_triage.models.records.status_block import parse
+from ras_triage.models.sections.fields import encode_timestamp, read_timestamp
 
 FORMAT = "cper"
 
@@ -60,15 +60,15 @@ def read_cper(
     notification: Notification | NotificationType | None = None,
     section_type: str | None = None,
     severity: int | None = None,
-) -> Iterator[Reading | Unread]:
+) -> Iterator[FoundError | UnreadableRecord]:
     """The errors in a file of CPER records, in a status block or in a single section; hexadecimal, base64 and word dumps are undone.
 
     Several records may follow each other. `section_type` is a GUID or a name such as `memory`, for bytes that are the body of a section;
     `severity` is its CPER severity, where that is known. Raises ValueError for a `section_type` that is neither.
     """
     kind = None if section_type is None else section_guid(section_type)
-    envelope = Envelope(FORMAT, Place(offset=0), to_notification(notification), section_type=kind, severity=severity)
-    yield from read_payload(unpack(data), envelope)
+    envelope = RecordContext(FORMAT, Position(offset=0), to_notification(notification), section_type=kind, severity=severity)
+    yield from read_payload(unpack_encoded(data), envelope)
 
 
 def section_guid(text: str) -> Guid:
@@ -79,7 +79,7 @@ def section_guid(text: str) -> Guid:
         raise ValueError(f"`{text}` is neither the name of a section type nor a GUID") from None
 
 
-def unpack(data: bytes) -> bytes:
+def unpack_encoded(data: bytes) -> bytes:
     """The bytes themselves where `data` is text of bytes, else `data`.
 
     Words of eight digits are bytes in their order where that makes a record or a status block, else 32-bit little-endian words.
@@ -109,7 +109,7 @@ def is_status_block(data: bytes) -> bool:
     return block.fault is None and not block.empty_entries and bool(block.entries)
 
 
-def read_payload(data: bytes, envelope: Envelope) -> Iterator[Reading | Unread]:
+def read_payload(data: bytes, envelope: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
     """The errors in bytes that are no text any more; what they are is told by what they hold."""
     if data.startswith(SIGNATURE):
         yield from _read_records(data, envelope)
@@ -117,7 +117,7 @@ def read_payload(data: bytes, envelope: Envelope) -> Iterator[Reading | Unread]:
         yield read_one(partial(_read_other, data, envelope), envelope.place, envelope.format)
 
 
-def _read_other(data: bytes, envelope: Envelope) -> Reading | Unread:
+def _read_other(data: bytes, envelope: RecordContext) -> FoundError | UnreadableRecord:
     """Read bytes that are no CPER record."""
     if is_status_block(data):
         return _read_block(data, envelope)
@@ -125,7 +125,7 @@ def _read_other(data: bytes, envelope: Envelope) -> Reading | Unread:
         return _read_described(data, descriptor, envelope)
     if envelope.section_type is not None:
         return _read_body(data, envelope.section_type, envelope)
-    return Unread(envelope.place, _why_nothing(data), envelope.format)
+    return UnreadableRecord(envelope.place, _why_nothing(data), envelope.format)
 
 
 def _why_nothing(data: bytes) -> str:
@@ -140,7 +140,7 @@ def _why_nothing(data: bytes) -> str:
     return f"the bytes are neither a CPER record nor a status block{why}; a section's body needs its type to be told"
 
 
-def _read_records(data: bytes, envelope: Envelope) -> Iterator[Reading | Unread]:
+def _read_records(data: bytes, envelope: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
     """Records one behind the other, whatever lies between them, in one pass over the bytes."""
     start: int | None = 0
     while start is not None:
@@ -166,44 +166,44 @@ def _record_end(data: bytes, start: int) -> tuple[int, int | None]:
     return (found.start(), found.start()) if found else (len(data), None)
 
 
-def _read_one_record(data: bytes, envelope: Envelope) -> Reading | Unread:
+def _read_one_record(data: bytes, envelope: RecordContext) -> FoundError | UnreadableRecord:
     try:
         return read_record(decode_record(data), envelope)
     except MalformedBytes as error:
         return _unread(error, envelope)
 
 
-def _unread(error: MalformedBytes, envelope: Envelope) -> Unread:
+def _unread(error: MalformedBytes, envelope: RecordContext) -> UnreadableRecord:
     where = "" if error.section is None else f"section {error.section}: "
-    return Unread(envelope.at(error.offset).place, f"{where}{error.detail} (`{error.field}`)", envelope.format)
+    return UnreadableRecord(envelope.at(error.offset).place, f"{where}{error.detail} (`{error.field}`)", envelope.format)
 
 
-def read_record(record: CperRecord, envelope: Envelope) -> Reading | Unread:
+def read_record(record: CperRecord, envelope: RecordContext) -> FoundError | UnreadableRecord:
     """The error that a CPER record holds, and what of the record an event has no place for.
 
     Raises MalformedBytes where sections share bytes.
     """
     block = to_status_block(record)
     if len(block) > MAX_BLOCK_BYTES:
-        return Unread(envelope.place, _too_long(len(block)), envelope.format)
+        return UnreadableRecord(envelope.place, _too_long(len(block)), envelope.format)
     notification, assumed = choose_notification(envelope, record.notification_type)
     time, assumed_time = _choose_time(record, envelope)
     event = Event(notification=notification, status_block=block, time=time)
-    return Reading(event, envelope.format, envelope.place, assumed + assumed_time, tuple(_lost(record)))
+    return FoundError(event, envelope.format, envelope.place, assumed + assumed_time, tuple(_lost(record)))
 
 
 def _too_long(length: int) -> str:
     return f"the sections make a status block of {length} bytes; an event's has {MAX_BLOCK_BYTES} at most"
 
 
-def _choose_time(record: CperRecord, envelope: Envelope) -> tuple[datetime | None, tuple[Assumed, ...]]:
+def _choose_time(record: CperRecord, envelope: RecordContext) -> tuple[datetime | None, tuple[AssumedField, ...]]:
     """The record's time, unless the envelope tells the same second with its zone or the record has none."""
     own = _own_time(record)
     told = next((time for time in envelope.times if own is None or time.replace(microsecond=0) == own), None)
     if own is None or told is not None:
         return told, ()
     text = own.isoformat().replace("+00:00", "Z")
-    return own, (Assumed("/time", text, "a CPER timestamp names no time zone: it is taken for UTC"),)
+    return own, (AssumedField("/time", text, "a CPER timestamp names no time zone: it is taken for UTC"),)
 
 
 def _own_time(record: CperRecord) -> datetime | None:
@@ -235,14 +235,16 @@ def _lost(record: CperRecord) -> Iterator[str]:
         yield f"{behind} bytes behind the record" if behind > 0 else f"{-behind} bytes that the record claims and nobody has"
 
 
-def _read_block(data: bytes, envelope: Envelope) -> Reading | Unread:
+def _read_block(data: bytes, envelope: RecordContext) -> FoundError | UnreadableRecord:
     if len(data) > MAX_BLOCK_BYTES:
-        return Unread(envelope.place, f"the status block has {len(data)} bytes; an event's has {MAX_BLOCK_BYTES} at most", envelope.format)
+        return UnreadableRecord(
+            envelope.place, f"the status block has {len(data)} bytes; an event's has {MAX_BLOCK_BYTES} at most", envelope.format
+        )
     notification, assumed = choose_notification(envelope, None)
     missing = BLOCK_HEADER_LENGTH + int.from_bytes(data[12:16], "little") - len(data)
     lost = (f"the block's last {missing} bytes, which are missing and read as zero",) if missing > 0 else ()
     event = Event(notification=notification, status_block=data, time=next(iter(envelope.times), None))
-    return Reading(event, envelope.format, envelope.place, assumed, lost)
+    return FoundError(event, envelope.format, envelope.place, assumed, lost)
 
 
 def _described(data: bytes, section_type: Guid | None) -> SectionDescriptor | None:
@@ -266,29 +268,29 @@ def _described(data: bytes, section_type: Guid | None) -> SectionDescriptor | No
     )
 
 
-def _read_described(data: bytes, descriptor: SectionDescriptor, envelope: Envelope) -> Reading | Unread:
+def _read_described(data: bytes, descriptor: SectionDescriptor, envelope: RecordContext) -> FoundError | UnreadableRecord:
     start = descriptor.section_offset
-    return read_record(single(descriptor, data[start : start + descriptor.section_length]), envelope)
+    return read_record(single_section_record(descriptor, data[start : start + descriptor.section_length]), envelope)
 
 
-def _read_body(data: bytes, section_type: Guid, envelope: Envelope) -> Reading | Unread:
+def _read_body(data: bytes, section_type: Guid, envelope: RecordContext) -> FoundError | UnreadableRecord:
     if not data:
-        return Unread(envelope.place, f"the `{section_name(section_type)}` section has no bytes", envelope.format)
+        return UnreadableRecord(envelope.place, f"the `{section_name(section_type)}` section has no bytes", envelope.format)
     severity = DEFAULT_SEVERITY if envelope.severity is None else envelope.severity
     descriptor = SectionDescriptor(section_offset=0, section_length=len(data), section_type=section_type, severity=severity)
-    found = read_record(single(descriptor, data), envelope)
-    if isinstance(found, Unread):
+    found = read_record(single_section_record(descriptor, data), envelope)
+    if isinstance(found, UnreadableRecord):
         return found
     assumed = found.assumed if envelope.severity is not None else (*found.assumed, assumed_severity("a section's body does not say it"))
-    return Reading(found.event, found.format, found.place, assumed, ("the section's flags, FRU and timestamp",))
+    return FoundError(found.event, found.format, found.place, assumed, ("the section's flags, FRU and timestamp",))
 
 
-def assumed_severity(because: str) -> Assumed:
+def assumed_severity(because: str) -> AssumedField:
     """That the severity of the block and its section had to be taken."""
-    return Assumed("/status_block/severity", DEFAULT_SEVERITY.name.lower(), because)
+    return AssumedField("/status_block/severity", DEFAULT_SEVERITY.name.lower(), because)
 
 
-def single(descriptor: SectionDescriptor, body: bytes) -> CperRecord:
+def single_section_record(descriptor: SectionDescriptor, body: bytes) -> CperRecord:
     """The record of one section that came without one."""
     offset = HEADER_LENGTH + DESCRIPTOR_LENGTH
     placed = descriptor.model_copy(update={"section_offset": offset, "section_length": len(body)})

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
-from models.cper_record import TIMESTAMP_VALID, CperRecord, SectionDescriptor, decode_record
-from models.errors import MalformedBytes
-from models.guid import guid, guid_text
-from models.sections.fields import join_timestamp
-from models.value import value
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.frozen import frozen
+from ras_triage.models.records.cper_record import TIMESTAMP_VALID, CperRecord, SectionDescriptor, decode_record
+from ras_triage.models.records.guid import guid, guid_text
+from ras_triage.models.sections.fields import join_timestamp
 
 PSTORE_CREATOR = guid("75a574e3-5052-4b29-8a8e-be2c6490b89d")
 """`CPER_CREATOR_PSTORE`"""
@@ -31,7 +31,7 @@ _ZLIB, _RAW = 15, -15
 _HEAD = re.compile(rb"(Panic|Oops|Emergency|Restart|Halt|Poweroff|Shutdown|Unknown)#(\d{1,9}) Part(\d{1,9})\Z")
 
 
-@value
+@frozen
 class StoredRecord:
     """One record of pstore."""
 
@@ -96,7 +96,7 @@ def _kernel_log(
     text, is_whole = payload, True
     if section.section_type == _DMESG_COMPRESSED:
         try:
-            text, is_whole = inflate(payload)
+            text, is_whole = decompress_log(payload)
         except ValueError as error:
             raise MalformedBytes(str(error), offset=section.section_offset, field="dmesg", section=0) from None
         lost += () if is_whole else ("the end of the log: it is cut, or longer than it may be",)
@@ -118,7 +118,7 @@ def _kernel_log(
     )
 
 
-def inflate(data: bytes) -> tuple[bytes, bool]:
+def decompress_log(data: bytes) -> tuple[bytes, bool]:
     """A log that pstore compressed, at most `MAX_LOG_BYTES` of it, and whether that is all.
 
     zlib's format before Linux 4.18, bare deflate since then. Raises ValueError where it is neither: some kernels up to 6.5 were built with

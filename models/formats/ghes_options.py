@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from models.value import value
+from ras_triage.models.frozen import frozen
 
 MAX_WORDS = 10_000
 MAX_LENGTH = 64 << 10
@@ -58,7 +58,7 @@ class ScriptFails(ValueError):
     """The script would refuse the arguments, or fail on them; the text says why."""
 
 
-@value
+@frozen
 class Options:
     """The options that were given; None for those that were not."""
 

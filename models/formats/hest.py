@@ -6,9 +6,9 @@ import struct
 from collections.abc import Iterable
 from enum import IntEnum
 
-from models.errors import MalformedBytes
-from models.notification import Notification, NotificationType
-from models.value import value
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.frozen import frozen
+from ras_triage.models.notification import Notification, NotificationType
 
 SIGNATURE = b"HEST"
 HEADER_LENGTH = 40
@@ -65,7 +65,7 @@ _NOTIFICATIONS = {SourceType.IA32_CORRECTED_MACHINE_CHECK: 16, SourceType.IA32_D
 _NOTIFICATION_TYPES = tuple(NotificationType)
 
 
-@value
+@frozen
 class GenericAddress:
     """A register's place: 12 bytes (ACPI 6.5 5.2.3.2)."""
 
@@ -81,7 +81,7 @@ class GenericAddress:
     """u64"""
 
 
-@value
+@frozen
 class HardwareNotification:
     """A hardware error notification structure: 28 bytes (ACPI 6.5 18.3.2.9)."""
 
@@ -98,7 +98,7 @@ class HardwareNotification:
         return _NOTIFICATION_TYPES[self.number] if self.number < len(_NOTIFICATION_TYPES) else None
 
 
-@value
+@frozen
 class ErrorSource:
     """One error source structure."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from models.formats.text_bytes import unpack_base64
+from ras_triage.models.formats.encoded_bytes import unpack_base64
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

@@ -12,18 +12,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from models.cper_record import decode_record, notification_name
-from models.event import Event
-from models.formats.cper import read_payload, write_record
-from models.formats.envelope import Envelope, to_notification
-from models.formats.json_text import Object, brief, find, find_text, read_documents
-from models.formats.reading import Place, Reading, Unread, read_each
-from models.formats.text_bytes import unpack_base64
-from models.guid import NULL, Guid, guid, guid_text, section_name
-from models.notification import Notification, NotificationType
-from models.scalars import encode_base64
-from models.severity import Severity, severity_name
-from models.times import to_utc, utc_text
+from ras_triage.models.event import Event
+from ras_triage.models.formats.cper import read_payload, write_record
+from ras_triage.models.formats.encoded_bytes import unpack_base64
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_each
+from ras_triage.models.formats.json_text import Object, brief, find, find_text, read_documents
+from ras_triage.models.formats.record_context import RecordContext, to_notification
+from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.records.cper_record import decode_record, notification_name
+from ras_triage.models.records.guid import NULL, Guid, guid, guid_text, section_name
+from ras_triage.models.scalars import encode_base64
+from ras_triage.models.severity import Severity, severity_name
+from ras_triage.models.times import to_utc, utc_text
 
 FORMAT = "redfish"
 
@@ -42,7 +42,7 @@ _LOG_SEVERITIES: dict[int, str] = {
 """A log's own severity, which has three steps (Resource.Health)."""
 
 
-def read_redfish(data: bytes, *, notification: Notification | NotificationType | None = None) -> Iterator[Reading | Unread]:
+def read_redfish(data: bytes, *, notification: Notification | NotificationType | None = None) -> Iterator[FoundError | UnreadableRecord]:
     """The errors in a LogEntry, a LogEntryCollection with its `Members`, or an event with its `Events`; a list, or one to a line.
 
     An event's own payload counts, and that of a `LogEntry` embedded in it. Entries that say nothing of a CPER are passed over; where no
@@ -51,25 +51,25 @@ def read_redfish(data: bytes, *, notification: Notification | NotificationType |
     told = to_notification(notification)
     for line, document in read_documents(data):
         if isinstance(document, ValueError):
-            yield Unread(_place(line, None), brief(str(document)), FORMAT)
+            yield UnreadableRecord(_place(line, None), brief(str(document)), FORMAT)
         else:
             yield from _read_document(document, line, told)
 
 
-def _place(line: int | None, pointer: str | None) -> Place:
-    return Place(line=line, item=pointer, offset=0 if line is None and pointer is None else None)
+def _place(line: int | None, pointer: str | None) -> Position:
+    return Position(line=line, item=pointer, offset=0 if line is None and pointer is None else None)
 
 
-def _read_document(document: Any, line: int | None, told: Notification | None) -> Iterator[Reading | Unread]:
+def _read_document(document: Any, line: int | None, told: Notification | None) -> Iterator[FoundError | UnreadableRecord]:
     seen = found = 0
     for pointer, entry in _entries(document, ""):
         seen += 1
         if _is_about_cper(entry):
             found += 1
             place = _place(line, pointer)
-            yield from read_each(_read_entry(entry, Envelope(FORMAT, place, told)), place, FORMAT)
+            yield from read_each(_read_entry(entry, RecordContext(FORMAT, place, told)), place, FORMAT)
     if not found:
-        yield Unread(_place(line, ""), f"none of {seen} entries says anything of a CPER", FORMAT)
+        yield UnreadableRecord(_place(line, ""), f"none of {seen} entries says anything of a CPER", FORMAT)
 
 
 def _entries(document: Any, pointer: str) -> Iterator[tuple[str, Object]]:
@@ -97,24 +97,24 @@ def _is_about_cper(entry: Object) -> bool:
     return (find_text(entry, "DiagnosticData") or "").lstrip().startswith(_BASE64_SIGNATURE)
 
 
-def _read_entry(entry: Object, envelope: Envelope) -> Iterator[Reading | Unread]:
+def _read_entry(entry: Object, envelope: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
     payload = entry.get("DiagnosticData")
     if not payload:
-        yield Unread(envelope.place, _why_no_payload(entry), FORMAT)
+        yield UnreadableRecord(envelope.place, _why_no_payload(entry), FORMAT)
         return
     if not isinstance(payload, str):
-        yield Unread(envelope.place, "`DiagnosticData` is no text", FORMAT)
+        yield UnreadableRecord(envelope.place, "`DiagnosticData` is no text", FORMAT)
         return
     try:
         data = unpack_base64(payload)
     except ValueError as error:
-        yield Unread(envelope.place, f"`DiagnosticData` is {error}", FORMAT)
+        yield UnreadableRecord(envelope.place, f"`DiagnosticData` is {error}", FORMAT)
         return
     section_type, notification_type = _guid(entry, "CPER.SectionType"), _guid(entry, "CPER.NotificationType")
     envelope = replace(envelope, section_type=section_type, notification_type=notification_type, times=tuple(_times(entry)))
     for number, found in enumerate(read_payload(data, envelope)):
         trust = number == 0 and envelope.notification is None
-        yield _complete(found, entry, data, trust=trust) if isinstance(found, Reading) else found
+        yield _complete(found, entry, data, trust=trust) if isinstance(found, FoundError) else found
 
 
 def _why_no_payload(entry: Object) -> str:
@@ -155,7 +155,7 @@ def _times(entry: Object) -> Iterator[datetime]:
             continue
 
 
-def _complete(reading: Reading, entry: Object, data: bytes, *, trust: bool) -> Reading:
+def _complete(reading: FoundError, entry: Object, data: bytes, *, trust: bool) -> FoundError:
     """The reading with what an event cannot say of an entry and, where that is to be trusted, what this product once wrote into it."""
     reading = replace(reading, lost=(*reading.lost, *_lost(entry, data)))
     own = find(entry, _OEM_PATH)
@@ -168,7 +168,7 @@ def _complete(reading: Reading, entry: Object, data: bytes, *, trust: bool) -> R
     return _join(reading, told)
 
 
-def _join(reading: Reading, told: Event) -> Reading:
+def _join(reading: FoundError, told: Event) -> FoundError:
     """The reading of a record with what the entry's own event says beside it; a notification type that the record names stands."""
     assumed = tuple(assumed for assumed in reading.assumed if assumed.field != "/notification/type")
     event = reading.event.model_copy(update={"id": told.id, "source": told.source, "policy": told.policy})

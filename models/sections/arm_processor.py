@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from typing import Any, ClassVar, Literal
 
-from models.scalars import U8, U16, U32, Base64, Hex8, Hex16, Hex32, Hex64, Many, Wire
-from models.sections.layout import Item, Layout, ReservedBytes
-from models.sections.section import BodySection
+from ras_triage.models.scalars import U8, U16, U32, Base64, Hex8, Hex16, Hex32, Hex64, Many, WireModel
+from ras_triage.models.sections.layout import Layout, LayoutField, ReservedBytes
+from ras_triage.models.sections.section import BodySection
 
 HEADER_LENGTH = 40
 """Bytes before the first error information structure."""
@@ -132,21 +132,21 @@ def error_information_reading(value: int) -> dict[str, Any]:
     return {name: part for bit, (name, part) in enumerate(parts.items()) if value >> bit & 1}
 
 
-class ArmErrorInfo(Wire):
+class ArmErrorInfo(WireModel):
     """ARM processor error information: 32 bytes (UEFI 2.10 N.2.4.4.1)."""
 
     LAYOUT: ClassVar[Layout] = Layout(
         ERROR_INFO_LENGTH,
-        validation=Item("validation_bits", 2, 2),
+        validation=LayoutField("validation_bits", 2, 2),
         items=(
-            Item("version", 0, 1),
-            Item("length", 1, 1),
-            Item("error_type", 4, 1),
-            Item("multiple_error", 5, 2, valid=1 << 0),
-            Item("flags", 7, 1, valid=1 << 1),
-            Item("error_information", 8, 8, valid=1 << 2),
-            Item("virtual_fault_address", 16, 8, valid=1 << 3),
-            Item("physical_fault_address", 24, 8, valid=PHYSICAL_FAULT_ADDRESS_VALID),
+            LayoutField("version", 0, 1),
+            LayoutField("length", 1, 1),
+            LayoutField("error_type", 4, 1),
+            LayoutField("multiple_error", 5, 2, valid=1 << 0),
+            LayoutField("flags", 7, 1, valid=1 << 1),
+            LayoutField("error_information", 8, 8, valid=1 << 2),
+            LayoutField("virtual_fault_address", 16, 8, valid=1 << 3),
+            LayoutField("physical_fault_address", 24, 8, valid=PHYSICAL_FAULT_ADDRESS_VALID),
         ),
     )
 
@@ -181,7 +181,7 @@ class ArmErrorInfo(Wire):
         return readings
 
 
-class ArmContext(Wire):
+class ArmContext(WireModel):
     """ARM processor context: an 8 byte header and a register array (UEFI 2.10 N.2.4.4.2)."""
 
     version: U16 = 0
@@ -203,16 +203,16 @@ class ArmProcessor(BodySection):
 
     LAYOUT: ClassVar[Layout] = Layout(
         HEADER_LENGTH,
-        validation=Item("validation_bits", 0, 4),
+        validation=LayoutField("validation_bits", 0, 4),
         items=(
-            Item("err_info_num", 4, 2),
-            Item("context_info_num", 6, 2),
-            Item("section_length", 8, 4),
-            Item("error_affinity_level", 12, 1, valid=1 << 1),
-            Item("mpidr_el1", 16, 8, valid=1 << 0),
-            Item("midr_el1", 24, 8),
-            Item("running_state", 32, 4, valid=1 << 2),
-            Item("psci_state", 36, 4, valid=1 << 2),
+            LayoutField("err_info_num", 4, 2),
+            LayoutField("context_info_num", 6, 2),
+            LayoutField("section_length", 8, 4),
+            LayoutField("error_affinity_level", 12, 1, valid=1 << 1),
+            LayoutField("mpidr_el1", 16, 8, valid=1 << 0),
+            LayoutField("midr_el1", 24, 8),
+            LayoutField("running_state", 32, 4, valid=1 << 2),
+            LayoutField("psci_state", 36, 4, valid=1 << 2),
         ),
     )
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from models.scalars import U8, U16, U32, Base64, Hex8, Hex16, Hex32, Hex64
-from models.sections.layout import Item, Layout
-from models.sections.pcie import U13, device_text
-from models.sections.section import BodySection
+from ras_triage.models.scalars import U8, U16, U32, Base64, Hex8, Hex16, Hex32, Hex64
+from ras_triage.models.sections.layout import Layout, LayoutField
+from ras_triage.models.sections.pcie import U13, device_text
+from ras_triage.models.sections.section import BodySection
 
 PROTOCOL_HEADER_LENGTH = 116
 """Bytes of a protocol error before its DVSEC."""
@@ -68,20 +68,20 @@ class CxlProtocol(BodySection):
 
     LAYOUT: ClassVar[Layout] = Layout(
         PROTOCOL_HEADER_LENGTH,
-        validation=Item("validation_bits", 0, 8),
+        validation=LayoutField("validation_bits", 0, 8),
         items=(
-            Item("agent_type", 8, 1, valid=AGENT_TYPE_VALID),
-            Item("agent_address", 16, 8, valid=AGENT_ADDRESS_VALID),
-            Item("vendor_id", 24, 2, valid=1 << 2),
-            Item("device_id", 26, 2, valid=1 << 2),
-            Item("subsystem_vendor_id", 28, 2, valid=1 << 2),
-            Item("subsystem_id", 30, 2, valid=1 << 2),
-            Item("class_code", 32, 2, valid=1 << 2),
-            Item("slot", 34, 2, valid=1 << 2, shift=3, bits=13),
-            Item("serial_number", 40, 8, valid=SERIAL_NUMBER_VALID),
-            Item("capability_structure", 48, 60, valid=1 << 4, kind="bytes"),
-            Item("dvsec_length", 108, 2),
-            Item("error_log_length", 110, 2),
+            LayoutField("agent_type", 8, 1, valid=AGENT_TYPE_VALID),
+            LayoutField("agent_address", 16, 8, valid=AGENT_ADDRESS_VALID),
+            LayoutField("vendor_id", 24, 2, valid=1 << 2),
+            LayoutField("device_id", 26, 2, valid=1 << 2),
+            LayoutField("subsystem_vendor_id", 28, 2, valid=1 << 2),
+            LayoutField("subsystem_id", 30, 2, valid=1 << 2),
+            LayoutField("class_code", 32, 2, valid=1 << 2),
+            LayoutField("slot", 34, 2, valid=1 << 2, shift=3, bits=13),
+            LayoutField("serial_number", 40, 8, valid=SERIAL_NUMBER_VALID),
+            LayoutField("capability_structure", 48, 60, valid=1 << 4, kind="bytes"),
+            LayoutField("dvsec_length", 108, 2),
+            LayoutField("error_log_length", 110, 2),
         ),
     )
 
@@ -150,20 +150,20 @@ _BODY = 64
 """Offset of the event's body within the section, bytes."""
 
 
-def _event(name: str, offset: int, size: int, *, kind: Literal["int", "bytes"] = "int") -> Item:
-    return Item(name, offset, size, valid=COMPONENT_EVENT_LOG_VALID, kind=kind)
+def _event(name: str, offset: int, size: int, *, kind: Literal["int", "bytes"] = "int") -> LayoutField:
+    return LayoutField(name, offset, size, valid=COMPONENT_EVENT_LOG_VALID, kind=kind)
 
 
 _COMPONENT_ITEMS = (
-    Item("length", 0, 4),
-    Item("vendor_id", 12, 2, valid=_DEVICE_ID_VALID),
-    Item("device_id", 14, 2, valid=_DEVICE_ID_VALID),
-    Item("function", 16, 1, valid=_DEVICE_ID_VALID),
-    Item("device", 17, 1, valid=_DEVICE_ID_VALID),
-    Item("bus", 18, 1, valid=_DEVICE_ID_VALID),
-    Item("segment", 19, 2, valid=_DEVICE_ID_VALID),
-    Item("slot", 21, 2, valid=_DEVICE_ID_VALID, shift=3, bits=13),
-    Item("serial_number", 24, 8, valid=1 << 1),
+    LayoutField("length", 0, 4),
+    LayoutField("vendor_id", 12, 2, valid=_DEVICE_ID_VALID),
+    LayoutField("device_id", 14, 2, valid=_DEVICE_ID_VALID),
+    LayoutField("function", 16, 1, valid=_DEVICE_ID_VALID),
+    LayoutField("device", 17, 1, valid=_DEVICE_ID_VALID),
+    LayoutField("bus", 18, 1, valid=_DEVICE_ID_VALID),
+    LayoutField("segment", 19, 2, valid=_DEVICE_ID_VALID),
+    LayoutField("slot", 21, 2, valid=_DEVICE_ID_VALID, shift=3, bits=13),
+    LayoutField("serial_number", 24, 8, valid=1 << 1),
     _event("event_length", _RECORD, 1),
     _event("event_flags", _RECORD + 1, 3),
     _event("event_handle", _RECORD + 4, 2),
@@ -183,7 +183,7 @@ _MEDIA_ITEMS = (
     _event("channel", _BODY + 13, 1),
     _event("rank", _BODY + 14, 1),
 )
-_COMPONENT_VALIDATION = Item("validation_bits", 4, 8)
+_COMPONENT_VALIDATION = LayoutField("validation_bits", 4, 8)
 
 _DESCRIPTOR_BITS = {1: "uncorrectable", 2: "threshold", 4: "poison_list_overflow"}
 _DPA_FLAGS = 0x3F

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema
 
-from models.guid import guid, guid_text
-from models.scalars import decode_base64, encode_base64
-from models.severity import Severity
-from models.times import to_utc, utc_text
+from ras_triage.models.records.guid import guid, guid_text
+from ras_triage.models.scalars import decode_base64, encode_base64
+from ras_triage.models.severity import Severity
+from ras_triage.models.times import to_utc, utc_text
 
 GUID_BYTES = 16
 TIMESTAMP_BYTES = 8

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from models.scalars import U8, Hex64
-from models.sections.fields import GuidValue
-from models.sections.layout import Item, Layout
-from models.sections.section import BodySection
+from ras_triage.models.scalars import U8, Hex64
+from ras_triage.models.sections.fields import GuidValue
+from ras_triage.models.sections.layout import Layout, LayoutField
+from ras_triage.models.sections.section import BodySection
 
 LENGTH = 16
 """Bytes of revision 0."""
@@ -16,9 +16,9 @@ GUID_LENGTH = 32
 
 _RECORD_TYPES = ("Itanium SAL error record", "SoC firmware error record type 1", "SoC firmware error record type 2")
 _REVISION_0 = (
-    Item("record_type", 0, 1),
-    Item("record_revision", 1, 1),
-    Item("record_id", 8, 8),
+    LayoutField("record_type", 0, 1),
+    LayoutField("record_revision", 1, 1),
+    LayoutField("record_id", 8, 8),
 )
 
 
@@ -29,7 +29,7 @@ class FirmwareRecordReference(BodySection):
     """
 
     LAYOUT: ClassVar[Layout] = Layout(LENGTH, _REVISION_0)
-    GUID_LAYOUT: ClassVar[Layout] = Layout(GUID_LENGTH, (*_REVISION_0, Item("record_guid", 16, 16, kind="bytes")))
+    GUID_LAYOUT: ClassVar[Layout] = Layout(GUID_LENGTH, (*_REVISION_0, LayoutField("record_guid", 16, 16, kind="bytes")))
 
     type: Literal["firmware_record_reference"] = "firmware_record_reference"
     record_type: U8 | None = None

@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import StringConstraints
 
-from models.scalars import U8, Hex8, Hex64
-from models.sections.fields import Latin1
-from models.sections.layout import Item, Layout
-from models.sections.section import BodySection
+from ras_triage.models.scalars import U8, Hex8, Hex64
+from ras_triage.models.sections.fields import Latin1
+from ras_triage.models.sections.layout import Layout, LayoutField
+from ras_triage.models.sections.section import BodySection
 
 LENGTH = 192
 """Bytes of the section."""
@@ -30,21 +30,21 @@ class GenericProcessor(BodySection):
 
     LAYOUT: ClassVar[Layout] = Layout(
         LENGTH,
-        validation=Item("validation_bits", 0, 8),
+        validation=LayoutField("validation_bits", 0, 8),
         items=(
-            Item("processor_type", 8, 1, valid=1 << 0),
-            Item("processor_isa", 9, 1, valid=1 << 1),
-            Item("processor_error_type", 10, 1, valid=1 << 2),
-            Item("operation", 11, 1, valid=1 << 3),
-            Item("processor_flags", 12, 1, valid=1 << 4),
-            Item("level", 13, 1, valid=1 << 5),
-            Item("cpu_version", 16, 8, valid=1 << 6),
-            Item("cpu_brand", 24, 128, valid=1 << 7, kind="text"),
-            Item("processor_id", 152, 8, valid=1 << 8),
-            Item("target_address", 160, 8, valid=1 << 9),
-            Item("requestor_id", 168, 8, valid=1 << 10),
-            Item("responder_id", 176, 8, valid=1 << 11),
-            Item("instruction_pointer", 184, 8, valid=1 << 12),
+            LayoutField("processor_type", 8, 1, valid=1 << 0),
+            LayoutField("processor_isa", 9, 1, valid=1 << 1),
+            LayoutField("processor_error_type", 10, 1, valid=1 << 2),
+            LayoutField("operation", 11, 1, valid=1 << 3),
+            LayoutField("processor_flags", 12, 1, valid=1 << 4),
+            LayoutField("level", 13, 1, valid=1 << 5),
+            LayoutField("cpu_version", 16, 8, valid=1 << 6),
+            LayoutField("cpu_brand", 24, 128, valid=1 << 7, kind="text"),
+            LayoutField("processor_id", 152, 8, valid=1 << 8),
+            LayoutField("target_address", 160, 8, valid=1 << 9),
+            LayoutField("requestor_id", 168, 8, valid=1 << 10),
+            LayoutField("responder_id", 176, 8, valid=1 << 11),
+            LayoutField("instruction_pointer", 184, 8, valid=1 << 12),
         ),
     )
 

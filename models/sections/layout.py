@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from models.scalars import U16, Base64, Wire
+from ras_triage.models.scalars import U16, Base64, WireModel
 
 
-class ReservedBytes(Wire):
+class ReservedBytes(WireModel):
     """Bytes that are not zero where the specification has no field, or none that the validation bits let through."""
 
     offset: U16
@@ -21,7 +21,7 @@ class ReservedBytes(Wire):
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class LayoutField:
     """One field of a structure."""
 
     name: str
@@ -84,10 +84,10 @@ class Layout:
 
     size: int
     """Bytes."""
-    items: tuple[Item, ...]
-    validation: Item | None = None
+    items: tuple[LayoutField, ...]
+    validation: LayoutField | None = None
     """The validation bits; None where the structure has none."""
-    table: tuple[tuple[Item, int, int], ...] = field(init=False)
+    table: tuple[tuple[LayoutField, int, int], ...] = field(init=False)
     """Each item with its lowest bit and its mask in place."""
 
     def __post_init__(self) -> None:

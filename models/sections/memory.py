@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from models.scalars import U8, U16, U32, Hex8, Hex16, Hex32, Hex64
-from models.sections.layout import Item, Layout
-from models.sections.section import BodySection
+from ras_triage.models.scalars import U8, U16, U32, Hex8, Hex16, Hex32, Hex64
+from ras_triage.models.sections.layout import Layout, LayoutField
+from ras_triage.models.sections.section import BodySection
 
 LENGTH = 80
 """Bytes of a Platform Memory section since UEFI 2.3."""
@@ -115,30 +115,30 @@ class Memory(BodySection):
 
     LAYOUT: ClassVar[Layout] = Layout(
         LENGTH,
-        validation=Item("validation_bits", 0, 8),
+        validation=LayoutField("validation_bits", 0, 8),
         items=(
-            Item("error_status", 8, 8, valid=1 << 0),
-            Item("physical_address", 16, 8, valid=PHYSICAL_ADDRESS_VALID),
-            Item("physical_address_mask", 24, 8, valid=1 << 2),
-            Item("node", 32, 2, valid=1 << 3),
-            Item("card", 34, 2, valid=1 << 4),
-            Item("module", 36, 2, valid=1 << 5),
-            Item("bank", 38, 2, valid=_BANK, yields_to=_BANK_GROUP | _BANK_ADDRESS),
-            Item("bank_address", 38, 1, valid=_BANK_ADDRESS, strict=True),
-            Item("bank_group", 39, 1, valid=_BANK_GROUP, strict=True),
-            Item("device", 40, 2, valid=1 << 7),
-            Item("row", 42, 2, valid=1 << 8),
-            Item("column", 44, 2, valid=1 << 9),
-            Item("bit_position", 46, 2, valid=1 << 10),
-            Item("requestor_id", 48, 8, valid=1 << 11),
-            Item("responder_id", 56, 8, valid=1 << 12),
-            Item("target_id", 64, 8, valid=1 << 13),
-            Item("memory_error_type", 72, 1, valid=1 << 14),
-            Item("extended_row_bits", 73, 1, valid=1 << 18, bits=2),
-            Item("chip_identification", 73, 1, valid=1 << 21, shift=5, bits=3),
-            Item("rank", 74, 2, valid=1 << 15),
-            Item("card_handle", 76, 2, valid=1 << 16),
-            Item("module_handle", 78, 2, valid=1 << 17),
+            LayoutField("error_status", 8, 8, valid=1 << 0),
+            LayoutField("physical_address", 16, 8, valid=PHYSICAL_ADDRESS_VALID),
+            LayoutField("physical_address_mask", 24, 8, valid=1 << 2),
+            LayoutField("node", 32, 2, valid=1 << 3),
+            LayoutField("card", 34, 2, valid=1 << 4),
+            LayoutField("module", 36, 2, valid=1 << 5),
+            LayoutField("bank", 38, 2, valid=_BANK, yields_to=_BANK_GROUP | _BANK_ADDRESS),
+            LayoutField("bank_address", 38, 1, valid=_BANK_ADDRESS, strict=True),
+            LayoutField("bank_group", 39, 1, valid=_BANK_GROUP, strict=True),
+            LayoutField("device", 40, 2, valid=1 << 7),
+            LayoutField("row", 42, 2, valid=1 << 8),
+            LayoutField("column", 44, 2, valid=1 << 9),
+            LayoutField("bit_position", 46, 2, valid=1 << 10),
+            LayoutField("requestor_id", 48, 8, valid=1 << 11),
+            LayoutField("responder_id", 56, 8, valid=1 << 12),
+            LayoutField("target_id", 64, 8, valid=1 << 13),
+            LayoutField("memory_error_type", 72, 1, valid=1 << 14),
+            LayoutField("extended_row_bits", 73, 1, valid=1 << 18, bits=2),
+            LayoutField("chip_identification", 73, 1, valid=1 << 21, shift=5, bits=3),
+            LayoutField("rank", 74, 2, valid=1 << 15),
+            LayoutField("card_handle", 76, 2, valid=1 << 16),
+            LayoutField("module_handle", 78, 2, valid=1 << 17),
         ),
     )
 
@@ -189,30 +189,30 @@ class Memory2(BodySection):
 
     LAYOUT: ClassVar[Layout] = Layout(
         LENGTH_2,
-        validation=Item("validation_bits", 0, 8),
+        validation=LayoutField("validation_bits", 0, 8),
         items=(
-            Item("error_status", 8, 8, valid=1 << 0),
-            Item("physical_address", 16, 8, valid=PHYSICAL_ADDRESS_VALID),
-            Item("physical_address_mask", 24, 8, valid=1 << 2),
-            Item("node", 32, 2, valid=1 << 3),
-            Item("card", 34, 2, valid=1 << 4),
-            Item("module", 36, 2, valid=1 << 5),
-            Item("bank", 38, 2, valid=_BANK, yields_to=1 << 20 | 1 << 21),
-            Item("bank_address", 38, 1, valid=1 << 21, strict=True),
-            Item("bank_group", 39, 1, valid=1 << 20, strict=True),
-            Item("device", 40, 4, valid=1 << 7),
-            Item("row", 44, 4, valid=1 << 8),
-            Item("column", 48, 4, valid=1 << 9),
-            Item("rank", 52, 4, valid=1 << 10),
-            Item("bit_position", 56, 4, valid=1 << 11),
-            Item("chip_identification", 60, 1, valid=1 << 12),
-            Item("memory_error_type", 61, 1, valid=1 << 13),
-            Item("status", 62, 1, valid=1 << 14),
-            Item("requestor_id", 64, 8, valid=1 << 15),
-            Item("responder_id", 72, 8, valid=1 << 16),
-            Item("target_id", 80, 8, valid=1 << 17),
-            Item("card_handle", 88, 4, valid=1 << 18),
-            Item("module_handle", 92, 4, valid=1 << 19),
+            LayoutField("error_status", 8, 8, valid=1 << 0),
+            LayoutField("physical_address", 16, 8, valid=PHYSICAL_ADDRESS_VALID),
+            LayoutField("physical_address_mask", 24, 8, valid=1 << 2),
+            LayoutField("node", 32, 2, valid=1 << 3),
+            LayoutField("card", 34, 2, valid=1 << 4),
+            LayoutField("module", 36, 2, valid=1 << 5),
+            LayoutField("bank", 38, 2, valid=_BANK, yields_to=1 << 20 | 1 << 21),
+            LayoutField("bank_address", 38, 1, valid=1 << 21, strict=True),
+            LayoutField("bank_group", 39, 1, valid=1 << 20, strict=True),
+            LayoutField("device", 40, 4, valid=1 << 7),
+            LayoutField("row", 44, 4, valid=1 << 8),
+            LayoutField("column", 48, 4, valid=1 << 9),
+            LayoutField("rank", 52, 4, valid=1 << 10),
+            LayoutField("bit_position", 56, 4, valid=1 << 11),
+            LayoutField("chip_identification", 60, 1, valid=1 << 12),
+            LayoutField("memory_error_type", 61, 1, valid=1 << 13),
+            LayoutField("status", 62, 1, valid=1 << 14),
+            LayoutField("requestor_id", 64, 8, valid=1 << 15),
+            LayoutField("responder_id", 72, 8, valid=1 << 16),
+            LayoutField("target_id", 80, 8, valid=1 << 17),
+            LayoutField("card_handle", 88, 4, valid=1 << 18),
+            LayoutField("module_handle", 92, 4, valid=1 << 19),
         ),
     )
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from models.scalars import U8, Base64, Hex8, Hex16, Hex32, Hex64
-from models.sections.layout import Item, Layout
-from models.sections.section import BodySection
+from ras_triage.models.scalars import U8, Base64, Hex8, Hex16, Hex32, Hex64
+from ras_triage.models.sections.layout import Layout, LayoutField
+from ras_triage.models.sections.section import BodySection
 
 LENGTH = 208
 """Bytes of the section."""
@@ -113,39 +113,39 @@ class Pcie(BodySection):
 
     LAYOUT: ClassVar[Layout] = Layout(
         LENGTH,
-        validation=Item("validation_bits", 0, 8),
+        validation=LayoutField("validation_bits", 0, 8),
         items=(
-            Item("port_type", 8, 4, valid=1 << 0),
-            Item("version_minor", 12, 1, valid=1 << 1),
-            Item("version_major", 13, 1, valid=1 << 1),
-            Item("command", 16, 2, valid=1 << 2),
-            Item("status", 18, 2, valid=1 << 2),
-            Item("vendor_id", 24, 2, valid=DEVICE_ID_VALID),
-            Item("device_id", 26, 2, valid=DEVICE_ID_VALID),
-            Item("class_code", 28, 3, valid=DEVICE_ID_VALID),
-            Item("function", 31, 1, valid=DEVICE_ID_VALID),
-            Item("device", 32, 1, valid=DEVICE_ID_VALID),
-            Item("segment", 33, 2, valid=DEVICE_ID_VALID),
-            Item("bus", 35, 1, valid=DEVICE_ID_VALID),
-            Item("secondary_bus", 36, 1, valid=DEVICE_ID_VALID),
-            Item("slot", 37, 2, valid=DEVICE_ID_VALID, shift=3, bits=13),
-            Item("serial_number", 40, 8, valid=1 << 4),
-            Item("bridge_secondary_status", 48, 2, valid=1 << 5),
-            Item("bridge_control", 50, 2, valid=1 << 5),
-            Item("capability_structure", 52, 60, valid=1 << 6, kind="bytes"),
-            Item("aer_capability_header", 112, 4, valid=AER_INFO_VALID),
-            Item("aer_uncorrectable_status", 116, 4, valid=AER_INFO_VALID),
-            Item("aer_uncorrectable_mask", 120, 4, valid=AER_INFO_VALID),
-            Item("aer_uncorrectable_severity", 124, 4, valid=AER_INFO_VALID),
-            Item("aer_correctable_status", 128, 4, valid=AER_INFO_VALID),
-            Item("aer_correctable_mask", 132, 4, valid=AER_INFO_VALID),
-            Item("aer_capabilities_and_control", 136, 4, valid=AER_INFO_VALID),
-            Item("aer_header_log", 140, 16, valid=AER_INFO_VALID, kind="bytes"),
-            Item("aer_root_command", 156, 4, valid=AER_INFO_VALID),
-            Item("aer_root_status", 160, 4, valid=AER_INFO_VALID),
-            Item("aer_correctable_source", 164, 2, valid=AER_INFO_VALID),
-            Item("aer_uncorrectable_source", 166, 2, valid=AER_INFO_VALID),
-            Item("aer_tlp_prefix_log", 168, 16, valid=AER_INFO_VALID, kind="bytes"),
+            LayoutField("port_type", 8, 4, valid=1 << 0),
+            LayoutField("version_minor", 12, 1, valid=1 << 1),
+            LayoutField("version_major", 13, 1, valid=1 << 1),
+            LayoutField("command", 16, 2, valid=1 << 2),
+            LayoutField("status", 18, 2, valid=1 << 2),
+            LayoutField("vendor_id", 24, 2, valid=DEVICE_ID_VALID),
+            LayoutField("device_id", 26, 2, valid=DEVICE_ID_VALID),
+            LayoutField("class_code", 28, 3, valid=DEVICE_ID_VALID),
+            LayoutField("function", 31, 1, valid=DEVICE_ID_VALID),
+            LayoutField("device", 32, 1, valid=DEVICE_ID_VALID),
+            LayoutField("segment", 33, 2, valid=DEVICE_ID_VALID),
+            LayoutField("bus", 35, 1, valid=DEVICE_ID_VALID),
+            LayoutField("secondary_bus", 36, 1, valid=DEVICE_ID_VALID),
+            LayoutField("slot", 37, 2, valid=DEVICE_ID_VALID, shift=3, bits=13),
+            LayoutField("serial_number", 40, 8, valid=1 << 4),
+            LayoutField("bridge_secondary_status", 48, 2, valid=1 << 5),
+            LayoutField("bridge_control", 50, 2, valid=1 << 5),
+            LayoutField("capability_structure", 52, 60, valid=1 << 6, kind="bytes"),
+            LayoutField("aer_capability_header", 112, 4, valid=AER_INFO_VALID),
+            LayoutField("aer_uncorrectable_status", 116, 4, valid=AER_INFO_VALID),
+            LayoutField("aer_uncorrectable_mask", 120, 4, valid=AER_INFO_VALID),
+            LayoutField("aer_uncorrectable_severity", 124, 4, valid=AER_INFO_VALID),
+            LayoutField("aer_correctable_status", 128, 4, valid=AER_INFO_VALID),
+            LayoutField("aer_correctable_mask", 132, 4, valid=AER_INFO_VALID),
+            LayoutField("aer_capabilities_and_control", 136, 4, valid=AER_INFO_VALID),
+            LayoutField("aer_header_log", 140, 16, valid=AER_INFO_VALID, kind="bytes"),
+            LayoutField("aer_root_command", 156, 4, valid=AER_INFO_VALID),
+            LayoutField("aer_root_status", 160, 4, valid=AER_INFO_VALID),
+            LayoutField("aer_correctable_source", 164, 2, valid=AER_INFO_VALID),
+            LayoutField("aer_uncorrectable_source", 166, 2, valid=AER_INFO_VALID),
+            LayoutField("aer_tlp_prefix_log", 168, 16, valid=AER_INFO_VALID, kind="bytes"),
         ),
     )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from models.guid import SECTION_TYPES, Guid
-from models.sections.arm_processor import ArmProcessor
-from models.sections.cxl import CxlDram, CxlGeneralMedia, CxlMemoryModule, CxlProtocol
-from models.sections.firmware_record_reference import FirmwareRecordReference
-from models.sections.generic_processor import GenericProcessor
-from models.sections.memory import Memory, Memory2
-from models.sections.pcie import Pcie
-from models.sections.section import BodySection
+from ras_triage.models.records.guid import SECTION_TYPES, Guid
+from ras_triage.models.sections.arm_processor import ArmProcessor
+from ras_triage.models.sections.cxl import CxlDram, CxlGeneralMedia, CxlMemoryModule, CxlProtocol
+from ras_triage.models.sections.firmware_record_reference import FirmwareRecordReference
+from ras_triage.models.sections.generic_processor import GenericProcessor
+from ras_triage.models.sections.memory import Memory, Memory2
+from ras_triage.models.sections.pcie import Pcie
+from ras_triage.models.sections.section import BodySection
 
 SECTIONS: dict[str, type[BodySection]] = {
     "memory": Memory,

@@ -6,16 +6,16 @@ from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
-from models.scalars import U16, Base64, Hex8, Hex16, Many, Wire
-from models.sections.fields import EntryFlags, FruText, GuidValue, SeverityCode, Timestamp
-from models.sections.layout import Layout, ReservedBytes
-from models.status_block import ENTRY_LENGTH, entry_header_length
+from ras_triage.models.records.status_block import ENTRY_LENGTH, entry_header_length
+from ras_triage.models.scalars import U16, Base64, Hex8, Hex16, Many, WireModel
+from ras_triage.models.sections.fields import EntryFlags, FruText, GuidValue, SeverityCode, Timestamp
+from ras_triage.models.sections.layout import Layout, ReservedBytes
 
 ENTRY_REVISION = 0x0300
 """The data entry revision that carries a timestamp (ACPI 6.5 table 18.12)."""
 
 
-class Section(Wire):
+class Section(WireModel):
     """A section and the Generic Error Data Entry around it (ACPI 6.5 table 18.12).
 
     A field that is None is absent: its validation bit is clear and its bytes are zero. Where `validation_bits` or

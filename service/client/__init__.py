@@ -5,16 +5,15 @@ Both say the same things over the wire: `questions` knows the calls, `flows` whe
 
 from __future__ import annotations
 
-from service.answers import Answer
-from service.client.awaiting import AsyncClient
-from service.client.blocking import Client
-from service.client.chunks import AnyEvent
-from service.client.errors import ClientError, ProblemAnswer, UnexpectedAnswer, Unreachable
-from service.client.limits import AnswerLimits
-from service.client.questions import Filters
-from service.client.results import (
+from ras_triage.service.api.problems import Problem
+from ras_triage.service.client._async import AsyncClient
+from ras_triage.service.client._calls import Filters
+from ras_triage.service.client._sync import Client
+from ras_triage.service.client.chunks import AnyEvent
+from ras_triage.service.client.errors import ClientError, ProblemAnswer, UnexpectedAnswer, Unreachable
+from ras_triage.service.client.limits import AnswerLimits
+from ras_triage.service.client.results import (
     Bucket,
-    Decided,
     Decoded,
     Health,
     KeptHost,
@@ -26,19 +25,19 @@ from service.client.results import (
     StoreState,
     Summary,
     Watched,
+    WatchedDecision,
 )
-from service.client.retry import Retry
-from service.problems import Problem
+from ras_triage.service.client.retry import Retry
+from ras_triage.service.engine.responses import DecisionResponse
 
 __all__ = [
-    "Answer",
     "AnswerLimits",
     "AnyEvent",
     "AsyncClient",
     "Bucket",
     "Client",
     "ClientError",
-    "Decided",
+    "DecisionResponse",
     "Decoded",
     "Filters",
     "Health",
@@ -56,4 +55,5 @@ __all__ = [
     "UnexpectedAnswer",
     "Unreachable",
     "Watched",
+    "WatchedDecision",
 ]

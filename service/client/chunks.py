@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from pydantic_core import from_json, to_json
 
-from models.event import Event
-from models.value import value
+from ras_triage.models.event import Event
+from ras_triage.models.frozen import frozen
 
 MAX_EVENTS: Final = 500
 MAX_BYTES: Final = 1 << 20
@@ -21,7 +21,7 @@ AnyEvent = Event | Mapping[str, Any] | bytes
 """An event: as a model, as an object that JSON can write, or as its JSON."""
 
 
-@value
+@frozen
 class Chunk:
     """Consecutive events."""
 

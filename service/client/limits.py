@@ -11,8 +11,8 @@ from typing import Final
 import httpx
 from httpx_sse import EventSource
 
-from service.batch.unpacking import Unpacker, unpacker
-from service.client.errors import UnexpectedAnswer
+from ras_triage.service.client.errors import UnexpectedAnswer
+from ras_triage.service.engine.batch.content_encoding import ContentDecoder, unpacker
 
 MAX_PROBLEM_BYTES: Final = 1 << 20
 """Of the body of an answer that is not a success. Of a longer one, such as a proxy's page, only the status is used."""
@@ -70,7 +70,7 @@ async def unpacked_async(response: httpx.Response) -> AsyncIterator[bytes]:
     _require_end(pieces)
 
 
-def _unpacker_of(response: httpx.Response) -> Unpacker | None:
+def _unpacker_of(response: httpx.Response) -> ContentDecoder | None:
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding in ("", "identity"):
         return None
@@ -80,7 +80,7 @@ def _unpacker_of(response: httpx.Response) -> Unpacker | None:
     return found
 
 
-def _pieces(unpacker: Unpacker | None, chunk: bytes) -> Iterator[bytes]:
+def _pieces(unpacker: ContentDecoder | None, chunk: bytes) -> Iterator[bytes]:
     if unpacker is None:
         yield chunk
         return
@@ -95,7 +95,7 @@ def _pieces(unpacker: Unpacker | None, chunk: bytes) -> Iterator[bytes]:
         yield piece
 
 
-def _require_end(unpacker: Unpacker | None) -> None:
+def _require_end(unpacker: ContentDecoder | None) -> None:
     if unpacker is not None and not unpacker.complete:
         raise httpx.RemoteProtocolError("the answer ended within its packed data")
 

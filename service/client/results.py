@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.scalars import Hex64
-from models.value import value
-from service.problems import Problem
-from service.summaries import BucketJson, PageJson, StatsJson, SummaryJson
+from ras_triage.models.frozen import frozen
+from ras_triage.models.scalars import Hex64
+from ras_triage.service.api.problems import Problem
+from ras_triage.service.api.summaries import BucketJson, PageJson, StatsJson, SummaryJson
 
 Summary = SummaryJson
 Page = PageJson
@@ -15,8 +15,8 @@ Bucket = BucketJson
 Stats = StatsJson
 
 
-@value
-class Decided:
+@frozen
+class WatchedDecision:
     """A decision was made, and is the next in the stream."""
 
     event_id: str
@@ -24,7 +24,7 @@ class Decided:
     decision: Summary
 
 
-@value
+@frozen
 class Purged:
     """Retention took away some of the decisions between the `last_event_id` that was asked for and what follows."""
 
@@ -33,10 +33,10 @@ class Purged:
     """At most so many."""
 
 
-Watched = Decided | Purged
+Watched = WatchedDecision | Purged
 
 
-@value
+@frozen
 class KeptHost:
     """A version of the facts kept for a source."""
 
@@ -51,7 +51,7 @@ class KeptHost:
     """The facts."""
 
 
-@value
+@frozen
 class PoisonedPage:
     """Memory that a decision took out of use."""
 
@@ -61,7 +61,7 @@ class PoisonedPage:
     """log2 of its size in bytes."""
 
 
-@value
+@frozen
 class PoisonedPages:
     """The pages that decisions poisoned on one machine since it was last known to start."""
 
@@ -69,7 +69,7 @@ class PoisonedPages:
     pages: tuple[PoisonedPage, ...]
 
 
-@value
+@frozen
 class Purge:
     """Decisions that retention took away together."""
 
@@ -83,7 +83,7 @@ class Purge:
     """When the oldest and the newest of them were decided."""
 
 
-@value
+@frozen
 class StoreState:
     """What is kept, and for how long."""
 
@@ -100,7 +100,7 @@ class StoreState:
     """Latest first."""
 
 
-@value
+@frozen
 class Decoded:
     """Bytes as fields."""
 
@@ -114,7 +114,7 @@ class Decoded:
     """A CPER record's notification type, by name or GUID."""
 
 
-@value
+@frozen
 class Health:
     """Whether the service takes decisions."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from service.client.errors import ClientError, ProblemAnswer, Unreachable
-from service.client.retry import was_sent
-from service.problems import Problem, problem_json, unanswered
+from ras_triage.service.api.problems import Problem, problem_json, unanswered
+from ras_triage.service.client.errors import ClientError, ProblemAnswer, Unreachable
+from ras_triage.service.client.retry import was_sent
 
 PLACEHOLDER: Final = b"null"
 """The service refuses it as an event, and keeps nothing of it."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import quote
 
-from models.formats.rasdaemon import FORMAT, Item, read_rows
-from models.formats.reading import Place, Unread
-from models.notification import Notification
+from ras_triage.models.formats.items import Position, UnreadableRecord
+from ras_triage.models.formats.ras.rasdaemon import FORMAT, Item, read_rows
+from ras_triage.models.notification import Notification
 
 MAGIC = b"SQLite format 3\0"
 """The first 16 bytes of every SQLite 3 database."""
@@ -58,7 +58,7 @@ _FAILURES = (sqlite3.Error, UnicodeDecodeError, MemoryError)
 """What the `sqlite3` module raises for a damaged file. It decodes as UTF-8 what SQLite says, which may quote any bytes of the schema."""
 
 
-class NotADatabase(ValueError):
+class UnreadableDatabase(ValueError):
     """The file cannot be opened, or is no SQLite database that can be read; its text says why."""
 
 
@@ -117,7 +117,7 @@ def read_database(path: str, *, notification: Notification | None = None, second
             else:
                 yield _unread(name, "is no ordinary table and was not read")
     except _FAILURES as error:
-        yield Unread(Place(item="sqlite_schema"), f"the list of tables cannot be read: {_reason(error)}", FORMAT)
+        yield UnreadableRecord(Position(item="sqlite_schema"), f"the list of tables cannot be read: {_reason(error)}", FORMAT)
     finally:
         connection.close()
 
@@ -128,11 +128,11 @@ def _open(path: str, clock: _Clock) -> sqlite3.Connection:
         with open(path, "rb") as file:
             magic = file.read(len(MAGIC))
     except OSError as error:
-        raise NotADatabase((error.strerror or "cannot be read").lower()) from None
+        raise UnreadableDatabase((error.strerror or "cannot be read").lower()) from None
     except ValueError:
-        raise NotADatabase("its name is not one of a file") from None
+        raise UnreadableDatabase("its name is not one of a file") from None
     if magic != MAGIC:
-        raise NotADatabase("an SQLite database begins with `SQLite format 3`")
+        raise UnreadableDatabase("an SQLite database begins with `SQLite format 3`")
     # Immutable: no locks are taken, no journal beside the file is rolled back, nothing is ever written.
     uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro&immutable=1"
     # One reader at a time, though not always the same thread: a web server takes the rows in whichever is free.
@@ -142,7 +142,7 @@ def _open(path: str, clock: _Clock) -> sqlite3.Connection:
         connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
     except _FAILURES as error:
         connection.close()
-        raise NotADatabase(_reason(error)) from None
+        raise UnreadableDatabase(_reason(error)) from None
     return connection
 
 
@@ -162,7 +162,7 @@ def _authorize(action: int, first: str | None, _second: str | None, _database: s
     return sqlite3.SQLITE_OK if is_allowed and inner is None else sqlite3.SQLITE_DENY
 
 
-def _beside(path: str) -> Iterator[Unread]:
+def _beside(path: str) -> Iterator[UnreadableRecord]:
     """What a writer that was not finished has left beside the file."""
     for suffix in ("-wal", "-journal"):
         other = Path(path + suffix)
@@ -240,10 +240,10 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _unread(name: bytes | str, why: str) -> Unread:
+def _unread(name: bytes | str, why: str) -> UnreadableRecord:
     text = name if isinstance(name, str) else name.decode("utf-8", "replace")
     shown = "".join(character if character.isprintable() and character != "`" else "?" for character in text[:80])
-    return Unread(Place(item=shown), f"`{shown}` {why}", FORMAT)
+    return UnreadableRecord(Position(item=shown), f"`{shown}` {why}", FORMAT)
 
 
 def _reason(error: Exception) -> str:

@@ -10,41 +10,41 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
-from models.cper_record import SIGNATURE, decode_record
-from models.errors import MalformedBytes
-from models.formats import journal
-from models.formats.cper import read_cper, unpack
-from models.formats.erst import StoredRecord, is_pstore, log_lines, read_stored
-from models.formats.ghes_inject import read_arguments
-from models.formats.json_text import read_json
-from models.formats.kernel_log import read_kernel_log
-from models.formats.libcper import read_libcper
-from models.formats.qemu_injection import read_argument, read_qmp
-from models.formats.ras.event import Row
-from models.formats.ras_trace import read_trace
-from models.formats.reading import Loose, Place, Reading, Unread, read_each, read_one
-from models.formats.redfish import read_redfish
-from models.notification import Notification, NotificationType
-from models.value import value
-from service.answers import read_event
-from service.importing.formats import Format, acpi_table, is_kernel_log, sniff_format
-from service.importing.rasdaemon_db import NotADatabase, read_database
-from service.importing.source import MAX_LINE_BYTES, Source
-from service.problems import Refused
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.formats.cper import read_cper, unpack_encoded
+from ras_triage.models.formats.erst import StoredRecord, is_pstore, log_lines, read_stored
+from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_each, read_one
+from ras_triage.models.formats.json_text import read_json
+from ras_triage.models.formats.kernel_log import journal
+from ras_triage.models.formats.kernel_log.reader import read_kernel_log
+from ras_triage.models.formats.libcper.reader import read_libcper
+from ras_triage.models.formats.qemu.ghes_inject import read_arguments
+from ras_triage.models.formats.qemu.injection import read_argument, read_qmp
+from ras_triage.models.formats.ras.trace import read_trace
+from ras_triage.models.formats.ras.traced_event import UnmatchedRow
+from ras_triage.models.formats.redfish import read_redfish
+from ras_triage.models.frozen import frozen
+from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.records.cper_record import SIGNATURE, decode_record
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.engine.responses import read_event
+from ras_triage.service.importing.format_detection import InputFormat, acpi_table, detect_format, is_kernel_log
+from ras_triage.service.importing.rasdaemon_db import UnreadableDatabase, read_database
+from ras_triage.service.importing.source import MAX_LINE_BYTES, ImportSource
 
 
-@value
+@frozen
 class RawEvent:
     """An event of this project's own, which has not been read."""
 
     document: bytes
     """JSON."""
-    place: Place
+    place: Position
 
 
-Item = Reading | Unread | Loose | Row
-Found = Item | RawEvent
-Find = Callable[[Source, Format, NotificationType | None], Iterator[Any]]
+FoundItem = FoundError | UnreadableRecord | UnmatchedAction | UnmatchedRow
+Found = FoundItem | RawEvent
+Find = Callable[[ImportSource, InputFormat, NotificationType | None], Iterator[Any]]
 
 _RECORD_LENGTH: Final = struct.Struct("<20xI")
 _RECORD_MIN: Final = 128
@@ -56,7 +56,7 @@ _LINE_SIZE: Final = 48
 _STORED: Final = {"machine_check": "an x86 machine check", "unknown": "a section of a type that is not known"}
 
 
-def read_items(source: Source, form: Format | None, notification: NotificationType | None) -> Iterator[Item]:
+def read_items(source: ImportSource, form: InputFormat | None, notification: NotificationType | None) -> Iterator[FoundItem]:
     """What is in a file, in its order. Raises Refused where it is longer than may be held.
 
     `form`: the format, where it is not to be told by the content.
@@ -65,38 +65,38 @@ def read_items(source: Source, form: Format | None, notification: NotificationTy
         yield read_raw(found) if isinstance(found, RawEvent) else found
 
 
-def find_in(source: Source, form: Format, notification: NotificationType | None) -> Iterator[Found]:
+def find_in(source: ImportSource, form: InputFormat, notification: NotificationType | None) -> Iterator[Found]:
     """Return what is in a file of a format, in its order. Raises Refused where it is longer than may be held."""
     return _READERS[form](source, notification)
 
 
 def find_items(
-    source: Source, form: Format | None, notification: NotificationType | None, find: Find = find_in
+    source: ImportSource, form: InputFormat | None, notification: NotificationType | None, find: Find = find_in
 ) -> Iterator[Any]:  # fmt: skip
     """`read_items` for a caller that reads this project's own events itself. `find`: reads a file whose format is known."""
     if form is None and (table := acpi_table(source.head)) is not None:
-        yield Unread(Place(offset=0), _why_not(table), "acpi")
+        yield UnreadableRecord(Position(offset=0), _why_not(table), "acpi")
         return
     if not source.head.strip():
-        yield Unread(Place(offset=0), "there is nothing in it", str(form or "unknown"))
+        yield UnreadableRecord(Position(offset=0), "there is nothing in it", str(form or "unknown"))
         return
     if form is None and source.head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
-        yield Unread(Place(offset=0), "it is compressed; it has to be unpacked first", "unknown")
+        yield UnreadableRecord(Position(offset=0), "it is compressed; it has to be unpacked first", "unknown")
         return
     if form is None and source.head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        yield Unread(Place(offset=0), "it is text in UTF-16; it has to be turned into UTF-8 first", "unknown")
+        yield UnreadableRecord(Position(offset=0), "it is text in UTF-16; it has to be turned into UTF-8 first", "unknown")
         return
-    told = form or sniff_format(source.head, is_whole=source.is_whole)
+    told = form or detect_format(source.head, is_whole=source.is_whole)
     found = False
     for item in find(source, told, notification):
         found = True
         yield item
-    if found or told not in (Format.KERNEL_LOG, Format.JOURNAL):
+    if found or told not in (InputFormat.KERNEL_LOG, InputFormat.JOURNAL):
         return
     if b"[Hardware Error]" in source.head:
-        yield Unread(Place(line=1), "lines of this log tell of a hardware error, and no record begins in them", told)
-    elif form is None and told is Format.KERNEL_LOG and not is_kernel_log(source.head):
-        yield Unread(Place(offset=0), "this is none of the formats that can be read", "unknown")
+        yield UnreadableRecord(Position(line=1), "lines of this log tell of a hardware error, and no record begins in them", told)
+    elif form is None and told is InputFormat.KERNEL_LOG and not is_kernel_log(source.head):
+        yield UnreadableRecord(Position(offset=0), "this is none of the formats that can be read", "unknown")
 
 
 def _why_not(table: str) -> str:
@@ -109,49 +109,49 @@ def _whole(notification: NotificationType | None) -> Notification | None:
     return None if notification is None else Notification(type=notification)
 
 
-def _kernel_log(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+def _kernel_log(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     yield from read_kernel_log(source.lines(), notification)
 
 
-def _journal(source: Source, notification: NotificationType | None) -> Iterator[Item]:
-    refused = journal.Refused()
-    for found in read_kernel_log(journal.kernel_lines(source.lines(), refused), notification):
+def _journal(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
+    refused = journal.UnreadableLines()
+    for found in read_kernel_log(journal.to_kernel_lines(source.lines(), refused), notification):
         yield from _no_entries(refused)
         yield found
     yield from _no_entries(refused)
     if refused.more:
-        yield Unread(Place(), f"{refused.more} more lines are no entries of a journal in JSON", Format.JOURNAL)
+        yield UnreadableRecord(Position(), f"{refused.more} more lines are no entries of a journal in JSON", InputFormat.JOURNAL)
 
 
-def _no_entries(refused: journal.Refused) -> Iterator[Unread]:
+def _no_entries(refused: journal.UnreadableLines) -> Iterator[UnreadableRecord]:
     while refused.numbers:
-        yield Unread(Place(line=refused.numbers.popleft()), "not an entry of a journal in JSON", Format.JOURNAL)
+        yield UnreadableRecord(Position(line=refused.numbers.popleft()), "not an entry of a journal in JSON", InputFormat.JOURNAL)
 
 
-def _ras_trace(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+def _ras_trace(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     yield from read_trace(source.lines(), notification=_whole(notification))
 
 
-def _ghes_inject(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+def _ghes_inject(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     for number, line in enumerate(source.lines(), 1):
         words = line.decode("utf-8", "replace").strip()
         if len(line) > MAX_LINE_BYTES:
-            yield Unread(Place(line=number), f"the line is longer than {MAX_LINE_BYTES} bytes", Format.GHES_INJECT)
+            yield UnreadableRecord(Position(line=number), f"the line is longer than {MAX_LINE_BYTES} bytes", InputFormat.GHES_INJECT)
         elif words and not words.startswith("#"):
-            place = Place(line=number)
-            yield read_one(partial(read_arguments, words, notification=_whole(notification), place=place), place, Format.GHES_INJECT)
+            place = Position(line=number)
+            yield read_one(partial(read_arguments, words, notification=_whole(notification), place=place), place, InputFormat.GHES_INJECT)
 
 
-def _rasdaemon(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     with source.file() as path:
         try:
             yield from read_database(path, notification=_whole(notification))
-        except NotADatabase as error:
-            yield Unread(Place(offset=0), str(error), Format.RASDAEMON)
+        except UnreadableDatabase as error:
+            yield UnreadableRecord(Position(offset=0), str(error), InputFormat.RASDAEMON)
 
 
-def _cper(source: Source, notification: NotificationType | None) -> Iterator[Item]:
-    data = unpack(source.everything())
+def _cper(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
+    data = unpack_encoded(source.everything())
     records = list(_records(data))
     if not any(is_stored for _, _, is_stored in records):
         yield from read_cper(data, notification=notification)
@@ -159,7 +159,7 @@ def _cper(source: Source, notification: NotificationType | None) -> Iterator[Ite
     logs = _Logs()
     for offset, record, is_stored in records:
         found = _stored(offset, record, logs) if is_stored else _moved(read_cper(record, notification=notification), offset)
-        yield from read_each(found, Place(offset=offset), _ERST if is_stored else Format.CPER)
+        yield from read_each(found, Position(offset=offset), _ERST if is_stored else InputFormat.CPER)
     yield from read_kernel_log(log_lines(logs.records), notification)
 
 
@@ -191,28 +191,30 @@ class _Logs:
         self.records.append(record)
 
 
-def _stored(offset: int, record: bytes, logs: _Logs) -> Iterator[Unread]:
+def _stored(offset: int, record: bytes, logs: _Logs) -> Iterator[UnreadableRecord]:
     """Put a record of pstore to the logs, and say what cannot be read of it."""
     if logs.is_full:
-        yield Unread(Place(offset=offset), f"the logs before this record are longer than {_MAX_LOG_BYTES} bytes: it is left out", _ERST)
+        yield UnreadableRecord(
+            Position(offset=offset), f"the logs before this record are longer than {_MAX_LOG_BYTES} bytes: it is left out", _ERST
+        )
         return
     try:
         stored = read_stored(record)
     except MalformedBytes as error:
-        yield Unread(Place(offset=offset + error.offset), error.detail, _ERST)
+        yield UnreadableRecord(Position(offset=offset + error.offset), error.detail, _ERST)
         return
     if stored.kind == "kernel_log":
         logs.add(stored)
         if stored.is_cut:
-            yield Unread(Place(offset=offset), "the end of the log: it is cut, or longer than it may be", _ERST)
+            yield UnreadableRecord(Position(offset=offset), "the end of the log: it is cut, or longer than it may be", _ERST)
     else:
-        yield Unread(Place(offset=offset), f"a record of pstore with {_STORED[stored.kind]}, which is not read", _ERST)
+        yield UnreadableRecord(Position(offset=offset), f"a record of pstore with {_STORED[stored.kind]}, which is not read", _ERST)
 
 
-def _moved(found: Iterable[Reading | Unread], offset: int) -> Iterator[Reading | Unread]:
+def _moved(found: Iterable[FoundError | UnreadableRecord], offset: int) -> Iterator[FoundError | UnreadableRecord]:
     """What was found in bytes that begin at `offset`."""
     for one in found:
-        yield replace(one, place=Place(offset=(one.place.offset or 0) + offset))
+        yield replace(one, place=Position(offset=(one.place.offset or 0) + offset))
 
 
 def _is_pstore(record: bytes) -> bool:
@@ -222,63 +224,63 @@ def _is_pstore(record: bytes) -> bool:
         return False
 
 
-def _redfish(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+def _redfish(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     yield from read_redfish(source.everything(), notification=notification)
 
 
-def _libcper(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+def _libcper(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     yield from read_libcper(source.everything(), notification=notification)
 
 
-def _qmp(source: Source, notification: NotificationType | None) -> Iterator[Item]:
+def _qmp(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     yield from read_qmp(source.everything(), notification=_whole(notification))
 
 
-def _qemu_argument(source: Source, notification: NotificationType | None) -> Iterator[Item]:
-    place = Place(offset=0)
+def _qemu_argument(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
+    place = Position(offset=0)
     read = partial(read_argument, source.everything(), notification=_whole(notification), place=place)
-    yield read_one(read, place, Format.QEMU_ARGUMENT)
+    yield read_one(read, place, InputFormat.QEMU_ARGUMENT)
 
 
-def _events(source: Source, _: NotificationType | None) -> Iterator[Found]:
+def _events(source: ImportSource, _: NotificationType | None) -> Iterator[Found]:
     data = source.everything()
     try:
         document: Any = read_json(data)
     except ValueError:
         for number, line in enumerate(data.splitlines(), 1):
             if line.strip():
-                yield RawEvent(line, Place(line=number))
+                yield RawEvent(line, Position(line=number))
         return
     documents = document if isinstance(document, list) else None
     if documents is None:
-        yield RawEvent(data, Place(item=""))
+        yield RawEvent(data, Position(item=""))
         return
     for index, one in enumerate(documents):
-        yield RawEvent(to_json(one), Place(item=f"/{index}"))
+        yield RawEvent(to_json(one), Position(item=f"/{index}"))
 
 
-def read_raw(raw: RawEvent) -> Reading | Unread:
+def read_raw(raw: RawEvent) -> FoundError | UnreadableRecord:
     """Read an event of this project's own."""
-    return read_one(partial(_read_event, raw), raw.place, Format.EVENT)
+    return read_one(partial(_read_event, raw), raw.place, InputFormat.EVENT)
 
 
-def _read_event(raw: RawEvent) -> Reading | Unread:
+def _read_event(raw: RawEvent) -> FoundError | UnreadableRecord:
     try:
-        return Reading(read_event(raw.document), Format.EVENT, raw.place)
-    except Refused as refused:
-        return Unread(raw.place, refused.problem.detail, Format.EVENT)
+        return FoundError(read_event(raw.document), InputFormat.EVENT, raw.place)
+    except ProblemError as refused:
+        return UnreadableRecord(raw.place, refused.problem.detail, InputFormat.EVENT)
 
 
-_READERS: Final[dict[Format, Callable[[Source, NotificationType | None], Iterator[Found]]]] = {
-    Format.EVENT: _events,
-    Format.CPER: _cper,
-    Format.REDFISH: _redfish,
-    Format.LIBCPER: _libcper,
-    Format.QMP: _qmp,
-    Format.QEMU_ARGUMENT: _qemu_argument,
-    Format.GHES_INJECT: _ghes_inject,
-    Format.KERNEL_LOG: _kernel_log,
-    Format.JOURNAL: _journal,
-    Format.RAS_TRACE: _ras_trace,
-    Format.RASDAEMON: _rasdaemon,
+_READERS: Final[dict[InputFormat, Callable[[ImportSource, NotificationType | None], Iterator[Found]]]] = {
+    InputFormat.EVENT: _events,
+    InputFormat.CPER: _cper,
+    InputFormat.REDFISH: _redfish,
+    InputFormat.LIBCPER: _libcper,
+    InputFormat.QMP: _qmp,
+    InputFormat.QEMU_ARGUMENT: _qemu_argument,
+    InputFormat.GHES_INJECT: _ghes_inject,
+    InputFormat.KERNEL_LOG: _kernel_log,
+    InputFormat.JOURNAL: _journal,
+    InputFormat.RAS_TRACE: _ras_trace,
+    InputFormat.RASDAEMON: _rasdaemon,
 }

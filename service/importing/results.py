@@ -10,19 +10,19 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from models.decision import Decision
-from models.formats.observed import Observed
-from models.formats.ras.event import Row
-from models.formats.reading import Assumed, Loose, Place, Reading, Unread
-from policies.agreement import Agreement, compare
-from service.escaping import valid_text
-from service.importing.prepared import Prepared, Ready, Spoilt
-from service.importing.readers import Item
-from service.problems import Problem, problem_json
+from ras_triage.models.decision import Decision
+from ras_triage.models.formats.items import AssumedField, FoundError, Position, UnmatchedAction, UnreadableRecord
+from ras_triage.models.formats.kernel_log.actions import ObservedActions
+from ras_triage.models.formats.ras.traced_event import UnmatchedRow
+from ras_triage.policies.agreement import Agreement, compare
+from ras_triage.service.api.problems import Problem, problem_json
+from ras_triage.service.importing.prepared_errors import Prepared, Ready, Spoilt
+from ras_triage.service.importing.readers import FoundItem
+from ras_triage.service.telemetry.escaping import valid_text
 
 
 @dataclass(slots=True)
-class Tally:
+class ImportCounts:
     """How an import went."""
 
     errors: int = 0
@@ -44,13 +44,13 @@ class Tally:
         """Whether everything could be read and decided."""
         return not self.unread and not self.refused
 
-    def add(self, item: Item | Ready) -> None:
+    def add(self, item: FoundItem | Ready) -> None:
         """Count what was in the file."""
-        if isinstance(item, Reading | Prepared):
+        if isinstance(item, FoundError | Prepared):
             self.errors += 1
-        elif isinstance(item, Unread | Spoilt):
+        elif isinstance(item, UnreadableRecord | Spoilt):
             self.unread += 1
-        elif isinstance(item, Loose) or item.kind == "observation":
+        elif isinstance(item, UnmatchedAction) or item.kind == "observation":
             self.observations += 1
         else:
             self.raw += 1
@@ -67,13 +67,13 @@ class Tally:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
-def agreement_of(reading: Reading | Prepared, decision: Decision) -> Agreement | None:
+def agreement_of(reading: FoundError | Prepared, decision: Decision) -> Agreement | None:
     """The decision beside what the source says was done; None where it says nothing."""
     return None if reading.observed is None else compare(reading.observed, decision, assumed=reading.assumed)
 
 
 def reading_line(
-    reading: Reading | Prepared, event: bytes, answer: bytes | Problem, agreement: Agreement | None, file: str | None = None
+    reading: FoundError | Prepared, event: bytes, answer: bytes | Problem, agreement: Agreement | None, file: str | None = None
 ) -> bytes:  # fmt: skip
     """An error and its answer; a problem stands in the place of a decision that could not be made."""
     front = _front(file) | {"place": _place(reading.place), "format": str(reading.format)}
@@ -89,19 +89,19 @@ def reading_line(
     return b",".join(parts) + b"}"
 
 
-def other_line(item: Unread | Loose | Row, file: str | None = None) -> bytes:
+def other_line(item: UnreadableRecord | UnmatchedAction | UnmatchedRow, file: str | None = None) -> bytes:
     """What is no error to decide on."""
     told: dict[str, Any] = {"place": _place(item.place), "format": str(item.format)}
-    if isinstance(item, Unread):
+    if isinstance(item, UnreadableRecord):
         kind, told = "unread", told | {"reason": item.reason}
-    elif isinstance(item, Loose):
+    elif isinstance(item, UnmatchedAction):
         kind, told = "observation", told | {"source": item.source, "observed": _observed().dump_python(item.observed, mode="json")}
     else:
         kind, told = item.kind, told | {"table": item.table, "id": item.id, "fields": dict(item.fields)}
     return to_json(_front(file) | {kind: told}, bytes_mode="base64", inf_nan_mode="null")
 
 
-def summary_line(tally: Tally) -> bytes:
+def summary_line(tally: ImportCounts) -> bytes:
     """The last line: without it, the answer is not whole."""
     return to_json({"summary": tally.summary()})
 
@@ -110,18 +110,18 @@ def _front(file: str | None) -> dict[str, Any]:
     return {} if file is None else {"file": valid_text(file)}
 
 
-def _place(place: Place) -> dict[str, Any]:
+def _place(place: Position) -> dict[str, Any]:
     told = {"line": place.line, "offset": place.offset, "item": place.item}
     return {name: known for name, known in told.items() if known is not None}
 
 
-def _assumed(one: Assumed) -> dict[str, str]:
+def _assumed(one: AssumedField) -> dict[str, str]:
     return {"field": one.field, "assumed": str(one.assumed), "because": one.because}
 
 
 @lru_cache(maxsize=1)
-def _observed() -> TypeAdapter[Observed]:
-    return TypeAdapter(Observed)
+def _observed() -> TypeAdapter[ObservedActions]:
+    return TypeAdapter(ObservedActions)
 
 
 @lru_cache(maxsize=1)
@@ -129,7 +129,7 @@ def _agreement() -> TypeAdapter[Agreement]:
     return TypeAdapter(Agreement)
 
 
-def place_words(place: Place) -> str:
+def place_words(place: Position) -> str:
     """Where something stands, in words; none where nobody knows."""
     if place.line is not None:
         return f"line {place.line}"

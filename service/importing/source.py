@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import BinaryIO, Final
 
-from models.formats.json_text import BYTE_ORDER_MARK
-from service.importing.formats import HEAD_BYTES
-from service.problems import Refused, too_large
+from ras_triage.models.formats.json_text import BYTE_ORDER_MARK
+from ras_triage.service.api.problems import ProblemError, too_large
+from ras_triage.service.importing.format_detection import HEAD_BYTES
 
 MAX_LINE_BYTES: Final = 256 << 10
 """A longer line is cut."""
@@ -21,7 +21,7 @@ MAX_DOCUMENT_BYTES: Final = 16 << 20
 _PIECE: Final = 256 << 10
 
 
-class Source:
+class ImportSource:
     """A file, standard input, or a request's body; it is read once, from its beginning."""
 
     def __init__(
@@ -55,7 +55,7 @@ class Source:
         data = self.head + rest
         self._taken(len(data))
         if len(data) > MAX_DOCUMENT_BYTES:
-            raise Refused(too_large(MAX_DOCUMENT_BYTES))
+            raise ProblemError(too_large(MAX_DOCUMENT_BYTES))
         return data
 
     def lines(self) -> Iterator[bytes]:
@@ -90,7 +90,7 @@ class Source:
                 self._taken(len(piece))
                 size += len(piece)
                 if size > self._max_database_bytes:
-                    raise Refused(too_large(self._max_database_bytes))
+                    raise ProblemError(too_large(self._max_database_bytes))
                 spooled.write(piece)
                 piece = b"" if self.is_whole else self._stream.read(_PIECE)
             spooled.flush()

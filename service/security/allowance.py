@@ -10,7 +10,7 @@ from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from service.problems import Refused, rate_limited
+from ras_triage.service.api.problems import ProblemError, rate_limited
 
 
 class Allowance:
@@ -25,7 +25,7 @@ class Allowance:
     def take(self, name: str, events: int) -> None:
         """Count them. Raises Refused where they are too many now; more than may ever come at once count as that."""
         if not self._fits(name, min(events, self._item.amount)):
-            raise Refused(rate_limited(self._rate), {"Retry-After": str(max(1, ceil(self._seconds(name))))})
+            raise ProblemError(rate_limited(self._rate), {"Retry-After": str(max(1, ceil(self._seconds(name))))})
 
     async def wait(self, name: str, events: int) -> None:
         """Count them, however many, as fast as the rate allows."""

@@ -6,7 +6,7 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
-from models.value import value
+from ras_triage.models.frozen import frozen
 
 _REG_NAME: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+"
 _IP_FUTURE: Final = r"\[[vV][0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+,;=:-]+\]"
@@ -18,7 +18,7 @@ _ORIGIN: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authorit
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-@value
+@frozen
 class Authority:
     """A host and its port."""
 
@@ -28,7 +28,7 @@ class Authority:
     """TCP port; None: the scheme's default."""
 
 
-@value
+@frozen
 class Origin:
     """Where a web page comes from."""
 

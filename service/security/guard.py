@@ -9,16 +9,16 @@ from typing import Final
 
 from fastapi import Request
 
-from service import logs
-from service.problems import Refused, cross_origin, forbidden, invalid_header, misdirected, unauthenticated
-from service.security.allowance import Allowance
-from service.security.authority import Authority, origin_of, parse_authority, parse_host, parse_origin
-from service.security.challenge import CHALLENGE, REJECTED, insufficient
-from service.security.keys import PREFIX, KeyRing, recognise
-from service.security.principal import ANONYMOUS, SCOPES, Principal, Scope, granted
-from service.security.tokens import Tokens
-from service.settings import InvalidSetting, Settings, is_loopback
-from service.store.port import ApiKey
+from ras_triage.service.api.problems import ProblemError, cross_origin, forbidden, invalid_header, misdirected, unauthenticated
+from ras_triage.service.config.settings import InvalidSetting, Settings, is_loopback
+from ras_triage.service.security.allowance import Allowance
+from ras_triage.service.security.authority import Authority, origin_of, parse_authority, parse_host, parse_origin
+from ras_triage.service.security.challenge import CHALLENGE, REJECTED, insufficient
+from ras_triage.service.security.keys import PREFIX, KeyRing, recognise
+from ras_triage.service.security.principal import ANONYMOUS, SCOPES, Principal, Scope, granted
+from ras_triage.service.security.tokens import Tokens
+from ras_triage.service.store.port import ApiKey
+from ras_triage.service.telemetry import logs
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _SCOPES: Final[dict[str, Scope]] = {"GET": "read", "HEAD": "read", "POST": "decide"}
@@ -71,7 +71,7 @@ class Security:
         self._check_host(request, known=True)
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not credentials.strip():
-            raise Refused(unauthenticated("an API key or token is needed: `Authorization: Bearer ...`"), CHALLENGE)
+            raise ProblemError(unauthenticated("an API key or token is needed: `Authorization: Bearer ...`"), CHALLENGE)
         principal = await self._known(credentials.strip(), keys, request.headers.get("traceparent"))
         return replace(principal, allowance=self._allowance)
 
@@ -79,10 +79,10 @@ class Security:
         if credentials.startswith(PREFIX):
             key = recognise(credentials, keys)
             if key is None:
-                raise Refused(unauthenticated("there is no such API key, or it was revoked"), REJECTED)
+                raise ProblemError(unauthenticated("there is no such API key, or it was revoked"), REJECTED)
             return Principal(f"key {key.id}", granted(key.scopes))
         if self._tokens is None:
-            raise Refused(unauthenticated("the bearer token is no API key, and no token issuer is configured"), REJECTED)
+            raise ProblemError(unauthenticated("the bearer token is no API key, and no token issuer is configured"), REJECTED)
         return await self._tokens.identify(credentials, traceparent)
 
     def _check_host(self, request: Request, *, known: bool) -> None:
@@ -91,10 +91,10 @@ class Security:
         authority = _only_host(named)
         if known and not self._hosts:
             if named and authority is None:
-                raise Refused(invalid_header("Host", f"`{', '.join(named)}` is not a host with or without a port"))
+                raise ProblemError(invalid_header("Host", f"`{', '.join(named)}` is not a host with or without a port"))
             return
         if authority is None or (authority.host not in self._hosts and not is_loopback(authority.host)):
-            raise Refused(misdirected(", ".join(named)))
+            raise ProblemError(misdirected(", ".join(named)))
 
 
 def trusted_host(text: str) -> str:
@@ -118,7 +118,7 @@ def _check_origin(request: Request) -> None:
     authority = _only_host(request.headers.getlist("host"))
     own = None if authority is None else origin_of(request.scope["scheme"], authority)
     if own is None or len(origins) > 1 or parse_origin(origins[0]) != own:
-        raise Refused(cross_origin(", ".join(origins)))
+        raise ProblemError(cross_origin(", ".join(origins)))
 
 
 @lru_cache
@@ -143,7 +143,7 @@ async def still_welcome(request: Request) -> bool:
     """Whether who was let in would be let in now: what lasts asks again, because keys are revoked and tokens expire."""
     try:
         await _admit(request, _SCOPES.get(request.method, "admin"))
-    except Refused:
+    except ProblemError:
         return False
     return True
 
@@ -152,7 +152,7 @@ async def _admit(request: Request, scope: Scope) -> Principal:
     security: Security = request.app.state.security
     principal = await security.identify(request)
     if scope not in principal.scopes:
-        raise Refused(forbidden(scope), insufficient(scope))
+        raise ProblemError(forbidden(scope), insufficient(scope))
     return principal
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from jwt import PyJWK, PyJWTError
 from pydantic_core import from_json
 
-from service.settings import Oidc
+from ras_triage.service.config.settings import Oidc
 
 if TYPE_CHECKING:  # imported where it is used: a service without an issuer does without it
     import httpx

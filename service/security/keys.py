@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from service.escaping import escape_toml
-from service.problems import Refused, store_unavailable
-from service.security.principal import Scope
-from service.settings import InvalidSetting, read_text
-from service.store.port import ApiKey, StoreError
+from ras_triage.service.api.problems import ProblemError, store_unavailable
+from ras_triage.service.config.settings import InvalidSetting, read_text
+from ras_triage.service.security.principal import Scope
+from ras_triage.service.store.port import ApiKey, StoreError
+from ras_triage.service.telemetry.escaping import escape_toml
 
 PREFIX: Final = "rt_"
 
@@ -125,7 +125,7 @@ class KeyRing:
                 self._keys = await self._look()
             except StoreError as error:
                 _log.error("keys cannot be read: %s", error)
-                raise Refused(store_unavailable(), {"Retry-After": "1"}) from None
+                raise ProblemError(store_unavailable(), {"Retry-After": "1"}) from None
             finally:
                 self._looking = False
             self._looked_at = now

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from service.security.allowance import Allowance
+from ras_triage.service.security.allowance import Allowance
 
 Scope = Literal["decide", "read", "admin"]
 

@@ -11,11 +11,11 @@ import jwt
 from jwt import PyJWK
 from jwt.exceptions import InvalidSubjectError
 
-from service.problems import Refused, issuer_unavailable, unauthenticated
-from service.security.challenge import REJECTED
-from service.security.issuer_keys import IssuerKeys, UnknownKey, Unreachable
-from service.security.principal import Principal, granted
-from service.settings import Oidc
+from ras_triage.service.api.problems import ProblemError, issuer_unavailable, unauthenticated
+from ras_triage.service.config.settings import Oidc
+from ras_triage.service.security.challenge import REJECTED
+from ras_triage.service.security.issuer_keys import IssuerKeys, UnknownKey, Unreachable
+from ras_triage.service.security.principal import Principal, granted
 
 LEEWAY_S: Final = 60
 """By how much clocks may differ."""
@@ -40,9 +40,9 @@ class Tokens:
             key = await self._keys.find(self._key_id(token), traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None)
             claims = await asyncio.get_running_loop().run_in_executor(self._threads, self._check, token, key)
         except Unreachable:
-            raise Refused(issuer_unavailable(), {"Retry-After": str(self._keys.retry_s())}) from None
+            raise ProblemError(issuer_unavailable(), {"Retry-After": str(self._keys.retry_s())}) from None
         except (jwt.PyJWTError, UnknownKey, ValueError, RecursionError) as error:
-            raise Refused(unauthenticated(_reason(error)), REJECTED) from None
+            raise ProblemError(unauthenticated(_reason(error)), REJECTED) from None
         return Principal(f"token {claims['sub']}", granted(_scopes(claims.get(self._oidc.scope_claim))))
 
     def close(self) -> None:

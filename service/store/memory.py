@@ -9,37 +9,37 @@ from itertools import islice, product
 from threading import RLock
 from typing import Literal
 
-from models.poison import PoisonedPage
-from service.store.port import (
+from ras_triage.models.poison import PoisonedPage
+from ras_triage.service.store.port import (
     PURGES,
     ApiKey,
-    Count,
+    BucketCount,
     Cursor,
-    Entry,
     Field,
     Filter,
     HostFacts,
-    Kept,
     Loss,
+    NewDecision,
     Page,
     Purge,
-    Size,
-    Streamed,
+    StoredDecision,
+    StoreSize,
+    StreamedDecision,
     Summary,
     Usage,
 )
 
 _PAGE_SHIFTS = range(12, 49)
-"""log2 of the sizes that a poisoned page can have (`models.host.Page.shift`)."""
+"""log2 of the sizes that a poisoned page can have (`ras_triage.models.host.Page.shift`)."""
 _PLAIN: tuple[Field, ...] = ("source", "action", "policy", "notification", "severity")
 
 
 class MemoryStore:
-    """A store that lasts as long as the process; see `service.store.port.Store`."""
+    """A store that lasts as long as the process; see `ras_triage.service.store.port.Store`."""
 
     def __init__(self) -> None:
         self._lock = RLock()
-        self._entries: dict[int, Entry] = {}
+        self._entries: dict[int, NewDecision] = {}
         self._by_id: dict[str, int] = {}
         self._by_repeat: dict[bytes, int] = {}
         self._sequence = 0
@@ -48,7 +48,7 @@ class MemoryStore:
         self._purges: list[Purge] = []
         self._keys: dict[str, ApiKey] = {}
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[NewDecision]) -> None:
         with self._lock:
             for entry in entries:
                 self._sequence += 1
@@ -58,7 +58,7 @@ class MemoryStore:
                     self._by_repeat[entry.repeat_key] = self._sequence
                 self._remember_poison(entry)
 
-    def _remember_poison(self, entry: Entry) -> None:
+    def _remember_poison(self, entry: NewDecision) -> None:
         source = entry.summary.source
         if source is None:
             return
@@ -73,12 +73,12 @@ class MemoryStore:
     def upkeep(self, log_bytes: int) -> None:
         """There are no files."""
 
-    def repeat(self, key: bytes) -> Kept | None:
+    def repeat(self, key: bytes) -> StoredDecision | None:
         with self._lock:
             sequence = self._by_repeat.get(key)
             return None if sequence is None else _kept(self._entries[sequence])
 
-    def decision(self, identity: str) -> Kept | None:
+    def decision(self, identity: str) -> StoredDecision | None:
         entry = self._find(identity)
         return None if entry is None else _kept(entry)
 
@@ -86,11 +86,11 @@ class MemoryStore:
         entry = self._find(identity)
         return None if entry is None else entry.event
 
-    def _find(self, identity: str) -> Entry | None:
+    def _find(self, identity: str) -> NewDecision | None:
         with self._lock:
             return self._entries.get(self._by_id.get(identity.lower(), 0))
 
-    def _selected(self, asked: Filter) -> list[tuple[int, Entry]]:
+    def _selected(self, asked: Filter) -> list[tuple[int, NewDecision]]:
         with self._lock:
             return [(sequence, entry) for sequence, entry in self._entries.items() if _matches(entry.summary, asked)]
 
@@ -102,18 +102,18 @@ class MemoryStore:
         more = Cursor(*shown[-1][:2]) if len(behind) > limit else None
         return Page(tuple(place[2] for place in shown), more)
 
-    def stats(self, asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[Count]:
+    def stats(self, asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[BucketCount]:
         counts: Counter[tuple[int, tuple[str | None, ...]]] = Counter()
         for _, entry in self._selected(asked):
             bucket = entry.summary.decided_at_ms // bucket_ms * bucket_ms
             counts.update((bucket, group) for group in product(*(_groups(entry.summary, field) for field in group_by)))
         ordered = sorted(counts.items(), key=lambda item: (item[0][0], [(value is not None, value or "") for value in item[0][1]]))
-        return [Count(bucket, group, count) for (bucket, group), count in islice(ordered, limit)]
+        return [BucketCount(bucket, group, count) for (bucket, group), count in islice(ordered, limit)]
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
+    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         with self._lock:
             newest = max(self._sequence, sequence)
-            found = [Streamed(number, entry.summary) for number, entry in self._selected(asked) if number > sequence]
+            found = [StreamedDecision(number, entry.summary) for number, entry in self._selected(asked) if number > sequence]
         return found[:limit], found[limit - 1].sequence if len(found) >= limit else newest
 
     def host(self, source: str, version: int | None = None) -> HostFacts | None:
@@ -184,10 +184,10 @@ class MemoryStore:
     def last_sequence(self) -> int:
         return self._sequence
 
-    def size(self) -> Size:
+    def size(self) -> StoreSize:
         with self._lock:
             times = [entry.summary.decided_at_ms for entry in self._entries.values()]
-            return Size(len(times), self._bytes(), min(times, default=None), max(times, default=None), self._sequence)
+            return StoreSize(len(times), self._bytes(), min(times, default=None), max(times, default=None), self._sequence)
 
     def _bytes(self) -> int:
         return sum(len(entry.event) + len(entry.decision) for entry in self._entries.values())
@@ -219,8 +219,8 @@ class MemoryStore:
         """Nothing is held."""
 
 
-def _kept(entry: Entry) -> Kept:
-    return Kept(entry.summary.id, entry.summary.decided_at_ms, entry.summary.event_key, entry.decision)
+def _kept(entry: NewDecision) -> StoredDecision:
+    return StoredDecision(entry.summary.id, entry.summary.decided_at_ms, entry.summary.event_key, entry.decision)
 
 
 def _matches(summary: Summary, asked: Filter) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from service.store.memory import MemoryStore
-from service.store.port import Store, StoreUnusable
-from service.store.sqlite import SqliteStore
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import Store, StoreUnusable
+from ras_triage.service.store.sqlite import SqliteStore
 
 MEMORY: Final = "memory:"
 SQLITE: Final = "sqlite:///"

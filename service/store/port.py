@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, Protocol
 
-from models.poison import PoisonedPage
-from models.value import value
+from ras_triage.models.frozen import frozen
+from ras_triage.models.poison import PoisonedPage
 
 
 class StoreError(Exception):
@@ -48,7 +48,7 @@ class QueryTooSlow(StoreError):
     """The question took longer than it may."""
 
 
-@value
+@frozen
 class Summary:
     """What a list of decisions shows of one, and what it can be found by."""
 
@@ -73,8 +73,8 @@ class Summary:
     """Bytes, each once."""
 
 
-@value
-class Entry:
+@frozen
+class NewDecision:
     """One decision, as it is to be kept."""
 
     summary: Summary
@@ -90,8 +90,8 @@ class Entry:
     """Whether the source's poisoned pages are forgotten: its machine went down."""
 
 
-@value
-class Kept:
+@frozen
+class StoredDecision:
     """A decision that was kept."""
 
     id: str
@@ -100,15 +100,15 @@ class Kept:
     decision: bytes
 
 
-@value
-class Streamed:
+@frozen
+class StreamedDecision:
     """A decision with its place in the order in which decisions were kept."""
 
     sequence: int
     summary: Summary
 
 
-@value
+@frozen
 class HostFacts:
     """A version of the facts kept for a source."""
 
@@ -126,7 +126,7 @@ FIELDS: Final[tuple[Field, ...]] = ("source", "action", "policy", "notification"
 """What decisions are filtered and grouped by."""
 
 
-@value
+@frozen
 class Filter:
     """Which decisions are asked for; None: any."""
 
@@ -143,7 +143,7 @@ class Filter:
     """Decided before."""
 
 
-@value
+@frozen
 class Cursor:
     """Where a page ends: the next one begins behind it."""
 
@@ -151,7 +151,7 @@ class Cursor:
     sequence: int
 
 
-@value
+@frozen
 class Page:
     """Decisions, newest first."""
 
@@ -162,8 +162,8 @@ class Page:
     """Decisions that belong here and are left out, because their rows are damaged."""
 
 
-@value
-class Count:
+@frozen
+class BucketCount:
     """How many decisions of a group fall into a span of time."""
 
     bucket_ms: int
@@ -177,7 +177,7 @@ PURGES: Final = 10_000
 """Purges that stay on record."""
 
 
-@value
+@frozen
 class Purge:
     """What retention took away."""
 
@@ -191,8 +191,8 @@ class Purge:
     """Of what was taken away."""
 
 
-@value
-class Size:
+@frozen
+class StoreSize:
     """How much the store holds."""
 
     decisions: int
@@ -208,7 +208,7 @@ class Size:
     """Decisions that were given up, on record."""
 
 
-@value
+@frozen
 class Usage:
     """Room that the store takes, as far as that can be told without reading much of it."""
 
@@ -220,7 +220,7 @@ class Usage:
     """At most."""
 
 
-@value
+@frozen
 class Loss:
     """Something committed that was missing, or could not be read any more, and was given up by an operator."""
 
@@ -235,7 +235,7 @@ class Loss:
     """Commits of anything else."""
 
 
-@value
+@frozen
 class ApiKey:
     """A key as it is kept: what it may do, and the hash of its secret."""
 
@@ -251,7 +251,7 @@ class ApiKey:
 class Store(Protocol):
     """A store. Everything raises StoreError."""
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[NewDecision]) -> None:
         """Keep decisions, in this order, all or none."""
 
     def probe(self) -> None:
@@ -260,10 +260,10 @@ class Store(Protocol):
     def upkeep(self, log_bytes: int) -> None:
         """Check the files and shorten the write-ahead log where it is longer than that; between two writes, by the thread that writes."""
 
-    def repeat(self, key: bytes) -> Kept | None:
+    def repeat(self, key: bytes) -> StoredDecision | None:
         """The decision that was kept under a repeat key."""
 
-    def decision(self, identity: str) -> Kept | None:
+    def decision(self, identity: str) -> StoredDecision | None:
         """One decision by its id."""
 
     def event(self, identity: str) -> bytes | None:
@@ -272,10 +272,10 @@ class Store(Protocol):
     def page(self, asked: Filter, after: Cursor | None, limit: int) -> Page:
         """Decisions, newest first, from behind `after`."""
 
-    def stats(self, asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[Count]:
+    def stats(self, asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[BucketCount]:
         """Counts by span of time and group, in order; at most `limit`."""
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
+    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         """Decisions kept after `sequence`, in the order of keeping, and the sequence up to which that is all there are."""
 
     def host(self, source: str, version: int | None = None) -> HostFacts | None:
@@ -314,7 +314,7 @@ class Store(Protocol):
     def last_sequence(self) -> int:
         """Of the newest decision ever kept; 0: none was."""
 
-    def size(self) -> Size:
+    def size(self) -> StoreSize:
         """How much there is."""
 
     def api_key(self, identity: str) -> ApiKey | None:

@@ -9,8 +9,8 @@ from zlib import crc32
 
 from pydantic_core import from_json, to_json
 
-from models.poison import PoisonedPage
-from service.store.port import ApiKey, Entry, HostFacts, Kept, RowDamaged, Summary
+from ras_triage.models.poison import PoisonedPage
+from ras_triage.service.store.port import ApiKey, HostFacts, NewDecision, RowDamaged, StoredDecision, Summary
 
 SUMMARY_COLUMNS: Final = (
     "d.id, d.at, d.source, d.event_id, d.event_key, d.policy, d.policy_digest, d.action, d.certainty, d.notification, d.severity,"
@@ -54,7 +54,7 @@ def start_text(start: int) -> str:
     return f"{start:#018x}"
 
 
-def decision_row(sequence: int, entry: Entry) -> tuple[Any, ...]:
+def decision_row(sequence: int, entry: NewDecision) -> tuple[Any, ...]:
     """The columns of `decisions`, in the order of DECISION_COLUMNS."""
     found = entry.summary
     poisons = (
@@ -86,7 +86,7 @@ KEPT_COLUMNS: Final = "d.id, d.at, d.event_key, b.decision, b.decision_check"
 """What `kept` takes."""
 
 
-def body_row(sequence: int, entry: Entry) -> tuple[int, bytes, int, bytes, int]:
+def body_row(sequence: int, entry: NewDecision) -> tuple[int, bytes, int, bytes, int]:
     """The columns of `bodies`. SQLite does not notice when bytes of a row change on the disk; the checksums do."""
     found = entry.summary
     check = _decision_check(bytes.fromhex(found.id.replace("-", "")), found.decided_at_ms, key_bytes(found.event_key), entry.decision)
@@ -156,12 +156,12 @@ def summary(row: tuple[Any, ...]) -> Summary:
         raise RowDamaged(f"a decision's summary cannot be read: {error}") from None
 
 
-def kept(row: tuple[Any, ...]) -> Kept:
+def stored_decision(row: tuple[Any, ...]) -> StoredDecision:
     """A row of KEPT_COLUMNS. Raises RowDamaged."""
     identity, at, event_key, decision, check = row
     if not decision_is_sound(identity, at, event_key, decision, check):
         raise RowDamaged("a decision is not what was kept")
-    return Kept(id_text(identity), at, key_text(event_key), decision)
+    return StoredDecision(id_text(identity), at, key_text(event_key), decision)
 
 
 HOST_COLUMNS: Final = "source, version, changed_at, facts, facts_check"

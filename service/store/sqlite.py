@@ -16,36 +16,45 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from models.poison import PoisonedPage
-from service.store import questions, rows
-from service.store.file import StoreLock, committed, connect, explain, is_undecodable, open_writer, refusal, text_or_bytes
-from service.store.identity import OpenFiles, log_path
-from service.store.log import WriteAheadLog
-from service.store.mark import Mark, MarkFile
-from service.store.port import (
+from ras_triage.models.poison import PoisonedPage
+from ras_triage.service.store import queries, rows
+from ras_triage.service.store.files.database import (
+    StoreLock,
+    committed,
+    connect,
+    explain,
+    is_undecodable,
+    open_writer,
+    refusal,
+    text_or_bytes,
+)
+from ras_triage.service.store.files.free_space import Room, commit_bytes
+from ras_triage.service.store.files.high_water_mark import Mark, MarkFile
+from ras_triage.service.store.files.identity import OpenFiles, log_path
+from ras_triage.service.store.files.read_check import ReadCheck
+from ras_triage.service.store.files.write_ahead_log import WriteAheadLog
+from ras_triage.service.store.port import (
     PURGES,
     ApiKey,
-    Count,
+    BucketCount,
     Cursor,
-    Entry,
     Field,
     Filter,
     HostFacts,
-    Kept,
     Loss,
+    NewDecision,
     Page,
     Purge,
     RowDamaged,
-    Size,
     StoreDamaged,
+    StoredDecision,
     StoreError,
+    StoreSize,
     StoreUnavailable,
     StoreUnusable,
-    Streamed,
+    StreamedDecision,
     Usage,
 )
-from service.store.readable import ReadCheck
-from service.store.room import Room, commit_bytes
 
 T = TypeVar("T")
 
@@ -56,7 +65,7 @@ _CHUNKS: Final = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Rows that one statement inserts. Every statement gives the interpreter away once, so fewer are quicker."""
 _FOLLOWED_AT_ONCE: Final = 20_000
 PAGE_SHIFTS: Final = (12, 49)
-"""log2 of the sizes that a poisoned page can have, from and below (`models.host.Page.shift`)."""
+"""log2 of the sizes that a poisoned page can have, from and below (`ras_triage.models.host.Page.shift`)."""
 
 _REPEAT: Final = f"SELECT {rows.KEPT_COLUMNS} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.repeat_key = ?"
 PROBE_BYTES: Final = 64 << 10
@@ -92,7 +101,7 @@ def _explained() -> Iterator[None]:
 
 
 class SqliteStore:
-    """A store in a file; see `service.store.port.Store` for what its methods promise."""
+    """A store in a file; see `ras_triage.service.store.port.Store` for what its methods promise."""
 
     def __init__(self, path: Path, *, exclusive: bool = True) -> None:
         """Open or create. `exclusive`: be the only service on this file. Raises StoreUnusable, StoreDamaged."""
@@ -186,7 +195,7 @@ class SqliteStore:
         if self._mark is not None:
             self._mark.set_changes(self._changes)
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[NewDecision]) -> None:
         if not entries:
             return
         first = self._sequence + 1
@@ -367,7 +376,7 @@ class SqliteStore:
     def _rows(self, sql: str, values: Sequence[Any] = (), *, quick: bool = True) -> list[tuple[Any, ...]]:
         return self._read(lambda connection: _fetch(connection, sql, values), quick=quick)
 
-    def repeat(self, key: bytes) -> Kept | None:
+    def repeat(self, key: bytes) -> StoredDecision | None:
         try:
             with _explained():
                 row = self._reader().execute(_REPEAT, (key,)).fetchone()
@@ -376,42 +385,42 @@ class SqliteStore:
         if row is None:
             return None
         self._files.check_quickly()  # a repeat is an acknowledgement as well
-        return rows.kept(row)
+        return rows.stored_decision(row)
 
     def _body(self, columns: str, identity: str) -> tuple[Any, ...] | None:
         key = rows.id_bytes(identity)
         found = self._rows(f"SELECT {columns} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.id = ?", (key,)) if key else []
         return found[0] if found else None
 
-    def decision(self, identity: str) -> Kept | None:
+    def decision(self, identity: str) -> StoredDecision | None:
         row = self._body(rows.KEPT_COLUMNS, identity)
-        return None if row is None else rows.kept(row)
+        return None if row is None else rows.stored_decision(row)
 
     def event(self, identity: str) -> bytes | None:
         row = self._body("b.event, b.event_check", identity)
         return None if row is None else rows.event(row)
 
     def page(self, asked: Filter, after: Cursor | None, limit: int) -> Page:
-        found = self._rows(*questions.page(asked, after, limit + 1), quick=False)
+        found = self._rows(*queries.page(asked, after, limit + 1), quick=False)
         decisions = tuple(summary for row in found[:limit] if (summary := _sound(rows.summary, row[1:])) is not None)
         more = _cursor(found[:limit]) if len(found) > limit else None
         return Page(decisions, more, min(len(found), limit) - len(decisions))
 
-    def stats(self, asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[Count]:
+    def stats(self, asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[BucketCount]:
         try:
-            found = self._rows(*questions.stats(asked, group_by, bucket_ms, limit), quick=False)
+            found = self._rows(*queries.stats(asked, group_by, bucket_ms, limit), quick=False)
         except StoreDamaged:
-            found = self._rows(*questions.stats(asked, group_by, bucket_ms, limit, guarded=True), quick=False)
-        return [Count(row[0], tuple(map(_shown, row[1:-1])), row[-1]) for row in found]
+            found = self._rows(*queries.stats(asked, group_by, bucket_ms, limit, guarded=True), quick=False)
+        return [BucketCount(row[0], tuple(map(_shown, row[1:-1])), row[-1]) for row in found]
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
+    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         def ask(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], int]:
             newest = connection.execute(_LAST_EVER).fetchone()[0]
             up_to = min(newest, sequence + _FOLLOWED_AT_ONCE)
-            return _fetch(connection, *questions.following(asked, sequence, up_to, limit)), max(up_to, sequence)
+            return _fetch(connection, *queries.following(asked, sequence, up_to, limit)), max(up_to, sequence)
 
         found, up_to = self._read(ask, quick=False)
-        streamed = [Streamed(row[0], summary) for row in found if (summary := _sound(rows.summary, row[1:])) is not None]
+        streamed = [StreamedDecision(row[0], summary) for row in found if (summary := _sound(rows.summary, row[1:])) is not None]
         return streamed, found[-1][0] if len(found) == limit else up_to
 
     def host(self, source: str, version: int | None = None) -> HostFacts | None:
@@ -439,13 +448,13 @@ class SqliteStore:
         sql = "SELECT at, reason, decisions, first_seq, last_seq, changes FROM losses ORDER BY loss DESC"
         return [Loss(*row) for row in self._rows(sql)]
 
-    def size(self) -> Size:
-        def ask(connection: sqlite3.Connection) -> Size:
+    def size(self) -> StoreSize:
+        def ask(connection: sqlite3.Connection) -> StoreSize:
             figures = ("count(*)", "min(at)", "max(at)")
             count, oldest, newest = (connection.execute(f"SELECT {figure} FROM decisions").fetchone()[0] for figure in figures)
             ever = connection.execute(_LAST_EVER).fetchone()[0]
             lost = connection.execute("SELECT coalesce(sum(decisions), 0) FROM losses").fetchone()[0]
-            return Size(count, _live_bytes(connection), oldest, newest, ever, self._log.size(), lost)
+            return StoreSize(count, _live_bytes(connection), oldest, newest, ever, self._log.size(), lost)
 
         return self._read(ask)
 

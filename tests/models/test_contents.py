@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.contents import MOST, physical_addresses, section_names
-from models.status_block import parse
-from models.structured import encode_structured
+from ras_triage.models.records.block_fields import encode_structured
+from ras_triage.models.records.block_summary import MAX_ADDRESSES, physical_addresses, section_names
+from ras_triage.models.records.status_block import parse
 
 
 def contents(*sections: dict[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -34,8 +34,8 @@ def test_an_address_counts_only_where_it_is_marked_valid() -> None:
 
 
 def test_of_very_many_addresses_the_first_are_told() -> None:
-    _, addresses = contents(*({"type": "memory", "physical_address": page << 12} for page in range(MOST + 10)))
-    assert addresses == tuple(page << 12 for page in range(MOST))
+    _, addresses = contents(*({"type": "memory", "physical_address": page << 12} for page in range(MAX_ADDRESSES + 10)))
+    assert addresses == tuple(page << 12 for page in range(MAX_ADDRESSES))
 
 
 def test_an_arm_section_that_is_cut_tells_the_addresses_that_are_there() -> None:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.cper_record import (
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.records.block_fields import encode_structured
+from ras_triage.models.records.cper_record import (
     NOTIFICATION_TYPES,
     CperRecord,
     decode_record,
@@ -20,10 +22,8 @@ from models.cper_record import (
     notification_name,
     to_status_block,
 )
-from models.errors import MalformedBytes
-from models.guid import MEMORY
-from models.status_block import decode
-from models.structured import encode_structured
+from ras_triage.models.records.guid import MEMORY
+from ras_triage.models.records.status_block import decode
 
 BLOCK = encode_structured(
     {

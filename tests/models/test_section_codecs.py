@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.guid import SECTION_TYPES
-from models.sections.registry import SECTIONS, SECTIONS_BY_GUID
+from ras_triage.models.records.guid import SECTION_TYPES
+from ras_triage.models.sections.registry import SECTIONS, SECTIONS_BY_GUID
 
 NAMES = sorted(SECTIONS)
 

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.sections import arm_processor, cxl, memory, pcie
-from models.sections.arm_processor import ArmContext, ArmErrorInfo, ArmProcessor
-from models.sections.cxl import CxlGeneralMedia, CxlProtocol
-from models.sections.firmware_record_reference import FirmwareRecordReference
-from models.sections.generic_processor import GenericProcessor
-from models.sections.memory import Memory, Memory2
-from models.sections.pcie import Pcie
+from ras_triage.models.sections import arm_processor, cxl, memory, pcie
+from ras_triage.models.sections.arm_processor import ArmContext, ArmErrorInfo, ArmProcessor
+from ras_triage.models.sections.cxl import CxlGeneralMedia, CxlProtocol
+from ras_triage.models.sections.firmware_record_reference import FirmwareRecordReference
+from ras_triage.models.sections.generic_processor import GenericProcessor
+from ras_triage.models.sections.memory import Memory, Memory2
+from ras_triage.models.sections.pcie import Pcie
 
 
 def memory_section(payload: bytes) -> Memory:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.errors import MalformedBytes
-from models.guid import MEMORY, NULL, SECTION_TYPES, guid
-from models.status_block import DataEntry, decode, encode_entry, encode_header
-from models.structured import StructuredBlock, decode_structured, describe, encode_structured
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.records.block_fields import StructuredBlock, decode_structured, describe, encode_structured
+from ras_triage.models.records.guid import MEMORY, NULL, SECTION_TYPES, guid
+from ras_triage.models.records.status_block import DataEntry, decode, encode_entry, encode_header
 
 VENDOR = guid("e8ed898d-df16-43cc-8ecc-54f060ef157f")
 

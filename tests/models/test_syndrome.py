@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from models.errors import MalformedBytes
-from models.kvm import VCPU_EVENTS, VcpuEvents, decode_vcpu_events, encode_vcpu_events, guest_serror_esr
-from models.syndrome import AsynchronousErrorType, serror_iss, serror_syndrome
-from models.syndrome_fields import (
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.kvm import VCPU_EVENTS, VcpuEvents, decode_vcpu_events, encode_vcpu_events, guest_serror_esr
+from ras_triage.models.syndrome import AsynchronousErrorType, serror_iss, serror_syndrome
+from ras_triage.models.syndrome_fields import (
     Syndrome,
     SyndromeField,
     decode_syndrome,
@@ -20,7 +20,7 @@ from models.syndrome_fields import (
     exception_class_name,
     fault_status,
     guess_kind,
-    summary,
+    syndrome_summary,
 )
 
 u64 = st.integers(0, (1 << 64) - 1)
@@ -63,7 +63,7 @@ def test_fields_lie_beside_each_other_highest_first_and_say_what_they_mean_and_w
 
 @given(u64 | likely)
 def test_every_syndrome_has_one_line_of_words(value: int) -> None:
-    assert "\n" not in summary(decode_syndrome(value))
+    assert "\n" not in syndrome_summary(decode_syndrome(value))
 
 
 def test_a_value_too_wide_for_its_field_cannot_be_encoded() -> None:
@@ -103,7 +103,7 @@ def test_every_field_of_an_serror_is_named() -> None:
 def test_the_error_type_has_its_name(aet: int, words: str) -> None:
     syndrome = decode_syndrome(aet << 10 | 0x11)
     assert named(syndrome)["AET"].meaning.startswith(words)
-    assert words in summary(syndrome)
+    assert words in syndrome_summary(syndrome)
 
 
 def test_the_error_type_means_nothing_beside_another_status_code() -> None:
@@ -116,7 +116,7 @@ def test_an_implementation_defined_syndrome_is_not_taken_further_apart() -> None
     syndrome = decode_syndrome(0xBF00_1811)
     assert list(values(syndrome)) == ["ISS2", "EC", "IL", "IDS", "IMPLEMENTATION DEFINED"]
     assert values(syndrome)["IMPLEMENTATION DEFINED"] == 0x1811
-    assert summary(syndrome) == "SError: implementation-defined syndrome"
+    assert syndrome_summary(syndrome) == "SError: implementation-defined syndrome"
 
 
 @pytest.mark.parametrize(("bit", "gap"), [(8, "8"), (19, "23:19"), (23, "23:19"), (56, "63:56"), (63, "63:56")])
@@ -154,7 +154,7 @@ def test_an_error_type_is_stated_by_its_own_syndrome(error_type: str, iss: int) 
     kind = AsynchronousErrorType[error_type]
     assert serror_iss(kind) == iss
     assert serror_syndrome(iss).error_type is kind
-    assert summary(decode_syndrome(iss)).startswith(f"virtual SError: {error_type}")
+    assert syndrome_summary(decode_syndrome(iss)).startswith(f"virtual SError: {error_type}")
 
 
 # Aborts
@@ -182,7 +182,7 @@ def test_the_data_abort_that_a_vmm_injects_is_taken_apart() -> None:
     }
     assert fields["SET"].meaning == "synchronous error type: UER, recoverable"
     assert fields["FnV"].meaning == "FAR_ELx is not valid"
-    assert summary(syndrome) == (
+    assert syndrome_summary(syndrome) == (
         "data abort from a lower exception level: synchronous external abort, not on a table walk, the fault address is not valid"
     )
 
@@ -229,13 +229,13 @@ def test_whether_the_address_is_valid_is_said_only_of_an_external_abort_on_the_a
 )
 def test_fault_status_codes_have_their_meaning(code: int, meaning: str) -> None:
     assert fault_status(code) == meaning
-    assert meaning in summary(decode_syndrome(0x9600_0000 | code))
+    assert meaning in syndrome_summary(decode_syndrome(0x9600_0000 | code))
 
 
 def test_any_other_exception_class_has_a_generic_form() -> None:
     syndrome = decode_syndrome(0x5600_0042)
     assert values(syndrome) == {"ISS2": 0, "EC": 0x15, "IL": 1, "ISS": 0x42}
-    assert summary(syndrome) == "SVC, AArch64"
+    assert syndrome_summary(syndrome) == "SVC, AArch64"
     assert exception_class_name(0x3F) == "reserved value"
 
 

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.event import Event, event_json, event_key
-from models.formats.cper import write_record
-from models.formats.ras.event import read_time
-from models.formats.reading import Reading
-from models.formats.redfish import write_redfish
-from models.sections.fields import encode_timestamp
-from models.structured import encode_structured
-from models.times import to_utc, utc_text
-from service.importing.readers import read_items
-from service.importing.source import Source
+from ras_triage.models.event import Event, event_json, event_key
+from ras_triage.models.formats.cper import write_record
+from ras_triage.models.formats.items import FoundError
+from ras_triage.models.formats.ras.traced_event import read_time
+from ras_triage.models.formats.redfish import write_redfish
+from ras_triage.models.records.block_fields import encode_structured
+from ras_triage.models.sections.fields import encode_timestamp
+from ras_triage.models.times import to_utc, utc_text
+from ras_triage.service.importing.readers import read_items
+from ras_triage.service.importing.source import ImportSource
 
 LAST, FIRST = "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"
 OUTSIDE = pytest.mark.parametrize("text", [LAST, FIRST])
@@ -124,9 +124,9 @@ def record(_: str) -> bytes:
 @OUTSIDE
 @pytest.mark.parametrize("form", [redfish, libcper, kernel_log, journal, trace, ghes_inject, record])
 def test_every_format_goes_without_a_time_that_utc_does_not_have(form: Any, text: str) -> None:
-    items = list(read_items(Source(BytesIO(form(text))), None, None))
+    items = list(read_items(ImportSource(BytesIO(form(text))), None, None))
 
-    readings = [item for item in items if isinstance(item, Reading)]
+    readings = [item for item in items if isinstance(item, FoundError)]
     assert len(readings) == 1, items
     assert Event.model_validate_json(event_json(readings[0].event)).status_block is not None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.decision import Decision, MemoryFailure, Oops, Panic, RecoverPcie, Signal, SoftOffline
+from ras_triage.models.decision import Decision, MemoryFailure, Oops, Panic, RecoverPcie, Signal, SoftOffline
 
 PAGE = ~0xFFF
 Seen = dict[str, Any]

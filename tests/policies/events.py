@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from typing import Any, TypeVar
 
-from models import guid
-from models.decision import Action, Decision, Log, MemoryFailure, QueueMemoryFailure, Reject, Signal, SoftOffline
-from models.event import Event
-from models.host import Host
-from policies.catalog import Policy, resolve
-from policies.decide import decide
+from ras_triage.models.decision import Action, Decision, Log, MemoryFailure, QueueMemoryFailure, Reject, Signal, SoftOffline
+from ras_triage.models.event import Event
+from ras_triage.models.host import Host
+from ras_triage.models.records import guid
+from ras_triage.policies.catalog.policies import Policy, resolve_policy
+from ras_triage.policies.decide import decide
 
 Step = TypeVar("Step")
 Signalled = tuple[int | None, str, int | None, int | None]
@@ -151,7 +151,7 @@ def decided(
     policy: str | Policy, notification: str | dict[str, Any], data: bytes | None = None, facts: dict[str, Any] | None = None
 ) -> Decision:
     """What a policy decides."""
-    return decide(event(notification, data, facts), resolve(policy) if isinstance(policy, str) else policy)
+    return decide(event(notification, data, facts), resolve_policy(policy) if isinstance(policy, str) else policy)
 
 
 def steps(decision: Decision, kind: type[Step]) -> list[Step]:

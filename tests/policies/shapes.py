@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.decision import Decision
-from models.event import Event
-from models.host import Host
-from models.memslots import Memslots
-from models.poison import PoisonedPage
-from models.status_block import StatusBlock, parse
-from policies.catalog import Policy
-from policies.decide import decide_parsed
-from policies.remembered import with_poisoned
+from ras_triage.models.decision import Decision
+from ras_triage.models.event import Event
+from ras_triage.models.host import Host
+from ras_triage.models.memslots import Memslots
+from ras_triage.models.poison import PoisonedPage
+from ras_triage.models.records.status_block import StatusBlock, parse
+from ras_triage.policies.catalog.policies import Policy
+from ras_triage.policies.decide import decide_parsed
+from ras_triage.policies.pipeline.poisoned_pages import with_poisoned
 from tests.growth import Counted
 from tests.policies import events as e
 

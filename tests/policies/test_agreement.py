@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from models.event import Event
-from models.formats.observed import Observed, SeenMemoryFailure, SeenPanic, SeenSignal, gather, observe
-from models.formats.reading import Assumed
-from policies.agreement import compare
-from policies.catalog import resolve
-from policies.decide import decide
+from ras_triage.models.event import Event
+from ras_triage.models.formats.items import AssumedField
+from ras_triage.models.formats.kernel_log.actions import (
+    ObservedActions,
+    ObservedMemoryFailure,
+    ObservedPanic,
+    ObservedSignal,
+    group_actions,
+    read_action,
+)
+from ras_triage.policies.agreement import compare
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.decide import decide
 
 RELEASE = "linux-6.12.107"
 PAGE = {"physical_address": "0x45678000", "state": "anonymous", "dirty": True, "mappings": [{"pid": 103, "address": "0xffff897d5000"}]}
@@ -25,14 +32,14 @@ def decided(severity="recoverable", **host):
                 "host": {"page_size": 4096, "sysctl": {}, "valid_ranges": [{"start": 0, "size": "0x80000000"}], "tasks": []} | host,
             }
         ),
-        resolve(RELEASE),
+        resolve_policy(RELEASE),
     )
 
 
 def seen(text):
-    item = observe(text, 9)
+    item = read_action(text, 9)
     assert item is not None
-    return gather([item])
+    return group_actions([item])
 
 
 def test_a_page_that_was_handled_as_planned_agrees():
@@ -63,7 +70,7 @@ def test_a_signal_tells_nothing_where_the_notification_was_assumed():
     line = seen("Memory failure: 0x45678: Sending SIGBUS to qemu:999 due to hardware memory corruption")
     decision = decided("corrected")
     assert compare(line, decision).verdict == "differ"
-    assert compare(line, decision, [Assumed("/notification/type", "gsiv", "not told")]).verdict == "cannot_tell"
+    assert compare(line, decision, [AssumedField("/notification/type", "gsiv", "not told")]).verdict == "cannot_tell"
 
 
 @pytest.mark.parametrize(("severity", "verdict"), [("fatal", "agree"), ("recoverable", "differ")])
@@ -74,7 +81,7 @@ def test_a_panic_agrees_with_a_planned_one(severity, verdict):
 def test_a_line_that_is_missing_is_no_evidence():
     for decision in (decided("fatal"), decided(pages=[PAGE])):
         assert compare(None, decision).verdict == "cannot_tell"
-        assert compare(Observed(), decision).verdict == "cannot_tell"
+        assert compare(ObservedActions(), decision).verdict == "cannot_tell"
 
 
 def test_a_panic_for_another_reason_tells_nothing():
@@ -84,12 +91,12 @@ def test_a_panic_for_another_reason_tells_nothing():
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("0x45678: Sending SIGBUS to dev:mem:7 due to hardware memory corruption", SeenSignal),
-        ("Memory failure: 0x45678: forcibly killing x:7 because of failure to unmap corrupted page", SeenSignal),
-        ("GHES GHES.1: [Hardware Error]: GHES: x:7: synchronous unrecoverable error (SIGBUS)", SeenSignal),
-        ("Memory failure: 0x45678: recovery action for get hwpoison page: Ignored", SeenMemoryFailure),
-        ("Kernel panic - not syncing: Memory failure on page 45678", SeenPanic),
+        ("0x45678: Sending SIGBUS to dev:mem:7 due to hardware memory corruption", ObservedSignal),
+        ("Memory failure: 0x45678: forcibly killing x:7 because of failure to unmap corrupted page", ObservedSignal),
+        ("GHES GHES.1: [Hardware Error]: GHES: x:7: synchronous unrecoverable error (SIGBUS)", ObservedSignal),
+        ("Memory failure: 0x45678: recovery action for get hwpoison page: Ignored", ObservedMemoryFailure),
+        ("Kernel panic - not syncing: Memory failure on page 45678", ObservedPanic),
     ],
 )
 def test_what_a_line_says_is_told_by_its_form(text, kind):
-    assert isinstance(observe(text, 1), kind)
+    assert isinstance(read_action(text, 1), kind)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.decision import Action, Decision, MemoryFailure
-from models.event import Event
-from models.host import Mapping, Page, PageState
-from models.notification import NotificationType
-from policies.catalog import Policy, derived, resolve
-from policies.decide import decide
+from ras_triage.models.decision import Action, Decision, MemoryFailure
+from ras_triage.models.event import Event
+from ras_triage.models.host import Mapping, Page, PageState
+from ras_triage.models.notification import NotificationType
+from ras_triage.policies.catalog.policies import Policy, derive_policy, resolve_policy
+from ras_triage.policies.decide import decide
 from tests.policies.events import (
     ALL,
     CORRECTED,
@@ -77,7 +77,7 @@ def detail(decision: Decision, code: str) -> str:
 @lru_cache(maxsize=16)
 def heeding(name: str) -> Policy:
     """A policy that heeds the firmware's numbering, and is otherwise the one of that name."""
-    return derived(f'name = "heeding-{name}"\nbase = "{name}"\n[flags]\narm_error_types_heeded = true')
+    return derive_policy(f'name = "heeding-{name}"\nbase = "{name}"\n[flags]\narm_error_types_heeded = true')
 
 
 # An event that tells everything
@@ -168,7 +168,7 @@ def test_the_uniform_policy_says_which_numbering_it_assumed() -> None:
 
 def test_a_numbering_that_was_assumed_for_the_sender_is_as_if_not_told() -> None:
     asked = event("gpio", block(arm(error_info(2))), host(early=True, arm_error_types="legacy"))
-    decision = decide(asked, resolve(UNIFORM), frozenset({"/host/arm_error_types"}))
+    decision = decide(asked, resolve_policy(UNIFORM), frozenset({"/host/arm_error_types"}))
     assert (decision.action, others(decision)) == (Action.HANDLED, [({"host.arm_error_types": "uefi-2.10"}, "signal")])
 
 
@@ -220,7 +220,7 @@ def test_a_warning_spells_out_no_more_than_a_few_error_types() -> None:
 @pytest.mark.parametrize("policy", EVERY)
 def test_an_assumed_asynchronous_notification_has_the_abort_as_its_alternative(policy: str) -> None:
     asked = event("polled", block(memory()), host())
-    decision = decide(asked, resolve(policy), ASSUMED_TYPE)
+    decision = decide(asked, resolve_policy(policy), ASSUMED_TYPE)
     assert others(decision) == [({"notification.type": "sea"}, "signal")]
     assert codes(decision) == ["assumed_asynchronous"]
     assert detail(decision, "assumed_asynchronous") == (
@@ -230,20 +230,20 @@ def test_an_assumed_asynchronous_notification_has_the_abort_as_its_alternative(p
 
 @pytest.mark.parametrize("policy", EVERY)
 def test_an_assumed_abort_has_an_asynchronous_notification_as_its_alternative(policy: str) -> None:
-    decision = decide(event("sea", block(memory()), host()), resolve(policy), ASSUMED_TYPE)
+    decision = decide(event("sea", block(memory()), host()), resolve_policy(policy), ASSUMED_TYPE)
     assert others(decision) == [({"notification.type": "polled"}, "handled")]
     assert codes(decision) == ["assumed_synchronous"]
 
 
 def test_a_notification_that_changes_nothing_has_no_alternative() -> None:
     for data in (block(memory(), severity=FATAL), block(memory(CORRECTED), severity=CORRECTED)):
-        decision = decide(event("polled", data, host()), resolve(UNIFORM), ASSUMED_TYPE)
+        decision = decide(event("polled", data, host()), resolve_policy(UNIFORM), ASSUMED_TYPE)
         assert (decision.alternatives, codes(decision)) == ((), [])
 
 
 def test_a_notification_that_was_told_has_no_alternative() -> None:
     asked = event("polled", block(memory()), host())
-    assert decide(asked, resolve(L612), frozenset({"/status_block"})) == decide(asked, resolve(L612))
+    assert decide(asked, resolve_policy(L612), frozenset({"/status_block"})) == decide(asked, resolve_policy(L612))
 
 
 # The state of pages
@@ -397,12 +397,12 @@ def filled_in(asked: Event, when: dict[str, Any]) -> Event:
 
 
 def heeds(policy: str, when: dict[str, Any]) -> Policy:
-    return heeding(policy) if HEEDED.keys() <= when.keys() else resolve(policy)
+    return heeding(policy) if HEEDED.keys() <= when.keys() else resolve_policy(policy)
 
 
 @given(events, st.sampled_from(EVERY), assumptions)
 def test_an_alternative_is_what_the_event_comes_to_with_its_reading_filled_in(asked: Event, policy: str, assumed: frozenset[str]) -> None:
-    decision = decide(asked, resolve(policy), assumed)
+    decision = decide(asked, resolve_policy(policy), assumed)
     for other in decision.alternatives:
         told = decide(filled_in(asked, other.when), heeds(policy, other.when))
         assert (told.action, told.plan) == (other.action, other.plan)
@@ -420,7 +420,7 @@ def readings_of(asked: Event, policy: str, assumed: frozenset[str]) -> Iterator[
 
 @given(events, st.sampled_from(EVERY), assumptions)
 def test_no_reading_that_comes_to_another_action_is_kept_quiet(asked: Event, policy: str, assumed: frozenset[str]) -> None:
-    decision = decide(asked, resolve(policy), assumed)
+    decision = decide(asked, resolve_policy(policy), assumed)
     said = {(next(iter(other.when)), other.action) for other in decision.alternatives}
     for when in readings_of(asked, policy, assumed):
         action = decide(filled_in(asked, when), heeds(policy, when)).action
@@ -429,7 +429,7 @@ def test_no_reading_that_comes_to_another_action_is_kept_quiet(asked: Event, pol
 
 @given(events, st.sampled_from(EVERY), assumptions)
 def test_every_alternative_is_another_action_and_is_said_once_and_warned_of(asked: Event, policy: str, assumed: frozenset[str]) -> None:
-    decision = decide(asked, resolve(policy), assumed)
+    decision = decide(asked, resolve_policy(policy), assumed)
     assert decision.action not in {other.action for other in decision.alternatives}
     whens = [repr(other.when) for other in decision.alternatives]
     assert len(set(whens)) == len(whens) <= 8
@@ -439,11 +439,11 @@ def test_every_alternative_is_another_action_and_is_said_once_and_warned_of(aske
 
 @given(events, st.sampled_from(EVERY), assumptions)
 def test_readings_change_nothing_of_the_decision_itself(asked: Event, policy: str, assumed: frozenset[str]) -> None:
-    decision, plain = decide(asked, resolve(policy), assumed), decide(asked, resolve(policy))
+    decision, plain = decide(asked, resolve_policy(policy), assumed), decide(asked, resolve_policy(policy))
     assert (decision.event_key, decision.action, decision.plan, decision.rationale, decision.assumptions, decision.next_access) == (
         plain.event_key, plain.action, plain.plan, plain.rationale, plain.assumptions, plain.next_access
     )  # fmt: skip
-    assert decide(asked, resolve(policy), assumed) == decision
+    assert decide(asked, resolve_policy(policy), assumed) == decision
 
 
 def test_the_page_that_a_reading_speaks_of_is_the_one_that_was_consumed() -> None:

@@ -13,11 +13,9 @@ from typing import Any
 
 import pytest
 
-import models
-import policies
-import service
-from policies.catalog import resolve
-from policies.decide import decide
+from ras_triage import models, policies, service
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.decide import decide
 from tests.policies.events import PAGE, arm, block, error_info, event, host, memory, other, page, pcie, sea
 
 ALL_CACHES = 48 << 20
@@ -75,8 +73,8 @@ def various(count: int) -> None:
         facts = host(page(random.choice(["thp", "hugetlb", "unknown", "dax", "slab"]), *range(index % 50), dirty=None), early=index % 2)
         facts["sysctl"] |= {"kernel.panic": number & 0x7FFFFFFF}
         data = block(*sections, severity=0 if index % 4 else number, raw=(number, number), tail=random.randbytes(8))
-        decide(event(sea(error_block_length=1 << 31), data, facts), resolve(f"linux-7.3.{index + 1}"))
-        decide(event({**sea(), "type": "sdei", "syndrome": None}, block(*sections), facts), resolve("uniform"))
+        decide(event(sea(error_block_length=1 << 31), data, facts), resolve_policy(f"linux-7.3.{index + 1}"))
+        decide(event({**sea(), "type": "sdei", "syndrome": None}, block(*sections), facts), resolve_policy("uniform"))
 
 
 def test_all_caches_together_stay_below_a_few_megabytes() -> None:
@@ -95,7 +93,7 @@ def test_what_is_kept_of_a_decision_does_not_grow_with_the_processes_that_map_a_
     def deciding() -> None:
         for index in range(6):
             mapped = page("thp", *range(1000, 2000 + index), dirty=True)
-            decide(event(sea(), block(memory(address=PAGE)), host(mapped, early=True)), resolve("linux-7.3.4"))
+            decide(event(sea(), block(memory(address=PAGE)), host(mapped, early=True)), resolve_policy("linux-7.3.4"))
 
     deciding()
     assert kept(deciding) < 24 << 10

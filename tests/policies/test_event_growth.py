@@ -7,21 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from models.decision import RecordGuestError, Translate
-from models.formats.observed import (
-    Observed,
-    Seen,
-    SeenMemoryFailure,
-    SeenNote,
-    SeenOops,
-    SeenPanic,
-    SeenSignal,
-    SeenSoftOffline,
+from ras_triage.models.decision import RecordGuestError, Translate
+from ras_triage.models.formats.kernel_log.actions import (
+    ObservedAction,
+    ObservedActions,
+    ObservedMemoryFailure,
+    ObservedMessage,
+    ObservedOops,
+    ObservedPanic,
+    ObservedSignal,
+    ObservedSoftOffline,
 )
-from policies.agreement import compare
-from policies.catalog import Policy, derived
-from policies.guest.stage import MAX_SIZE
-from policies.workload import TooMuchWork, require_workload, workload
+from ras_triage.policies.agreement import compare
+from ras_triage.policies.catalog.policies import Policy, derive_policy
+from ras_triage.policies.guest.guest_stage import MAX_SIZE
+from ras_triage.policies.workload import TooMuchWork, require_workload, workload
 from tests.growth import Counted, multiplies, operations, product, require_n_log_n, require_n_log_n_of_time
 from tests.policies.shapes import BASE, FIRST, Shape, build, decide
 
@@ -46,7 +46,7 @@ LIMIT = 2_000_000
 
 def unlimited(base: str) -> Policy:
     """A policy that reads blocks of any length."""
-    return derived(
+    return derive_policy(
         f'name = "unlimited-{base}"\nbase = "{base}"\n[flags]\nblock_limited_to_buffer = false\npfn_left_to_memory_failure = false'
     )
 
@@ -126,13 +126,13 @@ def test_the_guest_half_stops_at_its_own_limit(pair: tuple[str, str]) -> None:
     assert any("more is signalled to VMs than a plan has room for" in reason for reason in decision.reasons)
 
 
-OBSERVED: dict[str, Callable[[int], Seen]] = {
-    "memory_failures": lambda index: SeenMemoryFailure(index, "", (BASE >> 12) + index, "dirty LRU page", "recovered"),
-    "soft_offlines": lambda index: SeenSoftOffline(index, "", index, "failed"),
-    "signals": lambda index: SeenSignal(index, "", "SIGBUS", FIRST + index, "", None),
-    "panics": lambda index: SeenPanic(index, "", "ghes"),
-    "oopses": lambda index: SeenOops(index, "", 0),
-    "notes": lambda index: SeenNote(index, "", "error_type"),
+OBSERVED: dict[str, Callable[[int], ObservedAction]] = {
+    "memory_failures": lambda index: ObservedMemoryFailure(index, "", (BASE >> 12) + index, "dirty LRU page", "recovered"),
+    "soft_offlines": lambda index: ObservedSoftOffline(index, "", index, "failed"),
+    "signals": lambda index: ObservedSignal(index, "", "SIGBUS", FIRST + index, "", None),
+    "panics": lambda index: ObservedPanic(index, "", "ghes"),
+    "oopses": lambda index: ObservedOops(index, "", 0),
+    "notes": lambda index: ObservedMessage(index, "", "error_type"),
 }
 
 
@@ -142,7 +142,7 @@ def test_what_a_kernel_said_and_what_was_decided_do_not_multiply(kind: str) -> N
         policy, facts = CASES[BYSTANDER]
         decision = decide(Shape(facts=facts, sections=mapped, mappings=4), policy)()
         counted = replace(decision, plan=Counted(decision.plan), next_access=Counted(decision.next_access))
-        observed = Observed(**{kind: tuple(OBSERVED[kind](index) for index in range(said))})  # type: ignore[arg-type]
+        observed = ObservedActions(**{kind: tuple(OBSERVED[kind](index) for index in range(said))})  # type: ignore[arg-type]
         return lambda: compare(observed, counted)
 
     assert not multiplies(comparing)
@@ -151,7 +151,7 @@ def test_what_a_kernel_said_and_what_was_decided_do_not_multiply(kind: str) -> N
 def test_a_comparison_lists_a_few_steps_of_very_many() -> None:
     policy, facts = CASES[BYSTANDER]
     decision = decide(Shape(facts=facts, mappings=100), policy)()
-    said = SeenSignal(1, "", "SIGBUS", 5, "", None)
-    (compared,) = compare(Observed(signals=(said,)), decision).comparisons
+    said = ObservedSignal(1, "", "SIGBUS", 5, "", None)
+    (compared,) = compare(ObservedActions(signals=(said,)), decision).comparisons
     assert compared.decided.startswith("SIGBUS to 1000, SIGBUS to 1001, ")
     assert compared.decided.endswith(", and 184 more")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.decision import Action, Decision, ExitToVmm, InjectSerror, Oops, Panic, Signal
+from ras_triage.models.decision import Action, Decision, ExitToVmm, InjectSerror, Oops, Panic, Signal
 from tests.policies.events import (
     ALL,
     BUSKERN,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.host import Host, Page
-from models.memslots import FEW_SLOTS, Memslot, Memslots
-from policies.facts import FEW, Facts
+from ras_triage.models.host import Host, Page
+from ras_triage.models.memslots import FEW_SLOTS, Memslot, Memslots
+from ras_triage.policies.pipeline.facts import FEW, Facts
 from tests.policies.events import ALL, PAGE, block, decided, host, memory, page, sea
 
 frames = st.integers(0, 40)

@@ -7,13 +7,22 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from models import guid
-from models.decision import Decision, ExitToVmm, InjectSerror, Panic, RecoverPcie, ReportCxl, Signal
-from models.kvm import VcpuEvents
-from policies.behaviours import FLAGS
-from policies.catalog import OLDEST, Change, Policy, derived, ledger, linux, resolve, uniform
-from policies.kvm import Injection, Vcpu, set_vcpu_events
-from policies.release import Release, parse_release
+from ras_triage.models.decision import Decision, ExitToVmm, InjectSerror, Panic, RecoverPcie, ReportCxl, Signal
+from ras_triage.models.kvm import VcpuEvents
+from ras_triage.models.records import guid
+from ras_triage.policies.catalog.behaviours import FLAGS
+from ras_triage.policies.catalog.policies import (
+    OLDEST,
+    LedgerEntry,
+    Policy,
+    change_ledger,
+    derive_policy,
+    linux_policy,
+    resolve_policy,
+    uniform_policy,
+)
+from ras_triage.policies.catalog.release import Release, parse_release
+from ras_triage.policies.guest.kvm import InjectionOutcome, VcpuState, set_vcpu_events
 from tests.policies.events import (
     ALL,
     AO,
@@ -310,8 +319,8 @@ class Answer(NamedTuple):
     """Events that show a flag in what KVM_SET_VCPU_EVENTS comes to."""
 
     events: VcpuEvents
-    vcpu: Vcpu
-    look: Callable[[Injection], object]
+    vcpu: VcpuState
+    look: Callable[[InjectionOutcome], object]
     without: object
     having: object
 
@@ -319,16 +328,16 @@ class Answer(NamedTuple):
 REFUSED = VcpuEvents(serror_pending=1, serror_has_esr=1, ext_dabt_pending=1, serror_esr=0x11)
 ANSWERED: dict[str, Answer] = {
     "kvm_serror_emulated": Answer(
-        VcpuEvents(serror_pending=1), Vcpu(False, False, serror_masked=False), lambda done: done.guest_esr, 0xBE00_0000, 0xBF00_0000
+        VcpuEvents(serror_pending=1), VcpuState(False, False, serror_masked=False), lambda done: done.guest_esr, 0xBE00_0000, 0xBF00_0000
     ),
     "kvm_ext_dabt_first": Answer(
-        REFUSED, Vcpu(False, False, None), lambda done: (done.errno, done.guest_esr), (22, None), (22, 0x9600_0010)
+        REFUSED, VcpuState(False, False, None), lambda done: (done.errno, done.guest_esr), (22, None), (22, 0x9600_0010)
     ),
 }
 
 
 def variant(base: str, flag: str, value: bool) -> Policy:
-    return derived(f'name = "variant"\nbase = "{base}"\n[flags]\n{flag} = {str(value).lower()}\n')
+    return derive_policy(f'name = "variant"\nbase = "{base}"\n[flags]\n{flag} = {str(value).lower()}\n')
 
 
 @pytest.mark.parametrize("flag", SHOWN)
@@ -350,9 +359,9 @@ def test_every_flag_is_shown_to_change_something() -> None:
 
 
 def test_a_user_policy_has_a_digest_of_its_own_for_each_flag() -> None:
-    digests = {variant(L73, flag, not getattr(resolve(L73).behaviours, flag)).digest for flag in FLAGS}
+    digests = {variant(L73, flag, not getattr(resolve_policy(L73).behaviours, flag)).digest for flag in FLAGS}
     assert len(digests) == len(FLAGS)
-    assert resolve(L73).digest not in digests
+    assert resolve_policy(L73).digest not in digests
 
 
 HELD = {
@@ -427,18 +436,18 @@ PRINCIPLES = (
 
 @pytest.mark.parametrize("flag", HELD)
 def test_the_releases_that_were_read_have_the_flags_they_have(flag: str) -> None:
-    assert tuple(int(getattr(resolve(policy).behaviours, flag)) for policy in ALL) == HELD[flag]
+    assert tuple(int(getattr(resolve_policy(policy).behaviours, flag)) for policy in ALL) == HELD[flag]
 
 
 def test_principles_are_held_by_no_kernel_and_by_the_uniform_policy() -> None:
     assert set(HELD) | set(PRINCIPLES) == set(FLAGS)
     for flag in PRINCIPLES:
-        assert [getattr(resolve(policy).behaviours, flag) for policy in (*ALL, UNIFORM)] == [False] * 4 + [True]
+        assert [getattr(resolve_policy(policy).behaviours, flag) for policy in (*ALL, UNIFORM)] == [False] * 4 + [True]
 
 
 def test_the_uniform_policy_is_otherwise_the_newest_kernel() -> None:
     same = [flag for flag in FLAGS if flag not in PRINCIPLES]
-    assert [getattr(uniform().behaviours, flag) for flag in same] == [getattr(resolve(L73).behaviours, flag) for flag in same]
+    assert [getattr(uniform_policy().behaviours, flag) for flag in same] == [getattr(resolve_policy(L73).behaviours, flag) for flag in same]
 
 
 FLIPS = {
@@ -504,14 +513,14 @@ def before(release: Release) -> Release:
 
 
 def has(release: Release, flag: str) -> bool:
-    return bool(getattr(linux(release).behaviours, flag))
+    return bool(getattr(linux_policy(release).behaviours, flag))
 
 
 @pytest.mark.parametrize(("flag", "release"), [(flag, release) for flag, releases in FLIPS.items() for release in releases])
 def test_a_behaviour_arrives_with_the_release_that_brought_it(flag: str, release: str) -> None:
     first = parse_release(release)
     assert (has(before(first), flag), has(first, flag)) == (False, True)
-    assert linux(first).since[flag] == parse_release(release).brief
+    assert linux_policy(first).since[flag] == parse_release(release).brief
 
 
 @pytest.mark.parametrize(("flag", "release"), [(flag, release) for flag, releases in NEVER.items() for release in releases])
@@ -520,37 +529,37 @@ def test_a_series_that_never_got_a_behaviour_does_not_have_it(flag: str, release
 
 
 def test_an_old_stable_release_lacks_what_its_series_got_later() -> None:
-    old = linux(parse_release("6.1.100")).behaviours
+    old = linux_policy(parse_release("6.1.100")).behaviours
     later = ("sea_kills_when_nothing_queued", "arm_error_type_bitmask", "panic_honours_timeout", "exception_taints", "ghes_panic_taints")
     assert not any(getattr(old, flag) for flag in later)
-    assert all(getattr(resolve(L61).behaviours, flag) for flag in later)
+    assert all(getattr(resolve_policy(L61).behaviours, flag) for flag in later)
     assert old.sea_action_required
 
 
-CHANGES = [pytest.param(change, release, id=f"{change.flag}-{release}") for change in ledger() for release in change.stable]
+CHANGES = [pytest.param(change, release, id=f"{change.flag}-{release}") for change in change_ledger() for release in change.stable]
 
 
 @pytest.mark.parametrize(("change", "release"), CHANGES)
-def test_a_back_port_counts_from_its_own_stable_release_on(change: Change, release: Release) -> None:
+def test_a_back_port_counts_from_its_own_stable_release_on(change: LedgerEntry, release: Release) -> None:
     assert release.patch is not None
     assert release.series < change.mainline.series
     previous = before(release)
     if previous >= OLDEST:
         assert has(release, change.flag)
         assert not has(previous, change.flag)
-        assert linux(release).since[change.flag] == release.brief
+        assert linux_policy(release).since[change.flag] == release.brief
 
 
-ENDS = [pytest.param(change, release, id=f"{change.flag}-{release}") for change in ledger() for release in change.ended]
+ENDS = [pytest.param(change, release, id=f"{change.flag}-{release}") for change in change_ledger() for release in change.ended]
 
 
 @pytest.mark.parametrize(("change", "release"), ENDS)
-def test_a_behaviour_ends_with_the_release_that_took_it_away(change: Change, release: Release) -> None:
+def test_a_behaviour_ends_with_the_release_that_took_it_away(change: LedgerEntry, release: Release) -> None:
     assert (has(before(release), change.flag), has(release, change.flag)) == (True, False)
 
 
-@pytest.mark.parametrize("change", [pytest.param(change, id=change.flag) for change in ledger()])
-def test_every_series_from_mainline_on_has_a_behaviour_until_it_ends(change: Change) -> None:
+@pytest.mark.parametrize("change", [pytest.param(change, id=change.flag) for change in change_ledger()])
+def test_every_series_from_mainline_on_has_a_behaviour_until_it_ends(change: LedgerEntry) -> None:
     following = Release(change.mainline.major, change.mainline.minor + 1, 0)
     assert has(change.mainline, change.flag)
     assert has(following, change.flag)
@@ -558,7 +567,7 @@ def test_every_series_from_mainline_on_has_a_behaviour_until_it_ends(change: Cha
 
 
 def test_the_ledger_has_one_line_for_each_behaviour_of_a_kernel() -> None:
-    assert sorted(change.flag for change in ledger()) == sorted(HELD)
+    assert sorted(change.flag for change in change_ledger()) == sorted(HELD)
 
 
 def test_a_series_without_its_stable_release_is_taken_with_every_back_port_and_said_to_depend() -> None:

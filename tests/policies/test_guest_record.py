@@ -7,10 +7,10 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.decision import GuestRange, Translate
-from models.status_block import decode
-from models.structured import decode_structured
-from policies.guest.record import count_guest_pages, encode_guest_record, guest_pages
+from ras_triage.models.decision import GuestRange, Translate
+from ras_triage.models.records.block_fields import decode_structured
+from ras_triage.models.records.status_block import decode
+from ras_triage.policies.guest.guest_record import count_guest_pages, encode_guest_record, guest_pages
 
 LAYOUT = (
     # Generic Error Status Block, 20 bytes

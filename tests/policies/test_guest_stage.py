@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.decision import Action, Decision, InjectAbort, InjectSerror, RecordGuestError, Signal, Step, Translate, VmmExits
-from models.memslots import MAX_SLOTS
-from policies.guest.answer import ASSUMED_USER, MAX_RECORDS
-from policies.guest.record import encode_guest_record
-from policies.guest.tell import severity_of
+from ras_triage.models.decision import Action, Decision, InjectAbort, InjectSerror, RecordGuestError, Signal, Step, Translate, VmmExits
+from ras_triage.models.memslots import MAX_SLOTS
+from ras_triage.policies.guest.guest_record import encode_guest_record
+from ras_triage.policies.guest.injection import serror_severity
+from ras_triage.policies.guest.vmm_response import ASSUMED_USER, MAX_RECORDS
 from tests.policies.events import (
     ALL,
     AO,
@@ -460,7 +460,7 @@ def test_whatever_a_guest_is_told_is_not_milder_than_its_error(
     if required and all(step.code != AR for step in required):
         assert not steps(decision, InjectAbort)
     for told in steps(decision, InjectSerror):
-        assert severity_of(told.vsesr_el2) >= severity_of(0x411 if required else 0x811)
+        assert serror_severity(told.vsesr_el2) >= serror_severity(0x411 if required else 0x811)
         assert told.has_esr is ras[0]
     assert all(step.status_block == encode_guest_record(step.ipa) for step in steps(decision, RecordGuestError))
     assert _is_in_order(decision.plan)

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple, get_args
 
 import pytest
 
-from models.decision import Action, RecordGuestError, VmmExits
-from models.host import Vm
-from policies.catalog import resolve
-from policies.facts import Facts
-from policies.finding import Finding
-from policies.guest.stage import tell_guests
-from policies.guest.vmm import FLAGS, Vmm, vmms
+from ras_triage.models.decision import Action, RecordGuestError, VmmExits
+from ras_triage.models.host import Vm
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.catalog.vmms import FLAGS, Vmm, vmms
+from ras_triage.policies.guest.guest_stage import notify_guests
+from ras_triage.policies.pipeline.facts import Facts
+from ras_triage.policies.pipeline.stage_result import StageResult
 from tests.policies.events import L73, OTHER, PID, TID, VA, block, decided, event, host, memory, page, sea, signals, steps
 from tests.policies.test_guest_stage import EARLY, FROM_GUEST, NOWHERE, PLAIN, announced, consumed, exits, guest_half, vm
 
@@ -106,25 +106,25 @@ class Shown(NamedTuple):
     notification: Any
     data: bytes
     vm: dict[str, Any]
-    look: Callable[[Finding], object]
+    look: Callable[[StageResult], object]
     without: object
     having: object
     early: bool = True
 
 
-def kinds(found: Finding) -> list[str]:
+def kinds(found: StageResult) -> list[str]:
     return [step.kind for step in found.steps]
 
 
-def dies(found: Finding) -> bool:
+def dies(found: StageResult) -> bool:
     return any(isinstance(step, VmmExits) for step in found.steps)
 
 
-def count(found: Finding) -> int:
+def count(found: StageResult) -> int:
     return sum(isinstance(step, RecordGuestError) for step in found.steps)
 
 
-def depends(found: Finding) -> bool:
+def depends(found: StageResult) -> bool:
     return bool(found.reasons)
 
 
@@ -146,13 +146,15 @@ def test_every_flag_is_shown_to_change_something() -> None:
     assert set(SHOWN) == set(FLAGS)
 
 
-def half(shown: Shown, monitor: Vmm) -> Finding:
+def half(shown: Shown, monitor: Vmm) -> StageResult:
     """The guest half that a monitor with other flags comes to."""
     pages = page("hugetlb", dirty=True, shift=16) if shown.look is count else page(dirty=True)
     facts = host(pages, vms=[shown.vm], **({"tasks": EARLY} if shown.early else {}))
-    policy, notified = resolve(L73), event(shown.notification, shown.data, facts)
+    policy, notified = resolve_policy(L73), event(shown.notification, shown.data, facts)
     alone = decided(policy, shown.notification, shown.data, {name: fact for name, fact in facts.items() if name != "vms"})
-    return tell_guests([Finding(alone.plan)], alone.next_access, notified.notification, policy, Facts(notified.host), {"standard": monitor})  # type: ignore[arg-type]
+    return notify_guests(
+        [StageResult(alone.plan)], alone.next_access, notified.notification, policy, Facts(notified.host), {"standard": monitor}
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("flag", FLAGS)

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.kvm import VcpuEvents
-from models.syndrome import serror_syndrome
-from policies.catalog import resolve
-from policies.kvm import Injection, Vcpu, linux_guest_on, set_vcpu_events
+from ras_triage.models.kvm import VcpuEvents
+from ras_triage.models.syndrome import serror_syndrome
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.guest.kvm import InjectionOutcome, VcpuState, linux_guest_on, set_vcpu_events
 from tests.policies.events import ALL, L61, L73, L510, L612
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 RECORDED = sorted(VECTORS.glob("kvm-*.jsonl"))
-ON_RAS, WITHOUT_RAS = Vcpu(True, True, None), Vcpu(False, False, None)
+ON_RAS, WITHOUT_RAS = VcpuState(True, True, None), VcpuState(False, False, None)
 EINVAL = 22
 IDS = 1 << 24
 ABORT = 0x9600_0010
@@ -26,14 +26,14 @@ UNTIL_6_12 = (L510, L61, L612)
 
 u64 = st.integers(0, (1 << 64) - 1)
 events = st.builds(VcpuEvents, st.booleans(), st.booleans(), st.booleans(), u64 | st.integers(0, (1 << 25) - 1))
-vcpus = st.builds(Vcpu, st.booleans(), st.booleans(), st.none() | st.booleans())
+vcpus = st.builds(VcpuState, st.booleans(), st.booleans(), st.none() | st.booleans())
 
 
-def asked(policy: str, vcpu: Vcpu = ON_RAS, **fields: Any) -> Injection:
-    return set_vcpu_events(VcpuEvents(**fields), vcpu, resolve(policy))
+def asked(policy: str, vcpu: VcpuState = ON_RAS, **fields: Any) -> InjectionOutcome:
+    return set_vcpu_events(VcpuEvents(**fields), vcpu, resolve_policy(policy))
 
 
-def rules(done: Injection) -> dict[str, str]:
+def rules(done: InjectionOutcome) -> dict[str, str]:
     return {fired.rule: fired.outcome for fired in done.rationale}
 
 
@@ -48,7 +48,7 @@ def test_answers_agree_with_what_the_booted_kernel_did(path: Path) -> None:
         given_events, seen = vector["vcpu_events"], vector["observed"]
         fields = given_events | {"serror_esr": int(given_events["serror_esr"], 16)}
         ras = vector["host_ras"]
-        done = asked(f"linux-{vector['kernel']}", Vcpu(ras, ras, None), **fields)
+        done = asked(f"linux-{vector['kernel']}", VcpuState(ras, ras, None), **fields)
         assert done.errno == seen["errno"], vector["id"]
         if seen.get("guest_esr") is not None:
             assert done.guest_esr == int(seen["guest_esr"], 16), vector["id"]
@@ -109,7 +109,7 @@ def test_every_value_but_0_is_yes(policy: str) -> None:
 @pytest.mark.parametrize("policy", ALL)
 def test_an_abort_is_taken_before_the_serror_that_comes_with_it(policy: str) -> None:
     for masked in (None, False):
-        done = asked(policy, Vcpu(True, True, masked), serror_pending=1, serror_has_esr=1, serror_esr=0x411, ext_dabt_pending=1)
+        done = asked(policy, VcpuState(True, True, masked), serror_pending=1, serror_has_esr=1, serror_esr=0x411, ext_dabt_pending=1)
         assert [(arrival.esr, arrival.when) for arrival in done.arrivals] == [(ABORT, "at_once"), (0xBE00_0411, "when_unmasked")]
         assert (done.guest_esr, done.linux_guest) == (ABORT, "panics")
 
@@ -122,7 +122,7 @@ def test_an_abort_alone_brings_no_serror(policy: str) -> None:
 
 
 @pytest.mark.parametrize("vcpu", [ON_RAS, WITHOUT_RAS])
-def test_row_139_a_newer_kernel_injects_the_abort_and_then_refuses_the_serror(vcpu: Vcpu) -> None:
+def test_row_139_a_newer_kernel_injects_the_abort_and_then_refuses_the_serror(vcpu: VcpuState) -> None:
     done = asked(L73, vcpu, serror_pending=1, serror_has_esr=1, serror_esr=1 << 25, ext_dabt_pending=1)
     assert (done.accepted, done.errno, done.linux_guest) == (False, EINVAL, None)
     assert [(arrival.exception, arrival.esr) for arrival in done.arrivals] == [("data_abort", ABORT)]
@@ -131,7 +131,7 @@ def test_row_139_a_newer_kernel_injects_the_abort_and_then_refuses_the_serror(vc
 
 @pytest.mark.parametrize("policy", UNTIL_6_12)
 @pytest.mark.parametrize("vcpu", [ON_RAS, WITHOUT_RAS])
-def test_row_140_an_older_kernel_refuses_both(policy: str, vcpu: Vcpu) -> None:
+def test_row_140_an_older_kernel_refuses_both(policy: str, vcpu: VcpuState) -> None:
     done = asked(policy, vcpu, serror_pending=1, serror_has_esr=1, serror_esr=1 << 25, ext_dabt_pending=1)
     assert (done.errno, done.arrivals) == (EINVAL, ())
 
@@ -139,7 +139,7 @@ def test_row_140_an_older_kernel_refuses_both(policy: str, vcpu: Vcpu) -> None:
 @pytest.mark.parametrize("policy", ALL)
 def test_an_unmasked_serror_is_emulated_by_newer_kernels_and_masked_by_none(policy: str) -> None:
     for masked, expected in ((False, "at_once" if policy == L73 else "when_unmasked"), (True, "when_unmasked"), (None, "when_unmasked")):
-        (arrival,) = asked(policy, Vcpu(True, True, masked), serror_pending=1, serror_has_esr=1, serror_esr=0x811).arrivals
+        (arrival,) = asked(policy, VcpuState(True, True, masked), serror_pending=1, serror_has_esr=1, serror_esr=0x811).arrivals
         assert (arrival.when, arrival.esr) == (expected, 0xBE00_0811)
 
 
@@ -149,8 +149,8 @@ def test_a_release_that_is_not_fully_known_gives_an_answer_that_depends() -> Non
 
 
 @given(events, vcpus, st.sampled_from(ALL))
-def test_what_arrives_is_what_was_asked_for(given_events: VcpuEvents, vcpu: Vcpu, policy: str) -> None:
-    done = set_vcpu_events(given_events, vcpu, resolve(policy))
+def test_what_arrives_is_what_was_asked_for(given_events: VcpuEvents, vcpu: VcpuState, policy: str) -> None:
+    done = set_vcpu_events(given_events, vcpu, resolve_policy(policy))
     assert done.accepted == (done.errno == 0)
     kinds = [arrival.exception for arrival in done.arrivals]
     assert not (set(kinds) - {"data_abort"} and not given_events.serror_pending)
@@ -190,6 +190,6 @@ def test_a_linux_guest_survives_only_what_lets_its_context_go_on(iss: int, does:
 
 
 def test_a_guest_from_which_the_extension_is_hidden_panics_of_what_it_cannot_read() -> None:
-    done = asked(L73, Vcpu(True, False, None), serror_pending=1, serror_has_esr=1, serror_esr=0x811)
+    done = asked(L73, VcpuState(True, False, None), serror_pending=1, serror_has_esr=1, serror_esr=0x811)
     assert (done.guest_esr, done.linux_guest) == (0xBE00_0811, "panics")
     assert rules(done)["kvm.linux_guest"] == "the guest sees no architected syndrome: panics"

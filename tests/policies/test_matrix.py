@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from models import guid
-from models.decision import Acknowledge, Action, ExitToVmm, InjectSerror, Oops, Panic, RecoverPcie, ReportCxl, Signal
+from ras_triage.models.decision import Acknowledge, Action, ExitToVmm, InjectSerror, Oops, Panic, RecoverPcie, ReportCxl, Signal
+from ras_triage.models.records import guid
 from tests.policies.events import (
     ALL,
     AO,

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from models.decision import Action, Panic
-from models.host import PageState
+from ras_triage.models.decision import Action, Panic
+from ras_triage.models.host import PageState
 from tests.policies.events import (
     ALL,
     AO,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from models.decision import Acknowledge, Action, Panic, ReportCxl
-from policies.catalog import derived
+from ras_triage.models.decision import Acknowledge, Action, Panic, ReportCxl
+from ras_triage.policies.catalog.policies import derive_policy
 from tests.policies.events import (
     ALL,
     ASYNCHRONOUS,
@@ -342,7 +342,7 @@ def test_a_fatal_record_is_never_taken_for_a_repeat(policy: str) -> None:
 
 
 def test_a_repeat_under_a_policy_that_only_spares_printing_is_handled() -> None:
-    policy = derived('name = "mine"\nbase = "linux-6.12.107"\n[flags]\nduplicates_only_unprinted = true\n')
+    policy = derive_policy('name = "mine"\nbase = "linux-6.12.107"\n[flags]\nduplicates_only_unprinted = true\n')
     assert failures(decided(policy, "sdei", PLAIN, host(recent=[repeat(PLAIN)])))
 
 

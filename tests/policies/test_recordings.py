@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from models.event import Event
-from policies.catalog import resolve
-from policies.decide import decide
+from ras_triage.models.event import Event
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.decide import decide
 from tests.policies.agreement import at_next_access, at_notification
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -32,7 +32,7 @@ def test_decisions_agree_with_what_the_booted_kernel_did(path: Path) -> None:
     disagreements = {}
     for vector in vectors:
         event = Event.model_validate(vector["event"])
-        decision = decide(event, resolve(f"linux-{event.host.kernel}"))
+        decision = decide(event, resolve_policy(f"linux-{event.host.kernel}"))
         wrong = at_notification(decision, vector["observed"]) + at_next_access(decision, vector["observed"])
         if wrong:
             disagreements[vector["kernel"], vector["id"]] = wrong
@@ -42,7 +42,7 @@ def test_decisions_agree_with_what_the_booted_kernel_did(path: Path) -> None:
 def test_the_one_case_that_disagrees_misses_only_the_signal_that_ended_the_process() -> None:
     vector = next(vector for vector in recorded(VECTORS / "random-6.1.176.jsonl") if vector["id"] == "rnd-100017")
     assert vector["observed"]["next_access"]["result"] == "gone"
-    decision = decide(Event.model_validate(vector["event"]), resolve("linux-6.1.176"))
+    decision = decide(Event.model_validate(vector["event"]), resolve_policy("linux-6.1.176"))
     assert [wrong.partition(":")[0] for wrong in at_notification(decision, vector["observed"])] == ["signals"]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from models.host import Host
-from models.poison import PoisonedPage
-from policies.remembered import with_poisoned
+from ras_triage.models.host import Host
+from ras_triage.models.poison import PoisonedPage
+from ras_triage.policies.pipeline.poisoned_pages import with_poisoned
 
 
 def _host(**page: object) -> Host:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from models.decision import Signal
+from ras_triage.models.decision import Signal
 from tests.policies.events import ALL, AR, L61, L73, L510, L612, OTHER, PID, TID, VA, block, decided, host, later, memory, page, sea, steps
 
 VM = {"id": "vm-1", "pid": PID, "vcpus": [{"index": 0, "tid": 110}, {"index": 1, "tid": TID}]}

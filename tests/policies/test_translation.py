@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from models.decision import Translate
-from models.event import Event
-from models.host import Host, Vm
-from models.memslots import MAX_SLOTS
-from policies.catalog import resolve
-from policies.decide import decide
-from policies.guest.translate import cautions, translate
-from service.answers import read_event
-from service.problems import Refused
+from ras_triage.models.decision import Translate
+from ras_triage.models.event import Event
+from ras_triage.models.host import Host, Vm
+from ras_triage.models.memslots import MAX_SLOTS
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.decide import decide
+from ras_triage.policies.guest.translation import slot_warnings, translate
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.engine.responses import read_event
 
 MIB, GIB = 1 << 20, 1 << 30
 RAM = 0xFFFF_4000_0000
@@ -119,7 +119,7 @@ def test_addresses_are_64_bits_wide() -> None:
 
 def test_special_slots_are_pointed_out() -> None:
     special = vm(slot(0, GIB, MIB, RAM, "readonly"), slot(1, 2 * GIB, MIB, RAM + MIB, "guest_memfd", "log_dirty_pages"))
-    codes = [[warning.code for warning in cautions(special, address, 12)] for address in (RAM, RAM + MIB, RAM + GIB)]
+    codes = [[warning.code for warning in slot_warnings(special, address, 12)] for address in (RAM, RAM + MIB, RAM + GIB)]
     assert codes == [["readonly_slot"], ["guest_memfd_slot", "dirty_logged_slot"], []]
 
 
@@ -188,7 +188,7 @@ def test_the_order_of_the_slots_changes_only_which_address_is_primary(
 def problem(*slots: dict[str, Any], **facts: Any) -> tuple[str, str]:
     """The pointer and the words with which an event with these slots is refused."""
     event = {"notification": "sea", "host": {"vms": [{"id": "vm-1", "pid": 103, "memslots": list(slots)}], **facts}}
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ProblemError) as refused:
         read_event(json.dumps(event).encode())
     (fault,) = refused.value.problem.errors
     assert refused.value.problem.status == 422
@@ -297,7 +297,7 @@ def test_500_slots_translate_in_less_time_than_the_host_side_takes() -> None:
             "host": {"current": {"pid": 103, "tid": 104}, "pages": [PAGE]},
         }
     )
-    policy = resolve("linux-7.3.4")
+    policy = resolve_policy("linux-7.3.4")
 
     def spent(work: Callable[[], object]) -> float:
         began = time.perf_counter()

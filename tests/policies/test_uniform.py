@@ -8,13 +8,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.decision import Action, Decision, InjectSerror, Signal
-from models.event import Event
-from models.notification import NotificationType
-from policies.catalog import uniform
-from policies.decide import decide
+from ras_triage.models.decision import Action, Decision, InjectSerror, Signal
+from ras_triage.models.event import Event
+from ras_triage.models.notification import NotificationType
+from ras_triage.policies.catalog.policies import uniform_policy
+from ras_triage.policies.decide import decide
 
-UNIFORM = uniform()
+UNIFORM = uniform_policy()
 PAGE = 0x56EDD000
 SEVERITIES = st.sampled_from(["recoverable", "corrected", "informational", "fatal", 7])
 STATES = st.sampled_from(["anonymous", "page_cache", "shmem", "hugetlb", "thp", "ksm", "free", "slab", "swap_cache", "zero"])

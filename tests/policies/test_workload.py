@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from models.event import Event
-from models.status_block import parse
-from policies.catalog import resolve
-from policies.workload import TooMuchWork, require_workload, workload
+from ras_triage.models.event import Event
+from ras_triage.models.records.status_block import parse
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.workload import TooMuchWork, require_workload, workload
 from tests.policies.events import ALL, PAGE, VA, arm, block, error_info, event, host, memory, other, page, sea
 
 LIMIT = 2_000_000
@@ -63,7 +63,7 @@ def test_where_nobody_consumed_the_error_page_frames_are_no_more_than_the_queue_
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_kernel_without_task_work_queues_no_more_either(name: str) -> None:
-    policy = resolve(name)
+    policy = resolve_policy(name)
     bounded = not policy.behaviours.action_required_in_task_work
     assert (estimate(many(400, 1000), policy=policy) < LIMIT) is bounded
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import MalformedBytes
-from models.event import Event
-from models.formats.ghes_inject import read_arguments, to_arguments
-from models.formats.hest import read_hest
-from models.formats.qemu_injection import NOTIFICATION, read_qmp, to_qmp
-from models.formats.ras_trace import read_trace
-from models.formats.reading import Reading
-from models.structured import decode_structured
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.event import Event
+from ras_triage.models.formats.hest import read_hest
+from ras_triage.models.formats.items import FoundError
+from ras_triage.models.formats.qemu.ghes_inject import read_arguments, to_arguments
+from ras_triage.models.formats.qemu.injection import NOTIFICATION, read_qmp, to_qmp
+from ras_triage.models.formats.ras.trace import read_trace
+from ras_triage.models.records.block_fields import decode_structured
 
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of samples")
@@ -67,7 +67,7 @@ def test_the_arm_block_of_qemus_is_one_that_the_script_injects():
 def test_what_rasdaemon_prints_of_qemus_arm_event_is_one_recoverable_error():
     (path,) = files("rasdaemon/qemu-arm_event.txt") or [pytest.skip("there is no such text in the folder")]
     (reading,) = read_trace(path.read_bytes().splitlines(keepends=True))
-    assert isinstance(reading, Reading)
+    assert isinstance(reading, FoundError)
     block = decode_structured(reading.event.status_block)
     arm = block.sections[0]
     assert (block.severity, arm.severity, arm.mpidr_el1, arm.error_affinity_level) == (0, 0, 0x80000000, None)

@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from models.formats.cper import read_cper, write_record
-from models.formats.json_text import Object, read_json
-from models.formats.libcper import ErrorTypeNumbering, read_libcper
-from models.formats.libcper_arm import arm_processor
-from models.formats.libcper_sections import READERS
-from models.formats.reading import Reading, Unread
-from models.formats.redfish import read_redfish, write_redfish
-from models.sections.arm_processor import ArmErrorInfo, error_information_reading, error_type_readings
-from models.sections.section import BodySection
-from models.structured import OpaqueSection, decode_structured
-from policies.catalog import resolve
-from policies.decide import decide
+from ras_triage.models.formats.cper import read_cper, write_record
+from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.models.formats.json_text import Object, read_json
+from ras_triage.models.formats.libcper.arm_processor import arm_processor
+from ras_triage.models.formats.libcper.reader import ErrorTypeNumbering, read_libcper
+from ras_triage.models.formats.libcper.sections import READERS
+from ras_triage.models.formats.redfish import read_redfish, write_redfish
+from ras_triage.models.records.block_fields import OpaqueSection, decode_structured
+from ras_triage.models.sections.arm_processor import ArmErrorInfo, error_information_reading, error_type_readings
+from ras_triage.models.sections.section import BodySection
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.decide import decide
 
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of records")
@@ -36,15 +36,15 @@ def found(folder: str, *patterns: str) -> list[Path]:
     return sorted(path for pattern in patterns for path in root.glob(pattern)) if FOLDER else []
 
 
-def one(path: Path, numbering: ErrorTypeNumbering = "uefi-2.10") -> Reading:
+def one(path: Path, numbering: ErrorTypeNumbering = "uefi-2.10") -> FoundError:
     """The one error in a file."""
     reader = {".json": lambda data: read_libcper(data, arm_error_types=numbering)}.get(path.suffix, read_cper)
     (reading,) = reader(path.read_bytes())
-    assert isinstance(reading, Reading), reading
+    assert isinstance(reading, FoundError), reading
     return reading
 
 
-def sections(reading: Reading) -> list[Any]:
+def sections(reading: FoundError) -> list[Any]:
     """The sections of a reading's status block."""
     return list(decode_structured(reading.event.status_block or b"").sections)
 
@@ -62,7 +62,7 @@ def test_the_folder_holds_records_and_pairs() -> None:
 
 @pytest.mark.parametrize("path", RECORDS + PAIRS, **names)
 def test_a_record_is_found_and_can_be_decided(path: Path) -> None:
-    assert decide(one(path).event, resolve("linux-6.12.107")).plan
+    assert decide(one(path).event, resolve_policy("linux-6.12.107")).plan
 
 
 @pytest.mark.parametrize("path", RECORDS + PAIRS, **names)
@@ -72,8 +72,8 @@ def test_a_reading_survives_the_way_through_a_record_and_an_entry(path: Path) ->
         pytest.skip("a status block that is cut makes no record")
     by_record = next(read_cper(write_record(event), notification=event.notification))
     by_entry = next(read_redfish(json.dumps(write_redfish(event)).encode()))
-    assert isinstance(by_record, Reading)
-    assert isinstance(by_entry, Reading)
+    assert isinstance(by_record, FoundError)
+    assert isinstance(by_entry, FoundError)
     assert [part.encode_payload() for part in sections(by_record)] == [part.encode_payload() for part in sections(one(path))]
     assert by_entry.event.status_block == by_record.event.status_block
     assert by_record.event.time == by_entry.event.time
@@ -85,7 +85,7 @@ def test_every_redfish_document_ends_in_readings_or_reasons(path: Path) -> None:
     results = list(read_redfish(path.read_bytes()))
     assert results
     for result in results:
-        assert isinstance(result, Reading) or (isinstance(result, Unread) and result.reason)
+        assert isinstance(result, FoundError) or (isinstance(result, UnreadableRecord) and result.reason)
 
 
 @pytest.mark.parametrize("path", PAIRS, **names)

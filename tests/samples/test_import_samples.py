@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from models.formats.reading import Reading, Unread
-from service.importing.readers import read_items
-from service.importing.results import Tally
-from service.importing.run import decide_items, result_line
-from service.importing.source import Source
-from service.importing.told import Told
-from service.settings import Settings
+from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.import_decisions import decide_items, result_line
+from ras_triage.service.importing.import_options import ImportOptions
+from ras_triage.service.importing.readers import read_items
+from ras_triage.service.importing.results import ImportCounts
+from ras_triage.service.importing.source import ImportSource
 
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of samples")
@@ -45,18 +45,18 @@ def cases() -> list[ParameterSet]:
 
 @pytest.mark.parametrize("path", cases())
 def test_each_file_comes_to_a_decision_or_says_why_not(path):
-    tally = Tally()
+    tally = ImportCounts()
     with path.open("rb") as stream:
-        results = list(decide_items(read_items(Source(stream, str(path)), None, None), Told(), Settings(), tally))
+        results = list(decide_items(read_items(ImportSource(stream, str(path)), None, None), ImportOptions(), Settings(), tally))
     assert all(result_line(result) for result in results)
     if path.parent.name == "hostile":
         return
     if path.name.startswith(WITHOUT):
         (result,) = results
-        assert isinstance(result.item, Unread)
+        assert isinstance(result.item, UnreadableRecord)
         assert result.item.reason
         return
-    errors = [result for result in results if isinstance(result.item, Reading)]
+    errors = [result for result in results if isinstance(result.item, FoundError)]
     assert errors
     assert all(result.decision is not None for result in errors)
     assert tally.complete
@@ -68,6 +68,6 @@ def test_a_file_cut_or_changed_breaks_nothing(path):
     data = path.read_bytes()
     for cut in (1, len(data) // 3, len(data) // 2, len(data) - 1):
         for content in (data[:cut], data[cut:], data[:cut] + b"\xff\0" + data[cut:]):
-            tally = Tally()
-            results = list(decide_items(read_items(Source(BytesIO(content)), None, None), Told(), Settings(), tally))
+            tally = ImportCounts()
+            results = list(decide_items(read_items(ImportSource(BytesIO(content)), None, None), ImportOptions(), Settings(), tally))
             assert len(results) == tally.errors + tally.unread + tally.observations + tally.raw

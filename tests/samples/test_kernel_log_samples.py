@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from models.formats.kernel_log import read_kernel_log
-from models.formats.reading import Loose, Reading
-from models.structured import decode_structured
-from policies.agreement import compare
-from policies.catalog import resolve
-from policies.decide import decide
+from ras_triage.models.formats.items import FoundError, UnmatchedAction
+from ras_triage.models.formats.kernel_log.reader import read_kernel_log
+from ras_triage.models.records.block_fields import decode_structured
+from ras_triage.policies.agreement import compare
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.decide import decide
 from tests.samples.kernel_log_facts import FACTS
 
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
@@ -23,22 +23,22 @@ def logs() -> list[Path]:
     return sorted((Path(FOLDER) / "dmesg").glob("*.txt")) if FOLDER else []
 
 
-def readings_of(path: Path) -> list[Reading]:
+def readings_of(path: Path) -> list[FoundError]:
     with path.open("rb") as log:
-        return [found for found in read_kernel_log(log) if isinstance(found, Reading)]
+        return [found for found in read_kernel_log(log) if isinstance(found, FoundError)]
 
 
 @pytest.mark.parametrize("path", logs(), ids=lambda path: path.name)
 def test_a_strangers_log_is_read_and_what_it_cannot_tell_is_named(path: Path) -> None:
     with path.open("rb") as log:
         found = list(read_kernel_log(log))
-    readings = [item for item in found if isinstance(item, Reading)]
+    readings = [item for item in found if isinstance(item, FoundError)]
     assert readings
-    assert all(isinstance(item, (Reading, Loose)) for item in found)
+    assert all(isinstance(item, (FoundError, UnmatchedAction)) for item in found)
     for reading in readings:
         assert reading.lost
         assert "/notification/type" in {assumption.field for assumption in reading.assumed}
-        decision = decide(reading.event, resolve("linux-6.12.107"))
+        decision = decide(reading.event, resolve_policy("linux-6.12.107"))
         assert compare(reading.observed, decision, reading.assumed).verdict in ("agree", "differ", "cannot_tell")
 
 

@@ -16,9 +16,9 @@ import httpx
 from anyio.from_thread import start_blocking_portal
 from fastapi import FastAPI
 
-from models.structured import encode_structured
-from service.app import create_app
-from service.settings import Settings
+from ras_triage.models.records.block_fields import encode_structured
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
 
 Call = Callable[..., httpx.Response]
 
@@ -78,7 +78,7 @@ def run(
 ) -> subprocess.CompletedProcess[bytes]:  # fmt: skip
     """Run `ras-triage`, or a program in its place, as its own process, without a terminal."""
     return subprocess.run(
-        [sys.executable, *(("-m", "service.cli") if program is None else (program,)), *arguments],
+        [sys.executable, *(("-m", "ras_triage.service.cli.main") if program is None else (program,)), *arguments],
         input=given,
         capture_output=True,
         cwd=ROOT,

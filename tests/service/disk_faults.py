@@ -150,7 +150,7 @@ class Faulty:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    from service.cli import main
+    from ras_triage.service.cli.main import main
 
     faulty = Faulty(Disk(Path(sys.argv[1])))
     sys.exit(main(sys.argv[2:]))

@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 from fastapi import Depends, FastAPI
 
-from service.app import create_app
-from service.security.guard import Security, requires
-from service.security.keys import create
-from service.security.principal import Scope
-from service.settings import Settings
-from service.store.memory import MemoryStore
-from service.store.port import ApiKey
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
+from ras_triage.service.security.guard import Security, requires
+from ras_triage.service.security.keys import create
+from ras_triage.service.security.principal import Scope
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import ApiKey
 
 URL = "http://127.0.0.1:8080"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from calling import BLOCK, EVENT
 
-from models.event import Event
-from models.formats.cper import write_record
-from models.formats.qemu_injection import to_qmp
-from models.formats.redfish import write_redfish
-from models.notification import Notification, NotificationType
+from ras_triage.models.event import Event
+from ras_triage.models.formats.cper import write_record
+from ras_triage.models.formats.qemu.injection import to_qmp
+from ras_triage.models.formats.redfish import write_redfish
+from ras_triage.models.notification import Notification, NotificationType
 
 SENT = Event(notification=Notification(type=NotificationType.SEA, source_id=0), status_block=BLOCK)
 

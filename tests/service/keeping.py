@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from models.poison import PoisonedPage
-from service.store.port import Entry, Store, Summary
+from ras_triage.models.poison import PoisonedPage
+from ras_triage.service.store.port import NewDecision, Store, Summary
 
 OpenStore = Callable[[], Store]
 
@@ -37,7 +37,7 @@ def entry(
     forgets: bool = False,
     size: int = 0,
     **fields: Any,
-) -> Entry:
+) -> NewDecision:
     """The entry of decision `number`, made that many milliseconds after noon; `size`: bytes that its event is longer."""
     summary = {
         "id": identity(number),
@@ -56,4 +56,4 @@ def entry(
         **fields,
     }
     event = b'{"event":%d%s}' % (number, b" " * size)
-    return Entry(Summary(**summary), repeat_key, event, b'{"decision":%d}' % number, poisons, forgets)
+    return NewDecision(Summary(**summary), repeat_key, event, b'{"decision":%d}' % number, poisons, forgets)

@@ -1,4 +1,4 @@
-"""`ras-triage` with defects planted in a rule, a codec and the store, which events ask for: run in the place of `service.cli`.
+"""`ras-triage` with defects planted in a rule, a codec and the store, which events ask for.
 
 Worker processes load the main module of their service, and with it the defects.
 """
@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from models import status_block
-from policies import decide
-from service import attempts, intake
-from service.batch import workers
-from service.cli import main
-from service.store.memory import MemoryStore
-from service.store.port import Entry
-from service.store.sqlite import SqliteStore
+from ras_triage.models.records import status_block
+from ras_triage.policies import decide
+from ras_triage.service.cli import attempts
+from ras_triage.service.cli.main import main
+from ras_triage.service.engine import intake
+from ras_triage.service.engine.batch import workers
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import NewDecision
+from ras_triage.service.store.sqlite import SqliteStore
 
 SPOILT = b"spoilt"
 """In a status block: reading it fails."""
@@ -80,8 +81,8 @@ def plant(patch: Callable[[Any, str, Any], None] = setattr) -> None:
         patch(store, "append", _refusing(store.append))
 
 
-def _refusing(append: Callable[[Any, Sequence[Entry]], None]) -> Callable[[Any, Sequence[Entry]], None]:
-    def refuse(store: Any, entries: Sequence[Entry]) -> None:
+def _refusing(append: Callable[[Any, Sequence[NewDecision]], None]) -> Callable[[Any, Sequence[NewDecision]], None]:
+    def refuse(store: Any, entries: Sequence[NewDecision]) -> None:
         for entry in entries:
             if entry.summary.source == "unkept":
                 fail()

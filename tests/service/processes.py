@@ -12,7 +12,7 @@ from threading import Thread
 
 from calling import ROOT
 
-PROGRAM = ("-m", "service.cli")
+PROGRAM = ("-m", "ras_triage.service.cli.main")
 
 
 def interruptible() -> None:

@@ -16,10 +16,10 @@ import pytest
 from keeping import entry
 from processes import serving
 
-from service import allocator
-from service.allocator import MemoryReturn, resident_bytes
-from service.store.port import Filter
-from service.store.sqlite import SqliteStore
+from ras_triage.service.config import allocator
+from ras_triage.service.config.allocator import MemoryReturn, resident_bytes
+from ras_triage.service.store.port import Filter
+from ras_triage.service.store.sqlite import SqliteStore
 
 MIB = 1 << 20
 

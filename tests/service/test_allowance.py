@@ -5,9 +5,9 @@ from time import monotonic
 
 import pytest
 
-from service.problems import Refused
-from service.security.allowance import Allowance
-from service.security.principal import Principal
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.security.allowance import Allowance
+from ras_triage.service.security.principal import Principal
 
 
 def test_what_streams_in_is_slowed_to_the_rate_and_not_refused() -> None:
@@ -22,7 +22,7 @@ def test_what_was_paced_counts_for_what_is_charged() -> None:
     principal = Principal("key a", frozenset({"decide"}), Allowance(1, 10))
     asyncio.run(principal.pace(10))
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ProblemError) as refused:
         principal.charge()
     assert refused.value.problem.status == 429
     assert int(refused.value.headers["Retry-After"]) >= 1
@@ -32,7 +32,7 @@ def test_more_than_may_ever_come_at_once_counts_as_all_of_it() -> None:
     principal = Principal("key a", frozenset({"decide"}), Allowance(1, 10))
     principal.charge(1000)
 
-    with pytest.raises(Refused):
+    with pytest.raises(ProblemError):
         principal.charge()
 
 

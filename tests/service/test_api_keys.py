@@ -13,11 +13,11 @@ import pytest
 from calling import run
 from door import Door, kind
 
-from service.security import keys
-from service.security.keys import KeyRing, create, file_entry, read_file, recognise
-from service.settings import InvalidSetting, Settings
-from service.store.port import ApiKey, StoreUnavailable
-from service.store.sqlite import SqliteStore
+from ras_triage.service.config.settings import InvalidSetting, Settings
+from ras_triage.service.security import keys
+from ras_triage.service.security.keys import KeyRing, create, file_entry, read_file, recognise
+from ras_triage.service.store.port import ApiKey, StoreUnavailable
+from ras_triage.service.store.sqlite import SqliteStore
 
 SHOWN = re.compile(r"rt_[0-9a-f]{12}_[A-Za-z0-9_-]{43}")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from calling import EVENT, client
 
-from service.app import create_app
-from service.settings import Settings
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
 
 
 def by_backup(store: Path, copy: Path) -> None:

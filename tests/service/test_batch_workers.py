@@ -15,8 +15,8 @@ import pytest
 from calling import EVENT
 from processes import Service, serving
 
-from service.batch.workers import ALONE
-from service.server import GRACE_S
+from ras_triage.service.engine.batch.workers import ALONE
+from ras_triage.service.http.server.run import GRACE_S
 
 NDJSON = {"content-type": "application/x-ndjson"}
 BATCH = "/v1/decisions/batch"

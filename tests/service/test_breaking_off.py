@@ -14,13 +14,13 @@ import httpx
 import pytest
 from calling import EVENT
 
-from service import server
-from service.batch import answering
-from service.problems import URN
-from service.server import running
-from service.settings import Settings
-from service.store.memory import MemoryStore
-from service.store.port import Entry
+from ras_triage.service.api.problems import URN
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http import batch_run
+from ras_triage.service.http.server import run
+from ras_triage.service.http.server.run import running
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import NewDecision
 
 NDJSON = "application/x-ndjson"
 STOPPING = f"{URN}stopping"
@@ -28,9 +28,9 @@ STOPPING = f"{URN}stopping"
 
 @pytest.fixture(autouse=True)
 def little_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "GRACE_S", 0.3)
-    monkeypatch.setattr(server, "LINGER_S", 0.2)
-    monkeypatch.setattr(answering, "IDLE_S", 0.3)
+    monkeypatch.setattr(run, "GRACE_S", 0.3)
+    monkeypatch.setattr(run, "LINGER_S", 0.2)
+    monkeypatch.setattr(batch_run, "IDLE_S", 0.3)
 
 
 class Stuck(MemoryStore):
@@ -41,7 +41,7 @@ class Stuck(MemoryStore):
         self.let = Event()
         self.reached = Event()
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[NewDecision]) -> None:
         if any(entry.summary.source == "stuck" for entry in entries):
             self.reached.set()
             self.let.wait(60)
@@ -181,7 +181,7 @@ def test_each_event_of_a_batch_that_is_not_answered_has_a_problem_in_its_place(s
 
 
 def test_a_batch_that_can_be_finished_is_answered_as_it_would_have_been(store: Stuck, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "GRACE_S", 20)
+    monkeypatch.setattr(run, "GRACE_S", 20)
     service = Service(store)
     client = service.client()
     client.send("/v1/decisions/batch", b"\n".join(line(number, "stuck") for number in range(20)), media_type=NDJSON)
@@ -197,7 +197,7 @@ def test_a_batch_that_can_be_finished_is_answered_as_it_would_have_been(store: S
 def test_an_import_that_is_broken_off_says_so_behind_what_it_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service()
     client = service.client()
-    monkeypatch.setattr("service.importing.answering.HOLD_S", 0.3)
+    monkeypatch.setattr("ras_triage.service.http.import_response.HOLD_S", 0.3)
     client.send("/v1/import", b"ghes_inject.py arm -t cache -e 0x54007f -p 0x1000\n" * 3000, length=1 << 20)
     assert client.socket.recv(1, socket.MSG_PEEK)
     with service.stopping():
@@ -234,7 +234,7 @@ def test_connections_that_are_kept_are_answered_until_the_requests_under_way_are
 
 
 def test_a_service_without_requests_stops_at_once_although_connections_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "GRACE_S", 60)
+    monkeypatch.setattr(run, "GRACE_S", 60)
     service = Service()
     kept = service.client()
     kept.send("/healthz", b"", method="GET")

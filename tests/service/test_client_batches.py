@@ -11,11 +11,11 @@ import pytest
 from calling import EVENT
 from cutting import CutOff, serving
 
-from models.event import Event, event_key
-from service.client import AsyncClient, Client, ProblemAnswer, Retry, UnexpectedAnswer, Unreachable
-from service.client.chunks import MAX_BYTES, MAX_EVENTS, chunks, line
-from service.client.sending import CUTS, PLACEHOLDER
-from service.problems import Problem
+from ras_triage.models.event import Event, event_key
+from ras_triage.service.api.problems import Problem
+from ras_triage.service.client import AsyncClient, Client, ProblemAnswer, Retry, UnexpectedAnswer, Unreachable
+from ras_triage.service.client.chunks import MAX_BYTES, MAX_EVENTS, chunks, line
+from ras_triage.service.client.sending import CUTS, PLACEHOLDER
 
 QUICK = Retry(attempts=4, first_s=0.001)
 

@@ -13,13 +13,13 @@ import pytest
 from calling import BLOCK, EVENT, NOTHING_TO_QUEUE, run
 from processes import Service, serving
 
-from models.decision import Action, Signal
-from models.event import Event, event_key
-from models.host import Host
-from service.answers import Answer
-from service.client import AsyncClient, Client, Decided, ProblemAnswer, Retry
-from service.problems import Problem
-from service.syndromes import Explanation, InjectionAnswer
+from ras_triage.models.decision import Action, Signal
+from ras_triage.models.event import Event, event_key
+from ras_triage.models.host import Host
+from ras_triage.service.api.problems import Problem
+from ras_triage.service.api.syndromes import Explanation, InjectionAnswer
+from ras_triage.service.client import AsyncClient, Client, Decided, ProblemAnswer, Retry
+from ras_triage.service.engine.responses import DecisionResponse
 
 
 @pytest.fixture(scope="module")
@@ -76,19 +76,19 @@ def test_many_events_are_answered_in_order_with_problems_in_their_places(client:
     pretty = json.dumps(EVENT, indent=1).encode()
     first, refused, broken, second = client.decide_many([EVENT, {"notification": "sea", "colour": 1}, b'{"a":\n', pretty])
 
-    assert isinstance(first, Answer)
+    assert isinstance(first, DecisionResponse)
     assert isinstance(refused, Problem)
     assert refused.type.endswith("invalid-event")
     assert isinstance(broken, Problem)
     assert broken.type.endswith("invalid-json")
-    assert isinstance(second, Answer)
+    assert isinstance(second, DecisionResponse)
     assert first.event_key == second.event_key
 
 
 def test_the_same_events_under_one_key_are_decided_once(client: Client) -> None:
     events = [EVENT, NOTHING_TO_QUEUE, EVENT]
-    first = [answer.id for answer in client.decide_many(events, idempotency_key="night run") if isinstance(answer, Answer)]
-    again = [answer.id for answer in client.decide_many(events, idempotency_key="night run") if isinstance(answer, Answer)]
+    first = [answer.id for answer in client.decide_many(events, idempotency_key="night run") if isinstance(answer, DecisionResponse)]
+    again = [answer.id for answer in client.decide_many(events, idempotency_key="night run") if isinstance(answer, DecisionResponse)]
 
     assert first == again
     assert len(set(first)) == 3
@@ -98,7 +98,7 @@ def test_pages_follow_each_other_without_a_gap(client: Client) -> None:
     ids = [
         answer.id
         for answer in client.decide_many({**EVENT, "source": "paged", "id": str(n)} for n in range(25))
-        if isinstance(answer, Answer)
+        if isinstance(answer, DecisionResponse)
     ]
 
     assert [one.id for one in client.decisions(source="paged", page_size=4)] == ids[::-1]
@@ -195,9 +195,9 @@ def test_the_asynchronous_client_says_the_same(service: Service) -> None:
     async def ask() -> None:
         async with AsyncClient(service.url) as client:
             answers = [answer async for answer in client.decide_many(events())]
-            assert all(isinstance(answer, Answer) for answer in answers)
+            assert all(isinstance(answer, DecisionResponse) for answer in answers)
             summaries = [one.id async for one in client.decisions(source="awaited", page_size=500)]
-            assert summaries == [answer.id for answer in reversed(answers) if isinstance(answer, Answer)]
+            assert summaries == [answer.id for answer in reversed(answers) if isinstance(answer, DecisionResponse)]
             found = client.watch(source="awaited", last_event_id="0")
             assert (await anext(aiter(found))).event_id
             dry, health, policies = await asyncio.gather(client.decide(EVENT, dry_run=True), client.health(), client.policies())

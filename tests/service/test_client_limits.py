@@ -18,8 +18,8 @@ from hostile import Asked, head
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.client import AnswerLimits, AsyncClient, Client, ClientError, ProblemAnswer, Retry, UnexpectedAnswer, Unreachable
-from service.client.retry import retry_after_s
+from ras_triage.service.client import AnswerLimits, AsyncClient, Client, ClientError, ProblemAnswer, Retry, UnexpectedAnswer, Unreachable
+from ras_triage.service.client.retry import retry_after_s
 
 if sys.version_info >= (3, 14):
     from compression import zstd

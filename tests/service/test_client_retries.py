@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.client import AsyncClient, Client, ClientError, ProblemAnswer, Retry, UnexpectedAnswer, Unreachable
-from service.client.retry import retry_after_s
+from ras_triage.service.client import AsyncClient, Client, ClientError, ProblemAnswer, Retry, UnexpectedAnswer, Unreachable
+from ras_triage.service.client.retry import retry_after_s
 
 QUICK = Retry(attempts=3, first_s=0.001)
 

@@ -8,7 +8,7 @@ from itertools import islice
 import httpx
 import pytest
 
-from service.client import AsyncClient, Client, Decided, ProblemAnswer, Purged, Retry, Unreachable, Watched
+from ras_triage.service.client import AsyncClient, Client, Decided, ProblemAnswer, Purged, Retry, Unreachable, Watched
 
 QUICK = Retry(attempts=3, first_s=0.001)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from calling import BLOCK, EVENT, NOTHING_TO_QUEUE, ROOT, Call, run
 
-from models.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
+from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
 
 LINE = json.dumps(EVENT).encode()
 
@@ -160,7 +160,7 @@ def test_a_line_without_end_is_refused_and_the_next_is_decided() -> None:
 
 
 def test_answers_come_while_the_input_is_still_open() -> None:
-    command = [sys.executable, "-m", "service.cli", "decide", "--ndjson", "-"]
+    command = [sys.executable, "-m", "ras_triage.service.cli.main", "decide", "--ndjson", "-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -174,7 +174,10 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
     lines = tmp_path / "events.ndjson"
     lines.write_bytes((LINE + b"\n") * 2000)
     with subprocess.Popen(
-        [sys.executable, "-m", "service.cli", "decide", "--ndjson", str(lines)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+        [sys.executable, "-m", "ras_triage.service.cli.main", "decide", "--ndjson", str(lines)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -241,6 +244,7 @@ def test_a_page_can_be_written_where_there_is_only_ascii() -> None:
 
 
 def test_json_starts_without_what_only_a_server_or_a_page_needs() -> None:
-    loaded = "import sys, service.cli; print([name for name in ('fastapi', 'uvicorn', 'rich', 'starlette') if name in sys.modules])"
+    heavy = ("fastapi", "uvicorn", "rich", "starlette")
+    loaded = f"import sys, ras_triage.service.cli.main; print([name for name in {heavy} if name in sys.modules])"
 
     assert subprocess.check_output([sys.executable, "-c", loaded], cwd=ROOT) == b"[]\n"

@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from test_tls import Authority
 from wire import address, connect, head, is_closed, metric, problem, read_until, received, wait_until
 
-from service import logs, protocol
-from service.concurrency import ActiveRequest
-from service.connections import Connection, connection_limit
-from service.logs import LogRateLimit
-from service.peers import TrustedProxies, peer_of
-from service.server import running
-from service.settings import Settings
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.limits.concurrency import ActiveRequest
+from ras_triage.service.http.server import protocol
+from ras_triage.service.http.server.connections import Connection, connection_limit
+from ras_triage.service.http.server.peers import TrustedProxies, peer_of
+from ras_triage.service.http.server.run import running
+from ras_triage.service.telemetry import logs
+from ras_triage.service.telemetry.logs import LogRateLimit
 
 MOST, SHARE = 40, 20
 BRISK = {"head_timeout_s": 0.5, "keep_alive_s": 0.5, "answer_timeout_s": 0.5}
@@ -332,7 +333,7 @@ def test_nothing_of_a_connection_or_request_is_left_to_the_garbage_collector(bri
 
 def alive() -> int:
     """Return how many objects of connections and requests there are, garbage included."""
-    return sum(isinstance(one, protocol.Protocol | Connection | ActiveRequest) for one in gc.get_objects())
+    return sum(isinstance(one, protocol.HttpProtocol | Connection | ActiveRequest) for one in gc.get_objects())
 
 
 # Log lines.

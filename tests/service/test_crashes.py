@@ -27,9 +27,9 @@ import httpx
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-from service.server import serve  # noqa: E402 - this file is also run by itself
-from service.settings import Settings  # noqa: E402
-from service.store.sqlite import SqliteStore  # noqa: E402
+from ras_triage.service.config.settings import Settings  # noqa: E402
+from ras_triage.service.http.server.run import serve  # noqa: E402 - this file is also run by itself
+from ras_triage.service.store.sqlite import SqliteStore  # noqa: E402
 
 KILLS = 60
 STREAMS = 3
@@ -112,7 +112,7 @@ class Lives:
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = Settings(store=f"sqlite:///{self.store}", port=self.port, log_level="error")
         self._fork = multiprocessing.get_context("forkserver")
-        self._fork.set_forkserver_preload(["service.server"])
+        self._fork.set_forkserver_preload(["ras_triage.service.http.server.run"])
 
     def kill_after(self, seconds: float) -> None:
         process = self._fork.Process(target=serve, args=(self._settings,), daemon=True)
@@ -133,7 +133,7 @@ class Lives:
     def start(self) -> subprocess.Popen[bytes]:
         options = ["--port", str(self.port), "--store", f"sqlite:///{self.store}"]
         environment = {**os.environ, "RAS_TRIAGE_LOG_LEVEL": "error"}
-        return subprocess.Popen([sys.executable, "-m", "service.cli", "serve", *options], cwd=ROOT, env=environment)
+        return subprocess.Popen([sys.executable, "-m", "ras_triage.service.cli.main", "serve", *options], cwd=ROOT, env=environment)
 
 
 def without_repeat(answer: bytes) -> bytes:

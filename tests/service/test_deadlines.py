@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from starlette.types import Message
 from wire import connect, head, is_closed, metric, problem, read_until, received, wait_until
 
-from service.deadlines import BodyClock
-from service.problems import Refused
-from service.security.keys import create
-from service.server import running
-from service.settings import Settings
-from service.store.sqlite import SqliteStore
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.limits.body_deadlines import BodyClock
+from ras_triage.service.http.server.run import running
+from ras_triage.service.security.keys import create
+from ras_triage.service.store.sqlite import SqliteStore
 
 SINGLE = head("/v1/decisions", "Content-Length: 1000")
 BATCH = head("/v1/decisions/batch", "Content-Type: application/x-ndjson", "Transfer-Encoding: chunked")
@@ -71,7 +71,7 @@ def clocked(pieces: list[tuple[float, bytes]], settings: Settings, *, items: boo
 
 
 def test_a_body_has_a_deadline_as_a_whole_however_often_a_byte_comes() -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ProblemError) as refused:
         clocked([(0.03, b"x")] * 20, Settings(body_timeout_s=0.2))
 
     assert (refused.value.problem.status, refused.value.problem.type) == (408, "urn:ras-triage:problem:request-timeout")
@@ -80,14 +80,14 @@ def test_a_body_has_a_deadline_as_a_whole_however_often_a_byte_comes() -> None:
 
 def test_lines_may_come_for_as_long_as_they_like_but_each_has_a_deadline() -> None:
     assert clocked([(0.1, b"x\n")] * 6, Settings(line_timeout_s=0.4), items=True) == b"x\n" * 6
-    with pytest.raises(Refused):
+    with pytest.raises(ProblemError):
         clocked([(0.1, b"x\n")] * 3 + [(0.1, b"x")] * 6, Settings(line_timeout_s=0.4), items=True)
 
 
 def test_a_long_line_that_keeps_to_the_minimum_rate_is_not_late() -> None:
     settings = Settings(line_timeout_s=0.1, min_body_rate=1000)
     assert len(clocked([(0.05, b"x" * 100)] * 8, settings, items=True)) == 800
-    with pytest.raises(Refused):
+    with pytest.raises(ProblemError):
         clocked([(0.05, b"x" * 20)] * 8, settings, items=True)
 
 
@@ -199,7 +199,7 @@ BRIEF_S = 0.5
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A service with few places, in which no request counts as stalled for now."""
-    monkeypatch.setattr("service.concurrency.STALLED_S", 60.0)
+    monkeypatch.setattr("ras_triage.service.http.limits.concurrency.STALLED_S", 60.0)
     settings = Settings(max_in_flight=12, max_in_flight_per_client=8, max_imports=4)
     with running(settings) as url:
         yield url
@@ -208,7 +208,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def soon_stalled(small: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A service with few places, in which a request soon counts as stalled."""
-    monkeypatch.setattr("service.concurrency.STALLED_S", BRIEF_S)
+    monkeypatch.setattr("ras_triage.service.http.limits.concurrency.STALLED_S", BRIEF_S)
     return small
 
 
@@ -261,7 +261,7 @@ def test_where_every_place_is_taken_by_stalled_requests_of_many_peers_a_new_one_
         assert decide(small).status_code == 503, "nobody has stalled for long yet"
         assert httpx.get(f"{small}/readyz").json()["detail"] == "the limit of concurrent requests is reached"
 
-        monkeypatch.setattr("service.concurrency.STALLED_S", 0.0)
+        monkeypatch.setattr("ras_triage.service.http.limits.concurrency.STALLED_S", 0.0)
         wait_until(lambda: decide(small).status_code == 201)
         assert httpx.get(f"{small}/readyz").status_code == 200
 
@@ -283,7 +283,7 @@ def test_imports_that_drip_keep_no_other_import_out(soon_stalled: str) -> None:
 
 
 def test_imports_that_wait_for_their_clients_keep_no_thread_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.concurrency.STALLED_S", 60.0)
+    monkeypatch.setattr("ras_triage.service.http.limits.concurrency.STALLED_S", 60.0)
     with running(Settings(max_imports=12)) as url, ExitStack() as stack:
         stall(stack, url, IMPORT + b"x", 5)
         wait_until(lambda: metric(url, "requests_under_way") == 6)
@@ -311,7 +311,7 @@ def bearers(path: Path, count: int) -> list[dict[str, str]]:
 
 
 def test_what_a_key_may_hold_is_counted_across_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.concurrency.STALLED_S", 60.0)
+    monkeypatch.setattr("ras_triage.service.http.limits.concurrency.STALLED_S", 60.0)
     store = tmp_path / "store.db"
     one, other = bearers(store, 2)
     with running(Settings(store=f"sqlite:///{store}", max_in_flight=12, max_in_flight_per_client=4)) as url, ExitStack() as stack:
@@ -330,7 +330,7 @@ def test_what_a_key_may_hold_is_counted_across_addresses(tmp_path: Path, monkeyp
 
 
 def test_behind_a_trusted_proxy_the_share_is_that_of_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.concurrency.STALLED_S", 60.0)
+    monkeypatch.setattr("ras_triage.service.http.limits.concurrency.STALLED_S", 60.0)
     settings = Settings(max_in_flight=12, max_in_flight_per_client=4, trusted_proxies=("127.0.0.1",))
     with running(settings) as url, ExitStack() as stack:
         request = head("/v1/decisions", "Content-Length: 1000", "X-Forwarded-For: 192.0.2.1")

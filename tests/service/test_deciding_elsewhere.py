@@ -14,25 +14,25 @@ from keeping import NOON
 from test_batch_workers import recorded
 from test_defects import NDJSON, ndjson
 
-from models.formats.cper import write_record
-from models.formats.qemu_injection import to_qmp
-from models.formats.redfish import write_redfish
-from models.host import Host
-from policies.workload import workload
-from service import deciding, intake, used_facts
-from service.app import create_app
-from service.batch import workers
-from service.batch.workers import MAX_WAITING, Workers
-from service.deciding import LOOP_BYTES, LOOP_STEPS, Document, Foreseen, understand
-from service.importing import answering
-from service.importing.formats import HEAD_BYTES
-from service.problems import Refused
-from service.runtime import Runtime, running
-from service.settings import Settings
-from service.store.memory import MemoryStore
-from service.store.port import HostFacts
-from service.used_facts import Known
-from service.writer import Busy
+from ras_triage.models.formats.cper import write_record
+from ras_triage.models.formats.qemu.injection import to_qmp
+from ras_triage.models.formats.redfish import write_redfish
+from ras_triage.models.host import Host
+from ras_triage.policies.workload import workload
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine import evaluation, intake, used_facts
+from ras_triage.service.engine.batch import workers
+from ras_triage.service.engine.batch.workers import MAX_WAITING, Workers
+from ras_triage.service.engine.evaluation import LOOP_BYTES, LOOP_STEPS, EventDocument, Predecided, parse_event
+from ras_triage.service.engine.runtime import Runtime, running
+from ras_triage.service.engine.used_facts import KeptFacts
+from ras_triage.service.http import import_response
+from ras_triage.service.http.app import create_app
+from ras_triage.service.importing.format_detection import HEAD_BYTES
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import HostFacts
+from ras_triage.service.store.writer import WriteQueueFull
 
 ABORT = {key: EVENT[key] for key in ("source", "notification", "status_block")}
 MANY_PAGES = [{**EVENT["host"]["pages"][0], "physical_address": hex(0x56EDD000 + (number << 12))} for number in range(1000)]
@@ -51,40 +51,40 @@ UNNAMED = {"id", "decided_at", "event_key", "repeat", "source", "host_facts"}
 """What of an answer depends on more than the event's content."""
 
 
-def document(event: dict[str, Any]) -> Document:
-    return Document(json.dumps(event).encode())
+def document(event: dict[str, Any]) -> EventDocument:
+    return EventDocument(json.dumps(event).encode())
 
 
 def plain(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: told for name, told in answer.items() if name not in UNNAMED}
 
 
-EXPECTED = [plain(json.loads(understand(document(event)).conclude(Settings(), None).decision)) for event in (LONG, WIDE)]
+EXPECTED = [plain(json.loads(parse_event(document(event)).conclude(Settings(), None).decision)) for event in (LONG, WIDE)]
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Call]:
     """A service in this process that must not read long events, nor conclude on much work."""
 
-    def read(sent: Document) -> Any:
+    def read(sent: EventDocument) -> Any:
         assert len(sent.data) <= LOOP_BYTES, "a long event is read in the event loop"
-        return understand(sent)
+        return parse_event(sent)
 
     def conclude(event: Any, block: Any, *more: Any) -> Any:
         assert block is None or len(block.entries) < 40, "an event that is much work is decided in the event loop"
         return settle(event, block, *more)
 
-    settle = deciding.settle
+    settle = evaluation.settle
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(intake, "understand", read)
-        patch.setattr(deciding, "settle", conclude)
-        patch.setattr(answering, "LONG_BYTES", LOOP_BYTES)
+        patch.setattr(evaluation, "settle", conclude)
+        patch.setattr(import_response, "LONG_BYTES", LOOP_BYTES)
         with client(create_app()) as call:
             yield call
 
 
 def test_the_samples_are_what_they_are_for() -> None:
-    read = understand(document(WIDE))
+    read = parse_event(document(WIDE))
     assert len(document(WIDE).data) < LOOP_BYTES < len(document(LONG).data)
     assert LOOP_STEPS < workload(read.event, read.block) < Settings().max_workload
 
@@ -151,7 +151,7 @@ def test_a_long_file_is_read_elsewhere_as_it_is_read_here(service: Call, form: s
     content = FILES[form]
     assert len(content) > HEAD_BYTES
     elsewhere = service("POST", "/v1/import?dry_run=true&notification=sea", content=content)
-    monkeypatch.setattr(answering, "LONG_BYTES", 1 << 30)
+    monkeypatch.setattr(import_response, "LONG_BYTES", 1 << 30)
     here = service("POST", "/v1/import?dry_run=true&notification=sea", content=content)
 
     assert elsewhere.status_code == 200
@@ -170,12 +170,12 @@ def with_runtime(test: Callable[[Runtime], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def meanwhile(happen: Callable[[int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> list[Known | None]:
+def meanwhile(happen: Callable[[int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> list[KeptFacts | None]:
     """Have something happen whenever an event was decided elsewhere. Return with what was known each time."""
-    asked: list[Known | None] = []
+    asked: list[KeptFacts | None] = []
     decide = Workers.decide
 
-    async def decide_and_wait(self: Workers, sent: Document, known: Known | None) -> Any:
+    async def decide_and_wait(self: Workers, sent: EventDocument, known: KeptFacts | None) -> Any:
         asked.append(known)
         found = await decide(self, sent, known)
         await happen(len(asked))
@@ -194,7 +194,7 @@ def test_recorded_events_get_elsewhere_what_they_get_in_the_event_loop(monkeypat
 
     async def answers(runtime: Runtime) -> list[dict[str, Any]]:
         outcomes = await runtime.intake.admit([document(event) for event in [*events, *events]])
-        found = [await runtime.intake.answer(outcome) for outcome in outcomes if not isinstance(outcome, Refused)]
+        found = [await runtime.intake.await_response(outcome) for outcome in outcomes if not isinstance(outcome, ProblemError)]
         return [{**json.loads(answered.body), "id": None} for answered in found]
 
     told: list[list[dict[str, Any]]] = []
@@ -236,8 +236,8 @@ def test_an_event_whose_source_changes_again_and_again_is_refused_for_now(monkey
 
         monkeypatch.setattr(intake, "is_long", lambda _: True)
         asked = meanwhile(change, monkeypatch)
-        for attempt in (runtime.intake.decide, runtime.intake.try_out):
-            with pytest.raises(Refused) as refused:
+        for attempt in (runtime.intake.decide, runtime.intake.decide_dry_run):
+            with pytest.raises(ProblemError) as refused:
                 await attempt(document(ABORT))
             assert refused.value.problem.status == 503
         assert len(asked) == 2 * intake.ATTEMPTS
@@ -268,11 +268,11 @@ def test_more_large_events_than_may_wait_are_turned_away_and_those_of_batches_wa
     async def test(runtime: Runtime) -> None:
         monkeypatch.setattr(intake, "is_long", lambda _: True)
         runtime.workers._events.waiting = MAX_WAITING
-        for attempt in (runtime.intake.decide, runtime.intake.try_out):
-            with pytest.raises(Busy):
+        for attempt in (runtime.intake.decide, runtime.intake.decide_dry_run):
+            with pytest.raises(WriteQueueFull):
                 await attempt(document(ABORT))
         (outcome,) = await runtime.intake.admit([document(ABORT)])
-        assert not isinstance(outcome, Refused)
+        assert not isinstance(outcome, ProblemError)
 
     with_runtime(test)
 
@@ -284,9 +284,9 @@ def test_large_events_are_decided_where_no_worker_can_be_started(monkeypatch: py
     async def test(runtime: Runtime) -> None:
         monkeypatch.setattr(workers.to_process, "run_sync", refuse)
         assert json.loads((await runtime.intake.decide(document(LONG))).body)["action"] == "signal"
-        assert (await runtime.workers.foresee([document(ABORT)])) == [document(ABORT)]
+        assert (await runtime.workers.predecide([document(ABORT)])) == [document(ABORT)]
         found = await runtime.workers.decide(document(LONG), None)
-        assert isinstance(found, Foreseen)
+        assert isinstance(found, Predecided)
         assert not runtime.workers.at_work
 
     with_runtime(test)

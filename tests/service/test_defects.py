@@ -21,22 +21,25 @@ from calling import EVENT, Call, client, run
 from imported import LIBCPER, LOG, SENT, TRACE, database
 from keeping import NOON
 
-from models.event import Event
-from models.formats import cper, libcper, qemu_injection, ras_trace, rasdaemon, redfish
-from models.formats.cper import write_record
-from models.formats.log_record import LogRecord
-from models.formats.reading import Broken, Reading, Unread
-from service import defects as defects_module
-from service.app import create_app
-from service.deciding import Document
-from service.defects import LINES, Defects
-from service.importing import readers
-from service.importing.source import Source
-from service.problems import Refused
-from service.runtime import Runtime, running
-from service.settings import Settings
-from service.store.memory import MemoryStore
-from service.writer import Writer
+from ras_triage.models.event import Event
+from ras_triage.models.formats import cper, redfish
+from ras_triage.models.formats.cper import write_record
+from ras_triage.models.formats.items import Broken, FoundError, UnreadableRecord
+from ras_triage.models.formats.kernel_log.record import LogRecord
+from ras_triage.models.formats.libcper import reader
+from ras_triage.models.formats.qemu import injection
+from ras_triage.models.formats.ras import rasdaemon, trace
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine import defects as defects_module
+from ras_triage.service.engine.defects import LINES, Defects
+from ras_triage.service.engine.evaluation import EventDocument
+from ras_triage.service.engine.runtime import Runtime, running
+from ras_triage.service.http.app import create_app
+from ras_triage.service.importing import readers
+from ras_triage.service.importing.source import ImportSource
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.writer import Writer
 
 NDJSON = {"content-type": "application/x-ndjson"}
 URN = "urn:ras-triage:problem:"
@@ -184,11 +187,11 @@ def two_rows(folder: Path) -> bytes:
 READERS: dict[str, tuple[Any, str, Callable[[Path], bytes]]] = {
     "cper": (cper, "read_record", lambda _: write_record(SENT) * 2),
     "redfish": (redfish, "read_payload", lambda _: json.dumps([redfish.write_redfish(SENT)] * 2).encode()),
-    "libcper": (libcper, "_pairs", lambda _: b"[" + LIBCPER + b"," + LIBCPER + b"]"),
-    "qmp": (qemu_injection, "read_argument", lambda _: qemu_injection.to_qmp(SENT).encode() * 2),
+    "libcper": (reader, "_pairs", lambda _: b"[" + LIBCPER + b"," + LIBCPER + b"]"),
+    "qmp": (injection, "read_argument", lambda _: injection.to_qmp(SENT).encode() * 2),
     "ghes_inject": (readers, "read_arguments", lambda _: b"ghes_inject.py arm -t cache\n" * 2),
     "kernel_log": (LogRecord, "finish", lambda _: LOG + LOG.replace(b"{1}", b"{2}")),
-    "ras_trace": (ras_trace, "_split_date", lambda _: TRACE * 2),
+    "ras_trace": (trace, "_split_date", lambda _: TRACE * 2),
     "rasdaemon": (rasdaemon, "read_time", two_rows),
     "event": (readers, "read_event", lambda _: ndjson([GOOD, GOOD])),
 }
@@ -207,9 +210,11 @@ def test_a_reader_of_each_format_goes_on_behind_what_it_cannot_read(form: str, t
 
     data = content(tmp_path)
     monkeypatch.setattr(module, name, fail_first)
-    items = [item for item in readers.read_items(Source(BytesIO(data)), None, None) if isinstance(item, Unread | Reading)]
+    items = [
+        item for item in readers.read_items(ImportSource(BytesIO(data)), None, None) if isinstance(item, UnreadableRecord | FoundError)
+    ]
 
-    assert [type(item) for item in items] == [Broken, Reading]
+    assert [type(item) for item in items] == [Broken, FoundError]
 
 
 # One service in this process, to be looked into.
@@ -231,14 +236,14 @@ def with_runtime(test: Callable[[Runtime], Any]) -> None:
         asyncio.run(started())
 
 
-def document(event: dict[str, Any]) -> Document:
-    return Document(json.dumps(event).encode())
+def document(event: dict[str, Any]) -> EventDocument:
+    return EventDocument(json.dumps(event).encode())
 
 
 async def outcome(runtime: Runtime, event: dict[str, Any]) -> str:
     try:
         answered = await runtime.intake.decide(document(event))
-    except Refused as refused:
+    except ProblemError as refused:
         return refused.problem.type.removeprefix(URN)
     return str(json.loads(answered.body)["action"])
 
@@ -267,8 +272,8 @@ def test_a_hand_over_that_fails_fails_the_event_that_it_fails_for(monkeypatch: p
     async def test(runtime: Runtime) -> None:
         sent = [document(event) for event in events({**EVENT, "source": "node-1"})]
         outcomes = await runtime.intake.admit(sent)
-        assert [isinstance(one, Refused) for one in outcomes] == [False, False, True, False, False]
-        await asyncio.gather(*(runtime.intake.answer(one) for one in outcomes if not isinstance(one, Refused)))
+        assert [isinstance(one, ProblemError) for one in outcomes] == [False, False, True, False, False]
+        await asyncio.gather(*(runtime.intake.await_response(one) for one in outcomes if not isinstance(one, ProblemError)))
         assert runtime.intake._pending == {}
         assert len(runtime.sources.state("node-1").pages or ()) == 1
         assert not runtime.sources.state("node-1").unsaved

@@ -17,10 +17,10 @@ from disk_faults import Disk
 from keeping import entry
 from processes import serving
 
-from service.commands.store import read_event
-from service.store.maintenance import check
-from service.store.port import Filter
-from service.store.sqlite import SqliteStore
+from ras_triage.service.cli.commands.store import read_event
+from ras_triage.service.store.maintenance.offline import check
+from ras_triage.service.store.port import Filter
+from ras_triage.service.store.sqlite import SqliteStore
 
 
 class Sender:
@@ -100,7 +100,7 @@ def test_what_was_acknowledged_is_kept_once_whatever_the_disk_did(tmp_path: Path
 
 def kept_once(path: Path, sender: Sender) -> None:
     report = check(path, read_event, repair=False, at_ms=0)
-    assert report.findings == ()
+    assert report.stage_results == ()
     store = SqliteStore(path)
     kept = {summary.event_id: summary.id for summary in store.page(Filter(), None, 10_000).decisions}
     assert len(kept) == report.decisions, "each once"

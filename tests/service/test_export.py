@@ -10,10 +10,10 @@ import pytest
 from calling import run
 from imported import JOURNAL, LOG
 
-from models.event import Event
-from models.formats.cper import write_record
-from models.notification import Notification
-from models.structured import decode_structured, encode_structured
+from ras_triage.models.event import Event
+from ras_triage.models.formats.cper import write_record
+from ras_triage.models.notification import Notification
+from ras_triage.models.records.block_fields import decode_structured, encode_structured
 
 FORMATS = ("event", "cper", "redfish", "qmp", "qemu_argument")
 ARM = b"ghes_inject.py arm -t cache -e 0x54007f -p 0x1000\n"

@@ -18,11 +18,11 @@ import pytest
 from calling import EVENT, ROOT, client
 from processes import Service, serving
 
-from service.app import create_app
-from service.runtime import Runtime
-from service.settings import Settings
-from service.store.memory import MemoryStore
-from service.store.port import Filter, Kept, RowDamaged, StoreDamaged, StoreError
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.runtime import Runtime
+from ras_triage.service.http.app import create_app
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import Filter, RowDamaged, StoreDamaged, StoredDecision, StoreError
 
 
 def named(name: str) -> dict[str, Any]:
@@ -48,11 +48,16 @@ def logged(service: Service, *parts: str) -> bool:
     return False
 
 
-AS_NOBODY = "import os, sys, service.server; from service.cli import main; os.setuid(65534); sys.exit(main(sys.argv[1:]))"
+AS_NOBODY = (
+    "import os, sys, ras_triage.service.http.server.run\n"
+    "from ras_triage.service.cli.main import main\n"
+    "os.setuid(65534)\n"
+    "sys.exit(main(sys.argv[1:]))"
+)
 """The interpreter may be out of reach for somebody else, so it is loaded first."""
 
 
-def refuses_to_start(*options: str, program: tuple[str, str] = ("-m", "service.cli")) -> str:
+def refuses_to_start(*options: str, program: tuple[str, str] = ("-m", "ras_triage.service.cli.main")) -> str:
     command = [sys.executable, *program, "serve", "--port", "0", *options]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 2, ended.stderr
@@ -177,7 +182,7 @@ def test_a_store_in_which_no_repeat_can_be_recognised_is_not_ready_and_one_that_
     class Failing(MemoryStore):
         error: StoreError | None = None
 
-        def repeat(self, key: bytes) -> Kept | None:
+        def repeat(self, key: bytes) -> StoredDecision | None:
             if self.error is not None:
                 raise self.error
             return super().repeat(key)

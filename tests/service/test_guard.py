@@ -7,9 +7,9 @@ import httpx
 import pytest
 from door import Door, kind
 
-from service.security.guard import requires
-from service.security.principal import SCOPES, granted
-from service.settings import InvalidSetting, Settings
+from ras_triage.service.config.settings import InvalidSetting, Settings
+from ras_triage.service.security.guard import requires
+from ras_triage.service.security.principal import SCOPES, granted
 
 DECODE = {"content": b"{}"}
 

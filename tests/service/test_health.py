@@ -6,8 +6,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from service.app import create_app
-from service.store.port import StoreDamaged, StoreUnavailable
+from ras_triage.service.http.app import create_app
+from ras_triage.service.store.port import StoreDamaged, StoreUnavailable
 
 
 class Writer:
@@ -25,7 +25,7 @@ class Writer:
 
 
 class Intake:
-    gives_way = None
+    unavailable_reason = None
 
 
 class Runtime:

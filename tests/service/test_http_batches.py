@@ -24,9 +24,9 @@ import pytest
 from calling import EVENT, Call, client
 from processes import Service, serving
 
-from service.app import create_app
-from service.batch.unpacking import PIECE, unpacked
-from service.settings import Settings
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.batch.content_encoding import PIECE, decoded_chunks
+from ras_triage.service.http.app import create_app
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -195,7 +195,7 @@ def test_members_of_a_byte_each_are_taken_in_together(encoding: str, pack: Any) 
         yield body
 
     async def pieces() -> list[bytes]:
-        return [piece async for piece in unpacked(chunks(), encoding, 1 << 30)]
+        return [piece async for piece in decoded_chunks(chunks(), encoding, 1 << 30)]
 
     found = asyncio.run(pieces())
     assert b"".join(found) == b"x" * 7000 + b"y" * (3 * PIECE)

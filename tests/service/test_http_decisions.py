@@ -9,9 +9,9 @@ from calling import BLOCK, EVENT, NOTHING_TO_QUEUE, Call, caller
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.catalog import resolve, uniform
-from policies.choose import load
-from service.settings import Settings
+from ras_triage.policies.catalog.choice import load_policies
+from ras_triage.policies.catalog.policies import resolve_policy, uniform_policy
+from ras_triage.service.config.settings import Settings
 
 CALL = caller()
 
@@ -27,7 +27,7 @@ def test_a_decision_has_an_id_a_time_and_everything_that_was_decided(call: Call,
     assert datetime.fromisoformat(decision["decided_at"])
     assert decision["repeat"] is False
     assert decision["source"] == "node-17"
-    assert decision["policy"] == {"name": "linux-6.12.107", "digest": resolve("linux-6.12.107").digest}
+    assert decision["policy"] == {"name": "linux-6.12.107", "digest": resolve_policy("linux-6.12.107").digest}
     assert decision["action"] == "signal"
     assert [step["kind"] for step in decision["plan"]][-1] == "signal"
     assert decision["rationale"][0]["rule"] == "admit.notification"
@@ -63,13 +63,13 @@ def test_without_policy_and_kernel_the_default_decides(event: dict[str, Any]) ->
     nameless = {**event, "host": {}}
 
     assert caller()("POST", "/v1/decisions", json=nameless).json()["policy"]["name"] == "uniform"
-    other = caller(Settings(default_policy=resolve("linux-7.3.4")))
+    other = caller(Settings(default_policy=resolve_policy("linux-7.3.4")))
     assert other("POST", "/v1/decisions", json=nameless).json()["policy"]["name"] == "linux-7.3.4"
 
 
 def test_a_policy_of_the_operators_own_decides() -> None:
-    custom = load(['name = "ours"\nbase = "linux-6.12.107"\n[flags]\nsea_kills_when_nothing_queued = false'])
-    call = caller(Settings(uniform(), custom))
+    custom = load_policies(['name = "ours"\nbase = "linux-6.12.107"\n[flags]\nsea_kills_when_nothing_queued = false'])
+    call = caller(Settings(uniform_policy(), custom))
 
     assert call("POST", "/v1/decisions", json=NOTHING_TO_QUEUE).json()["action"] == "signal"
     assert call("POST", "/v1/decisions", json={**NOTHING_TO_QUEUE, "policy": "ours"}).json()["action"] == "handled"

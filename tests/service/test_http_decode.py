@@ -7,7 +7,7 @@ from calling import BLOCK, Call, caller
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
+from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
 
 CALL = caller()
 RECORD = encode_record(from_status_block(BLOCK, NOTIFICATION_TYPES["sea"]))

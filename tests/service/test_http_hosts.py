@@ -9,7 +9,7 @@ import httpx
 import pytest
 from calling import EVENT, Call, client
 
-from service.app import create_app
+from ras_triage.service.http.app import create_app
 
 ABORT: dict[str, Any] = {key: EVENT[key] for key in ("notification", "status_block")}
 """An event that says nothing of its host."""

@@ -12,8 +12,8 @@ import pytest
 from calling import EVENT, Call, client
 from fastapi import FastAPI
 
-from service.app import create_app
-from service.settings import Settings
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
 
 URL = "/v1/decisions"
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -251,7 +251,7 @@ def test_a_question_that_is_none_is_refused_with_its_parameter(call: Call, asked
 
 
 def test_more_counts_than_one_answer_holds_are_refused_with_what_helps(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.routes.decisions.MAX_COUNTS", 2)
+    monkeypatch.setattr("ras_triage.service.http.routes.decisions.MAX_COUNTS", 2)
     answer = call("GET", f"{URL}/stats", params={"bucket": "1", "source": "far"})
 
     assert answer.status_code == 422

@@ -4,10 +4,10 @@ from typing import Any
 
 from calling import Call, caller
 
-from policies.behaviours import FLAGS
-from policies.catalog import differences, resolve, uniform
-from policies.choose import load
-from service.settings import Settings
+from ras_triage.policies.catalog.behaviours import FLAGS
+from ras_triage.policies.catalog.choice import load_policies
+from ras_triage.policies.catalog.policies import flag_differences, resolve_policy, uniform_policy
+from ras_triage.service.config.settings import Settings
 
 
 def test_the_list_has_uniform_and_every_release_that_changed_something(call: Call) -> None:
@@ -18,11 +18,11 @@ def test_the_list_has_uniform_and_every_release_that_changed_something(call: Cal
     assert list(entries)[:2] == ["uniform", "linux-5.10.209"]
     assert entries["linux-6.1.164"]["brings"] == ["sea_kills_when_nothing_queued"]
     assert entries["linux-6.12.24"]["drops"] == ["hugetlb_tail_not_collected"]
-    assert all(entry["digest"] == resolve(name).digest for name, entry in entries.items())
+    assert all(entry["digest"] == resolve_policy(name).digest for name, entry in entries.items())
 
 
 def test_the_list_has_the_operators_own_policies() -> None:
-    custom = load(['name = "ours"\nbase = "uniform"'])
+    custom = load_policies(['name = "ours"\nbase = "uniform"'])
     listed = caller(Settings(custom["ours"], custom))("GET", "/v1/policies").json()
 
     assert listed["default"] == "ours"
@@ -51,11 +51,11 @@ def test_a_policy_without_its_stable_release_says_so(call: Call) -> None:
 def test_a_difference_has_exactly_the_flags_that_differ(call: Call) -> None:
     answer = call("GET", "/v1/policies/linux-6.1.100/diff/linux-6.1.192").json()
 
-    one, other = resolve("linux-6.1.100"), resolve("linux-6.1.192")
-    assert {flag["flag"]: (flag["a"], flag["b"]) for flag in answer["differs"]} == differences(one, other)
+    one, other = resolve_policy("linux-6.1.100"), resolve_policy("linux-6.1.192")
+    assert {flag["flag"]: (flag["a"], flag["b"]) for flag in answer["differs"]} == flag_differences(one, other)
     assert answer["a"] == {"name": one.name, "digest": one.digest}
     assert call("GET", "/v1/policies/uniform/diff/uniform").json()["differs"] == []
 
 
 def test_a_policy_that_is_uniform_is_one_object() -> None:
-    assert resolve("uniform") is uniform()
+    assert resolve_policy("uniform") is uniform_policy()

@@ -11,8 +11,8 @@ from calling import EVENT, Call, caller
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.app import create_app
-from service.settings import Settings
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
 
 PREFIX = "urn:ras-triage:problem:"
 CALL = caller()

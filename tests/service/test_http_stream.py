@@ -16,10 +16,10 @@ from calling import EVENT, client
 from httpx_sse import ServerSentEvent, connect_sse
 from processes import Service, serving
 
-from service import following
-from service.app import create_app
-from service.store.memory import MemoryStore
-from service.store.port import Filter, StoreUnavailable, Streamed
+from ras_triage.service.http.app import create_app
+from ras_triage.service.http.streaming import subscriptions
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import Filter, StoreUnavailable, StreamedDecision
 
 URL = "/v1/decisions/stream"
 
@@ -159,7 +159,7 @@ class QuickRetention(MemoryStore):
 
     looks = 0
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
+    def subscriptions(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         self.looks += 1
         if self.looks == 2:
             self.purge_older(1 << 53, 0, 5)
@@ -167,7 +167,7 @@ class QuickRetention(MemoryStore):
 
 
 def test_what_is_purged_while_a_reader_is_behind_is_told_once_and_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "AT_ONCE", 2)
+    monkeypatch.setattr(subscriptions, "AT_ONCE", 2)
     app = create_app(store=QuickRetention())
     with client(app) as call:
         for number in range(9):
@@ -190,7 +190,7 @@ class FailingSoon(MemoryStore):
 
     looks = 0
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
+    def subscriptions(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         self.looks += 1
         if self.looks > 1:
             raise StoreUnavailable("secret")

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from calling import Call, run
 
-from service.client import AnswerLimits
-from service.client.questions import Questions
-from service.client.retry import Retry
+from ras_triage.service.client import AnswerLimits
+from ras_triage.service.client._calls import Calls
+from ras_triage.service.client.retry import Retry
 
 LAST, FIRST = "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"
 OUTSIDE = pytest.mark.parametrize("time", [LAST, FIRST])
@@ -50,7 +50,7 @@ def test_a_question_about_such_a_time_is_answered(call: Call, parameter: str, ti
 @pytest.mark.parametrize("moment", [datetime.max, datetime.min])
 def test_a_client_is_told_that_it_asks_for_a_time_that_utc_does_not_have(moment: datetime) -> None:
     offset = timedelta(hours=-23 if moment == datetime.max else 23)
-    flow = Questions(Retry(), AnswerLimits()).decisions({"since": moment.replace(tzinfo=timezone(offset))}, 100)
+    flow = Calls(Retry(), AnswerLimits()).decisions({"since": moment.replace(tzinfo=timezone(offset))}, 100)
 
     with pytest.raises(ValueError, match="outside the years 1 to 9999 in UTC"):
         next(flow)

@@ -14,12 +14,12 @@ from calling import caller, client, run
 from imported import JOURNAL, LOG, SENT, files
 from processes import serving
 
-from models.cper_record import CperRecord, SectionDescriptor, encode_record
-from models.formats.cper import write_record
-from models.guid import guid
-from service.app import create_app
-from service.importing.formats import sniff_format
-from service.settings import Settings
+from ras_triage.models.formats.cper import write_record
+from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor, encode_record
+from ras_triage.models.records.guid import guid
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
+from ras_triage.service.importing.format_detection import detect_format
 
 NAMES = ["events", "record", "record in hexadecimal", "record in base64", "status block", "redfish",
     "libcper", "qmp", "script", "log", "journal", "trace", "database"]  # fmt: skip
@@ -37,7 +37,7 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[bytes, str
 @pytest.mark.parametrize("name", NAMES)
 def test_each_format_is_told_by_its_content(held, name):
     content, form = held[name]
-    assert sniff_format(content) == form
+    assert detect_format(content) == form
 
 
 @pytest.mark.parametrize("name", NAMES)

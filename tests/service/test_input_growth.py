@@ -14,32 +14,32 @@ import pytest
 from calling import EVENT, Call
 from pydantic import ValidationError
 
-from models.cper_record import CperRecord, SectionDescriptor, encode_record
-from models.event import Event
-from models.formats.erst import PSTORE_CREATOR
-from models.formats.json_text import MAX_CONTAINERS
-from models.formats.reading import Assumed, Loose, Place, Reading, Unread
-from models.guid import guid
-from models.notification import Notification, NotificationType
-from models.poison import PoisonedPage
-from service import sources
-from service.batch.splitting import Array, Lines, Splitter
-from service.importing import readers
-from service.importing.formats import Format
-from service.importing.readers import read_items
-from service.importing.source import Source
-from service.importing.told import Told, notified, read_sources
-from service.problems import URN, invalid
-from service.sources import Sources
-from service.store.memory import MemoryStore
-from service.store.port import HostFacts
-from service.values import MAX_VALUES
+from ras_triage.models.event import Event
+from ras_triage.models.formats.erst import PSTORE_CREATOR
+from ras_triage.models.formats.items import AssumedField, FoundError, Position, UnmatchedAction, UnreadableRecord
+from ras_triage.models.formats.json_text import MAX_CONTAINERS
+from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.poison import PoisonedPage
+from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor, encode_record
+from ras_triage.models.records.guid import guid
+from ras_triage.service.api.json_limits import MAX_VALUES
+from ras_triage.service.api.problems import URN, invalid
+from ras_triage.service.engine import sources
+from ras_triage.service.engine.batch.splitter import ArraySplitter, ItemSplitter, NdjsonSplitter
+from ras_triage.service.engine.sources import Sources
+from ras_triage.service.importing import readers
+from ras_triage.service.importing.format_detection import InputFormat
+from ras_triage.service.importing.import_options import ImportOptions, notified, read_sources
+from ras_triage.service.importing.readers import read_items
+from ras_triage.service.importing.source import ImportSource
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import HostFacts
 from tests.growth import Work, multiplies, operations, require_n_log_n_of_time, seconds, squares
 
 
-def splitting(splitter: type[Lines] | type[Array], data: bytes, piece: int) -> Work:
+def splitting(splitter: type[NdjsonSplitter] | type[ArraySplitter], data: bytes, piece: int) -> Work:
     def split() -> int:
-        found: Splitter = splitter(1 << 20)
+        found: ItemSplitter = splitter(1 << 20)
         items = [item for start in range(0, len(data), piece) for item in found.feed(data[start : start + piece])]
         return len(items) + len(found.finish())
 
@@ -47,13 +47,13 @@ def splitting(splitter: type[Lines] | type[Array], data: bytes, piece: int) -> W
 
 
 BATCHES: dict[str, Callable[[int], Work]] = {
-    "many lines": lambda size: splitting(Lines, b"{}\n" * size, 4096),
-    "a long line in pieces": lambda size: splitting(Lines, b"x" * 64 * size, 16),
-    "many elements": lambda size: splitting(Array, b"[" + b"{}," * size + b"{}]", 4096),
-    "a long element in pieces": lambda size: splitting(Array, b'[{"a":' + b"[0]," * 16 * size, 16),
-    "a long string in pieces": lambda size: splitting(Array, b'["' + b'\\"\\\\' * 16 * size, 7),
-    "blanks before an array": lambda size: splitting(Array, b" " * 64 * size, 16),
-    "brackets": lambda size: splitting(Array, b"[" * 16 * size, 16),
+    "many lines": lambda size: splitting(NdjsonSplitter, b"{}\n" * size, 4096),
+    "a long line in pieces": lambda size: splitting(NdjsonSplitter, b"x" * 64 * size, 16),
+    "many elements": lambda size: splitting(ArraySplitter, b"[" + b"{}," * size + b"{}]", 4096),
+    "a long element in pieces": lambda size: splitting(ArraySplitter, b'[{"a":' + b"[0]," * 16 * size, 16),
+    "a long string in pieces": lambda size: splitting(ArraySplitter, b'["' + b'\\"\\\\' * 16 * size, 7),
+    "blanks before an array": lambda size: splitting(ArraySplitter, b" " * 64 * size, 16),
+    "brackets": lambda size: splitting(ArraySplitter, b"[" * 16 * size, 16),
 }
 
 
@@ -88,13 +88,13 @@ def test_what_is_wrong_with_an_element_is_told_without_going_through_its_list() 
 
 
 def test_error_sources_and_errors_do_not_multiply() -> None:
-    assumed = (Assumed("/notification/type", "gsiv", ""),)
+    assumed = (AssumedField("/notification/type", "gsiv", ""),)
 
     def notifying(sources: int, errors: int) -> Work:
         table = struct.pack("<4sI28xI", b"HEST", 40 + 64 * sources, sources) + b"".join(map(error_source, range(sources)))
         event = Event(notification=Notification(type=NotificationType.GSIV, source_id=sources - 1))
-        told = Told(hest=read_sources(table))
-        return lambda: [notified(told, Reading(event, "kernel_log", Place(), assumed)).event.notification.type for _ in range(errors)]
+        told = ImportOptions(hest=read_sources(table))
+        return lambda: [notified(told, FoundError(event, "kernel_log", Position(), assumed)).event.notification.type for _ in range(errors)]
 
     assert notifying(3, 1)() == [NotificationType.GPIO]
     assert not multiplies(notifying)
@@ -114,18 +114,18 @@ def test_lists_in_lists_count_as_values_although_they_need_no_comma(call: Call, 
 
 
 DOCUMENTS = {
-    Format.REDFISH: b'{"Members":[',
-    Format.LIBCPER: b'{"sections":[',
-    Format.EVENT: b"[",
-    Format.QMP: b'{"execute":[',
+    InputFormat.REDFISH: b'{"Members":[',
+    InputFormat.LIBCPER: b'{"sections":[',
+    InputFormat.EVENT: b"[",
+    InputFormat.QMP: b'{"execute":[',
 }
 
 
 @pytest.mark.parametrize("form", DOCUMENTS)
-def test_a_document_of_more_values_than_are_held_is_not_read(form: Format) -> None:
-    document = DOCUMENTS[form] + b"{}," * MAX_CONTAINERS + b"{}]" + b"}" * (form is not Format.EVENT)
-    found = list(read_items(Source(BytesIO(document)), form, None))
-    assert [type(one) for one in found] == [Unread]
+def test_a_document_of_more_values_than_are_held_is_not_read(form: InputFormat) -> None:
+    document = DOCUMENTS[form] + b"{}," * MAX_CONTAINERS + b"{}]" + b"}" * (form is not InputFormat.EVENT)
+    found = list(read_items(ImportSource(BytesIO(document)), form, None))
+    assert [type(one) for one in found] == [UnreadableRecord]
     assert "more than" in found[0].reason  # type: ignore[union-attr]
 
 
@@ -145,9 +145,9 @@ def test_logs_that_unpack_to_more_than_is_held_are_left_out(monkeypatch: pytest.
     monkeypatch.setattr(readers, "_MAX_LOG_BYTES", 100_000)
     panic = b"<0>[   12.000001] Kernel panic - not syncing: Fatal hardware error!\n"
     logs = [pstore(b"Panic#%d Part1\n" % index + panic + b"<4>[   12.000002] x\n" * 1000) for index in range(20)]
-    found = list(read_items(Source(BytesIO(b"".join(logs))), Format.CPER, None))
-    read = [one for one in found if isinstance(one, Loose)]
-    left_out = [one for one in found if isinstance(one, Unread)]
+    found = list(read_items(ImportSource(BytesIO(b"".join(logs))), InputFormat.CPER, None))
+    read = [one for one in found if isinstance(one, UnmatchedAction)]
+    left_out = [one for one in found if isinstance(one, UnreadableRecord)]
     assert len(read) == 2
     assert len(left_out) == 18
     assert "longer than 100000 bytes: it is left out" in left_out[0].reason

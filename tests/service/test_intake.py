@@ -11,14 +11,14 @@ import pytest
 from calling import EVENT
 from keeping import NOON
 
-from models.event import event_key
-from service.answers import read_event
-from service.intake import Again, Document, Intake, Kept, New, Outcome
-from service.problems import Refused
-from service.runtime import Runtime, running
-from service.settings import Settings
-from service.store.memory import MemoryStore
-from service.store.port import HostFacts
+from ras_triage.models.event import event_key
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.intake import Decided, Document, Intake, Kept, Outcome, PendingRepeat
+from ras_triage.service.engine.responses import read_event
+from ras_triage.service.engine.runtime import Runtime, running
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import HostFacts
 
 ABORT = {key: EVENT[key] for key in ("source", "notification", "status_block")}
 FATAL = {"source": "node-17", "notification": "sea", "status_block": {"severity": "fatal", "sections": [{"type": "memory"}]}}
@@ -52,9 +52,9 @@ def test_two_equal_events_at_once_are_one_decision_and_one_repeat(more: dict[str
     async def test(runtime: Runtime) -> None:
         event = {**EVENT, **more}
         first, second = await runtime.intake.admit([document(event, name), document(event, name)])
-        assert isinstance(first, New)
-        assert isinstance(second, Again)
-        one, two = await runtime.intake.answer(first), await runtime.intake.answer(second)
+        assert isinstance(first, Decided)
+        assert isinstance(second, PendingRepeat)
+        one, two = await runtime.intake.await_response(first), await runtime.intake.await_response(second)
         assert (one.id, one.repeat, two.repeat) == (two.id, False, True)
         later = await admit(runtime.intake, event, name)
         assert isinstance(later, Kept), "the store knows it once it is durable"
@@ -66,8 +66,8 @@ def test_two_equal_events_at_once_are_one_decision_and_one_repeat(more: dict[str
 def test_events_that_say_nothing_to_be_told_by_are_each_new() -> None:
     async def test(runtime: Runtime) -> None:
         first, second = await runtime.intake.admit([document(EVENT), document(EVENT)])
-        assert isinstance(first, New)
-        assert isinstance(second, New)
+        assert isinstance(first, Decided)
+        assert isinstance(second, Decided)
         await first.durable
 
     with_runtime(test)
@@ -78,11 +78,11 @@ def test_another_event_of_the_same_name_is_a_conflict_that_names_both(durable: b
     async def test(runtime: Runtime) -> None:
         one, other = {**EVENT, "id": "a"}, {**FATAL, "id": "a"}
         first = await admit(runtime.intake, one)
-        assert isinstance(first, New)
+        assert isinstance(first, Decided)
         if durable:
             await first.durable
         refused = await admit(runtime.intake, other)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, ProblemError)
         assert refused.problem.status == 409
         keys = [event_key(read_event(json.dumps(event).encode())) for event in (one, other)]
         assert all(told in refused.problem.detail for told in (first.entry.summary.id, *keys))
@@ -129,11 +129,11 @@ def test_a_kernel_that_nobody_knows_is_looked_for_in_the_facts_that_name_it() ->
     async def test(runtime: Runtime) -> None:
         runtime.sources.put_facts(HostFacts("node-17", 1, NOON, b'{"kernel":"nonsense"}'))
         refused = await admit(runtime.intake, ABORT)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, ProblemError)
         assert [fault.pointer for fault in refused.problem.errors] == [""]
         assert "kept for `node-17`" in refused.problem.detail
         own = await admit(runtime.intake, {**ABORT, "host": {"kernel": "nonsense"}})
-        assert isinstance(own, Refused)
+        assert isinstance(own, ProblemError)
         assert [fault.pointer for fault in own.problem.errors] == ["/host/kernel"]
 
     with_runtime(test)

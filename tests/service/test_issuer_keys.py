@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from issuer import DISCOVERY, KEYS, Issuer
 
-from service.security import issuer_keys
-from service.security.issuer_keys import Unreachable, _keys
-from service.server import running
-from service.settings import Settings
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.server.run import running
+from ras_triage.service.security import issuer_keys
+from ras_triage.service.security.issuer_keys import Unreachable, _keys
 
 DRIP_S = 0.05
 """A document takes half a minute and more at this pace."""

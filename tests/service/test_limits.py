@@ -12,12 +12,12 @@ from calling import EVENT, caller
 from door import Door, kind
 from starlette.types import Message, Receive, Scope, Send
 
-from service.concurrency import ConcurrencyLimits
-from service.headers import SecurityHeaders
-from service.limits import Limits
-from service.server import running
-from service.settings import Settings
-from service.values import MAX_VALUES
+from ras_triage.service.api.json_limits import MAX_VALUES
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.limits.concurrency import ConcurrencyLimits
+from ras_triage.service.http.middleware.limits import LimitsMiddleware
+from ras_triage.service.http.middleware.security_headers import SecurityHeadersMiddleware
+from ras_triage.service.http.server.run import running
 
 ANSWERS: Any = [{"type": "http.response.start", "status": 200, "headers": []}, {"type": "http.response.body", "body": b""}]
 
@@ -55,7 +55,7 @@ async def ask(app: Any, path: str = "/v1/policies", **scope: Any) -> dict[str, A
 
 @pytest.mark.parametrize("scope", [{"headers": [(b"x", b"y" * 200)]}, {"headers": [(b"a", b"")] * 50}, {"query_string": b"q" * 200}])
 def test_headers_over_the_limit_are_refused_before_anything_is_read(scope: dict[str, Any]) -> None:
-    answer = asyncio.run(ask(Limits(Slow(), Settings(max_header_bytes=200)), **scope))
+    answer = asyncio.run(ask(LimitsMiddleware(Slow(), Settings(max_header_bytes=200)), **scope))
 
     problem = json.loads(answer["body"])
     assert (answer["status"], problem["status"], problem["type"]) == (431, 431, "urn:ras-triage:problem:headers-too-large")
@@ -66,7 +66,7 @@ def test_headers_over_the_limit_are_refused_before_anything_is_read(scope: dict[
 def test_more_requests_than_may_be_under_way_are_told_to_come_again() -> None:
     async def crowd() -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
         slow = Slow()
-        app = Limits(slow, Settings(max_in_flight=3))
+        app = LimitsMiddleware(slow, Settings(max_in_flight=3))
         under_way = [asyncio.create_task(ask(app)) for _ in range(3)]
         while slow.waiting < 3:
             await asyncio.sleep(0)
@@ -86,8 +86,8 @@ def test_a_request_that_fails_is_under_way_no_longer() -> None:
     async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise RuntimeError
 
-    async def fail_often() -> Limits:
-        app = Limits(fail, Settings(max_in_flight=1))
+    async def fail_often() -> LimitsMiddleware:
+        app = LimitsMiddleware(fail, Settings(max_in_flight=1))
         for _ in range(3):
             with pytest.raises(RuntimeError):
                 await ask(app)
@@ -167,13 +167,13 @@ def test_a_defect_is_answered_with_the_same_headers() -> None:
 
 
 def test_over_tls_browsers_are_told_to_stay_with_it() -> None:
-    answer = asyncio.run(ask(SecurityHeaders(_plain), scheme="https"))
+    answer = asyncio.run(ask(SecurityHeadersMiddleware(_plain), scheme="https"))
 
     assert answer["headers"]["strict-transport-security"] == "max-age=31536000"
 
 
 def test_an_answer_that_has_a_header_of_its_own_keeps_it() -> None:
-    assert asyncio.run(ask(SecurityHeaders(_plain)))["headers"]["cache-control"] == "max-age=1"
+    assert asyncio.run(ask(SecurityHeadersMiddleware(_plain)))["headers"]["cache-control"] == "max-age=1"
 
 
 async def _plain(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -223,7 +223,7 @@ def test_a_batch_that_would_wait_too_long_is_refused_before_anything_is_spent_on
         settings = Settings(max_batch_wait_s=5.0)
         limits = ConcurrencyLimits(settings)
         limits.admission.queue("192.0.2.1", 10_000)
-        limited = Limits(app, settings, limits)
+        limited = LimitsMiddleware(app, settings, limits)
         paths = ("/v1/decisions/batch", "/v1/import", "/v1/decisions", "/healthz")
         answers = [await ask(limited, path, client=("192.0.2.1", 1)) for path in paths]
         return [*answers, await ask(limited, "/v1/decisions/batch", client=("192.0.2.2", 1))]

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from test_escaping import shows
 
-from service import logs
-from service.security.keys import create
-from service.store.port import StoreUnavailable
+from ras_triage.service.security.keys import create
+from ras_triage.service.store.port import StoreUnavailable
+from ras_triage.service.telemetry import logs
 
 LOGGERS = ("", "ras_triage", "ras_triage.audit", "uvicorn")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from wire import connect, head, metric, problem, read_until, received, wait_until
 
-from service.server import running
-from service.settings import Settings
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.server.run import running
 
 SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 POST = b"POST /v1/decisions HTTP/1.1\r\nHost: 127.0.0.1\r\n"

@@ -9,13 +9,13 @@ import pytest
 from calling import EVENT, ROOT, client
 from prometheus_client.parser import text_string_to_metric_families
 
-from models.value import value
-from service.app import create_app
-from service.metrics import Metrics, policy_label
-from service.store.port import Size, StoreUnavailable
+from ras_triage.models.frozen import frozen
+from ras_triage.service.http.app import create_app
+from ras_triage.service.store.port import StoreSize, StoreUnavailable
+from ras_triage.service.telemetry.metrics import Metrics, policy_label
 
 
-@value
+@frozen
 class Figures:
     queue_entries: int = 3
     queue_bytes: int = 4096
@@ -29,16 +29,16 @@ class Writer:
 
 
 class Store:
-    def __init__(self, size: Size | None) -> None:
+    def __init__(self, size: StoreSize | None) -> None:
         self._size = size
 
-    def size(self) -> Size:
+    def size(self) -> StoreSize:
         if self._size is None:
             raise StoreUnavailable("disk I/O error")
         return self._size
 
 
-FULL = Size(1000, 2_000_000, 1_700_000_000_000, 1_700_000_100_000, 1000)
+FULL = StoreSize(1000, 2_000_000, 1_700_000_000_000, 1_700_000_100_000, 1000)
 
 
 def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -165,7 +165,7 @@ def test_a_store_that_cannot_be_read_leaves_its_own_figures_out_and_no_others(tm
 
 def test_a_store_in_memory_has_no_disk() -> None:
     metrics = Metrics()
-    metrics.watch(Writer(Figures()), Store(Size(0, 0, None, None, 0)), None)
+    metrics.watch(Writer(Figures()), Store(StoreSize(0, 0, None, None, 0)), None)
 
     assert sample(metrics, "disk_free_bytes") is None
     assert sample(metrics, "store_oldest_timestamp_seconds") is None

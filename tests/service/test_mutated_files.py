@@ -19,13 +19,13 @@ from calling import BLOCK, EVENT, Call, client, run
 from imported import LIBCPER, LOG, SENT, database
 from test_import import error_sources
 
-from models.cper_record import CperRecord, SectionDescriptor, encode_record
-from models.formats.cper import write_record
-from models.formats.erst import PSTORE_CREATOR
-from models.guid import guid
-from service.app import create_app
-from service.batch.unpacking import zstd
-from service.cli import main
+from ras_triage.models.formats.cper import write_record
+from ras_triage.models.formats.erst import PSTORE_CREATOR
+from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor, encode_record
+from ras_triage.models.records.guid import guid
+from ras_triage.service.cli.main import main
+from ras_triage.service.engine.batch.content_encoding import zstd
+from ras_triage.service.http.app import create_app
 
 FILES = 400
 """Mutated files of each kind."""

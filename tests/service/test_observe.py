@@ -15,11 +15,11 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import logs
-from service.app import create_app
-from service.metrics import Metrics
-from service.observe import Observed
-from service.tracing import outgoing_headers
+from ras_triage.service.http.app import create_app
+from ras_triage.service.http.middleware.access_log import AccessLogMiddleware
+from ras_triage.service.telemetry import logs
+from ras_triage.service.telemetry.metrics import Metrics
+from ras_triage.service.telemetry.tracing import outgoing_headers
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -84,13 +84,15 @@ def test_every_answer_has_an_id() -> None:
 def test_an_id_of_the_client_is_kept_if_it_is_sane() -> None:
     stub = Stub(BEGIN, END)
 
-    assert ask(Observed(stub, Metrics()), headers={"x-request-id": "batch-7/line:12"}).headers["x-request-id"] == "batch-7/line:12"
+    assert (
+        ask(AccessLogMiddleware(stub, Metrics()), headers={"x-request-id": "batch-7/line:12"}).headers["x-request-id"] == "batch-7/line:12"
+    )
     assert stub.seen["request_id"] == "batch-7/line:12"
 
 
 @pytest.mark.parametrize("name", [b"", b"two words", b"a" * 129, b"\xc3\xa4", b"a\tb", b'"quoted"', b"<script>"])
 def test_an_id_that_is_not_sane_is_replaced(name: bytes) -> None:
-    answer = ask(Observed(Stub(BEGIN, END), Metrics()), headers=[(b"x-request-id", name)])
+    answer = ask(AccessLogMiddleware(Stub(BEGIN, END), Metrics()), headers=[(b"x-request-id", name)])
 
     assert UUID(answer.headers["x-request-id"])
 
@@ -118,14 +120,14 @@ def test_what_leads_nowhere_has_no_template(access: pytest.LogCaptureFixture) ->
 
 def test_the_trace_goes_to_the_log_and_on_to_whom_we_call() -> None:
     stub = Stub(BEGIN, END)
-    ask(Observed(stub, Metrics()), headers={"traceparent": PARENT, "tracestate": "congo=1"})
+    ask(AccessLogMiddleware(stub, Metrics()), headers={"traceparent": PARENT, "tracestate": "congo=1"})
 
     assert (stub.seen["trace_id"], stub.seen["traceparent"], stub.seen["tracestate"]) == (TRACE, PARENT, "congo=1")
 
 
 def test_without_a_trace_nothing_is_passed_on() -> None:
     stub = Stub(BEGIN, END)
-    observed = Observed(stub, Metrics())
+    observed = AccessLogMiddleware(stub, Metrics())
     ask(observed, headers={"traceparent": PARENT})
     ask(observed, headers={"traceparent": "nonsense", "tracestate": "congo=1"})
 
@@ -156,7 +158,7 @@ def test_bodies_stream_through_both_ways() -> None:
             if message["type"] == "http.response.body":
                 order.append(f"out {message['body'].decode()}")
 
-        await Observed(echo, Metrics())({"type": "http", "method": "POST", "headers": [], "client": None}, receive, send)
+        await AccessLogMiddleware(echo, Metrics())({"type": "http", "method": "POST", "headers": [], "client": None}, receive, send)
 
     asyncio.run(run())
     assert order == ["in a", "out a", "in b", "out b", "in c", "out c"]
@@ -167,7 +169,7 @@ def test_bytes_are_counted_both_ways(access: pytest.LogCaptureFixture) -> None:
         for _ in range(3):
             yield b"12345"
 
-    ask(Observed(Stub(BEGIN, PART, END), Metrics()), "POST", content=body())
+    ask(AccessLogMiddleware(Stub(BEGIN, PART, END), Metrics()), "POST", content=body())
 
     assert (facts(access)["bytes_in"], facts(access)["bytes_out"]) == (15, 7)
 
@@ -224,7 +226,7 @@ def test_a_client_that_goes_away_while_it_reads_is_a_line_and_no_defect(access: 
         await send(dict(PART))
         assert (await receive())["type"] == "http.disconnect"
 
-    go_away(Observed(watched, Metrics()))
+    go_away(AccessLogMiddleware(watched, Metrics()))
 
     assert (facts(access)["status"], facts(access)["bytes_out"]) == (499, 4)
 
@@ -235,7 +237,7 @@ def test_a_client_that_goes_away_is_not_answered_by_whoever_goes_on(access: pyte
         assert (await receive())["type"] == "http.disconnect"
         await send(dict(END))
 
-    go_away(Observed(stubborn, Metrics()))
+    go_away(AccessLogMiddleware(stubborn, Metrics()))
 
     assert facts(access)["status"] == 499
 
@@ -246,13 +248,13 @@ def test_a_client_that_goes_away_with_its_answer_was_answered(access: pytest.Log
         await send(dict(END))
         await receive()
 
-    go_away(Observed(answered, Metrics()))
+    go_away(AccessLogMiddleware(answered, Metrics()))
 
     assert facts(access)["status"] == 200
 
 
 def test_a_client_that_goes_away_is_told_by_an_exception_too(access: pytest.LogCaptureFixture) -> None:
-    ask_and_ignore(Observed(Stub(BEGIN, error=ClientDisconnect()), Metrics()))
+    ask_and_ignore(AccessLogMiddleware(Stub(BEGIN, error=ClientDisconnect()), Metrics()))
 
     assert facts(access)["status"] == 499
 
@@ -262,7 +264,7 @@ def ask_and_ignore(app: ASGIApp) -> list[Message]:
 
 
 def test_a_defect_is_answered_as_a_problem_with_an_id_and_logged_without_its_text(access: pytest.LogCaptureFixture) -> None:
-    answer = ask(Observed(Stub(error=RuntimeError("AQAAAA==")), Metrics()))
+    answer = ask(AccessLogMiddleware(Stub(error=RuntimeError("AQAAAA==")), Metrics()))
 
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
@@ -275,7 +277,7 @@ def test_a_defect_is_answered_as_a_problem_with_an_id_and_logged_without_its_tex
 
 
 def test_a_defect_in_the_middle_of_an_answer_breaks_it_off(access: pytest.LogCaptureFixture) -> None:
-    answered = ask_and_ignore(Observed(Stub(BEGIN, PART, error=RuntimeError()), Metrics()))
+    answered = ask_and_ignore(AccessLogMiddleware(Stub(BEGIN, PART, error=RuntimeError()), Metrics()))
 
     assert [message["type"] for message in answered] == ["http.response.start", "http.response.body"]
     assert facts(access)["status"] == 500
@@ -288,7 +290,7 @@ def test_a_request_that_is_cancelled_is_accounted_for(access: pytest.LogCaptureF
         async def forever(*_: Any) -> None:
             await asyncio.sleep(60)
 
-        call: Any = Observed(forever, metrics)({"type": "http", "method": "GET", "headers": []}, _nothing, _nothing)
+        call: Any = AccessLogMiddleware(forever, metrics)({"type": "http", "method": "GET", "headers": []}, _nothing, _nothing)
         task = asyncio.create_task(call)
         await asyncio.sleep(0)
         assert metrics.under_way == 1
@@ -311,7 +313,7 @@ def test_the_start_and_stop_of_the_application_pass_through() -> None:
     async def app(scope: Scope, *_: Any) -> None:
         seen.append(scope["type"])
 
-    asyncio.run(Observed(app, Metrics())({"type": "lifespan"}, _nothing, _nothing))  # type: ignore[arg-type]
+    asyncio.run(AccessLogMiddleware(app, Metrics())({"type": "lifespan"}, _nothing, _nothing))  # type: ignore[arg-type]
     assert seen == ["lifespan"]
 
 

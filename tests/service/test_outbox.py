@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.batch.outbox import IN_MEMORY, Outbox
+from ras_triage.service.engine.batch.spill_queue import IN_MEMORY, SpillQueue
 
 PART = 64 << 10
 
@@ -17,13 +17,13 @@ def part(number: int) -> bytes:
     return number.to_bytes(4) * (PART // 4)
 
 
-async def filled(outbox: Outbox, parts: int) -> None:
+async def filled(outbox: SpillQueue, parts: int) -> None:
     for number in range(parts):
         await outbox.put(part(number))
     outbox.close()
 
 
-async def emptied(outbox: Outbox) -> bytes:
+async def emptied(outbox: SpillQueue) -> bytes:
     taken = b""
     while piece := await outbox.take():
         taken += piece
@@ -34,7 +34,7 @@ def through(limit: int, parts: int) -> bytes:
     """What a reader gets who begins once the writer is done or can do no more."""
 
     async def run() -> bytes:
-        outbox = Outbox(limit)
+        outbox = SpillQueue(limit)
         writing = asyncio.create_task(filled(outbox, parts))
         await asyncio.wait([writing], timeout=0.2)
         taken = await emptied(outbox)
@@ -63,10 +63,10 @@ def test_a_disk_that_takes_nothing_makes_the_writer_wait_for_the_reader(
 
 
 def test_a_disk_that_is_full_in_the_middle_of_a_piece_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    write = Outbox._write
+    write = SpillQueue._write
     full = iter([False, True, False, True, True])
 
-    def sometimes(outbox: Outbox, data: bytes) -> None:
+    def sometimes(outbox: SpillQueue, data: bytes) -> None:
         if next(full, False):
             if outbox._file is not None:
                 outbox._file.seek(outbox._write_at)
@@ -74,5 +74,5 @@ def test_a_disk_that_is_full_in_the_middle_of_a_piece_loses_nothing(monkeypatch:
             raise OSError(28, "No space left on device")
         write(outbox, data)
 
-    monkeypatch.setattr(Outbox, "_write", sometimes)
+    monkeypatch.setattr(SpillQueue, "_write", sometimes)
     assert through(16 * IN_MEMORY, PARTS) == EVERYTHING

@@ -26,13 +26,13 @@ from hostile import Asked, head
 from keeping import entry
 from test_escaping import shows
 
-from models.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
-from models.structured import encode_structured
-from service.answers import decide_event, decision_json, envelop, read_event
-from service.cli import _parser, main
-from service.security.keys import create
-from service.settings import Settings
-from service.store.sqlite import SqliteStore
+from ras_triage.models.records.block_fields import encode_structured
+from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
+from ras_triage.service.cli.main import _parser, main
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.responses import decide_event, decision_json, read_event, wrap_decision
+from ras_triage.service.security.keys import create
+from ras_triage.service.store.sqlite import SqliteStore
 
 ATTACK = (
     "[red]:boom:\x1b]0;owned\x07\x1b[31m\x08\x7f\x9b31m\x85\r\nras-triage:forged\u2028forged\u2029"
@@ -430,7 +430,7 @@ def test_every_command_is_fed() -> None:
 # The service that is asked
 
 
-ANSWER = json.loads(envelop(decision_json(decide_event(read_event(_document(EVENT)), Settings()))))
+ANSWER = json.loads(wrap_decision(decision_json(decide_event(read_event(_document(EVENT)), Settings()))))
 SUMMARY = {
     "id": "0199", "decided_at": "2026-11-22T10:00:00.000Z", "source": "node-17", "event_id": "e-1", "event_key": "sha256:1",
     "policy": {"name": "uniform", "digest": "sha256:2"}, "action": "signal", "certainty": "certain", "notification": "sea",
@@ -536,7 +536,7 @@ def test_a_defect_is_told_with_escapes(run: Run, capfdbinary: pytest.CaptureFixt
 def _on_a_terminal(*arguments: str) -> bytes:
     """What a command prints where standard output is a terminal."""
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "service.cli", *arguments]
+    command = [sys.executable, "-m", "ras_triage.service.cli.main", *arguments]
     subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, timeout=60, check=False)
     os.close(slave)
     try:

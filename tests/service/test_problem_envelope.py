@@ -13,13 +13,13 @@ from calling import EVENT, Call, client
 from fastapi import FastAPI
 from starlette.routing import Match
 
-from service.app import create_app
-from service.security.guard import Security
-from service.security.keys import create
-from service.settings import Settings
-from service.store.memory import MemoryStore
-from service.store.port import ApiKey, QueryTooSlow, Store, StoreDamaged, StoreError, StoreUnavailable
-from service.writer import Writer
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
+from ras_triage.service.security.guard import Security
+from ras_triage.service.security.keys import create
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import ApiKey, QueryTooSlow, Store, StoreDamaged, StoreError, StoreUnavailable
+from ras_triage.service.store.writer import Writer
 
 URN: Final = re.compile(r"urn:ras-triage:problem:[a-z]+(-[a-z0-9]+)*")
 

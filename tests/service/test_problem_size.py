@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from models.errors import MalformedBytes
-from models.event import Event
-from service.problems import MAX_DETAIL, Fault, Problem, invalid, invalid_parameter, malformed, pointer_to, problem_json
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.event import Event
+from ras_triage.service.api.problems import (
+    MAX_DETAIL,
+    ErrorDetail,
+    Problem,
+    invalid,
+    invalid_parameter,
+    malformed,
+    pointer_to,
+    problem_json,
+)
 
 LONG = "n" * (1 << 20)
 PATH = "p" * 10_000
@@ -86,7 +95,7 @@ def test_a_pointer_is_short_and_every_token_is_escaped(path: list[Any]) -> None:
 @given(st.text(min_size=200, max_size=5000))
 def test_every_text_of_a_problem_is_bounded_whoever_makes_it(text: str) -> None:
     problems = [
-        Problem("urn:x", "x", 400, text * 10, (Fault(text, text, parameter=text, field=text),)),
+        Problem("urn:x", "x", 400, text * 10, (ErrorDetail(text, text, parameter=text, field=text),)),
         invalid_parameter(text, text),
         malformed(MalformedBytes(text, offset=0, field=text)),
     ]

@@ -12,7 +12,7 @@ import pytest
 from calling import EVENT, ROOT, run
 from processes import Service, interruptible, serving
 
-from service.client import Client
+from ras_triage.service.client import Client
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_what_the_service_refuses_is_exit_2_with_its_words(server: Service, argu
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_watching_tells_decisions_as_they_are_made_and_where_to_go_on(server: Service, as_json: bool) -> None:
-    command = [sys.executable, "-m", "service.cli", "watch", "--server", server.url, "--source", "watched", "--after", "0"]
+    command = [sys.executable, "-m", "ras_triage.service.cli.main", "watch", "--server", server.url, "--source", "watched", "--after", "0"]
     with (
         subprocess.Popen(
             [*command, *(["--json"] if as_json else [])],
@@ -128,7 +128,7 @@ def test_watching_tells_decisions_as_they_are_made_and_where_to_go_on(server: Se
 
 
 def test_a_reader_that_goes_away_is_no_failure(server: Service) -> None:
-    command = [sys.executable, "-m", "service.cli", "query", "--json", "--server", server.url]
+    command = [sys.executable, "-m", "ras_triage.service.cli.main", "query", "--json", "--server", server.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None
         assert process.stderr is not None

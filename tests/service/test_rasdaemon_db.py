@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.formats.ras.event import Row
-from models.formats.reading import Reading, Unread
-from models.notification import Notification
-from models.structured import decode_structured
-from service.importing import rasdaemon_db
-from service.importing.rasdaemon_db import NotADatabase, read_database
+from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.models.formats.ras.traced_event import UnmatchedRow
+from ras_triage.models.notification import Notification
+from ras_triage.models.records.block_fields import decode_structured
+from ras_triage.service.importing import rasdaemon_db
+from ras_triage.service.importing.rasdaemon_db import UnreadableDatabase, read_database
 
 # As rasdaemon's db-sqlite3.c creates them.
 MC_EVENT = (
@@ -69,11 +69,11 @@ def test_every_table_is_read(database, path):
     database.execute("INSERT INTO amp_payload0_event VALUES (NULL, 'x')")
     items = read(database, path)
     assert [(type(item), item.place.item) for item in items] == [
-        (Row, "amp_payload0_event/1"),
-        (Reading, "arm_event/1"),
-        (Reading, "mc_event/1"),
-        (Reading, "mc_event/2"),
-        (Row, "memory_failure_event/1"),
+        (UnmatchedRow, "amp_payload0_event/1"),
+        (FoundError, "arm_event/1"),
+        (FoundError, "mc_event/1"),
+        (FoundError, "mc_event/2"),
+        (UnmatchedRow, "memory_failure_event/1"),
     ]
     assert decode_structured(items[2].event.status_block).sections[0].physical_address == 0x56EDD040
     assert dict(items[4].fields)["action_result"] == "Recovered"
@@ -105,7 +105,7 @@ def test_what_a_writer_left_beside_the_file_is_named(database, path):
     database.execute("PRAGMA journal_mode=WAL")
     insert_errors(database)
     items = read(database, path)
-    assert isinstance(items[0], Unread)
+    assert isinstance(items[0], UnreadableRecord)
     assert "-wal` lies beside the database and was not read" in items[0].reason
 
 
@@ -121,9 +121,9 @@ def test_views_and_virtual_tables_are_named_and_not_read(database, path):
     database.execute("CREATE VIEW arm_event AS SELECT * FROM mc_event")
     database.execute("CREATE VIRTUAL TABLE aer_event USING fts5(dev_name)")
     items = read(database, path)
-    unread = {item.place.item: item.reason for item in items if isinstance(item, Unread)}
+    unread = {item.place.item: item.reason for item in items if isinstance(item, UnreadableRecord)}
     assert unread == {name: f"`{name}` is no ordinary table and was not read" for name in ("aer_event", "arm_event")}
-    assert sum(isinstance(item, Reading) for item in items) == 1
+    assert sum(isinstance(item, FoundError) for item in items) == 1
 
 
 def test_a_generated_column_is_not_asked_for(database, path):
@@ -138,7 +138,7 @@ def test_a_generated_column_is_not_asked_for(database, path):
 def test_a_table_without_rowids_is_read(database, path):
     database.execute("CREATE TABLE mc_event (err_type TEXT PRIMARY KEY) WITHOUT ROWID")
     database.execute("INSERT INTO mc_event VALUES ('Corrected')")
-    assert [type(item) for item in read(database, path)] == [Reading]
+    assert [type(item) for item in read(database, path)] == [FoundError]
 
 
 def test_a_column_that_is_called_as_sqlites_own_number_is_a_column(database, path):
@@ -159,7 +159,7 @@ def test_a_value_beyond_the_limit_ends_its_table_and_no_other(database, path):
     database.execute("CREATE TABLE vendor (data BLOB)")
     database.execute("INSERT INTO vendor VALUES (zeroblob(?))", (rasdaemon_db.MAX_VALUE_BYTES + 1,))
     items = read(database, path)
-    assert [type(item) for item in items] == [Reading, Reading, Unread]
+    assert [type(item) for item in items] == [FoundError, FoundError, UnreadableRecord]
     assert items[2].place.item == "vendor"
     assert "too big" in items[2].reason
 
@@ -167,7 +167,7 @@ def test_a_value_beyond_the_limit_ends_its_table_and_no_other(database, path):
 def test_a_table_with_too_many_columns_makes_the_file_unreadable(database, path):
     database.execute(f"CREATE TABLE wide ({', '.join(f'c{number}' for number in range(500))})")
     database.commit()
-    with pytest.raises(NotADatabase, match="too many columns"):
+    with pytest.raises(UnreadableDatabase, match="too many columns"):
         list(read_database(str(path)))
 
 
@@ -176,8 +176,8 @@ def test_more_tables_than_the_limit_are_left(database, path):
         database.execute(f"CREATE TABLE t{number} (x)")
         database.execute(f"INSERT INTO t{number} VALUES (1)")
     items = read(database, path)
-    assert sum(isinstance(item, Row) for item in items) == rasdaemon_db.MAX_TABLES
-    assert [item.reason for item in items if isinstance(item, Unread)] == [
+    assert sum(isinstance(item, UnmatchedRow) for item in items) == rasdaemon_db.MAX_TABLES
+    assert [item.reason for item in items if isinstance(item, UnreadableRecord)] == [
         "`sqlite_schema` has more than 256 tables, and the rest was not read"
     ]
 
@@ -187,7 +187,7 @@ def test_a_schema_that_lies_about_a_table_ends_in_an_error(database, path):
     database.execute("PRAGMA writable_schema=ON")
     database.execute("UPDATE sqlite_master SET sql = 'CREATE TABLE mc_event (' WHERE name = 'mc_event'")
     database.commit()
-    with pytest.raises(NotADatabase, match="malformed database schema"):
+    with pytest.raises(UnreadableDatabase, match="malformed database schema"):
         list(read_database(str(path)))
 
 
@@ -198,19 +198,19 @@ def test_a_schema_that_points_a_table_at_another_ones_pages_is_read_or_refused(d
     database.execute(
         "UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = 'mc_event') WHERE name = 'arm_event'"
     )
-    assert all(isinstance(item, (Reading, Unread)) for item in read(database, path))
+    assert all(isinstance(item, (FoundError, UnreadableRecord)) for item in read(database, path))
 
 
 def test_a_trigger_and_a_check_that_would_fail_change_nothing(database, path):
     insert_errors(database)
     database.execute("CREATE TRIGGER t AFTER INSERT ON mc_event BEGIN SELECT load_extension('x'); END")
-    assert [type(item) for item in read(database, path)] == [Reading]
+    assert [type(item) for item in read(database, path)] == [FoundError]
 
 
 def test_reading_that_takes_too_long_is_given_up_and_says_so(database, path):
     insert_errors(database, 20_000)
     items = read(database, path, seconds=0.0)
-    assert [type(item) for item in items[-1:]] == [Unread]
+    assert [type(item) for item in items[-1:]] == [UnreadableRecord]
     assert "it takes too long" in items[-1].reason
 
 
@@ -224,7 +224,7 @@ def test_the_callers_own_time_does_not_count(database, path, monkeypatch):
     count = 0
     for item in read_database(str(path), seconds=1.0):
         now[0] += 100
-        count += isinstance(item, (Reading, Row))
+        count += isinstance(item, (FoundError, UnmatchedRow))
     assert count == 4
 
 
@@ -247,29 +247,29 @@ def test_pages_in_a_circle_do_not_go_on_for_ever(database, path):
     started = monotonic()
     items = list(read_database(str(path), seconds=5))
     assert monotonic() - started < 60
-    assert isinstance(items[-1], Unread)
+    assert isinstance(items[-1], UnreadableRecord)
     assert len({item.place.item for item in items}) == len(items) <= 401
 
 
 @pytest.mark.parametrize(("data", "why"), [(b"", "begins with"), (b"SQLite format 3", "begins with"), (b"PK\x03\x04" * 10, "begins with")])
 def test_what_is_no_database_says_so(path, data, why):
     path.write_bytes(data)
-    with pytest.raises(NotADatabase, match=why):
+    with pytest.raises(UnreadableDatabase, match=why):
         list(read_database(str(path)))
 
 
 def test_a_file_that_is_not_there_says_so(path):
-    with pytest.raises(NotADatabase, match="no such file"):
+    with pytest.raises(UnreadableDatabase, match="no such file"):
         list(read_database(str(path)))
 
 
 def test_a_name_that_no_file_can_have_says_so():
-    with pytest.raises(NotADatabase, match="not one of a file"):
+    with pytest.raises(UnreadableDatabase, match="not one of a file"):
         list(read_database("a\0b"))
 
 
 def test_a_directory_is_no_database(tmp_path):
-    with pytest.raises(NotADatabase, match="is a directory"):
+    with pytest.raises(UnreadableDatabase, match="is a directory"):
         list(read_database(str(tmp_path)))
 
 
@@ -294,6 +294,6 @@ def test_a_file_with_any_bytes_changed_is_read_or_refused_and_nothing_else(sound
     path = tmp_path_factory.getbasetemp() / "mutated.db"
     path.write_bytes(data[:cut])
     items: list[object] = []
-    with suppress(NotADatabase):
+    with suppress(UnreadableDatabase):
         items += read_database(str(path), seconds=5)
-    assert all(isinstance(item, (Reading, Unread, Row)) for item in items)
+    assert all(isinstance(item, (FoundError, UnreadableRecord, UnmatchedRow)) for item in items)

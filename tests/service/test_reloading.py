@@ -24,11 +24,11 @@ from cryptography import x509
 from processes import Service
 from test_tls import Authority
 
-from policies.choose import load
-from service.reloading import RELOADABLE, Reload, merge
-from service.security.keys import create, file_entry
-from service.server import running as running_here
-from service.settings import InvalidSetting, Oidc, Settings
+from ras_triage.policies.catalog.choice import load_policies
+from ras_triage.service.config.settings import InvalidSetting, Oidc, Settings
+from ras_triage.service.http.server.reload import RELOADABLE, Reload, merge
+from ras_triage.service.http.server.run import running as running_here
+from ras_triage.service.security.keys import create, file_entry
 
 RELOADED = "settings.reload"
 REFUSED = "settings not reloaded"
@@ -223,7 +223,7 @@ def test_a_service_whose_terminal_is_closed_stops() -> None:
     def take_terminal() -> None:
         fcntl.ioctl(inner, termios.TIOCSCTTY, 0)
 
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--store", "memory:"]
+    command = [sys.executable, "-m", "ras_triage.service.cli.main", "serve", "--port", "0", "--store", "memory:"]
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -246,7 +246,7 @@ def test_a_service_whose_terminal_is_closed_stops() -> None:
 
 def test_a_policy_that_says_the_same_is_not_changed() -> None:
     text = 'name = "ours"\nbase = "uniform"\n[flags]\nqueued_accumulates = true\n'
-    old, same, other = (Settings(custom=load([one])) for one in (text, text, text.replace("true", "false")))
+    old, same, other = (Settings(custom=load_policies([one])) for one in (text, text, text.replace("true", "false")))
 
     assert merge(old, same).changed == ()
     assert merge(old, same).settings.custom is old.custom

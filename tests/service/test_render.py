@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 from calling import EVENT, NOTHING_TO_QUEUE
 
-from models.decision import (
+from ras_triage.models.decision import (
     Decision,
     GuestRange,
     Hole,
@@ -21,19 +21,19 @@ from models.decision import (
     Translate,
     VmmExits,
 )
-from models.event import Event
-from policies.catalog import resolve
-from policies.decide import decide
-from service import render
-from service.words import _WORDS, in_words, size
+from ras_triage.models.event import Event
+from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.decide import decide
+from ras_triage.service.cli.pages import decision as pages
+from ras_triage.service.cli.pages.steps import _WORDS, describe_step, size
 
 
 def decision(policy: str = "linux-6.12.107", **changes: Any) -> Decision:
-    return decide(Event.model_validate({**EVENT, **changes}), resolve(policy))
+    return decide(Event.model_validate({**EVENT, **changes}), resolve_policy(policy))
 
 
 def draw(page: Any, width: int = 100) -> str:
-    console = render.console(width=width)
+    console = pages.console(width=width)
     with console.capture() as drawn:
         console.print(page)
     return drawn.get()
@@ -83,7 +83,7 @@ def test_every_step_has_words() -> None:
     ],
 )
 def test_steps_in_words(step: Any, words: str) -> None:
-    assert in_words(step) == words
+    assert describe_step(step) == words
 
 
 def test_sizes_are_powers_of_two() -> None:
@@ -91,7 +91,7 @@ def test_sizes_are_powers_of_two() -> None:
 
 
 def test_the_page_tells_action_policy_plan_and_reasons_in_this_order() -> None:
-    page = draw(render.decision_page(decision()))
+    page = draw(pages.decision_page(decision()))
 
     parts = ["SIGNAL", "linux-6.12.107", "What happens", "SIGBUS", "When the page is touched again", "Why", "ghes_severity", "since 6.8"]
     positions = [page.index(part) for part in parts]
@@ -100,29 +100,29 @@ def test_the_page_tells_action_policy_plan_and_reasons_in_this_order() -> None:
 
 def test_two_policies_side_by_side_mark_what_differs() -> None:
     decisions = [decision(policy, status_block=NOTHING_TO_QUEUE["status_block"]) for policy in ("linux-6.1.163", "linux-6.1.164")]
-    page = draw(render.comparison_page(decisions), 140)
+    page = draw(pages.comparison_page(decisions), 140)
 
-    marked = [line for line in page.splitlines() if render.DIFFERS in line]
+    marked = [line for line in page.splitlines() if pages.DIFFERS in line]
     assert any("HANDLED" in line and "SIGNAL" in line for line in marked)
     assert not any("given back to firmware" in line for line in marked)
     assert "since 6.1.164" in page
 
 
 def test_what_a_decision_depends_on_stands_in_its_column() -> None:
-    page = draw(render.comparison_page([decision("linux-6.1.x"), decision("linux-5.10.209")]), 140)
+    page = draw(pages.comparison_page([decision("linux-6.1.x"), decision("linux-5.10.209")]), 140)
 
     assert "the stable release of 6.1.x is not known" in " ".join(page.split())
 
 
 def test_equal_decisions_have_nothing_marked() -> None:
-    page = draw(render.comparison_page([decision("linux-6.1.190"), decision("linux-6.1.191")]))
+    page = draw(pages.comparison_page([decision("linux-6.1.190"), decision("linux-6.1.191")]))
 
-    assert render.DIFFERS not in page
+    assert pages.DIFFERS not in page
     assert "to the same end" in page
 
 
 def test_control_sequences_and_markup_of_a_sender_are_only_text() -> None:
-    page = draw(render.decision_page(decision(source="[red]\x1b[31mnode\x07\u202e")))
+    page = draw(pages.decision_page(decision(source="[red]\x1b[31mnode\x07\u202e")))
 
     assert "\x1b" not in page
     assert r"[red]\x1b[31mnode\x07\u202e" in page
@@ -130,7 +130,7 @@ def test_control_sequences_and_markup_of_a_sender_are_only_text() -> None:
 
 def test_many_records_in_a_row_are_counted() -> None:
     records = tuple(RecordGuestError("vm-1", "gpio", bytes(172), page << 12) for page in range(16))
-    page = " ".join(draw(render.decision_page(replace(decision(), plan=records))).split())
+    page = " ".join(draw(pages.decision_page(replace(decision(), plan=records))).split())
 
     assert "3 a record for 0x2000" in page
     assert "4 13 more records for guest pages, the last: a record for 0xf000" in page

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.request_head import check_head, head_length
+from ras_triage.service.http.server.request_head import check_head, head_length
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
 POST = b"POST /v1/decisions HTTP/1.1\r\nHost: a\r\n"

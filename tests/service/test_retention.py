@@ -11,13 +11,13 @@ import pytest
 from calling import EVENT
 from keeping import NOON, entry
 
-from service.intake import Document
-from service.retention import Retention, portion
-from service.runtime import running
-from service.settings import Settings
-from service.store.memory import MemoryStore
-from service.store.port import Filter, Usage
-from service.store.sqlite import SqliteStore
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.intake import Document
+from ras_triage.service.engine.retention import Retention, portion
+from ras_triage.service.engine.runtime import running
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import Filter, Usage
+from ras_triage.service.store.sqlite import SqliteStore
 
 
 @pytest.mark.parametrize(("limit", "reason"), [({"retention_days": 1}, "age"), ({"retention_bytes": 1}, "size")])

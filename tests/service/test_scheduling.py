@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire import wait_until
 
-from service.admission import SLICE, Admission, ClientWork, Rate
-from service.app import create_app
-from service.problems import Refused
-from service.scheduling import STARTS, RoundRobin, StartLimiter
-from service.settings import Settings
-from service.store.memory import MemoryStore
-from service.store.port import Entry
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
+from ras_triage.service.http.limits.admission import SLICE, Admission, ClientWork, Rate
+from ras_triage.service.http.limits.scheduling import STARTS, RoundRobin, StartLimiter
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import NewDecision
 
 
 async def passes(work: list[Coroutine[Any, Any, None]], count: list[int]) -> list[int]:
@@ -176,7 +176,7 @@ def test_a_batch_is_refused_when_it_would_wait_too_long_and_told_for_how_long() 
     admission = loaded({"a": 100})
     assert admission.wait_s("a") == pytest.approx(6.4)
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ProblemError) as refused:
         admission.require("a")
     assert (refused.value.problem.status, refused.value.problem.type) == (503, "urn:ras-triage:problem:busy")
     assert refused.value.headers == {"Retry-After": "7"}
@@ -246,7 +246,7 @@ class Blocked(MemoryStore):
         super().__init__()
         self.gate = threading.Event()
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[NewDecision]) -> None:
         assert self.gate.wait(20), "the test opens the gate"
         super().append(entries)
 

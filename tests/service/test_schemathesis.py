@@ -27,8 +27,8 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from service.server import running
-from service.settings import Settings
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.server.run import running
 
 EXAMPLES = int(os.environ.get("RAS_TRIAGE_SCHEMATHESIS_EXAMPLES", "25"))
 

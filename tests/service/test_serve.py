@@ -18,7 +18,7 @@ from calling import EVENT, ROOT, run
 @contextmanager
 def serving(*arguments: str) -> Iterator[str]:
     """`ras-triage serve` as its own process; gives its URL as seen from here."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "ras_triage.service.cli.main", "serve", "--port", "0", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

@@ -23,7 +23,7 @@ class Server:
     """`ras-triage serve` as its own process, on a port of its choice."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", "--store", "memory:"]
+        command = [sys.executable, "-m", "ras_triage.service.cli.main", "serve", "--port", "0", "--store", "memory:"]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.log: list[str] = []
         self.url = self._wait()

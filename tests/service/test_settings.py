@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from calling import run
 
-from service.configuration import HIDDEN, Given, default_store, read
-from service.settings import InvalidSetting, Settings, is_loopback
-from service.store.opening import sqlite_path
+from ras_triage.service.config.settings import InvalidSetting, Settings, is_loopback
+from ras_triage.service.config.sources import HIDDEN, RawSettings, default_store, load_settings
+from ras_triage.service.store.opening import sqlite_path
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Given.model_fields:
+    for name in RawSettings.model_fields:
         monkeypatch.delenv(f"RAS_TRIAGE_{name.upper()}", raising=False)
     monkeypatch.delenv("RAS_TRIAGE_CONFIG", raising=False)
 
@@ -37,7 +37,7 @@ def test_flags_come_before_environment_before_file_before_defaults(monkeypatch: 
     monkeypatch.setenv("RAS_TRIAGE_PORT", "2")
     monkeypatch.setenv("RAS_TRIAGE_QUEUE_ENTRIES", "2")
 
-    found = read({"port": 3, "host": None}, file)
+    found = load_settings({"port": 3, "host": None}, file)
 
     settings = found.settings
     assert (settings.port, settings.queue_entries, settings.host, settings.max_in_flight) == (3, 2, "127.0.0.2", 1024)
@@ -49,36 +49,36 @@ def test_a_file_may_be_named_by_the_environment(monkeypatch: pytest.MonkeyPatch,
     file.write_text("port = 5\n")
     monkeypatch.setenv("RAS_TRIAGE_CONFIG", str(file))
 
-    assert read({}).settings.port == 5
+    assert load_settings({}).settings.port == 5
 
 
 def test_every_setting_can_be_set_and_is_listed() -> None:
     fields = set(Settings.__dataclass_fields__) - {"custom", "oidc"}
-    listed = set(read({}).listed())
+    listed = set(load_settings({}).listed())
 
     assert fields <= listed
     assert listed - fields == {"policy_files", "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_scope_claim", "oidc_algorithms"}
 
 
 def test_what_is_not_set_is_as_it_is_in_code() -> None:
-    assert read({"store": "memory:", "batch_workers": 0}).settings == Settings()
+    assert load_settings({"store": "memory:", "batch_workers": 0}).settings == Settings()
 
 
 def test_a_service_has_a_worker_for_each_of_a_few_processors_and_none_where_there_is_only_one() -> None:
     processors = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(processors)})
-        assert read({}).settings.batch_workers == 0
+        assert load_settings({}).settings.batch_workers == 0
     finally:
         os.sched_setaffinity(0, processors)
-    assert read({}).settings.batch_workers == (min(len(processors), 4) if len(processors) > 1 else 0)
+    assert load_settings({}).settings.batch_workers == (min(len(processors), 4) if len(processors) > 1 else 0)
 
 
 def test_sizes_have_units_and_lists_have_commas(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     file.write_text('max_body_bytes = "1 MiB"\ntrusted_proxies = ["10.0.0.1"]\n')
     monkeypatch.setenv("RAS_TRIAGE_QUEUE_BYTES", "2KiB")
     monkeypatch.setenv("RAS_TRIAGE_TRUSTED_HOSTS", "triage.example, other.example")
-    settings = read({}, file).settings
+    settings = load_settings({}, file).settings
 
     assert (settings.max_body_bytes, settings.queue_bytes) == (1 << 20, 2048)
     assert settings.trusted_hosts == ("triage.example", "other.example")
@@ -88,13 +88,13 @@ def test_sizes_have_units_and_lists_have_commas(monkeypatch: pytest.MonkeyPatch,
 def test_an_empty_variable_sets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAS_TRIAGE_RETENTION_DAYS", "")
 
-    assert read({}).settings.retention_days is None
+    assert load_settings({}).settings.retention_days is None
 
 
 def test_policies_of_ones_own_are_loaded(file: Path, tmp_path: Path) -> None:
     (tmp_path / "ours.toml").write_text('name = "ours"\nbase = "uniform"\n')
     file.write_text(f'policy_files = ["{tmp_path}/ours.toml"]\ndefault_policy = "ours"\n')
-    found = read({}, file)
+    found = load_settings({}, file)
 
     assert found.settings.default_policy.name == "ours"
     assert found.listed()["default_policy"] == {"value": "ours", "from": "file"}
@@ -104,7 +104,7 @@ def test_an_issuer_is_one_setting_of_several(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("RAS_TRIAGE_OIDC_ISSUER", "https://id.example")
     monkeypatch.setenv("RAS_TRIAGE_OIDC_AUDIENCE", "ras-triage")
     monkeypatch.setenv("RAS_TRIAGE_OIDC_ALGORITHMS", "ES384")
-    oidc = read({}).settings.oidc
+    oidc = load_settings({}).settings.oidc
 
     assert oidc is not None
     assert (oidc.issuer, oidc.audience, oidc.algorithms, oidc.scope_claim) == ("https://id.example", "ras-triage", ("ES384",), "scope")
@@ -147,7 +147,7 @@ def test_a_setting_that_cannot_be_is_refused_by_its_name(
     monkeypatch.setenv(f"RAS_TRIAGE_{variable}", value)
 
     with pytest.raises(InvalidSetting) as refused:
-        read({})
+        load_settings({})
     assert complaint in str(refused.value)
 
 
@@ -166,13 +166,13 @@ def test_a_file_that_is_not_right_is_refused_with_the_place(file: Path, text: st
     file.write_text(text)
 
     with pytest.raises(InvalidSetting) as refused:
-        read({}, file)
+        load_settings({}, file)
     assert complaint.format(file=file) in str(refused.value)
 
 
 def test_a_flag_is_named_as_it_is_typed() -> None:
     with pytest.raises(InvalidSetting, match=r"^`--store`: "):
-        read({"store": "x"})
+        load_settings({"store": "x"})
 
 
 def test_the_command_shows_the_same_and_no_secret(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_command_line import ROOT, run
 
-from policies.guest.record import encode_guest_record
+from ras_triage.policies.guest.guest_record import encode_guest_record
 
 PAGES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("guest.md", "import.md")]
 SHOWN = [shown for page in PAGES for shown in re.findall(r"```console\n\$ ras-triage (.*)\n((?:.*\n)*?)```", page)]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batch.splitting import Array, Item, Lines, Splitter
-from service.problems import Refused
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.engine.batch.splitter import ArraySplitter, ItemSplitter, NdjsonSplitter, RawItem
 
 LIMIT = 1 << 20
 
@@ -27,10 +27,10 @@ VALUES = st.lists(
 BLANKS = st.text(" \t\r\n", max_size=3)
 
 
-def fed(splitter: Splitter, data: bytes, cuts: list[int]) -> list[Item]:
+def fed(splitter: ItemSplitter, data: bytes, cuts: list[int]) -> list[RawItem]:
     """The items of data that comes in pieces."""
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    items: list[Item] = []
+    items: list[RawItem] = []
     for start, end in pairwise(places):
         items += splitter.feed(data[start:end])
         if splitter.broken:
@@ -38,7 +38,7 @@ def fed(splitter: Splitter, data: bytes, cuts: list[int]) -> list[Item]:
     return [*items, *splitter.finish()]
 
 
-def read(items: list[Item]) -> list[Any]:
+def read(items: list[RawItem]) -> list[Any]:
     return [json.loads(item) if isinstance(item, bytes) else item.problem.type for item in items]
 
 
@@ -48,7 +48,7 @@ def test_an_array_is_cut_into_its_values_in_order(values: list[Any], cuts: list[
     parts = (blank + json.dumps(value, ensure_ascii=readable, indent=1 if readable else None) + blank for value in values)
     data = f"{blank}[{','.join(parts)}{blank}]{blank}".encode("utf-8", "surrogatepass")
 
-    assert read(fed(Array(LIMIT), data, cuts)) == values
+    assert read(fed(ArraySplitter(LIMIT), data, cuts)) == values
 
 
 @settings(deadline=None)
@@ -56,7 +56,7 @@ def test_an_array_is_cut_into_its_values_in_order(values: list[Any], cuts: list[
 def test_lines_are_cut_into_their_values_in_order(values: list[Any], cuts: list[int], ending: str, ended: bool) -> None:
     data = (ending.join(map(json.dumps, values)) + (ending if ended else "")).encode()
 
-    assert read(fed(Lines(LIMIT), data, cuts)) == values
+    assert read(fed(NdjsonSplitter(LIMIT), data, cuts)) == values
 
 
 @settings(deadline=None)
@@ -64,13 +64,13 @@ def test_lines_are_cut_into_their_values_in_order(values: list[Any], cuts: list[
 def test_every_byte_may_come_alone(values: list[Any]) -> None:
     data = json.dumps(values).encode()
 
-    assert read(fed(Array(LIMIT), data, list(range(len(data))))) == values
+    assert read(fed(ArraySplitter(LIMIT), data, list(range(len(data))))) == values
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200) | st.text('[]{},"\\ 1a', max_size=60).map(str.encode), st.lists(st.integers(0), max_size=8))
 def test_any_bytes_are_cut_the_same_in_one_piece_as_in_many(data: bytes, cuts: list[int]) -> None:
-    for splitter in (Array, Lines):
+    for splitter in (ArraySplitter, NdjsonSplitter):
         whole, pieces = splitter(LIMIT), splitter(LIMIT)
         shown = [item if isinstance(item, bytes) else item.problem for item in fed(whole, data, [])]
         assert [item if isinstance(item, bytes) else item.problem for item in fed(pieces, data, cuts)] == shown
@@ -83,7 +83,7 @@ def test_an_item_that_is_too_long_is_refused_in_its_place(lengths: list[int], cu
     items = [b"1" * length for length in lengths]
     expected = [item if len(item) <= 20 else "urn:ras-triage:problem:payload-too-large" for item in items]
 
-    for splitter, data in ((Array(20), b"[" + b",".join(items) + b"]"), (Lines(20), b"\n".join(items))):
+    for splitter, data in ((ArraySplitter(20), b"[" + b",".join(items) + b"]"), (NdjsonSplitter(20), b"\n".join(items))):
         found = fed(splitter, data, cuts)
         assert [item if isinstance(item, bytes) else item.problem.type for item in found] == expected
 
@@ -94,13 +94,13 @@ def test_an_item_that_is_too_long_is_refused_in_its_place(lengths: list[int], cu
 )
 def test_what_is_no_array_is_refused_at_its_byte(data: bytes, offset: int) -> None:
     for cuts in ([], list(range(len(data)))):
-        last = fed(Array(LIMIT), data, cuts)[-1]
-        assert isinstance(last, Refused)
+        last = fed(ArraySplitter(LIMIT), data, cuts)[-1]
+        assert isinstance(last, ProblemError)
         assert last.problem.errors[0].offset == offset
 
 
 def test_blanks_without_end_are_not_held() -> None:
-    array, lines = Array(LIMIT), Lines(LIMIT)
+    array, lines = ArraySplitter(LIMIT), NdjsonSplitter(LIMIT)
     for _ in range(100):
         assert array.feed(b" " * (1 << 16)) == []
     assert len(array._data) < 1 << 17
@@ -110,7 +110,7 @@ def test_blanks_without_end_are_not_held() -> None:
 
 
 def test_a_long_string_is_looked_through_once_however_small_its_pieces_are() -> None:
-    array = Array(LIMIT)
+    array = ArraySplitter(LIMIT)
     array.feed(b'[{"a":"')
     for piece in (b"x", b"\\", b'"', b"y" * 50, b"\\", b"\\", b"[") * 100:
         assert array.feed(piece) == []
@@ -121,8 +121,8 @@ def test_a_long_string_is_looked_through_once_however_small_its_pieces_are() -> 
 @settings(deadline=None)
 @given(st.text(st.sampled_from('x"\\[]{},'), min_size=25, max_size=60), st.lists(st.integers(0), max_size=12))
 def test_a_string_that_is_too_long_is_refused_alone_too(text: str, cuts: list[int]) -> None:
-    first, second = fed(Array(20), json.dumps([text, 1]).encode(), cuts)
+    first, second = fed(ArraySplitter(20), json.dumps([text, 1]).encode(), cuts)
 
-    assert isinstance(first, Refused)
+    assert isinstance(first, ProblemError)
     assert first.problem.type == "urn:ras-triage:problem:payload-too-large"
     assert second == b" 1"

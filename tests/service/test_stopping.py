@@ -13,10 +13,10 @@ import httpx
 import pytest
 from processes import Service, serving
 
-from service import server
-from service.server import GRACE_S, running
-from service.settings import Settings
-from service.store.sqlite import SqliteStore
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.server import run
+from ras_triage.service.http.server.run import GRACE_S, running
+from ras_triage.service.store.sqlite import SqliteStore
 
 EVENTS = 4000
 
@@ -80,7 +80,7 @@ def test_a_batch_whose_sender_stalls_does_not_hold_the_service_beyond_its_grace_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "store.db"
-    monkeypatch.setattr(server, "GRACE_S", 1)
+    monkeypatch.setattr(run, "GRACE_S", 1)
     with running(Settings(store=f"sqlite:///{path}")) as url:
         head = (
             b"POST /v1/decisions/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-ndjson\r\nContent-Length: 100000\r\n\r\n"

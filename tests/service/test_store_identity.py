@@ -17,11 +17,11 @@ from calling import EVENT, ROOT, Call, client, run
 from keeping import entry, identity, name
 from processes import serving
 
-from service.app import create_app
-from service.settings import Settings
-from service.store.identity import CHECK_S
-from service.store.port import Filter, StoreUnavailable, StoreUnusable
-from service.store.sqlite import SqliteStore
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
+from ras_triage.service.store.files.identity import CHECK_S
+from ras_triage.service.store.port import Filter, StoreUnavailable, StoreUnusable
+from ras_triage.service.store.sqlite import SqliteStore
 
 
 def named(identity: str) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def test_a_second_process_does_not_open_a_store_that_is_in_use(meanwhile: Callab
     path = tmp_path / "store.db"
     store = SqliteStore(path)
     other = meanwhile(path)
-    opening = f"from pathlib import Path\nfrom service.store.sqlite import SqliteStore\nSqliteStore(Path({str(other)!r}))"
+    opening = f"from pathlib import Path\nfrom ras_triage.service.store.sqlite import SqliteStore\nSqliteStore(Path({str(other)!r}))"
     opened = subprocess.run([sys.executable, "-c", opening], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert reason in opened.stderr
     if meanwhile is second_name:

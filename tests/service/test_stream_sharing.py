@@ -23,15 +23,15 @@ from hypothesis import strategies as st
 from keeping import NOON, entry
 from processes import Service, serving
 
-from service import event_pages, following
-from service.following import Streams, Subscription
-from service.problems import Refused
-from service.security.keys import create
-from service.server import running
-from service.settings import Settings
-from service.store.memory import MemoryStore
-from service.store.port import Filter, Store, Streamed
-from service.store.sqlite import SqliteStore
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.server.run import running
+from ras_triage.service.http.streaming import events, subscriptions
+from ras_triage.service.http.streaming.subscriptions import Streams, Subscription
+from ras_triage.service.security.keys import create
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import Filter, Store, StreamedDecision
+from ras_triage.service.store.sqlite import SqliteStore
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class CountingStore(MemoryStore):
         super().__init__()
         self.reads: Counter[Filter] = Counter()
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
+    def subscriptions(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         self.reads[asked] += 1
         return super().following(sequence, asked, limit)
 
@@ -105,9 +105,9 @@ def test_a_decision_is_read_and_rendered_once_for_all_subscribers_with_the_same_
         rendered[sequence] += 1
         return render(kind, sequence, data)
 
-    render = event_pages.render
-    monkeypatch.setattr(event_pages, "render", counting)
-    monkeypatch.setattr(following, "PAUSE_S", 0.0)
+    render = events.render
+    monkeypatch.setattr(events, "render", counting)
+    monkeypatch.setattr(subscriptions, "PAUSE_S", 0.0)
     store = CountingStore()
     some = Filter(source="node-2")
 
@@ -132,7 +132,7 @@ def test_a_decision_is_read_and_rendered_once_for_all_subscribers_with_the_same_
 
 
 def test_a_client_that_does_not_read_causes_no_reads_and_no_renderings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PAUSE_S", 0.0)
+    monkeypatch.setattr(subscriptions, "PAUSE_S", 0.0)
 
     async def reads(stalled: int) -> Counter[Filter]:
         store = CountingStore()
@@ -172,7 +172,7 @@ actions = st.one_of(
 def test_no_subscriber_misses_or_repeats_a_decision_however_far_it_is_behind(done: list[tuple[str, Any]], kept: int, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, small in (("KEPT_BYTES", kept), ("PIECE_BYTES", piece), ("AT_ONCE", 5), ("PAUSE_S", 0.0)):
-            patch.setattr(following, name, small)
+            patch.setattr(subscriptions, name, small)
         asyncio.run(_play(done))
 
 
@@ -270,8 +270,8 @@ def rest(client: socket.socket) -> bytes:
 
 
 def test_a_client_that_does_not_read_is_cut_off_and_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "STALLED_S", 0.5)
-    monkeypatch.setattr(following, "CHECK_S", 0.2)
+    monkeypatch.setattr(subscriptions, "STALLED_S", 0.5)
+    monkeypatch.setattr(subscriptions, "CHECK_S", 0.2)
     count, deadline = 2000, time.monotonic() + 20
     with running(Settings()) as url, ExitStack() as stack:
         stalled = [stack.enter_context(streaming(url)) for _ in range(5)]
@@ -347,7 +347,7 @@ def test_more_streams_or_filters_than_may_be_open_are_told_to_come_again() -> No
 
 
 def test_whoever_may_read_is_asked_once_for_all_streams_of_a_client_and_all_of_them_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "CHECK_S", 0.02)
+    monkeypatch.setattr(subscriptions, "CHECK_S", 0.02)
     asked = 0
     allowed = True
 
@@ -404,7 +404,7 @@ def test_a_stream_of_a_revoked_key_ends_although_nothing_is_decided(tmp_path: Pa
 class Broken(MemoryStore):
     """A store in which one decision is a defect."""
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[Streamed], int]:
+    def subscriptions(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         found, up_to = super().following(sequence, asked, limit)
         if any(streamed.summary.event_id == "event-3" for streamed in found):
             raise RuntimeError("planted")
@@ -412,7 +412,7 @@ class Broken(MemoryStore):
 
 
 def test_a_defect_ends_the_streams_of_a_filter_and_those_of_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "PAUSE_S", 0.0)
+    monkeypatch.setattr(subscriptions, "PAUSE_S", 0.0)
 
     async def work() -> None:
         store = Broken()
@@ -435,8 +435,8 @@ def test_a_defect_ends_the_streams_of_a_filter_and_those_of_others_go_on(monkeyp
 
 
 def test_a_stream_without_events_shows_that_it_lives_and_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "HEARTBEAT_S", 0.1)
-    monkeypatch.setattr(following, "CHECK_S", 0.02)
+    monkeypatch.setattr(subscriptions, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(subscriptions, "CHECK_S", 0.02)
 
     async def work() -> None:
         store = MemoryStore()
@@ -460,7 +460,7 @@ def test_a_subscriber_that_is_refused_leaves_nothing_behind() -> None:
         streams = streams_of(MemoryStore(), max_filters=1)
         first = await streams.subscribe(ANY, None, "a", always)
         for number in range(5):
-            with pytest.raises(Refused):
+            with pytest.raises(ProblemError):
                 await streams.subscribe(Filter(source=f"{number}"), None, f"client {number}", always)
         assert streams.figures == (1, 1)
         assert list(streams._accesses) == ["a"]

@@ -17,9 +17,9 @@ import pytest
 from calling import EVENT, ROOT, run
 from processes import Service, interruptible, serving
 
-from service.client import Client
-from service.commands.submission import Tally, output
-from service.problems import Refused
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.cli.submission import SubmissionCounts, output
+from ras_triage.service.client import Client
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_a_file_that_is_no_answers_is_left_alone(tmp_path: Path, content: bytes)
     letters = tmp_path / "letters"
     letters.write_bytes(content)
 
-    with pytest.raises(Refused, match="line 1 is no answer"), output(letters, Tally()):
+    with pytest.raises(ProblemError, match="line 1 is no answer"), output(letters, SubmissionCounts()):
         pass
     assert letters.read_bytes() == content
 
@@ -149,7 +149,7 @@ def test_standard_input_is_decided_but_cannot_be_gone_on_with(server: Service, t
 
 def test_an_interruption_keeps_what_was_answered_and_says_how_to_go_on(server: Service, events: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.ndjson"
-    command = [sys.executable, "-m", "service.cli", "submit", "-", "--output", str(out), "--server", server.url]
+    command = [sys.executable, "-m", "ras_triage.service.cli.main", "submit", "-", "--output", str(out), "--server", server.url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, preexec_fn=interruptible) as process:  # noqa: PLW1509
         assert process.stdin is not None
         assert process.stderr is not None
@@ -245,7 +245,7 @@ def test_a_full_disk_for_the_answers_is_told(server: Service, events: Path) -> N
 
 def test_on_a_terminal_a_bar_shows_how_far_it_is_and_leaves_nothing_behind(server: Service, events: Path) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "service.cli", "submit", str(events), "--server", server.url]
+    command = [sys.executable, "-m", "ras_triage.service.cli.main", "submit", str(events), "--server", server.url]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, cwd=ROOT, env={**os.environ, "TERM": "xterm"}) as process:
         os.close(theirs)
         shown = b""
@@ -262,7 +262,17 @@ def test_a_service_that_is_killed_and_comes_back_on_the_way_loses_and_doubles_no
     events = write(tmp_path / "events.ndjson", [{**EVENT, "source": f"s-{number}"} for number in range(3000)])
     out = tmp_path / "answers.ndjson"
     with serving("--store", f"sqlite:///{tmp_path / 'store.db'}") as service:
-        command = [sys.executable, "-m", "service.cli", "submit", str(events), "--output", str(out), "--server", service.url]
+        command = [
+            sys.executable,
+            "-m",
+            "ras_triage.service.cli.main",
+            "submit",
+            str(events),
+            "--output",
+            str(out),
+            "--server",
+            service.url,
+        ]
         with subprocess.Popen(command, stderr=subprocess.PIPE, cwd=ROOT) as process:
             for wanted in (100, 1100, 2300):
                 while not out.exists() or out.read_bytes().count(b"\n") < wanted:

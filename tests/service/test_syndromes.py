@@ -10,10 +10,10 @@ from calling import ROOT, Call, caller, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.kvm import VcpuEvents, encode_vcpu_events
-from policies.catalog import derived
-from service.settings import Settings
-from service.syndromes import MAX_VALUES
+from ras_triage.models.kvm import VcpuEvents, encode_vcpu_events
+from ras_triage.policies.catalog.policies import derive_policy
+from ras_triage.service.api.syndromes import MAX_VALUES
+from ras_triage.service.config.settings import Settings
 
 CALL = caller()
 PATH = "/v1/syndromes"
@@ -143,7 +143,7 @@ def test_an_unmasked_serror_is_taken_at_once_from_6_17_on(call: Call) -> None:
 
 
 def test_a_policy_of_the_operators_own_answers() -> None:
-    own = derived('name = "mine"\nbase = "linux-7.3.4"\n[flags]\nkvm_ext_dabt_first = false\n')
+    own = derive_policy('name = "mine"\nbase = "linux-7.3.4"\n[flags]\nkvm_ext_dabt_first = false\n')
     call = caller(Settings(custom={"mine": own}))
     both = {**PENDING, "serror_esr": "0xffffffff", "ext_dabt_pending": 1}
 

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from service.server import running
-from service.settings import Settings
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.server.run import running
 
 PASSWORD = "swordfish"
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from door import Door, kind
 from issuer import AUDIENCE, DISCOVERY, KEYS, Issuer, forged
 
-from service.security import issuer_keys
-from service.settings import Settings
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.security import issuer_keys
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

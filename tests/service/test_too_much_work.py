@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from calling import EVENT, Call, caller, client, run
 
-from models.structured import encode_structured
-from service.app import create_app
-from service.batch.workers import Workers
-from service.deciding import Document, foresee
-from service.defects import Defects
-from service.problems import URN, Problem
-from service.settings import Settings
+from ras_triage.models.records.block_fields import encode_structured
+from ras_triage.service.api.problems import URN, Problem
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.batch.workers import Workers
+from ras_triage.service.engine.defects import Defects
+from ras_triage.service.engine.evaluation import EventDocument, predecide
+from ras_triage.service.http.app import create_app
 
 SECTIONS, MAPPINGS = 200, 1200
 START = 0x5600_0000
@@ -89,7 +89,7 @@ def test_the_other_events_of_an_import_are_decided(call: Call, query: str) -> No
 
 
 def test_a_worker_refuses_it_too() -> None:
-    answer = foresee(Document(LINE), Settings())
+    answer = predecide(EventDocument(LINE), Settings())
     assert isinstance(answer, tuple)
     assert isinstance(answer[1], Problem)
     assert answer[1].type == TYPE

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from calling import EVENT, ROOT, client
 
-from service import logs, tracing
-from service.app import create_app
+from ras_triage.service.http.app import create_app
+from ras_triage.service.telemetry import logs, tracing
 
 trace = pytest.importorskip("opentelemetry.sdk.trace", reason="`ras-triage[otel]` is not installed")
 
@@ -113,7 +113,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 def test_switched_off_nothing_of_the_extra_is_imported() -> None:
     """FastAPI may import OpenTelemetry's API, which does nothing by itself."""
     done = run(
-        "import sys\nfrom service.server import create_app\ncreate_app()\n"
+        "import sys\nfrom ras_triage.service.http.server.run import create_app\ncreate_app()\n"
         "from service import tracing\nwith tracing.span('decide'): pass\nassert tracing.outgoing_headers() == {}\n"
         "extra = ('opentelemetry.sdk', 'opentelemetry.exporter', 'opentelemetry.instrumentation')\n"
         "sys.exit(', '.join(name for name in sys.modules if name.startswith(extra)) or None)"
@@ -124,8 +124,9 @@ def test_switched_off_nothing_of_the_extra_is_imported() -> None:
 
 def test_switched_on_without_the_extra_it_says_what_is_missing() -> None:
     done = run(
-        "import sys\nsys.modules['opentelemetry.sdk'] = None\nfrom service.app import create_app\nfrom service import tracing\n"
-        "from service.settings import InvalidSetting\n"
+        "import sys\nsys.modules['opentelemetry.sdk'] = None\n"
+        "from ras_triage.service.http.app import create_app\nfrom ras_triage.service.telemetry import tracing\n"
+        "from ras_triage.service.config.settings import InvalidSetting\n"
         "try: tracing.start(create_app())\nexcept InvalidSetting as error: print(error)"
     )
 

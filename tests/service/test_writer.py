@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import pytest
 from keeping import entry
 
-from service.store.memory import MemoryStore
-from service.store.port import Entry, StoreUnavailable
-from service.writer import Busy, Writer
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import NewDecision, StoreUnavailable
+from ras_triage.service.store.writer import WriteQueueFull, Writer
 
 
 class Slow(MemoryStore):
@@ -23,7 +23,7 @@ class Slow(MemoryStore):
         self.appends: list[list[str]] = []
         self.error: Exception | None = None
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[NewDecision]) -> None:
         self.reached.set()
         assert self.gate.wait(10), "the test opens the gate"
         if self.error is not None:
@@ -95,9 +95,9 @@ def test_more_than_may_wait_is_refused() -> None:
         writer.require_room(1000, 1 << 30)  # an empty queue takes whatever comes
         first = await _first_blocked(store, writer)
         writer.require_room(1, 0)
-        with pytest.raises(Busy, match="1 decisions wait to be written"):
+        with pytest.raises(WriteQueueFull, match="1 decisions wait to be written"):
             writer.require_room(2, 0)
-        with pytest.raises(Busy):
+        with pytest.raises(WriteQueueFull):
             writer.require_room(1, 1 << 20)
         store.gate.set()
         await first

@@ -7,8 +7,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from models.formats.ras.event import BadField, Found, integer, quoted, text
-from models.severity import Severity
+from ras_triage.models.formats.ras.traced_event import BadField, TracedError, integer, quoted, text
+from ras_triage.models.severity import Severity
 
 _DEVICE = re.compile(r"\s*(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,2}):([0-9a-fA-F]{1,2})\.([0-7])\s*")
 _SEVERITIES = {
@@ -65,7 +65,7 @@ _UNCORRECTABLE = {
 """Status bits by name, without a closing `error`: the kernel's tables and those of rasdaemon 0.4 to 0.8.5, misspellings included."""
 
 
-def read_aer_event(fields: Mapping[str, object]) -> Found:
+def read_aer_event(fields: Mapping[str, object]) -> TracedError:
     """What an AER event says, by the names of rasdaemon's columns. Raises BadField."""
     told = text(fields, "err_type") or ""
     severity = _SEVERITIES.get(told.strip().lower())
@@ -84,7 +84,7 @@ def read_aer_event(fields: Mapping[str, object]) -> Found:
     if match := _TLP.search(message):
         section["aer_header_log"] = _TLP_WORDS.pack(*(int(word, 16) for word in match.groups()))
     lost.append("AER registers other than the status, masked status bits, port type, command and status, serial number")
-    return Found(section, severity, tuple(lost))
+    return TracedError(section, severity, tuple(lost))
 
 
 def _device(match: re.Match[str], fields: Mapping[str, object]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from models.formats.ras.event import BadField, Found, blob, integer, quoted, read_time, text
-from models.formats.reading import Assumed
-from models.severity import Severity
+from ras_triage.models.formats.items import AssumedField
+from ras_triage.models.formats.ras.traced_event import BadField, TracedError, blob, integer, quoted, read_time, text
+from ras_triage.models.severity import Severity
 
 _SEVERITIES = {
     "informational": Severity.INFORMATIONAL,
@@ -68,40 +68,40 @@ _LATER = ("sub_type", "sub_channel", "cme_threshold_ev_flags", "cme_count", "cvm
 Fields = Mapping[str, object]
 
 
-def read_general_media(fields: Fields) -> Found:
+def read_general_media(fields: Fields) -> TracedError:
     """A `cxl_general_media_event` by the names of rasdaemon's columns. Raises BadField."""
     section = _numbers(fields, (*_MEDIA, ("memory_device", "device", 24))) | _dpa(fields) | _bytes(fields, "component_id", "comp_id", 16)
     return _component("cxl_general_media", fields, section)
 
 
-def read_dram(fields: Fields) -> Found:
+def read_dram(fields: Fields) -> TracedError:
     """A `cxl_dram_event` by the names of rasdaemon's columns. Raises BadField."""
     section = _numbers(fields, (*_MEDIA, *_DRAM)) | _dpa(fields) | _bytes(fields, "correction_mask", "cor_mask", 32)
     return _component("cxl_dram", fields, section)
 
 
-def read_memory_module(fields: Fields) -> Found:
+def read_memory_module(fields: Fields) -> TracedError:
     """A `cxl_memory_module_event` by the names of rasdaemon's columns. Raises BadField."""
     return _component("cxl_memory_module", fields, _numbers(fields, _MODULE))
 
 
-def read_aer_uncorrectable(fields: Fields) -> Found:
+def read_aer_uncorrectable(fields: Fields) -> TracedError:
     """A `cxl_aer_ue_event` by the names of rasdaemon's columns. Raises BadField."""
     first = integer(fields, "first_error", 32) or 0
     control = first.bit_length() - 1 if first else 0
     log = _swapped(blob(fields, "header_log")[:_HEADER_LOG_LENGTH])
     registers = _RAS.pack(integer(fields, "error_status", 32) or 0, 0, 0, 0, 0, control, log)
     because = "the trace has no severity; an uncorrectable error that the kernel lived to trace was taken as recoverable"
-    assumed = (Assumed("/status_block/sections/0/severity", "recoverable", because),)
+    assumed = (AssumedField("/status_block/sections/0/severity", "recoverable", because),)
     return _protocol(fields, Severity.RECOVERABLE, registers, assumed)
 
 
-def read_aer_correctable(fields: Fields) -> Found:
+def read_aer_correctable(fields: Fields) -> TracedError:
     """A `cxl_aer_ce_event` by the names of rasdaemon's columns. Raises BadField."""
     return _protocol(fields, Severity.CORRECTED, _RAS.pack(0, 0, 0, integer(fields, "error_status", 32) or 0, 0, 0, b""), ())
 
 
-def _protocol(fields: Fields, severity: int, registers: bytes, assumed: tuple[Assumed, ...]) -> Found:
+def _protocol(fields: Fields, severity: int, registers: bytes, assumed: tuple[AssumedField, ...]) -> TracedError:
     section: dict[str, Any] = {"type": "cxl_protocol", "agent_type": _CXL_DEVICE, "error_log": registers}
     host = text(fields, "host") or ""
     lost = [
@@ -115,8 +115,8 @@ def _protocol(fields: Fields, severity: int, registers: bytes, assumed: tuple[As
         lost.append(f"the agent's address: {quoted(host)} is no PCI function")
     if serial := integer(fields, "serial"):
         section["serial_number"] = serial
-    taken = Assumed("/status_block/sections/0/agent_type", str(_CXL_DEVICE), "the kernel traces the error at a memory device")
-    return Found(section, severity, tuple(lost), (taken, *assumed))
+    taken = AssumedField("/status_block/sections/0/agent_type", str(_CXL_DEVICE), "the kernel traces the error at a memory device")
+    return TracedError(section, severity, tuple(lost), (taken, *assumed))
 
 
 def _swapped(log: bytes) -> bytes:
@@ -125,7 +125,7 @@ def _swapped(log: bytes) -> bytes:
     return struct.pack("<16I", *struct.unpack(">16I", padded))
 
 
-def _component(kind: str, fields: Fields, body: dict[str, Any]) -> Found:
+def _component(kind: str, fields: Fields, body: dict[str, Any]) -> TracedError:
     section: dict[str, Any] = {"type": kind, **_numbers(fields, _HEADER), **body, **_device(text(fields, "host") or "")}
     if serial := integer(fields, "serial"):
         section["serial_number"] = serial
@@ -133,11 +133,11 @@ def _component(kind: str, fields: Fields, body: dict[str, Any]) -> Found:
         section["event_timestamp"] = int(moment.timestamp()) * 10**9
     told = (text(fields, "log_type") or "").strip().lower()
     severity = _SEVERITIES.get(told)
-    assumed: tuple[Assumed, ...] = ()
+    assumed: tuple[AssumedField, ...] = ()
     if severity is not None:
         because = f"the CXL event log is called {told}; a CXL severity is not a CPER severity"
-        assumed = (Assumed("/status_block/sections/0/severity", Severity(severity).name.lower(), because),)
-    return Found(section, severity, _component_lost(fields), assumed)
+        assumed = (AssumedField("/status_block/sections/0/severity", Severity(severity).name.lower(), because),)
+    return TracedError(section, severity, _component_lost(fields), assumed)
 
 
 def _component_lost(fields: Fields) -> tuple[str, ...]:

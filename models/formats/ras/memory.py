@@ -7,11 +7,11 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from models.formats.ras.event import BadField, Found, blob, integer, quoted, text
-from models.formats.reading import Assumed
-from models.guid import NULL
-from models.sections.memory import ERROR_TYPES
-from models.severity import Severity
+from ras_triage.models.formats.items import AssumedField
+from ras_triage.models.formats.ras.traced_event import BadField, TracedError, blob, integer, quoted, text
+from ras_triage.models.records.guid import NULL
+from ras_triage.models.sections.memory import ERROR_TYPES
+from ras_triage.models.severity import Severity
 
 _SEVERITIES = {
     "corrected": Severity.CORRECTED,
@@ -43,7 +43,7 @@ _HANDLE = re.compile(r"\bDMI handle: (0x[0-9a-fA-F]{1,4})\b")
 _TYPES = {name.lower(): number for number, name in enumerate(ERROR_TYPES)}
 
 
-def read_mc_event(fields: Mapping[str, object]) -> Found:
+def read_mc_event(fields: Mapping[str, object]) -> TracedError:
     """What a memory controller event says, by the names of rasdaemon's columns. Raises BadField."""
     section: dict[str, Any] = {"type": "memory"}
     detail = (text(fields, "driver_detail") or "")[:_MAX_DETAIL]
@@ -52,15 +52,15 @@ def read_mc_event(fields: Mapping[str, object]) -> Found:
     if address := integer(fields, "address"):
         section["physical_address"] = address
     severity, assumed = _mc_severity(text(fields, "err_type"))
-    return Found(section, severity, _mc_lost(fields, address, detail), assumed)
+    return TracedError(section, severity, _mc_lost(fields, address, detail), assumed)
 
 
-def _mc_severity(told: str | None) -> tuple[int | None, tuple[Assumed, ...]]:
+def _mc_severity(told: str | None) -> tuple[int | None, tuple[AssumedField, ...]]:
     name = (told or "").strip().lower()
-    assumed: tuple[Assumed, ...] = ()
+    assumed: tuple[AssumedField, ...] = ()
     if name in ("uncorrected", "deferred"):
         because = f"EDAC calls the error {name}, which says neither that it was recoverable nor that it was fatal"
-        assumed = (Assumed("/status_block/sections/0/severity", "recoverable", because),)
+        assumed = (AssumedField("/status_block/sections/0/severity", "recoverable", because),)
     return _SEVERITIES.get(name), assumed
 
 
@@ -168,7 +168,7 @@ def read_compact(data: bytes) -> dict[str, Any]:
     return fields
 
 
-def read_extlog(fields: Mapping[str, object]) -> Found:
+def read_extlog(fields: Mapping[str, object]) -> TracedError:
     """What an extended error log event says, by the names of rasdaemon's columns; `pa_mask_lsb` is in traces only. Raises BadField."""
     section: dict[str, Any] = {"type": "memory"}
     if data := blob(fields, "cper_data"):
@@ -183,7 +183,7 @@ def read_extlog(fields: Mapping[str, object]) -> Found:
     assumed = _add_mask(section, integer(fields, "pa_mask_lsb", 8))
     section |= fru(fields)
     lost = ("the error status",) if assumed else ("the error status", "the physical address mask")
-    return Found(section, _extlog_severity(fields), lost, assumed)
+    return TracedError(section, _extlog_severity(fields), lost, assumed)
 
 
 def _extlog_severity(fields: Mapping[str, object]) -> int | None:
@@ -193,13 +193,13 @@ def _extlog_severity(fields: Mapping[str, object]) -> int | None:
     return severity
 
 
-def _add_mask(section: dict[str, Any], lowest: int | None) -> tuple[Assumed, ...]:
+def _add_mask(section: dict[str, Any], lowest: int | None) -> tuple[AssumedField, ...]:
     if lowest is None or lowest >= 64:
         return ()
     mask = _ALL_ONES & ~((1 << lowest) - 1)
     section["physical_address_mask"] = mask
     because = "the trace tells the mask's lowest bit; those above it are taken as set"
-    return (Assumed("/status_block/sections/0/physical_address_mask", hex(mask), because),)
+    return (AssumedField("/status_block/sections/0/physical_address_mask", hex(mask), because),)
 
 
 def fru(fields: Mapping[str, object]) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.formats.ras.event import BadField, Found, blob, quoted, text
-from models.formats.ras.memory import fru
-from models.guid import NULL
-from models.severity import Severity
+from ras_triage.models.formats.ras.memory import fru
+from ras_triage.models.formats.ras.traced_event import BadField, TracedError, blob, quoted, text
+from ras_triage.models.records.guid import NULL
+from ras_triage.models.severity import Severity
 
 _GUID_LENGTH = len(NULL)
 _SEVERITIES = {
@@ -20,7 +20,7 @@ _SEVERITIES = {
 """rasdaemon's words for Linux's ranks (ras-non-standard-handler.c)."""
 
 
-def read_non_standard_event(fields: Mapping[str, object]) -> Found:
+def read_non_standard_event(fields: Mapping[str, object]) -> TracedError:
     """What a non-standard event says, by the names of rasdaemon's columns: the section as it stands. Raises BadField.
 
     rasdaemon stores `sec_type` without a length, so that the blob ends at two zero bytes: it goes on into what lies behind the GUID in
@@ -33,4 +33,4 @@ def read_non_standard_event(fields: Mapping[str, object]) -> Found:
     severity = _SEVERITIES.get(told.strip().lower())
     lost = () if severity is not None else (f"the severity {quoted(told)}",)
     section: dict[str, Any] = {"type": kind[:_GUID_LENGTH], "payload": blob(fields, "error"), **fru(fields)}
-    return Found(section, severity, lost)
+    return TracedError(section, severity, lost)

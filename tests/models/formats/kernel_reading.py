@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.formats.reading import Reading
-from models.guid import guid
-from models.structured import OpaqueSection, decode_structured
+from ras_triage.models.formats.items import FoundError
+from ras_triage.models.records.block_fields import OpaqueSection, decode_structured
+from ras_triage.models.records.guid import guid
 from tests.models.formats.kernel_printing import Record
 
 STRUCTURE = {
@@ -100,7 +100,7 @@ def _info_comes_from(info: dict[str, Any], said: Record) -> bool:
     return flags & ~said.get("flags", 0) == 0 and is_told(info | {"flags": flags}, said | {"flags": flags})
 
 
-def is_invented(reading: Reading, record: Record) -> str | None:
+def is_invented(reading: FoundError, record: Record) -> str | None:
     """What a reading says that the record does not, and that it does not name as assumed; None where there is nothing."""
     block = decode_structured(reading.event.status_block or b"")
     assumed = {assumption.field for assumption in reading.assumed}
@@ -118,7 +118,7 @@ def is_invented(reading: Reading, record: Record) -> str | None:
     return None
 
 
-def is_all_there(reading: Reading, record: Record) -> str | None:
+def is_all_there(reading: FoundError, record: Record) -> str | None:
     """What of a record that was printed whole a reading lacks; None where it lacks nothing."""
     block = decode_structured(reading.event.status_block or b"")
     if reading.event.notification.source_id != record["source"] or len(block.sections) != len(record["sections"]):

@@ -7,13 +7,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from models.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
-from models.event import Event
-from models.formats.reading import Reading, Unread
-from models.guid import NULL, SECTION_TYPES
-from models.sections.fields import encode_timestamp, join_timestamp
-from models.status_block import DataEntry, encode_entry, encode_header
-from models.structured import decode_structured, encode_structured
+from ras_triage.models.event import Event
+from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.models.records.block_fields import decode_structured, encode_structured
+from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
+from ras_triage.models.records.guid import NULL, SECTION_TYPES
+from ras_triage.models.records.status_block import DataEntry, encode_entry, encode_header
+from ras_triage.models.sections.fields import encode_timestamp, join_timestamp
 
 BLOCK = encode_structured(
     {
@@ -34,17 +34,17 @@ def record(name: str = "sea", *, block: bytes = BLOCK, record_id: int = 0) -> by
     return encode_record(from_status_block(block, NOTIFICATION_TYPES[name], record_id=record_id))
 
 
-def only(found: Any) -> Reading:
+def only(found: Any) -> FoundError:
     """The one reading of a reader."""
     (one,) = found
-    assert isinstance(one, Reading), one
+    assert isinstance(one, FoundError), one
     return one
 
 
-def refused(found: Any) -> Unread:
+def refused(found: Any) -> UnreadableRecord:
     """The one thing that a reader could not read."""
     (one,) = found
-    assert isinstance(one, Unread), one
+    assert isinstance(one, UnreadableRecord), one
     return one
 
 

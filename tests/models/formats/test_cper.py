@@ -11,16 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.cper_record import DESCRIPTOR_LENGTH, NOTIFICATION_TYPES, TIMESTAMP_VALID, SectionDescriptor, decode_record, encode_record
-from models.errors import MalformedBytes
-from models.event import Event
-from models.formats.cper import read_cper, write_record
-from models.formats.reading import Place, Reading, Unread
-from models.guid import MEMORY, guid
-from models.notification import Notification, NotificationType
-from models.sections.fields import encode_timestamp
-from models.status_block import decode
-from models.structured import encode_structured
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.event import Event
+from ras_triage.models.formats.cper import read_cper, write_record
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
+from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.records.block_fields import encode_structured
+from ras_triage.models.records.cper_record import (
+    DESCRIPTOR_LENGTH,
+    NOTIFICATION_TYPES,
+    TIMESTAMP_VALID,
+    SectionDescriptor,
+    decode_record,
+    encode_record,
+)
+from ras_triage.models.records.guid import MEMORY, guid
+from ras_triage.models.records.status_block import decode
+from ras_triage.models.sections.fields import encode_timestamp
 from tests.models.formats.records import BLOCK, MEMORY_BODY, TIME, VENDOR, carried, entries, events, only, record, refused, section_dicts
 
 RECORD = record()
@@ -48,7 +55,7 @@ ENCODINGS = {
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
 def test_a_record_is_read_however_its_bytes_are_written_down(encode):
     reading = only(read_cper(encode(RECORD)))
-    assert (reading.event.notification.type, reading.format, reading.place) == ("sea", "cper", Place(offset=0))
+    assert (reading.event.notification.type, reading.format, reading.place) == ("sea", "cper", Position(offset=0))
     assert (reading.assumed, reading.lost) == ((), ())
     assert [section["type"] for section in section_dicts(reading.event)] == ["memory", "pcie"]
     assert section_dicts(reading.event)[0]["physical_address"] == "0x56edd040"
@@ -122,8 +129,8 @@ def test_bytes_between_records_belong_to_the_one_before_them():
 @pytest.mark.parametrize("length", [0, 127, len(RECORD) - 1, len(RECORD) + 1, 2**32 - 1])
 def test_a_wrong_length_costs_no_more_than_its_own_record(length):
     first, second, third = read_cper(RECORD + patched(RECORD, 20, struct.pack("<I", length)) + record("sei"))
-    assert isinstance(first, Reading)
-    assert isinstance(second, Unread) == (length < len(RECORD))
+    assert isinstance(first, FoundError)
+    assert isinstance(second, UnreadableRecord) == (length < len(RECORD))
     assert (third.event.notification.type, third.place.offset) == ("sei", 2 * len(RECORD))
 
 
@@ -145,10 +152,10 @@ def test_a_status_block_cut_within_its_last_section_reads_as_zero_behind_the_cut
     (found,) = read_cper(BLOCK[:cut])
     last = decode(BLOCK).entries[-1]
     if last.payload_offset < cut:
-        assert isinstance(found, Reading)
+        assert isinstance(found, FoundError)
         assert found.lost == (f"the block's last {len(BLOCK) - cut} bytes, which are missing and read as zero",)
     elif cut <= last.offset:
-        assert isinstance(found, Unread)
+        assert isinstance(found, UnreadableRecord)
         assert found.reason
 
 
@@ -307,7 +314,7 @@ STARTS = [b"", b"CPER", RECORD, RECORD[:140], BLOCK[:24], b"0x", b"4350"]
 def test_any_bytes_end_in_readings_or_reasons(data, start, kind):
     found = list(read_cper(start + data, section_type=kind))
     assert found
-    assert all(one.event.status_block if isinstance(one, Reading) else one.reason for one in found)
+    assert all(one.event.status_block if isinstance(one, FoundError) else one.reason for one in found)
 
 
 @given(parts=st.lists(entries(), max_size=3), edits=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=6))
@@ -317,7 +324,7 @@ def test_a_mutated_record_ends_in_readings_or_reasons(parts, edits):
     data = bytearray(record(block=block) * 2)
     for at, byte in edits:
         data[at % len(data)] = byte
-    assert all(isinstance(one, (Reading, Unread)) for one in read_cper(bytes(data)))
+    assert all(isinstance(one, (FoundError, UnreadableRecord)) for one in read_cper(bytes(data)))
 
 
 HOSTILE = {

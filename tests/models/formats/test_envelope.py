@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from models.cper_record import NOTIFICATION_TYPES
-from models.formats.envelope import Envelope, choose_notification, to_notification
-from models.formats.reading import Place
-from models.guid import MEMORY, NULL
-from models.notification import Notification, NotificationType
+from ras_triage.models.formats.items import Position
+from ras_triage.models.formats.record_context import RecordContext, choose_notification, to_notification
+from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.records.cper_record import NOTIFICATION_TYPES
+from ras_triage.models.records.guid import MEMORY, NULL
 
 SEA, SEI, PEI = (NOTIFICATION_TYPES[name] for name in ("sea", "sei", "pei"))
 
 
-def envelope(**known) -> Envelope:
-    return Envelope("cper", Place(offset=0), **known)
+def envelope(**known) -> RecordContext:
+    return RecordContext("cper", Position(offset=0), **known)
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,5 @@ def test_where_nobody_says_an_interrupt_is_assumed_and_said_to_be(own, because):
 
 
 def test_only_a_place_that_is_an_offset_moves():
-    assert envelope().at(7).place == Place(offset=7)
-    assert Envelope("redfish", Place(item="/Members/1")).at(7).place == Place(item="/Members/1")
+    assert envelope().at(7).place == Position(offset=7)
+    assert RecordContext("redfish", Position(item="/Members/1")).at(7).place == Position(item="/Members/1")

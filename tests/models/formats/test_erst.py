@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.cper_record import CperRecord, SectionDescriptor, decode_record, encode_record
-from models.errors import MalformedBytes
-from models.formats.erst import MAX_LOG_BYTES, PSTORE_CREATOR, inflate, is_pstore, log_lines, read_stored
-from models.guid import guid
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.formats.erst import MAX_LOG_BYTES, PSTORE_CREATOR, decompress_log, is_pstore, log_lines, read_stored
+from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor, decode_record, encode_record
+from ras_triage.models.records.guid import guid
 
 DMESG = guid("c197e04e-d545-4a70-9c17-a5549419eb12")
 COMPRESSED = guid("4f118707-04dd-4055-b5dd-956d34ddfac6")
@@ -107,7 +107,7 @@ def test_a_bomb_ends_at_the_limit(compress):
 
 
 def test_a_compressed_log_that_is_cut_keeps_what_is_there():
-    text, is_whole = inflate(zlib.compress(LOG * 50)[:-9])
+    text, is_whole = decompress_log(zlib.compress(LOG * 50)[:-9])
     assert text != LOG * 50
     assert (LOG * 50).startswith(text)
     assert not is_whole

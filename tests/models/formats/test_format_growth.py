@@ -13,31 +13,33 @@ from typing import Any
 
 import pytest
 
-from models.cper_record import CperRecord, SectionDescriptor, encode_record
-from models.errors import MalformedBytes
-from models.formats import kernel_log, ras_trace_text, text_bytes
-from models.formats.cper import read_cper, write_record
-from models.formats.erst import PSTORE_CREATOR, log_lines, read_stored
-from models.formats.ghes_inject import read_arguments
-from models.formats.ghes_options import MAX_LENGTH
-from models.formats.hest import notifications, read_hest
-from models.formats.journal import MAX_ENTRY, Refused, kernel_lines
-from models.formats.json_text import read_documents
-from models.formats.kernel_log import read_kernel_log
-from models.formats.libcper import read_libcper
-from models.formats.log_fields import HEAD
-from models.formats.log_lines import MAX_LINE, read_line
-from models.formats.log_sections import is_complete
-from models.formats.log_wrapping import HeldLine
-from models.formats.observed import observe
-from models.formats.qemu_injection import read_qmp
-from models.formats.ras.event import BadField
-from models.formats.ras_trace import read_trace
-from models.formats.rasdaemon import READERS, read_rows
-from models.formats.reading import Reading, Unread
-from models.formats.redfish import read_redfish
-from models.guid import ARM_PROCESSOR, MEMORY, guid, guid_text
-from models.structured import decode_structured, describe, encode_structured
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.formats import encoded_bytes
+from ras_triage.models.formats.cper import read_cper, write_record
+from ras_triage.models.formats.erst import PSTORE_CREATOR, log_lines, read_stored
+from ras_triage.models.formats.ghes_options import MAX_LENGTH
+from ras_triage.models.formats.hest import notifications, read_hest
+from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.models.formats.json_text import read_documents
+from ras_triage.models.formats.kernel_log import reader
+from ras_triage.models.formats.kernel_log.actions import read_action
+from ras_triage.models.formats.kernel_log.grammar import HEAD
+from ras_triage.models.formats.kernel_log.journal import MAX_ENTRY, UnreadableLines, to_kernel_lines
+from ras_triage.models.formats.kernel_log.lines import MAX_LINE, parse_line
+from ras_triage.models.formats.kernel_log.reader import read_kernel_log
+from ras_triage.models.formats.kernel_log.section_lines import is_complete
+from ras_triage.models.formats.kernel_log.wrapping import HeldLine
+from ras_triage.models.formats.libcper.reader import read_libcper
+from ras_triage.models.formats.qemu.ghes_inject import read_arguments
+from ras_triage.models.formats.qemu.injection import read_qmp
+from ras_triage.models.formats.ras import trace_text
+from ras_triage.models.formats.ras.rasdaemon import READERS, read_rows
+from ras_triage.models.formats.ras.trace import read_trace
+from ras_triage.models.formats.ras.traced_event import BadField
+from ras_triage.models.formats.redfish import read_redfish
+from ras_triage.models.records.block_fields import decode_structured, describe, encode_structured
+from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor, encode_record
+from ras_triage.models.records.guid import ARM_PROCESSOR, MEMORY, guid, guid_text
 from tests.growth import Work, require_n_log_n_of_time, squares
 
 Line = Callable[[int], str]
@@ -200,17 +202,19 @@ INPUTS: dict[str, Callable[[int], Work]] = {
         chain.from_iterable([f"{RECORD}phys", "ical_", "address: 0x", "0000000045678000"] for _ in range(size))
     ),
     "dump of a trace": lambda size: (
-        lambda: ras_trace_text.arm_event(
+        lambda: trace_text.parse_arm_event(
             "MPIDR: 1 ARM Processor Err Info data len: 9999999\n" + "\n".join(TRACE["row of a dump"](index) for index in range(size))
         )
     ),
     "first line of a trace, and lines behind it": lambda size: (
         lambda: list(read_trace(encoded([TRACE["arm_event"](1).replace("MPIDR: 0x1", "x" * 20 * size), *["nothing"] * size])))
     ),
-    "journal": lambda size: lambda: list(kernel_lines(journal(size), Refused())),
-    "journal entry over many lines": lambda size: lambda: list(kernel_lines([b"{\n", *[b'"a": "b",\n'] * size, b"}\n"], Refused())),
-    "journal entry with empty lines": lambda size: lambda: list(kernel_lines([b"{\n", *[b"\n"] * size, b"}\n"], Refused())),
-    "journal message of bytes": lambda size: lambda: list(kernel_lines([as_json({"MESSAGE": [65] * size})], Refused())),
+    "journal": lambda size: lambda: list(to_kernel_lines(journal(size), UnreadableLines())),
+    "journal entry over many lines": lambda size: (
+        lambda: list(to_kernel_lines([b"{\n", *[b'"a": "b",\n'] * size, b"}\n"], UnreadableLines()))
+    ),
+    "journal entry with empty lines": lambda size: lambda: list(to_kernel_lines([b"{\n", *[b"\n"] * size, b"}\n"], UnreadableLines())),
+    "journal message of bytes": lambda size: lambda: list(to_kernel_lines([as_json({"MESSAGE": [65] * size})], UnreadableLines())),
     "Redfish members": lambda size: lambda: list(read_redfish(as_json(nested(0, size)))),
     "Redfish lists in lists": lambda size: lambda: list(read_redfish(as_json(nested(min(size, 150), size)))),
     "Redfish lines": lambda size: lambda: list(read_redfish(b"\n".join([as_json(entry())] * size))),
@@ -223,9 +227,9 @@ INPUTS: dict[str, Callable[[int], Work]] = {
     "words of ghes_inject": lambda size: lambda: read_arguments("arm --type " + "cache " * size),
     "contexts of ghes_inject": lambda size: lambda: read_arguments("arm --ctx-array " + "1,2 " * size),
     "options of ghes_inject": lambda size: lambda: read_arguments("arm " + "--mpidr 1 " * size),
-    "hexadecimal": lambda size: lambda: text_bytes.unpack_text(b"00 \n" * size),
-    "words of memory": lambda size: lambda: text_bytes.unpack_words(b"0000: 0x00000000\n" * size),
-    "comments": lambda size: lambda: text_bytes.unpack_text(b"# x\n" * size + b"00"),
+    "hexadecimal": lambda size: lambda: encoded_bytes.unpack_text(b"00 \n" * size),
+    "words of memory": lambda size: lambda: encoded_bytes.unpack_words(b"0000: 0x00000000\n" * size),
+    "comments": lambda size: lambda: encoded_bytes.unpack_text(b"# x\n" * size + b"00"),
     "CPER records": lambda size: lambda: list(read_cper(b"".join(record(1, index) for index in range(size)))),
     "CPER signatures": lambda size: lambda: list(read_cper(b"CPER\1\1\xff\xff\xff\xff" * size)),
     "CPER sections": lambda size: lambda: list(read_cper(record(size))),
@@ -261,20 +265,20 @@ FRAGMENTS = (
 
 COLUMNS = ("err_msg", "driver_detail", "location", "dev_name", "host", "hdr_ts", "timestamp", "error_type")
 PATTERNS: dict[str, Callable[[str], object]] = {
-    "log line": lambda text: read_line(text, 1),
-    "what the kernel did": lambda text: observe(text, 1),
+    "log line": lambda text: parse_line(text, 1),
+    "what the kernel did": lambda text: read_action(text, 1),
     "head": HEAD.fullmatch,
     "section": is_complete,
-    "mc_event": ras_trace_text.mc_event,
-    "aer_event": ras_trace_text.aer_event,
-    "arm_event": ras_trace_text.arm_event,
-    "non_standard_event": ras_trace_text.non_standard_event,
-    "extlog_mem_event": ras_trace_text.extlog_mem_event,
-    "memory_failure_event": ras_trace_text.memory_failure_event,
+    "mc_event": trace_text.parse_mc_event,
+    "aer_event": trace_text.parse_aer_event,
+    "arm_event": trace_text.parse_arm_event,
+    "non_standard_event": trace_text.parse_non_standard_event,
+    "extlog_mem_event": trace_text.parse_extlog_mem_event,
+    "memory_failure_event": trace_text.parse_memory_failure_event,
     "trace line": lambda text: list(read_trace([text.encode()])),
     "row": lambda text: [list(read_rows(table, [dict.fromkeys(COLUMNS, text)])) for table in READERS],
-    "text of bytes": lambda text: (text_bytes.unpack_text(text.encode()), text_bytes.unpack_words(text.encode())),
-    "journal": lambda text: list(kernel_lines([text.encode()], Refused())),
+    "text of bytes": lambda text: (encoded_bytes.unpack_text(text.encode()), encoded_bytes.unpack_words(text.encode())),
+    "journal": lambda text: list(to_kernel_lines([text.encode()], UnreadableLines())),
 }
 
 
@@ -296,7 +300,7 @@ def reading_beginning(read: Callable[[str], object], text: str, size: int) -> Wo
 def test_a_line_is_put_together_up_to_a_length() -> None:
     """Without a limit it grew for as long as the lines behind it ended in `=`."""
     text = f"{RECORD}a line="
-    held, number = HeldLine(text, read_line(text, 1)), 2
+    held, number = HeldLine(text, parse_line(text, 1)), 2
     while number < 1000 and held.join("a piece=", number, True, False):
         number += 1
     assert 200 < number < 400
@@ -308,15 +312,15 @@ def test_a_line_is_put_together_up_to_a_length() -> None:
 def test_records_are_done_with_where_too_much_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [*ARM, *(LOG["ARM address"](index) for index in range(200))]
     assert len(list(read_kernel_log(encoded(lines)))) == 1
-    monkeypatch.setattr(kernel_log, "_MAX_SIZE", 10_000)
+    monkeypatch.setattr(reader, "_MAX_SIZE", 10_000)
     found = list(read_kernel_log(encoded(lines)))
     assert 2 < len(found) < 20
-    assert all(isinstance(one, Reading) for one in found)
+    assert all(isinstance(one, FoundError) for one in found)
 
 
 def test_arguments_that_are_too_long_are_not_taken_apart() -> None:
     found = read_arguments("arm --mpidr " + "1" * MAX_LENGTH)
-    assert isinstance(found, Unread)
+    assert isinstance(found, UnreadableRecord)
     assert found.reason == f"there are more than {MAX_LENGTH} characters"
 
 
@@ -325,7 +329,7 @@ def test_an_entry_of_empty_lines_holds_nothing() -> None:
     lines = chain([b"{\n"], (b"\n" for _ in range(2 * MAX_ENTRY)), [b'"MESSAGE": "x"\n', b"}\n"])
     tracemalloc.start()
     try:
-        last = deque(kernel_lines(lines, Refused()), maxlen=1).pop()
+        last = deque(to_kernel_lines(lines, UnreadableLines()), maxlen=1).pop()
         assert tracemalloc.get_traced_memory()[1] < MAX_ENTRY
     finally:
         tracemalloc.stop()

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import MalformedBytes
-from models.formats.hest import ErrorSource, SourceType, notification_of, read_hest
-from models.notification import NotificationType
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.formats.hest import ErrorSource, SourceType, notification_of, read_hest
+from ras_triage.models.notification import NotificationType
 
 
 def generic(source_id: int, notify: int, *, version: int = 2, block_length: int = 4096, poll: int = 0, enabled: int = 1) -> bytes:

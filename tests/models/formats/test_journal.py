@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.formats.journal import MAX_ENTRY, MAX_REFUSED, Refused, kernel_lines
+from ras_triage.models.formats.kernel_log.journal import MAX_ENTRY, MAX_REFUSED, UnreadableLines, to_kernel_lines
 
 
 def entry(message: Any = "Memory failure: 0x1: x", **more: Any) -> dict[str, Any]:
@@ -25,8 +25,8 @@ def entry(message: Any = "Memory failure: 0x1: x", **more: Any) -> dict[str, Any
 
 def read(*lines: str | bytes) -> tuple[list[bytes], list[int]]:
     """The lines of the kernel log, and the numbers of those that cannot be read."""
-    refused = Refused()
-    found = list(kernel_lines([line if isinstance(line, bytes) else line.encode() + b"\n" for line in lines], refused))
+    refused = UnreadableLines()
+    found = list(to_kernel_lines([line if isinstance(line, bytes) else line.encode() + b"\n" for line in lines], refused))
     return found, list(refused.numbers)
 
 
@@ -81,8 +81,8 @@ def test_an_entry_without_an_end_is_given_up():
 
 
 def test_of_lines_that_nobody_takes_out_some_are_kept_and_the_rest_is_counted():
-    refused = Refused()
-    assert sum(1 for _ in kernel_lines([b"x\n"] * (MAX_REFUSED + 5), refused)) == MAX_REFUSED + 5
+    refused = UnreadableLines()
+    assert sum(1 for _ in to_kernel_lines([b"x\n"] * (MAX_REFUSED + 5), refused)) == MAX_REFUSED + 5
     assert (len(refused.numbers), refused.more) == (MAX_REFUSED, 5)
 
 

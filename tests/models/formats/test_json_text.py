@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.formats.json_text import brief, find, find_bytes, find_number, find_objects, find_text, read_json
+from ras_triage.models.formats.json_text import brief, find, find_bytes, find_number, find_objects, find_text, read_json
 
 HOSTILE = {
     "deep": b"[" * 100_000,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import repeat
 
-from models.formats.kernel_log import read_kernel_log
-from models.formats.reading import Loose, Reading, Unread
-from models.notification import NotificationType
-from models.structured import decode_structured
+from ras_triage.models.formats.items import FoundError, UnmatchedAction, UnreadableRecord
+from ras_triage.models.formats.kernel_log.reader import read_kernel_log
+from ras_triage.models.notification import NotificationType
+from ras_triage.models.records.block_fields import decode_structured
 
 MEMORY = (
     "Hardware error from APEI Generic Hardware Error Source: 4",
@@ -28,9 +28,9 @@ def record(sequence: int = 1, bodies: tuple[str, ...] = MEMORY) -> list[str]:
     return [f"{{{sequence}}}[Hardware Error]: {body}" for body in bodies]
 
 
-def only(lines: list[bytes], notification: NotificationType | None = None) -> Reading:
+def only(lines: list[bytes], notification: NotificationType | None = None) -> FoundError:
     (found,) = read_kernel_log(lines, notification)
-    assert isinstance(found, Reading)
+    assert isinstance(found, FoundError)
     return found
 
 
@@ -76,7 +76,7 @@ def test_a_severity_whose_line_is_missing_is_assumed_by_name():
 
 def test_lines_without_severity_or_section_are_no_record():
     (found,) = read_kernel_log(log(*record(1, MEMORY[:1])))
-    assert isinstance(found, Unread)
+    assert isinstance(found, UnreadableRecord)
     assert found.reason == "record {1} has neither a severity nor a section"
 
 
@@ -104,8 +104,8 @@ def test_what_the_kernel_did_goes_with_the_record_of_the_same_page():
         "Memory failure: 0x99999: already hardware poisoned",
     )
     found = list(read_kernel_log(lines))
-    (reading,) = (item for item in found if isinstance(item, Reading))
-    (loose,) = (item for item in found if isinstance(item, Loose))
+    (reading,) = (item for item in found if isinstance(item, FoundError))
+    (loose,) = (item for item in found if isinstance(item, UnmatchedAction))
     assert reading.observed is not None
     (failure,), (signal,) = reading.observed.memory_failures, reading.observed.signals
     assert (failure.pfn, failure.page_type, failure.result, failure.line) == (0x45678, "dirty LRU page", "recovered", 7)
@@ -115,18 +115,18 @@ def test_what_the_kernel_did_goes_with_the_record_of_the_same_page():
 
 def test_records_that_a_rate_limit_left_out_are_heard_of():
     first, loose, second = read_kernel_log(log(*record(1), "ghes_print_estatus: 3 callbacks suppressed", *record(5)))
-    if isinstance(first, Loose):
+    if isinstance(first, UnmatchedAction):
         first, loose = loose, first
-    assert isinstance(first, Reading)
-    assert isinstance(second, Reading)
-    assert isinstance(loose, Loose)
+    assert isinstance(first, FoundError)
+    assert isinstance(second, FoundError)
+    assert isinstance(loose, UnmatchedAction)
     assert [note.said for note in loose.observed.notes] == ["ghes_print_estatus: 3 callbacks suppressed"]
 
 
 def test_a_page_that_is_handled_much_later_was_not_handled_for_this_record():
     late = log("Memory failure: 0x45678: recovery action for dirty LRU page: Recovered", before="[  108.000000] ")
     found = list(read_kernel_log([*log(*record(1)), *late]))
-    assert sorted(type(item).__name__ for item in found) == ["Loose", "Reading"]
+    assert sorted(type(item).__name__ for item in found) == ["FoundError", "UnmatchedAction"]
 
 
 def test_a_panic_right_behind_a_fatal_record_is_its_own():
@@ -138,8 +138,8 @@ def test_a_panic_right_behind_a_fatal_record_is_its_own():
 
 def test_the_same_log_without_line_ends_reads_the_same():
     lines = log(*record(1), *record(2))
-    assert [item.event for item in read_kernel_log(lines) if isinstance(item, Reading)] == [
-        item.event for item in read_kernel_log([line.rstrip() for line in lines]) if isinstance(item, Reading)
+    assert [item.event for item in read_kernel_log(lines) if isinstance(item, FoundError)] == [
+        item.event for item in read_kernel_log([line.rstrip() for line in lines]) if isinstance(item, FoundError)
     ]
 
 
@@ -169,8 +169,8 @@ def test_the_head_of_a_section_begins_another_where_its_first_line_is_missing():
 def test_a_section_that_was_numbered_before_is_another_records():
     again = (" Error 0, type: corrected", "  section_type: PCIe error")
     first, second = read_kernel_log(log(*record(1, (*MEMORY, *again))))
-    assert isinstance(first, Reading)
-    assert isinstance(second, Reading)
+    assert isinstance(first, FoundError)
+    assert isinstance(second, FoundError)
     assert [len(decode_structured(one.event.status_block or b"").sections) for one in (first, second)] == [1, 1]
     assert (first.place.line, second.place.line) == (1, 7)
 

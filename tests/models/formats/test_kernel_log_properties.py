@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from models.formats.kernel_log import read_kernel_log
-from models.formats.reading import Loose, Reading, Unread
+from ras_triage.models.formats.items import FoundError, UnmatchedAction, UnreadableRecord
+from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from tests.models.formats.kernel_printing import Record, bodies, distinct_records, records
 from tests.models.formats.kernel_reading import is_all_there, is_invented
 
@@ -50,8 +50,8 @@ def as_bytes(lines: list[str]) -> list[bytes]:
     return [line.encode("latin-1") + b"\n" for line in lines]
 
 
-def readings_of(lines: list[bytes]) -> list[Reading]:
-    return [found for found in read_kernel_log(lines) if isinstance(found, Reading)]
+def readings_of(lines: list[bytes]) -> list[FoundError]:
+    return [found for found in read_kernel_log(lines) if isinstance(found, FoundError)]
 
 
 def shuffled_together(draw: Any, parts: list[list[str]]) -> list[str]:
@@ -61,7 +61,7 @@ def shuffled_together(draw: Any, parts: list[list[str]]) -> list[str]:
     return [next(left[index]) for index in order]
 
 
-def sequence_of(reading: Reading, lines: list[bytes]) -> int:
+def sequence_of(reading: FoundError, lines: list[bytes]) -> int:
     """The number of the record that begins where a reading says it does."""
     line = lines[(reading.place.line or 0) - 1].decode("latin-1")
     return int(line[line.index("{") + 1 : line.index("}[")])
@@ -188,4 +188,4 @@ def test_any_bytes_are_read_without_a_fault(terminator, data):
     words = st.sampled_from(PIECES)
     lines = data.draw(st.lists(st.lists(words | st.binary(max_size=12), max_size=6).map(b"".join), max_size=30))
     for found in read_kernel_log([line.replace(b"\n", b" ") + terminator for line in lines]):
-        assert isinstance(found, (Reading, Unread, Loose))
+        assert isinstance(found, (FoundError, UnreadableRecord, UnmatchedAction))

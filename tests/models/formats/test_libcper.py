@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.cper_record import NOTIFICATION_TYPES
-from models.formats.libcper import read_libcper
-from models.formats.reading import Place, Reading, Unread
-from models.guid import ARM_PROCESSOR, MEMORY, guid, guid_text
-from models.notification import Notification, NotificationType
-from models.structured import decode_structured
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
+from ras_triage.models.formats.libcper.reader import read_libcper
+from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.records.block_fields import decode_structured
+from ras_triage.models.records.cper_record import NOTIFICATION_TYPES
+from ras_triage.models.records.guid import ARM_PROCESSOR, MEMORY, guid, guid_text
 from tests.models.formats.records import VENDOR, only, refused, section_dicts
 
 DROPPED = "reserved bytes, and fields whose validation bit is clear: libcper leaves them out"
@@ -60,14 +60,14 @@ def document(*pairs: tuple[Any, Any], head: dict[str, Any] | None = None) -> dic
     return {"header": head or header(), "sectionDescriptors": [one for one, _ in pairs], "sections": [one for _, one in pairs]}
 
 
-def read(value: Any, **told: Any) -> list[Reading | Unread]:
+def read(value: Any, **told: Any) -> list[FoundError | UnreadableRecord]:
     return list(read_libcper(json.dumps(value).encode(), **told))
 
 
 def test_a_record_is_read_with_its_header_descriptors_and_sections():
     reading = only(read(document()))
     (section,) = section_dicts(reading.event)
-    assert (reading.event.notification.type, reading.format, reading.place) == ("sea", "libcper", Place(item=""))
+    assert (reading.event.notification.type, reading.format, reading.place) == ("sea", "libcper", Position(item=""))
     assert (section["severity"], section["flags"], section["physical_address"]) == ("corrected", ["threshold_exceeded"], "0x56edd040")
     assert decode_structured(reading.event.status_block).severity == 2
     assert (reading.assumed, reading.lost) == ((), (DROPPED,))
@@ -189,7 +189,7 @@ def test_a_section_told_in_words_keeps_its_type_severity_and_flags_and_has_no_by
 def test_a_section_that_cannot_be_read_is_reported_and_the_rest_goes_on():
     bad = {"Memory": {"node": 70_000}}
     unread, reading = read(document((descriptor(), bad), (descriptor(), MEMORY_SECTION)))
-    assert (unread.place, unread.reason) == (Place(item="/sections/0"), "`node`: input should be less than 65536")
+    assert (unread.place, unread.reason) == (Position(item="/sections/0"), "`node`: input should be less than 65536")
     assert [section["node"] for section in section_dicts(reading.event)] == [1]
     assert reading.lost[0] == "the section at `/sections/0` (Platform Memory)"
 
@@ -212,7 +212,7 @@ def test_a_sections_stated_length_is_kept_where_nothing_is_lost_by_it(length, pa
 
 def test_a_list_of_documents_is_read_one_by_one():
     found = read([document(), {}, document()])
-    assert [type(one) for one in found] == [Reading, Unread, Reading]
+    assert [type(one) for one in found] == [FoundError, UnreadableRecord, FoundError]
     assert [one.place.item for one in found] == ["/0", "/1", "/2"]
 
 
@@ -220,9 +220,9 @@ def test_documents_may_stand_one_to_a_line():
     bad = document((descriptor(), {"Memory": {"node": 70_000}}))
     lines = [json.dumps(one) for one in (document(), bad)]
     first, second = read_libcper("\n".join([*lines, ""]).encode())
-    assert (first.place, second.place) == (Place(line=1, item=""), Place(line=2, item="/sections/0"))
-    assert isinstance(first, Reading)
-    assert isinstance(second, Unread)
+    assert (first.place, second.place) == (Position(line=1, item=""), Position(line=2, item="/sections/0"))
+    assert isinstance(first, FoundError)
+    assert isinstance(second, UnreadableRecord)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_hostile_json_says_why(data):
 
 def test_a_document_cut_anywhere_is_not_json():
     text = json.dumps(document()).encode()
-    assert all(isinstance(refused(read_libcper(text[:cut])), Unread) for cut in range(len(text)))
+    assert all(isinstance(refused(read_libcper(text[:cut])), UnreadableRecord) for cut in range(len(text)))
 
 
 WHOLE = document((descriptor(ARM_PROCESSOR, 72), {"ArmProcessor": ARM}), (descriptor(), MEMORY_SECTION), head=header(platformID=VENDOR))
@@ -307,4 +307,4 @@ def test_a_document_with_anything_in_it_ends_in_readings_or_reasons(data, places
     document = WHOLE
     for place in places:
         document = spoil(document, data.draw, [place])
-    assert all(isinstance(one, (Reading, Unread)) for one in read(document))
+    assert all(isinstance(one, (FoundError, UnreadableRecord)) for one in read(document))

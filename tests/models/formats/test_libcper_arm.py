@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from models.formats.libcper_arm import _REGISTERS, ERROR_TYPE_NUMBERS, arm_processor
-from models.formats.libcper_sections import Body
-from models.sections.arm_processor import ArmProcessor, error_information_reading
+from ras_triage.models.formats.libcper.arm_processor import _REGISTERS, ERROR_TYPE_NUMBERS, arm_processor
+from ras_triage.models.formats.libcper.sections import SectionBody
+from ras_triage.models.sections.arm_processor import ArmProcessor, error_information_reading
 
 
 def info(kind: str = "Cache Error", number: int = 1, **more: Any) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def body(*infos: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {**counts, "errorInfo": list(infos), "contextInfo": [], **more}
 
 
-def section(found: Body) -> ArmProcessor:
+def section(found: SectionBody) -> ArmProcessor:
     return ArmProcessor.model_construct(**ArmProcessor.decode_payload(found.payload))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from models.formats.libcper_sections import READERS, Body
-from models.guid import guid
-from models.sections.registry import SECTIONS
+from ras_triage.models.formats.libcper.sections import READERS, SectionBody
+from ras_triage.models.records.guid import guid
+from ras_triage.models.sections.registry import SECTIONS
 
 NAMES = {
     "Memory": "memory",
@@ -27,7 +27,7 @@ def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def read(name: str, body: dict[str, Any]) -> Body:
+def read(name: str, body: dict[str, Any]) -> SectionBody:
     return READERS[name](body)
 
 
@@ -208,7 +208,7 @@ def test_a_cxl_component_event_is_its_header_and_the_record_behind_it():
 
 
 def test_a_section_that_libcper_does_not_know_is_its_bytes():
-    assert read("Unknown", {"data": b64(b"xyz")}) == Body(b"xyz")
+    assert read("Unknown", {"data": b64(b"xyz")}) == SectionBody(b"xyz")
 
 
 OLD = {

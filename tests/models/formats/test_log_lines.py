@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from models.formats.kernel_log import read_kernel_log
-from models.formats.log_lines import read_line
-from models.formats.reading import Loose, Reading
+from ras_triage.models.formats.items import FoundError, UnmatchedAction
+from ras_triage.models.formats.kernel_log.lines import parse_line
+from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 
 AT = datetime(2026, 11, 21, 9, 8, 12, tzinfo=UTC)
 MICROSECONDS = AT.replace(microsecond=123456)
@@ -50,7 +50,7 @@ PREFIXES = {
 @pytest.mark.parametrize(("before", "told"), PREFIXES.values(), ids=PREFIXES)
 @pytest.mark.parametrize("text", ["Memory failure: 0x56edd: already hardware poisoned", "0x56edd: Sending SIGBUS to a:1 due to b"])
 def test_what_stands_before_a_line_is_known_and_taken_off(before, told, text):
-    line = read_line(before + text, 1)
+    line = parse_line(before + text, 1)
     assert (line.text, line.is_record, line.origin) == (text, False, "")
     assert {name: getattr(line, name) for name in told} == told
     assert line.host == told.get("host")
@@ -67,7 +67,7 @@ def test_what_the_kernel_did_goes_with_its_record_behind_any_of_them(before):
         "Memory failure: 0x56edd: recovery action for dirty LRU page: Recovered",
     )
     (reading,) = read_kernel_log([f"{before}{text}\n".encode() for text in ("Linux version 6.12.107 (x)", *texts)])
-    assert isinstance(reading, Reading)
+    assert isinstance(reading, FoundError)
     assert reading.event.host.kernel == "6.12.107"
     assert reading.observed is not None
     assert len(reading.observed.memory_failures) == 1
@@ -84,8 +84,8 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("before", UNKNOWN.values(), ids=UNKNOWN)
 def test_behind_what_is_not_known_the_kernels_text_is_found_by_how_it_begins(before):
-    assert read_line(before + "Memory failure: 0x56edd: already hardware poisoned", 1).text.startswith("Memory failure: ")
-    assert read_line(before + "{1}[Hardware Error]: event severity: fatal", 1).text == "event severity: fatal"
+    assert parse_line(before + "Memory failure: 0x56edd: already hardware poisoned", 1).text.startswith("Memory failure: ")
+    assert parse_line(before + "{1}[Hardware Error]: event severity: fatal", 1).text == "event severity: fatal"
 
 
 def test_what_others_say_of_the_kernel_is_not_the_kernels_word():
@@ -106,9 +106,9 @@ def test_two_machines_in_a_log_of_a_form_that_is_not_known_are_kept_apart():
     lines = [f"E one : [   12.000000] {{1}}[Hardware Error]: {text}\n".encode() for text in record]
     lines += [b"E two : [   12.000000] Memory failure: 0x56edd: recovery action for dirty LRU page: Recovered\n"]
     found = list(read_kernel_log(lines))
-    assert sorted(type(one).__name__ for one in found) == [Loose.__name__, Reading.__name__]
+    assert sorted(type(one).__name__ for one in found) == [FoundError.__name__, UnmatchedAction.__name__]
 
 
 def test_a_colour_within_a_line_is_no_part_of_it():
     (found,) = read_kernel_log([b"\x1b[32m[   12.000642] \x1b[0m\x1b[33mMemory failure:\x1b[0m 0x56edd: already hardware poisoned\n"])
-    assert isinstance(found, Loose)
+    assert isinstance(found, UnmatchedAction)

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.event import Event
-from models.formats.ghes_inject import read_arguments, to_arguments
-from models.formats.qemu_injection import MAX_BLOCK, NotInjectable, read_argument, read_qmp, to_argument, to_qmp
-from models.formats.reading import Reading, Unread
-from models.notification import Notification
-from models.structured import decode_structured, encode_structured
+from ras_triage.models.event import Event
+from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.models.formats.qemu.ghes_inject import read_arguments, to_arguments
+from ras_triage.models.formats.qemu.injection import MAX_BLOCK, NotInjectable, read_argument, read_qmp, to_argument, to_qmp
+from ras_triage.models.notification import Notification
+from ras_triage.models.records.block_fields import decode_structured, encode_structured
 
 BLOCK = encode_structured({"severity": "recoverable", "sections": [{"type": "memory", "physical_address": "0x40fa6000"}]})
 
@@ -71,14 +71,14 @@ def test_base64_may_be_wrapped():
 )
 def test_what_is_no_command_says_why(text, why):
     unread = only(read_qmp(text))
-    assert isinstance(unread, Unread)
+    assert isinstance(unread, UnreadableRecord)
     assert unread.reason == why
 
 
 def test_a_block_that_qemu_refuses_is_read_and_says_so():
     reading = read_argument(base64.b64encode(bytes(MAX_BLOCK + 1)))
     assert any("QEMU refuses a block of 1025 bytes" in phrase for phrase in reading.lost)
-    assert isinstance(read_argument(base64.b64encode(bytes(2 << 20))), Unread)
+    assert isinstance(read_argument(base64.b64encode(bytes(2 << 20))), UnreadableRecord)
 
 
 @pytest.mark.parametrize(("block", "why"), [(None, "no status block"), (bytes(MAX_BLOCK + 1), "has 1025 bytes, and QEMU takes 1024")])
@@ -94,10 +94,10 @@ def test_any_block_survives_the_way_through_the_command(block):
 
 @given(text=st.text(max_size=200) | st.binary(max_size=200))
 def test_any_text_is_read_or_refused_and_nothing_else(text):
-    assert all(isinstance(item, (Reading, Unread)) for item in read_qmp(text))
-    assert isinstance(read_argument(text), (Reading, Unread))
+    assert all(isinstance(item, (FoundError, UnreadableRecord)) for item in read_qmp(text))
+    assert isinstance(read_argument(text), (FoundError, UnreadableRecord))
     if isinstance(text, str):
-        assert isinstance(read_arguments(text), (Reading, Unread))
+        assert isinstance(read_arguments(text), (FoundError, UnreadableRecord))
 
 
 def section(arguments: str):
@@ -193,7 +193,7 @@ def test_what_the_script_lays_out_wrongly_is_kept_wrong_and_named(arguments):
 )
 def test_arguments_that_the_script_refuses_say_why(arguments, why):
     unread = read_arguments(arguments)
-    assert isinstance(unread, Unread)
+    assert isinstance(unread, UnreadableRecord)
     assert unread.reason == why
 
 
@@ -231,6 +231,6 @@ def arguments(draw) -> list[str]:
 @given(words=arguments())
 def test_any_injection_survives_the_way_through_the_scripts_arguments(words):
     reading = read_arguments(words)
-    assert isinstance(reading, Reading)
+    assert isinstance(reading, FoundError)
     again = read_arguments(to_arguments(reading.event))
     assert again.event == reading.event

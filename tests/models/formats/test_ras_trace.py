@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.formats.ras.event import Row
-from models.formats.ras_trace import MAX_TEXT, read_trace
-from models.formats.reading import Reading, Unread
-from models.guid import guid
-from models.notification import Notification
-from models.sections.arm_processor import ArmErrorInfo
-from models.structured import StructuredBlock, decode_structured
+from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.models.formats.ras.trace import MAX_TEXT, read_trace
+from ras_triage.models.formats.ras.traced_event import UnmatchedRow
+from ras_triage.models.notification import Notification
+from ras_triage.models.records.block_fields import StructuredBlock, decode_structured
+from ras_triage.models.records.guid import guid
+from ras_triage.models.sections.arm_processor import ArmErrorInfo
 
 FTRACE = "     kworker/2:1-211   [002] d..1.   120.000129: {}: {}"
 DAEMON = "           <...>-211   [002] d..1.     0.000129 {} [ERROR] 2024-07-11 09:50:45 +0000 {}"
@@ -32,7 +32,7 @@ def only(*lines: str):
     return item
 
 
-def block(reading: Reading) -> StructuredBlock:
+def block(reading: FoundError) -> StructuredBlock:
     return decode_structured(reading.event.status_block)
 
 
@@ -184,7 +184,7 @@ def test_the_kernels_words_behind_rasdaemons_line_are_the_same_event():
     ],
 )
 def test_two_events_never_become_one(lines):
-    assert [type(item) for item in read(*lines)] == [Reading, Reading]
+    assert [type(item) for item in read(*lines)] == [FoundError, FoundError]
 
 
 def test_lines_of_another_event_end_the_one_before():
@@ -258,7 +258,7 @@ def test_an_extended_error_log_event_in_rasdaemons_words():
 )
 def test_what_the_kernel_did_is_an_observation(line):
     row = only(line)
-    assert isinstance(row, Row)
+    assert isinstance(row, UnmatchedRow)
     assert (row.kind, row.table, row.place.line) == ("observation", "memory_failure_event", 1)
     assert dict(row.fields) == {"pfn": "0x27caf", "page_type": "dirty LRU page", "action_result": "Recovered"}
 
@@ -271,7 +271,7 @@ def test_the_callers_notification_outranks_the_assumed_one():
 @pytest.mark.parametrize("event", ["mc_event", "aer_event", "arm_event", "non_standard_event", "extlog_mem_event", "memory_failure_event"])
 def test_an_event_that_is_cut_says_what_is_missing(event):
     items = read("nothing of interest", FTRACE.format(event, "1 Corrected error: cut"))
-    assert [type(item) for item in items] == [Unread]
+    assert [type(item) for item in items] == [UnreadableRecord]
     assert items[0].place.line == 2
     assert items[0].reason.startswith(f"this `{event}` cannot be read: it has no ")
 
@@ -283,7 +283,7 @@ def test_lines_that_are_no_event_are_passed_over():
 @pytest.mark.parametrize("name", ["cxl_general_media", "cxl_aer_uncorrectable_error", "mce_record"])
 def test_an_error_whose_words_are_not_read_is_listed(name):
     (unread,) = read_trace([f" <idle>-0 [001] d.h1. 428.000001: {name}: memdev=mem0 host=0000:0d:00.0\n".encode()])
-    assert isinstance(unread, Unread)
+    assert isinstance(unread, UnreadableRecord)
     assert (unread.place.line, unread.reason) == (1, f"`{name}` is not read from a trace")
 
 
@@ -320,6 +320,6 @@ EVENTS = [
 def test_any_lines_give_readings_and_no_more_than_there_are_events(lines, cuts, junk):
     data = [line.encode()[: cut or None] + junk for line, cut in zip(lines, cuts, strict=False)]
     items = list(read_trace(data))
-    assert all(isinstance(item, (Reading, Unread, Row)) for item in items)
+    assert all(isinstance(item, (FoundError, UnreadableRecord, UnmatchedRow)) for item in items)
     assert len(items) <= len(data)
     assert [item.place.line for item in items] == sorted(item.place.line for item in items)

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.formats.ras.event import Row
-from models.formats.rasdaemon import OBSERVATIONS, READERS, read_rows
-from models.formats.reading import Reading, Unread
-from models.guid import ARM_PROCESSOR, MEMORY2, guid
-from models.notification import Notification
-from models.sections.arm_processor import ArmErrorInfo
-from models.structured import StructuredBlock, decode_structured
+from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.models.formats.ras.rasdaemon import OBSERVATIONS, READERS, read_rows
+from ras_triage.models.formats.ras.traced_event import UnmatchedRow
+from ras_triage.models.notification import Notification
+from ras_triage.models.records.block_fields import StructuredBlock, decode_structured
+from ras_triage.models.records.guid import ARM_PROCESSOR, MEMORY2, guid
+from ras_triage.models.sections.arm_processor import ArmErrorInfo
 
 TIME = {"id": 7, "timestamp": "2024-07-11 09:50:45 +0200"}
 VENDOR = guid("e8ed898d-df16-43cc-8ecc-54f060ef157f")
@@ -34,7 +34,7 @@ def only(table: str, row: dict, **given):
     return item
 
 
-def block(reading: Reading) -> StructuredBlock:
+def block(reading: FoundError) -> StructuredBlock:
     return decode_structured(reading.event.status_block)
 
 
@@ -234,7 +234,7 @@ def test_a_section_type_that_runs_on_into_the_bytes_behind_it_is_its_first_16():
 
 def test_a_section_type_that_was_cut_at_zero_bytes_is_not_guessed():
     unread = only("non_standard_event", {**NON_STANDARD, "sec_type": VENDOR[:6]})
-    assert isinstance(unread, Unread)
+    assert isinstance(unread, UnreadableRecord)
     assert unread.place.item == "non_standard_event/7"
     assert "`sec_type` has 6 bytes of the 16 of a GUID" in unread.reason
 
@@ -326,7 +326,7 @@ def test_cxl_aer_events_become_protocol_errors_of_the_device():
 )
 def test_what_is_no_error_to_decide_on_is_kept_as_a_row(table, kind):
     row = only(table, {**TIME, "pfn": "0x27caf", "count": 1})
-    assert isinstance(row, Row)
+    assert isinstance(row, UnmatchedRow)
     assert (row.table, row.id, row.kind, row.format, row.place.item) == (table, 7, kind, "rasdaemon", f"{table}/7")
     assert dict(row.fields) == {**TIME, "pfn": "0x27caf", "count": 1}
 
@@ -373,7 +373,7 @@ CONTRADICTION = "the fields do not make a section: they contradict each other or
 )  # fmt: skip
 def test_a_column_that_does_not_hold_what_it_should_makes_the_row_unread(table, row, why):
     unread = only(table, row)
-    assert isinstance(unread, Unread)
+    assert isinstance(unread, UnreadableRecord)
     assert (unread.reason, unread.format) == (why, "rasdaemon")
 
 
@@ -393,8 +393,8 @@ values = (
 @given(row=st.dictionaries(st.sampled_from(COLUMNS), values, max_size=12))
 def test_any_row_is_read_or_refused_and_nothing_else(table, row):
     item = only(table, row)
-    assert isinstance(item, (Reading, Unread))
-    if isinstance(item, Reading):
+    assert isinstance(item, (FoundError, UnreadableRecord))
+    if isinstance(item, FoundError):
         assert decode_structured(item.event.status_block).sections
 
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.cper_record import NOTIFICATION_TYPES, TIMESTAMP_VALID, decode_record, encode_record
-from models.event import Event
-from models.formats.cper import read_cper, write_record
-from models.formats.reading import Place, Reading, Unread
-from models.formats.redfish import read_redfish, write_redfish
-from models.guid import guid_text
-from models.notification import Notification, NotificationType
-from models.sections.fields import encode_timestamp
+from ras_triage.models.event import Event
+from ras_triage.models.formats.cper import read_cper, write_record
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
+from ras_triage.models.formats.redfish import read_redfish, write_redfish
+from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, TIMESTAMP_VALID, decode_record, encode_record
+from ras_triage.models.records.guid import guid_text
+from ras_triage.models.sections.fields import encode_timestamp
 from tests.models.formats.records import BLOCK, MEMORY_BODY, TIME, VENDOR, events, only, record, refused, section_dicts
 
 MEMORY = "a5bc1114-6f64-4ede-b863-3e83ed7c83b1"
@@ -31,7 +31,7 @@ def entry(payload: bytes | None = None, kind: str = "CPER", **more: Any) -> dict
     return {"@odata.id": "/redfish/v1/Systems/1/LogServices/EventLog/Entries/9", "DiagnosticDataType": kind, **data, **more}
 
 
-def read(document: Any, **told: Any) -> list[Reading | Unread]:
+def read(document: Any, **told: Any) -> list[FoundError | UnreadableRecord]:
     return list(read_redfish(json.dumps(document).encode(), **told))
 
 
@@ -39,7 +39,7 @@ def test_an_entrys_record_is_read_as_the_record_itself_would_be():
     reading = only(read(entry(record())))
     itself = only(read_cper(record()))
     assert (reading.event, reading.assumed) == (itself.event, itself.assumed)
-    assert (reading.format, reading.place) == ("redfish", Place(item=""))
+    assert (reading.format, reading.place) == ("redfish", Position(item=""))
     assert reading.lost == ("the entry's identity `/redfish/v1/Systems/1/LogServices/EventLog/Entries/9`",)
 
 
@@ -52,10 +52,10 @@ def test_base64_may_be_broken_by_any_white_space():
 def test_documents_may_stand_one_to_a_line_and_one_that_is_none_is_listed():
     lines = [json.dumps(entry(record())), "", "{", json.dumps({"Events": [entry(record("sei"))]}), "7"]
     first, broken, second, other = read_redfish("\n".join(lines).encode())
-    assert (first.place, first.event.notification.type) == (Place(line=1, item=""), "sea")
-    assert (broken.place, broken.reason[:8]) == (Place(line=3), "not JSON")
-    assert (second.place, second.event.notification.type) == (Place(line=4, item="/Events/0"), "sei")
-    assert (other.place, other.reason) == (Place(line=5, item=""), "none of 0 entries says anything of a CPER")
+    assert (first.place, first.event.notification.type) == (Position(line=1, item=""), "sea")
+    assert (broken.place, broken.reason[:8]) == (Position(line=3), "not JSON")
+    assert (second.place, second.event.notification.type) == (Position(line=4, item="/Events/0"), "sei")
+    assert (other.place, other.reason) == (Position(line=5, item=""), "none of 0 entries says anything of a CPER")
 
 
 CONTAINERS = {
@@ -70,7 +70,7 @@ CONTAINERS = {
 @pytest.mark.parametrize(("wrap", "pointer"), CONTAINERS.values(), ids=CONTAINERS)
 def test_an_entry_is_found_in_every_container(wrap, pointer):
     reading = only(read(wrap(entry(record()))))
-    assert (reading.place, reading.event.notification.type) == (Place(item=pointer), "sea")
+    assert (reading.place, reading.event.notification.type) == (Position(item=pointer), "sea")
 
 
 def test_a_record_that_is_labelled_a_section_is_read_as_a_record():
@@ -145,7 +145,7 @@ def test_a_time_without_a_zone_is_no_time(text):
 )
 def test_an_entry_without_a_readable_payload_says_what_it_knows(more, reason):
     unread = refused(read({"Members": [entry(**more)]}))
-    assert (unread.place, unread.format) == (Place(item="/Members/0"), "redfish")
+    assert (unread.place, unread.format) == (Position(item="/Members/0"), "redfish")
     assert unread.reason.startswith(reason)
 
 
@@ -156,7 +156,7 @@ def test_a_document_that_says_nothing_of_a_cper_says_so_once(document, seen):
 
 def test_one_bad_entry_does_not_spoil_the_others():
     found = read({"Members": [entry(record()), entry(), entry(record("sei"))]})
-    assert [type(one) for one in found] == [Reading, Unread, Reading]
+    assert [type(one) for one in found] == [FoundError, UnreadableRecord, FoundError]
 
 
 def test_what_the_log_says_of_itself_is_lost():
@@ -240,7 +240,7 @@ keys = st.sampled_from(KEYS.split())
 
 @given(spoilt=st.dictionaries(keys, json_values, max_size=4), wrap=st.sampled_from([lambda one: one, lambda one: {"Events": [one]}]))
 def test_an_entry_with_anything_in_it_ends_in_readings_or_reasons(spoilt, wrap):
-    assert all(isinstance(one, (Reading, Unread)) for one in read(wrap({**entry(record()), **spoilt})))
+    assert all(isinstance(one, (FoundError, UnreadableRecord)) for one in read(wrap({**entry(record()), **spoilt})))
 
 
 @given(data=st.binary(max_size=200), cut=st.integers(0, 4000))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from models.formats.text_bytes import unpack_base64, unpack_text, unpack_words
+from ras_triage.models.formats.encoded_bytes import unpack_base64, unpack_text, unpack_words
 
 
 @given(data=st.binary(min_size=1, max_size=200), width=st.integers(2, 40))

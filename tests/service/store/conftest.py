@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.store.memory import MemoryStore
-from service.store.port import Store
-from service.store.sqlite import SqliteStore
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import Store
+from ras_triage.service.store.sqlite import SqliteStore
 
 
 @pytest.fixture(params=["sqlite", "memory"])

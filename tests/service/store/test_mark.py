@@ -16,19 +16,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keeping import NOON, entry, name
 
-from service.app import create_app
-from service.commands.store import read_event
-from service.settings import Settings
-from service.store.maintenance import accept_loss, check
-from service.store.mark import Mark, MarkFile, mark_path, read_mark
-from service.store.port import ApiKey, Filter, HostFacts, StoreIncomplete
-from service.store.sqlite import SqliteStore
+from ras_triage.service.cli.commands.store import read_event
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
+from ras_triage.service.store.files.high_water_mark import Mark, MarkFile, mark_path, read_mark
+from ras_triage.service.store.maintenance.offline import accept_loss, check
+from ras_triage.service.store.port import ApiKey, Filter, HostFacts, StoreIncomplete
+from ras_triage.service.store.sqlite import SqliteStore
 
 WRITE_AND_DIE = """
 import os, signal
 from keeping import NOON, entry
-from service.store.port import HostFacts
-from service.store.sqlite import SqliteStore
+from ras_triage.service.store.port import HostFacts
+from ras_triage.service.store.sqlite import SqliteStore
 from pathlib import Path
 store = SqliteStore(Path({path!r}))
 for number in range(1, 6):
@@ -225,11 +225,13 @@ def test_the_command_line_says_what_is_missing_and_takes_the_acceptance(killed: 
     assert b"lacks what was committed" in refused.stderr
     assert b"ras-triage store accept-loss" in refused.stderr
     found = check(killed, read_event, repair=True, at_ms=NOON)
-    assert ([finding.kind for finding in found.findings], found.set_aside) == (["incomplete"], None), "that is no matter of repair"
+    assert ([stage_result.kind for stage_result in found.stage_results], found.set_aside) == (["incomplete"], None), (
+        "that is no matter of repair"
+    )
     accepted = run("store", "accept-loss", "--store", store)
     assert accepted.returncode == 0
     assert b"on record as lost: 5 decisions" in accepted.stdout
-    assert check(killed, read_event, repair=False, at_ms=NOON).findings == ()
+    assert check(killed, read_event, repair=False, at_ms=NOON).stage_results == ()
 
 
 def test_a_loss_that_was_accepted_stays_in_sight(path: Path) -> None:

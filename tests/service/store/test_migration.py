@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from calling import ROOT, client
 
-from service.app import create_app
-from service.commands.store import read_event
-from service.settings import Settings
-from service.store.file import migrations
-from service.store.maintenance import check
-from service.store.sqlite import SqliteStore
+from ras_triage.service.cli.commands.store import read_event
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
+from ras_triage.service.store.files.database import migrations
+from ras_triage.service.store.maintenance.offline import check
+from ras_triage.service.store.sqlite import SqliteStore
 
 SCHEMA_1 = Path(__file__).with_name("schema_1.zip")
 """`store.db` was closed by its service; of `killed.db` everything is in the write-ahead log."""
@@ -28,8 +28,8 @@ SCHEMA_1 = Path(__file__).with_name("schema_1.zip")
 OPEN_AND_DIE = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from service.store import file
-from service.store.sqlite import SqliteStore
+from ras_triage.service.store import file
+from ras_triage.service.store.sqlite import SqliteStore
 connect, left = file.connect, [{statements}]
 def die(statement):
     left[0] -= 1
@@ -84,7 +84,7 @@ def test_a_file_of_schema_1_is_taken_forward_with_everything_it_holds(name: str,
     assert version(path) == len(migrations())
     assert rows(path) == before
     report = check(path, read_event, repair=False, at_ms=0)
-    assert (report.findings, report.decisions) == ((), count)
+    assert (report.stage_results, report.decisions) == ((), count)
 
 
 def test_a_file_of_schema_1_is_served_as_before(folder: Path) -> None:

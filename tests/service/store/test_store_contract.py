@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from keeping import NOON, entry, identity, name, page
 
-from service.store import memory, sqlite
-from service.store.port import ApiKey, Cursor, Entry, Filter, HostFacts, Kept, Store, Streamed
+from ras_triage.service.store import memory, sqlite
+from ras_triage.service.store.port import ApiKey, Cursor, Filter, HostFacts, NewDecision, Store, StoredDecision, StreamedDecision
 
 ANY = Filter()
 HOUR = 60 * 60 * 1000
@@ -23,7 +23,7 @@ def test_what_was_appended_is_there_byte_for_byte(store: Store) -> None:
     kept = entry(1, repeat_key=name("a"))
     store.append([kept])
 
-    expected = Kept(kept.summary.id, kept.summary.decided_at_ms, kept.summary.event_key, kept.decision)
+    expected = StoredDecision(kept.summary.id, kept.summary.decided_at_ms, kept.summary.event_key, kept.decision)
     assert store.decision(kept.summary.id) == expected
     assert store.repeat(name("a")) == expected
     assert store.event(kept.summary.id) == kept.event
@@ -190,7 +190,7 @@ def test_a_reader_of_the_stream_goes_on_where_it_was(store: Store) -> None:
 def test_a_reader_that_filters_comes_as_far_as_one_that_does_not(store: Store) -> None:
     store.append([entry(1, action="panic"), entry(2), entry(3)])
     found, up_to = store.following(0, Filter(action="panic"), 10)
-    assert found == [Streamed(1, entry(1, action="panic").summary)]
+    assert found == [StreamedDecision(1, entry(1, action="panic").summary)]
     assert up_to == 3
     assert store.following(3, Filter(action="panic"), 10) == ([], 3)
 
@@ -259,7 +259,7 @@ def test_without_a_source_nothing_is_poisoned(store: Store) -> None:
 # Retention.
 
 
-def kept(count: int = 6) -> list[Entry]:
+def kept(count: int = 6) -> list[NewDecision]:
     return [entry(number, repeat_key=name(str(number)), poisons=(page(0x1000 * number),)) for number in range(1, count + 1)]
 
 

@@ -14,11 +14,21 @@ from time import sleep
 import pytest
 from keeping import NOON, entry, identity, name, page
 
-from service.store import file, log
-from service.store.file import APPLICATION_ID, migrations
-from service.store.opening import open_store
-from service.store.port import ApiKey, Cursor, Filter, HostFacts, RowDamaged, StoreDamaged, StoreError, StoreUnavailable, StoreUnusable
-from service.store.sqlite import SqliteStore
+from ras_triage.service.store.files import database, write_ahead_log
+from ras_triage.service.store.files.database import APPLICATION_ID, migrations
+from ras_triage.service.store.opening import open_store
+from ras_triage.service.store.port import (
+    ApiKey,
+    Cursor,
+    Filter,
+    HostFacts,
+    RowDamaged,
+    StoreDamaged,
+    StoreError,
+    StoreUnavailable,
+    StoreUnusable,
+)
+from ras_triage.service.store.sqlite import SqliteStore
 
 ANY = Filter()
 
@@ -89,7 +99,7 @@ def test_what_is_no_database_is_refused_and_left_alone(path: Path) -> None:
 
 
 def test_a_step_that_fails_leaves_nothing_of_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file, "migrations", lambda: [*migrations(), "CREATE TABLE half (a);\nINSERT INTO nowhere VALUES (1);"])
+    monkeypatch.setattr(database, "migrations", lambda: [*migrations(), "CREATE TABLE half (a);\nINSERT INTO nowhere VALUES (1);"])
     with pytest.raises(StoreError, match="no such table: nowhere"):
         SqliteStore(path)
     monkeypatch.undo()
@@ -102,7 +112,7 @@ def test_a_step_that_fails_leaves_nothing_of_itself(path: Path, monkeypatch: pyt
 
 def test_an_older_file_is_taken_forward_with_what_it_holds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(path, 3)
-    monkeypatch.setattr(file, "migrations", lambda: [*migrations(), "CREATE TABLE more (a);"])
+    monkeypatch.setattr(database, "migrations", lambda: [*migrations(), "CREATE TABLE more (a);"])
     store = SqliteStore(path)
     assert store.size().decisions == 3
     store.close()
@@ -138,7 +148,7 @@ def test_a_second_service_is_refused_while_the_first_runs(path: Path) -> None:
     command = [
         sys.executable,
         "-c",
-        f"from pathlib import Path\nfrom service.store.sqlite import SqliteStore\nSqliteStore(Path({str(path)!r}))",
+        f"from pathlib import Path\nfrom ras_triage.service.store.sqlite import SqliteStore\nSqliteStore(Path({str(path)!r}))",
     ]
     other = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert "in use by another service" in other.stderr
@@ -245,7 +255,7 @@ def test_a_purge_gives_the_disk_its_room_back(path: Path) -> None:
 
 def test_a_question_that_takes_too_long_is_given_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(path, 2000)
-    monkeypatch.setattr("service.store.sqlite.QUERY_SECONDS", -1.0)
+    monkeypatch.setattr("ras_triage.service.store.sqlite.QUERY_SECONDS", -1.0)
     store = SqliteStore(path)
     with pytest.raises(Exception, match="no answer in the time"):
         store.stats(ANY, ("section", "physical_address"), 1000, 10)
@@ -286,8 +296,8 @@ def test_readers_without_a_gap_do_not_keep_the_log_from_being_emptied(path: Path
 
 
 def test_a_reader_of_another_process_keeps_nobody_waiting_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log, "_PATIENCE_S", 0.2)
-    monkeypatch.setattr(log, "_ATTEMPT_S", 0.0)
+    monkeypatch.setattr(write_ahead_log, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(write_ahead_log, "_ATTEMPT_S", 0.0)
     store = SqliteStore(path)
     other = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
     other.execute("BEGIN")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from keeping import NOON, entry, identity, name, page
 
-from service.store.memory import MemoryStore
-from service.store.port import FIELDS, ApiKey, Cursor, Entry, Filter, HostFacts
-from service.store.sqlite import SqliteStore
+from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.port import FIELDS, ApiKey, Cursor, Filter, HostFacts, NewDecision
+from ras_triage.service.store.sqlite import SqliteStore
 
 SOURCES = ("node-1", "node-2", "\u00e9", "")
 ACTIONS = ("signal", "panic", "handled")
@@ -81,7 +81,7 @@ class Twins(RuleBasedStateMachine):
         assert answer == getattr(self.memory, method)(*arguments), method
         return answer
 
-    def make(self, fields: dict[str, Any], poisons: list[Any], named: bool, forgets: bool) -> Entry:
+    def make(self, fields: dict[str, Any], poisons: list[Any], named: bool, forgets: bool) -> NewDecision:
         self.made += 1
         key = name(str(self.made)) if named else None
         return entry(self.made, repeat_key=key, poisons=tuple(poisons), forgets=forgets, **fields)

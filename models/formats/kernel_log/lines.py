@@ -1,0 +1,169 @@
+"""Lines of a kernel log: what the tools that carry it put before the kernel's own text, and how mail wraps it.
+
+Known forms: dmesg with or without stamps and in each of its time formats, `dmesg -x`, /dev/kmsg and netconsole, the caller field of
+CONFIG_PRINTK_CALLER, journald's `short` formats, syslog (RFC 3164 and 5424), serial consoles, pstore's level prefixes, quoted mail. Behind
+anything else a record's number, or the beginning of what else is read here, shows where the kernel's own text begins.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+from ras_triage.models.frozen import frozen
+from ras_triage.models.times import to_utc
+
+MAX_LINE: Final = 8192
+"""Bytes of a line that are looked at; the kernel's own lines end before 1024."""
+
+_TIME = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+_WORD = r"[^\s\d\[\]]{1,16}"
+"""A month or day in any language."""
+_WHEN = "|".join((
+    rf"\d{{4}}-\d\d-\d\d[T ]{_TIME}(?:Z|[+-]\d\d:?\d\d)?",
+    rf"[A-Z][a-z]{{2}} [ \d]\d {_TIME}",
+    rf"{_WORD} \d{{4}}-\d\d-\d\d {_TIME} [A-Z+-]\S{{0,9}}",  # journald's `short-full`
+    rf"[A-Z][a-z]{{2}} [A-Z][a-z]{{2}} [ \d]\d {_TIME} \d{{4}}",
+    r"\d{9,11}\.\d{6}",  # journald's `short-unix`
+))  # fmt: skip
+_BRACKETED = "|".join((
+    r"(?P<uptime>\d{1,12}\.\d{1,9})",
+    rf"{_WORD} {_WORD} {{1,2}}\d{{1,2}} {_TIME}(?: [A-Z]{{2,5}})? \d{{4}}",  # `dmesg -T`, and crash's `log -T`
+    r"[A-Z][a-z]{2} ?\d{1,2} \d\d:\d\d",  # `dmesg -e`, where a minute begins
+    r"\+\d{1,9}\.\d{1,9}",  # and within it
+))  # fmt: skip
+_LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+_TAG = (
+    rf"(?:(?:kern|user|daemon|syslog)\.(?:{'|'.join(_LEVELS)}) )?kernel(?:\[\d{{1,10}}\])?(?:: ?|(?: -){{2}} (?:- |\[[^\]]{{0,999}}\] ?))"
+)
+"""The name of what logs, as syslog daemons write it, and what follows it: a colon, or the fields of RFC 5424."""
+_QUOTES = re.compile(r"[>\s]*")
+_PREFIX = re.compile(
+    r"(?P<quotes>[>\s]*)(?:MESSAGE=|(?:[^\s:\[\]{}]{1,256}:)?\d{1,9}:(?=[\[<A-Za-z]))?(?:<(?P<level>\d{1,3})>(?:1 )?)?"
+    r"(?:(?:\d\.[\w.+-]{1,64},)?(?P<kmsg>\d{1,4}),\d{1,20},(?P<microseconds>\d{1,20}),[^;\s]{0,64};)?"
+    rf"(?:(?P<when>{_WHEN})\s+(?:(?:(?P<host>(?!kern\.)\S{{1,256}})\s+)?{_TAG}\s*)?)?"
+    rf"(?:(?:kern|user|daemon|syslog)\s{{0,4}}:(?P<priority>{'|'.join(_LEVELS)})\s{{0,4}}:\s*)?"
+    rf"(?:\[\s*(?:{_BRACKETED})(?:\s*<\s*\d{{1,9}}\.\d{{1,9}}\s?>)?\]\s*)?"
+    rf"(?:(?P<beside>[\w.-]{{1,256}})\s+{_TAG}\s*)?"  # journald's `short-monotonic`
+    r"(?:\[\s*(?P<caller>[TC]\d{1,10})\]\s*)?"
+)
+_BEGINNING = re.compile(
+    r"(?:\]|\bkernel(?:\[\d{1,10}\])?:)\s{1,4}"
+    r"(?=Memory failure: |0x[0-9a-f]{1,16}: |Linux version |Kernel panic - |Internal error: |SError Interrupt |[Ss]oft[ _]offline"
+    r"|\[Firmware Warn\]|GHES: )"
+)
+"""Where the kernel's own text begins behind a prefix that is not known here."""
+_HARDWARE_ERROR = re.compile(r"(?:\{(?P<seq>\d{1,10})\})?\[Hardware Error\]: ?")
+_NUMBERED = re.compile(r"\{\d{1,10}\}\[Hardware Error\]: ?")
+_TIME_OF_DAY = re.compile(r"\d:\d\d")
+COLOUR: Final = re.compile(rb"\x1b\[[\d;]*m")
+_PADDING: Final = "=20"
+"""What quoted-printable writes for a space at the end of a line."""
+_LEVEL_MASK = 7
+
+
+@frozen
+class LogLine:
+    """One line, taken apart."""
+
+    number: int
+    """From 1."""
+    text: str
+    """The kernel's own text; of a line of an error record without its number and `[Hardware Error]: `. One character is one byte."""
+    is_record: bool
+    """Whether it is marked as a line of an error record."""
+    sequence: int | None
+    """The record's number, `{n}` (`__ghes_print_estatus`)."""
+    host: str | None
+    when: datetime | None
+    """Where date, year and time zone are told."""
+    uptime: float | None
+    """Seconds since boot."""
+    level: int | None
+    """0 emergency to 7 debug (syslog(2))."""
+    caller: str | None
+    """`T` and thread id or `C` and CPU number."""
+    origin: str
+    """The words that stand before the record's number and are no prefix that is known here."""
+    is_marked: bool
+    """Whether anything marks it as a line of its own, and not the rest of the line before."""
+    is_whole: bool
+    """Whether its end is known to be there: a number at the end of a line that is cut may lack digits."""
+
+    @property
+    def machine(self) -> tuple[str | None, str]:
+        """What tells the machine that wrote it from others in the same log."""
+        return self.host, self.origin
+
+
+def line_text(raw: bytes) -> str:
+    """The line's text without its end. One character is one byte."""
+    return raw[:MAX_LINE].rstrip(b"\r\n\0").decode("latin-1")
+
+
+def strip_quoting(text: str) -> str:
+    """The text without mail quotes and indentation."""
+    return text[_QUOTES.match(text).end() :]  # type: ignore[union-attr]
+
+
+def parse_line(text: str, number: int, is_whole: bool = True) -> LogLine:
+    """Take a line apart; never fails."""
+    prefix = _PREFIX.match(text)
+    assert prefix is not None, "every part of the pattern is optional"
+    quotes, level, kmsg, microseconds, when, host, priority, uptime, beside, caller = prefix.groups()
+    start = prefix.end()
+    is_marked = start > len(quotes)
+    found = _HARDWARE_ERROR.match(text, start)
+    origin = ""
+    if found is None and (begins := _beginning(text, start)):
+        origin = " ".join(filter(_names_something, text[start:begins].split()))
+        found = _HARDWARE_ERROR.match(text, begins)
+        start, is_marked = begins, True
+    sequence = found[1] if found else None
+    return LogLine(
+        number,
+        text[found.end() if found else start :].removesuffix(_PADDING).strip(),
+        found is not None,
+        int(sequence) if sequence else None,
+        host or beside,
+        _moment(when) if when else None,
+        float(uptime) if uptime else int(microseconds) / 1e6 if microseconds else None,
+        _level(level or kmsg, priority),
+        caller,
+        origin,
+        found is not None or is_marked,
+        is_whole,
+    )
+
+
+def _beginning(text: str, start: int) -> int | None:
+    """Where the kernel's own text begins, if anything is known of what it may be."""
+    if numbered := _NUMBERED.search(text, start):
+        return numbered.start()
+    other = _BEGINNING.search(text, start)
+    return other.end() if other else None
+
+
+def _names_something(word: str) -> bool:
+    """Whether a word stays the same on all lines of a record: it is no number and no time."""
+    return any(map(str.isalpha, word)) and not _TIME_OF_DAY.search(word)
+
+
+def _level(number: str | None, name: str | None) -> int | None:
+    if number:
+        return int(number) & _LEVEL_MASK
+    return _LEVELS.index(name) if name else None
+
+
+def _moment(text: str) -> datetime | None:
+    """A moment in UTC, where year and time zone are told."""
+    if not text[0].isdigit():
+        return None
+    try:
+        if "-" not in text:
+            return datetime.fromtimestamp(float(text), UTC)
+        moment = datetime.fromisoformat(text)
+        return to_utc(moment) if moment.tzinfo else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,1 @@
+"""Status blocks and CPER records as bytes."""

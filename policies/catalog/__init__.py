@@ -1,0 +1,1 @@
+"""Policies as data: behaviour flags, kernel releases and VMMs."""

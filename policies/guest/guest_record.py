@@ -1,0 +1,55 @@
+"""The record for the guest's own error source, one for each guest page, as QEMU writes it (`acpi_ghes_memory_errors`)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from ras_triage.models.decision import Translate
+from ras_triage.models.records import guid
+from ras_triage.models.records.status_block import DataEntry, encode_entry, encode_header
+from ras_triage.models.sections import memory
+from ras_triage.models.severity import Severity
+
+_UNCORRECTABLE: Final = 1
+"""Block status bit 0; the entry count (bits 13:4) stays 0."""
+_ERROR_TYPE_VALID: Final = 1 << 14
+_SECTION: Final = struct.Struct("<QQQ56x")
+"""Validation bits, error status, physical address; everything behind them is zero."""
+_ENTRY: Final = encode_entry(
+    DataEntry(0, guid.MEMORY, Severity.RECOVERABLE, 0x300, 0, 0, memory.LENGTH, bytes(16), bytes(20), bytes(8), 72)
+)
+_HEADER: Final = encode_header(_UNCORRECTABLE, 0, 0, len(_ENTRY) + memory.LENGTH, Severity.RECOVERABLE)
+
+
+def encode_guest_record(ipa: int) -> bytes:
+    """The 172 bytes of a status block that reports one guest page as lost.
+
+    `ipa` is the guest physical address, bytes; it keeps its offset within the page. The address mask is not valid, so that a Linux
+    guest gives up exactly one page of its own.
+    """
+    return _HEADER + _ENTRY + _SECTION.pack(memory.PHYSICAL_ADDRESS_VALID | _ERROR_TYPE_VALID, 0, ipa)
+
+
+def guest_pages(found: Translate, page_size: int) -> Iterator[int]:
+    """An address in each guest page that is hit: the primary one first, as it is, then the others in the order of the ranges."""
+    mask = -page_size
+    told = set()
+    if found.primary is not None:
+        told.add(found.primary & mask)
+        yield found.primary
+    for part in found.ranges:
+        for page in range(part.ipa & mask, part.ipa + part.length, page_size):
+            if page not in told:
+                told.add(page)
+                yield max(page, part.ipa)
+
+
+def count_guest_pages(found: Translate, page_size: int) -> int:
+    """How many guest pages are hit, counting one that two ranges share once."""
+    count, last = 0, -1
+    for low, high in sorted((part.ipa // page_size, (part.ipa + part.length - 1) // page_size) for part in found.ranges):
+        count += max(0, high - max(low, last + 1) + 1)
+        last = max(last, high)
+    return count

@@ -1,0 +1,180 @@
+"""What KVM_SET_VCPU_EVENTS takes, what the guest gets of it, and what a Linux guest does then (api.rst 4.32, arm64)."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from ras_triage.models.decision import Assumption, Rationale
+from ras_triage.models.frozen import frozen
+from ras_triage.models.kvm import EXT_DABT_ESR, VcpuEvents, guest_serror_esr
+from ras_triage.models.scalars import Hex64
+from ras_triage.models.syndrome import (
+    DFSC_ASYNCHRONOUS,
+    IDS,
+    ISS_MASK,
+    SERROR_ESR_BASE,
+    AsynchronousErrorType,
+    SErrorSyndrome,
+    serror_syndrome,
+)
+from ras_triage.policies.catalog.policies import Policy
+from ras_triage.policies.pipeline.facts import ASSUMED_RAS, Facts
+from ras_triage.policies.pipeline.stage_result import rule
+
+EINVAL: Final = 22
+
+LinuxGuest = Literal["survives", "panics"]
+
+_FROM_EL1: Final = Assumption("vcpu.exception_level", "EL1: taken from EL0, the data abort has exception class 0x24")
+ASSUMED_MASKED: Final = Assumption(
+    "serror_masked", "the vCPU has SErrors masked, so that it is the CPU that delivers and that supplies a syndrome"
+)
+
+_SURVIVED: Final = (AsynchronousErrorType.CE, AsynchronousErrorType.UEO)
+
+
+@frozen
+class GuestException:
+    """An exception that the guest takes."""
+
+    exception: Literal["data_abort", "serror"]
+    esr: Hex64
+    """ESR_EL1 as the guest sees it."""
+    when: Literal["at_once", "when_unmasked"]
+    """`at_once`: before the vCPU's next instruction. `when_unmasked`: as soon as the guest has SErrors unmasked, if it has not already."""
+
+
+@frozen
+class InjectionOutcome:
+    """What comes of one KVM_SET_VCPU_EVENTS."""
+
+    accepted: bool
+    errno: int
+    """0, or the positive error number that the ioctl fails with."""
+    arrivals: tuple[GuestException, ...]
+    """In the order in which the guest takes them: a call that fails may have injected something before it does."""
+    linux_guest: LinuxGuest | None
+    """What a Linux guest does with the SError; None where none arrives."""
+    rationale: tuple[Rationale, ...]
+    reasons: tuple[str, ...]
+    """Why the answer depends on something that was not said."""
+    assumptions: tuple[Assumption, ...]
+
+    @property
+    def guest_esr(self) -> int | None:
+        """ESR_EL1 of the first exception that the guest takes; None where it takes none."""
+        return self.arrivals[0].esr if self.arrivals else None
+
+
+@frozen
+class VcpuState:
+    """What the outcome depends on beside the events. The vCPU has run before, and is no nested one."""
+
+    host_ras: bool
+    """The host's CPUs have FEAT_RAS."""
+    guest_ras: bool
+    """The guest sees FEAT_RAS."""
+    serror_masked: bool | None
+    """PSTATE.A; None: not known."""
+
+
+def set_vcpu_events(events: VcpuEvents, vcpu: VcpuState, policy: Policy) -> InjectionOutcome:
+    """Mirrors `__kvm_arm_vcpu_set_events`."""
+    malformed = _is_malformed(events)
+    refusal = "a reserved byte is not zero" if malformed else _refusal(events, vcpu)
+    aborts = bool(events.ext_dabt_pending) and not malformed and (refusal is None or policy.behaviours.kvm_ext_dabt_first)
+    arrivals: tuple[GuestException, ...] = ()
+    rationale = [_taken(events, vcpu, refusal, policy)]
+    assumptions: list[Assumption] = []
+    linux_guest: LinuxGuest | None = None
+    if aborts:
+        arrivals = (GuestException("data_abort", EXT_DABT_ESR, "at_once"),)
+        rationale.append(_aborted(refusal, policy))
+        assumptions.append(_FROM_EL1)
+    if refusal is None and events.serror_pending:
+        arrival = _serror(events, vcpu, aborts, policy)
+        arrivals = (*arrivals, arrival)
+        linux_guest = linux_guest_on(serror_syndrome(arrival.esr), vcpu.guest_ras)
+        rationale += (_delivered(arrival, policy), _survived(arrival, vcpu, linux_guest, policy))
+        if vcpu.serror_masked is None and not aborts and not vcpu.host_ras and policy.behaviours.kvm_serror_emulated:
+            assumptions.append(ASSUMED_MASKED)
+    errno = 0 if refusal is None else EINVAL
+    return InjectionOutcome(not errno, errno, arrivals, linux_guest, tuple(rationale), policy.unknowns, tuple(assumptions))
+
+
+def assumed_of_serror(policy: Policy, facts: Facts) -> tuple[Assumption, ...]:
+    """What the syndrome of a virtual SError leans on that nobody said."""
+    if facts.host.ras_extension is None:
+        return (ASSUMED_RAS,)
+    return (ASSUMED_MASKED,) if not facts.ras_extension and policy.behaviours.kvm_serror_emulated else ()
+
+
+def linux_guest_on(syndrome: SErrorSyndrome, guest_ras: bool) -> LinuxGuest:
+    """What a Linux guest of any release does with an SError of that syndrome. Mirrors `do_serror`."""
+    return "survives" if guest_ras and syndrome.error_type in _SURVIVED else "panics"
+
+
+def _is_malformed(events: VcpuEvents) -> bool:
+    """Mirrors `kvm_arm_vcpu_set_events`."""
+    return any(events.pad) or any(events.reserved)
+
+
+def _refusal(events: VcpuEvents, vcpu: VcpuState) -> str | None:
+    """Why the SError is refused, if it is."""
+    if not events.serror_pending or not events.serror_has_esr:
+        return None
+    if not vcpu.host_ras:
+        return "no syndrome can be chosen on a host without the RAS extension"
+    if events.serror_esr & ~ISS_MASK:
+        return "the syndrome has bits above 24:0, where the CPU puts the exception class"
+    return None
+
+
+def _taken(events: VcpuEvents, vcpu: VcpuState, refusal: str | None, policy: Policy) -> Rationale:
+    return rule(
+        policy,
+        "kvm.set_vcpu_events",
+        f"EINVAL: {refusal}" if refusal else "accepted",
+        "kvm_arm_vcpu_set_events" if _is_malformed(events) else "__kvm_arm_vcpu_set_events",
+        serror_pending=bool(events.serror_pending),
+        serror_has_esr=bool(events.serror_has_esr),
+        serror_esr=hex(events.serror_esr),
+        ext_dabt_pending=bool(events.ext_dabt_pending),
+        host_ras=vcpu.host_ras,
+    )
+
+
+def _aborted(refusal: str | None, policy: Policy) -> Rationale:
+    before = " before the SError is looked at and refused" if refusal else ""
+    injects = "kvm_inject_sea_dabt" if policy.behaviours.kvm_ext_dabt_first else "kvm_inject_dabt"
+    return rule(policy, "kvm.data_abort", f"a data abort is injected{before}", injects, "kvm_ext_dabt_first")
+
+
+def _serror(events: VcpuEvents, vcpu: VcpuState, aborts: bool, policy: Policy) -> GuestException:
+    """Entering the data abort's handler masks SErrors, so that one behind an abort has to wait.
+
+    Mirrors `kvm_inject_serror_esr`; without a syndrome KVM takes IDS for one.
+    """
+    iss = events.serror_esr if events.serror_has_esr else IDS
+    if policy.behaviours.kvm_serror_emulated and vcpu.serror_masked is False and not aborts:
+        return GuestException("serror", SERROR_ESR_BASE | iss, "at_once")
+    return GuestException("serror", guest_serror_esr(iss, ras_extension=vcpu.host_ras), "when_unmasked")
+
+
+def _delivered(arrival: GuestException, policy: Policy) -> Rationale:
+    if arrival.when == "at_once":
+        return rule(policy, "kvm.serror", "KVM enters the guest's SError vector itself", "kvm_inject_serror_esr", "kvm_serror_emulated")
+    pends = "kvm_inject_serror_esr" if policy.behaviours.kvm_serror_emulated else "__kvm_arm_vcpu_set_events"
+    return rule(policy, "kvm.serror", "a virtual SError is pending: the CPU delivers it (HCR_EL2.VSE)", pends)
+
+
+def _survived(arrival: GuestException, vcpu: VcpuState, linux_guest: LinuxGuest, policy: Policy) -> Rationale:
+    syndrome = serror_syndrome(arrival.esr)
+    kind = syndrome.error_type
+    if not vcpu.guest_ras or syndrome.ids:
+        why = "the guest sees no architected syndrome"
+    elif syndrome.dfsc != DFSC_ASYNCHRONOUS:
+        why = "uncategorised"
+    else:
+        why = "a reserved error type" if kind is None else kind.name
+    return rule(policy, "kvm.linux_guest", f"{why}: {linux_guest}", "do_serror", guest_ras=vcpu.guest_ras)

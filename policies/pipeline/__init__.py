@@ -1,0 +1,1 @@
+"""Stages of error handling in the kernel."""

@@ -1,0 +1,226 @@
+"""Host facts with their defaults. Every default that a rule leans on has an assumption to go with it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+from ras_triage.models.decision import Assumption
+from ras_triage.models.host import Config, Host, Page, PageState, Sysctl, Task, Vm
+
+PAGE_SIZE: Final = 4096
+
+FEW: Final = 8
+"""Up to here looking at every fact of a kind is quicker than sorting them first."""
+
+ASSUMED_PAGE_SIZE = Assumption("host.page_size", "4096 bytes")
+ASSUMED_CONFIG = Assumption("host.config", "every option that the error path needs is built in")
+ASSUMED_SYSCTL = Assumption("host.sysctl", "every setting has the kernel's default")
+ASSUMED_RAS = Assumption("host.ras_extension", "the CPU has the RAS extension")
+ASSUMED_VALID = Assumption("host.valid_ranges", "every physical address has a struct page")
+ASSUMED_DEVICES = Assumption("host.pci_devices", "every PCI device that a record names is present")
+ASSUMED_TASKS = Assumption("host.tasks", "tasks that are not listed have one thread and the default kill policy")
+ASSUMED_CURRENT = Assumption("host.current", "some user thread whose pid is not known was running")
+ASSUMED_VMS = Assumption("host.vms", "the guest that was running is not known by name")
+
+DEFAULT_PAGE: Final = Page(physical_address=0, state=PageState.ANONYMOUS, dirty=True)
+"""What a page without a fact is taken for."""
+
+_DEFAULT_CONFIG = Config()
+_DEFAULT_SYSCTL = Sysctl()
+
+_HAS_NO_OTHER_COPY = frozenset({PageState.ANONYMOUS, PageState.SHMEM, PageState.HUGETLB, PageState.THP, PageState.KSM, PageState.DAX})
+
+
+class Consumer(NamedTuple):
+    """The thread that an abort interrupted; None where nobody told which it was."""
+
+    pid: int | None
+    tid: int | None
+
+
+class Ranges:
+    """Ranges of addresses, joined and sorted so that they can be searched."""
+
+    __slots__ = ("_ends", "_starts")
+
+    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """`ranges` are each the first address and the end."""
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for start, end in sorted(ranges):
+            if self._ends and start <= self._ends[-1]:
+                self._ends[-1] = max(end, self._ends[-1])
+            else:
+                self._starts.append(start)
+                self._ends.append(end)
+
+    def __contains__(self, address: int) -> bool:
+        index = bisect_right(self._starts, address) - 1
+        return index >= 0 and address < self._ends[index]
+
+
+def find_early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int | None:
+    """Return the first thread, leader first, that asked for action-optional signals. Mirrors `find_early_kill_thread`."""
+    if task is None:
+        return pid if early_kill else None
+    if not task.threads:
+        return pid if task.mce_kill == "early" or (early_kill and task.mce_kill == "default") else None
+    threads = [(task.pid, task.mce_kill)] if not any(thread.tid == task.pid for thread in task.threads) else []
+    threads += [(thread.tid, thread.mce_kill) for thread in task.threads]
+    return next((tid for tid, mce_kill in threads if mce_kill == "early" or (mce_kill == "default" and early_kill)), None)
+
+
+class Facts:
+    """A host's facts as rules ask for them. Built for one event and asked a few times, so what takes work is done when asked."""
+
+    __slots__ = (
+        "_by_shift",
+        "_devices",
+        "_early_kill_threads",
+        "_tasks",
+        "_valid",
+        "_vcpu_threads",
+        "_vms",
+        "arm_numbering",
+        "config",
+        "default_page",
+        "early_kill",
+        "host",
+        "page_shift",
+        "page_size",
+        "sysctl",
+    )
+
+    _tasks: dict[int, Task] | None
+    _vms: dict[int, Vm] | None
+    _vcpu_threads: dict[int, int] | None
+    _by_shift: dict[int, dict[int, tuple[int, Page]]] | None
+    _valid: Ranges | None
+    _devices: frozenset[str] | None
+    _early_kill_threads: dict[int, int | None] | None
+
+    def __init__(self, host: Host, default_page: Page = DEFAULT_PAGE, arm_numbering: str | None = None) -> None:
+        self.host = host
+        self.default_page = default_page
+        """What a page without a fact is taken for; its place and its mappings are the event's."""
+        self.arm_numbering = arm_numbering
+        """The numbering in which ARM error types are read, whatever the policy has to say about it; None: the policy's."""
+        self.config: Config = host.config or _DEFAULT_CONFIG
+        self.sysctl: Sysctl = host.sysctl or _DEFAULT_SYSCTL
+        self.page_size: int = host.page_size or PAGE_SIZE
+        self.page_shift: int = self.page_size.bit_length() - 1
+        self.early_kill = bool(self.sysctl.early_kill)
+        self._tasks = self._vms = self._vcpu_threads = self._by_shift = self._valid = self._devices = self._early_kill_threads = None
+
+    @property
+    def consumer(self) -> Consumer:
+        """The interrupted thread, for an abort from user space or a guest: there is one, known or not."""
+        current = self.host.current
+        return Consumer(None, None) if current is None else Consumer(current.pid, current.tid)
+
+    @property
+    def ras_extension(self) -> bool:
+        return self.host.ras_extension is not False
+
+    @property
+    def pmd_shift(self) -> int:
+        """log2 of what one PMD maps: a table of 8-byte entries fills one page."""
+        return 2 * self.page_shift - 3
+
+    @property
+    def pud_shift(self) -> int:
+        """log2 of what one PUD maps."""
+        return 3 * self.page_shift - 6
+
+    @property
+    def tasks(self) -> dict[int, Task]:
+        if self._tasks is None:
+            self._tasks = {task.pid: task for task in self.host.tasks or ()}
+        return self._tasks
+
+    def shift_of(self, page: Page) -> int:
+        """log2 of the bytes that a page fact covers."""
+        return page.shift or self.page_shift
+
+    def page_at(self, address: int) -> Page | None:
+        """The fact that covers a physical address; the first given where several do."""
+        pages = self.host.pages
+        if not pages:
+            return None
+        if len(pages) > FEW:
+            return self._look_up(pages, address)
+        for page in pages:
+            shift = page.shift or self.page_shift
+            if page.physical_address >> shift == address >> shift:
+                return page
+        return None
+
+    def _look_up(self, pages: tuple[Page, ...], address: int) -> Page | None:
+        if self._by_shift is None:
+            self._by_shift = {}
+            for position, page in enumerate(pages):
+                shift = self.shift_of(page)
+                self._by_shift.setdefault(shift, {}).setdefault(page.physical_address >> shift, (position, page))
+        found = [facts[address >> shift] for shift, facts in self._by_shift.items() if address >> shift in facts]
+        return min(found, key=itemgetter(0))[1] if found else None
+
+    def has_struct_page(self, address: int, page: Page | None) -> bool:
+        """Whether the kernel keeps a struct page for a physical address (pfn_valid); `page` is the fact that covers it."""
+        if page is not None and page.state is PageState.NO_STRUCT_PAGE:
+            return False
+        ranges = self.host.valid_ranges
+        if ranges is None:
+            return True
+        if len(ranges) <= FEW:
+            return any([0 <= address - known.start < known.size for known in ranges])  # noqa: C419 - a list is quicker
+        if self._valid is None:
+            self._valid = Ranges((known.start, known.start + known.size) for known in ranges)
+        return address in self._valid
+
+    def has_device(self, device: str) -> bool:
+        """Return whether a PCI function, `segment:bus:device.function`, is present."""
+        devices = self.host.pci_devices
+        if devices is None or len(devices) <= FEW:
+            return devices is None or device in devices
+        if self._devices is None:
+            self._devices = frozenset(devices)
+        return device in self._devices
+
+    def early_kill_thread(self, pid: int) -> int | None:
+        """Return the thread of a process that asked for action-optional signals, leader first. Mirrors `find_early_kill_thread`."""
+        task = self.tasks.get(pid)
+        if task is None or len(task.threads) <= FEW:
+            return find_early_kill_thread(task, pid, self.early_kill)
+        if self._early_kill_threads is None:
+            self._early_kill_threads = {}
+        if pid not in self._early_kill_threads:
+            self._early_kill_threads[pid] = find_early_kill_thread(task, pid, self.early_kill)
+        return self._early_kill_threads[pid]
+
+    def is_dirty(self, page: Page) -> bool:
+        """Whether the page's content would be lost with it. Unknown: only where there is a copy on disk it is taken as clean."""
+        return page.dirty if page.dirty is not None else page.state in _HAS_NO_OTHER_COPY
+
+    def vm_of_current(self) -> Vm | None:
+        """The virtual machine whose vCPU was running."""
+        return None if self.host.current is None else self.vm_of(self.host.current.pid)
+
+    def vm_of(self, pid: int | None) -> Vm | None:
+        """The virtual machine that a process runs; the first given where several are said to be one process."""
+        if self._vms is None:
+            self._vms = {vm.pid: vm for vm in reversed(self.host.vms or ())}
+        return None if pid is None else self._vms.get(pid)
+
+    def vcpu_thread(self, vm: Vm) -> int:
+        """The vCPU thread of a process's `vm` that meets poison: the one that was running, else the first."""
+        if self._vcpu_threads is None:
+            self._vcpu_threads = {}
+        found = self._vcpu_threads.get(vm.pid)
+        if found is None:
+            tids = [vcpu.tid for vcpu in vm.vcpus] or [vm.pid]
+            current = self.host.current
+            found = self._vcpu_threads[vm.pid] = current.tid if current is not None and current.tid in tids else tids[0]
+        return found

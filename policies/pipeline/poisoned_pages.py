@@ -1,0 +1,42 @@
+"""What is remembered of a machine's pages between its events: PG_hwpoison lasts until the machine starts again."""
+
+from __future__ import annotations
+
+from ras_triage.models.host import Host, Mapping, Page, PageState
+from ras_triage.models.poison import PoisonedPage
+from ras_triage.policies.pipeline.facts import PAGE_SIZE, Facts
+from ras_triage.policies.pipeline.memory import HandledFrame
+
+
+def poisoned_pages(handled: list[HandledFrame], facts: Facts) -> tuple[PoisonedPage, ...]:
+    """The pages that count as poisoned after memory failure handling: a hugetlb page as a whole, any other as one base page.
+
+    Each has the address of the base page that failed.
+    """
+    return tuple(dict.fromkeys(_page(done, facts) for done in handled if done.poisons))
+
+
+def _page(done: HandledFrame, facts: Facts) -> PoisonedPage:
+    frame = done.frame
+    shift = frame.shift if frame.page.state is PageState.HUGETLB else facts.page_shift
+    return PoisonedPage(frame.pfn << facts.page_shift, shift)
+
+
+def with_poisoned(host: Host, poisoned: tuple[PoisonedPage, ...]) -> Host:
+    """The host's facts with pages that were poisoned before reported as such, each as what its fact says it is otherwise."""
+    if not poisoned:
+        return host
+    facts = Facts(host)
+    known = host.pages or ()
+    return host.model_copy(update={"pages": (*(_poisoned(page, facts) for page in poisoned), *known)})
+
+
+def _poisoned(poisoned: PoisonedPage, facts: Facts) -> Page:
+    """A fact of the poisoned page alone, cut out of the fact that covers it."""
+    found = facts.page_at(poisoned.address)
+    shift = None if 1 << poisoned.shift == (facts.host.page_size or PAGE_SIZE) else poisoned.shift
+    if found is None:
+        return Page(physical_address=poisoned.address, shift=shift, poisoned=True)
+    distance = poisoned.address - (found.physical_address & -facts.page_size)
+    mappings = tuple(Mapping(pid=mapping.pid, address=(mapping.address & -facts.page_size) + distance) for mapping in found.mappings)
+    return found.model_copy(update={"physical_address": poisoned.address, "shift": shift, "poisoned": True, "mappings": mappings})

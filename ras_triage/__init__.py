@@ -1,0 +1,1 @@
+"""Policy decision point for hardware errors on Linux."""

@@ -1,0 +1,1 @@
+"""Types of requests and responses on the wire."""

@@ -1,0 +1,39 @@
+"""`config`: the settings that `serve` would run with, and where each came from."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from pydantic_core import to_json
+
+from ras_triage.service.cli.options import add_json, add_settings, effective
+from ras_triage.service.cli.output import write_json, write_text
+from ras_triage.service.telemetry.escaping import escape
+
+HELP = "show the settings of the service, and where each came from"
+
+
+def configure(command: ArgumentParser) -> None:
+    command.description = "Show the settings that `serve` would run with, given the same options, environment and file. Secrets are hidden."
+    add_settings(command)
+    add_json(command)
+
+
+def run(options: Namespace) -> int:
+    listed = effective(options).listed()
+    if options.json:
+        write_json(to_json(listed))
+        return 0
+    rows = [(name, escape(_plain(entry["value"])), entry["from"]) for name, entry in listed.items()]
+    wide = [max(len(row[column]) for row in rows) for column in range(2)]
+    for name, value, origin in rows:
+        write_text(f"{name:<{wide[0]}}  {value:<{wide[1]}}  {origin}")
+    return 0
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)

@@ -1,0 +1,32 @@
+"""`decode`: what is in a status block or a CPER record."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from pydantic_core import to_json
+
+from ras_triage.service.cli.attempts import Attempts
+from ras_triage.service.cli.inputs import read_all, to_bytes
+from ras_triage.service.cli.options import add_json
+from ras_triage.service.cli.output import show, warn_of_defect, write_json
+from ras_triage.service.config.settings import MAX_BODY_BYTES
+from ras_triage.service.engine.responses import explain_bytes
+
+HELP = "show what is in a status block or a CPER record"
+
+
+def configure(command: ArgumentParser) -> None:
+    command.description = "Show what is in a status block or a CPER record: bytes, hexadecimal, base64, or an event that has one."
+    command.add_argument("file", metavar="FILE", help="a file, or - for standard input")
+    add_json(command)
+
+
+def run(options: Namespace) -> int:
+    attempts = Attempts(warn_of_defect)
+    decoded = attempts.call(explain_bytes, attempts.call(to_bytes, read_all(options.file, MAX_BODY_BYTES)))
+    if options.json:
+        write_json(to_json(decoded))
+    else:
+        show("decoded_page", decoded)
+    return 0

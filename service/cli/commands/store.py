@@ -1,0 +1,214 @@
+"""`store`: check, repair and purge the file in which a service keeps its decisions."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+from contextlib import closing
+from math import isfinite
+from pathlib import Path
+from typing import Final
+
+from pydantic import ByteSize, TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.api.times import now_ms, rfc3339
+from ras_triage.service.cli.options import add_config, add_json
+from ras_triage.service.cli.output import warn, write_json, write_text
+from ras_triage.service.config.settings import InvalidSetting
+from ras_triage.service.config.sources import load_settings
+from ras_triage.service.engine.evaluation import EventDocument, parse_event
+from ras_triage.service.engine.retention import AT_ONCE_BYTES, portion
+from ras_triage.service.store.maintenance.check import EventFields, Finding
+from ras_triage.service.store.maintenance.offline import Report, accept_loss, check
+from ras_triage.service.store.opening import sqlite_path
+from ras_triage.service.store.port import Loss, StoreError
+from ras_triage.service.store.sqlite import SqliteStore
+
+HELP = "check, repair and purge a store"
+
+DAMAGED: Final = 1
+"""Exit status: something is wrong, or was lost."""
+
+_DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+def configure(command: ArgumentParser) -> None:
+    command.description = "Check, repair and purge a store. Only `purge` works while a service has the store open."
+    actions = command.add_subparsers(required=True, dest="action", metavar="ACTION")
+    checking = actions.add_parser(
+        "check",
+        help="verify every row, column and index",
+        description="Verify every row, column and index. Exit status: 0 sound, or repaired without a loss; 1 damaged, or something is "
+        "lost; 2 not checked: no store, in use, or the disk cannot be read.",
+    )
+    checking.add_argument("--repair", action="store_true", help="build a new file from what is sound, and keep the old one beside it")
+    _add_store(checking)
+    add_json(checking)
+    accepting = actions.add_parser(
+        "accept-loss",
+        help="let a service start although committed decisions are missing",
+        description="Let a service start although committed decisions are missing. The loss is put on record.",
+    )
+    _add_store(accepting)
+    add_json(accepting)
+    purging = actions.add_parser(
+        "purge",
+        help="delete the oldest decisions",
+        description="Delete the oldest decisions, on record, and give their room back to the file system; on a full disk too.",
+    )
+    limit = purging.add_mutually_exclusive_group(required=True)
+    limit.add_argument("--older-than", type=_days, metavar="DAYS", help="those that are older")
+    limit.add_argument("--larger-than", type=_bytes, metavar="BYTES", help="until the decisions take less, such as 2GiB")
+    _add_store(purging)
+
+
+def _add_store(command: ArgumentParser) -> None:
+    command.add_argument("--store", metavar="URL", help="the store, sqlite:///PATH (default: as `ras-triage config` shows it)")
+    add_config(command)
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not (isfinite(days) and days >= 0):
+        raise ArgumentTypeError(f"`{text}` is not a number of days")
+    return days
+
+
+def _bytes(text: str) -> int:
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise ArgumentTypeError(f"`{text}` is not a number of bytes") from None
+
+
+def run(options: Namespace) -> int:
+    actions: dict[str, Callable[[Namespace, Path], int]] = {"check": _check, "accept-loss": _accept_loss, "purge": _purge}
+    try:
+        return actions[options.action](options, _path(options))
+    except StoreError as error:
+        raise InvalidSetting(str(error)) from None
+
+
+def _path(options: Namespace) -> Path:
+    """The file that the options name. Raises InvalidSetting."""
+    store = load_settings({"store": options.store}, options.config).settings.store
+    path = sqlite_path(store)
+    if path is None:
+        raise InvalidSetting(f"`{store}` is not a file: name one with `--store sqlite:///PATH`")
+    if not path.exists():
+        raise InvalidSetting(f"there is no store at `{path}`")
+    return path
+
+
+# check
+
+
+def _check(options: Namespace, path: Path) -> int:
+    report = check(path, read_event, repair=options.repair, at_ms=now_ms())
+    repaired = report.set_aside is not None
+    sound = report.found == 0 or (repaired and not any(_remains(stage_result) for stage_result in report.stage_results) and not report.lost)
+    if options.json:
+        write_json(to_json(_described(path, report, sound=sound)))
+    else:
+        _print(path, report)
+    return 0 if sound else DAMAGED
+
+
+def _remains(stage_result: Finding) -> bool:
+    """Whether a repair cannot make up for it."""
+    return stage_result.kind in ("lost", "event_lost", "incomplete")
+
+
+def read_event(data: bytes) -> EventFields | None:
+    """What follows from an event's bytes; None for one that this release refuses."""
+    try:
+        keys = parse_event(EventDocument(data)).keys
+    except ProblemError:
+        return None
+    return EventFields(keys.event_id, keys.repeat_key, keys.notification, keys.severity, keys.sections, keys.physical_addresses)
+
+
+def _described(path: Path, report: Report, *, sound: bool) -> dict[str, object]:
+    return {
+        "store": str(path),
+        "sound": sound,
+        "decisions": report.decisions,
+        "lost": report.lost,
+        "stage_results": report.stage_results,
+        "more_findings": report.found - len(report.stage_results),
+        "set_aside": report.set_aside,
+    }
+
+
+def _print(path: Path, report: Report) -> None:
+    for stage_result in report.stage_results:
+        write_text(_line(stage_result))
+    if (more := report.found - len(report.stage_results)) > 0:
+        write_text(f"and {more} more")
+    outcome = "sound" if not report.found else f"{report.found} problems, {report.lost} decisions lost"
+    write_text(f"{path}: {report.decisions} decisions, {outcome}")
+    if report.set_aside is not None:
+        write_text(f"repaired; the file as it was: {report.set_aside}")
+
+
+def _line(stage_result: Finding) -> str:
+    """Return a finding as one line."""
+    place = "" if stage_result.sequence is None else f"sequence {stage_result.sequence}"
+    parts = [stage_result.kind, stage_result.table, place, stage_result.id or "", stage_result.detail]
+    return "  ".join(part for part in parts if part)
+
+
+# accept-loss
+
+
+def _accept_loss(options: Namespace, path: Path) -> int:
+    loss = accept_loss(path, now_ms())
+    if options.json:
+        write_json(to_json(None if loss is None else _loss_json(loss)))
+    elif loss is None:
+        write_text("nothing is missing")
+    else:
+        span = "" if loss.first_sequence is None else f" (sequence {loss.first_sequence} to {loss.last_sequence})"
+        write_text(f"on record as lost: {loss.decisions} decisions{span}, {loss.changes} other changes")
+    return 0
+
+
+def _loss_json(loss: Loss) -> dict[str, object]:
+    return {
+        "at": rfc3339(loss.at_ms),
+        "reason": loss.reason,
+        "decisions": loss.decisions,
+        "first_sequence": loss.first_sequence,
+        "last_sequence": loss.last_sequence,
+        "changes": loss.changes,
+    }
+
+
+# purge
+
+
+def _purge(options: Namespace, path: Path) -> int:
+    total = 0
+    with closing(SqliteStore(path, exclusive=False)) as store:
+        at_ms = now_ms()
+        while count := _purge_some(store, options, at_ms):
+            total += count
+            store.upkeep(0)
+        store.upkeep(0)
+    warn(f"{total} decisions purged")
+    return 0
+
+
+def _purge_some(store: SqliteStore, options: Namespace, at_ms: int) -> int:
+    """One write's part: a service that runs writes in between."""
+    usage = store.usage()
+    if options.older_than is not None:
+        than_ms = at_ms - round(min(at_ms, options.older_than * _DAY_MS))
+        return store.purge_older(than_ms, at_ms, portion(usage, AT_ONCE_BYTES))
+    excess = usage.live_bytes - options.larger_than
+    return store.purge_larger(options.larger_than, at_ms, portion(usage, min(AT_ONCE_BYTES, excess)))

@@ -1,0 +1,52 @@
+"""A first look: a recorded error, decided over HTTP under two kernels that disagree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from pydantic import TypeAdapter
+
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.responses import DecisionResponse
+from ras_triage.service.http.server.run import running
+
+INTRODUCTION = """\
+A CPU cache lost data of a database while the database was reading it. Firmware wrote an ARM processor error with a physical address, and
+the processor took a synchronous external abort. Two kernels booted in QEMU were handed this very record; here it is posted to the service
+as from two hosts:
+"""
+
+_RECORD = (
+    "EQAAAAAAAAAAAAAAkAAAAAAAAAAWPZ7hEbzkEZyqwgUdXUawAAAAAAADAABIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+    "AAAAAAAAAAAAAAAAAAAAAAAFAAAAAQAAAEgAAAAAAAAAAAAAgAAAAADB0D9BAAAAAAEAAAAAAAAAACAQAAIAAAAAAAAAAAAAAAAA"
+    "AAAAAAAAQLD1XAAAAAA="
+)
+"""The status block of the recorded case `arm-sea-new-cache-2-pa`, 164 bytes."""
+
+_KERNELS = ("5.10.223", "6.12.107")
+
+
+def _event(kernel: str) -> dict[str, Any]:
+    page = {"physical_address": "0x5cf5b000", "state": "anonymous", "mappings": [{"pid": 4711, "address": "0xffffbc6d1000"}]}
+    return {
+        "source": f"node-{kernel}",
+        "notification": {"type": "sea", "syndrome": "0x92000010", "fault_address": "0xffffbc6d1040", "taken_from": "user"},
+        "status_block": _RECORD,
+        "host": {
+            "kernel": kernel,
+            "page_size": 4096,
+            "config": {},
+            "sysctl": {},
+            "current": {"pid": 4711, "tid": 4711},
+            "tasks": [{"pid": 4711, "name": "database"}],
+            "pages": [page],
+        },
+    }
+
+
+def ask() -> list[DecisionResponse]:
+    """Start the service on a free loopback port, post the event once for each kernel, stop the service."""
+    answers = TypeAdapter(DecisionResponse)
+    with running(Settings()) as url:
+        return [answers.validate_json(httpx.post(f"{url}/v1/decisions", json=_event(kernel)).content) for kernel in _KERNELS]

@@ -1,0 +1,131 @@
+"""What commands print: results on standard output, everything else on standard error.
+
+This is the only module that writes to either, so that all text from outside is escaped on its way.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from traceback import format_exception
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from ras_triage.service.api.problems import MAX_ERRORS, Problem, ProblemError, problem_json, too_large
+from ras_triage.service.cli.attempts import Attempts
+from ras_triage.service.cli.inputs import opened, read_lines
+from ras_triage.service.security.keys import hidden
+from ras_triage.service.telemetry import logs
+from ras_triage.service.telemetry.escaping import escape, escape_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+BAD_INPUT: Final = 2
+"""Exit status."""
+
+
+_MAX_CHARACTERS: Final = 2000
+"""Of one text in a problem: a service chooses how long it is."""
+
+
+def note(line: str) -> None:
+    """Print one line on standard error."""
+    print(escape(line), file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Print one line on standard error that says whose it is; of an API key that somebody put where it does not belong only the id."""
+    note(hidden(f"ras-triage: {message}"))
+
+
+def complain(problem: Problem, *, as_json: bool) -> None:
+    """Print a problem on standard error."""
+    if as_json:
+        note(hidden(escape_json(problem_json(problem)).decode()))
+        return
+    warn(f"{_cut(problem.title)}: {_cut(problem.detail)}")
+    if len(problem.errors) > 1:
+        for fault in problem.errors[:MAX_ERRORS]:
+            note(hidden(f"  {_cut(fault.pointer or '/')}: {_cut(fault.detail)}"))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
+
+
+def warn_of_defect(error: BaseException) -> None:
+    """Print which defect something ran into: its type and place, without its text, which may quote the input."""
+    facts = logs.explain(error)
+    place = facts["frames"][-1] if facts["frames"] else "an unknown place"
+    warn(f"internal error: {facts['error']} at {place}")
+
+
+def warn_json(document: bytes) -> None:
+    """Print a JSON document as one line on standard error."""
+    print(escape_json(document).decode(), file=sys.stderr)
+
+
+def print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback on standard error (`sys.excepthook`): a message may quote what comes from outside."""
+    for line in "".join(format_exception(kind, error, trace)).split("\n"):
+        note(line)
+
+
+def write_json(document: bytes) -> None:
+    """Print a JSON document as one line, at once."""
+    write_bytes(escape_json(document) + b"\n")
+
+
+def write_text(line: str) -> None:
+    """Print one line of text, at once."""
+    write_bytes(escape(line).encode() + b"\n")
+
+
+def write_bytes(data: bytes) -> None:
+    """Print bytes as they are, at once."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def write_original(data: bytes) -> None:
+    """Print bytes from outside as they are, at once; on a terminal, which acts on control characters, as text."""
+    if sys.stdout.isatty():
+        for line in data.decode(errors="backslashreplace").removesuffix("\n").split("\n"):
+            write_text(line.expandtabs())
+    else:
+        write_bytes(data)
+
+
+def show(name: str, *arguments: Any) -> None:
+    """Print one of the pages; what they are drawn with loads only here."""
+    from ras_triage.service.cli.pages import decision  # noqa: PLC0415 - answers in JSON start faster without it
+
+    draw(getattr(decision, name)(*arguments))
+
+
+def draw(page: RenderableType, *, soft_wrap: bool = False) -> None:
+    """Print a page. With `soft_wrap` the terminal breaks its lines."""
+    from ras_triage.service.cli.pages import decision  # noqa: PLC0415
+
+    console = decision.console()
+    with console.capture() as drawn:
+        console.print(decision.Escaped(page), soft_wrap=soft_wrap)
+    sys.stdout.write("\n".join(line.rstrip() for line in drawn.get().splitlines()) + "\n")
+    sys.stdout.flush()
+
+
+def answer_lines(path: str, limit: int, answer: Callable[[bytes], bytes]) -> int:
+    """Answer each line as it comes; a line that is refused has its problem in its place."""
+    status = 0
+    attempts = Attempts(warn_of_defect)
+    with opened(path) as stream:
+        for line in read_lines(stream, limit):
+            try:
+                if line is None:
+                    raise ProblemError(too_large(limit))
+                answered = attempts.call(answer, line)
+            except ProblemError as refused:
+                answered, status = problem_json(refused.problem), BAD_INPUT
+            write_json(answered)
+    return status

@@ -1,0 +1,1 @@
+"""An event's way from bytes to a durable response."""

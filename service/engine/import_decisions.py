@@ -1,0 +1,102 @@
+"""An import decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from pydantic import TypeAdapter
+
+from ras_triage.models.decision import Decision
+from ras_triage.models.event import event_json
+from ras_triage.models.formats.items import INTERNAL, FoundError, UnreadableRecord
+from ras_triage.models.frozen import frozen
+from ras_triage.policies.agreement import Agreement
+from ras_triage.service.api.problems import Problem, ProblemError
+from ras_triage.service.cli.attempts import Attempts
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.responses import DecisionResponse, decide_event, decision_json, wrap_decision
+from ras_triage.service.importing.import_options import ImportOptions, apply_options
+from ras_triage.service.importing.readers import FoundItem
+from ras_triage.service.importing.results import ImportCounts, agreement_of, other_line, reading_line
+
+
+@frozen
+class Result:
+    """One thing that was in a file."""
+
+    item: FoundItem
+    decision: Decision | None = None
+    """None where it is no error, or there is a problem with it."""
+    problem: Problem | None = None
+    agreement: Agreement | None = None
+    answer: bytes | None = None
+    """A decision as it is answered, JSON."""
+    event: bytes = b""
+    """The event of an error, JSON."""
+
+
+def decide_items(
+    items: Iterator[FoundItem], told: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts | None = None
+) -> Iterator[Result]:
+    """Decide every error, as it is found; an error that cannot be decided has its problem, and it goes on behind it."""
+    attempts = attempts or Attempts()
+    for item in items:
+        tally.add(item)
+        if isinstance(item, FoundError):
+            yield _decide(item, told, settings, tally, attempts)
+        else:
+            yield Result(item)
+
+
+def _decide(reading: FoundError, told: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts) -> Result:
+    try:
+        reading = attempts.call(apply_options, told, reading, settings.default_policy, settings.custom)
+        event = attempts.call(event_json, reading.event)
+    except ProblemError:
+        tally.refused += 1
+        return Result(UnreadableRecord(reading.place, INTERNAL, reading.format))
+    try:
+        decision = attempts.call(decide_event, reading.event, settings, frozenset(one.field for one in reading.assumed))
+    except ProblemError as refused:
+        tally.refused += 1
+        return Result(reading, problem=refused.problem, event=event)
+    return _decided(reading, event, decision, wrap_decision(decision_json(decision)), tally, attempts)
+
+
+def _decided(reading: FoundError, event: bytes, decision: Decision, answer: bytes, tally: ImportCounts, attempts: Attempts) -> Result:
+    """Compare a decision with what the source says was done, where that works."""
+    try:
+        agreement = attempts.call(agreement_of, reading, decision)
+    except ProblemError:
+        agreement = None
+    tally.decide(decision.action, agreement)
+    return Result(reading, decision, agreement=agreement, answer=answer, event=event)
+
+
+def read_answer(reading: FoundError, event: bytes, line: bytes, tally: ImportCounts, attempts: Attempts) -> Result:
+    """Return what a service answered for an error; `event` is the event as it was sent."""
+    if b'"action"' not in line:
+        tally.refused += 1
+        return Result(reading, problem=_problem().validate_json(line), event=event)
+    return _decided(reading, event, _answer().validate_json(line), line, tally, attempts)
+
+
+@lru_cache(maxsize=1)
+def _answer() -> TypeAdapter[DecisionResponse]:
+    return TypeAdapter(DecisionResponse)
+
+
+@lru_cache(maxsize=1)
+def _problem() -> TypeAdapter[Problem]:
+    return TypeAdapter(Problem)
+
+
+def result_line(result: Result, file: str | None = None) -> bytes:
+    """A result as JSON, without its line end."""
+    if not isinstance(result.item, FoundError):
+        return other_line(result.item, file)
+    if result.answer is None:
+        assert result.problem is not None
+        return reading_line(result.item, result.event, result.problem, None, file)
+    return reading_line(result.item, result.event, result.answer, result.agreement, file)

@@ -1,0 +1,152 @@
+"""From the bytes of a question to the bytes of its answer: the same for HTTP and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY
+from functools import lru_cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError, model_validator
+from pydantic_core import to_json
+
+from ras_triage.models.decision import Decision
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.event import Event, event_key
+from ras_triage.models.frozen import frozen
+from ras_triage.models.records.block_fields import describe
+from ras_triage.models.records.cper_record import describe_record
+from ras_triage.models.records.status_block import StatusBlock, parse
+from ras_triage.models.scalars import Base64, WireModel
+from ras_triage.policies.catalog.choice import choose_policy
+from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
+from ras_triage.policies.decide import NOTHING_ASSUMED, decide_parsed
+from ras_triage.policies.workload import TooMuchWork, require_workload
+from ras_triage.service.api.json_limits import require_countable
+from ras_triage.service.api.problems import ProblemError, invalid, malformed, too_much_work, unknown_policy
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.input_detection import DetectedInput, InputKind
+from ras_triage.service.engine.used_facts import UsedFacts
+
+
+@frozen
+class DecisionResponse(Decision):
+    """A decision as it is answered."""
+
+    _: KW_ONLY
+    id: str | None
+    """UUID version 7; null where nothing is kept."""
+    decided_at: str | None
+    """RFC 3339, UTC; null where nothing is kept."""
+    repeat: bool
+    """This event was decided before, and this is that decision."""
+    host_facts: UsedFacts | None = None
+    """What was kept for the source and went into the decision; null where nothing did."""
+
+
+@lru_cache(maxsize=1)
+def _decision() -> TypeAdapter[Decision]:
+    return TypeAdapter(Decision)
+
+
+def read_event(document: bytes) -> Event:
+    """An event from its JSON. Raises Refused."""
+    require_countable(document)
+    try:
+        return Event.model_validate_json(document)
+    except ValidationError as error:
+        raise ProblemError(invalid(error, document, "event")) from None
+
+
+def policy_of(event: Event, settings: Settings, *, kept: bool = False) -> Policy:
+    """The policy that the event asks for. Raises Refused where there is no such policy.
+
+    `kept`: its host's facts are those kept for its source.
+    """
+    try:
+        return choose_policy(event, settings.default_policy, settings.custom)
+    except UnknownPolicy as error:
+        if event.policy is not None:
+            raise ProblemError(unknown_policy(str(error), "/policy")) from None
+        if kept:
+            raise ProblemError(unknown_policy(f"{error}; the facts kept for `{event.source}` name this kernel", "")) from None
+        raise ProblemError(unknown_policy(str(error), "/host/kernel")) from None
+
+
+def require_affordable(
+    event: Event,
+    block: StatusBlock | None,
+    settings: Settings,
+    policy: Policy,
+    *,
+    assumed: frozenset[str] = NOTHING_ASSUMED,
+    remembered: int = 0,
+    kept: bool = False,
+) -> None:
+    """Raise Refused where deciding the event would take more work than the settings allow.
+
+    `remembered` counts the pages kept as poisoned that bear on it; `kept`: its host's facts are those kept for its source.
+    """
+    try:
+        require_workload(event, block, settings.max_workload, policy, assumed=assumed, remembered=remembered)
+    except TooMuchWork as error:
+        raise ProblemError(too_much_work(error, kept=kept)) from None
+
+
+def decide_event(event: Event, settings: Settings, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:
+    """The decision under the policy that the event asks for; `assumed` as for `decide`.
+
+    Raises Refused where there is no such policy, or where deciding would take too much work.
+    """
+    policy = policy_of(event, settings)
+    block = None if event.status_block is None else parse(event.status_block)
+    require_affordable(event, block, settings, policy, assumed=assumed)
+    return decide_parsed(event, block, policy, event_key(event), assumed)
+
+
+def decision_json(decision: Decision, used: UsedFacts | None = None) -> bytes:
+    """The part of an answer that equal events under equal policies and equal kept facts have in common, byte for byte."""
+    facts = b"null" if used is None else to_json(used)
+    return b'{"host_facts":' + facts + b"," + _decision().dump_json(decision)[1:]
+
+
+def wrap_decision(decision: bytes, *, identity: str | None = None, decided_at: str | None = None, repeat: bool = False) -> bytes:
+    """The answer: a decision's bytes, with what tells one telling of it from another in front.
+
+    Id and time are null where nothing is kept, so that equal events get equal bytes.
+    """
+    return to_json({"id": identity, "decided_at": decided_at, "repeat": repeat})[:-1] + b"," + decision[1:]
+
+
+class DecodeRequest(WireModel):
+    """Bytes to take apart: either of the two."""
+
+    status_block: Base64 | None = None
+    """ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1)."""
+    record: Base64 | None = None
+    """CPER record (UEFI 2.10 N.2)."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> DecodeRequest:
+        if (self.status_block is None) == (self.record is None):
+            raise ValueError("expected `status_block` or `record`, one of the two")
+        return self
+
+
+def decode_response(document: bytes) -> dict[str, Any]:
+    """A decode request's answer. Raises Refused."""
+    require_countable(document)
+    try:
+        request = DecodeRequest.model_validate_json(document)
+    except ValidationError as error:
+        raise ProblemError(invalid(error, document, "request")) from None
+    if request.record is not None:
+        return explain_bytes(DetectedInput(InputKind.RECORD, request.record), "/record")
+    return explain_bytes(DetectedInput(InputKind.STATUS_BLOCK, request.status_block or b""), "/status_block")
+
+
+def explain_bytes(sniffed: DetectedInput, pointer: str = "") -> dict[str, Any]:
+    """Bytes as fields, and what the fields mean. Raises Refused."""
+    try:
+        return describe_record(sniffed.data) if sniffed.kind is InputKind.RECORD else describe(sniffed.data)
+    except MalformedBytes as error:
+        raise ProblemError(malformed(error, pointer)) from None

@@ -1,0 +1,176 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from ras_triage.service.api.problems import (
+    MEDIA_TYPE,
+    RETRY_S,
+    RETRYABLE,
+    Problem,
+    ProblemError,
+    busy,
+    explain_validation_error,
+    http_problem,
+    internal,
+    invalid_parameter,
+    problem_json,
+    store_failed,
+    truncate_text,
+)
+from ras_triage.service.api.times import now_ms
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.config.version import installed_version
+from ras_triage.service.engine.runtime import Runtime, running
+from ras_triage.service.http import openapi
+from ras_triage.service.http.limits.concurrency import ConcurrencyLimits
+from ras_triage.service.http.middleware.access_log import AccessLogMiddleware
+from ras_triage.service.http.middleware.limits import LimitsMiddleware
+from ras_triage.service.http.middleware.security_headers import SecurityHeadersMiddleware, security_headers
+from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddleware
+from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, policies, syndromes
+from ras_triage.service.http.routes import store as store_route
+from ras_triage.service.security.guard import Security, guarded
+from ras_triage.service.store.opening import open_store, sqlite_path
+from ras_triage.service.store.port import ApiKey, Store, StoreError
+from ras_triage.service.store.writer import WriteQueueFull
+from ras_triage.service.telemetry import logs
+from ras_triage.service.telemetry.metrics import Metrics
+
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
+DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
+
+
+def create_app(settings: Settings | None = None, store: Store | None = None, clock_ms: Callable[[], int] = now_ms) -> FastAPI:
+    """The application, ready to answer. It closes the store at its end: the one given, else the one that the settings name.
+
+    `clock_ms` gives milliseconds since 1970.
+    """
+    chosen = settings or Settings()
+    metrics = Metrics()
+
+    def store_failure(error: Exception) -> None:
+        metrics.store_failed(error)
+        logs.log(logging.ERROR, "store failed", **logs.explain(error))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(chosen, store or open_store(chosen.store), clock_ms) as runtime:
+            app.state.runtime = runtime
+            path = sqlite_path(chosen.store)
+            metrics.watch(runtime.writer, runtime.store, None if path is None else path.parent)
+            metrics.watch_streams(lambda: runtime.streams.figures)
+            metrics.watch_memory(lambda: runtime.memory.returned_bytes)
+            runtime.memory.is_busy = lambda: metrics.under_way > runtime.streams.figures[0]
+            runtime.writer.committed.append(metrics.committed)
+            runtime.writer.failed.append(store_failure)
+            runtime.unread.append(store_failure)
+            runtime.intake.unread.append(store_failure)
+            runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
+            runtime.intake.repeated.append(metrics.repeated)
+            runtime.retention.purged.append(metrics.purged)
+            runtime.defects.found.append(metrics.defect)
+            yield
+
+    app = FastAPIOffline(
+        title="ras-triage",
+        version=installed_version(),
+        description=DESCRIPTION,
+        responses=openapi.PROBLEM_RESPONSE,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        telemetry={"logs": False},  # FastAPI's own would tell what requests held
+    )
+    app.state.settings = chosen
+    app.state.metrics = metrics
+    app.state.limits = limits = ConcurrencyLimits(chosen)
+    app.state.security = Security(chosen, partial(_kept_keys, app))
+    for noun in (decisions, imports, hosts, decode, syndromes, policies, store_route):
+        app.include_router(noun.router, dependencies=[Depends(guarded)])
+    app.include_router(health.router)
+    app.state.shutdown = shutdown = Shutdown()
+    app.add_middleware(LimitsMiddleware, settings=chosen, limits=limits)
+    app.add_middleware(ShutdownMiddleware, shutdown=shutdown)
+    app.add_exception_handler(ProblemError, _refused)
+    app.add_exception_handler(HTTPException, _refused_by_router)
+    app.add_exception_handler(RequestValidationError, _refused_by_parameters)
+    app.add_exception_handler(WriteQueueFull, _busy)
+    app.add_exception_handler(StoreError, _store_failed)
+    app.add_exception_handler(Exception, _failed)
+    app.add_middleware(AccessLogMiddleware, metrics=metrics)
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
+    return app
+
+
+async def _kept_keys(app: FastAPI) -> Sequence[ApiKey]:
+    """The keys of the store."""
+    runtime: Runtime = app.state.runtime
+    return await runtime.read(lambda store: store.api_keys())
+
+
+def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    logs.bind(problem=problem.type)
+    answer = Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+    if problem.status in RETRYABLE:
+        answer.headers.setdefault("retry-after", str(RETRY_S))
+    return answer
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return _answer(error.problem, error.headers)
+
+
+async def _refused_by_router(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = {404: f"there is nothing at `{request.url.path}`", 405: f"`{request.method}` is not possible here"}.get(error.status_code)
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and request.method not in (methods := _methods(request)):
+        headers["Allow"] = ", ".join(methods)
+    return _answer(http_problem(error.status_code, detail or str(error.detail)), headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods that this path can be asked with (RFC 9110 10.2.1): of all its routes, where the router names those of the first."""
+    routes = request.app.routes
+    asked = ({**request.scope, "method": method} for method in _METHODS)
+    return [scope["method"] for scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+
+
+async def _refused_by_parameters(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["loc"][0] == "path":
+        return _answer(
+            http_problem(
+                404, truncate_text(f"there is no `{first['loc'][-1]}` of this name: {explain_validation_error(first, first['input'])}")
+            )
+        )
+    return _answer(invalid_parameter(str(first["loc"][-1]), explain_validation_error(first, first["input"])))
+
+
+async def _busy(_: Request, error: Exception) -> Response:
+    return _answer(busy(str(error)))
+
+
+async def _store_failed(_: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreError)
+    return _answer(store_failed(error))
+
+
+async def _failed(request: Request, _error: Exception) -> Response:
+    """This answer is made outside of every middleware."""
+    return _answer(internal(), {name.decode(): value.decode() for name, value in security_headers(request.scope)})

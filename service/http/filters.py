@@ -1,0 +1,126 @@
+"""Which decisions a request asks for, from its query parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Query
+
+from ras_triage.models.decision import Action
+from ras_triage.models.notification import NotificationName
+from ras_triage.models.records.guid import SECTION_NAMES, guid, section_name
+from ras_triage.models.scalars import parse_unsigned
+from ras_triage.models.severity import SEVERITY_NAMES, severity_name
+from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter
+from ras_triage.service.api.summaries import read_cursor
+from ras_triage.service.api.times import parse_rfc3339
+from ras_triage.service.store.port import FIELDS, Cursor, Field, Filter
+
+FILTERS: Final = (*FIELDS, "since", "until")
+"""Their names."""
+
+MAX_GROUPS: Final = 2
+MAX_COUNTS: Final = 10_000
+"""Rows of statistics that one answer holds."""
+
+_MAX_SEVERITY: Final = (1 << 32) - 1
+
+_UNITS: Final = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 60}
+_LONGEST_BUCKET_S: Final = 366 * 24 * 60 * 60
+
+
+def _parsed(name: str, text: str | None, parse: Callable[[str], Any], expected: str) -> Any:
+    try:
+        return None if text is None else parse(text)
+    except (ValueError, OverflowError):
+        raise ProblemError(invalid_parameter(name, f"expected {expected}")) from None
+
+
+def _address(text: str) -> int:
+    address = int(text) if text.isdecimal() else int(parse_unsigned(text))
+    if not 0 <= address < 1 << 64:
+        raise ValueError("out of range")
+    return address
+
+
+def _severity(text: str) -> str:
+    """As a list shows it."""
+    if text in SEVERITY_NAMES:
+        return text
+    if not text.isdecimal() or int(text) > _MAX_SEVERITY:
+        raise ValueError("neither a name nor a number")
+    return severity_name(int(text))
+
+
+def _section(text: str) -> str:
+    """As a list shows it: a type that has a name goes by that."""
+    return text if text in SECTION_NAMES.values() else section_name(guid(text))
+
+
+async def _filter(
+    source: str | None = None,
+    action: Annotated[Action | None, Query(description="How far it had to go")] = None,
+    policy: str | None = None,
+    notification: Annotated[NotificationName | None, Query(description="As an event may give it")] = None,
+    severity: Annotated[
+        str | None, Query(description="Of the status block: recoverable, fatal, corrected, informational, or a number")
+    ] = None,
+    section: Annotated[str | None, Query(description="A section type's name or GUID")] = None,
+    physical_address: Annotated[str | None, Query(description="Of a failing address, in hexadecimal with `0x`, or decimal")] = None,
+    since: Annotated[str | None, Query(description="Decided then or later; RFC 3339")] = None,
+    until: Annotated[str | None, Query(description="Decided before; RFC 3339")] = None,
+) -> Filter:
+    time = "an RFC 3339 time such as `2026-11-22T10:00:00Z`"
+    return Filter(
+        source,
+        action,
+        policy,
+        notification,
+        _parsed("severity", severity, _severity, f"one of {', '.join(SEVERITY_NAMES)}, or a number of 32 bits"),
+        _parsed("section", section, _section, "a section type's name such as `memory`, or its GUID"),
+        _parsed("physical_address", physical_address, _address, "an address of 64 bits such as `0x56edd040`"),
+        _parsed("since", since, parse_rfc3339, time),
+        _parsed("until", until, parse_rfc3339, time),
+    )
+
+
+FilterOf = Annotated[Filter, Depends(_filter)]
+
+
+async def _cursor(cursor: Annotated[str | None, Query(description="Where a page went on, from `next` or `Link`")] = None) -> Cursor | None:
+    found: Cursor | None = _parsed("cursor", cursor, read_cursor, "a cursor as an earlier page gave it")
+    return found
+
+
+CursorOf = Annotated[Cursor | None, Depends(_cursor)]
+
+
+def parse_last_event_id(text: str) -> int:
+    """The sequence that a stream's event was numbered with. Raises Refused."""
+    if not text.isdecimal() or len(text) > 15:
+        raise ProblemError(invalid_header("Last-Event-ID", "expected the `id` of an event of this stream"))
+    return int(text)
+
+
+async def _bucket(bucket: Annotated[str, Query(description="minute, hour, day, or a number of seconds")] = "hour") -> int:
+    seconds = _UNITS.get(bucket) or (int(bucket) if bucket.isdecimal() and len(bucket) < 10 else 0)
+    if not 0 < seconds <= _LONGEST_BUCKET_S:
+        raise ProblemError(invalid_parameter("bucket", f"expected {', '.join(_UNITS)}, or a number of seconds up to {_LONGEST_BUCKET_S}"))
+    return seconds * 1000
+
+
+BucketOf = Annotated[int, Depends(_bucket)]
+"""Milliseconds."""
+
+
+async def _group_by(
+    group_by: Annotated[str, Query(description="One or two fields, with a comma between them")] = "action",
+) -> tuple[Field, ...]:
+    fields = tuple(field for name in group_by.split(",") for field in FIELDS if field == name)
+    if len(fields) != group_by.count(",") + 1 or len(set(fields)) != len(fields) or len(fields) > MAX_GROUPS:
+        raise ProblemError(invalid_parameter("group_by", f"expected one or two of {', '.join(FIELDS)}"))
+    return fields
+
+
+GroupByOf = Annotated[tuple[Field, ...], Depends(_group_by)]

@@ -1,0 +1,1 @@
+"""Concurrency limits, admission, scheduling and deadlines of requests."""

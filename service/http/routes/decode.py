@@ -1,0 +1,48 @@
+"""Decoding: bytes to structure, nothing decided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.evaluation import LOOP_BYTES
+from ras_triage.service.engine.input_detection import InputKind, detect_bytes, detect_input
+from ras_triage.service.engine.responses import decode_response, explain_bytes
+from ras_triage.service.http.dependencies import Body, RuntimeOf, SettingsOf, only_parameters
+from ras_triage.service.http.openapi import json_body
+
+router = APIRouter(prefix="/v1/decode", tags=["decode"], dependencies=[Depends(only_parameters())])
+
+
+class Decoded(BaseModel):
+    """Bytes as fields."""
+
+    record: dict[str, Any] | None = None
+    """A CPER record's header and section descriptors; only where a record was sent."""
+    notification: str | None = None
+    """A CPER record's notification type, by name or GUID."""
+    status_block: dict[str, Any]
+    """The block, structured: it can be posted as an event's `status_block` and gives the same bytes."""
+    readings: list[dict[str, Any]]
+    """For each section: its name, and what codes and bits mean."""
+
+
+@router.post("", response_model=Decoded, openapi_extra=json_body("DecodeRequest", octet_stream=True))
+async def decode_one(request: Request, body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Response:
+    """Take a status block or CPER record apart: as base64 in JSON, or as it is (`application/octet-stream`)."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_long = len(body) > LOOP_BYTES
+    answer = await runtime.workers.run(_decode, body, media_type) if is_long else _decode(settings, body, media_type)
+    return Response(answer, media_type="application/json")
+
+
+def _decode(_: Settings, body: bytes, media_type: str) -> bytes:
+    if media_type == "application/octet-stream":
+        return to_json(explain_bytes(detect_bytes(body)))
+    if media_type == "application/json" or (sniffed := detect_input(body)).kind is InputKind.JSON:
+        return to_json(decode_response(body))
+    return to_json(explain_bytes(sniffed))

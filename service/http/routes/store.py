@@ -1,0 +1,85 @@
+"""The store: how much it holds, what retention took away, and what is lost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter, Depends
+
+from ras_triage.models.frozen import frozen
+from ras_triage.service.api.times import rfc3339
+from ras_triage.service.http.dependencies import RuntimeOf, only_parameters
+
+router = APIRouter(prefix="/v1/store", tags=["store"], dependencies=[Depends(only_parameters())])
+
+MAX_PURGES: Final = 100
+
+
+@frozen
+class PurgeJson:
+    """Decisions that retention took away together."""
+
+    at: str
+    """RFC 3339, UTC."""
+    reason: str
+    """`age` or `size`."""
+    count: int
+    oldest: str
+    newest: str
+    """When the oldest and the newest of them were decided."""
+
+
+@frozen
+class LossJson:
+    """Something that was kept and is lost, and was given up by an operator."""
+
+    at: str
+    """RFC 3339, UTC: when it was given up."""
+    reason: str
+    """`incomplete`: the last commits were missing at a start; `replaced`: another file was in the store's place; `damaged`: rows were."""
+    decisions: int
+    changes: int
+    """Commits of host facts, API keys or purges."""
+
+
+@frozen
+class StoreJson:
+    """What is kept, and for how long."""
+
+    decisions: int
+    bytes: int
+    """On disk, without what was freed."""
+    oldest: str | None
+    newest: str | None
+    retention_days: float | None
+    """Decisions that are older are purged; null: never."""
+    retention_bytes: int | None
+    """The oldest decisions are purged while the store is larger; null: never."""
+    purges: tuple[PurgeJson, ...]
+    """Latest first; of very many the latest."""
+    wal_bytes: int = 0
+    """Length of the write-ahead log, beside the rest."""
+    losses: tuple[LossJson, ...] = ()
+    """Latest first."""
+
+
+@router.get("")
+async def describe(runtime: RuntimeOf) -> StoreJson:
+    """How much the store holds, what was purged, and what is lost."""
+    size = await runtime.read(lambda store: store.size())
+    purges = await runtime.read(lambda store: store.purges(MAX_PURGES))
+    losses = await runtime.read(lambda store: store.losses())
+    return StoreJson(
+        size.decisions,
+        size.bytes,
+        None if size.oldest_ms is None else rfc3339(size.oldest_ms),
+        None if size.newest_ms is None else rfc3339(size.newest_ms),
+        runtime.settings.retention_days,
+        runtime.settings.retention_bytes,
+        tuple(
+            PurgeJson(rfc3339(purge.at_ms), purge.reason, purge.count, rfc3339(purge.oldest_ms), rfc3339(purge.newest_ms))
+            for purge in purges
+        ),
+        size.log_bytes,
+        tuple(LossJson(rfc3339(loss.at_ms), loss.reason, loss.decisions, loss.changes) for loss in losses),
+    )

@@ -1,0 +1,38 @@
+"""Syndromes: what a value means, and what KVM makes of one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter, Depends, Response
+
+from ras_triage.service.api.syndromes import (
+    Explanation,
+    Explanations,
+    InjectionAnswer,
+    answer_syndromes,
+    read_syndrome_request,
+    syndromes_json,
+)
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.dependencies import Body, RuntimeOf, SettingsOf, only_parameters
+from ras_triage.service.http.openapi import json_body
+
+LOOP_BYTES: Final = 2 << 10
+"""Longest question that is answered in the event loop: about 100 values."""
+
+router = APIRouter(prefix="/v1/syndromes", tags=["syndromes"], dependencies=[Depends(only_parameters())])
+
+
+@router.post("", response_model=Explanation | Explanations | InjectionAnswer, openapi_extra=json_body("SyndromeRequest"))
+async def answer_one(body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Response:
+    """Take ESR_ELx or VSESR_EL2 values apart, or say what comes of a KVM_SET_VCPU_EVENTS.
+
+    An injection that KVM would refuse is no error of the request: the answer gives the `errno`.
+    """
+    answer = _answer(settings, body) if len(body) <= LOOP_BYTES else await runtime.workers.run(_answer, body)
+    return Response(answer, media_type="application/json")
+
+
+def _answer(settings: Settings, body: bytes) -> bytes:
+    return syndromes_json(answer_syndromes(read_syndrome_request(body), settings))

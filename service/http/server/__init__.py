@@ -1,0 +1,1 @@
+"""uvicorn server with its own accept loop, connection limits and head check."""

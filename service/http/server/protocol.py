@@ -1,0 +1,303 @@
+"""uvicorn's HTTP/1.1 protocol with strict heads, deadlines, and problem documents for malformed requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Final
+
+import h11
+from uuid_utils import uuid7
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ras_triage.service.api.problems import MEDIA_TYPE, Problem, headers_too_large, malformed_head, not_http, problem_json, request_timeout
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.middleware.security_headers import security_headers
+from ras_triage.service.http.server.connections import Connection, Reason
+from ras_triage.service.http.server.request_head import check_head, head_length
+from ras_triage.service.telemetry import logs
+
+LINGER_S: Final = 5.0
+"""Seconds for which the rest of a body is read and dropped after its answer, so that the client gets to read that."""
+
+LINGER_BYTES: Final = 8 << 20
+LINGER_HEAD_BYTES: Final = 1 << 20
+"""And how many bytes of it, and of what follows a malformed head, where the connection is to be closed."""
+
+TLS_CLOSE_S: Final = 1.0
+"""Seconds for which a service that stops waits for a client to confirm the end of an idle TLS connection."""
+
+STREAM_SEND_BYTES: Final = 64 << 10
+"""Send buffer of a stream's socket. Linux doubles it; left to itself, it grows to 4 MiB for each client that does not read."""
+
+_UNANSWERED: Final = (h11.IDLE, h11.SEND_RESPONSE)
+
+_SERVER_LOG: Final = logging.getLogger(logs.CONNECTIONS)
+
+
+class _CheckedConnection(h11.Connection):
+    """h11's connection, with a strict check of each head before h11 parses it, and of what follows the last chunk."""
+
+    def __init__(self, max_head_bytes: int) -> None:
+        super().__init__(h11.SERVER, max_head_bytes)
+        self._max_head_bytes = max_head_bytes
+        self._in_head = True
+        self.problem: Problem = not_http()
+        """What is wrong with what was received, after a RemoteProtocolError."""
+
+    def start_next_cycle(self) -> None:
+        super().start_next_cycle()
+        self._in_head = True
+
+    def next_event(self) -> Any:
+        if self._in_head:
+            self._check_head()
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            if self._in_head and error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+                self.problem = headers_too_large(self._max_head_bytes)
+            raise
+        if type(event) is h11.EndOfMessage and event.headers:
+            raise h11.RemoteProtocolError("trailer fields")  # h11 folds their lines and ends them with LF alone
+        return event
+
+    def _check_head(self) -> None:
+        data, _ = self.trailing_data
+        length = head_length(data)
+        if not length:
+            return
+        if (fault := check_head(data[:length])) is not None:
+            self.problem = malformed_head(fault.status, fault.detail)
+            raise h11.RemoteProtocolError(fault.detail)
+        self._in_head = False
+
+
+class _Transport(asyncio.Transport):
+    """A transport whose connection lingers when it is closed.
+
+    A socket that is closed with unread data resets the connection, and the client may lose the answer (RFC 9112 9.6).
+    """
+
+    def __init__(self, transport: asyncio.Transport, begin_linger: Callable[[], bool]) -> None:
+        super().__init__()
+        self._transport = transport
+        self._begin_linger: Callable[[], bool] | None = begin_linger
+        self.lingering = False
+        self.write = transport.write  # type: ignore[method-assign]
+        self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
+        self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
+        self.resume_reading = transport.resume_reading  # type: ignore[method-assign]
+        self.abort = transport.abort  # type: ignore[method-assign]
+        self.set_write_buffer_limits = transport.set_write_buffer_limits  # type: ignore[method-assign]
+
+    def is_closing(self) -> bool:
+        return self.lingering or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing():
+            return
+        self.lingering = self._begin_linger is not None and self._begin_linger() and self._transport.can_write_eof()
+        if self.lingering:
+            self._transport.resume_reading()
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def unsent(self) -> int:
+        """Return the bytes that wait for the client to read. A TLS transport that is closed does not know any more."""
+        with suppress(AttributeError):
+            return self._transport.get_write_buffer_size()
+        return 0
+
+    def forget(self) -> None:
+        """Let go of what holds this object."""
+        self._begin_linger = None
+
+
+class HttpProtocol(H11Protocol):
+    """One connection. Its requests have it as `connection` in their state."""
+
+    transport: _Transport
+
+    conn: _CheckedConnection
+
+    def __init__(self, connection: Connection, settings: Settings, **given: Any) -> None:
+        super().__init__(**given)
+        self._connection = connection
+        self._settings = settings
+        self.conn = _CheckedConnection(settings.max_header_bytes)
+        self.app_state = {**self.app_state, "connection": self}
+        self.logger = _SERVER_LOG
+        self._since = self._received_at = self.loop.time()
+        """When the connection began to wait for a head, or the head began to come; when the last bytes came."""
+        self._head_begun = self._refused = False
+        self._paused_at: float | None = None
+        """Since when the client does not read."""
+        self._closing_until: float | None = None
+        self._dropped = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.transport = _Transport(transport, self._may_linger)
+        self._connection.protocol = self
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.ended()
+        super().connection_lost(exc)
+        self.app_state = {}  # both hold this object, which would be left to the garbage collector
+        self.transport.forget()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.lingering:
+            self._dropped += len(data)
+            if self._dropped > (LINGER_HEAD_BYTES if self._refused else LINGER_BYTES):
+                self._end("body_unread")
+            return
+        self._received_at = self.loop.time()
+        if not self._head_begun and not self._is_draining():
+            self._head_begun, self._since = True, self._received_at
+        super().data_received(data)
+        self._note_request()
+
+    def _is_draining(self) -> bool:
+        """Return whether the rest of a body is read and dropped after its answer."""
+        return self.cycle is not None and self.cycle.response_complete and self._lacks_body()
+
+    def _lacks_body(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body and self.conn.their_state is h11.SEND_BODY
+
+    def _may_linger(self) -> bool:
+        """Return whether everything was answered and the client may still be sending."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and (self._refused or self._lacks_body())
+
+    def on_response_complete(self) -> None:
+        self._connection.idle()
+        self._head_begun, self._since = False, self.loop.time()
+        super().on_response_complete()
+        self._note_request()
+
+    def _note_request(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._connection.busy()
+
+    def pause_writing(self) -> None:
+        self._paused_at = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._paused_at = None
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing() and not self.transport.unsent():
+            self.loop.call_later(TLS_CLOSE_S, self.transport.abort)
+
+    # Deadlines.
+
+    def check(self, now: float) -> None:
+        """End the connection where the client did not send a head, read its answer, or stop sending in time."""
+        if self.transport.lingering and not self.transport.unsent():
+            if now - self._since > LINGER_S:
+                self._end("body_unread")
+        elif self.transport.is_closing():
+            self._check_closing(now)
+        elif self.cycle is not None and not self.cycle.response_complete:
+            since = self.unread_since()
+            if since is not None and now - since > self._settings.answer_timeout_s:
+                self._end("answer_timeout")
+        elif self._is_draining():
+            if now - self._since > LINGER_S:
+                self._end("body_unread")
+        elif now - self._since > self._waiting_s():
+            self._end_waiting()
+
+    def stalled_since(self) -> float | None:
+        """Return since when the client neither sent what it announced nor read its answer; None where it did."""
+        if self.cycle is None or self.cycle.response_complete:
+            return None
+        if self._paused_at is not None:
+            return self.unread_since()
+        waits = self.cycle.more_body and not self.cycle.body
+        return self._received_at if waits else None
+
+    @property
+    def has_whole_body(self) -> bool:
+        """Whether the body of the request under way has been received to its end."""
+        return self.cycle is not None and not self.cycle.more_body
+
+    def unread_since(self) -> float | None:
+        """Return since when the client does not read, not counted while it still sends: many send everything before they read anything."""
+        return None if self._paused_at is None else max(self._paused_at, self._received_at)
+
+    def _check_closing(self, now: float) -> None:
+        """A closed connection stays open as long as its client does not read the end of the answer."""
+        if self._closing_until is None:
+            self._closing_until = now + self._settings.answer_timeout_s + self.transport.unsent() / self._settings.min_body_rate
+        elif now > self._closing_until:
+            self._end("answer_timeout")
+
+    def _waiting_s(self) -> float:
+        """Return the seconds that the next head may take."""
+        between_requests = self.cycle is not None and not self._head_begun
+        return self._settings.keep_alive_s if between_requests else self._settings.head_timeout_s
+
+    def _end_waiting(self) -> None:
+        if not self._head_begun:
+            self._end("idle")
+            return
+        self._connection.count("head_timeout")
+        self.conn.problem = request_timeout(f"the request head was not complete within {self._settings.head_timeout_s:g} s")
+        self._refuse()
+
+    def _end(self, reason: Reason) -> None:
+        self._connection.report(reason)
+        self.abort()
+
+    def shrink_send_buffers(self) -> None:
+        """Have writing wait as soon as the kernel takes no more, and the kernel take little."""
+        self.transport.set_write_buffer_limits(high=0)
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            with suppress(OSError):  # the client may be gone
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, STREAM_SEND_BYTES)
+
+    def abort(self) -> None:
+        """Close the connection at once; what was not sent yet is lost."""
+        self.transport.abort()
+
+    # Requests that are malformed.
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the connection knows more
+        """Refuse what cannot be read, and close: where the next request begins is unknown."""
+        self._connection.count("malformed")
+        self._refuse()
+
+    def _refuse(self) -> None:
+        if self.conn.our_state in _UNANSWERED:
+            self._answer(self.conn.problem)
+        self._refused, self._since = True, self.loop.time()
+        self.transport.close()
+
+    def _answer(self, problem: Problem) -> None:
+        request_id = str(uuid7())
+        client = self.client[0] if self.client else None
+        logs.log_limited(logging.WARNING, "not HTTP", kind="not HTTP", request_id=request_id, problem=problem.type, client=client)
+        self._connection.count_problem(problem.type)
+        body = problem_json(problem)
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            (b"x-request-id", request_id.encode()),
+            *security_headers({"path": "", "scheme": self.scheme or "http"}),
+        ]
+        start = h11.Response(status_code=problem.status, headers=headers, reason=HTTPStatus(problem.status).phrase.encode())
+        for event in (start, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")

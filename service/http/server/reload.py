@@ -1,0 +1,136 @@
+"""Reload of the settings of a running service (SIGHUP)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.config
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from ras_triage.policies.catalog.policies import Policy
+from ras_triage.service.config.settings import InvalidSetting, Settings
+from ras_triage.service.engine.runtime import Runtime
+from ras_triage.service.http.server.tls import ReloadableContext, server_context
+from ras_triage.service.security.guard import Security
+from ras_triage.service.telemetry import logs
+
+_TLS: Final = frozenset({"tls_certificate", "tls_key", "tls_key_password", "tls_client_ca"})
+
+RELOADABLE: Final = _TLS | {
+    "custom",
+    "default_policy",
+    "keys_file",
+    "log_format",
+    "log_level",
+    "max_batch_bytes",
+    "max_workload",
+    "metrics_public",
+    "oidc",
+    "rate_burst",
+    "rate_limit",
+    "retention_bytes",
+    "retention_days",
+    "spill_bytes",
+    "trusted_hosts",
+}
+"""Settings that apply to a running service; the others need a restart."""
+
+_CALLED: Final = {"custom": "policy_files"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload comes to."""
+
+    settings: Settings
+    """What is to hold."""
+    changed: tuple[str, ...]
+    need_restart: tuple[str, ...]
+    """Those that were changed, and hold as they were."""
+
+
+def merge(old: Settings, new: Settings) -> Reloaded:
+    """Return the old settings with those of the new that can change while the service runs. Raises InvalidSetting."""
+    if (old.keys_file or old.oidc) and not (new.keys_file or new.oidc):
+        raise InvalidSetting("neither `keys_file` nor `oidc_issuer` is left: that needs a restart")
+    named = [field.name for field in fields(Settings)]
+    different = [name for name in named if _comparable(getattr(old, name)) != _comparable(getattr(new, name))]
+    fixed = _TLS if (old.tls_certificate is None) != (new.tls_certificate is None) else frozenset()
+    changed = [name for name in different if name in RELOADABLE - fixed]
+    values = {name: getattr(new, name) for name in changed}
+    kept = [name for name in different if name not in changed]
+    return Reloaded(replace(old, **values), _called(changed), _called(kept))
+
+
+def _comparable(value: Any) -> Any:
+    """Return a value that equals another if it says the same; policies are compared by identity."""
+    if isinstance(value, Policy):
+        return value.name, value.digest
+    return {name: _comparable(one) for name, one in value.items()} if isinstance(value, Mapping) else value
+
+
+def _called(names: list[str]) -> tuple[str, ...]:
+    return tuple(_CALLED.get(name, name) for name in names)
+
+
+class Reload:
+    """Reads the settings again when it is asked to, and has the service use them: all, or none if one cannot be used."""
+
+    def __init__(self, load: Callable[[], Settings]) -> None:
+        """`load` reads the settings from where they came from at the start. Raises InvalidSetting."""
+        self._load = load
+        self._asked = False
+        self._had_terminal = sys.stderr.isatty()
+        self._running: asyncio.Task[None] | None = None
+
+    def ask(self, *_: object) -> None:
+        """Have the settings read again soon; a handler for signals."""
+        self._asked = True
+
+    @property
+    def lost_terminal(self) -> bool:
+        """Whether the signal was sent because the terminal was closed: then the service stops, as everything in it does."""
+        return self._asked and self._had_terminal and not sys.stderr.isatty()
+
+    def begin_if_asked(self, app: FastAPI, tls: ReloadableContext | None) -> None:
+        """Begin a reload if one was asked for and none is under way."""
+        if self._asked and (self._running is None or self._running.done()):
+            self._asked = False
+            self._running = asyncio.create_task(self._reload(app, tls))
+
+    async def _reload(self, app: FastAPI, tls: ReloadableContext | None) -> None:
+        try:
+            reloaded, security, context = await asyncio.to_thread(self._prepare, app.state.settings, app.state.security)
+        except InvalidSetting as error:
+            logs.log(logging.ERROR, "settings not reloaded, those before still hold", reason=str(error))
+            return
+        except Exception as error:  # a defect must not end the service either
+            logs.log(logging.ERROR, "defect", **logs.explain(error))
+            return
+        if tls is not None and context is not None:
+            tls.current = context
+        use(app, reloaded.settings, security)
+        if {"log_format", "log_level"} & set(reloaded.changed):
+            logging.config.dictConfig(logs.config(reloaded.settings.log_format, reloaded.settings.log_level))
+        logs.audit("settings.reload", "settings", None, changed=", ".join(reloaded.changed))
+        if reloaded.need_restart:
+            logs.log(logging.WARNING, "settings that need a restart", names=", ".join(reloaded.need_restart))
+
+    def _prepare(self, old: Settings, security: Security) -> tuple[Reloaded, Security, Any]:
+        """Read everything that may turn out to be invalid. Raises InvalidSetting."""
+        reloaded = merge(old, self._load())
+        return reloaded, security.reloaded(old, reloaded.settings), server_context(reloaded.settings)
+
+
+def use(app: FastAPI, settings: Settings, security: Security) -> None:
+    """Have an application use other settings, between two steps of the event loop."""
+    runtime: Runtime = app.state.runtime
+    runtime.use(settings)
+    app.state.settings = settings
+    app.state.security, before = security, app.state.security
+    before.replaced_by(security)

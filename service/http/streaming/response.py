@@ -1,0 +1,39 @@
+"""Event stream response, cut off where its client does not read."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from ras_triage.service.http.limits.concurrency import ActiveRequest
+from ras_triage.service.http.streaming.subscriptions import Subscription
+from ras_triage.service.telemetry import logs
+
+
+class EventStream(StreamingResponse):
+    """The events of one subscription."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        super().__init__(subscription.events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self._subscription = subscription
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        subscription = self._subscription
+
+        async def watched(message: Message) -> None:
+            subscription.waiting_since = monotonic()
+            await send(message)
+            subscription.waiting_since = None
+
+        request: ActiveRequest | None = scope.get("active_request")
+        if request is not None and request.connection is not None:
+            request.connection.shrink_send_buffers()
+            subscription.cut = request.connection.abort
+        try:
+            await super().__call__(scope, receive, watched)
+        finally:
+            subscription.close()
+            if subscription.stalled:
+                logs.bind(dropped="client does not read")

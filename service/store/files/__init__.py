@@ -1,0 +1,1 @@
+"""Files of the SQLite store and the file system under them."""

@@ -1,0 +1,141 @@
+"""Check, repair and acceptance of losses, for a store that no service has open."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ras_triage.models.frozen import frozen
+from ras_triage.service.store.files.database import StoreLock, committed, explain, missing, open_writer, text_or_bytes
+from ras_triage.service.store.files.high_water_mark import Mark, MarkFile, read_mark
+from ras_triage.service.store.files.identity import log_path
+from ras_triage.service.store.files.read_check import ReadCheck
+from ras_triage.service.store.maintenance.check import MAX_FINDINGS, Examination, Finding, ReadEvent
+from ras_triage.service.store.maintenance.repair import Rebuild
+from ras_triage.service.store.port import Loss, StoreUnavailable, StoreUnusable
+
+
+@frozen
+class Report:
+    """What a check found."""
+
+    decisions: int
+    """Those that can be had."""
+    lost: int
+    """Decisions that cannot."""
+    stage_results: tuple[Finding, ...]
+    """Of very many the first."""
+    found: int
+    """All of them."""
+    set_aside: str | None
+    """After a repair: the file as it was."""
+
+
+def check(path: Path, read_event: ReadEvent, *, repair: bool, at_ms: int) -> Report:
+    """Verify everything in a store; `repair`: and build a new file where something is wrong. Raises StoreError."""
+    with _locked(path) as lock:
+        _require_readable(path, lock)
+        connection = open_writer(path, incomplete=True)
+        try:
+            connection.text_factory = text_or_bytes
+            stage_results = _Findings()
+            stage_results.add_all(_incomplete(path, connection))
+            incomplete = stage_results.number
+            examination = Examination(connection, read_event)
+            stage_results.add_all(examination.all())
+            rebuild = None
+            if repair and stage_results.number > incomplete:
+                examination = Examination(connection, read_event)
+                rebuild = Rebuild(path, connection, examination, at_ms)
+                for _ in rebuild.build():
+                    pass  # the same findings
+        except sqlite3.Error as error:
+            raise explain(error) from error
+        except OSError as error:
+            raise StoreUnavailable(f"the store cannot be rebuilt: {(error.strerror or 'unknown reason').lower()}") from error
+        finally:
+            connection.close()
+        aside = None if rebuild is None else rebuild.put_in_place()
+    return Report(examination.decisions, len(examination.lost), tuple(stage_results.first), stage_results.number, aside)
+
+
+def accept_loss(path: Path, at_ms: int) -> Loss | None:
+    """Go on without what is missing, and put that on record; None where nothing is. Raises StoreError."""
+    mark = read_mark(path)
+    with _locked(path):
+        connection = open_writer(path, incomplete=True)
+        try:
+            found = committed(connection)
+            assert found is not None, "the schema is up to date"
+            if mark is None or not missing(mark, found):
+                return None
+            loss = _loss(mark, found, at_ms)
+            connection.execute("BEGIN IMMEDIATE")
+            row = (loss.at_ms, loss.reason, loss.decisions, loss.first_sequence, loss.last_sequence, loss.changes)
+            connection.execute("INSERT INTO losses (at, reason, decisions, first_seq, last_seq, changes) VALUES (?, ?, ?, ?, ?, ?)", row)
+            sequence, changes = max(mark.sequence, found.sequence), max(mark.changes, found.changes)
+            connection.execute("DELETE FROM sqlite_sequence WHERE name = 'decisions'")
+            connection.execute("INSERT INTO sqlite_sequence VALUES ('decisions', ?)", (sequence,))  # none is given twice
+            connection.execute("UPDATE store SET changes = ?, poison_known_after = ?", (changes, sequence))
+            connection.execute("COMMIT")
+            MarkFile.create(path, Mark(found.store_id, sequence, changes)).close()
+        except sqlite3.Error as error:
+            raise explain(error) from error
+        except OSError as error:
+            raise StoreUnavailable(f"the mark cannot be written: {(error.strerror or 'unknown reason').lower()}") from error
+        finally:
+            connection.close()
+    return loss
+
+
+def _loss(mark: Mark, found: Mark, at_ms: int) -> Loss:
+    if mark.store_id != found.store_id:
+        return Loss(at_ms, "replaced", mark.sequence, 1 if mark.sequence else None, mark.sequence or None, mark.changes)
+    decisions = max(mark.sequence - found.sequence, 0)
+    first, last = (found.sequence + 1, mark.sequence) if decisions else (None, None)
+    return Loss(at_ms, "incomplete", decisions, first, last, max(mark.changes - found.changes, 0))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[StoreLock]:
+    if not os.path.exists(path):
+        raise StoreUnusable(f"there is no store at `{path}`")
+    lock = StoreLock(path)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _require_readable(path: Path, lock: StoreLock) -> None:
+    """Raises StoreUnavailable where the disk fails: what cannot be read now may be read later, or elsewhere, and is not lost."""
+    reading = ReadCheck(lock.database, log_path(path))
+    try:
+        if (why := reading.failure(None)) is not None:
+            raise StoreUnavailable(f"{why}; copy the store to another disk first")
+    finally:
+        reading.close()
+
+
+def _incomplete(path: Path, connection: sqlite3.Connection) -> Iterator[Finding]:
+    mark, found = read_mark(path), committed(connection)
+    if mark is not None:
+        for detail in missing(mark, found):
+            yield Finding("incomplete", "", detail)
+
+
+class _Findings:
+    """Findings, the first of them at hand."""
+
+    def __init__(self) -> None:
+        self.first: list[Finding] = []
+        self.number = 0
+
+    def add_all(self, stage_results: Iterator[Finding]) -> None:
+        for stage_result in stage_results:
+            self.number += 1
+            if len(self.first) < MAX_FINDINGS:
+                self.first.append(stage_result)

@@ -1,0 +1,171 @@
+"""Repair of a store: everything that can be had goes into a new file, which then takes the old one's place."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic_core import to_json
+
+from ras_triage.service.store import rows
+from ras_triage.service.store.files.database import connect, create_schema
+from ras_triage.service.store.maintenance.check import OTHER_TABLES, Examination, Examined, Finding, other_rows
+from ras_triage.service.store.port import RowDamaged
+
+_COMMIT_EVERY: Final = 2000
+"""Decisions."""
+
+
+class Rebuild:
+    """A new file with everything that an old one still has."""
+
+    def __init__(self, path: Path, old: sqlite3.Connection, examination: Examination, at_ms: int) -> None:
+        self._path = Path(os.path.realpath(path))
+        self._new = self._path.with_name(f"{self._path.name}-repaired")
+        self._old = old
+        self._examination = examination
+        self._at_ms = at_ms
+
+    def build(self) -> Iterator[Finding]:
+        """Build it beside the old one; gives everything that is wrong with that. Raises sqlite3.Error, OSError."""
+        yield from self._examination.file()
+        self._new.unlink(missing_ok=True)
+        try:
+            os.close(os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            with closing(connect(self._new, "rw")) as connection:
+                connection.execute("PRAGMA journal_mode = OFF")  # it counts only when it is complete
+                connection.execute("PRAGMA synchronous = OFF")
+                create_schema(connection)
+                yield from self._fill(connection)
+                self._require_sound(connection)
+        except BaseException:
+            self._new.unlink(missing_ok=True)
+            raise
+
+    def _fill(self, new: sqlite3.Connection) -> Iterator[Finding]:
+        new.execute("BEGIN")
+        for number, examined in enumerate(self._examination.decisions_examined(), 1):
+            yield from examined.stage_results
+            self._take(new, examined)
+            if number % _COMMIT_EVERY == 0:
+                new.execute("COMMIT")
+                new.execute("BEGIN")
+        yield from self._examination.derived()
+        yield from self._examination.poisoned()
+        yield from self._fill_others(new)
+        self._fill_poisoned(new)
+        self._record_losses(new)
+        self._carry_on(new)
+        new.execute("COMMIT")
+
+    def _take(self, new: sqlite3.Connection, examined: Examined) -> None:
+        """One decision, or what is left of it."""
+        if examined.row is not None and examined.body is not None:
+            for table, columns, row in (
+                ("decisions", rows.DECISION_COLUMNS, examined.row),
+                ("bodies", rows.BODY_COLUMNS, examined.body),
+            ):
+                new.execute(f"INSERT INTO {table} ({columns}) VALUES ({_marks(row)})", row)
+        if examined.stage_results and any(examined.found):
+            reason = "; ".join(stage_result.detail for stage_result in examined.stage_results)
+            identity = next((row[1] for row in examined.found[:1] if row and isinstance(row[1], bytes)), None)
+            self._quarantine(new, "decisions", examined.sequence, identity, reason, examined.found)
+
+    def _quarantine(
+        self, new: sqlite3.Connection, table: str, sequence: int | None, identity: bytes | None, reason: str, content: Any
+    ) -> None:
+        """Keep what was found, for whoever wants to look at it."""
+        written = to_json(content, bytes_mode="base64", fallback=str)
+        row = (self._at_ms, table, sequence, identity, reason, written)
+        new.execute(f"INSERT INTO quarantine (at, origin, seq, id, reason, content) VALUES ({_marks(row)})", row)
+
+    def _fill_others(self, new: sqlite3.Connection) -> Iterator[Finding]:
+        """Tables that do not follow from decisions; the poisoned pages do in part."""
+        new.execute("DELETE FROM poisoned_pages")  # those that inserting decisions poisoned
+        for table in OTHER_TABLES:
+            for row, stage_result in other_rows(self._old, table):
+                if stage_result is not None:
+                    yield stage_result
+                    self._quarantine(new, table, None, None, stage_result.detail, None)
+                elif row is not None and (table != "poisoned_pages" or _is_page(row)):
+                    new.execute(f"INSERT OR IGNORE INTO {table} VALUES ({_marks(row)})", row)
+
+    def _fill_poisoned(self, new: sqlite3.Connection) -> None:
+        """The poisoned pages that follow from decisions; where that cannot be told any more, those that are in the table stay."""
+        if self._examination.poison_unknown:
+            return
+        try:
+            expected, complete = self._examination.replayed()
+        except (RowDamaged, sqlite3.DatabaseError):
+            return
+        for source in complete:
+            new.execute("DELETE FROM poisoned_pages WHERE source = ?", (source,))
+        pages = [(*place, address) for place, address in expected.items()]
+        new.executemany("INSERT OR IGNORE INTO poisoned_pages VALUES (?, ?, ?, ?)", pages)
+
+    def _record_losses(self, new: sqlite3.Connection) -> None:
+        for first, last, number in _spans(self._examination.lost):
+            row = (self._at_ms, "damaged", number, first, last, 0)
+            new.execute(f"INSERT INTO losses (at, reason, decisions, first_seq, last_seq, changes) VALUES ({_marks(row)})", row)
+
+    def _carry_on(self, new: sqlite3.Connection) -> None:
+        """The new file is the same store, and gives no sequence twice."""
+        lost = self._examination.lost
+        store_id, changes, known_after = self._old.execute("SELECT id, changes, poison_known_after FROM store").fetchone()
+        newest = self._old.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'").fetchone()[0]
+        newest = max(newest, *lost, 0)
+        new.execute(
+            "UPDATE store SET id = ?, changes = ?, poison_known_after = ?",
+            (store_id, changes, newest if self._examination.poison_unknown else known_after),
+        )
+        new.execute("DELETE FROM sqlite_sequence WHERE name = 'decisions'")
+        new.execute("INSERT INTO sqlite_sequence VALUES ('decisions', ?)", (newest,))
+
+    def _require_sound(self, new: sqlite3.Connection) -> None:
+        (result,) = new.execute("PRAGMA integrity_check(1)").fetchone()
+        if result != "ok":
+            raise sqlite3.DatabaseError(f"the repaired file is damaged: {result}")
+
+    def put_in_place(self) -> str:
+        """Put the new file in the old one's place; return what that is called then. No connection may have it open. Raises OSError."""
+        aside = next(name for number in count() if not (name := self._path.with_name(f"{self._path.name}-damaged-{number}")).exists())
+        _synchronise(self._new)
+        os.link(self._path, aside)  # there is a store at the path at any time
+        os.replace(self._new, self._path)
+        _synchronise(self._path.parent)
+        return str(aside)
+
+
+def _marks(row: tuple[Any, ...]) -> str:
+    return ", ".join("?" * len(row))
+
+
+def _is_page(row: tuple[Any, ...]) -> bool:
+    source, start, shift, address = row
+    try:
+        rows.poisoned((start, address, shift))
+    except RowDamaged:
+        return False
+    return isinstance(source, str)
+
+
+def _spans(sequences: list[int]) -> Iterator[tuple[int, int, int]]:
+    """First, last and number of each run of sequences, in order."""
+    first = 0
+    for place, sequence in enumerate(sequences):
+        if place + 1 == len(sequences) or sequences[place + 1] != sequence + 1:
+            yield sequences[first], sequence, place + 1 - first
+            first = place + 1
+
+
+def _synchronise(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,51 @@
+"""W3C trace context: what a caller says of the trace that a request belongs to (https://www.w3.org/TR/trace-context/)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
+
+from ras_triage.models.frozen import frozen
+
+_PARENT = re.compile(
+    rb"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?P<parent>(?!0{16})[0-9a-f]{16})-[0-9a-f]{2}(?P<more>-.*)?"
+)
+_MEMBER = re.compile(rb"[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
+_MAX_MEMBERS = 32
+
+
+@frozen
+class TraceContext:
+    """A caller's place in a trace, as it is passed on."""
+
+    trace_id: str
+    """16 bytes, hexadecimal."""
+    traceparent: str
+    tracestate: str | None
+
+
+CURRENT: ContextVar[TraceContext | None] = ContextVar("trace_context", default=None)
+"""Of the request under way."""
+
+
+def read(parents: Sequence[bytes], states: Iterable[bytes]) -> TraceContext | None:
+    """The context from the values of a request's `traceparent` and `tracestate` headers; None where there is none or none that is valid.
+
+    Of a later version than 00 what version 00 has is read, and passed on as version 00 (trace-context 4.3).
+    """
+    if len(parents) != 1:
+        return None
+    parent = _PARENT.fullmatch(parents[0])
+    if parent is None or (parent["version"] == b"00" and parent["more"]):
+        return None
+    return TraceContext(parent["trace"].decode(), "00" + parents[0][2:55].decode(), _state(states))
+
+
+def _state(values: Iterable[bytes]) -> str | None:
+    """The vendors' own part, joined; None as soon as one member is not well formed, as a key is to be there once."""
+    members = [member.strip(b" \t") for value in values for member in value.split(b",") if member.strip(b" \t")]
+    keys = {member.partition(b"=")[0] for member in members}
+    if not members or len(keys) < len(members) or len(members) > _MAX_MEMBERS or not all(map(_MEMBER.fullmatch, members)):
+        return None
+    return b",".join(members).decode()

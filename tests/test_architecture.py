@@ -1,0 +1,147 @@
+"""Layout of the project: what may import what, and what the folders and modules look like."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+FLOORS: Final = ("models", "policies", "service")
+"""Lowest first: a floor imports itself and those below it."""
+
+ROOMS: Final[dict[str, set[str]]] = {
+    "api": set(),
+    "client": {"api"},
+    "config": {"api"},
+    "telemetry": {"api", "config"},
+    "security": {"api", "config", "telemetry", "store"},
+    "store": {"api", "config", "telemetry"},
+    "importing": {"api", "config", "telemetry"},
+    "engine": {"api", "config", "importing", "store", "telemetry"},
+    "http": {"api", "config", "engine", "importing", "security", "store", "telemetry"},
+    "cli": {"api", "client", "config", "engine", "http", "importing", "security", "store", "telemetry"},
+}
+"""What each folder of `service/` may import of the others."""
+
+WITHOUT_RULES: Final = ("api", "client", "security", "store")
+"""Folders of `service/` that know no rule."""
+
+MOST_MODULES: Final = 15
+
+NEVER_IN_POLICIES: Final = {
+    "asyncio", "datetime", "fastapi", "httpx", "io", "logging", "os", "pathlib", "random", "secrets", "socket", "sqlite3", "subprocess",
+    "sys", "threading", "time", "urllib", "uuid", "uvicorn",
+}  # fmt: skip
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules that a module imports; for `from package import name` also `package.name`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def parts_of(names: set[str], depth: int) -> set[str]:
+    """Return part `depth` of the project's own modules among these."""
+    own = (name.split(".") for name in names if name.startswith("ras_triage."))
+    return {parts[depth] for parts in own if len(parts) > depth}
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_floor_imports_only_itself_and_those_below_it(floor: str) -> None:
+    above = set(FLOORS[FLOORS.index(floor) + 1 :])
+    assert {path.name: found for path in sources(floor) if (found := parts_of(imported(path), 1) & above)} == {}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_folder_of_the_service_imports_only_those_that_it_may(room: str) -> None:
+    others = set(ROOMS) - ROOMS[room] - {room}
+    for path in sources(f"service/{room}"):
+        names = {name for name in imported(path) if name.startswith("ras_triage.service.")}
+        assert not parts_of(names, 2) & others, f"{path} imports from {parts_of(names, 2) & others}"
+
+
+@pytest.mark.parametrize("room", WITHOUT_RULES)
+def test_what_needs_no_rules_loads_none(room: str) -> None:
+    assert {path.name for path in sources(f"service/{room}") if "policies" in parts_of(imported(path), 1)} == set()
+
+
+def test_every_folder_of_the_service_has_its_place() -> None:
+    folders = {path.name for path in (ROOT / "service").iterdir() if (path / "__init__.py").is_file()}
+    assert folders == set(ROOMS)
+    assert [path.name for path in (ROOT / "service").glob("*.py")] == ["__init__.py"]
+
+
+def test_no_folder_has_more_modules_than_one_can_oversee() -> None:
+    modules: dict[Path, int] = defaultdict(int)
+    for path in (path for floor in FLOORS for path in sources(floor) if path.name != "__init__.py"):
+        modules[path.parent] += 1
+    assert {folder: count for folder, count in modules.items() if count > MOST_MODULES} == {}
+
+
+def test_nothing_is_imported_by_a_name_that_other_programs_may_have() -> None:
+    files = [path for folder in (*FLOORS, "ras_triage", "tests", "bench", "examples", "deploy") for path in sources(folder)]
+    assert {str(path): found for path in files if (found := {name for name in imported(path) if name.partition(".")[0] in FLOORS})} == {}
+
+
+def test_policies_touch_no_clock_no_chance_and_no_input_or_output() -> None:
+    roots = {path.name: {name.partition(".")[0] for name in imported(path)} for path in sources("policies")}
+    assert {name: found for name, names in roots.items() if (found := names & NEVER_IN_POLICIES)} == {}
+
+
+def test_rules_know_no_format() -> None:
+    assert {path.name for path in sources("policies") if any(name.startswith("ras_triage.models.formats") for name in imported(path))} == set()
+
+
+def test_the_import_check_sees_a_breach(tmp_path: Path) -> None:
+    breach = tmp_path / "breach.py"
+    breach.write_text("def late():\n    from ras_triage.service import http\n    from time import monotonic\n", encoding="utf-8")
+    assert parts_of(imported(breach), 1) == {"service"}
+    assert parts_of(imported(breach), 2) == {"http"}
+    assert "time" in imported(breach)
+
+
+def test_no_rule_asks_for_a_release() -> None:
+    asking = ("series", "patch", "release")
+    for path in sources("policies"):
+        if path.parent.name == "catalog":
+            continue
+        attributes = {node.attr for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)}
+        found = attributes & set(asking)
+        assert not found, f"{path.name} asks for {found}"
+
+
+def docstrings() -> Iterator[tuple[Path, str]]:
+    for path in (path for floor in FLOORS for path in sources(floor)):
+        yield path, ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def test_every_module_says_what_it_is_in_one_noun_phrase() -> None:
+    for path, docstring in docstrings():
+        first = docstring.partition("\n")[0]
+        assert 0 < len(first) <= 80, f"{path}: {first}"
+        assert first.endswith("."), f"{path}: {first}"
+        assert not re.match(r"(What|Which|Whether|How|Why|Where|Who|When|From)\b", first), f"{path}: {first}"
+
+
+def test_every_test_that_proves_a_bound_exists() -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_/]*test_\w+\.py)`", text))
+    assert len(named) > 30
+    assert {path for path in named if not (ROOT / "tests" / path).is_file()} == set()
