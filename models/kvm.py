@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, Literal
 
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.frozen import frozen
+from ras_triage.models.scalars import Hex64
 from ras_triage.models.syndrome import ISS_MASK, SERROR_ESR_BASE
 
 VCPU_EVENTS: Final = struct.Struct("<BBB5sQ48s")
@@ -57,3 +58,17 @@ def guest_serror_esr(iss: int, *, ras_extension: bool) -> int:
     Without the RAS extension there is no VSESR_EL2, and the CPU supplies a syndrome of its own with ISS 0.
     """
     return SERROR_ESR_BASE | (iss & ISS_MASK if ras_extension else 0)
+
+
+LinuxGuest = Literal["survives", "panics"]
+
+
+@frozen
+class GuestException:
+    """An exception that the guest takes."""
+
+    exception: Literal["data_abort", "serror"]
+    esr: Hex64
+    """ESR_EL1 as the guest sees it."""
+    when: Literal["at_once", "when_unmasked"]
+    """`at_once`: before the vCPU's next instruction. `when_unmasked`: as soon as the guest has SErrors unmasked, if it has not already."""

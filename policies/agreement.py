@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
 from ras_triage.models.decision import Decision, Log, MemoryFailure, Oops, Panic, Signal, SoftOffline
-from ras_triage.models.formats.items import AssumedField
-from ras_triage.models.formats.kernel_log.actions import (
+from ras_triage.models.frozen import frozen
+from ras_triage.models.observed import (
+    AssumedField,
     ObservedAction,
     ObservedActions,
     ObservedMemoryFailure,
@@ -26,7 +27,6 @@ from ras_triage.models.formats.kernel_log.actions import (
     ObservedSignal,
     ObservedSoftOffline,
 )
-from ras_triage.models.frozen import frozen
 
 Verdict = Literal["agree", "differ", "cannot_tell"]
 

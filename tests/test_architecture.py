@@ -106,7 +106,9 @@ def test_policies_touch_no_clock_no_chance_and_no_input_or_output() -> None:
 
 
 def test_rules_know_no_format() -> None:
-    assert {path.name for path in sources("policies") if any(name.startswith("ras_triage.models.formats") for name in imported(path))} == set()
+    assert {
+        path.name for path in sources("policies") if any(name.startswith("ras_triage.models.formats") for name in imported(path))
+    } == set()
 
 
 def test_the_import_check_sees_a_breach(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.kernel_log.actions import ObservedActions
 from ras_triage.models.frozen import frozen
+from ras_triage.models.observed import ObservedActions
 
 T = TypeVar("T")
 
@@ -24,16 +24,6 @@ class Position:
     """Of binary data, bytes from the start."""
     item: str | None = None
     """A JSON pointer, or a table and row such as `arm_event/7`."""
-
-
-@frozen
-class AssumedField:
-    """A field of the event that the source does not tell, and what was taken instead."""
-
-    field: str
-    """JSON pointer into the event, such as `/notification/type`."""
-    assumed: str
-    because: str
 
 
 @frozen

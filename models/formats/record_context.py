@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from ras_triage.models.formats.items import AssumedField, Position
+from ras_triage.models.formats.items import Position
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.observed import AssumedField
 from ras_triage.models.records.cper_record import NOTIFICATION_TYPES
 from ras_triage.models.records.guid import NULL, Guid
 from ras_triage.models.severity import Severity

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 from ras_triage.models.decision import Assumption, Rationale
 from ras_triage.models.frozen import frozen
-from ras_triage.models.kvm import EXT_DABT_ESR, VcpuEvents, guest_serror_esr
-from ras_triage.models.scalars import Hex64
+from ras_triage.models.kvm import EXT_DABT_ESR, GuestException, LinuxGuest, VcpuEvents, guest_serror_esr
 from ras_triage.models.syndrome import (
     DFSC_ASYNCHRONOUS,
     IDS,
@@ -23,7 +22,6 @@ from ras_triage.policies.pipeline.stage_result import rule
 
 EINVAL: Final = 22
 
-LinuxGuest = Literal["survives", "panics"]
 
 _FROM_EL1: Final = Assumption("vcpu.exception_level", "EL1: taken from EL0, the data abort has exception class 0x24")
 ASSUMED_MASKED: Final = Assumption(
@@ -31,17 +29,6 @@ ASSUMED_MASKED: Final = Assumption(
 )
 
 _SURVIVED: Final = (AsynchronousErrorType.CE, AsynchronousErrorType.UEO)
-
-
-@frozen
-class GuestException:
-    """An exception that the guest takes."""
-
-    exception: Literal["data_abort", "serror"]
-    esr: Hex64
-    """ESR_EL1 as the guest sees it."""
-    when: Literal["at_once", "when_unmasked"]
-    """`at_once`: before the vCPU's next instruction. `when_unmasked`: as soon as the guest has SErrors unmasked, if it has not already."""
 
 
 @frozen

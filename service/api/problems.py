@@ -13,9 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
 from ras_triage.models.errors import MalformedBytes
-from ras_triage.policies.workload import TooMuchWork
-from ras_triage.service.store.port import QueryTooSlow, StoreDamaged, StoreError
-from ras_triage.service.telemetry.escaping import valid_text
+from ras_triage.service.api.escaping import valid_text
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -252,19 +250,6 @@ def malformed(error: MalformedBytes, pointer: str = "") -> Problem:
     return Problem(f"{URN}malformed-bytes", "malformed bytes", 422, detail, (fault,))
 
 
-def too_much_work(error: TooMuchWork, *, kept: bool) -> Problem:
-    """An event whose decision would take more steps than the setting `max_workload` allows.
-
-    `kept`: the host's facts are those kept for the source, so that no pointer leads to them.
-    """
-    one, other = error.factors
-    faults = tuple(
-        ErrorDetail("" if kept and factor.pointer.startswith("/host") else factor.pointer, str(factor)) for factor in error.factors
-    )
-    detail = f"{one} x {other} are too much work for one event: about {error.steps} steps, and `max_workload` is {error.limit}"
-    return Problem(f"{URN}too-much-work", "too much work for one event", 422, detail, faults)
-
-
 def unknown_policy(detail: str, pointer: str = "", status: int = 422) -> Problem:
     """No policy has the name, or no kernel the release, that was asked for."""
     return Problem(f"{URN}unknown-policy", "unknown policy", status, truncate_text(detail), (ErrorDetail(pointer, truncate_text(detail)),))
@@ -341,13 +326,6 @@ def malformed_encoding(encoding: str, reason: str) -> Problem:
 def busy(detail: str) -> Problem:
     """More is under way than this service takes at once."""
     return Problem(f"{URN}busy", "busy", 503, detail)
-
-
-def store_failed(error: StoreError) -> Problem:
-    """What the store's error is to a client."""
-    if isinstance(error, StoreDamaged):
-        return store_damaged()
-    return query_too_slow() if isinstance(error, QueryTooSlow) else store_unavailable()
 
 
 def store_unavailable() -> Problem:

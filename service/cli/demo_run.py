@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 from pydantic import TypeAdapter
 
+from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.responses import DecisionResponse
 from ras_triage.service.http.server.run import running
 
 INTRODUCTION = """\

@@ -12,9 +12,9 @@ from ras_triage.models.event import MAX_BLOCK_BYTES, Event
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import decode_record, notification_name, to_status_block
+from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError, malformed, too_large, unreadable, unrecognised
 from ras_triage.service.engine.input_detection import DetectedInput, InputKind, detect_input
-from ras_triage.service.engine.responses import read_event
 
 STANDARD_INPUT = "-"
 

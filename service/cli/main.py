@@ -8,7 +8,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
+from ras_triage.service.api.escaping import escape, valid_text
 from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.api.version import installed_version
 from ras_triage.service.cli.commands import (
     Command,
     config,
@@ -29,8 +31,6 @@ from ras_triage.service.cli.commands import (
 )
 from ras_triage.service.cli.output import BAD_INPUT, complain, print_exception, warn
 from ras_triage.service.config.settings import InvalidSetting
-from ras_triage.service.config.version import installed_version
-from ras_triage.service.telemetry.escaping import escape, valid_text
 
 INTERRUPTED = 130
 

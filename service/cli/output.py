@@ -11,12 +11,12 @@ from traceback import format_exception
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from ras_triage.service.api.escaping import escape, escape_json
 from ras_triage.service.api.problems import MAX_ERRORS, Problem, ProblemError, problem_json, too_large
-from ras_triage.service.cli.attempts import Attempts
 from ras_triage.service.cli.inputs import opened, read_lines
-from ras_triage.service.security.keys import hidden
+from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.telemetry import logs
-from ras_triage.service.telemetry.escaping import escape, escape_json
+from ras_triage.service.telemetry.redaction import hidden
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

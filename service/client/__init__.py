@@ -5,6 +5,7 @@ Both say the same things over the wire: `questions` knows the calls, `flows` whe
 
 from __future__ import annotations
 
+from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.client._async import AsyncClient
 from ras_triage.service.client._calls import Filters
@@ -28,7 +29,6 @@ from ras_triage.service.client.results import (
     WatchedDecision,
 )
 from ras_triage.service.client.retry import Retry
-from ras_triage.service.engine.responses import DecisionResponse
 
 __all__ = [
     "AnswerLimits",

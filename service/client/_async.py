@@ -14,6 +14,7 @@ import httpx
 from httpx_sse import ServerSentEvent
 
 from ras_triage.models.host import Host
+from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import SyndromeAnswer
@@ -24,7 +25,6 @@ from ras_triage.service.client.chunks import AnyEvent, chunks_async
 from ras_triage.service.client.limits import AnswerLimits, event_source, no_cookies, unpacked_async
 from ras_triage.service.client.results import Decoded, Health, KeptHost, PoisonedPages, Stats, StoreState, Summary, Watched
 from ras_triage.service.client.retry import Retry
-from ras_triage.service.engine.responses import DecisionResponse
 
 T = TypeVar("T")
 

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 
 from ras_triage.models.host import Host
 from ras_triage.models.times import utc_text
+from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionAnswer, SyndromeAnswer
@@ -47,7 +48,6 @@ from ras_triage.service.client.results import (
     WatchedDecision,
 )
 from ras_triage.service.client.retry import NEVER, Retry
-from ras_triage.service.engine.responses import DecisionResponse
 
 T = TypeVar("T")
 

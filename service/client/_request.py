@@ -10,10 +10,10 @@ from pathlib import Path
 
 import httpx
 
+from ras_triage.service.api.content_encoding import ENCODINGS
+from ras_triage.service.api.version import installed_version
 from ras_triage.service.client._protocol import ClientRequest
 from ras_triage.service.client.errors import ClientError
-from ras_triage.service.config.version import installed_version
-from ras_triage.service.engine.batch.content_encoding import ENCODINGS
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 

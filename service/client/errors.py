@@ -13,9 +13,9 @@ from http import HTTPStatus
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
+from ras_triage.service.api.escaping import escape
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.client.retry import retry_after_s
-from ras_triage.service.telemetry.escaping import escape
 
 _PHRASES = {status.value: status.phrase.lower() for status in HTTPStatus}
 

@@ -11,8 +11,8 @@ from typing import Final
 import httpx
 from httpx_sse import EventSource
 
+from ras_triage.service.api.content_encoding import ContentDecoder, unpacker
 from ras_triage.service.client.errors import UnexpectedAnswer
-from ras_triage.service.engine.batch.content_encoding import ContentDecoder, unpacker
 
 MAX_PROBLEM_BYTES: Final = 1 << 20
 """Of the body of an answer that is not a success. Of a longer one, such as a proxy's page, only the status is used."""

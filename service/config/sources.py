@@ -14,10 +14,10 @@ from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validato
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ras_triage.policies.catalog.policies import UNIFORM
+from ras_triage.service.api.escaping import valid_text
+from ras_triage.service.config.authority import parse_authority, parse_host
 from ras_triage.service.config.settings import ALGORITHMS, InvalidSetting, Oidc, Settings, is_loopback, read_policies, read_text
-from ras_triage.service.security.authority import parse_authority, parse_host
-from ras_triage.service.store.opening import MEMORY, SQLITE, sqlite_path
-from ras_triage.service.telemetry.escaping import valid_text
+from ras_triage.service.config.store_address import MEMORY, SQLITE, sqlite_path
 
 PREFIX: Final = "RAS_TRIAGE_"
 

@@ -20,9 +20,10 @@ from ras_triage.models.records.status_block import StatusBlock, parse
 from ras_triage.models.severity import severity_name
 from ras_triage.policies.decide import NOTHING_ASSUMED, decide_with_poison
 from ras_triage.policies.workload import TooMuchWork, require_workload
+from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import Problem, ProblemError
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.responses import decision_json, policy_of, read_event, require_affordable
+from ras_triage.service.engine.responses import decision_json, policy_of, require_affordable
 from ras_triage.service.engine.used_facts import KeptFacts
 from ras_triage.service.telemetry import logs
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from uuid_utils import uuid7
 
 from ras_triage.models.frozen import frozen
-from ras_triage.service.api.problems import Problem, ProblemError, busy, conflict, internal, store_failed
+from ras_triage.service.api.problems import Problem, ProblemError, busy, conflict, internal
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.batch.workers import Workers
@@ -37,6 +37,7 @@ from ras_triage.service.engine.evaluation import (
     is_long,
     parse_event,
 )
+from ras_triage.service.engine.problems import store_failed
 from ras_triage.service.engine.responses import wrap_decision
 from ras_triage.service.engine.sources import Sources, Undo
 from ras_triage.service.engine.time_limit import TimeLimit, TimeLimitExceeded

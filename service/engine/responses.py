@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +11,6 @@ from pydantic_core import to_json
 from ras_triage.models.decision import Decision
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event, event_key
-from ras_triage.models.frozen import frozen
 from ras_triage.models.records.block_fields import describe
 from ras_triage.models.records.cper_record import describe_record
 from ras_triage.models.records.status_block import StatusBlock, parse
@@ -21,40 +19,17 @@ from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.policies.decide import NOTHING_ASSUMED, decide_parsed
 from ras_triage.policies.workload import TooMuchWork, require_workload
+from ras_triage.service.api.decision_response import UsedFacts
 from ras_triage.service.api.json_limits import require_countable
-from ras_triage.service.api.problems import ProblemError, invalid, malformed, too_much_work, unknown_policy
+from ras_triage.service.api.problems import ProblemError, invalid, malformed, unknown_policy
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.input_detection import DetectedInput, InputKind
-from ras_triage.service.engine.used_facts import UsedFacts
-
-
-@frozen
-class DecisionResponse(Decision):
-    """A decision as it is answered."""
-
-    _: KW_ONLY
-    id: str | None
-    """UUID version 7; null where nothing is kept."""
-    decided_at: str | None
-    """RFC 3339, UTC; null where nothing is kept."""
-    repeat: bool
-    """This event was decided before, and this is that decision."""
-    host_facts: UsedFacts | None = None
-    """What was kept for the source and went into the decision; null where nothing did."""
+from ras_triage.service.engine.problems import too_much_work
 
 
 @lru_cache(maxsize=1)
 def _decision() -> TypeAdapter[Decision]:
     return TypeAdapter(Decision)
-
-
-def read_event(document: bytes) -> Event:
-    """An event from its JSON. Raises Refused."""
-    require_countable(document)
-    try:
-        return Event.model_validate_json(document)
-    except ValidationError as error:
-        raise ProblemError(invalid(error, document, "event")) from None
 
 
 def policy_of(event: Event, settings: Settings, *, kept: bool = False) -> Policy:

@@ -14,8 +14,9 @@ from typing import Final, TypeVar
 
 from ras_triage.models.host import Host
 from ras_triage.models.poison import PoisonedPage
+from ras_triage.service.api.decision_response import UsedFacts
 from ras_triage.service.engine.evaluation import EventKeys
-from ras_triage.service.engine.used_facts import LOOP_BYTES, KeptFacts, UsedFacts
+from ras_triage.service.engine.used_facts import LOOP_BYTES, KeptFacts
 from ras_triage.service.store.port import HostFacts, Store
 
 T = TypeVar("T")

@@ -11,20 +11,10 @@ from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Host
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.policies.pipeline.poisoned_pages import with_poisoned
+from ras_triage.service.api.decision_response import UsedFacts
 
 LOOP_BYTES: Final = 128 << 10
 """Longest kept facts that are read in the event loop, which is done once for each version: at most about 15 ms."""
-
-
-@frozen
-class UsedFacts:
-    """Kept facts that a decision rests on."""
-
-    version: int | None
-    """Of the source's facts; None: the event brought its own."""
-    digest: str | None
-    poisoned: tuple[str, ...]
-    """Physical addresses of pages that earlier decisions poisoned, bytes."""
 
 
 @frozen

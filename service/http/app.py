@@ -25,13 +25,13 @@ from ras_triage.service.api.problems import (
     internal,
     invalid_parameter,
     problem_json,
-    store_failed,
     truncate_text,
 )
 from ras_triage.service.api.times import now_ms
+from ras_triage.service.api.version import installed_version
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.config.version import installed_version
-from ras_triage.service.engine.runtime import Runtime, running
+from ras_triage.service.config.store_address import sqlite_path
+from ras_triage.service.engine.problems import store_failed
 from ras_triage.service.http import openapi
 from ras_triage.service.http.limits.concurrency import ConcurrencyLimits
 from ras_triage.service.http.middleware.access_log import AccessLogMiddleware
@@ -40,8 +40,9 @@ from ras_triage.service.http.middleware.security_headers import SecurityHeadersM
 from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddleware
 from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, policies, syndromes
 from ras_triage.service.http.routes import store as store_route
+from ras_triage.service.http.runtime import Runtime, running
 from ras_triage.service.security.guard import Security, guarded
-from ras_triage.service.store.opening import open_store, sqlite_path
+from ras_triage.service.store.opening import open_store
 from ras_triage.service.store.port import ApiKey, Store, StoreError
 from ras_triage.service.store.writer import WriteQueueFull
 from ras_triage.service.telemetry import logs

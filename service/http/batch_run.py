@@ -12,12 +12,13 @@ from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
-from ras_triage.service.api.problems import ProblemError, problem_json, store_failed, with_retry_hint
+from ras_triage.service.api.problems import ProblemError, problem_json, with_retry_hint
 from ras_triage.service.engine.batch.spill_queue import SpillQueue
 from ras_triage.service.engine.batch.splitter import ArraySplitter, ItemSplitter, NdjsonSplitter
 from ras_triage.service.engine.batch.workers import Workers
 from ras_triage.service.engine.evaluation import BatchItem, EventDocument
 from ras_triage.service.engine.intake import EXPECTED_GROWTH, Intake, Outcome
+from ras_triage.service.engine.problems import store_failed
 from ras_triage.service.http.limits.admission import ClientWork
 from ras_triage.service.http.limits.body_deadlines import BodyClock
 from ras_triage.service.http.middleware.limits import BodyBudget

@@ -10,15 +10,15 @@ from fastapi import Depends, Header, Request
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from ras_triage.service.api.content_encoding import decoded_chunks
 from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter, too_large, truncate_text
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.batch.content_encoding import decoded_chunks
-from ras_triage.service.engine.runtime import Runtime
 from ras_triage.service.http.limits.admission import ClientWork, client_of
 from ras_triage.service.http.limits.body_deadlines import BodyClock
 from ras_triage.service.http.limits.concurrency import ActiveRequest, ConcurrencyLimits
 from ras_triage.service.http.middleware.limits import BodyBudget
 from ras_triage.service.http.openapi import IDEMPOTENCY, MAX_IDEMPOTENCY_KEY
+from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.http.server.peers import peer_of
 from ras_triage.service.security.principal import Principal
 from ras_triage.service.telemetry.metrics import Metrics

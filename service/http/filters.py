@@ -13,8 +13,8 @@ from ras_triage.models.records.guid import SECTION_NAMES, guid, section_name
 from ras_triage.models.scalars import parse_unsigned
 from ras_triage.models.severity import SEVERITY_NAMES, severity_name
 from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter
-from ras_triage.service.api.summaries import read_cursor
 from ras_triage.service.api.times import parse_rfc3339
+from ras_triage.service.http.summaries import read_cursor
 from ras_triage.service.store.port import FIELDS, Cursor, Field, Filter
 
 FILTERS: Final = (*FIELDS, "since", "until")

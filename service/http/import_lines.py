@@ -10,11 +10,11 @@ from typing import Final
 from pydantic import TypeAdapter
 
 from ras_triage.policies.agreement import Agreement
+from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.engine.evaluation import Defect
-from ras_triage.service.engine.responses import DecisionResponse
-from ras_triage.service.importing.prepared_errors import Prepared, Ready, Spoilt
-from ras_triage.service.importing.results import ImportCounts, agreement_of, other_line, reading_line
+from ras_triage.service.engine.imports.prepared_errors import Prepared, Ready, Spoilt
+from ras_triage.service.engine.imports.results import ImportCounts, agreement_of, other_line, reading_line
 from ras_triage.service.telemetry import logs
 
 _ACTION: Final = re.compile(rb'"action":"([a-z]+)"')

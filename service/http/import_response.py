@@ -21,11 +21,13 @@ from starlette.types import Receive, Scope, Send
 from ras_triage.models.formats.items import Position, UnreadableRecord
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import NotificationType
-from ras_triage.service.api.problems import Problem, ProblemError, problem_json, stopping, store_failed, with_retry_hint
+from ras_triage.service.api.problems import Problem, ProblemError, problem_json, stopping, with_retry_hint
 from ras_triage.service.engine.batch.spill_queue import SpillQueue
 from ras_triage.service.engine.evaluation import LOOP_BYTES, BatchItem, EventDocument
+from ras_triage.service.engine.imports.prepared_errors import Prepared, Ready, Spoilt, prepare, read_document, read_found, spoilt
+from ras_triage.service.engine.imports.results import ImportCounts, summary_line
 from ras_triage.service.engine.intake import Outcome
-from ras_triage.service.engine.runtime import Runtime
+from ras_triage.service.engine.problems import store_failed
 from ras_triage.service.engine.time_limit import TimeLimitExceeded
 from ras_triage.service.http.batch_run import QUEUE_SHARE, growth
 from ras_triage.service.http.disconnects import WhileConnected, until_ended
@@ -33,11 +35,10 @@ from ras_triage.service.http.import_lines import write_lines
 from ras_triage.service.http.limits.admission import ClientWork
 from ras_triage.service.http.limits.body_deadlines import BodyClock
 from ras_triage.service.http.middleware.shutdown import cancel, shutdown_of
+from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.importing.format_detection import STREAMED, InputFormat
 from ras_triage.service.importing.import_options import ImportOptions
-from ras_triage.service.importing.prepared_errors import Prepared, Ready, Spoilt, prepare, read_document, read_found, spoilt
 from ras_triage.service.importing.readers import Found, RawEvent, find_in, find_items
-from ras_triage.service.importing.results import ImportCounts, summary_line
 from ras_triage.service.importing.source import ImportSource
 from ras_triage.service.security.principal import Principal
 from ras_triage.service.store.port import StoreError

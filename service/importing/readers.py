@@ -26,8 +26,8 @@ from ras_triage.models.formats.redfish import read_redfish
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import SIGNATURE, decode_record
+from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.engine.responses import read_event
 from ras_triage.service.importing.format_detection import InputFormat, acpi_table, detect_format, is_kernel_log
 from ras_triage.service.importing.rasdaemon_db import UnreadableDatabase, read_database
 from ras_triage.service.importing.source import MAX_LINE_BYTES, ImportSource

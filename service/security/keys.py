@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import re
 import secrets
 import tomllib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,20 +17,18 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ras_triage.service.api.escaping import escape_toml
 from ras_triage.service.api.problems import ProblemError, store_unavailable
 from ras_triage.service.config.settings import InvalidSetting, read_text
 from ras_triage.service.security.principal import Scope
 from ras_triage.service.store.port import ApiKey, StoreError
-from ras_triage.service.telemetry.escaping import escape_toml
-
-PREFIX: Final = "rt_"
+from ras_triage.service.telemetry.redaction import PREFIX
 
 FRESH_S: Final = 1.0
 """Seconds after which keys are looked up again: how long a revoked key may still be good."""
 
 _ID_BYTES: Final = 6
 _SECRET_BYTES: Final = 32
-_SHOWN: Final = re.compile(r"(rt_[0-9A-Za-z]{1,64}_)[0-9A-Za-z_-]{43,}")
 
 _log = logging.getLogger("ras_triage.security")
 
@@ -49,11 +46,6 @@ def recognise(shown: str, keys: Mapping[str, ApiKey]) -> ApiKey | None:
     if key is None or not hmac.compare_digest(_hash(secret), key.secret_hash) or key.revoked_at_ms is not None:
         return None
     return key
-
-
-def hidden(text: str) -> str:
-    """A text without the secrets of keys that somebody put where they do not belong."""
-    return _SHOWN.sub(r"\1********", text)
 
 
 def _hash(secret: str) -> str:

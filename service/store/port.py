@@ -18,9 +18,10 @@ from typing import Final, Literal, Protocol
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.poison import PoisonedPage
+from ras_triage.service.api.errors import LoggableError
 
 
-class StoreError(Exception):
+class StoreError(LoggableError):
     """The store could not do what it was asked."""
 
 

@@ -19,9 +19,9 @@ from typing import Any, Final, Literal
 
 from pydantic_core import to_json
 
-from ras_triage.service.security.keys import hidden
-from ras_triage.service.store.port import StoreError
-from ras_triage.service.telemetry.escaping import escape, escape_json, valid_text
+from ras_triage.service.api.errors import LoggableError
+from ras_triage.service.api.escaping import escape, escape_json, valid_text
+from ras_triage.service.telemetry.redaction import hidden
 
 Fact = str | int | float | bool | None
 Format = Literal["json", "text"]
@@ -36,7 +36,7 @@ CONNECTIONS: Final = "uvicorn.error.connection"
 _UNDER_WAY: ContextVar[dict[str, Fact] | None] = ContextVar("under_way", default=None)
 
 _MAX_FRAMES = 30
-_SPOKEN_FREELY = (StoreError, OSError, sqlite3.Error)
+_SPOKEN_FREELY = (LoggableError, OSError, sqlite3.Error)
 """Errors whose text is the machine's: it holds nothing that a client sent."""
 
 

@@ -21,9 +21,9 @@ from prometheus_client.registry import Collector
 from ras_triage.models.decision import Action
 from ras_triage.policies.catalog.policies import NEWEST_SERIES, UNIFORM
 from ras_triage.policies.catalog.release import parse_release
-from ras_triage.service.config.allocator import holdings
-from ras_triage.service.config.version import installed_version
-from ras_triage.service.store.port import StoreError, StoreSize
+from ras_triage.service.api.errors import LoggableError
+from ras_triage.service.api.version import installed_version
+from ras_triage.service.telemetry.allocator import holdings
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 """A method that is none of these counts as `other`."""
@@ -71,11 +71,26 @@ class Writer(Protocol):
         """As they are now."""
 
 
+class StoreFigures(Protocol):
+    """How much a store holds."""
+
+    @property
+    def decisions(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def log_bytes(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+    @property
+    def oldest_ms(self) -> int | None: ...
+
+
 class Sized(Protocol):
     """A store, as far as it is measured."""
 
-    def size(self) -> StoreSize:
-        """How much there is. Raises StoreError."""
+    def size(self) -> StoreFigures:
+        """How much there is. Raises LoggableError."""
 
 
 class Metrics:
@@ -265,7 +280,7 @@ def _streams(subscribers: int, filters: int) -> Iterator[Metric]:
 def _store_size(store: Sized) -> Iterator[Metric]:
     try:
         size = store.size()
-    except StoreError:
+    except LoggableError:
         return
     yield _gauge("store_decisions", "Decisions that are kept", size.decisions)
     yield _gauge("store_bytes", "What they take on disk", size.bytes)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 
+from ras_triage.service.api.version import installed_version
 from ras_triage.service.config.settings import InvalidSetting
-from ras_triage.service.config.version import installed_version
 from ras_triage.service.telemetry import trace_context
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def start(app: FastAPI) -> TracerProvider:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError:
         raise InvalidSetting("`otel` needs what `pip install ras-triage[otel]` brings") from None
-    named = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "ras-triage"), "ras_triage.service.config.version": installed_version()}
+    named = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "ras-triage"), "ras_triage.service.api.version": installed_version()}
     provider = TracerProvider(resource=Resource.create(named))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     instrument(app, provider)

@@ -5,15 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import AssumedField
-from ras_triage.models.formats.kernel_log.actions import (
-    ObservedActions,
-    ObservedMemoryFailure,
-    ObservedPanic,
-    ObservedSignal,
-    group_actions,
-    read_action,
-)
+from ras_triage.models.formats.kernel_log.actions import read_action
+from ras_triage.models.observed import AssumedField, ObservedActions, ObservedMemoryFailure, ObservedPanic, ObservedSignal, group_actions
 from ras_triage.policies.agreement import compare
 from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.policies.decide import decide

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ras_triage.models.decision import RecordGuestError, Translate
-from ras_triage.models.formats.kernel_log.actions import (
+from ras_triage.models.observed import (
     ObservedAction,
     ObservedActions,
     ObservedMemoryFailure,

@@ -21,8 +21,8 @@ from ras_triage.models.memslots import MAX_SLOTS
 from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.policies.decide import decide
 from ras_triage.policies.guest.translation import slot_warnings, translate
+from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.engine.responses import read_event
 
 MIB, GIB = 1 << 20, 1 << 30
 RAM = 0xFFFF_4000_0000

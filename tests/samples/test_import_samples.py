@@ -14,10 +14,10 @@ from _pytest.mark import ParameterSet
 
 from ras_triage.models.formats.items import FoundError, UnreadableRecord
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.import_decisions import decide_items, result_line
+from ras_triage.service.engine.imports.decisions import decide_items, result_line
+from ras_triage.service.engine.imports.results import ImportCounts
 from ras_triage.service.importing.import_options import ImportOptions
 from ras_triage.service.importing.readers import read_items
-from ras_triage.service.importing.results import ImportCounts
 from ras_triage.service.importing.source import ImportSource
 
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")

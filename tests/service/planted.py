@@ -14,9 +14,8 @@ from typing import Any
 
 from ras_triage.models.records import status_block
 from ras_triage.policies import decide
-from ras_triage.service.cli import attempts
 from ras_triage.service.cli.main import main
-from ras_triage.service.engine import intake
+from ras_triage.service.engine import attempts, intake
 from ras_triage.service.engine.batch import workers
 from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import NewDecision

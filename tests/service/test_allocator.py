@@ -16,10 +16,10 @@ import pytest
 from keeping import entry
 from processes import serving
 
-from ras_triage.service.config import allocator
-from ras_triage.service.config.allocator import MemoryReturn, resident_bytes
 from ras_triage.service.store.port import Filter
 from ras_triage.service.store.sqlite import SqliteStore
+from ras_triage.service.telemetry import allocator
+from ras_triage.service.telemetry.allocator import MemoryReturn, resident_bytes
 
 MIB = 1 << 20
 

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ras_triage.service.security.authority import Authority, Origin, parse_authority, parse_host, parse_origin
+from ras_triage.service.config.authority import Authority, Origin, parse_authority, parse_host, parse_origin
 
 NAMES = st.from_regex(r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+", fullmatch=True)
 PORTS = st.none() | st.integers(0, 0xFFFF)

@@ -16,10 +16,10 @@ from processes import Service, serving
 from ras_triage.models.decision import Action, Signal
 from ras_triage.models.event import Event, event_key
 from ras_triage.models.host import Host
+from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import Explanation, InjectionAnswer
 from ras_triage.service.client import AsyncClient, Client, Decided, ProblemAnswer, Retry
-from ras_triage.service.engine.responses import DecisionResponse
 
 
 @pytest.fixture(scope="module")

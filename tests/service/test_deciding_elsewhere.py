@@ -25,10 +25,10 @@ from ras_triage.service.engine import evaluation, intake, used_facts
 from ras_triage.service.engine.batch import workers
 from ras_triage.service.engine.batch.workers import MAX_WAITING, Workers
 from ras_triage.service.engine.evaluation import LOOP_BYTES, LOOP_STEPS, EventDocument, Predecided, parse_event
-from ras_triage.service.engine.runtime import Runtime, running
 from ras_triage.service.engine.used_facts import KeptFacts
 from ras_triage.service.http import import_response
 from ras_triage.service.http.app import create_app
+from ras_triage.service.http.runtime import Runtime, running
 from ras_triage.service.importing.format_detection import HEAD_BYTES
 from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import HostFacts

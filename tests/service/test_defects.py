@@ -34,8 +34,8 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine import defects as defects_module
 from ras_triage.service.engine.defects import LINES, Defects
 from ras_triage.service.engine.evaluation import EventDocument
-from ras_triage.service.engine.runtime import Runtime, running
 from ras_triage.service.http.app import create_app
+from ras_triage.service.http.runtime import Runtime, running
 from ras_triage.service.importing import readers
 from ras_triage.service.importing.source import ImportSource
 from ras_triage.service.store.memory import MemoryStore

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ras_triage.service.telemetry.escaping import escape, escape_json, escape_toml, valid_text
+from ras_triage.service.api.escaping import escape, escape_json, escape_toml, valid_text
 
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Control, format, surrogate, private use, unassigned; line and paragraph separators (Unicode 16.0, table 4-4)."""

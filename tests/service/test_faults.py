@@ -19,8 +19,8 @@ from calling import EVENT, ROOT, client
 from processes import Service, serving
 
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.runtime import Runtime
 from ras_triage.service.http.app import create_app
+from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import Filter, RowDamaged, StoreDamaged, StoredDecision, StoreError
 

@@ -17,8 +17,8 @@ from keeping import NOON, entry
 
 from ras_triage.service.cli.commands.store import read_event
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.runtime import running
 from ras_triage.service.http.app import create_app
+from ras_triage.service.http.runtime import running
 from ras_triage.service.store.maintenance.offline import check
 from ras_triage.service.store.port import StoreUnavailable
 from ras_triage.service.store.sqlite import SqliteStore

@@ -24,8 +24,8 @@ import pytest
 from calling import EVENT, Call, client
 from processes import Service, serving
 
+from ras_triage.service.api.content_encoding import PIECE, decoded_chunks
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.batch.content_encoding import PIECE, decoded_chunks
 from ras_triage.service.http.app import create_app
 
 if sys.version_info >= (3, 14):

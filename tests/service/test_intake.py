@@ -12,11 +12,11 @@ from calling import EVENT
 from keeping import NOON
 
 from ras_triage.models.event import event_key
+from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.intake import Decided, Document, Intake, Kept, Outcome, PendingRepeat
-from ras_triage.service.engine.responses import read_event
-from ras_triage.service.engine.runtime import Runtime, running
+from ras_triage.service.http.runtime import Runtime, running
 from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import HostFacts
 

@@ -23,8 +23,8 @@ from ras_triage.models.formats.cper import write_record
 from ras_triage.models.formats.erst import PSTORE_CREATOR
 from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor, encode_record
 from ras_triage.models.records.guid import guid
+from ras_triage.service.api.content_encoding import zstd
 from ras_triage.service.cli.main import main
-from ras_triage.service.engine.batch.content_encoding import zstd
 from ras_triage.service.http.app import create_app
 
 FILES = 400

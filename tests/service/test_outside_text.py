@@ -28,9 +28,10 @@ from test_escaping import shows
 
 from ras_triage.models.records.block_fields import encode_structured
 from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
+from ras_triage.service.api.event_json import read_event
 from ras_triage.service.cli.main import _parser, main
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.responses import decide_event, decision_json, read_event, wrap_decision
+from ras_triage.service.engine.responses import decide_event, decision_json, wrap_decision
 from ras_triage.service.security.keys import create
 from ras_triage.service.store.sqlite import SqliteStore
 

@@ -14,7 +14,7 @@ from keeping import NOON, entry
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.intake import Document
 from ras_triage.service.engine.retention import Retention, portion
-from ras_triage.service.engine.runtime import running
+from ras_triage.service.http.runtime import running
 from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import Filter, Usage
 from ras_triage.service.store.sqlite import SqliteStore

@@ -10,7 +10,7 @@ from calling import run
 
 from ras_triage.service.config.settings import InvalidSetting, Settings, is_loopback
 from ras_triage.service.config.sources import HIDDEN, RawSettings, default_store, load_settings
-from ras_triage.service.store.opening import sqlite_path
+from ras_triage.service.config.store_address import sqlite_path
 
 
 @pytest.fixture(autouse=True)

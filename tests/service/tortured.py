@@ -11,9 +11,8 @@ from pathlib import Path
 import planted
 from disk_faults import Disk, Faulty
 
-from ras_triage.service.cli import attempts
 from ras_triage.service.cli.main import main
-from ras_triage.service.engine import intake
+from ras_triage.service.engine import attempts, intake
 from ras_triage.service.engine.batch import workers
 
 if __name__ in {"__main__", "__mp_main__"}:

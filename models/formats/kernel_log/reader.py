@@ -15,12 +15,13 @@ from operator import itemgetter
 from typing import Final
 
 from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_one
-from ras_triage.models.formats.kernel_log.actions import KEYWORDS, NOTE_KEYWORD, ObservedAction, group_actions, read_action
+from ras_triage.models.formats.kernel_log.actions import KEYWORDS, NOTE_KEYWORD, read_action
 from ras_triage.models.formats.kernel_log.grammar import FIRMWARE_WARNINGS, HEAD
 from ras_triage.models.formats.kernel_log.lines import COLOUR, MAX_LINE, LogLine, line_text, parse_line
 from ras_triage.models.formats.kernel_log.record import FORMAT, MAX_LINES_APART, LogRecord, frame_of, names_memory
 from ras_triage.models.formats.kernel_log.wrapping import HeldLine
 from ras_triage.models.notification import NotificationType
+from ras_triage.models.observed import ObservedAction, group_actions
 
 Found = FoundError | UnreadableRecord | UnmatchedAction
 Machine = tuple[str | None, str]

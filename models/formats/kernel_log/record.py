@@ -14,8 +14,16 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import AssumedField, FoundError, Position, UnreadableRecord
-from ras_triage.models.formats.kernel_log.actions import (
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
+from ras_triage.models.formats.kernel_log.grammar import HEAD, OPEN_HEADS, SEVERITIES
+from ras_triage.models.formats.kernel_log.lines import LogLine
+from ras_triage.models.formats.kernel_log.section_builder import BuiltSection, build_section
+from ras_triage.models.formats.kernel_log.section_lines import Named, SectionLines, is_complete
+from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
+from ras_triage.models.host import Host
+from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.observed import (
+    AssumedField,
     ObservedAction,
     ObservedMemoryFailure,
     ObservedMessage,
@@ -24,13 +32,6 @@ from ras_triage.models.formats.kernel_log.actions import (
     ObservedSoftOffline,
     group_actions,
 )
-from ras_triage.models.formats.kernel_log.grammar import HEAD, OPEN_HEADS, SEVERITIES
-from ras_triage.models.formats.kernel_log.lines import LogLine
-from ras_triage.models.formats.kernel_log.section_builder import BuiltSection, build_section
-from ras_triage.models.formats.kernel_log.section_lines import Named, SectionLines, is_complete
-from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
-from ras_triage.models.host import Host
-from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.block_fields import StructuredBlock, encode_structured
 from ras_triage.models.records.guid import guid
 from ras_triage.models.severity import Severity, ghes_severity, severity_name

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from ras_triage.models.formats.kernel_log.actions import ObservedMessage, read_action
+from ras_triage.models.formats.kernel_log.actions import read_action
 from ras_triage.models.formats.kernel_log.grammar import HEAD, SECTION_TYPES
 from ras_triage.models.formats.kernel_log.lines import LogLine, parse_line, strip_quoting
 from ras_triage.models.formats.kernel_log.section_lines import is_complete, is_list, names_nothing
+from ras_triage.models.observed import ObservedMessage
 
 _MAX_PIECES: Final = 8
 """Into which a line may have been broken."""

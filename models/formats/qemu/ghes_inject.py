@@ -13,9 +13,10 @@ from datetime import datetime
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
 from ras_triage.models.formats.ghes_options import MAX_LENGTH, Options, ScriptFails, choices, integer, integers, parse
-from ras_triage.models.formats.items import AssumedField, FoundError, Position, UnreadableRecord
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
 from ras_triage.models.formats.qemu.injection import FORMAT, LOST, NotInjectable, to_reading
 from ras_triage.models.notification import Notification
+from ras_triage.models.observed import AssumedField
 from ras_triage.models.records.block_fields import StructuredBlock, decode_structured
 from ras_triage.models.records.guid import ARM_PROCESSOR, guid, guid_text
 from ras_triage.models.records.status_block import ENTRY, ENTRY_V3_LENGTH, encode_header

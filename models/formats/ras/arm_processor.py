@@ -9,8 +9,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from ras_triage.models.formats.items import AssumedField
 from ras_triage.models.formats.ras.traced_event import TracedError, blob, integer, section_severity, text
+from ras_triage.models.observed import AssumedField
 from ras_triage.models.records.guid import ARM_PROCESSOR
 from ras_triage.models.sections.arm_processor import CONTEXT_HEADER_LENGTH, ERROR_INFO_LENGTH, HEADER_LENGTH, ArmErrorInfo
 

@@ -7,8 +7,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from ras_triage.models.formats.items import AssumedField
 from ras_triage.models.formats.ras.traced_event import BadField, TracedError, blob, integer, quoted, read_time, text
+from ras_triage.models.observed import AssumedField
 from ras_triage.models.severity import Severity
 
 _SEVERITIES = {

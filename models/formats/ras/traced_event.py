@@ -11,10 +11,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import AssumedField, FoundError, Position, UnreadableRecord
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification
+from ras_triage.models.observed import AssumedField
 from ras_triage.models.records.block_fields import encode_structured
 from ras_triage.models.severity import GhesSeverity, Severity
 from ras_triage.models.times import to_utc

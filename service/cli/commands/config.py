@@ -6,9 +6,9 @@ from argparse import ArgumentParser, Namespace
 
 from pydantic_core import to_json
 
+from ras_triage.service.api.escaping import escape
 from ras_triage.service.cli.options import add_json, add_settings, effective
 from ras_triage.service.cli.output import write_json, write_text
-from ras_triage.service.telemetry.escaping import escape
 
 HELP = "show the settings of the service, and where each came from"
 

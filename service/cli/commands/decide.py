@@ -9,12 +9,13 @@ from ras_triage.models.decision import Decision
 from ras_triage.models.event import Event
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.notification import NotificationType
-from ras_triage.service.cli.attempts import Attempts
+from ras_triage.service.api.event_json import read_event
 from ras_triage.service.cli.inputs import read_all, to_event
 from ras_triage.service.cli.options import add_json, add_policy_file, settings_of
 from ras_triage.service.cli.output import answer_lines, show, warn, warn_of_defect, write_json
 from ras_triage.service.config.settings import InvalidSetting, Settings
-from ras_triage.service.engine.responses import decide_event, decision_json, read_event, wrap_decision
+from ras_triage.service.engine.attempts import Attempts
+from ras_triage.service.engine.responses import decide_event, decision_json, wrap_decision
 
 HELP = "decide an event, a status block or a CPER record"
 

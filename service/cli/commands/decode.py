@@ -6,11 +6,11 @@ from argparse import ArgumentParser, Namespace
 
 from pydantic_core import to_json
 
-from ras_triage.service.cli.attempts import Attempts
 from ras_triage.service.cli.inputs import read_all, to_bytes
 from ras_triage.service.cli.options import add_json
 from ras_triage.service.cli.output import show, warn_of_defect, write_json
 from ras_triage.service.config.settings import MAX_BODY_BYTES
+from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.responses import explain_bytes
 
 HELP = "show what is in a status block or a CPER record"

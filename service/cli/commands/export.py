@@ -17,18 +17,18 @@ from ras_triage.models.formats.items import FoundError, UnreadableRecord
 from ras_triage.models.formats.qemu.ghes_inject import to_arguments
 from ras_triage.models.formats.qemu.injection import NotInjectable, to_argument, to_qmp
 from ras_triage.models.formats.redfish import write_redfish
+from ras_triage.service.api.escaping import escape, escape_json
 from ras_triage.service.api.problems import ProblemError, unwritable
-from ras_triage.service.cli.attempts import Attempts
 from ras_triage.service.cli.commands.import_ import add_reading, found, own_path, size_of, told_of
 from ras_triage.service.cli.inputs import opened
 from ras_triage.service.cli.output import BAD_INPUT, warn, warn_of_defect, write_bytes
 from ras_triage.service.cli.progress import progress
 from ras_triage.service.config.settings import InvalidSetting
+from ras_triage.service.engine.attempts import Attempts
+from ras_triage.service.engine.imports.results import place_words
 from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions, notified
-from ras_triage.service.importing.results import place_words
 from ras_triage.service.importing.source import ImportSource
-from ras_triage.service.telemetry.escaping import escape, escape_json
 
 HELP = "write the errors in a file as CPER records, Redfish entries, QEMU injections or events"
 

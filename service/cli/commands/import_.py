@@ -17,7 +17,6 @@ from pydantic_core import to_json
 from ras_triage.models.event import event_json
 from ras_triage.models.formats.items import INTERNAL, Broken, FoundError, Position, UnreadableRecord
 from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.cli.attempts import Attempts
 from ras_triage.service.cli.commands.decide import notification_type
 from ras_triage.service.cli.inputs import STANDARD_INPUT, opened, read_all
 from ras_triage.service.cli.options import add_json, add_policy_file, settings_of
@@ -26,11 +25,12 @@ from ras_triage.service.cli.progress import Progress, progress
 from ras_triage.service.cli.server_options import add_server, ask
 from ras_triage.service.cli.submission import SubmittedInput, submitted_input
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.import_decisions import Result, decide_items, read_answer, result_line
+from ras_triage.service.engine.attempts import Attempts
+from ras_triage.service.engine.imports.decisions import Result, decide_items, read_answer, result_line
+from ras_triage.service.engine.imports.results import ImportCounts, summary_line
 from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions, apply_options, read_sources
 from ras_triage.service.importing.readers import Found, FoundItem, RawEvent, find_items, read_raw
-from ras_triage.service.importing.results import ImportCounts, summary_line
 from ras_triage.service.importing.source import ImportSource
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from ras_triage.service.cli.options import add_config, add_json
 from ras_triage.service.cli.output import note, warn, warn_json, write_json, write_text
 from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.config.sources import load_settings, prepare_store
+from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.security.keys import create, file_entry
 from ras_triage.service.security.principal import SCOPES
-from ras_triage.service.store.opening import sqlite_path
 from ras_triage.service.store.port import ApiKey, StoreError
 from ras_triage.service.store.sqlite import SqliteStore
 

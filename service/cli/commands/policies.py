@@ -8,11 +8,12 @@ from pydantic_core import to_json
 
 from ras_triage.policies.catalog.choice import find_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
-from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage, compare, list_policies, page
+from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import ProblemError, unknown_policy
 from ras_triage.service.cli.options import add_json, add_policy_file, settings_of
 from ras_triage.service.cli.output import show, write_json
 from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.policy_pages import compare, list_policies, page
 
 HELP = "list policies, show one, or compare two"
 

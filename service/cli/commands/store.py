@@ -18,11 +18,11 @@ from ras_triage.service.cli.options import add_config, add_json
 from ras_triage.service.cli.output import warn, write_json, write_text
 from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.config.sources import load_settings
+from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.engine.evaluation import EventDocument, parse_event
 from ras_triage.service.engine.retention import AT_ONCE_BYTES, portion
 from ras_triage.service.store.maintenance.check import EventFields, Finding
 from ras_triage.service.store.maintenance.offline import Report, accept_loss, check
-from ras_triage.service.store.opening import sqlite_path
 from ras_triage.service.store.port import Loss, StoreError
 from ras_triage.service.store.sqlite import SqliteStore
 

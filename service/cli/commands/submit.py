@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from ras_triage.models.event import event_key
+from ras_triage.service.api.escaping import escape_json
+from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.output import BAD_INPUT, warn
 from ras_triage.service.cli.progress import Progress, progress
 from ras_triage.service.cli.server_options import GAVE_UP, add_server, ask
 from ras_triage.service.cli.submission import SubmissionCounts, SubmittedInput, events, output, submitted_input
 from ras_triage.service.config.settings import InvalidSetting
-from ras_triage.service.engine.responses import read_event
-from ras_triage.service.telemetry.escaping import escape_json
 
 if TYPE_CHECKING:
     from ras_triage.service.client import Client

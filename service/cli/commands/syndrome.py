@@ -6,10 +6,11 @@ from argparse import ArgumentParser, Namespace
 
 from pydantic_core import to_json
 
-from ras_triage.service.api.syndromes import SyndromeRequest, answer_syndromes, read_syndrome_request, syndromes_json
+from ras_triage.service.api.syndromes import SyndromeRequest
 from ras_triage.service.cli.options import add_json, add_policy_file, settings_of
 from ras_triage.service.cli.output import answer_lines, show, write_json
 from ras_triage.service.config.settings import InvalidSetting
+from ras_triage.service.engine.syndromes import answer_syndromes, read_syndrome_request, syndromes_json
 
 HELP = "take an ESR or VSESR value apart, or ask what KVM makes of it"
 

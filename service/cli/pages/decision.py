@@ -18,10 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ras_triage.models.decision import Action, Decision, Rationale, Step
+from ras_triage.service.api.escaping import escape
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionAnswer, SyndromeAnswer
 from ras_triage.service.cli.pages.steps import describe_step, plain, returned
-from ras_triage.service.telemetry.escaping import escape
 
 ACTION_COLOURS = {
     Action.HANDLED: "green",

@@ -10,14 +10,14 @@ from rich.rule import Rule
 from rich.text import Text
 
 from ras_triage.models.formats.items import FoundError, UnmatchedAction, UnreadableRecord
-from ras_triage.models.formats.kernel_log.actions import ObservedAction
+from ras_triage.models.observed import ObservedAction
 from ras_triage.models.records.block_summary import physical_addresses, section_names
 from ras_triage.models.records.status_block import parse
 from ras_triage.models.severity import severity_name
 from ras_triage.policies.agreement import Agreement
 from ras_triage.service.cli.pages.decision import decision_page, pairs, section, text
-from ras_triage.service.engine.import_decisions import Result
-from ras_triage.service.importing.results import ImportCounts, place_words
+from ras_triage.service.engine.imports.decisions import Result
+from ras_triage.service.engine.imports.results import ImportCounts, place_words
 
 _VERDICTS = {
     "agree": "the decision agrees with what the kernel said",

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
+from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
+from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import ProblemError, too_large, too_many_counts, unknown_decision
-from ras_triage.service.api.summaries import PageJson, StatsJson, page_json, stats_json
+from ras_triage.service.api.summaries import PageJson, StatsJson
 from ras_triage.service.api.times import rfc3339
-from ras_triage.service.engine.batch.content_encoding import decoded_chunks, require_known_encoding
 from ras_triage.service.engine.evaluation import EventDocument
-from ras_triage.service.engine.responses import DecisionResponse, wrap_decision
+from ras_triage.service.engine.responses import wrap_decision
 from ras_triage.service.http.batch_response import BatchResponse
 from ras_triage.service.http.batch_run import ARRAY, NDJSON, BatchFormat, BatchRun
 from ras_triage.service.http.dependencies import (
@@ -33,6 +34,7 @@ from ras_triage.service.http.disconnects import WhileConnected
 from ras_triage.service.http.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, parse_last_event_id
 from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, parameter
 from ras_triage.service.http.streaming.response import EventStream
+from ras_triage.service.http.summaries import page_json, stats_json
 from ras_triage.service.security.guard import still_welcome
 from ras_triage.service.telemetry import logs
 

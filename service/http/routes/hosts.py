@@ -15,11 +15,11 @@ from ras_triage.service.api.json_limits import require_countable
 from ras_triage.service.api.problems import ProblemError, invalid, precondition_failed, unknown_source
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.runtime import Runtime
 from ras_triage.service.engine.sources import facts_digest
 from ras_triage.service.engine.used_facts import LOOP_BYTES
 from ras_triage.service.http.dependencies import Body, PrincipalOf, RuntimeOf, only_parameters
 from ras_triage.service.http.openapi import TAGGED, json_body
+from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.store.port import HostFacts
 from ras_triage.service.telemetry.logs import audit
 

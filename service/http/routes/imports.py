@@ -11,9 +11,9 @@ from ras_triage.models.event import Event
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import UnknownPolicy
+from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
 from ras_triage.service.api.problems import ProblemError, invalid_parameter, too_large, unknown_policy
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.batch.content_encoding import decoded_chunks, require_known_encoding
 from ras_triage.service.http.dependencies import PrincipalOf, RepeatName, RuntimeOf, clock_of, only_parameters, work_of
 from ras_triage.service.http.import_response import ImportRequest, ImportResponse, ImportRun
 from ras_triage.service.importing.format_detection import InputFormat

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Depends
 
 from ras_triage.policies.catalog.choice import find_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
-from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage, compare, list_policies, page
+from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import ProblemError, unknown_policy
 from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.policy_pages import compare, list_policies, page
 from ras_triage.service.http.dependencies import SettingsOf, only_parameters
 
 router = APIRouter(prefix="/v1/policies", tags=["policies"], dependencies=[Depends(only_parameters())])

@@ -6,15 +6,9 @@ from typing import Final
 
 from fastapi import APIRouter, Depends, Response
 
-from ras_triage.service.api.syndromes import (
-    Explanation,
-    Explanations,
-    InjectionAnswer,
-    answer_syndromes,
-    read_syndrome_request,
-    syndromes_json,
-)
+from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionAnswer
 from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.syndromes import answer_syndromes, read_syndrome_request, syndromes_json
 from ras_triage.service.http.dependencies import Body, RuntimeOf, SettingsOf, only_parameters
 from ras_triage.service.http.openapi import json_body
 

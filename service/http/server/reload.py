@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.service.config.settings import InvalidSetting, Settings
-from ras_triage.service.engine.runtime import Runtime
+from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.http.server.tls import ReloadableContext, server_context
 from ras_triage.service.security.guard import Security
 from ras_triage.service.telemetry import logs

@@ -16,22 +16,22 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
-from ras_triage.service.config import allocator
 from ras_triage.service.config.gc import raise_gc_thresholds
 from ras_triage.service.config.settings import InvalidSetting, Settings, is_loopback
 from ras_triage.service.config.sources import prepare_store
-from ras_triage.service.engine.runtime import Runtime
+from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.middleware.shutdown import Shutdown
+from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.http.server.accept_loop import Acceptor, bind
 from ras_triage.service.http.server.connections import Connection, Connections, raise_descriptor_limit
 from ras_triage.service.http.server.protocol import HttpProtocol
 from ras_triage.service.http.server.reload import Reload
 from ras_triage.service.http.server.tls import ReloadableContext, reloadable_context
-from ras_triage.service.store.opening import open_store, sqlite_path
+from ras_triage.service.store.opening import open_store
 from ras_triage.service.store.port import Store, StoreError
 from ras_triage.service.store.sqlite import SqliteStore
-from ras_triage.service.telemetry import logs, tracing
+from ras_triage.service.telemetry import allocator, logs, tracing
 
 GRACE_S = 10
 """Seconds that requests under way have to finish when the service is told to stop."""

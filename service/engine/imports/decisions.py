@@ -12,13 +12,14 @@ from ras_triage.models.event import event_json
 from ras_triage.models.formats.items import INTERNAL, FoundError, UnreadableRecord
 from ras_triage.models.frozen import frozen
 from ras_triage.policies.agreement import Agreement
+from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem, ProblemError
-from ras_triage.service.cli.attempts import Attempts
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.responses import DecisionResponse, decide_event, decision_json, wrap_decision
+from ras_triage.service.engine.attempts import Attempts
+from ras_triage.service.engine.imports.results import ImportCounts, agreement_of, other_line, reading_line
+from ras_triage.service.engine.responses import decide_event, decision_json, wrap_decision
 from ras_triage.service.importing.import_options import ImportOptions, apply_options
 from ras_triage.service.importing.readers import FoundItem
-from ras_triage.service.importing.results import ImportCounts, agreement_of, other_line, reading_line
 
 
 @frozen

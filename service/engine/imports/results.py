@@ -11,14 +11,14 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from ras_triage.models.decision import Decision
-from ras_triage.models.formats.items import AssumedField, FoundError, Position, UnmatchedAction, UnreadableRecord
-from ras_triage.models.formats.kernel_log.actions import ObservedActions
+from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
+from ras_triage.models.observed import AssumedField, ObservedActions
 from ras_triage.policies.agreement import Agreement, compare
+from ras_triage.service.api.escaping import valid_text
 from ras_triage.service.api.problems import Problem, problem_json
-from ras_triage.service.importing.prepared_errors import Prepared, Ready, Spoilt
+from ras_triage.service.engine.imports.prepared_errors import Prepared, Ready, Spoilt
 from ras_triage.service.importing.readers import FoundItem
-from ras_triage.service.telemetry.escaping import valid_text
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from threading import Semaphore
 from typing import TypeVar
 
-from ras_triage.service.config.allocator import MemoryReturn
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.batch.workers import Workers
 from ras_triage.service.engine.defects import Defects
@@ -20,6 +19,7 @@ from ras_triage.service.engine.sources import Sources
 from ras_triage.service.http.streaming.subscriptions import Streams
 from ras_triage.service.store.port import Store, StoreError
 from ras_triage.service.store.writer import Writer
+from ras_triage.service.telemetry.allocator import MemoryReturn
 
 T = TypeVar("T")
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import IO, Final
 
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.items import INTERNAL, AssumedField, Broken, FoundError, Position, UnmatchedAction, UnreadableRecord
-from ras_triage.models.formats.kernel_log.actions import ObservedActions
+from ras_triage.models.formats.items import INTERNAL, Broken, FoundError, Position, UnmatchedAction, UnreadableRecord
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
 from ras_triage.models.frozen import frozen
+from ras_triage.models.observed import AssumedField, ObservedActions
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.evaluation import Defect, EventDocument
 from ras_triage.service.importing.format_detection import InputFormat

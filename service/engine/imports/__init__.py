@@ -1,0 +1,1 @@
+"""Errors found in files, on their way to decisions."""

@@ -1,0 +1,104 @@
+"""Answers to questions about syndromes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from pydantic import TypeAdapter, ValidationError
+
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.kvm import VcpuEvents, decode_vcpu_events
+from ras_triage.models.syndrome_fields import SyndromeKind, decode_syndrome, syndrome_summary
+from ras_triage.policies.catalog.choice import find_policy
+from ras_triage.policies.catalog.policies import Policy, UnknownPolicy, resolve_policy
+from ras_triage.policies.guest.kvm import VcpuState, set_vcpu_events
+from ras_triage.policies.pipeline.facts import ASSUMED_RAS
+from ras_triage.service.api.json_limits import require_countable
+from ras_triage.service.api.problems import ProblemError, invalid, malformed, unknown_policy
+from ras_triage.service.api.syndromes import (
+    Explanation,
+    Explanations,
+    FieldReading,
+    InjectionAnswer,
+    SyndromeAnswer,
+    SyndromeRequest,
+    VcpuEventsInput,
+)
+from ras_triage.service.config.settings import Settings
+
+
+@lru_cache(maxsize=1)
+def _request() -> TypeAdapter[SyndromeRequest]:
+    return TypeAdapter(SyndromeRequest)
+
+
+@lru_cache(maxsize=1)
+def _answer() -> TypeAdapter[SyndromeAnswer]:
+    return TypeAdapter(SyndromeAnswer)
+
+
+def read_syndrome_request(document: bytes) -> SyndromeRequest:
+    """A request from its JSON. Raises Refused."""
+    require_countable(document)
+    try:
+        return _request().validate_json(document)
+    except ValidationError as error:
+        raise ProblemError(invalid(error, document, "request")) from None
+
+
+def answer_syndromes(request: SyndromeRequest, settings: Settings) -> SyndromeAnswer:
+    """The answer to one question. Raises Refused where a policy is not known, or bytes are not the structure."""
+    if request.vcpu_events is not None:
+        return _inject(request, _events(request.vcpu_events), _policy(request, settings))
+    if request.values is not None:
+        return Explanations(tuple(explain_syndrome(one, request.kind) for one in request.values))
+    return explain_syndrome(request.value or 0, request.kind)
+
+
+def syndromes_json(answer: SyndromeAnswer) -> bytes:
+    """The answer's bytes: equal questions get equal ones."""
+    return _answer().dump_json(answer)
+
+
+def explain_syndrome(syndrome: int, kind: SyndromeKind | None = None) -> Explanation:
+    """A 64-bit value taken apart."""
+    decoded = decode_syndrome(syndrome, kind)
+    fields = (FieldReading(field.name, field.bits, field.value, field.meaning, field.section, field.reserved) for field in decoded.fields)
+    return Explanation(syndrome, decoded.kind, syndrome_summary(decoded), tuple(fields))
+
+
+def _events(given: VcpuEventsInput | bytes) -> VcpuEvents:
+    if isinstance(given, bytes):
+        try:
+            return decode_vcpu_events(given)
+        except MalformedBytes as error:
+            raise ProblemError(malformed(error, "/vcpu_events")) from None
+    return VcpuEvents(given.serror_pending, given.serror_has_esr, given.ext_dabt_pending, given.serror_esr)
+
+
+def _policy(request: SyndromeRequest, settings: Settings) -> Policy:
+    try:
+        if request.policy is not None:
+            return find_policy(request.policy, settings.custom)
+        return settings.default_policy if request.kernel is None else resolve_policy(f"linux-{request.kernel}")
+    except UnknownPolicy as error:
+        raise ProblemError(unknown_policy(str(error), "/kernel" if request.policy is None else "/policy")) from None
+
+
+def _inject(request: SyndromeRequest, events: VcpuEvents, policy: Policy) -> InjectionAnswer:
+    host_ras = request.host_ras is not False
+    vcpu = VcpuState(host_ras, host_ras and request.guest_ras is not False, request.serror_masked)
+    done = set_vcpu_events(events, vcpu, policy)
+    return InjectionAnswer(
+        policy=policy.reference,
+        accepted=done.accepted,
+        errno=done.errno,
+        guest_esr=done.guest_esr,
+        linux_guest=done.linux_guest,
+        arrivals=done.arrivals,
+        explanation=None if done.guest_esr is None else explain_syndrome(done.guest_esr, "esr"),
+        certainty="depends" if done.reasons else "certain",
+        reasons=done.reasons,
+        rationale=done.rationale,
+        assumptions=(*((ASSUMED_RAS,) if request.host_ras is None else ()), *done.assumptions),
+    )
