@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from ras_triage.models.event import Event
 from ras_triage.models.frozen import frozen
-from ras_triage.models.observed import ObservedActions
+from ras_triage.models.observed import AssumedField, ObservedActions
 
 T = TypeVar("T")
 
