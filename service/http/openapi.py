@@ -117,7 +117,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         bodies = (Event, Host, DecodeRequest, SyndromeRequest)
         _, requests = models_json_schema([(body, "validation") for body in bodies], ref_template=_REF)
         problem = TypeAdapter(Problem).json_schema(ref_template=_REF, mode="serialization")
-        result = {"anyOf": [{"$ref": _REF.format(model=model)} for model in ("Answer", "Problem")]}
+        result = {"anyOf": [{"$ref": _REF.format(model=model)} for model in ("DecisionResponse", "Problem")]}
         schemas = {**requests["$defs"], **problem.pop("$defs", {}), "Problem": problem, "BatchResult": result}
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}}

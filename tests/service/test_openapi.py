@@ -42,8 +42,8 @@ def test_the_event_and_the_answer_are_described(call: Call) -> None:
 
     posted = document["paths"]["/v1/decisions"]["post"]
     assert posted["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Event"}
-    assert posted["responses"]["201"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Answer"}
-    answer = document["components"]["schemas"]["Answer"]["properties"]
+    assert posted["responses"]["201"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/DecisionResponse"}
+    answer = document["components"]["schemas"]["DecisionResponse"]["properties"]
     assert {"id", "event_key", "repeat", "decided_at", "plan", "rationale", "next_access"} <= set(answer)
 
 

@@ -37,7 +37,7 @@ class HostJson:
     source: str
     version: int
     """From 1, up with every change."""
-    facts_digest: str
+    digest: str
     """Content hash of the facts."""
     changed_at: str
     """RFC 3339, UTC."""
