@@ -62,19 +62,19 @@ RAISING = (601, 602, 603)
 
 def plant(patch: Callable[[Any, str, Any], None] = setattr) -> None:
     """Plant the defects."""
-    open_event, parse_entry = decide.open_event, status_block._parse_entry
+    precheck, parse_entry = decide.precheck, status_block._parse_entry
 
     def rule(notification: Any, *arguments: Any) -> Any:
         if notification.source_id in ACTIONS:
             ACTIONS[notification.source_id]()
-        return open_event(notification, *arguments)
+        return precheck(notification, *arguments)
 
     def codec(data: bytes, offset: int) -> Any:
         if SPOILT in data:
             fail()
         return parse_entry(data, offset)
 
-    patch(decide, "open_event", rule)
+    patch(decide, "precheck", rule)
     patch(status_block, "_parse_entry", codec)
     for store in (MemoryStore, SqliteStore):
         patch(store, "append", _refusing(store.append))

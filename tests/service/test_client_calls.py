@@ -19,7 +19,7 @@ from ras_triage.models.host import Host
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import Explanation, InjectionAnswer
-from ras_triage.service.client import AsyncClient, Client, Decided, ProblemAnswer, Retry
+from ras_triage.service.client import AsyncClient, Client, ProblemAnswer, Retry, WatchedDecision
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_a_stream_goes_on_behind_what_was_seen(client: Client) -> None:
     first, second = islice(client.watch(source="streamed", last_event_id="0"), 2)
     rest = list(islice(client.watch(source="streamed", last_event_id=second.event_id), 2))
 
-    assert [one.decision.id for one in (first, second, *rest) if isinstance(one, Decided)] == ids
+    assert [one.decision.id for one in (first, second, *rest) if isinstance(one, WatchedDecision)] == ids
 
 
 def test_a_stream_has_no_gap_and_no_duplicate_while_the_service_is_killed_again_and_again(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_stream_has_no_gap_and_no_duplicate_while_the_service_is_killed_again_
 
         def watch() -> None:
             with Client(service.url, retry=Retry(attempts=40)) as other:
-                seen.extend(one.decision.id for one in islice(other.watch(last_event_id="0"), 60) if isinstance(one, Decided))
+                seen.extend(one.decision.id for one in islice(other.watch(last_event_id="0"), 60) if isinstance(one, WatchedDecision))
 
         watching = Thread(target=watch, daemon=True)
         watching.start()

@@ -8,7 +8,7 @@ from itertools import islice
 import httpx
 import pytest
 
-from ras_triage.service.client import AsyncClient, Client, Decided, ProblemAnswer, Purged, Retry, Unreachable, Watched
+from ras_triage.service.client import AsyncClient, Client, ProblemAnswer, Purged, Retry, Unreachable, Watched, WatchedDecision
 
 QUICK = Retry(attempts=3, first_s=0.001)
 
@@ -76,7 +76,7 @@ def test_a_stream_that_ends_is_taken_up_behind_the_last_decision(watch: Watch) -
     found = watch(streams, 3)
     assert [one.event_id for one in found] == ["1", "2", "3"]
     assert streams.asked_from == [None, "2", "2", "2"]
-    assert isinstance(found[0], Decided)
+    assert isinstance(found[0], WatchedDecision)
     assert found[0].decision.physical_addresses == ("0x56edd040",)
 
 

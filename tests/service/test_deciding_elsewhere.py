@@ -74,10 +74,10 @@ def service() -> Iterator[Call]:
         assert block is None or len(block.entries) < 40, "an event that is much work is decided in the event loop"
         return settle(event, block, *more)
 
-    settle = evaluation.settle
+    settle = evaluation.decide_with_poison
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(intake, "understand", read)
-        patch.setattr(evaluation, "settle", conclude)
+        patch.setattr(intake, "parse_event", read)
+        patch.setattr(evaluation, "decide_with_poison", conclude)
         patch.setattr(import_response, "LONG_BYTES", LOOP_BYTES)
         with client(create_app()) as call:
             yield call

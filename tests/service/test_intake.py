@@ -15,7 +15,7 @@ from ras_triage.models.event import event_key
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.intake import Decided, Document, Intake, Kept, Outcome, PendingRepeat
+from ras_triage.service.engine.intake import Decided, EventDocument, Intake, Outcome, PendingRepeat, StoredDecision
 from ras_triage.service.http.runtime import Runtime, running
 from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import HostFacts
@@ -33,8 +33,8 @@ def with_runtime(test: Callable[[Runtime], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def document(event: dict[str, Any], name: bytes | None = None) -> Document:
-    return Document(json.dumps(event).encode(), name)
+def document(event: dict[str, Any], name: bytes | None = None) -> EventDocument:
+    return EventDocument(json.dumps(event).encode(), name)
 
 
 async def admit(intake: Intake, event: dict[str, Any], name: bytes | None = None) -> Outcome:
@@ -57,7 +57,7 @@ def test_two_equal_events_at_once_are_one_decision_and_one_repeat(more: dict[str
         one, two = await runtime.intake.await_response(first), await runtime.intake.await_response(second)
         assert (one.id, one.repeat, two.repeat) == (two.id, False, True)
         later = await admit(runtime.intake, event, name)
-        assert isinstance(later, Kept), "the store knows it once it is durable"
+        assert isinstance(later, StoredDecision), "the store knows it once it is durable"
         assert later.id == one.id
 
     with_runtime(test)

@@ -12,7 +12,7 @@ from calling import EVENT
 from keeping import NOON, entry
 
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.intake import Document
+from ras_triage.service.engine.intake import EventDocument
 from ras_triage.service.engine.retention import Retention, portion
 from ras_triage.service.http.runtime import running
 from ras_triage.service.store.memory import MemoryStore
@@ -25,7 +25,7 @@ def test_what_is_beyond_a_limit_goes_on_record_and_is_new_when_it_comes_again(li
     async def run() -> None:
         later = NOON + 2 * 24 * 60 * 60 * 1000
         async with running(Settings(), MemoryStore(), lambda: NOON) as runtime:
-            document = Document(json.dumps({**EVENT, "id": "a"}).encode())
+            document = EventDocument(json.dumps({**EVENT, "id": "a"}).encode())
             first = await runtime.intake.decide(document)
             assert await Retention(Settings(**limit), runtime.writer, runtime.store, lambda: later).purge() == 1
             (purge,) = runtime.store.purges(9)

@@ -114,7 +114,7 @@ def test_switched_off_nothing_of_the_extra_is_imported() -> None:
     """FastAPI may import OpenTelemetry's API, which does nothing by itself."""
     done = run(
         "import sys\nfrom ras_triage.service.http.server.run import create_app\ncreate_app()\n"
-        "from service import tracing\nwith tracing.span('decide'): pass\nassert tracing.outgoing_headers() == {}\n"
+        "from ras_triage.service.telemetry import tracing\nwith tracing.span('decide'): pass\nassert tracing.outgoing_headers() == {}\n"
         "extra = ('opentelemetry.sdk', 'opentelemetry.exporter', 'opentelemetry.instrumentation')\n"
         "sys.exit(', '.join(name for name in sys.modules if name.startswith(extra)) or None)"
     )

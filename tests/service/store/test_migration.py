@@ -28,9 +28,9 @@ SCHEMA_1 = Path(__file__).with_name("schema_1.zip")
 OPEN_AND_DIE = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from ras_triage.service.store import file
+from ras_triage.service.store.files import database
 from ras_triage.service.store.sqlite import SqliteStore
-connect, left = file.connect, [{statements}]
+connect, left = database.connect, [{statements}]
 def die(statement):
     left[0] -= 1
     if left[0] == 0:
@@ -39,7 +39,7 @@ def connected(path, mode):
     connection = connect(path, mode)
     connection.set_trace_callback(die)
     return connection
-file.connect = connected
+database.connect = connected
 SqliteStore(Path({path!r})).close()
 """
 
