@@ -84,23 +84,23 @@ class Reload:
     def __init__(self, load: Callable[[], Settings]) -> None:
         """`load` reads the settings from where they came from at the start. Raises InvalidSetting."""
         self._load = load
-        self._asked = False
+        self._requested = False
         self._had_terminal = sys.stderr.isatty()
         self._running: asyncio.Task[None] | None = None
 
-    def ask(self, *_: object) -> None:
+    def request(self, *_: object) -> None:
         """Have the settings read again soon; a handler for signals."""
-        self._asked = True
+        self._requested = True
 
     @property
     def lost_terminal(self) -> bool:
         """Whether the signal was sent because the terminal was closed: then the service stops, as everything in it does."""
-        return self._asked and self._had_terminal and not sys.stderr.isatty()
+        return self._requested and self._had_terminal and not sys.stderr.isatty()
 
     def begin_if_asked(self, app: FastAPI, tls: ReloadableContext | None) -> None:
         """Begin a reload if one was asked for and none is under way."""
-        if self._asked and (self._running is None or self._running.done()):
-            self._asked = False
+        if self._requested and (self._running is None or self._running.done()):
+            self._requested = False
             self._running = asyncio.create_task(self._reload(app, tls))
 
     async def _reload(self, app: FastAPI, tls: ReloadableContext | None) -> None:
