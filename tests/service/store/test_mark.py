@@ -230,7 +230,7 @@ def test_the_command_line_says_what_is_missing_and_takes_the_acceptance(killed: 
     )
     accepted = run("store", "accept-loss", "--store", store)
     assert accepted.returncode == 0
-    assert b"on record as lost: 5 decisions" in accepted.stdout
+    assert b"loss recorded: 5 decisions" in accepted.stdout
     assert check(killed, read_event, repair=False, at_ms=NOON).stage_results == ()
 
 
