@@ -159,7 +159,7 @@ class QuickRetention(MemoryStore):
 
     looks = 0
 
-    def subscriptions(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         self.looks += 1
         if self.looks == 2:
             self.purge_older(1 << 53, 0, 5)
@@ -190,7 +190,7 @@ class FailingSoon(MemoryStore):
 
     looks = 0
 
-    def subscriptions(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         self.looks += 1
         if self.looks > 1:
             raise StoreUnavailable("secret")

@@ -46,7 +46,7 @@ class CountingStore(MemoryStore):
         super().__init__()
         self.reads: Counter[Filter] = Counter()
 
-    def subscriptions(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         self.reads[asked] += 1
         return super().following(sequence, asked, limit)
 
@@ -404,7 +404,7 @@ def test_a_stream_of_a_revoked_key_ends_although_nothing_is_decided(tmp_path: Pa
 class Broken(MemoryStore):
     """A store in which one decision is a defect."""
 
-    def subscriptions(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         found, up_to = super().following(sequence, asked, limit)
         if any(streamed.summary.event_id == "event-3" for streamed in found):
             raise RuntimeError("planted")
