@@ -336,9 +336,9 @@ def test_more_streams_or_filters_than_may_be_open_are_told_to_come_again() -> No
             return answer
 
         first = [watch(source="a"), watch(source="b")]
-        assert "2 different filters are open with this key" in watch(source="c").json()["detail"]
+        assert "limit of 2 different filters of event streams per client" in watch(source="c").json()["detail"]
         first += [watch(source="a"), watch(source="b")]
-        assert "4 event streams" in watch(source="a").json()["detail"]
+        assert "limit of 4 open event streams" in watch(source="a").json()["detail"]
         first[0].close()
         deadline = time.monotonic() + 10
         while watch(source="a").status_code != 200:

@@ -267,7 +267,7 @@ def test_the_command_tells_by_status_and_as_json_what_it_found(path: Path, made:
     assert [stage_result["kind"] for stage_result in report["stage_results"]] == ["event_lost", "wrong"]
     repaired = run("store", "check", "--repair", "--store", store)
     assert repaired.returncode == 1, "an event is lost"
-    assert b"repaired; the file as it was: " in repaired.stdout
+    assert b"repaired; the old file is " in repaired.stdout
     sound = run("store", "check", "--store", store)
     assert (sound.returncode, sound.stdout) == (0, f"{path}: {len(made[1])} decisions, no damage\n".encode())
 
