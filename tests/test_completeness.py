@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from io import BytesIO
 from typing import Final, get_args
 
@@ -12,14 +13,19 @@ import pytest
 
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notification_of, read_hest
+from ras_triage.models.formats.items import FoundError
+from ras_triage.models.formats.kernel_log import grammar
+from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.host import Vm
 from ras_triage.models.notification import DELIVERY, NotificationType
-from ras_triage.models.records.guid import SECTION_NAMES, SECTION_TYPES, guid_text
+from ras_triage.models.records.guid import SECTION_NAMES, guid_text
+from ras_triage.models.records.status_block import parse
 from ras_triage.models.sections.registry import SECTIONS
 from ras_triage.policies.catalog.behaviours import FLAGS
 from ras_triage.policies.catalog.policies import NEWEST_SERIES, change_ledger, flag_meanings, resolve_policy
 from ras_triage.policies.catalog.vmms import vmms
 from ras_triage.policies.decide import decide
+from ras_triage.service.config.settings import Settings
 from ras_triage.service.config.sources import load_settings
 from ras_triage.service.importing.format_detection import STREAMED, InputFormat, detect_format
 from ras_triage.service.importing.readers import find_in
@@ -50,11 +56,11 @@ def table_of(text: str) -> dict[str, list[str]]:
 # Kernel releases and flags
 
 
-def test_the_newest_series_is_one_that_was_recorded_and_is_named_in_the_readme() -> None:
+def test_the_newest_series_is_one_that_was_recorded_and_is_described() -> None:
     newest = ".".join(map(str, NEWEST_SERIES))
     recorded = {path.stem.partition("-")[2] for path in (ROOT / "tests/vectors").glob("linux-*.jsonl")}
     assert any(release.startswith(f"{newest}.") for release in recorded)
-    assert all(release in page("README.md") for release in recorded)
+    assert all(release in page("tests/vectors/README.md") for release in recorded)
 
 
 def test_no_policy_of_a_recorded_kernel_has_unknowns() -> None:
@@ -112,14 +118,10 @@ def test_every_notification_type_is_documented_as_it_is_decided() -> None:
 
 def test_every_section_type_is_documented_with_its_layout() -> None:
     documented = table_of(page("docs/sections.md"))
-    assert set(documented) == set(SECTION_NAMES.values())
-    for name, section in SECTIONS.items():
-        assert documented[name][0] == guid_text(SECTION_TYPES[name])
-        assert documented[name][1] == str(section.LAYOUT.size)
-        module = section.__module__.removeprefix("ras_triage.").replace(".", "/")
-        assert documented[name][3] == f"`{module}.py`"
-    for value, name in SECTION_NAMES.items():
-        assert documented[name][0] == guid_text(value)
+    assert {name: row[0] for name, row in documented.items()} == {name: guid_text(value) for value, name in SECTION_NAMES.items()}
+    with_layout = {name: [row[1], row[3]] for name, row in documented.items() if len(row) > 1}
+    modules = {name: section.__module__.removeprefix("ras_triage.").replace(".", "/") for name, section in SECTIONS.items()}
+    assert with_layout == {name: [str(section.LAYOUT.size), f"`{modules[name]}.py`"] for name, section in SECTIONS.items()}
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -127,7 +129,17 @@ def test_every_section_type_can_be_sent_by_name_and_has_the_documented_rule(name
     block = {"severity": "recoverable", "sections": [{"type": name, "severity": "recoverable"}]}
     event = Event.model_validate({"notification": "sea", "status_block": block})
     fired = [rule.rule for rule in decide(event, resolve_policy("linux-7.3.4")).rationale if rule.stage == "sections"]
-    assert f"`{fired[0]}`" == table_of(page("docs/sections.md"))[name][4]
+    assert table_of(page("docs/sections.md"))[name][-1] == f"`{fired[0]}`"
+
+
+@pytest.mark.parametrize(("words", "kind"), [(words, kind) for words, (_, kind) in grammar.SECTION_TYPES.items()])
+def test_every_section_that_a_kernel_log_names_is_read_as_its_type(words: str, kind: bytes) -> None:
+    record = ["Hardware error from APEI Generic Hardware Error Source: 2", "event severity: recoverable"]
+    record += [" Error 0, type: recoverable", f"  section_type: {words}"]
+    (found,) = read_kernel_log(f"{{1}}[Hardware Error]: {line}\n".encode() for line in record)
+    assert isinstance(found, FoundError)
+    assert found.event.status_block is not None
+    assert [entry.section_type for entry in parse(found.event.status_block).entries] == [kind]
 
 
 # Input formats
@@ -218,3 +230,8 @@ def test_every_setting_is_documented() -> None:
     settings = set(load_settings({"store": "memory:"}).listed())
     documented = set(first_cells(page("docs/settings.md")))
     assert documented == settings
+
+
+def test_every_setting_is_used() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in sources("service") if path.parent.name != "config")
+    assert {field.name for field in fields(Settings) if not re.search(rf"\.{field.name}\b", code)} == set()

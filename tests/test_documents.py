@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
@@ -142,10 +145,26 @@ def test_every_file_and_folder_that_a_page_names_exists(text: str) -> None:
     assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
-@pytest.mark.parametrize("name", ["architecture.md", "notifications.md", "problems.md", "sections.md"])
-def test_every_page_that_a_page_links_exists(name: str) -> None:
-    links = re.findall(r"\]\(([\w./-]+\.md)[)#]", (ROOT / "docs" / name).read_text(encoding="utf-8"))
-    assert [link for link in links if not (ROOT / "docs" / link).is_file()] == []
+def test_every_test_that_the_recipes_name_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", CONTRIBUTING))
+    code = "".join(path.read_text(encoding="utf-8") for path in sources("tests"))
+    assert len(named) > 20
+    assert {name for name in named if f"def {name}(" not in code} == set()
+
+
+def test_every_target_of_make_that_is_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert [target for target in re.findall(r"(?:`|    )make (\w+)", CONTRIBUTING) if f"\n{target}:" not in makefile] == []
+
+
+@pytest.mark.parametrize("name", ["architecture.md", "notifications.md", "problems.md", "sections.md", "../CONTRIBUTING.md"])
+def test_every_link_leads_to_a_heading_of_a_page(name: str) -> None:
+    page = ROOT / "docs" / name
+    for link, anchor in re.findall(r"\]\(([\w./-]+\.md)(?:#([\w-]+))?\)", page.read_text(encoding="utf-8")):
+        linked = page.parent / link
+        assert linked.is_file(), link
+        headings = re.findall(r"^#+ (.*)", linked.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, (link, anchor)
 
 
 def test_every_stage_has_a_module_on_the_page() -> None:
@@ -162,6 +181,21 @@ def test_the_page_has_every_layer_and_folder_with_what_it_may_import() -> None:
     folders = {path.parent.relative_to(ROOT).as_posix() for floor in ("models", "policies") for path in sources(floor)}
     assert folders <= named
     assert set(FLOORS) <= named
+
+
+COMMANDS: Final = [
+    pytest.param(command, id=name)
+    for name in ("architecture.md", "notifications.md", "sections.md")
+    for command in re.findall(r"^\$ ras-triage (.*)", (ROOT / "docs" / name).read_text(encoding="utf-8"), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_a_page_shows_works(command: str) -> None:
+    program = [sys.executable, "-m", "ras_triage.service.cli.main"]
+    done = subprocess.run([*program, *shlex.split(command)], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout
 
 
 def test_the_changelog_is_one_that_tools_read() -> None:
