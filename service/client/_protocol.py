@@ -98,6 +98,23 @@ ProtocolSteps = Generator[Effect, Any, T]
 """Part of a flow that emits nothing and returns a value."""
 
 
+class FlowExecution(Generic[T]):
+    """Execution of a flow: the client sets `reply` or `error` after each effect."""
+
+    def __init__(self, flow: ProtocolFlow[T]) -> None:
+        self._flow = flow
+        self.reply: Any = None
+        self.error: httpx.RequestError | None = None
+
+    def resume(self) -> Effect | Emit[T] | None:
+        """Resume the flow with the reply or error. Return its next effect or result; None at its end."""
+        reply, error, self.reply, self.error = self.reply, self.error, None, None
+        try:
+            return self._flow.send(reply) if error is None else self._flow.throw(error)
+        except StopIteration:
+            return None
+
+
 class _Failures:
     """Consecutive failures of a request."""
 

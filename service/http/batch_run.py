@@ -127,6 +127,11 @@ class BatchRun:
         """Whether the input is complete, and whether the results are."""
         self._last_input = monotonic()
 
+    @property
+    def status(self) -> int:
+        """HTTP status code of the results so far."""
+        return self.tally.status
+
     async def run(self, body: AsyncIterator[bytes]) -> None:
         """Decide all events of the body and put their results into the outbox."""
         try:

@@ -64,13 +64,18 @@ PrincipalOf = Annotated[Principal, Depends(_principal)]
 """The authenticated caller."""
 
 
+def require_length(request: Request, limit: int) -> None:
+    """Raise ProblemError if the `Content-Length` of a request exceeds a limit in bytes."""
+    content_length = request.headers.get("content-length", "")
+    if content_length.isdecimal() and int(content_length) > limit:
+        raise ProblemError(too_large(limit))
+
+
 async def _body(request: Request) -> bytes:
     """Return the body, decompressed. Raises ProblemError when it exceeds the size limit or the request memory limit."""
     settings: Settings = request.app.state.settings
     limit = settings.max_body_bytes
-    content_length = request.headers.get("content-length", "")
-    if content_length.isdecimal() and int(content_length) > limit:
-        raise ProblemError(too_large(limit))
+    require_length(request, limit)
     encoding = request.headers.get("content-encoding", "")
     budget: BodyBudget = request.scope["body_budget"]
     pieces: list[bytes] = []

@@ -9,12 +9,11 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
 from ras_triage.service.api.decision_response import DecisionResponse
-from ras_triage.service.api.problems import ProblemError, too_large, too_many_counts, unknown_decision
+from ras_triage.service.api.problems import ProblemError, too_many_counts, unknown_decision
 from ras_triage.service.api.summaries import PageJson, StatsJson
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.engine.evaluation import EventDocument
 from ras_triage.service.engine.responses import wrap_decision
-from ras_triage.service.http.batch_response import BatchResponse
 from ras_triage.service.http.batch_run import ARRAY, NDJSON, BatchFormat, BatchRun
 from ras_triage.service.http.dependencies import (
     Body,
@@ -26,6 +25,7 @@ from ras_triage.service.http.dependencies import (
     clock_of,
     only_parameters,
     repeat_key,
+    require_length,
     require_parameters,
     runtime_of,
     work_of,
@@ -33,6 +33,7 @@ from ras_triage.service.http.dependencies import (
 from ras_triage.service.http.disconnects import WhileConnected
 from ras_triage.service.http.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, parse_last_event_id
 from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, parameter
+from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
 from ras_triage.service.http.summaries import page_json, stats_json
 from ras_triage.service.security.guard import still_welcome
@@ -84,9 +85,7 @@ async def decide_batch(request: Request, runtime: RuntimeOf, principal: Principa
     """
     limit, encoding = runtime.settings.max_batch_bytes, request.headers.get("content-encoding", "")
     require_known_encoding(encoding)
-    content_length = request.headers.get("content-length", "")
-    if content_length.isdecimal() and int(content_length) > limit:
-        raise ProblemError(too_large(limit))
+    require_length(request, limit)
     batch_format, work, clock = _batch_format(request), work_of(request), clock_of(request)
     work.require()
     clock.expect_items()
@@ -104,7 +103,7 @@ async def decide_batch(request: Request, runtime: RuntimeOf, principal: Principa
         clock=clock,
         budget=request.scope["body_budget"],
     )
-    return BatchResponse(batch, batch_format, decoded_chunks(request.stream(), encoding, limit))
+    return StreamedResponse(batch, batch_format.media_type, decoded_chunks(request.stream(), encoding, limit))
 
 
 def _batch_format(request: Request) -> BatchFormat:

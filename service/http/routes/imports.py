@@ -12,10 +12,11 @@ from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import UnknownPolicy
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
-from ras_triage.service.api.problems import ProblemError, invalid_parameter, too_large, unknown_policy
+from ras_triage.service.api.problems import ProblemError, invalid_parameter, unknown_policy
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.http.dependencies import PrincipalOf, RepeatKey, RuntimeOf, clock_of, only_parameters, work_of
-from ras_triage.service.http.import_response import ImportRequest, ImportResponse, ImportRun
+from ras_triage.service.http.dependencies import PrincipalOf, RepeatKey, RuntimeOf, clock_of, only_parameters, require_length, work_of
+from ras_triage.service.http.import_run import ImportRequest, ImportRun
+from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions, read_sources
 
@@ -56,16 +57,14 @@ async def import_file(
     """
     limit, encoding = runtime.settings.max_batch_bytes, request.headers.get("content-encoding", "")
     require_known_encoding(encoding)
-    content_length = request.headers.get("content-length", "")
-    if content_length.isdecimal() and int(content_length) > limit:
-        raise ProblemError(too_large(limit))
+    require_length(request, limit)
     options = ImportOptions(notification, kernel, policy, {} if hest is None else _sources(hest))
     _require_policy(options, runtime.settings)
     work, clock = work_of(request), clock_of(request)
     work.require()
     clock.expect_items()
     run = ImportRun(ImportRequest(form, options, dry_run, repeat_key), runtime, principal, work, clock)
-    return ImportResponse(run, decoded_chunks(request.stream(), encoding, limit))
+    return StreamedResponse(run, "application/x-ndjson", decoded_chunks(request.stream(), encoding, limit))
 
 
 def _sources(hest: str) -> dict[int, Notification]:

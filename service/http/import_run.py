@@ -15,13 +15,11 @@ from threading import Semaphore
 from typing import Any, Final, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from ras_triage.models.formats.items import Position, UnreadableRecord
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import NotificationType
-from ras_triage.service.api.problems import Problem, ProblemError, problem_json, stopping, with_retry_hint
+from ras_triage.service.api.problems import Problem, ProblemError, problem_json, with_retry_hint
 from ras_triage.service.engine.batch.spill_queue import SpillQueue
 from ras_triage.service.engine.evaluation import LOOP_BYTES, BatchItem, EventDocument
 from ras_triage.service.engine.imports.prepared_errors import Prepared, Ready, Spoilt, prepare, read_document, read_found, spoilt
@@ -30,11 +28,9 @@ from ras_triage.service.engine.intake import Outcome
 from ras_triage.service.engine.problems import store_failed
 from ras_triage.service.engine.time_limit import TimeLimitExceeded
 from ras_triage.service.http.batch_run import QUEUE_SHARE, expected_growth
-from ras_triage.service.http.disconnects import WhileConnected, until_ended
 from ras_triage.service.http.import_lines import write_lines
 from ras_triage.service.http.limits.admission import ClientWork
 from ras_triage.service.http.limits.body_deadlines import BodyClock
-from ras_triage.service.http.middleware.shutdown import cancel, shutdown_of
 from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.importing.format_detection import STREAMED, InputFormat
 from ras_triage.service.importing.import_options import ImportOptions
@@ -119,6 +115,9 @@ class ImportRequest:
 
 class ImportRun:
     """One import in progress."""
+
+    status: Final = 200
+    """Also if items cannot be read: each of them has a line."""
 
     def __init__(self, request: ImportRequest, runtime: Runtime, principal: Principal, work: ClientWork, clock: BodyClock) -> None:
         self._request = request
@@ -306,38 +305,3 @@ class _Slices:
         except Exception as error:
             items.append(spoilt(error, Position(), "unknown"))
         return items
-
-
-class ImportResponse(Response):
-    """Response that sends lines while the request body is still read."""
-
-    def __init__(self, work: ImportRun, body: AsyncIterator[bytes]) -> None:
-        super().__init__(media_type="application/x-ndjson")
-        self._work = work
-        self._body = body
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body_ended, sending = asyncio.Event(), False
-
-        async def send_piece(piece: bytes) -> None:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-
-        running = asyncio.create_task(self._work.run(until_ended(self._body, body_ended)))
-        try:
-            with WhileConnected(receive, body_ended):
-                await self._work.ready()
-                headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                sending = True
-                await self._work.outbox.drain(send_piece)
-                await running
-            await send({"type": "http.response.body", "body": b""})
-        except asyncio.CancelledError:
-            if not sending or not shutdown_of(scope).interrupts():
-                raise
-            await cancel(running)
-            await self._work.outbox.drain(send_piece)
-            await send({"type": "http.response.body", "body": self._work.interrupted_end(ProblemError(stopping()))})
-        finally:
-            self._work.outbox.discard()
-            await cancel(running)
