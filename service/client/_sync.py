@@ -19,7 +19,7 @@ from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPa
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import SyndromeAnswer
 from ras_triage.service.client._calls import Calls, Filters, new_key, read_result
-from ras_triage.service.client._protocol import Effect, Emit, NextEvent, OpenRequest, Pause, ProtocolFlow, ReadBytes
+from ras_triage.service.client._protocol import Effect, Emit, FlowExecution, NextEvent, OpenRequest, Pause, ProtocolFlow, ReadBytes
 from ras_triage.service.client._request import DEFAULT_URL, OnRetry, RequestDefaults, Token, ignore_retry, verify_option
 from ras_triage.service.client.chunks import AnyEvent, chunks
 from ras_triage.service.client.limits import ResponseLimits, decoded_body, event_source, no_cookies
@@ -116,21 +116,15 @@ class Client:
     def _run(self, flow: ProtocolFlow[T]) -> Generator[T, None, None]:
         connection = _Connection(self._http, self._defaults, self._calls.limits)
         with closing(connection), closing(flow):
-            reply: Any = None
-            error: httpx.RequestError | None = None
-            while True:
-                try:
-                    effect = flow.send(reply) if error is None else flow.throw(error)
-                except StopIteration:
-                    return
-                reply = error = None
+            execution = FlowExecution(flow)
+            while (effect := execution.resume()) is not None:
                 if isinstance(effect, Emit):
                     yield effect.result
                     continue
                 try:
-                    reply = connection.perform(effect)
-                except httpx.RequestError as failed:
-                    error = failed
+                    execution.reply = connection.perform(effect)
+                except httpx.RequestError as error:
+                    execution.error = error
 
     def _result(self, flow: ProtocolFlow[T]) -> T:
         with closing(self._run(flow)) as results:
