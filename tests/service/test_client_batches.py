@@ -233,7 +233,7 @@ def test_an_answer_that_ends_early_without_an_error_is_asked_for_again() -> None
 def test_more_answers_than_events_are_not_an_answer() -> None:
     client, _ = answering(b'{"a":1}\n{"a":2}\n')
 
-    with pytest.raises(UnexpectedResponse, match="more answers than the 1 events"):
+    with pytest.raises(UnexpectedResponse, match="more results than the 1 events"):
         list(client.decide_lines([{}]))
 
 
