@@ -24,9 +24,9 @@ async def answer_one(body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Re
 
     An injection that KVM refuses is not an error of the request: the response has the `errno`.
     """
-    document = _answer(settings, body) if len(body) <= LOOP_BYTES else await runtime.workers.run(_answer, body)
+    document = _explain(settings, body) if len(body) <= LOOP_BYTES else await runtime.workers.run(_answer, body)
     return Response(document, media_type="application/json")
 
 
-def _answer(settings: Settings, body: bytes) -> bytes:
+def _explain(settings: Settings, body: bytes) -> bytes:
     return syndromes_json(answer_syndromes(read_syndrome_request(body), settings))
