@@ -1,4 +1,4 @@
-"""What a shutdown refuses or breaks off is told so in a way that programs understand, up to the last event of a batch."""
+"""Responses to requests that a shutdown refuses or interrupts."""
 
 from __future__ import annotations
 

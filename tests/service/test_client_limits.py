@@ -1,4 +1,4 @@
-"""The client against services that answer what no service should."""
+"""Client limits against services that send malformed or oversized responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections: how many, for how long, and which makes room for which."""
+"""Connection limits, deadlines and eviction."""
 
 from __future__ import annotations
 

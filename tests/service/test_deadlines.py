@@ -1,4 +1,4 @@
-"""Bodies that come slowly or not at all: who only is slow goes on, who stalls is told, and nobody else waits."""
+"""Deadlines of request bodies: slow clients may continue, stalled ones are ended."""
 
 from __future__ import annotations
 

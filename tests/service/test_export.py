@@ -1,4 +1,4 @@
-"""`export` writes what `import` finds, in formats that other tools take."""
+"""`export`: conversion of what `import` reads to the formats of other tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times at the ends of what `datetime` holds, over HTTP and by command."""
+"""Limits of the range of times, over HTTP and on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importing: each format from a file to decisions, on the command line and over HTTP."""
+"""Imports of every format, on the command line and over HTTP."""
 
 from __future__ import annotations
 

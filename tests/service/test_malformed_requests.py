@@ -1,4 +1,4 @@
-"""Malformed requests at a real server: refused with a problem, the connection closed, nothing smuggled, and the log not filled."""
+"""Malformed requests to a real server: problem, closed connection, no smuggling, bounded log."""
 
 from __future__ import annotations
 

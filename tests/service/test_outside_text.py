@@ -1,4 +1,4 @@
-"""Every command, fed with text from outside wherever text from outside can come from: nothing of it drives a terminal.
+"""Escaping of untrusted text in the output of every command.
 
 Arguments are found in the parser. What else a command takes in is in `FEEDS`, and a command without an entry there fails a test.
 """

@@ -1,4 +1,4 @@
-"""A service that is sent SIGHUP reads its settings again: it uses all of the new ones that can change, or none."""
+"""Reload of the settings on SIGHUP."""
 
 from __future__ import annotations
 

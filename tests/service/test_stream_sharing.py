@@ -1,4 +1,4 @@
-"""Event streams cost by the filter and not by the subscriber, and clients that do not read cost nothing."""
+"""Costs of event streams: per filter, not per subscriber; none for clients that do not read."""
 
 from __future__ import annotations
 
