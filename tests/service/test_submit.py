@@ -97,7 +97,7 @@ def test_answers_for_other_events_are_not_gone_on_with(server: Service, events: 
     shorter = write(tmp_path / "shorter.ndjson", [EVENT])
     done = submit(server, shorter, "--output", out)
     assert (done.returncode, out.read_bytes()) == (2, before)
-    assert "there are 700 answers, and only 1 events" in done.stderr.decode()
+    assert "it has 700 results, the input 1 event" in done.stderr.decode()
 
 
 @pytest.mark.parametrize("content", [b"precious\n", b"precious", b"[1, 2]\n", b'{"a": 1}\n', b"\0" * 100])

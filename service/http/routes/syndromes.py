@@ -24,7 +24,7 @@ async def answer_one(body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Re
 
     An injection that KVM refuses is not an error of the request: the response has the `errno`.
     """
-    document = _explain(settings, body) if len(body) <= LOOP_BYTES else await runtime.workers.run(_answer, body)
+    document = _explain(settings, body) if len(body) <= LOOP_BYTES else await runtime.workers.run(_explain, body)
     return Response(document, media_type="application/json")
 
 
