@@ -174,7 +174,7 @@ def test_a_service_that_is_not_there_is_exit_1_at_once(events: Path) -> None:
 
     assert done.returncode == 1
     assert f"no response from `{url}`" in done.stderr.decode()
-    assert "the same command begins again" in done.stderr.decode()
+    assert "run the same command again" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(
