@@ -27,8 +27,8 @@ from ras_triage.models.formats.kernel_log.grammar import HEAD
 from ras_triage.models.formats.kernel_log.journal import MAX_ENTRY, UnreadableLines, to_kernel_lines
 from ras_triage.models.formats.kernel_log.lines import MAX_LINE, parse_line
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
-from ras_triage.models.formats.kernel_log.section_lines import is_complete
-from ras_triage.models.formats.kernel_log.wrapping import HeldLine
+from ras_triage.models.formats.kernel_log.section_lines import is_section_line
+from ras_triage.models.formats.kernel_log.wrapping import PendingLine
 from ras_triage.models.formats.libcper.reader import read_libcper
 from ras_triage.models.formats.qemu.ghes_inject import read_arguments
 from ras_triage.models.formats.qemu.injection import read_qmp
@@ -268,7 +268,7 @@ PATTERNS: dict[str, Callable[[str], object]] = {
     "log line": lambda text: parse_line(text, 1),
     "what the kernel did": lambda text: read_action(text, 1),
     "head": HEAD.fullmatch,
-    "section": is_complete,
+    "section": is_section_line,
     "mc_event": trace_text.parse_mc_event,
     "aer_event": trace_text.parse_aer_event,
     "arm_event": trace_text.parse_arm_event,
@@ -300,7 +300,7 @@ def reading_beginning(read: Callable[[str], object], text: str, size: int) -> Wo
 def test_a_line_is_put_together_up_to_a_length() -> None:
     """Without a limit it grew for as long as the lines behind it ended in `=`."""
     text = f"{RECORD}a line="
-    held, number = HeldLine(text, parse_line(text, 1)), 2
+    held, number = PendingLine(text, parse_line(text, 1)), 2
     while number < 1000 and held.join("a piece=", number, True, False):
         number += 1
     assert 200 < number < 400
