@@ -14,7 +14,7 @@ from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
 from ras_triage.models.formats.ghes_options import MAX_LENGTH, Options, ScriptFails, choices, integer, integers, parse
 from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
-from ras_triage.models.formats.qemu.injection import FORMAT, LOST, NotInjectable, to_reading
+from ras_triage.models.formats.qemu.injection import FORMAT, LOST, NotInjectable, to_found_error
 from ras_triage.models.notification import Notification
 from ras_triage.models.observed import AssumedField
 from ras_triage.models.records.block_fields import StructuredBlock, decode_structured
@@ -83,7 +83,7 @@ def read_arguments(
         return UnreadableRecord(place, "a number is wider than its field", FORMAT)
     except ValueError:
         return UnreadableRecord(place, "the arguments cannot be split into words: a quotation is not closed", FORMAT)
-    return to_reading(block, notification, place, (*LOST, *_lost(options)), _assumed(options))
+    return to_found_error(block, notification, place, (*LOST, *_lost(options)), _assumed(options))
 
 
 def _split(arguments: str) -> list[str]:

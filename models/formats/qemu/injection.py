@@ -52,10 +52,10 @@ def read_argument(
     lost: tuple[str, ...] = LOST
     if len(block) > MAX_BLOCK:
         lost += (f"the injection itself: QEMU refuses a block of {len(block)} bytes, more than {MAX_BLOCK}",)
-    return to_reading(block, notification, place, lost)
+    return to_found_error(block, notification, place, lost)
 
 
-def to_reading(
+def to_found_error(
     block: bytes, notification: Notification | None, place: Position, lost: tuple[str, ...], assumed: tuple[AssumedField, ...] = ()
 ) -> FoundError | UnreadableRecord:
     """The event of a block that QEMU is told to inject."""

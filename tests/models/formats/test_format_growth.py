@@ -35,7 +35,7 @@ from ras_triage.models.formats.qemu.injection import read_qmp
 from ras_triage.models.formats.ras import trace_text
 from ras_triage.models.formats.ras.rasdaemon import READERS, read_rows
 from ras_triage.models.formats.ras.trace import read_trace
-from ras_triage.models.formats.ras.traced_event import BadField
+from ras_triage.models.formats.ras.traced_event import InvalidFieldError
 from ras_triage.models.formats.redfish import read_redfish
 from ras_triage.models.records.block_fields import decode_structured, describe, encode_structured
 from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor, encode_record
@@ -189,7 +189,7 @@ def finished(work: Callable[[], object]) -> Work:
     def run() -> object:
         try:
             return work()
-        except (MalformedBytes, BadField) as error:
+        except (MalformedBytes, InvalidFieldError) as error:
             return error
 
     return run
