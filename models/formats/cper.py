@@ -16,7 +16,7 @@ from functools import partial
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import MAX_BLOCK_BYTES, Event
 from ras_triage.models.formats.encoded_bytes import unpack_text, unpack_words
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_one
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.formats.record_context import CPER_TYPES, DEFAULT_SEVERITY, RecordContext, choose_notification, to_notification
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
@@ -68,8 +68,8 @@ def read_cper(
     `severity` is its CPER severity, where that is known. Raises ValueError for a `section_type` that is neither.
     """
     kind = None if section_type is None else section_guid(section_type)
-    envelope = RecordContext(FORMAT, Position(offset=0), to_notification(notification), section_type=kind, severity=severity)
-    yield from read_payload(unpack_encoded(data), envelope)
+    context = RecordContext(FORMAT, Position(offset=0), to_notification(notification), section_type=kind, severity=severity)
+    yield from read_payload(unpack_encoded(data), context)
 
 
 def section_guid(text: str) -> Guid:
@@ -110,23 +110,23 @@ def is_status_block(data: bytes) -> bool:
     return block.fault is None and not block.empty_entries and bool(block.entries)
 
 
-def read_payload(data: bytes, envelope: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
+def read_payload(data: bytes, context: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
     """The errors in bytes that are no text any more; what they are is told by what they hold."""
     if data.startswith(SIGNATURE):
-        yield from _read_records(data, envelope)
+        yield from _read_records(data, context)
     else:
-        yield read_one(partial(_read_other, data, envelope), envelope.place, envelope.format)
+        yield read_guarded(partial(_read_other, data, context), context.place, context.format)
 
 
-def _read_other(data: bytes, envelope: RecordContext) -> FoundError | UnreadableRecord:
+def _read_other(data: bytes, context: RecordContext) -> FoundError | UnreadableRecord:
     """Read bytes that are no CPER record."""
     if is_status_block(data):
-        return _read_block(data, envelope)
-    if (descriptor := _described(data, envelope.section_type)) is not None:
-        return _read_described(data, descriptor, envelope)
-    if envelope.section_type is not None:
-        return _read_body(data, envelope.section_type, envelope)
-    return UnreadableRecord(envelope.place, _why_nothing(data), envelope.format)
+        return _read_block(data, context)
+    if (descriptor := _described(data, context.section_type)) is not None:
+        return _read_described(data, descriptor, context)
+    if context.section_type is not None:
+        return _read_body(data, context.section_type, context)
+    return UnreadableRecord(context.place, _why_nothing(data), context.format)
 
 
 def _why_nothing(data: bytes) -> str:
@@ -141,13 +141,13 @@ def _why_nothing(data: bytes) -> str:
     return f"the bytes are neither a CPER record nor a status block{why}; a section's body needs its type to be told"
 
 
-def _read_records(data: bytes, envelope: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
+def _read_records(data: bytes, context: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
     """Records one behind the other, whatever lies between them, in one pass over the bytes."""
     start: int | None = 0
     while start is not None:
         end, following = _record_end(data, start)
-        record = envelope.at(start)
-        yield read_one(partial(_read_one_record, data[start:end], record), record.place, record.format)
+        record = context.at(start)
+        yield read_guarded(partial(_read_one_record, data[start:end], record), record.place, record.format)
         start = following
 
 
@@ -167,40 +167,40 @@ def _record_end(data: bytes, start: int) -> tuple[int, int | None]:
     return (found.start(), found.start()) if found else (len(data), None)
 
 
-def _read_one_record(data: bytes, envelope: RecordContext) -> FoundError | UnreadableRecord:
+def _read_one_record(data: bytes, context: RecordContext) -> FoundError | UnreadableRecord:
     try:
-        return read_record(decode_record(data), envelope)
+        return read_record(decode_record(data), context)
     except MalformedBytes as error:
-        return _unread(error, envelope)
+        return _unread(error, context)
 
 
-def _unread(error: MalformedBytes, envelope: RecordContext) -> UnreadableRecord:
+def _unread(error: MalformedBytes, context: RecordContext) -> UnreadableRecord:
     where = "" if error.section is None else f"section {error.section}: "
-    return UnreadableRecord(envelope.at(error.offset).place, f"{where}{error.detail} (`{error.field}`)", envelope.format)
+    return UnreadableRecord(context.at(error.offset).place, f"{where}{error.detail} (`{error.field}`)", context.format)
 
 
-def read_record(record: CperRecord, envelope: RecordContext) -> FoundError | UnreadableRecord:
+def read_record(record: CperRecord, context: RecordContext) -> FoundError | UnreadableRecord:
     """The error that a CPER record holds, and what of the record an event has no place for.
 
     Raises MalformedBytes where sections share bytes.
     """
     block = to_status_block(record)
     if len(block) > MAX_BLOCK_BYTES:
-        return UnreadableRecord(envelope.place, _too_long(len(block)), envelope.format)
-    notification, assumed = choose_notification(envelope, record.notification_type)
-    time, assumed_time = _choose_time(record, envelope)
+        return UnreadableRecord(context.place, _too_long(len(block)), context.format)
+    notification, assumed = choose_notification(context, record.notification_type)
+    time, assumed_time = _choose_time(record, context)
     event = Event(notification=notification, status_block=block, time=time)
-    return FoundError(event, envelope.format, envelope.place, assumed + assumed_time, tuple(_lost(record)))
+    return FoundError(event, context.format, context.place, assumed + assumed_time, tuple(_lost(record)))
 
 
 def _too_long(length: int) -> str:
     return f"the sections make a status block of {length} bytes; an event's has {MAX_BLOCK_BYTES} at most"
 
 
-def _choose_time(record: CperRecord, envelope: RecordContext) -> tuple[datetime | None, tuple[AssumedField, ...]]:
-    """The record's time, unless the envelope tells the same second with its zone or the record has none."""
+def _choose_time(record: CperRecord, context: RecordContext) -> tuple[datetime | None, tuple[AssumedField, ...]]:
+    """The record's time, unless the context tells the same second with its zone or the record has none."""
     own = _own_time(record)
-    told = next((time for time in envelope.times if own is None or time.replace(microsecond=0) == own), None)
+    told = next((time for time in context.times if own is None or time.replace(microsecond=0) == own), None)
     if own is None or told is not None:
         return told, ()
     text = own.isoformat().replace("+00:00", "Z")
@@ -236,16 +236,16 @@ def _lost(record: CperRecord) -> Iterator[str]:
         yield f"{behind} bytes behind the record" if behind > 0 else f"{-behind} bytes that the record claims and nobody has"
 
 
-def _read_block(data: bytes, envelope: RecordContext) -> FoundError | UnreadableRecord:
+def _read_block(data: bytes, context: RecordContext) -> FoundError | UnreadableRecord:
     if len(data) > MAX_BLOCK_BYTES:
         return UnreadableRecord(
-            envelope.place, f"the status block has {len(data)} bytes; an event's has {MAX_BLOCK_BYTES} at most", envelope.format
+            context.place, f"the status block has {len(data)} bytes; an event's has {MAX_BLOCK_BYTES} at most", context.format
         )
-    notification, assumed = choose_notification(envelope, None)
+    notification, assumed = choose_notification(context, None)
     missing = BLOCK_HEADER_LENGTH + int.from_bytes(data[12:16], "little") - len(data)
     lost = (f"the block's last {missing} bytes, which are missing and read as zero",) if missing > 0 else ()
-    event = Event(notification=notification, status_block=data, time=next(iter(envelope.times), None))
-    return FoundError(event, envelope.format, envelope.place, assumed, lost)
+    event = Event(notification=notification, status_block=data, time=next(iter(context.times), None))
+    return FoundError(event, context.format, context.place, assumed, lost)
 
 
 def _described(data: bytes, section_type: Guid | None) -> SectionDescriptor | None:
@@ -269,20 +269,20 @@ def _described(data: bytes, section_type: Guid | None) -> SectionDescriptor | No
     )
 
 
-def _read_described(data: bytes, descriptor: SectionDescriptor, envelope: RecordContext) -> FoundError | UnreadableRecord:
+def _read_described(data: bytes, descriptor: SectionDescriptor, context: RecordContext) -> FoundError | UnreadableRecord:
     start = descriptor.section_offset
-    return read_record(single_section_record(descriptor, data[start : start + descriptor.section_length]), envelope)
+    return read_record(single_section_record(descriptor, data[start : start + descriptor.section_length]), context)
 
 
-def _read_body(data: bytes, section_type: Guid, envelope: RecordContext) -> FoundError | UnreadableRecord:
+def _read_body(data: bytes, section_type: Guid, context: RecordContext) -> FoundError | UnreadableRecord:
     if not data:
-        return UnreadableRecord(envelope.place, f"the `{section_name(section_type)}` section has no bytes", envelope.format)
-    severity = DEFAULT_SEVERITY if envelope.severity is None else envelope.severity
+        return UnreadableRecord(context.place, f"the `{section_name(section_type)}` section has no bytes", context.format)
+    severity = DEFAULT_SEVERITY if context.severity is None else context.severity
     descriptor = SectionDescriptor(section_offset=0, section_length=len(data), section_type=section_type, severity=severity)
-    found = read_record(single_section_record(descriptor, data), envelope)
+    found = read_record(single_section_record(descriptor, data), context)
     if isinstance(found, UnreadableRecord):
         return found
-    assumed = found.assumed if envelope.severity is not None else (*found.assumed, assumed_severity("a section's body does not say it"))
+    assumed = found.assumed if context.severity is not None else (*found.assumed, assumed_severity("a section's body does not say it"))
     return FoundError(found.event, found.format, found.place, assumed, ("the section's flags, FRU and timestamp",))
 
 

@@ -62,24 +62,24 @@ class UnreadableRecord:
 
 
 @frozen
-class Broken(UnreadableRecord):
+class ReaderDefect(UnreadableRecord):
     """Something that could not be read because of a defect of this program."""
 
     error: Exception | None = None
     """What was raised, for whoever keeps the log."""
 
 
-def read_one(read: Callable[[], T], place: Position, form: str) -> T | Broken:
+def read_guarded(read: Callable[[], T], place: Position, form: str) -> T | ReaderDefect:
     """Read one thing; a defect that it runs into is its own."""
     try:
         return read()
     except Exception as error:
-        return Broken(place, INTERNAL, form, error)
+        return ReaderDefect(place, INTERNAL, form, error)
 
 
-def read_each(found: Iterable[T], place: Position, form: str) -> Iterator[T | Broken]:
+def iterate_guarded(found: Iterable[T], place: Position, form: str) -> Iterator[T | ReaderDefect]:
     """Read the parts of one thing as far as possible; a defect that one of them runs into ends them."""
     try:
         yield from found
     except Exception as error:
-        yield Broken(place, INTERNAL, form, error)
+        yield ReaderDefect(place, INTERNAL, form, error)

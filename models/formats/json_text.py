@@ -11,13 +11,13 @@ from ras_triage.models.formats.encoded_bytes import unpack_base64
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-Object = dict[str, Any]
+JsonObject = dict[str, Any]
 
 _BRIEF = 200
 """Characters of somebody else's text that a message may quote."""
 
 
-def brief(text: str) -> str:
+def shorten(text: str) -> str:
     """A text that is short enough to be quoted in a message."""
     return text if len(text) <= _BRIEF else text[:_BRIEF] + "…"
 
@@ -97,7 +97,7 @@ def find_number(document: Any, path: str, bits: int) -> int | None:
     return found
 
 
-def find_objects(document: Any, path: str) -> list[Object]:
+def find_objects(document: Any, path: str) -> list[JsonObject]:
     """The list of objects at a path, empty where there is nothing. Raises ValueError where it is something else."""
     found = find(document, path)
     if found is None:

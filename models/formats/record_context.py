@@ -35,13 +35,13 @@ class RecordContext:
     notification: Notification | None = None
     """The caller's word, which outranks what the bytes say."""
     notification_type: Guid | None = None
-    """CPER notification type that the envelope names; a record's own outranks it."""
+    """CPER notification type that the context names; a record's own outranks it."""
     section_type: Guid | None = None
     """Type of the section, where the bytes are the body of one."""
     severity: int | None = None
     """CPER severity, where the bytes are the body of a section."""
     times: tuple[datetime, ...] = ()
-    """When the envelope says the error was, in UTC, the likeliest first."""
+    """When the context says the error was, in UTC, the likeliest first."""
 
     def at(self, offset: int) -> RecordContext:
         """The same for bytes that begin `offset` further on in the input. A place that is no offset stays as it is."""
@@ -54,17 +54,17 @@ def to_notification(given: Notification | NotificationType | None) -> Notificati
     return Notification(type=given) if isinstance(given, NotificationType) else given
 
 
-def choose_notification(envelope: RecordContext, own: Guid | None) -> tuple[Notification, tuple[AssumedField, ...]]:
+def choose_notification(context: RecordContext, own: Guid | None) -> tuple[Notification, tuple[AssumedField, ...]]:
     """The notification of an error, and what had to be assumed for it.
 
-    The caller's word comes first, then the record's own CPER notification type, then the envelope's; a CPER type counts where HEST has it
+    The caller's word comes first, then the record's own CPER notification type, then the context's; a CPER type counts where HEST has it
     too. Where none is left an ordinary interrupt is taken.
     """
-    if envelope.notification is not None:
-        return envelope.notification, ()
-    kinds = (HEST_TYPES.get(guid) for guid in (own, envelope.notification_type) if guid is not None)
+    if context.notification is not None:
+        return context.notification, ()
+    kinds = (HEST_TYPES.get(guid) for guid in (own, context.notification_type) if guid is not None)
     if kind := next((kind for kind in kinds if kind is not None), None):
         return Notification(type=kind), ()
-    stated = own not in (None, NULL) or envelope.notification_type not in (None, NULL)
+    stated = own not in (None, NULL) or context.notification_type not in (None, NULL)
     because = "the CPER notification type is none that HEST has" if stated else "nothing says how the error was notified"
     return Notification(type=DEFAULT_NOTIFICATION), (AssumedField("/notification/type", DEFAULT_NOTIFICATION.value, because),)

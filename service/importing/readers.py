@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.formats.cper import read_cper, unpack_encoded
 from ras_triage.models.formats.erst import StoredRecord, is_pstore, log_lines, read_stored
-from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_each, read_one
+from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, iterate_guarded, read_guarded
 from ras_triage.models.formats.json_text import read_json
 from ras_triage.models.formats.kernel_log import journal
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
@@ -139,7 +139,9 @@ def _ghes_inject(source: ImportSource, notification: NotificationType | None) ->
             yield UnreadableRecord(Position(line=number), f"the line is longer than {MAX_LINE_BYTES} bytes", InputFormat.GHES_INJECT)
         elif words and not words.startswith("#"):
             place = Position(line=number)
-            yield read_one(partial(read_arguments, words, notification=_whole(notification), place=place), place, InputFormat.GHES_INJECT)
+            yield read_guarded(
+                partial(read_arguments, words, notification=_whole(notification), place=place), place, InputFormat.GHES_INJECT
+            )
 
 
 def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
@@ -159,7 +161,7 @@ def _cper(source: ImportSource, notification: NotificationType | None) -> Iterat
     logs = _Logs()
     for offset, record, is_stored in records:
         found = _stored(offset, record, logs) if is_stored else _moved(read_cper(record, notification=notification), offset)
-        yield from read_each(found, Position(offset=offset), _ERST if is_stored else InputFormat.CPER)
+        yield from iterate_guarded(found, Position(offset=offset), _ERST if is_stored else InputFormat.CPER)
     yield from read_kernel_log(log_lines(logs.records), notification)
 
 
@@ -239,7 +241,7 @@ def _qmp(source: ImportSource, notification: NotificationType | None) -> Iterato
 def _qemu_argument(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     place = Position(offset=0)
     read = partial(read_argument, source.everything(), notification=_whole(notification), place=place)
-    yield read_one(read, place, InputFormat.QEMU_ARGUMENT)
+    yield read_guarded(read, place, InputFormat.QEMU_ARGUMENT)
 
 
 def _events(source: ImportSource, _: NotificationType | None) -> Iterator[Found]:
@@ -261,7 +263,7 @@ def _events(source: ImportSource, _: NotificationType | None) -> Iterator[Found]
 
 def read_raw(raw: RawEvent) -> FoundError | UnreadableRecord:
     """Read an event of this project's own."""
-    return read_one(partial(_read_event, raw), raw.place, InputFormat.EVENT)
+    return read_guarded(partial(_read_event, raw), raw.place, InputFormat.EVENT)
 
 
 def _read_event(raw: RawEvent) -> FoundError | UnreadableRecord:

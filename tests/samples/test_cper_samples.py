@@ -15,7 +15,7 @@ import pytest
 
 from ras_triage.models.formats.cper import read_cper, write_record
 from ras_triage.models.formats.items import FoundError, UnreadableRecord
-from ras_triage.models.formats.json_text import Object, read_json
+from ras_triage.models.formats.json_text import JsonObject, read_json
 from ras_triage.models.formats.libcper.arm_processor import arm_processor
 from ras_triage.models.formats.libcper.reader import ErrorTypeNumbering, read_libcper
 from ras_triage.models.formats.libcper.sections import READERS
@@ -166,7 +166,7 @@ EXPLAINED = {
 class Watched(dict[str, Any]):
     """A JSON object that remembers which of its keys were asked for."""
 
-    def __init__(self, value: Object) -> None:
+    def __init__(self, value: JsonObject) -> None:
         super().__init__({key: watched(part) for key, part in value.items()})
         self.asked: set[str] = set()
 

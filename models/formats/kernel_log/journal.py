@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from ras_triage.models.formats.json_text import Object
+from ras_triage.models.formats.json_text import JsonObject
 
 MAX_UNREADABLE: Final = 1000
 """Unreadable lines whose numbers are kept; further ones are only counted."""
@@ -100,12 +100,12 @@ def _message(found: Any) -> bytes | None:
         return None
 
 
-def _level(entry: Object) -> str:
+def _level(entry: JsonObject) -> str:
     priority = str(entry.get("PRIORITY"))
     return f"<{priority}>" if _PRIORITY.fullmatch(priority) else ""
 
 
-def _origin(entry: Object) -> str:
+def _origin(entry: JsonObject) -> str:
     """Return the time and host prefix, if the entry has both in journald's form."""
     host, timestamp = entry.get("_HOSTNAME"), str(entry.get("__REALTIME_TIMESTAMP"))
     if not isinstance(host, str) or not host or any(map(str.isspace, host)) or not _MICROSECONDS.fullmatch(timestamp):
@@ -114,6 +114,6 @@ def _origin(entry: Object) -> str:
     return f"{time.isoformat(timespec='microseconds')} {host} kernel: "
 
 
-def _uptime(entry: Object) -> str:
+def _uptime(entry: JsonObject) -> str:
     uptime = str(entry.get("_SOURCE_MONOTONIC_TIMESTAMP"))
     return f"[{int(uptime) / 1e6:12.6f}] " if _MICROSECONDS.fullmatch(uptime) else ""

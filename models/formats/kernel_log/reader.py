@@ -14,7 +14,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Final
 
-from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_one
+from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_guarded
 from ras_triage.models.formats.kernel_log.actions import KEYWORDS, NOTE_KEYWORD, read_action
 from ras_triage.models.formats.kernel_log.grammar import FIRMWARE_WARNINGS, HEAD
 from ras_triage.models.formats.kernel_log.lines import COLOUR, MAX_LINE, LogLine, line_text, parse_line
@@ -142,7 +142,7 @@ class _Reader:
         key = _key(record.first)
         if self._open.get(key) is record:
             del self._open[key]
-        self.items.append(read_one(partial(record.finish, self._notification), Position(line=record.first.number), FORMAT))
+        self.items.append(read_guarded(partial(record.finish, self._notification), Position(line=record.first.number), FORMAT))
 
     def _add_line(self, text: str, number: int, is_whole: bool, matters: bool) -> None:
         """Parse a relevant line, or one that follows a relevant line."""

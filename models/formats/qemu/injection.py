@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_one
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.formats.json_text import MAX_CONTAINERS, MAX_VALUES
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
@@ -91,7 +91,7 @@ def read_qmp(text: str | bytes, *, notification: Notification | None = None) -> 
             yield UnreadableRecord(place, "expected a JSON message", FORMAT)
             return
         if isinstance(message, dict) and message.get("execute") == COMMAND:
-            yield read_one(partial(_read_command, message, notification, place), place, FORMAT)
+            yield read_guarded(partial(_read_command, message, notification, place), place, FORMAT)
         behind = _skip(told, end)
         offset, line = behind, line + told.count("\n", offset, behind)
 

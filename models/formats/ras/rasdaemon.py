@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_one
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.formats.ras import aer, arm_processor, cxl, memory, non_standard
 from ras_triage.models.formats.ras.traced_event import (
     InvalidFieldError,
@@ -58,7 +58,7 @@ def read_rows(table: str, rows: Iterable[Mapping[str, object]], *, notification:
         if reader is None:
             yield _to_unmatched_row(table, row, place)
         else:
-            yield read_one(partial(_read, reader, row, place, notification), place, FORMAT)
+            yield read_guarded(partial(_read, reader, row, place, notification), place, FORMAT)
 
 
 def _row_id(row: Mapping[str, object], number: int) -> int:

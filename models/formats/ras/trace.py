@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 
-from ras_triage.models.formats.items import Position, UnreadableRecord, read_one
+from ras_triage.models.formats.items import Position, UnreadableRecord, read_guarded
 from ras_triage.models.formats.ras import aer, arm_processor, memory, non_standard
 from ras_triage.models.formats.ras import trace_text as printed
 from ras_triage.models.formats.ras.traced_event import (
@@ -111,10 +111,10 @@ def read_trace(lines: Iterable[bytes], *, notification: Notification | None = No
             current.add(line_text)
         elif started := _start(line_text, number, header):
             if current is not None:
-                yield read_one(partial(_finish, current, notification), Position(line=current.line), FORMAT)
+                yield read_guarded(partial(_finish, current, notification), Position(line=current.line), FORMAT)
             current = started if started.name in _PARSERS or _UNSUPPORTED.fullmatch(started.name) else None
     if current is not None:
-        yield read_one(partial(_finish, current, notification), Position(line=current.line), FORMAT)
+        yield read_guarded(partial(_finish, current, notification), Position(line=current.line), FORMAT)
 
 
 def _start(line_text: str, number: int, header: re.Match[str] | None) -> _Event | None:

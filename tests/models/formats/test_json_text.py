@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ras_triage.models.formats.json_text import brief, find, find_bytes, find_number, find_objects, find_text, read_json
+from ras_triage.models.formats.json_text import find, find_bytes, find_number, find_objects, find_text, read_json, shorten
 
 HOSTILE = {
     "deep": b"[" * 100_000,
@@ -62,5 +62,5 @@ def test_bytes_and_lists_of_the_wrong_kind_are_errors():
 
 
 def test_a_quoted_text_is_short():
-    assert brief("x" * 200) == "x" * 200
-    assert brief("x" * 10_000) == "x" * 200 + "…"
+    assert shorten("x" * 200) == "x" * 200
+    assert shorten("x" * 10_000) == "x" * 200 + "…"
