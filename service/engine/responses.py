@@ -20,7 +20,7 @@ from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.policies.decide import NOTHING_ASSUMED, decide_parsed
 from ras_triage.policies.workload import TooMuchWork, require_workload
 from ras_triage.service.api.decision_response import UsedFacts
-from ras_triage.service.api.json_limits import require_countable
+from ras_triage.service.api.json_limits import require_value_limit
 from ras_triage.service.api.problems import ProblemError, invalid, malformed, unknown_policy
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.input_detection import DetectedInput, InputKind
@@ -109,7 +109,7 @@ class DecodeRequest(WireModel):
 
 def decode_response(document: bytes) -> dict[str, Any]:
     """A decode request's answer. Raises Refused."""
-    require_countable(document)
+    require_value_limit(document)
     try:
         request = DecodeRequest.model_validate_json(document)
     except ValidationError as error:

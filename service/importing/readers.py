@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.formats.cper import read_cper, unpack_encoded
-from ras_triage.models.formats.erst import StoredRecord, is_pstore, log_lines, read_stored
+from ras_triage.models.formats.erst import PstoreRecord, is_pstore, log_lines, read_pstore_record
 from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, iterate_guarded, read_guarded
 from ras_triage.models.formats.json_text import read_json
 from ras_triage.models.formats.kernel_log import journal
@@ -179,7 +179,7 @@ class _Logs:
     """The kernel logs in the records of a store, as many as may be held."""
 
     def __init__(self) -> None:
-        self.records: list[StoredRecord] = []
+        self.records: list[PstoreRecord] = []
         self._room = _MAX_LOG_BYTES
 
     @property
@@ -187,7 +187,7 @@ class _Logs:
         """Whether no more is unpacked."""
         return self._room <= 0
 
-    def add(self, record: StoredRecord) -> None:
+    def add(self, record: PstoreRecord) -> None:
         """Hold a log; the last may be longer than there is room for."""
         self._room -= sum(map(len, record.lines)) + _LINE_SIZE * len(record.lines)
         self.records.append(record)
@@ -201,7 +201,7 @@ def _stored(offset: int, record: bytes, logs: _Logs) -> Iterator[UnreadableRecor
         )
         return
     try:
-        stored = read_stored(record)
+        stored = read_pstore_record(record)
     except MalformedBytes as error:
         yield UnreadableRecord(Position(offset=offset + error.offset), error.detail, _ERST)
         return

@@ -16,7 +16,7 @@ import pytest
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.formats import encoded_bytes
 from ras_triage.models.formats.cper import read_cper, write_record
-from ras_triage.models.formats.erst import PSTORE_CREATOR, log_lines, read_stored
+from ras_triage.models.formats.erst import PSTORE_CREATOR, log_lines, read_pstore_record
 from ras_triage.models.formats.ghes_options import MAX_LENGTH
 from ras_triage.models.formats.hest import notifications, read_hest
 from ras_triage.models.formats.items import FoundError, UnreadableRecord
@@ -234,8 +234,8 @@ INPUTS: dict[str, Callable[[int], Work]] = {
     "CPER signatures": lambda size: lambda: list(read_cper(b"CPER\1\1\xff\xff\xff\xff" * size)),
     "CPER sections": lambda size: lambda: list(read_cper(record(size))),
     "status block": lambda size: lambda: list(read_cper(record(size)[200:])),
-    "pstore lines": lambda size: lambda: list(log_lines([read_stored(stored(size))])),
-    "pstore records": lambda size: lambda: list(log_lines([read_stored(stored(1))] * size)),
+    "pstore lines": lambda size: lambda: list(log_lines([read_pstore_record(stored(size))])),
+    "pstore records": lambda size: lambda: list(log_lines([read_pstore_record(stored(1))] * size)),
     "error sources": lambda size: lambda: notifications(read_hest(error_sources(size))),
     "rows of rasdaemon": lambda size: lambda: list(read_rows("mc_event", [{"id": index, "address": index} for index in range(size)])),
     "sections of fields": lambda size: lambda: describe(encode_structured({"severity": 0, "sections": [{"type": "memory"}] * size})),

@@ -91,7 +91,7 @@ def test_the_records_time_is_taken_for_utc_and_said_to_be():
 def test_a_time_that_is_no_date_is_named_and_lost(text):
     reading = only(read(document(head=header(timestamp=text))))
     assert reading.event.time is None
-    assert reading.lost[0].startswith("the record's timestamp, which is no date")
+    assert reading.lost[0].startswith("the record's timestamp: not a date")
 
 
 def test_what_an_event_has_no_place_for_is_named():
@@ -238,10 +238,10 @@ def test_documents_may_stand_one_to_a_line():
         (document((7, {})), "the section has no type"),
         (document((descriptor() | {"sectionType": {"data": "x"}}, {})), "`sectionType.data`: expected a GUID"),
         (document((descriptor(), {"Memory": 7})), "`Memory`: expected an object"),
-        (document((descriptor(severity={"code": 2**32}), MEMORY_SECTION)), "`severity.code` is no number of 32 bits"),
+        (document((descriptor(severity={"code": 2**32}), MEMORY_SECTION)), "`severity.code`: expected an unsigned number of 32 bits"),
         (document((descriptor(fruText="x" * 21), MEMORY_SECTION)), "`fru_text`: value should have at most 20"),
         (document((descriptor(fruID="x" * 10_000), MEMORY_SECTION)), "`fru_id`: `xxx"),
-        (document(head=header(recordID=2**64)), "`recordID` is no number of 64 bits"),
+        (document(head=header(recordID=2**64)), "`recordID`: expected an unsigned number of 64 bits"),
         (document(head=header(creatorID="x")), "`creator_id`: `x` is not a GUID"),
     ],
 )

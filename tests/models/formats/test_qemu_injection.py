@@ -61,9 +61,9 @@ def test_base64_may_be_wrapped():
     ("text", "why"),
     [
         ("{", "expected a JSON message"),
-        ('{"execute": "inject-ghes-v2-error"}', "the command has no `cper` that is text"),
-        ('{"execute": "inject-ghes-v2-error", "arguments": [1]}', "the command has no `cper` that is text"),
-        ('{"execute": "inject-ghes-v2-error", "arguments": {"cper": 5}}', "the command has no `cper` that is text"),
+        ('{"execute": "inject-ghes-v2-error"}', "the command needs a string argument `cper`"),
+        ('{"execute": "inject-ghes-v2-error", "arguments": [1]}', "the command needs a string argument `cper`"),
+        ('{"execute": "inject-ghes-v2-error", "arguments": {"cper": 5}}', "the command needs a string argument `cper`"),
         ('{"execute": "inject-ghes-v2-error", "arguments": {"cper": "%%"}}', "the argument is not base64"),
         ('{"execute": "inject-ghes-v2-error", "arguments": {"cper": ""}}', "the argument is empty"),
         ("[" * 100_000, "expected a JSON message"),
@@ -77,11 +77,11 @@ def test_what_is_no_command_says_why(text, why):
 
 def test_a_block_that_qemu_refuses_is_read_and_says_so():
     reading = read_argument(base64.b64encode(bytes(MAX_BLOCK + 1)))
-    assert any("QEMU refuses a block of 1025 bytes" in phrase for phrase in reading.lost)
+    assert any("QEMU rejects a block of 1025 bytes" in phrase for phrase in reading.lost)
     assert isinstance(read_argument(base64.b64encode(bytes(2 << 20))), UnreadableRecord)
 
 
-@pytest.mark.parametrize(("block", "why"), [(None, "no status block"), (bytes(MAX_BLOCK + 1), "has 1025 bytes, and QEMU takes 1024")])
+@pytest.mark.parametrize(("block", "why"), [(None, "no status block"), (bytes(MAX_BLOCK + 1), "has 1025 bytes; QEMU accepts at most 1024")])
 def test_what_qemu_cannot_be_given_is_refused(block, why):
     with pytest.raises(NotInjectable, match=why):
         to_qmp(event(block))
