@@ -38,7 +38,7 @@ from ras_triage.models.records.cper_record import (
 )
 from ras_triage.models.records.guid import NULL, SECTION_NAMES, Guid, guid, guid_text, section_name
 from ras_triage.models.records.status_block import HEADER_LENGTH as BLOCK_HEADER_LENGTH
-from ras_triage.models.records.status_block import parse
+from ras_triage.models.records.status_block import parse_block
 from ras_triage.models.sections.fields import encode_timestamp, read_timestamp
 
 FORMAT = "cper"
@@ -106,8 +106,8 @@ def is_status_block(data: bytes) -> bool:
     length = int.from_bytes(data[12:16], "little")
     if not (0 < status <= _BLOCK_STATUS_MAX and _BLOCK_DATA_MIN <= length <= MAX_BLOCK_BYTES):
         return False
-    block = parse(data[: BLOCK_HEADER_LENGTH + length])
-    return block.fault is None and not block.empty_entries and bool(block.entries)
+    block = parse_block(data[: BLOCK_HEADER_LENGTH + length])
+    return block.format_error is None and not block.empty_entries and bool(block.entries)
 
 
 def read_payload(data: bytes, context: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
@@ -136,7 +136,7 @@ def _unknown_bytes_reason(data: bytes) -> str:
         return "all bytes are zero: no error is pending in such a status block"
     if not any(data[:4]) and is_status_block(b"\1" + data[1:]):
         return "no error is pending in the status block: its `block_status` is 0"
-    fault = parse(data[:MAX_BLOCK_BYTES]).fault
+    fault = parse_block(data[:MAX_BLOCK_BYTES]).format_error
     why = f" (parsed as one: {fault.detail}, byte {fault.offset}, `{fault.field}`)" if fault and len(data) >= BLOCK_HEADER_LENGTH else ""
     return f"the bytes are neither a CPER record nor a status block{why}; for the body of a section, specify the section type"
 

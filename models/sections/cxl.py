@@ -1,4 +1,7 @@
-"""CXL sections: protocol errors (UEFI 2.10 N.2.13) and component events (N.2.14; records in CXL 3.1 8.2.9.2.1)."""
+"""CXL protocol error (UEFI 2.10 N.2.13) and component event sections (N.2.14).
+
+Event records of components are defined in CXL 3.1 8.2.9.2.1.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pydantic import Field
 from ras_triage.models.scalars import U8, U16, U32, Base64, Hex8, Hex16, Hex32, Hex64
 from ras_triage.models.sections.layout import Layout, LayoutField
 from ras_triage.models.sections.pcie import U13, device_text
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.section import StructuredSection
 
 PROTOCOL_HEADER_LENGTH = 116
 """Bytes of a protocol error before its DVSEC."""
@@ -30,18 +33,18 @@ _COMPONENT = struct.Struct("<IQ")
 
 
 def read_protocol_error(window: bytes) -> tuple[int, int, int, int]:
-    """Validation bits (u64), agent type (u8), DVSEC length (u16, bytes) and error log length (u16, bytes).
+    """Return validation bits (u64), agent type (u8), DVSEC length (u16, bytes) and error log length (u16, bytes).
 
-    `window` holds at least 112 bytes, zero-filled where the sender's bytes ended.
+    `window` has at least 112 bytes, zero-filled after the end of the sender's bytes.
     """
     validation, agent, dvsec, error_log = _PROTOCOL.unpack_from(window)
     return validation, agent, dvsec, error_log
 
 
 def read_component_event(window: bytes) -> tuple[int, int]:
-    """Stated length (u32, bytes) and validation bits (u64).
+    """Return stated length (u32, bytes) and validation bits (u64).
 
-    `window` holds at least 12 bytes, zero-filled where the sender's bytes ended.
+    `window` has at least 12 bytes, zero-filled after the end of the sender's bytes.
     """
     length, validation = _COMPONENT.unpack_from(window)
     return length, validation
@@ -63,13 +66,13 @@ Hex24 = Annotated[Hex32, Field(lt=1 << 24)]
 """24-bit mask or identifier."""
 
 
-class CxlProtocol(BodySection):
+class CxlProtocol(StructuredSection):
     """CXL protocol error: 116 bytes, then the DVSEC, then the error log (UEFI 2.10 N.2.13)."""
 
     LAYOUT: ClassVar[Layout] = Layout(
         PROTOCOL_HEADER_LENGTH,
         validation=LayoutField("validation_bits", 0, 8),
-        items=(
+        fields=(
             LayoutField("agent_type", 8, 1, valid=AGENT_TYPE_VALID),
             LayoutField("agent_address", 16, 8, valid=AGENT_ADDRESS_VALID),
             LayoutField("vendor_id", 24, 2, valid=1 << 2),
@@ -107,7 +110,7 @@ class CxlProtocol(BodySection):
     """Bytes as stated; absent in a request: those of `error_log`."""
     dvsec: Base64 | None = None
     error_log: Base64 | None = None
-    """88 bytes where it is a CXL RAS capability structure."""
+    """88 bytes for a CXL RAS capability structure."""
 
     @classmethod
     def decode_payload(cls, payload: bytes) -> dict[str, Any]:
@@ -154,7 +157,7 @@ def _event(name: str, offset: int, size: int, *, kind: Literal["int", "bytes"] =
     return LayoutField(name, offset, size, valid=COMPONENT_EVENT_LOG_VALID, kind=kind)
 
 
-_COMPONENT_ITEMS = (
+_COMPONENT_FIELDS = (
     LayoutField("length", 0, 4),
     LayoutField("vendor_id", 12, 2, valid=_DEVICE_ID_VALID),
     LayoutField("device_id", 14, 2, valid=_DEVICE_ID_VALID),
@@ -174,7 +177,7 @@ _COMPONENT_ITEMS = (
     _event("ld_id", _RECORD + 18, 2),
     _event("head_id", _RECORD + 20, 1),
 )
-_MEDIA_ITEMS = (
+_MEDIA_FIELDS = (
     _event("device_physical_address", _BODY, 8),
     _event("memory_event_descriptor", _BODY + 8, 1),
     _event("memory_event_type", _BODY + 9, 1),
@@ -189,8 +192,8 @@ _DESCRIPTOR_BITS = {1: "uncorrectable", 2: "threshold", 4: "poison_list_overflow
 _DPA_FLAGS = 0x3F
 
 
-class ComponentEvent(BodySection):
-    """What every CXL component event begins with: the component, and the event record without its UUID (UEFI 2.10 N.2.14)."""
+class ComponentEvent(StructuredSection):
+    """Common part of CXL component events: the component, and the event record header without its UUID (UEFI 2.10 N.2.14)."""
 
     validation_bits: Hex64 | None = None
     length: U32 | None = None
@@ -227,7 +230,7 @@ class ComponentEvent(BodySection):
 
 
 class MediaEvent(ComponentEvent):
-    """What general media and DRAM events share. A device physical address is not a host physical address."""
+    """Common part of general media and DRAM events. A device physical address is not a host physical address."""
 
     device_physical_address: Hex64 | None = None
     """Bits 5:0 are flags: 0 volatile, 1 not repairable."""
@@ -236,7 +239,7 @@ class MediaEvent(ComponentEvent):
     memory_event_type: U8 | None = None
     transaction_type: U8 | None = None
     validity_flags: Hex16 | None = None
-    """Which of the fields behind it mean something; the event's own, beside `validation_bits`."""
+    """Validity of the fields after it, defined by CXL; independent of `validation_bits`."""
     channel: U8 | None = None
     rank: U8 | None = None
 
@@ -255,9 +258,9 @@ class CxlGeneralMedia(MediaEvent):
     LAYOUT: ClassVar[Layout] = Layout(
         COMPONENT_EVENT_LENGTH,
         validation=_COMPONENT_VALIDATION,
-        items=(
-            *_COMPONENT_ITEMS,
-            *_MEDIA_ITEMS,
+        fields=(
+            *_COMPONENT_FIELDS,
+            *_MEDIA_FIELDS,
             _event("memory_device", _BODY + 15, 3),
             _event("component_id", _BODY + 18, 16, kind="bytes"),
         ),
@@ -275,9 +278,9 @@ class CxlDram(MediaEvent):
     LAYOUT: ClassVar[Layout] = Layout(
         COMPONENT_EVENT_LENGTH,
         validation=_COMPONENT_VALIDATION,
-        items=(
-            *_COMPONENT_ITEMS,
-            *_MEDIA_ITEMS,
+        fields=(
+            *_COMPONENT_FIELDS,
+            *_MEDIA_FIELDS,
             _event("nibble_mask", _BODY + 15, 3),
             _event("bank_group", _BODY + 18, 1),
             _event("bank", _BODY + 19, 1),
@@ -298,13 +301,13 @@ class CxlDram(MediaEvent):
 
 
 class CxlMemoryModule(ComponentEvent):
-    """CXL memory module event: a device's health (CXL 3.1 8.2.9.2.1.3)."""
+    """CXL memory module event: health of a device (CXL 3.1 8.2.9.2.1.3)."""
 
     LAYOUT: ClassVar[Layout] = Layout(
         COMPONENT_EVENT_LENGTH,
         validation=_COMPONENT_VALIDATION,
-        items=(
-            *_COMPONENT_ITEMS,
+        fields=(
+            *_COMPONENT_FIELDS,
             _event("device_event_type", _BODY, 1),
             _event("health_status", _BODY + 1, 1),
             _event("media_status", _BODY + 2, 1),

@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 from ras_triage.models.scalars import U8, Hex64
 from ras_triage.models.sections.fields import GuidValue
 from ras_triage.models.sections.layout import Layout, LayoutField
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.section import StructuredSection
 
 LENGTH = 16
 """Bytes of revision 0."""
 GUID_LENGTH = 32
-"""Bytes of revision 1 and up: the record is named by a GUID."""
+"""Bytes of revision 1 and later: the record is identified by a GUID."""
 
 _RECORD_TYPES = ("Itanium SAL error record", "SoC firmware error record type 1", "SoC firmware error record type 2")
 _REVISION_0 = (
@@ -22,10 +22,10 @@ _REVISION_0 = (
 )
 
 
-class FirmwareRecordReference(BodySection):
+class FirmwareRecordReference(StructuredSection):
     """Firmware error record reference: 16 bytes, 32 from revision 1 on (UEFI 2.10 N.2.10).
 
-    The vendor's own record follows as `trailing`.
+    The vendor's record follows as `trailing`.
     """
 
     LAYOUT: ClassVar[Layout] = Layout(LENGTH, _REVISION_0)
@@ -38,7 +38,7 @@ class FirmwareRecordReference(BodySection):
     record_id: Hex64 | None = None
     """Revision 0; zero in later ones."""
     record_guid: GuidValue | None = None
-    """Revision 1 and up."""
+    """Revision 1 and later."""
 
     @classmethod
     def decode_payload(cls, payload: bytes) -> dict[str, Any]:

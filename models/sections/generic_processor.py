@@ -9,7 +9,7 @@ from pydantic import StringConstraints
 from ras_triage.models.scalars import U8, Hex8, Hex64
 from ras_triage.models.sections.fields import Latin1
 from ras_triage.models.sections.layout import Layout, LayoutField
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.section import StructuredSection
 
 LENGTH = 192
 """Bytes of the section."""
@@ -25,13 +25,13 @@ def _name(names: tuple[str, ...], number: int) -> str:
     return names[number] if number < len(names) else f"unknown ({number})"
 
 
-class GenericProcessor(BodySection):
+class GenericProcessor(StructuredSection):
     """Generic processor error section: 192 bytes (UEFI 2.10 N.2.4.1)."""
 
     LAYOUT: ClassVar[Layout] = Layout(
         LENGTH,
         validation=LayoutField("validation_bits", 0, 8),
-        items=(
+        fields=(
             LayoutField("processor_type", 8, 1, valid=1 << 0),
             LayoutField("processor_isa", 9, 1, valid=1 << 1),
             LayoutField("processor_error_type", 10, 1, valid=1 << 2),
@@ -55,7 +55,7 @@ class GenericProcessor(BodySection):
     processor_error_type: Hex8 | None = None
     operation: U8 | None = None
     processor_flags: Hex8 | None = None
-    """The section's own flags, not the data entry's: 0 restartable, 1 precise, 2 overflow, 3 corrected."""
+    """Flags of the section, not of the data entry: 0 restartable, 1 precise, 2 overflow, 3 corrected."""
     level: U8 | None = None
     cpu_version: Hex64 | None = None
     cpu_brand: Annotated[Latin1, StringConstraints(max_length=128)] | None = None

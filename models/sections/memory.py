@@ -1,4 +1,4 @@
-"""Memory error sections: Platform Memory (UEFI 2.10 N.2.5) and Platform Memory 2 (N.2.6)."""
+"""Platform Memory error sections 1 and 2 (UEFI 2.10 N.2.5 and N.2.6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ras_triage.models.scalars import U8, U16, U32, Hex8, Hex16, Hex32, Hex64
 from ras_triage.models.sections.layout import Layout, LayoutField
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.section import StructuredSection
 
 LENGTH = 80
 """Bytes of a Platform Memory section since UEFI 2.3."""
@@ -29,7 +29,7 @@ ADDRESS_WINDOW = 24
 
 
 def read_address(data: bytes, offset: int) -> tuple[int, int]:
-    """Validation bits (u64) and physical address (u64, bytes) of the section at `offset`, zero beyond the end of `data`."""
+    """Return validation bits (u64) and physical address (u64, bytes) of the section at `offset`; bytes after `data` read as zero."""
     if offset + ADDRESS_WINDOW > len(data):
         return _ADDRESS.unpack(data[offset : offset + ADDRESS_WINDOW].ljust(ADDRESS_WINDOW, b"\0"))
     return _ADDRESS.unpack_from(data, offset)
@@ -88,8 +88,8 @@ _STATUS_BITS = {
 }
 
 
-def status_reading(status: int) -> dict[str, Any]:
-    """What a 64-bit error status says (UEFI 2.10 N.2, error status)."""
+def describe_error_status(status: int) -> dict[str, Any]:
+    """Decode a 64-bit error status (UEFI 2.10 N.2, error status)."""
     kind = status >> 8 & 0xFF
     return {
         "error": ERROR_STATUS_KINDS.get(kind, f"unknown ({kind})"),
@@ -103,29 +103,29 @@ def _common_readings(section: Memory | Memory2) -> dict[str, Any]:
         code = section.memory_error_type
         readings["memory_error_type"] = ERROR_TYPES[code] if code < len(ERROR_TYPES) else f"unknown ({code})"
     if section.error_status is not None:
-        readings["error_status"] = status_reading(section.error_status)
+        readings["error_status"] = describe_error_status(section.error_status)
     return readings
 
 
 _BANK, _BANK_GROUP, _BANK_ADDRESS = 1 << 6, 1 << 19, 1 << 20
 
 
-class Memory(BodySection):
-    """Platform Memory error section: 80 bytes, or 73 in its first form (UEFI 2.10 N.2.5)."""
+class Memory(StructuredSection):
+    """Platform Memory error section: 80 bytes, or 73 up to UEFI 2.2 (UEFI 2.10 N.2.5)."""
 
     LAYOUT: ClassVar[Layout] = Layout(
         LENGTH,
         validation=LayoutField("validation_bits", 0, 8),
-        items=(
+        fields=(
             LayoutField("error_status", 8, 8, valid=1 << 0),
             LayoutField("physical_address", 16, 8, valid=PHYSICAL_ADDRESS_VALID),
             LayoutField("physical_address_mask", 24, 8, valid=1 << 2),
             LayoutField("node", 32, 2, valid=1 << 3),
             LayoutField("card", 34, 2, valid=1 << 4),
             LayoutField("module", 36, 2, valid=1 << 5),
-            LayoutField("bank", 38, 2, valid=_BANK, yields_to=_BANK_GROUP | _BANK_ADDRESS),
-            LayoutField("bank_address", 38, 1, valid=_BANK_ADDRESS, strict=True),
-            LayoutField("bank_group", 39, 1, valid=_BANK_GROUP, strict=True),
+            LayoutField("bank", 38, 2, valid=_BANK, overlay_bits=_BANK_GROUP | _BANK_ADDRESS),
+            LayoutField("bank_address", 38, 1, valid=_BANK_ADDRESS, is_overlay=True),
+            LayoutField("bank_group", 39, 1, valid=_BANK_GROUP, is_overlay=True),
             LayoutField("device", 40, 2, valid=1 << 7),
             LayoutField("row", 42, 2, valid=1 << 8),
             LayoutField("column", 44, 2, valid=1 << 9),
@@ -152,9 +152,9 @@ class Memory(BodySection):
     module: U16 | None = None
     bank: U16 | None = None
     bank_group: U8 | None = None
-    """The upper byte of the bank field, where validation bit 19 makes it one."""
+    """The upper byte of the bank field, if validation bit 19 is set."""
     bank_address: U8 | None = None
-    """The lower byte of the bank field, where validation bit 20 makes it one."""
+    """The lower byte of the bank field, if validation bit 20 is set."""
     device: U16 | None = None
     row: U16 | None = None
     column: U16 | None = None
@@ -174,7 +174,7 @@ class Memory(BodySection):
 
     @property
     def full_row(self) -> int | None:
-        """The row with its bits 17:16 where the section has them."""
+        """Return the row with its bits 17:16, if present."""
         return None if self.row is None else (self.extended_row_bits or 0) << 16 | self.row
 
     def readings(self) -> dict[str, Any]:
@@ -184,22 +184,22 @@ class Memory(BodySection):
         return readings
 
 
-class Memory2(BodySection):
-    """Platform Memory 2 error section: 96 bytes (UEFI 2.10 N.2.6). Linux passes it on undecoded."""
+class Memory2(StructuredSection):
+    """Platform Memory 2 error section: 96 bytes (UEFI 2.10 N.2.6). Linux does not decode it."""
 
     LAYOUT: ClassVar[Layout] = Layout(
         LENGTH_2,
         validation=LayoutField("validation_bits", 0, 8),
-        items=(
+        fields=(
             LayoutField("error_status", 8, 8, valid=1 << 0),
             LayoutField("physical_address", 16, 8, valid=PHYSICAL_ADDRESS_VALID),
             LayoutField("physical_address_mask", 24, 8, valid=1 << 2),
             LayoutField("node", 32, 2, valid=1 << 3),
             LayoutField("card", 34, 2, valid=1 << 4),
             LayoutField("module", 36, 2, valid=1 << 5),
-            LayoutField("bank", 38, 2, valid=_BANK, yields_to=1 << 20 | 1 << 21),
-            LayoutField("bank_address", 38, 1, valid=1 << 21, strict=True),
-            LayoutField("bank_group", 39, 1, valid=1 << 20, strict=True),
+            LayoutField("bank", 38, 2, valid=_BANK, overlay_bits=1 << 20 | 1 << 21),
+            LayoutField("bank_address", 38, 1, valid=1 << 21, is_overlay=True),
+            LayoutField("bank_group", 39, 1, valid=1 << 20, is_overlay=True),
             LayoutField("device", 40, 4, valid=1 << 7),
             LayoutField("row", 44, 4, valid=1 << 8),
             LayoutField("column", 48, 4, valid=1 << 9),
@@ -226,9 +226,9 @@ class Memory2(BodySection):
     module: U16 | None = None
     bank: U16 | None = None
     bank_group: U8 | None = None
-    """The upper byte of the bank field, where validation bit 20 makes it one."""
+    """The upper byte of the bank field, if validation bit 20 is set."""
     bank_address: U8 | None = None
-    """The lower byte of the bank field, where validation bit 21 makes it one."""
+    """The lower byte of the bank field, if validation bit 21 is set."""
     device: U32 | None = None
     row: U32 | None = None
     column: U32 | None = None

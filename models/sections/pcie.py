@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ras_triage.models.scalars import U8, Base64, Hex8, Hex16, Hex32, Hex64
 from ras_triage.models.sections.layout import Layout, LayoutField
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.section import StructuredSection
 
 LENGTH = 208
 """Bytes of the section."""
@@ -25,11 +25,11 @@ DEVICE_WINDOW = 124
 _DEVICE = struct.Struct("<QI19xBBHB80xII")
 _PORT_TYPE_VALID = 1 << 0
 _OWN_BRIDGE = frozenset({4, 6, 9, 10})
-"""Port types that error recovery takes for their own bridge: ports, and the root complex's own devices."""
+"""Port types that error recovery uses as their own bridge: ports, and devices of the root complex."""
 
 
-class DeviceRecord(NamedTuple):
-    """What error recovery reads of a PCIe section."""
+class PcieDevice(NamedTuple):
+    """The fields of a PCIe section that error recovery uses."""
 
     validation_bits: int
     """u64"""
@@ -40,18 +40,18 @@ class DeviceRecord(NamedTuple):
     uncorrectable_mask: int
     """u32, AER uncorrectable error mask."""
     lacks_upstream_bridge: bool
-    """Whether the record says that the device is no port and sits on bus 0, so that no bridge is above it."""
+    """Whether the device is not a port and is on bus 0, so that it has no upstream bridge."""
 
 
-def read_device(window: bytes) -> DeviceRecord:
-    """Read the device and its AER status from `DEVICE_WINDOW` bytes, zero-filled where the sender's bytes ended."""
+def read_device(window: bytes) -> PcieDevice:
+    """Read the device and its AER status from `DEVICE_WINDOW` bytes, zero-filled after the end of the sender's bytes."""
     validation, port_type, function, device, segment, bus, status, mask = _DEVICE.unpack_from(window)
     lacks_bridge = bus == 0 and bool(validation & _PORT_TYPE_VALID) and port_type not in _OWN_BRIDGE
-    return DeviceRecord(validation, device_text(segment, bus, device, function), status, mask, lacks_bridge)
+    return PcieDevice(validation, device_text(segment, bus, device, function), status, mask, lacks_bridge)
 
 
 def device_text(segment: int, bus: int, device: int, function: int) -> str:
-    """`ssss:bb:dd.f`, as Linux writes it."""
+    """Return the device in Linux's notation, `ssss:bb:dd.f`."""
     return f"{segment:04x}:{bus:02x}:{device:02x}.{function:x}"
 
 
@@ -108,13 +108,13 @@ def _names(names: dict[int, str], value: int) -> list[str]:
     return [name for bit, name in names.items() if value >> bit & 1]
 
 
-class Pcie(BodySection):
+class Pcie(StructuredSection):
     """PCI Express error section: 208 bytes (UEFI 2.10 N.2.7)."""
 
     LAYOUT: ClassVar[Layout] = Layout(
         LENGTH,
         validation=LayoutField("validation_bits", 0, 8),
-        items=(
+        fields=(
             LayoutField("port_type", 8, 4, valid=1 << 0),
             LayoutField("version_minor", 12, 1, valid=1 << 1),
             LayoutField("version_major", 13, 1, valid=1 << 1),
@@ -161,7 +161,7 @@ class Pcie(BodySection):
     vendor_id: Hex16 | None = None
     device_id: Hex16 | None = None
     class_code: Annotated[Hex32, Field(lt=1 << 24)] | None = None
-    """24 bits, in the byte order of the record."""
+    """24 bits, in record byte order."""
     function: U8 | None = None
     device: U8 | None = None
     segment: Hex16 | None = None
@@ -181,7 +181,7 @@ class Pcie(BodySection):
     aer_correctable_mask: Hex32 | None = None
     aer_capabilities_and_control: Hex32 | None = None
     aer_header_log: Base64 | None = None
-    """16 bytes: four 32-bit words of the packet's header."""
+    """16 bytes: four 32-bit words of the TLP header."""
     aer_root_command: Hex32 | None = None
     aer_root_status: Hex32 | None = None
     aer_correctable_source: Hex16 | None = None

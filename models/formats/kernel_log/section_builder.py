@@ -17,7 +17,7 @@ from ras_triage.models.sections.arm_processor import ArmContext, ArmErrorInfo
 from ras_triage.models.sections.layout import Layout
 from ras_triage.models.sections.pcie import AER_INFO_VALID, DEVICE_ID_VALID
 from ras_triage.models.sections.registry import SECTIONS
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.section import StructuredSection
 
 _MAX_FRU_TEXT: Final = 20
 _ARM_RUNNING_STATE_VALID: Final = 1 << 2
@@ -32,7 +32,7 @@ _UEFI_2_10_TYPES: Final = 0x1E
 class BuiltSection(NamedTuple):
     """A section with its assumptions and losses."""
 
-    section: BodySection | OpaqueSection
+    section: StructuredSection | OpaqueSection
     assumed: tuple[tuple[str, str, str], ...]
     """Field within the section, assumed value, and reason."""
     lost: tuple[str, ...]
@@ -50,7 +50,7 @@ class _Notes:
 
     def fit(self, layout: Layout, fields: Fields) -> Fields:
         """Return the fields that the layout has and whose values fit; record the others as lost."""
-        widths = {item.name: item.width for item in layout.items}
+        widths = {field.name: field.width for field in layout.fields}
         fitting: Fields = {}
         for name, number in fields.items():
             if name not in widths:
@@ -76,12 +76,12 @@ def build_section(lines: SectionLines) -> BuiltSection:
     return BuiltSection(_make_section(section), tuple(notes.assumed), tuple(notes.lost), numbering)
 
 
-_EMPTY: Final[dict[str, BodySection]] = {name: section.model_construct(type=name) for name, section in SECTIONS.items()}
+_EMPTY: Final[dict[str, StructuredSection]] = {name: section.model_construct(type=name) for name, section in SECTIONS.items()}
 _EMPTY_OPAQUE: Final = OpaqueSection.model_construct(type=b"")
 _EMPTY_INFO: Final = ArmErrorInfo.model_construct()
 
 
-def _make_section(section: dict[str, Any]) -> BodySection | OpaqueSection:
+def _make_section(section: dict[str, Any]) -> StructuredSection | OpaqueSection:
     """Return the section model without validation: every field was checked against the layout."""
     if isinstance(section["type"], bytes):
         return _EMPTY_OPAQUE.model_copy(update=section)
@@ -183,8 +183,8 @@ def _with_validation_bits(section: dict[str, Any], layout: Layout, unsure_bits: 
     """Return the section with explicit validation bits if they do not follow from the fields."""
     if unsure_bits:
         valid_bits = also
-        for item in layout.items:
-            valid_bits |= item.valid if item.name in section else 0
+        for field in layout.fields:
+            valid_bits |= field.valid if field.name in section else 0
         section["validation_bits"] = valid_bits & ~unsure_bits
     return section
 

@@ -19,7 +19,7 @@ from ras_triage.models.notification import Notification
 from ras_triage.models.observed import AssumedField
 from ras_triage.models.records.block_fields import StructuredBlock, decode_structured
 from ras_triage.models.records.guid import ARM_PROCESSOR, guid, guid_text
-from ras_triage.models.records.status_block import ENTRY, ENTRY_V3_LENGTH, encode_header
+from ras_triage.models.records.status_block import ENTRY, ENTRY_V3_LENGTH, encode_block_header
 from ras_triage.models.sections.arm_processor import ArmContext, ArmErrorInfo, ArmProcessor
 from ras_triage.models.sections.fields import encode_timestamp, join_timestamp, read_timestamp
 
@@ -192,7 +192,7 @@ def _block(options: Options, section: bytes) -> bytes:
     # The structure pads the text, the script does not.
     entry = entry[: ENTRY.size - _FRU_TEXT + len(text)] + _timestamp(options)
     data_length = len(section) + len(raw) + ENTRY_V3_LENGTH
-    return encode_header(status, 0, len(raw), data_length, severity) + entry + raw + section
+    return encode_block_header(status, 0, len(raw), data_length, severity) + entry + raw + section
 
 
 def _entry_valid(options: Options) -> int:

@@ -12,7 +12,7 @@ from ras_triage.models.formats.items import FoundError, UnreadableRecord
 from ras_triage.models.records.block_fields import decode_structured, encode_structured
 from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
 from ras_triage.models.records.guid import NULL, SECTION_TYPES
-from ras_triage.models.records.status_block import DataEntry, encode_entry, encode_header
+from ras_triage.models.records.status_block import DataEntry, encode_block_header, encode_entry
 from ras_triage.models.sections.fields import encode_timestamp, join_timestamp
 
 BLOCK = encode_structured(
@@ -118,6 +118,6 @@ def events(draw: st.DrawFn) -> Event:
             "policy": draw(st.none() | st.just("uniform")),
             "time": draw(st.none() | times),
             "notification": {"type": draw(kind), "source_id": draw(st.none() | st.integers(0, 9)), "ghes_version": draw(st.integers(1, 2))},
-            "status_block": encode_header(draw(st.integers(1, 0x3FFF)), 0, 0, len(body), draw(severities)) + body,
+            "status_block": encode_block_header(draw(st.integers(1, 0x3FFF)), 0, 0, len(body), draw(severities)) + body,
         }
     )

@@ -26,7 +26,7 @@ from ras_triage.models.records.cper_record import (
     encode_record,
 )
 from ras_triage.models.records.guid import MEMORY, guid
-from ras_triage.models.records.status_block import decode
+from ras_triage.models.records.status_block import decode_block
 from ras_triage.models.sections.fields import encode_timestamp
 from tests.models.formats.records import BLOCK, MEMORY_BODY, TIME, VENDOR, carried, entries, events, only, record, refused, section_dicts
 
@@ -150,7 +150,7 @@ def test_a_record_cut_anywhere_says_where_it_ends(cut):
 @pytest.mark.parametrize("cut", range(0, len(BLOCK), 3))
 def test_a_status_block_cut_within_its_last_section_reads_as_zero_behind_the_cut_and_any_other_is_unread(cut):
     (found,) = read_cper(BLOCK[:cut])
-    last = decode(BLOCK).entries[-1]
+    last = decode_block(BLOCK).entries[-1]
     if last.payload_offset < cut:
         assert isinstance(found, FoundError)
         assert found.lost == (f"the block's last {len(BLOCK) - cut} bytes: missing, read as zero",)
@@ -168,13 +168,13 @@ def test_a_status_block_cut_within_its_last_section_reads_as_zero_behind_the_cut
         (patched(BLOCK, 0, bytes(4)), "no error is pending in the status block: its `block_status` is 0"),
         (
             patched(BLOCK, 20 + 24, b"\xff\xff\xff\xff"),
-            "the bytes are neither a CPER record nor a status block (parsed as one: a header of 72 bytes and 4294967295 of data do not fit",
+            "the bytes are neither a CPER record nor a status block (parsed as one: a header of 72 bytes and 4294967295 of data exceed",
         ),
         (patched(BLOCK, 12, b"\xff\xff\xff\xff"), "the bytes are neither a CPER record nor a status block"),
-        (patched(RECORD, 6, b"\0"), "the signature ends with 0xffffff00, not 0xffffffff (`signature_end`)"),
-        (patched(RECORD, 10, b"\xff\xff"), f"the record claims {len(RECORD)} bytes; its header and 65535 section descriptors take 4718648"),
+        (patched(RECORD, 6, b"\0"), "signature end 0xffffff00; expected 0xffffffff (`signature_end`)"),
+        (patched(RECORD, 10, b"\xff\xff"), f"the stated length is {len(RECORD)} bytes; header and 65535 section descriptors need 4718648"),
         (patched(RECORD, 128 + 4, b"\xff\xff\xff\xff"), "section 0: the section's 4294967295 bytes from byte 272 do not fit"),
-        (patched(RECORD, 128 + 72, b"\xff\xff\xff\xff"), "section 1: the section begins at byte 4294967295, outside"),
+        (patched(RECORD, 128 + 72, b"\xff\xff\xff\xff"), "section 1: the section begins at byte 4294967295; expected 272 to 560"),
     ],
 )
 def test_bytes_that_hold_no_error_say_why(data, reason):
@@ -191,7 +191,7 @@ def test_sections_that_share_bytes_are_not_read_twice():
     first = shared.sections[0].model_copy(update={"section_length": len(shared.body)})
     second = first.model_copy(update={"section_type": guid(VENDOR)})
     unread = refused(read_cper(encode_record(shared.model_copy(update={"sections": (first, second)}))))
-    assert unread.reason == "the sections claim more bytes than the record has (`section_length`)"
+    assert unread.reason == "the sections together are longer than the record (`section_length`)"
 
 
 def test_more_sections_than_an_event_can_hold_are_refused():

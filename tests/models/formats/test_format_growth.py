@@ -37,7 +37,7 @@ from ras_triage.models.formats.ras.rasdaemon import READERS, read_rows
 from ras_triage.models.formats.ras.trace import read_trace
 from ras_triage.models.formats.ras.traced_event import InvalidFieldError
 from ras_triage.models.formats.redfish import read_redfish
-from ras_triage.models.records.block_fields import decode_structured, describe, encode_structured
+from ras_triage.models.records.block_fields import decode_structured, describe_block, encode_structured
 from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor, encode_record
 from ras_triage.models.records.guid import ARM_PROCESSOR, MEMORY, guid, guid_text
 from tests.growth import Work, require_n_log_n_of_time, squares
@@ -238,9 +238,9 @@ INPUTS: dict[str, Callable[[int], Work]] = {
     "pstore records": lambda size: lambda: list(log_lines([read_pstore_record(stored(1))] * size)),
     "error sources": lambda size: lambda: notifications(read_hest(error_sources(size))),
     "rows of rasdaemon": lambda size: lambda: list(read_rows("mc_event", [{"id": index, "address": index} for index in range(size)])),
-    "sections of fields": lambda size: lambda: describe(encode_structured({"severity": 0, "sections": [{"type": "memory"}] * size})),
-    "error infos of fields": lambda size: lambda: describe(block("arm_processor", error_infos=[{"error_type": 2}] * size)),
-    "contexts of fields": lambda size: lambda: describe(block("arm_processor", contexts=[{"type": 0, "registers": ""}] * size)),
+    "sections of fields": lambda size: lambda: describe_block(encode_structured({"severity": 0, "sections": [{"type": "memory"}] * size})),
+    "error infos of fields": lambda size: lambda: describe_block(block("arm_processor", error_infos=[{"error_type": 2}] * size)),
+    "contexts of fields": lambda size: lambda: describe_block(block("arm_processor", contexts=[{"type": 0, "registers": ""}] * size)),
     "trailing bytes": lambda size: lambda: decode_structured(block("memory", trailing=bytes(64 * size))),
 }
 """Inputs of a size, by what there is of it."""

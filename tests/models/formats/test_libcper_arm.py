@@ -9,7 +9,7 @@ import pytest
 
 from ras_triage.models.formats.libcper.arm_processor import _REGISTERS, ERROR_TYPE_NUMBERS, arm_processor
 from ras_triage.models.formats.libcper.sections import SectionBody
-from ras_triage.models.sections.arm_processor import ArmProcessor, error_information_reading
+from ras_triage.models.sections.arm_processor import ArmProcessor, describe_error_information
 
 
 def info(kind: str = "Cache Error", number: int = 1, **more: Any) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_error_information_is_put_together_from_its_parts():
     }
     found = section(arm_processor(body(info("Bus Error", 4, errorInformation={"busError": bus})), "uefi-2.10"))
     assert found.error_infos[0].validation_bits == 0b100
-    assert error_information_reading(found.error_infos[0].error_information or 0) == {
+    assert describe_error_information(found.error_infos[0].error_information or 0) == {
         "transaction": "data",
         "operation": {"cache": "data_write", "tlb": "data_write", "bus": "data_write"},
         "level": 2,

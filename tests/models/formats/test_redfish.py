@@ -140,7 +140,7 @@ def test_a_time_without_a_zone_is_no_time(text):
         ({"DiagnosticData": "Q1BF*"}, "`DiagnosticData`: not valid base64: only base64 data is allowed"),
         ({"DiagnosticData": ["Q1BF"]}, "`DiagnosticData`: expected a string"),
         ({"DiagnosticData": "Q1BF"}, "the bytes are neither a CPER record nor a status block"),
-        ({"DiagnosticData": base64.b64encode(record()[:200]).decode()}, "2 section descriptors end at byte 272, and 200 bytes are there"),
+        ({"DiagnosticData": base64.b64encode(record()[:200]).decode()}, "2 section descriptors end at byte 272; the input has 200 bytes"),
     ],
 )
 def test_an_entry_without_a_readable_payload_says_what_it_knows(more, reason):
