@@ -1,3 +1,5 @@
+"""Tests of the status block summary: section names and addresses."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""CPER records keep every byte, and carry the sections of a status block."""
+"""Tests of CPER records: round trips, and conversion of status blocks."""
 
 from __future__ import annotations
 

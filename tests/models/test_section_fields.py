@@ -1,4 +1,4 @@
-"""What single sections say, and what they refuse."""
+"""Tests of the fields and validation of single sections."""
 
 from __future__ import annotations
 

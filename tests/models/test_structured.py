@@ -1,4 +1,4 @@
-"""A status block and its structured form say the same."""
+"""Tests of the structured status block: round trips."""
 
 from __future__ import annotations
 

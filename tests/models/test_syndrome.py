@@ -1,4 +1,4 @@
-"""Syndromes field by field, and struct kvm_vcpu_events."""
+"""Tests of syndrome decoding and struct kvm_vcpu_events."""
 
 from __future__ import annotations
 

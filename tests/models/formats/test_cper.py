@@ -1,4 +1,4 @@
-"""CPER records, status blocks and single sections become events; events become records; nothing is made up on the way."""
+"""Tests of the CPER parser and writer."""
 
 from __future__ import annotations
 

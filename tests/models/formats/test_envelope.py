@@ -1,4 +1,4 @@
-"""How an error was notified: the caller's word, the record's, the envelope's, and else an assumption that says it is one."""
+"""Tests of the record context: precedence of notification types, and defaults."""
 
 from __future__ import annotations
 

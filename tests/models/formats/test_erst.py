@@ -1,4 +1,4 @@
-"""pstore's records: the kernel log in them comes back as lines, and nothing in them passes for an error."""
+"""Tests of the parser of pstore records in ERST."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every input format: work grows with each thing that there may be many of no faster than n log n, alone and beside every other."""
+"""Tests of the run time of all input formats: O(n log n) in each repeated part, alone and combined."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ LOG: dict[str, Line] = {
 ARM = [LOG["record"](1), LOG["section"](0), LOG["ARM section"](0), LOG["ARM error info"](0)]
 HEADS = {name for name in LOG if "section" in name or "FRU" in name or "not understood" in name}
 UNTYPED = [LOG["record"](1), LOG["section"](0), LOG["line that is not understood"](0)]
-"""Lines with which a log begins: a section whose fields are read, and one whose type is not told."""
+"""First lines of a log: a section whose fields are parsed, and one of unknown type."""
 
 
 def alternating(one: Line, other: Line, size: int) -> Iterable[str]:
@@ -184,7 +184,7 @@ def block(kind: str, **many: Any) -> bytes:
 
 
 def finished(work: Callable[[], object]) -> Work:
-    """The same, where hostile bytes end in the error that they should."""
+    """Do the same for hostile bytes, which must raise the expected error."""
 
     def run() -> object:
         try:
@@ -243,10 +243,10 @@ INPUTS: dict[str, Callable[[int], Work]] = {
     "contexts of fields": lambda size: lambda: describe_block(block("arm_processor", contexts=[{"type": 0, "registers": ""}] * size)),
     "trailing bytes": lambda size: lambda: decode_structured(block("memory", trailing=bytes(64 * size))),
 }
-"""Inputs of a size, by what there is of it."""
+"""Inputs of a size, by their repeated part."""
 
 LARGE = {"lines that end in =": 256, "a row of bytes that goes on": 512}
-"""What grows piece by piece takes long only where it is long."""
+"""Inputs that are parsed piece by piece."""
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -261,7 +261,7 @@ FRAGMENTS = (
     "pfn=0x1 page_type=", "raw data: 00 ", "Fatal section type: ", "#\n", "ghes_inject", "2026-01-01 00:00:00 ", "<1>", "6,1,1,-;",
     "Program execution ",
 )  # fmt: skip
-"""Of which long lines are made to lead every pattern astray."""
+"""Fragments for long lines that stress every pattern."""
 
 COLUMNS = ("err_msg", "driver_detail", "location", "dev_name", "host", "hdr_ts", "timestamp", "error_type")
 PATTERNS: dict[str, Callable[[str], object]] = {
@@ -283,7 +283,7 @@ PATTERNS: dict[str, Callable[[str], object]] = {
 
 
 BEFORE = {"extlog_mem_event": "1 fatal error: x physical addr: 1 (mask lsb: 1)", "trace line": "[1] 0.1: mc_event: "}
-"""What has to stand at the beginning for the rest of a line to be looked at."""
+"""Line starts that make the parser look at the rest of the line."""
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -298,7 +298,7 @@ def reading_beginning(read: Callable[[str], object], text: str, size: int) -> Wo
 
 
 def test_a_line_is_put_together_up_to_a_length() -> None:
-    """Without a limit it grew for as long as the lines behind it ended in `=`."""
+    """Check that joining of lines that end in `=` is limited."""
     text = f"{RECORD}a line="
     held, number = PendingLine(text, parse_line(text, 1)), 2
     while number < 1000 and held.join("a piece=", number, True, False):
@@ -325,7 +325,7 @@ def test_arguments_that_are_too_long_are_not_taken_apart() -> None:
 
 
 def test_an_entry_of_empty_lines_holds_nothing() -> None:
-    """Each was held, without a limit."""
+    """Check that the number of held values is limited."""
     lines = chain([b"{\n"], (b"\n" for _ in range(2 * MAX_ENTRY)), [b'"MESSAGE": "x"\n', b"}\n"])
     tracemalloc.start()
     try:

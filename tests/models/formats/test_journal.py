@@ -1,4 +1,4 @@
-"""What `journalctl -o json` prints is read as the kernel log that it carries."""
+"""Tests of the conversion of journald JSON to kernel log lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def entry(message: Any = "Memory failure: 0x1: x", **more: Any) -> dict[str, Any
 
 
 def read(*lines: str | bytes) -> tuple[list[bytes], list[int]]:
-    """The lines of the kernel log, and the numbers of those that cannot be read."""
+    """Return the kernel log lines, and the numbers of unreadable lines."""
     refused = UnreadableLines()
     found = list(to_kernel_lines([line if isinstance(line, bytes) else line.encode() + b"\n" for line in lines], refused))
     return found, list(refused.numbers)

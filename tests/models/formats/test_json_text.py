@@ -1,4 +1,4 @@
-"""JSON of strangers is parsed in bounded depth, and looked into without trust."""
+"""Tests of bounded JSON parsing and access by path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kernel log says of its errors, and what the kernel did about them."""
+"""Tests of the kernel log parser: records and observed actions."""
 
 from __future__ import annotations
 

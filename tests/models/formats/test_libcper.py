@@ -1,4 +1,4 @@
-"""libcper's documents become the events that the records they were read from would become."""
+"""Tests of the libcper parser: same events as from the original records."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ json_values = st.recursive(
 
 
 def spoil(value: Any, draw: st.DrawFn, left: list[int]) -> Any:
-    """The document with some of its values replaced by anything."""
+    """Generate the document with some of its values replaced."""
     left[0] -= 1
     if left[0] == 0:
         return draw(json_values)

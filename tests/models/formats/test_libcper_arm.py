@@ -1,4 +1,4 @@
-"""The ARM processor section in libcper's words: error types by name, and nothing valid that libcper does not call so."""
+"""Tests of the ARM processor section of libcper JSON."""
 
 from __future__ import annotations
 

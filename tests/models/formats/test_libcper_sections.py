@@ -1,4 +1,4 @@
-"""Section bodies in libcper's words, field by field: what the JSON leaves out is not there, and what libcper blurs is named."""
+"""Tests of the section bodies of libcper JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(name: str, body: dict[str, Any]) -> SectionBody:
 
 
 def fields(name: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the section that a body makes, without those that are absent or always there."""
+    """Return the fields of a converted section, without those that are absent or always present."""
     section = SECTIONS[NAMES[name]]
     made = section.model_construct(**section.decode_payload(read(name, body).payload))
     return made.model_dump(exclude_defaults=True)

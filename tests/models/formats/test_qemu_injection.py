@@ -1,4 +1,4 @@
-"""QEMU's injection command and the script in front of it: both ways, byte for byte."""
+"""Tests of the QEMU injection formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redfish entries that carry a CPER become events, those that only speak of one say what is missing, and events become entries."""
+"""Tests of the Redfish parser and writer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEA, PEI = (guid_text(NOTIFICATION_TYPES[name]) for name in ("sea", "pei"))
 
 
 def entry(payload: bytes | None = None, kind: str = "CPER", **more: Any) -> dict[str, Any]:
-    """A log entry, as a BMC would send it."""
+    """Return a log entry such as BMCs send."""
     data = {} if payload is None else {"DiagnosticData": base64.b64encode(payload).decode()}
     return {"@odata.id": "/redfish/v1/Systems/1/LogServices/EventLog/Entries/9", "DiagnosticDataType": kind, **data, **more}
 
