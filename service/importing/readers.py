@@ -18,7 +18,6 @@ from ras_triage.models.formats.json_text import read_json
 from ras_triage.models.formats.kernel_log import journal
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.formats.libcper.reader import read_libcper
-from ras_triage.models.formats.qemu.ghes_inject import read_arguments
 from ras_triage.models.formats.qemu.injection import read_argument, read_qmp
 from ras_triage.models.formats.ras.trace import read_trace
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
@@ -30,7 +29,7 @@ from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.importing.format_detection import InputFormat, acpi_table, detect_format, is_kernel_log
 from ras_triage.service.importing.rasdaemon_db import UnreadableDatabase, read_database
-from ras_triage.service.importing.source import MAX_LINE_BYTES, ImportSource
+from ras_triage.service.importing.source import ImportSource
 
 
 @frozen
@@ -130,18 +129,6 @@ def _no_entries(refused: journal.UnreadableLines) -> Iterator[UnreadableRecord]:
 
 def _ras_trace(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     yield from read_trace(source.lines(), notification=_whole(notification))
-
-
-def _ghes_inject(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
-    for number, line in enumerate(source.lines(), 1):
-        words = line.decode("utf-8", "replace").strip()
-        if len(line) > MAX_LINE_BYTES:
-            yield UnreadableRecord(Position(line=number), f"the line is longer than {MAX_LINE_BYTES} bytes", InputFormat.GHES_INJECT)
-        elif words and not words.startswith("#"):
-            place = Position(line=number)
-            yield read_guarded(
-                partial(read_arguments, words, notification=_whole(notification), place=place), place, InputFormat.GHES_INJECT
-            )
 
 
 def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
@@ -280,7 +267,6 @@ _READERS: Final[dict[InputFormat, Callable[[ImportSource, NotificationType | Non
     InputFormat.LIBCPER: _libcper,
     InputFormat.QMP: _qmp,
     InputFormat.QEMU_ARGUMENT: _qemu_argument,
-    InputFormat.GHES_INJECT: _ghes_inject,
     InputFormat.KERNEL_LOG: _kernel_log,
     InputFormat.JOURNAL: _journal,
     InputFormat.RAS_TRACE: _ras_trace,

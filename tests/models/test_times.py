@@ -112,17 +112,13 @@ def trace(time: str) -> bytes:
     ).encode()
 
 
-def ghes_inject(time: str) -> bytes:
-    return f"ghes_inject.py arm -t cache --timestamp '{time[:10]} {time[11:19]}'\n".encode()
-
-
 def record(_: str) -> bytes:
     """Return a record with a year that BCD can represent and `datetime` cannot."""
     return write_record(SENT.model_copy(update={"time": datetime(9999, 12, 31, tzinfo=UTC)})).replace(b"\x99\x99", b"\x00\x00")
 
 
 @OUTSIDE
-@pytest.mark.parametrize("form", [redfish, libcper, kernel_log, journal, trace, ghes_inject, record])
+@pytest.mark.parametrize("form", [redfish, libcper, kernel_log, journal, trace, record])
 def test_every_format_goes_without_a_time_that_utc_does_not_have(form: Any, text: str) -> None:
     items = list(read_items(ImportSource(BytesIO(form(text))), None, None))
 

@@ -189,7 +189,6 @@ READERS: dict[str, tuple[Any, str, Callable[[Path], bytes]]] = {
     "redfish": (redfish, "read_payload", lambda _: json.dumps([redfish.write_redfish(SENT)] * 2).encode()),
     "libcper": (reader, "_section_pairs", lambda _: b"[" + LIBCPER + b"," + LIBCPER + b"]"),
     "qmp": (injection, "read_argument", lambda _: injection.to_qmp(SENT).encode() * 2),
-    "ghes_inject": (readers, "read_arguments", lambda _: b"ghes_inject.py arm -t cache\n" * 2),
     "kernel_log": (LogRecord, "finish", lambda _: LOG + LOG.replace(b"{1}", b"{2}")),
     "ras_trace": (trace, "_split_date", lambda _: TRACE * 2),
     "rasdaemon": (rasdaemon, "read_time", two_rows),

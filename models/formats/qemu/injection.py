@@ -116,12 +116,17 @@ def to_argument(event: Event) -> str:
 
     Other facts of the event are not written: QEMU chooses the notification.
     """
+    return base64.b64encode(require_status_block(event)).decode()
+
+
+def require_status_block(event: Event) -> bytes:
+    """Return the event's status block. Raises NotInjectable if there is none, or if it is too long for QEMU."""
     block = event.status_block
     if not block:
         raise NotInjectable("the event has no status block")
     if len(block) > MAX_BLOCK:
         raise NotInjectable(f"the status block has {len(block)} bytes; QEMU accepts at most {MAX_BLOCK}")
-    return base64.b64encode(block).decode()
+    return block
 
 
 def to_qmp(event: Event) -> str:

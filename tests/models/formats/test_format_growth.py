@@ -17,9 +17,8 @@ from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.formats import encoded_bytes
 from ras_triage.models.formats.cper import read_cper, write_record
 from ras_triage.models.formats.erst import PSTORE_CREATOR, log_lines, read_pstore_record
-from ras_triage.models.formats.ghes_options import MAX_LENGTH
 from ras_triage.models.formats.hest import notifications, read_hest
-from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.json_text import read_documents
 from ras_triage.models.formats.kernel_log import reader
 from ras_triage.models.formats.kernel_log.actions import read_action
@@ -30,7 +29,6 @@ from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.formats.kernel_log.section_lines import is_section_line
 from ras_triage.models.formats.kernel_log.wrapping import PendingLine
 from ras_triage.models.formats.libcper.reader import read_libcper
-from ras_triage.models.formats.qemu.ghes_inject import read_arguments
 from ras_triage.models.formats.qemu.injection import read_qmp
 from ras_triage.models.formats.ras import trace_text
 from ras_triage.models.formats.ras.rasdaemon import READERS, read_rows
@@ -224,9 +222,6 @@ INPUTS: dict[str, Callable[[int], Work]] = {
     "JSON lines that are none": lambda size: lambda: list(read_documents(b"{}\n" + b"{\n" * size)),
     "QMP messages": lambda size: lambda: list(read_qmp(as_json({"execute": "x"}) * size)),
     "QMP blanks": lambda size: lambda: list(read_qmp(b" \n," * size + b"{}")),
-    "words of ghes_inject": lambda size: lambda: read_arguments("arm --type " + "cache " * size),
-    "contexts of ghes_inject": lambda size: lambda: read_arguments("arm --ctx-array " + "1,2 " * size),
-    "options of ghes_inject": lambda size: lambda: read_arguments("arm " + "--mpidr 1 " * size),
     "hexadecimal": lambda size: lambda: encoded_bytes.unpack_text(b"00 \n" * size),
     "words of memory": lambda size: lambda: encoded_bytes.unpack_words(b"0000: 0x00000000\n" * size),
     "comments": lambda size: lambda: encoded_bytes.unpack_text(b"# x\n" * size + b"00"),
@@ -316,12 +311,6 @@ def test_records_are_done_with_where_too_much_is_held(monkeypatch: pytest.Monkey
     found = list(read_kernel_log(encoded(lines)))
     assert 2 < len(found) < 20
     assert all(isinstance(one, FoundError) for one in found)
-
-
-def test_arguments_that_are_too_long_are_not_taken_apart() -> None:
-    found = read_arguments("arm --mpidr " + "1" * MAX_LENGTH)
-    assert isinstance(found, UnreadableRecord)
-    assert found.reason == f"there are more than {MAX_LENGTH} characters"
 
 
 def test_an_entry_of_empty_lines_holds_nothing() -> None:
