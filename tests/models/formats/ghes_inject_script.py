@@ -1,4 +1,4 @@
-"""Model of QEMU's scripts/ghes_inject.py (10.2), to check the writer of its arguments."""
+"""Model of QEMU's scripts/ghes_inject.py (10.2) for tests of the writer."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _infos(options: Mapping[str, list[str]]) -> Iterable[bytes]:
 
 
 def _contexts(options: Mapping[str, list[str]]) -> Iterable[bytes]:
-    """The script appends one zero to the registers of each context."""
+    """Yield the contexts; the script appends one zero to the registers of each."""
     for index, word in enumerate(options["ctx_array"]):
         registers = [*(int(number, 0) for number in word.split(",")), 0]
         kind = int(options["ctx_type"][index], 0) if index < len(options["ctx_type"]) else 5
@@ -85,7 +85,7 @@ def _contexts(options: Mapping[str, list[str]]) -> Iterable[bytes]:
 
 
 def _entry(options: Mapping[str, str], severity: int, length: int) -> bytes:
-    """The data entry header; the script does not pad a short FRU text."""
+    """Return the data entry header; the script does not pad a short FRU text."""
     valid = _bits(options["gen_err_valid_bits"], names.ENTRY_VALID) or sum(
         bit for name, bit in names.ENTRY_VALID.items() if options[name.replace("-", "_")]
     )

@@ -1,4 +1,4 @@
-"""Generator of kernel log records, after cper.c, cper-arm.c, cper_cxl.c and ghes.c.
+"""Generator of kernel log records, after cper.c, cper-arm.c and ghes.c.
 
 A record here is a dict: `sequence`, `source`, `severity`, and `sections`, each with the names of the structured status block.
 """

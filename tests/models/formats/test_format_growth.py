@@ -1,4 +1,4 @@
-"""Tests of the run time of all input formats: O(n log n) in each repeated part, alone and combined."""
+"""Tests of the run time of all input formats: O(n log n) in each repeated part."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_any_text_is_read_or_refused_and_nothing_else(text):
 
 
 def arm_block(**fields: object) -> bytes:
-    """A status block as the script sends it, with other fields of its section."""
+    """Return a status block as the script sends it, with other fields of its section."""
     entry = {name: fields.pop(name) for name in ("severity", "block_status") if name in fields}
     info = {"error_type": 2, "error_information": 0x91000F, "validation_bits": 4, "flags": 3, "multiple_error": 1}
     section = {"type": "arm_processor", "validation_bits": 4, "running_state": 0, "error_infos": [info], **fields}
