@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from ras_triage.models.scalars import U8, U16, U32, Base64, FailFastTuple, Hex8, Hex16, Hex32, Hex64, WireModel
-from ras_triage.models.sections.layout import Layout, LayoutField, ReservedBytes
+from ras_triage.models.sections.layout import Layout, LayoutField, ReservedBytes, with_layout
 from ras_triage.models.sections.section import StructuredSection
 
 HEADER_LENGTH = 40
@@ -133,37 +133,25 @@ def describe_error_information(value: int) -> dict[str, Any]:
     return {name: part for bit, (name, part) in enumerate(parts.items()) if value >> bit & 1}
 
 
+@with_layout(ERROR_INFO_LENGTH)
 class ArmErrorInfo(WireModel):
     """ARM processor error information: 32 bytes (UEFI 2.10 N.2.4.4.1)."""
 
-    LAYOUT: ClassVar[Layout] = Layout(
-        ERROR_INFO_LENGTH,
-        validation=LayoutField("validation_bits", 2, 2),
-        fields=(
-            LayoutField("version", 0, 1),
-            LayoutField("length", 1, 1),
-            LayoutField("error_type", 4, 1),
-            LayoutField("multiple_error", 5, 2, valid=1 << 0),
-            LayoutField("flags", 7, 1, valid=1 << 1),
-            LayoutField("error_information", 8, 8, valid=1 << 2),
-            LayoutField("virtual_fault_address", 16, 8, valid=1 << 3),
-            LayoutField("physical_fault_address", 24, 8, valid=PHYSICAL_FAULT_ADDRESS_VALID),
-        ),
-    )
+    LAYOUT: ClassVar[Layout]
 
-    validation_bits: Hex16 | None = None
-    version: U8 | None = None
-    length: U8 | None = None
+    validation_bits: Annotated[Hex16 | None, LayoutField(2, 2)] = None
+    version: Annotated[U8 | None, LayoutField(0, 1)] = None
+    length: Annotated[U8 | None, LayoutField(1, 1)] = None
     """Length as stated in the structure, bytes; 32 if absent. The structure always takes 32."""
-    error_type: Hex8 | None = None
+    error_type: Annotated[Hex8 | None, LayoutField(4, 1)] = None
     """The byte as firmware wrote it: three numberings are in use."""
-    multiple_error: U16 | None = None
+    multiple_error: Annotated[U16 | None, LayoutField(5, 2, valid=1 << 0)] = None
     """0 a single error, 1 several, above that their number."""
-    flags: Hex8 | None = None
+    flags: Annotated[Hex8 | None, LayoutField(7, 1, valid=1 << 1)] = None
     """0 first error captured, 1 last error captured, 2 propagated, 3 overflow."""
-    error_information: Hex64 | None = None
-    virtual_fault_address: Hex64 | None = None
-    physical_fault_address: Hex64 | None = None
+    error_information: Annotated[Hex64 | None, LayoutField(8, 8, valid=1 << 2)] = None
+    virtual_fault_address: Annotated[Hex64 | None, LayoutField(16, 8, valid=1 << 3)] = None
+    physical_fault_address: Annotated[Hex64 | None, LayoutField(24, 8, valid=PHYSICAL_FAULT_ADDRESS_VALID)] = None
     reserved: FailFastTuple[ReservedBytes] = ()
 
     def encode(self) -> bytes:
@@ -196,42 +184,28 @@ class ArmContext(WireModel):
         return _CONTEXT.pack(self.version, self.type, len(self.registers)) + self.registers
 
 
+@with_layout(HEADER_LENGTH)
 class ArmProcessor(StructuredSection):
     """ARM processor error section: 40 bytes, error information structures, contexts, vendor information (UEFI 2.10 N.2.4.4).
 
     Only structures that are completely within the payload are decoded, whatever the counts and lengths state; the rest is `trailing`.
     """
 
-    LAYOUT: ClassVar[Layout] = Layout(
-        HEADER_LENGTH,
-        validation=LayoutField("validation_bits", 0, 4),
-        fields=(
-            LayoutField("err_info_num", 4, 2),
-            LayoutField("context_info_num", 6, 2),
-            LayoutField("section_length", 8, 4),
-            LayoutField("error_affinity_level", 12, 1, valid=1 << 1),
-            LayoutField("mpidr_el1", 16, 8, valid=1 << 0),
-            LayoutField("midr_el1", 24, 8),
-            LayoutField("running_state", 32, 4, valid=1 << 2),
-            LayoutField("psci_state", 36, 4, valid=1 << 2),
-        ),
-    )
-
     type: Literal["arm_processor"] = "arm_processor"
-    validation_bits: Hex32 | None = None
-    err_info_num: U16 | None = None
+    validation_bits: Annotated[Hex32 | None, LayoutField(0, 4)] = None
+    err_info_num: Annotated[U16 | None, LayoutField(4, 2)] = None
     """The count as stated; absent in a request: that of `error_infos`."""
-    context_info_num: U16 | None = None
+    context_info_num: Annotated[U16 | None, LayoutField(6, 2)] = None
     """The count as stated; absent in a request: that of `contexts`."""
-    section_length: U32 | None = None
+    section_length: Annotated[U32 | None, LayoutField(8, 4)] = None
     """Bytes as stated; absent in a request: those of the section without `trailing`."""
-    error_affinity_level: U8 | None = None
+    error_affinity_level: Annotated[U8 | None, LayoutField(12, 1, valid=1 << 1)] = None
     """0 to 3; some firmware uses 255 for "none"."""
-    mpidr_el1: Hex64 | None = None
-    midr_el1: Hex64 | None = None
-    running_state: Hex32 | None = None
+    mpidr_el1: Annotated[Hex64 | None, LayoutField(16, 8, valid=1 << 0)] = None
+    midr_el1: Annotated[Hex64 | None, LayoutField(24, 8)] = None
+    running_state: Annotated[Hex32 | None, LayoutField(32, 4, valid=1 << 2)] = None
     """Bit 0: the processor is running, and `psci_state` is not meaningful."""
-    psci_state: Hex32 | None = None
+    psci_state: Annotated[Hex32 | None, LayoutField(36, 4, valid=1 << 2)] = None
     error_infos: FailFastTuple[ArmErrorInfo] = ()
     contexts: FailFastTuple[ArmContext] = ()
     vendor_info: Base64 | None = None

@@ -6,9 +6,9 @@ A field is present if its validation bit is set, or if its bytes are not zero al
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ras_triage.models.scalars import U16, Base64, WireModel
 
@@ -23,9 +23,8 @@ class ReservedBytes(WireModel):
 
 @dataclass(frozen=True, slots=True)
 class LayoutField:
-    """One field of a structure."""
+    """Position and validity of a structure field, declared as metadata of its annotation: `Annotated[U8 | None, LayoutField(8, 1)]`."""
 
-    name: str
     offset: int
     """Bytes from the start of the structure."""
     size: int
@@ -41,6 +40,8 @@ class LayoutField:
     """Mask of the validation bits of overlays on the same bytes: if one is set, this field is present only if its own bit is set."""
     is_overlay: bool = False
     """The field overlays the bytes of another one, and is present only if its own validation bit is set."""
+    name: str = ""
+    """Name of the annotated field, set by `layout_of`."""
 
     @property
     def start(self) -> int:
@@ -183,3 +184,34 @@ def _runs(data: bytes) -> tuple[ReservedBytes, ...]:
             runs.append(ReservedBytes.model_construct(offset=start, data=data[start:offset]))
             start = None
     return tuple(runs)
+
+
+M = TypeVar("M", bound=WireModel)
+
+_VALIDATION = "validation_bits"
+
+
+def layout_of(model: type[WireModel], size: int) -> Layout:
+    """Return the layout of the first `size` bytes of a structure from the `LayoutField` metadata of a model's fields.
+
+    The field `validation_bits` has the validation bits. Fields are ordered by position, an overlaid field before its overlays.
+    """
+    fields = [
+        dataclasses.replace(found, name=name)
+        for name, info in model.model_fields.items()
+        for found in info.metadata
+        if isinstance(found, LayoutField) and found.offset + found.size <= size
+    ]
+    fields.sort(key=lambda field: (field.offset, field.shift, -field.size))
+    validation = next((field for field in fields if field.name == _VALIDATION), None)
+    return Layout(size, tuple(field for field in fields if field is not validation), validation)
+
+
+def with_layout(size: int) -> Callable[[type[M]], type[M]]:
+    """Set the class attribute `LAYOUT` of a model to the layout of its `size` bytes."""
+
+    def set_layout(model: type[M]) -> type[M]:
+        model.LAYOUT = layout_of(model, size)  # type: ignore[attr-defined]
+        return model
+
+    return set_layout
