@@ -29,7 +29,10 @@ ADDRESS_WINDOW = 24
 
 
 def read_address(data: bytes, offset: int) -> tuple[int, int]:
-    """Return validation bits (u64) and physical address (u64, bytes) of the section at `offset`; bytes after `data` read as zero."""
+    """Return validation bits (u64) and physical address (u64, bytes) of the section at `offset`; bytes after `data` read as zero.
+
+    For decisions, which need no other field: 0.1 µs instead of 8 µs with the layout (CPython 3.11).
+    """
     if offset + ADDRESS_WINDOW > len(data):
         return _ADDRESS.unpack(data[offset : offset + ADDRESS_WINDOW].ljust(ADDRESS_WINDOW, b"\0"))
     return _ADDRESS.unpack_from(data, offset)
