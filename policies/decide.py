@@ -6,7 +6,7 @@ from ras_triage.models.decision import Action, Decision
 from ras_triage.models.event import Event, event_key
 from ras_triage.models.frozen import frozen
 from ras_triage.models.poison import PoisonedPage
-from ras_triage.models.records.status_block import StatusBlock, parse
+from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.policies.alternatives import NO_ALTERNATIVES, AlternativeReadings, DecidedCase, alternative_readings, is_ambiguous
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline.facts import Facts
@@ -25,7 +25,7 @@ def decide(event: Event, policy: Policy, assumed: frozenset[str] = NOTHING_ASSUM
     `assumed`: JSON pointers into the event, such as `/notification/type`, at which its sender took something for granted. The decision
     is the same; only its `alternatives` and `warnings` know of it.
     """
-    block = None if event.status_block is None else parse(event.status_block)
+    block = None if event.status_block is None else parse_block(event.status_block)
     return decide_parsed(event, block, policy, event_key(event), assumed)
 
 

@@ -33,7 +33,7 @@ def guest_memory(place: MappedAddress, facts: Facts) -> GuestMemory | None:
     address = place.address
     if not vm.memslots or address is None:
         return GuestMemory(vm, None)
-    position = vm.memslots.first_holding(untag_address(address))
+    position = vm.memslots.first_containing(untag_address(address))
     return None if position is None else GuestMemory(vm, vm.memslots[position])
 
 

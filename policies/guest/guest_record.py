@@ -8,7 +8,7 @@ from typing import Final
 
 from ras_triage.models.decision import Translate
 from ras_triage.models.records import guid
-from ras_triage.models.records.status_block import DataEntry, encode_entry, encode_header
+from ras_triage.models.records.status_block import DataEntry, encode_block_header, encode_entry
 from ras_triage.models.sections import memory
 from ras_triage.models.severity import Severity
 
@@ -20,7 +20,7 @@ _SECTION: Final = struct.Struct("<QQQ56x")
 _ENTRY: Final = encode_entry(
     DataEntry(0, guid.MEMORY, Severity.RECOVERABLE, 0x300, 0, 0, memory.LENGTH, bytes(16), bytes(20), bytes(8), 72)
 )
-_HEADER: Final = encode_header(_UNCORRECTABLE, 0, 0, len(_ENTRY) + memory.LENGTH, Severity.RECOVERABLE)
+_HEADER: Final = encode_block_header(_UNCORRECTABLE, 0, 0, len(_ENTRY) + memory.LENGTH, Severity.RECOVERABLE)
 
 
 def encode_guest_record(ipa: int) -> bytes:

@@ -46,7 +46,7 @@ def _lost(hva: int, lsb: int) -> tuple[int, int]:
 
 def _slots(vm: Vm, start: int, end: int) -> list[Memslot]:
     """The slots that hold a part of [start, end), in the order given."""
-    return [vm.memslots[position] for position in sorted(vm.memslots.holding(start, end))]
+    return [vm.memslots[position] for position in sorted(vm.memslots.overlapping(start, end))]
 
 
 def _holes(start: int, end: int, covered: list[tuple[int, int]]) -> Iterator[Hole]:

@@ -8,7 +8,7 @@ from ras_triage.models.decision import Assumption, DecisionWarning, Reject
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import DELIVERY, Delivery, Notification, NotificationType
 from ras_triage.models.records.status_block import HEADER_LENGTH
-from ras_triage.models.syndrome import FSC_SEA, FSC_WALK_LEVEL_MINUS_1, S1PTW, abort_syndrome, is_on_walk
+from ras_triage.models.syndrome import FSC_SEA, FSC_WALK_LEVEL_MINUS_1, S1PTW, abort_syndrome, is_table_walk_fault
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline.facts import ASSUMED_CONFIG, ASSUMED_RAS, Facts
 from ras_triage.policies.pipeline.stage_result import StageResult, rule
@@ -104,7 +104,7 @@ def stays_in_guest(notification: Notification, fsc: int, facts: Facts) -> bool:
     """Without the RAS extension (HCR_EL2.TEA) only an abort on a stage 2 walk comes to the host. Mirrors `vcpu_reset_hcr`."""
     if facts.ras_extension or notification.taken_from != "guest" or notification.type is not NotificationType.SEA:
         return False
-    return not (is_on_walk(fsc) and bool((notification.syndrome or 0) & S1PTW))
+    return not (is_table_walk_fault(fsc) and bool((notification.syndrome or 0) & S1PTW))
 
 
 def admit(door: NotificationContext, policy: Policy) -> Admission:

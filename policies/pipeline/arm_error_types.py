@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ras_triage.models.decision import Assumption
-from ras_triage.models.sections.arm_processor import error_type_readings
+from ras_triage.models.sections.arm_processor import describe_error_type
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline.facts import Facts
 
@@ -37,5 +37,5 @@ def assumed_numbering(policy: Policy) -> tuple[Assumption, ...]:
 
 def error_type_meaning(kind: int, numbering: str) -> str:
     """What an error type (u8) says in a numbering."""
-    named = error_type_readings(kind)[numbering]
+    named = describe_error_type(kind)[numbering]
     return named if isinstance(named, str) else " and ".join(named or ()) or "nothing"

@@ -73,9 +73,9 @@ def block_header(block: StatusBlock, policy: Policy, facts: Facts) -> BlockHeade
         block.data_length,
         block.error_severity,
         len(block.entries),
-        block.is_whole,
+        block.is_complete,
         policy.behaviours.worst_section_panics and _has_worst_section(block),
-        None if block.fault is None else _words(block.fault),
+        None if block.format_error is None else _words(block.format_error),
         facts.host.recent is not None and _is_cached(block, facts.host.recent),
     )
 

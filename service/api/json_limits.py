@@ -13,7 +13,7 @@ MAX_VALUES: Final = 1 << 18
 """Room for the longest memslot table that KVM takes, field by field."""
 
 
-def require_countable(document: bytes) -> None:
+def require_value_limit(document: bytes) -> None:
     """Raises Refused where a document may have more values, or more objects and arrays.
 
     Every value but the first of an object or array has a comma before it; arrays within each other need none.

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from ras_triage.models.decision import Assumption, PolicyRef, Rationale
 from ras_triage.models.frozen import frozen
 from ras_triage.models.kvm import GuestException, LinuxGuest
-from ras_triage.models.scalars import Base64, Flag, Hex64, Many, WireModel
+from ras_triage.models.scalars import Base64, FailFastTuple, Hex64, StrictBool, WireModel
 from ras_triage.models.syndrome_fields import SyndromeKind
 
 MAX_VALUES: Final = 1000
@@ -44,7 +44,7 @@ class SyndromeRequest(WireModel):
     """`value` or `values` to be explained, or `vcpu_events` for KVM_SET_VCPU_EVENTS on a host."""
 
     value: Hex64 | None = None
-    values: Annotated[Many[Hex64], Field(min_length=1, max_length=MAX_VALUES)] | None = None
+    values: Annotated[FailFastTuple[Hex64], Field(min_length=1, max_length=MAX_VALUES)] | None = None
     kind: SyndromeKind | None = None
     """How to take the values. Absent: what fits the 25 bits of VSESR_EL2 is one, everything else is an ESR_ELx."""
     vcpu_events: VcpuEventsForm | None = None
@@ -52,11 +52,11 @@ class SyndromeRequest(WireModel):
     kernel: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """The host's release; without it, and without a `policy`, the service's default policy answers."""
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    host_ras: Flag | None = None
+    host_ras: StrictBool | None = None
     """FEAT_RAS on the host's CPUs; absent: assumed."""
-    guest_ras: Flag | None = None
+    guest_ras: StrictBool | None = None
     """FEAT_RAS as the guest sees it; absent: what the host has, and never more than that."""
-    serror_masked: Flag | None = None
+    serror_masked: StrictBool | None = None
     """PSTATE.A of the vCPU; absent: not known."""
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from ras_triage.models.event import Event, event_key
 from ras_triage.models.frozen import frozen
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.models.records.block_summary import physical_addresses, section_names
-from ras_triage.models.records.status_block import StatusBlock, parse
+from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.models.severity import severity_name
 from ras_triage.policies.decide import NOTHING_ASSUMED, decide_with_poison
 from ras_triage.policies.workload import TooMuchWork, require_workload
@@ -157,7 +157,7 @@ def parse_event(document: EventDocument) -> ParsedEvent:
     """Read an event. Raises Refused."""
     event = read_event(document.data)
     key = event_key(event)
-    block = None if event.status_block is None else parse(event.status_block)
+    block = None if event.status_block is None else parse_block(event.status_block)
     keys = EventKeys(
         event.source,
         event.id,

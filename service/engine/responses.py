@@ -11,16 +11,16 @@ from pydantic_core import to_json
 from ras_triage.models.decision import Decision
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event, event_key
-from ras_triage.models.records.block_fields import describe
+from ras_triage.models.records.block_fields import describe_block
 from ras_triage.models.records.cper_record import describe_record
-from ras_triage.models.records.status_block import StatusBlock, parse
+from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.models.scalars import Base64, WireModel
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.policies.decide import NOTHING_ASSUMED, decide_parsed
 from ras_triage.policies.workload import TooMuchWork, require_workload
 from ras_triage.service.api.decision_response import UsedFacts
-from ras_triage.service.api.json_limits import require_countable
+from ras_triage.service.api.json_limits import require_value_limit
 from ras_triage.service.api.problems import ProblemError, invalid, malformed, unknown_policy
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.input_detection import DetectedInput, InputKind
@@ -73,7 +73,7 @@ def decide_event(event: Event, settings: Settings, assumed: frozenset[str] = NOT
     Raises Refused where there is no such policy, or where deciding would take too much work.
     """
     policy = policy_of(event, settings)
-    block = None if event.status_block is None else parse(event.status_block)
+    block = None if event.status_block is None else parse_block(event.status_block)
     require_affordable(event, block, settings, policy, assumed=assumed)
     return decide_parsed(event, block, policy, event_key(event), assumed)
 
@@ -109,7 +109,7 @@ class DecodeRequest(WireModel):
 
 def decode_response(document: bytes) -> dict[str, Any]:
     """A decode request's answer. Raises Refused."""
-    require_countable(document)
+    require_value_limit(document)
     try:
         request = DecodeRequest.model_validate_json(document)
     except ValidationError as error:
@@ -122,6 +122,6 @@ def decode_response(document: bytes) -> dict[str, Any]:
 def explain_bytes(sniffed: DetectedInput, pointer: str = "") -> dict[str, Any]:
     """Bytes as fields, and what the fields mean. Raises Refused."""
     try:
-        return describe_record(sniffed.data) if sniffed.kind is InputKind.RECORD else describe(sniffed.data)
+        return describe_record(sniffed.data) if sniffed.kind is InputKind.RECORD else describe_block(sniffed.data)
     except MalformedBytes as error:
         raise ProblemError(malformed(error, pointer)) from None

@@ -194,4 +194,5 @@ class Sources:
             return ()
         if not candidates:
             return ()
-        return tuple(sorted((page for page in candidates if any(map(page.holds, addresses))), key=lambda page: (page.address, page.shift)))
+        matching = (page for page in candidates if any(map(page.contains, addresses)))
+        return tuple(sorted(matching, key=lambda page: (page.address, page.shift)))

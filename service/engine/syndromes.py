@@ -13,7 +13,7 @@ from ras_triage.policies.catalog.choice import find_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy, resolve_policy
 from ras_triage.policies.guest.kvm import VcpuState, set_vcpu_events
 from ras_triage.policies.pipeline.facts import ASSUMED_RAS
-from ras_triage.service.api.json_limits import require_countable
+from ras_triage.service.api.json_limits import require_value_limit
 from ras_triage.service.api.problems import ProblemError, invalid, malformed, unknown_policy
 from ras_triage.service.api.syndromes import (
     Explanation,
@@ -39,7 +39,7 @@ def _answer() -> TypeAdapter[SyndromeAnswer]:
 
 def read_syndrome_request(document: bytes) -> SyndromeRequest:
     """A request from its JSON. Raises Refused."""
-    require_countable(document)
+    require_value_limit(document)
     try:
         return _request().validate_json(document)
     except ValidationError as error:

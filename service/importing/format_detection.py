@@ -28,8 +28,6 @@ class InputFormat(StrEnum):
     QMP = "qmp"
     QEMU_ARGUMENT = "qemu_argument"
     """The base64 of QEMU's `cper` argument."""
-    GHES_INJECT = "ghes_inject"
-    """Command lines of QEMU's ghes_inject.py, one to a line."""
     KERNEL_LOG = "kernel_log"
     JOURNAL = "journal"
     """What `journalctl -o json` prints."""
@@ -38,7 +36,7 @@ class InputFormat(StrEnum):
     """An SQLite database."""
 
 
-STREAMED: Final = frozenset({InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.RAS_TRACE, InputFormat.GHES_INJECT})
+STREAMED: Final = frozenset({InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.RAS_TRACE})
 """Read line by line, however long; of the others, all but the database are held as a whole."""
 
 HEAD_BYTES: Final = 64 << 10
@@ -54,7 +52,6 @@ _KERNEL_LINE: Final = re.compile(
 _TRACE: Final = re.compile(
     rb"(?:^|\s)(?:mc_event|aer_event|arm_event|non_standard_event|extlog_mem_event|memory_failure_event|cxl_[a-z_]{3,32}):?\s"
 )
-_INJECT: Final = re.compile(rb"\s*(?:#[^\n]*\n\s*)*(?:[^\n]{0,256}ghes_inject(?:\.py)?\b|arm\s+-|arm\s*$)")
 _BASE64: Final = re.compile(rb"[0-9A-Za-z+/]+={0,2}")
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _JSON: Final = re.compile(rb"(?:\[\s*)*\{\s*(?:[\"}]|\Z)")
@@ -89,8 +86,6 @@ def _of_text(text: bytes, *, is_whole: bool) -> InputFormat:
         return InputFormat.KERNEL_LOG
     if _TRACE.search(text):
         return InputFormat.RAS_TRACE
-    if _INJECT.match(text):
-        return InputFormat.GHES_INJECT
     return InputFormat.CPER if _is_encoded(text, is_whole=is_whole) or _is_binary(text) else InputFormat.KERNEL_LOG
 
 

@@ -13,7 +13,8 @@ from time import monotonic
 from urllib.parse import quote
 
 from ras_triage.models.formats.items import Position, UnreadableRecord
-from ras_triage.models.formats.ras.rasdaemon import FORMAT, Item, read_rows
+from ras_triage.models.formats.ras.rasdaemon import FORMAT, read_rows
+from ras_triage.models.formats.ras.traced_event import TraceItem
 from ras_triage.models.notification import Notification
 
 MAGIC = b"SQLite format 3\0"
@@ -96,7 +97,7 @@ class _Allowance:
             raise _Unreadable("it has more rows than the file has room for")
 
 
-def read_database(path: str, *, notification: Notification | None = None, seconds: float = MAX_SECONDS) -> Iterator[Item]:
+def read_database(path: str, *, notification: Notification | None = None, seconds: float = MAX_SECONDS) -> Iterator[TraceItem]:
     """Every row of every ordinary table, tables by name and rows in the order of the file.
 
     Holds one row at a time. A table that cannot be read, or not to its end, is one Unread that names it, and reading goes on with the
@@ -183,7 +184,7 @@ def _tables(connection: sqlite3.Connection) -> list[tuple[bytes, bool]]:
 
 def _read_table(
     connection: sqlite3.Connection, name: bytes, clock: _Clock, rows: _Allowance, notification: Notification | None
-) -> Iterator[Item]:
+) -> Iterator[TraceItem]:
     try:
         table = name.decode()
         clock.start()

@@ -12,13 +12,12 @@ from pydantic_core import to_json
 
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.formats.cper import read_cper, unpack_encoded
-from ras_triage.models.formats.erst import StoredRecord, is_pstore, log_lines, read_stored
-from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_each, read_one
+from ras_triage.models.formats.erst import PstoreRecord, is_pstore, log_lines, read_pstore_record
+from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, iterate_guarded, read_guarded
 from ras_triage.models.formats.json_text import read_json
 from ras_triage.models.formats.kernel_log import journal
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.formats.libcper.reader import read_libcper
-from ras_triage.models.formats.qemu.ghes_inject import read_arguments
 from ras_triage.models.formats.qemu.injection import read_argument, read_qmp
 from ras_triage.models.formats.ras.trace import read_trace
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
@@ -30,7 +29,7 @@ from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.importing.format_detection import InputFormat, acpi_table, detect_format, is_kernel_log
 from ras_triage.service.importing.rasdaemon_db import UnreadableDatabase, read_database
-from ras_triage.service.importing.source import MAX_LINE_BYTES, ImportSource
+from ras_triage.service.importing.source import ImportSource
 
 
 @frozen
@@ -132,16 +131,6 @@ def _ras_trace(source: ImportSource, notification: NotificationType | None) -> I
     yield from read_trace(source.lines(), notification=_whole(notification))
 
 
-def _ghes_inject(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
-    for number, line in enumerate(source.lines(), 1):
-        words = line.decode("utf-8", "replace").strip()
-        if len(line) > MAX_LINE_BYTES:
-            yield UnreadableRecord(Position(line=number), f"the line is longer than {MAX_LINE_BYTES} bytes", InputFormat.GHES_INJECT)
-        elif words and not words.startswith("#"):
-            place = Position(line=number)
-            yield read_one(partial(read_arguments, words, notification=_whole(notification), place=place), place, InputFormat.GHES_INJECT)
-
-
 def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     with source.file() as path:
         try:
@@ -159,7 +148,7 @@ def _cper(source: ImportSource, notification: NotificationType | None) -> Iterat
     logs = _Logs()
     for offset, record, is_stored in records:
         found = _stored(offset, record, logs) if is_stored else _moved(read_cper(record, notification=notification), offset)
-        yield from read_each(found, Position(offset=offset), _ERST if is_stored else InputFormat.CPER)
+        yield from iterate_guarded(found, Position(offset=offset), _ERST if is_stored else InputFormat.CPER)
     yield from read_kernel_log(log_lines(logs.records), notification)
 
 
@@ -177,7 +166,7 @@ class _Logs:
     """The kernel logs in the records of a store, as many as may be held."""
 
     def __init__(self) -> None:
-        self.records: list[StoredRecord] = []
+        self.records: list[PstoreRecord] = []
         self._room = _MAX_LOG_BYTES
 
     @property
@@ -185,7 +174,7 @@ class _Logs:
         """Whether no more is unpacked."""
         return self._room <= 0
 
-    def add(self, record: StoredRecord) -> None:
+    def add(self, record: PstoreRecord) -> None:
         """Hold a log; the last may be longer than there is room for."""
         self._room -= sum(map(len, record.lines)) + _LINE_SIZE * len(record.lines)
         self.records.append(record)
@@ -199,7 +188,7 @@ def _stored(offset: int, record: bytes, logs: _Logs) -> Iterator[UnreadableRecor
         )
         return
     try:
-        stored = read_stored(record)
+        stored = read_pstore_record(record)
     except MalformedBytes as error:
         yield UnreadableRecord(Position(offset=offset + error.offset), error.detail, _ERST)
         return
@@ -239,7 +228,7 @@ def _qmp(source: ImportSource, notification: NotificationType | None) -> Iterato
 def _qemu_argument(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     place = Position(offset=0)
     read = partial(read_argument, source.everything(), notification=_whole(notification), place=place)
-    yield read_one(read, place, InputFormat.QEMU_ARGUMENT)
+    yield read_guarded(read, place, InputFormat.QEMU_ARGUMENT)
 
 
 def _events(source: ImportSource, _: NotificationType | None) -> Iterator[Found]:
@@ -261,7 +250,7 @@ def _events(source: ImportSource, _: NotificationType | None) -> Iterator[Found]
 
 def read_raw(raw: RawEvent) -> FoundError | UnreadableRecord:
     """Read an event of this project's own."""
-    return read_one(partial(_read_event, raw), raw.place, InputFormat.EVENT)
+    return read_guarded(partial(_read_event, raw), raw.place, InputFormat.EVENT)
 
 
 def _read_event(raw: RawEvent) -> FoundError | UnreadableRecord:
@@ -278,7 +267,6 @@ _READERS: Final[dict[InputFormat, Callable[[ImportSource, NotificationType | Non
     InputFormat.LIBCPER: _libcper,
     InputFormat.QMP: _qmp,
     InputFormat.QEMU_ARGUMENT: _qemu_argument,
-    InputFormat.GHES_INJECT: _ghes_inject,
     InputFormat.KERNEL_LOG: _kernel_log,
     InputFormat.JOURNAL: _journal,
     InputFormat.RAS_TRACE: _ras_trace,

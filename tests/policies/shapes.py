@@ -11,7 +11,7 @@ from ras_triage.models.event import Event
 from ras_triage.models.host import Host
 from ras_triage.models.memslots import Memslots
 from ras_triage.models.poison import PoisonedPage
-from ras_triage.models.records.status_block import StatusBlock, parse
+from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.decide import decide_parsed
 from ras_triage.policies.pipeline.poisoned_pages import with_poisoned
@@ -129,7 +129,7 @@ def build(shape: Shape, notification: Any = None) -> tuple[Event, StatusBlock]:
     """The event, whose lists count who looks into them, and its status block; without what is remembered of its pages."""
     event = e.event(notification or e.sea(error_block_length=1 << 24), e.block(*sections(shape)), facts(shape))
     count_looks(event.host)
-    return event, parse(event.status_block or b"")
+    return event, parse_block(event.status_block or b"")
 
 
 def decide(shape: Shape, policy: Policy) -> Callable[[], Decision]:

@@ -41,13 +41,16 @@ def _command_line(event: Event) -> bytes:
     return f"ghes_inject.py {shlex.join(arguments)}\n".encode()
 
 
-WRITERS: Final[dict[InputFormat, Callable[[Event], bytes]]] = {
+GHES_INJECT: Final = "ghes_inject"
+"""The format of command lines of QEMU's ghes_inject.py, which cannot be imported."""
+
+WRITERS: Final[dict[str, Callable[[Event], bytes]]] = {
     InputFormat.EVENT: lambda event: escape_json(event_json(event)) + b"\n",
     InputFormat.CPER: write_record,
     InputFormat.REDFISH: lambda event: escape_json(to_json(write_redfish(event))) + b"\n",
     InputFormat.QMP: lambda event: to_qmp(event).encode() + b"\n",
     InputFormat.QEMU_ARGUMENT: lambda event: to_argument(event).encode() + b"\n",
-    InputFormat.GHES_INJECT: _command_line,
+    GHES_INJECT: _command_line,
 }
 """A record is binary, and several follow each other; of all others there is one to a line."""
 
@@ -59,12 +62,12 @@ def configure(command: ArgumentParser) -> None:
     )
     add_reading(command)
     command.add_argument(
-        "--to", required=True, choices=[form.value for form in WRITERS], metavar="FORMAT", help="the format: " + ", ".join(WRITERS)
+        "--to", required=True, choices=[str(form) for form in WRITERS], metavar="FORMAT", help="the format: " + ", ".join(WRITERS)
     )
 
 
 def run(options: Namespace) -> int:
-    if InputFormat(options.to) is InputFormat.CPER and sys.stdout.isatty():
+    if options.to == InputFormat.CPER and sys.stdout.isatty():
         raise InvalidSetting(f"`--to {options.to}` writes binary data, which a terminal cannot show: redirect standard output to a file")
     told, complete = told_of(options), True
     for path in options.files:
@@ -77,7 +80,7 @@ def run(options: Namespace) -> int:
 
 def _export(path: str, options: Namespace, told: ImportOptions) -> bool:
     """Write the errors of a file; whether everything in it could be read and written."""
-    write, complete, attempts = WRITERS[InputFormat(options.to)], True, Attempts(warn_of_defect)
+    write, complete, attempts = WRITERS[options.to], True, Attempts(warn_of_defect)
     with opened(path) as stream, progress(size_of(path), sys.stderr) as shown:
         for item in found(ImportSource(stream, own_path(path), shown.taken), options):
             if isinstance(item, UnreadableRecord):

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.items import INTERNAL, Broken, FoundError, Position, UnreadableRecord
+from ras_triage.models.formats.items import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
 from ras_triage.service.cli.inputs import STANDARD_INPUT, opened, read_all
@@ -157,7 +157,7 @@ def _read(one: Found, attempts: Attempts) -> FoundItem:
             one = attempts.call(read_raw, one)
         except ProblemError:
             return UnreadableRecord(one.place, INTERNAL, InputFormat.EVENT)
-    if isinstance(one, Broken) and one.error is not None:
+    if isinstance(one, ReaderDefect) and one.error is not None:
         warn_of_defect(one.error)
     return one
 

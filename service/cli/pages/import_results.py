@@ -12,7 +12,7 @@ from rich.text import Text
 from ras_triage.models.formats.items import FoundError, UnmatchedAction, UnreadableRecord
 from ras_triage.models.observed import ObservedAction
 from ras_triage.models.records.block_summary import physical_addresses, section_names
-from ras_triage.models.records.status_block import parse
+from ras_triage.models.records.status_block import parse_block
 from ras_triage.models.severity import severity_name
 from ras_triage.policies.agreement import Agreement
 from ras_triage.service.cli.pages.decision import decision_page, pairs, section, text
@@ -74,7 +74,7 @@ def _contents(reading: FoundError) -> str:
     event = reading.event
     if event.status_block is None:
         return f"{reading.format}: no record, notified by {event.notification.type}"
-    block = parse(event.status_block)
+    block = parse_block(event.status_block)
     addresses = ", ".join(f"{address:#x}" for address in physical_addresses(block)) or "no address"
     sections = ", ".join(section_names(block)) or "no section"
     return f"{reading.format}: {severity_name(block.error_severity)}, {sections}, {addresses}, notified by {event.notification.type}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO, Final
 
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.items import INTERNAL, Broken, FoundError, Position, UnmatchedAction, UnreadableRecord
+from ras_triage.models.formats.items import INTERNAL, FoundError, Position, ReaderDefect, UnmatchedAction, UnreadableRecord
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
 from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import AssumedField, ObservedActions
@@ -55,7 +55,7 @@ Ready = Prepared | Spoilt | UnreadableRecord | UnmatchedAction | UnmatchedRow
 def prepare(settings: Settings, found: Found, told: ImportOptions) -> Ready:
     """Prepare what was found. Raises nothing that is an Exception."""
     item = read_raw(found) if isinstance(found, RawEvent) else found
-    if isinstance(item, Broken):
+    if isinstance(item, ReaderDefect):
         return spoilt(item.error, item.place, item.format)
     if not isinstance(item, FoundError):
         return item
