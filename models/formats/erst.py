@@ -82,7 +82,7 @@ def read_pstore_record(data: bytes) -> PstoreRecord:
 
 
 def _unix_time(record: CperRecord) -> datetime | None:
-    seconds = int.from_bytes(join_timestamp(record.timestamp, record.timestamp_precise), "little")
+    seconds = int.from_bytes(join_timestamp(record.timestamp, is_precise=record.timestamp_precise), "little")
     if not record.validation_bits & TIMESTAMP_VALID:
         return None
     try:

@@ -173,7 +173,7 @@ def _entry_validation(section: Section) -> int:
 def _timestamp_bytes(section: Section) -> bytes | None:
     if entry_header_length(section.revision) == ENTRY_LENGTH:
         return None
-    return join_timestamp(section.timestamp or NO_TIMESTAMP, section.timestamp_precise)
+    return join_timestamp(section.timestamp or NO_TIMESTAMP, is_precise=section.timestamp_precise)
 
 
 def decode_structured(data: bytes) -> StructuredBlock:

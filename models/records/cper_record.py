@@ -227,7 +227,7 @@ def encode_record(record: CperRecord) -> bytes:
         record.severity,
         record.validation_bits,
         record.record_length,
-        join_timestamp(record.timestamp, record.timestamp_precise),
+        join_timestamp(record.timestamp, is_precise=record.timestamp_precise),
         *(getattr(record, name) for name in _ID_FIELDS),
     )
     return header + b"".join(section.encode() for section in record.sections) + record.body
@@ -242,7 +242,7 @@ def to_status_block(record: CperRecord) -> bytes:
     if sum(section.section_length for section in record.sections) > len(record.body):
         raise MalformedBytes("the sections together are longer than the record", offset=HEADER_LENGTH, field="section_length")
     stamped = bool(record.validation_bits & TIMESTAMP_VALID)
-    stamp = join_timestamp(record.timestamp, record.timestamp_precise) if stamped else NO_TIMESTAMP
+    stamp = join_timestamp(record.timestamp, is_precise=record.timestamp_precise) if stamped else NO_TIMESTAMP
     entries = b"".join(_to_entry(record, section, stamp, stamped) for section in record.sections)
     status = default_block_status(record.severity, len(record.sections))
     return encode_block_header(status, 0, 0, len(entries), record.severity) + entries

@@ -118,7 +118,17 @@ def parse_block(data: bytes) -> StatusBlock:
         entries.append(entry)
         offset = following
     return StatusBlock(
-        block_status, raw_offset, raw_length, data_length, severity, tuple(entries), empty, format_error, data, end, len(data) >= end
+        block_status=block_status,
+        raw_data_offset=raw_offset,
+        raw_data_length=raw_length,
+        data_length=data_length,
+        error_severity=severity,
+        entries=tuple(entries),
+        empty_entries=empty,
+        format_error=format_error,
+        data=data,
+        end=end,
+        is_complete=len(data) >= end,
     )
 
 
@@ -127,7 +137,19 @@ def _parse_entry(data: bytes, offset: int) -> DataEntry:
     section_type, severity, revision, validation, flags, length, fru_id, fru_text = ENTRY.unpack_from(head)
     header = entry_header_length(revision)
     timestamp = head[ENTRY_LENGTH:] if header == ENTRY_V3_LENGTH else None
-    return DataEntry(offset, section_type, severity, revision, validation, flags, length, fru_id, fru_text, timestamp, offset + header)
+    return DataEntry(
+        offset=offset,
+        section_type=section_type,
+        error_severity=severity,
+        revision=revision,
+        validation_bits=validation,
+        flags=flags,
+        error_data_length=length,
+        fru_id=fru_id,
+        fru_text=fru_text,
+        timestamp=timestamp,
+        payload_offset=offset + header,
+    )
 
 
 def _leftover(offset: int, left: int, section: int) -> MalformedBytes:

@@ -160,9 +160,9 @@ def split_timestamp(value: bytes) -> tuple[bytes, bool]:
     return value[:_FLAG_BYTE] + bytes([flags & ~_PRECISE]) + value[_FLAG_BYTE + 1 :], bool(flags & _PRECISE)
 
 
-def join_timestamp(value: bytes, precise: bool) -> bytes:
+def join_timestamp(value: bytes, *, is_precise: bool) -> bytes:
     """Return the 8 bytes with bit 0 of the flag byte set if the time is precise."""
-    return value[:_FLAG_BYTE] + bytes([value[_FLAG_BYTE] | precise]) + value[_FLAG_BYTE + 1 :]
+    return value[:_FLAG_BYTE] + bytes([value[_FLAG_BYTE] | is_precise]) + value[_FLAG_BYTE + 1 :]
 
 
 def timestamp_text(value: bytes) -> str:

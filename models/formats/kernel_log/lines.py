@@ -107,7 +107,7 @@ def strip_quoting(text: str) -> str:
     return text[_QUOTES.match(text).end() :]  # type: ignore[union-attr]
 
 
-def parse_line(text: str, number: int, is_whole: bool = True) -> LogLine:
+def parse_line(text: str, number: int, *, is_whole: bool = True) -> LogLine:
     """Parse a line; never raises."""
     prefix = _PREFIX.match(text)
     assert prefix is not None, "every part of the pattern is optional"
@@ -122,18 +122,18 @@ def parse_line(text: str, number: int, is_whole: bool = True) -> LogLine:
         start, is_marked = begins, True
     sequence = found[1] if found else None
     return LogLine(
-        number,
-        text[found.end() if found else start :].removesuffix(_PADDING).strip(),
-        found is not None,
-        int(sequence) if sequence else None,
-        host or beside,
-        _moment(when) if when else None,
-        float(uptime) if uptime else int(microseconds) / 1e6 if microseconds else None,
-        _level(level or kmsg, priority),
-        caller,
-        origin,
-        found is not None or is_marked,
-        is_whole,
+        number=number,
+        text=text[found.end() if found else start :].removesuffix(_PADDING).strip(),
+        is_record=found is not None,
+        sequence=int(sequence) if sequence else None,
+        host=host or beside,
+        when=_moment(when) if when else None,
+        uptime=float(uptime) if uptime else int(microseconds) / 1e6 if microseconds else None,
+        level=_level(level or kmsg, priority),
+        caller=caller,
+        origin=origin,
+        is_marked=found is not None or is_marked,
+        is_whole=is_whole,
     )
 
 

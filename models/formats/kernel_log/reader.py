@@ -111,7 +111,7 @@ class _Reader:
                     matters = True
                     break
             if matters or self._pending is not None:
-                self._add_line(line_text(raw), at, at != cut, matters)
+                self._add_line(line_text(raw), at, is_whole=at != cut, matters=matters)
 
     def close(self) -> None:
         """Finish the pending line and all open records at the end of the log."""
@@ -144,12 +144,12 @@ class _Reader:
             del self._open[key]
         self.items.append(read_guarded(partial(record.finish, self._notification), Position(line=record.first.number), FORMAT))
 
-    def _add_line(self, text: str, number: int, is_whole: bool, matters: bool) -> None:
+    def _add_line(self, text: str, number: int, *, is_whole: bool, matters: bool) -> None:
         """Parse a relevant line, or one that follows a relevant line."""
-        line = parse_line(text, number, is_whole)
+        line = parse_line(text, number, is_whole=is_whole)
         held = self._pending
         if held is not None:
-            if not line.is_marked and held.join(text, number, is_whole, matters):
+            if not line.is_marked and held.join(text, number, is_whole=is_whole, is_candidate=matters):
                 return
             self._pending = None
             self._read_line(held.line)
@@ -213,7 +213,7 @@ class _Reader:
         for age, record in enumerate(self._newest_first(line) if frame is None or frame in self._frames else ()):
             if age and not has_address(action):
                 break
-            if record.is_subject_of(action, line, age == 0):
+            if record.is_subject_of(action, line, is_newest=age == 0):
                 before = record.size
                 record.add_action(action)
                 self._grow(record.size - before)

@@ -152,7 +152,7 @@ class LogRecord:
 
     def _add_body(self, line: LogLine) -> None:
         if self.sections or is_section_line(line.text):
-            self._section(line).add(line.text, line.is_whole)
+            self._section(line).add(line.text, is_whole=line.is_whole)
         else:
             self._note_loss(f"`{line.text[:80]}`: unknown line")
 
@@ -228,7 +228,7 @@ class LogRecord:
 
     # Matching of actions
 
-    def is_subject_of(self, action: ObservedAction, line: LogLine, is_newest: bool) -> bool:
+    def is_subject_of(self, action: ObservedAction, line: LogLine, *, is_newest: bool) -> bool:
         """Return whether a line is about this record: by its address, or by its distance where it names none."""
         apart = line.number - self.last.number
         if not 0 <= apart <= MAX_LINES_APART or not _follows(self.last, line, _FOLLOW_UP_SECONDS):
@@ -237,18 +237,18 @@ class LogRecord:
         if pfn is not None:
             return pfn in self.match_keys.frames
         if isinstance(action, ObservedPanic):
-            return action.cause == "ghes" and self._is_followed_by_panic(apart, is_newest)
-        return isinstance(action, ObservedMessage) and self._is_noted(action, apart, is_newest)
+            return action.cause == "ghes" and self._is_followed_by_panic(apart, is_newest=is_newest)
+        return isinstance(action, ObservedMessage) and self._is_noted(action, apart, is_newest=is_newest)
 
-    def _is_followed_by_panic(self, apart: int, is_newest: bool) -> bool:
+    def _is_followed_by_panic(self, apart: int, *, is_newest: bool) -> bool:
         """Return whether a panic right after the record was caused by it (`__ghes_panic` prints the record and panics)."""
         return is_newest and apart <= _PANIC_LINES and self.block_severity in (None, Severity.FATAL)
 
-    def _is_noted(self, note: ObservedMessage, apart: int, is_newest: bool) -> bool:
+    def _is_noted(self, note: ObservedMessage, apart: int, *, is_newest: bool) -> bool:
         if note.about == "address":
             return note.address is not None and note.address in self.match_keys.addresses
         if note.about == "panic":
-            return self._is_followed_by_panic(apart, is_newest)
+            return self._is_followed_by_panic(apart, is_newest=is_newest)
         if note.about == "error_type":
             return is_newest and apart <= _NEXT_LINES and note.error_type in self.match_keys.error_types
         return False

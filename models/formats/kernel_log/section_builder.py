@@ -243,11 +243,11 @@ def _error_info(fields: Fields, notes: _Notes) -> dict[str, Any] | None:
     fitting: dict[str, Any] = {**notes.fit(ArmErrorInfo.LAYOUT, info)}
     if "error_type" not in fitting:
         return None
-    notes.numbering |= _numbering("legacy_type" in fields, kind)
+    notes.numbering |= _numbering(kind, is_legacy="legacy_type" in fields)
     return fitting
 
 
-def _numbering(is_legacy: bool, kind: int) -> set[str]:
+def _numbering(kind: int, *, is_legacy: bool) -> set[str]:
     """Return the numbering in which the kernel printed an error type, if the value is valid in it."""
     if is_legacy:
         return {"legacy"} if kind < 4 else set()

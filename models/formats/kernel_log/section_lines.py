@@ -164,7 +164,7 @@ class SectionLines:
         """Set the type of a section that the kernel prints as bytes."""
         self.type = kind
 
-    def add(self, text: str, is_whole: bool) -> None:
+    def add(self, text: str, *, is_whole: bool) -> None:
         """Add a line of the section's body."""
         self.count += 1
         if self.count > _MAX_LINES:
@@ -178,9 +178,9 @@ class SectionLines:
         elif refusal := REFUSALS.fullmatch(text):
             self._refuse(text, refusal)
         elif self.kind == "memory" and _is_location(text):
-            self._add_location(text, is_whole)
+            self._add_location(text, is_whole=is_whole)
         else:
-            self._add_fields(text, is_whole)
+            self._add_fields(text, is_whole=is_whole)
 
     def note_loss(self, what: str) -> None:
         """Record that a part of the section is not converted."""
@@ -206,7 +206,7 @@ class SectionLines:
             if refusal[name] is not None:
                 self.fields[name] = int(refusal[name])
 
-    def _add_location(self, text: str, is_whole: bool) -> None:
+    def _add_location(self, text: str, *, is_whole: bool) -> None:
         if self.order >= LOCATION_ORDER:
             self.note_lost_line(text, "out of print order")
             return
@@ -219,7 +219,7 @@ class SectionLines:
             else:
                 self.fields[LOCATION_FIELDS[name]] = int(number, 16 if number.startswith("0x") else 10)
 
-    def _add_fields(self, text: str, is_whole: bool) -> None:
+    def _add_fields(self, text: str, *, is_whole: bool) -> None:
         assert self.kind is not None
         found = read_fields(self.kind, text)
         if found is None:
@@ -288,7 +288,7 @@ class SectionLines:
         self.type = SECTION_GUIDS[self.kind]
         for text, is_whole in lines:
             self.count -= 1
-            self.add(text, is_whole)
+            self.add(text, is_whole=is_whole)
         return True
 
 

@@ -48,10 +48,10 @@ class PendingLine:
     def line(self) -> LogLine:
         """Return the parsed line."""
         if self._line is None:
-            self._line = parse_line(self._text, self._number, self._is_whole)
+            self._line = parse_line(self._text, self._number, is_whole=self._is_whole)
         return self._line
 
-    def join(self, text: str, number: int, is_whole: bool, is_candidate: bool) -> bool:
+    def join(self, text: str, number: int, *, is_whole: bool, is_candidate: bool) -> bool:
         """Join the unmarked next line if it is, or may be, a continuation; return whether it was joined.
 
         `is_candidate`: the next line may also be relevant by itself.
@@ -61,29 +61,29 @@ class PendingLine:
         if len(self._text) + len(text) > _MAX_JOINED:
             return False
         if self._text.endswith("=") and not self._pieces:
-            self._become(self._text[:-1] + text, None, number)
+            self._set_text(self._text[:-1] + text, None, number)
             self._is_whole = is_whole
             return True
         if self._recognition is None:
             self._recognition = _recognise(self.line)
         if self._recognition == _COMPLETE:
-            return self._extend(text, number, is_whole)
+            return self._extend(text, number, is_whole=is_whole)
         pieces = [*self._pieces, strip_quoting(text).rstrip()]
         for whole in (" ".join((self._text.rstrip(), *pieces)), self._text + "".join(pieces)):
-            line = parse_line(whole, self._number, is_whole)
+            line = parse_line(whole, self._number, is_whole=is_whole)
             if _recognise(line) > self._recognition:
-                self._become(whole, line, number)
+                self._set_text(whole, line, number)
                 return True
         if is_candidate:
             return False
         self._pieces, self.last = pieces, number
         return True
 
-    def _become(self, text: str, line: LogLine | None, number: int) -> None:
+    def _set_text(self, text: str, line: LogLine | None, number: int) -> None:
         self._text, self._line, self.last = text, line, number
         self._pieces, self._recognition = [], None
 
-    def _extend(self, text: str, number: int, is_whole: bool) -> bool:
+    def _extend(self, text: str, number: int, *, is_whole: bool) -> bool:
         """Do the same as `join` for a line that is complete but may continue."""
         if not self.line.is_record:
             return False
@@ -91,9 +91,9 @@ class PendingLine:
         breaks_number = self._text[-1].isdigit() and rest[0].isdigit()
         if len(self._text.rstrip()) + 1 + len(rest.split()[0]) > _WRAP_WIDTH:
             whole = self._text + rest if breaks_number and ":" in rest else self._text.rstrip() + " " + rest
-            line = parse_line(whole, self._number, is_whole)
+            line = parse_line(whole, self._number, is_whole=is_whole)
             if is_number_list(self.line.text) and is_number_list(line.text):
-                self._become(whole, line, number)
+                self._set_text(whole, line, number)
                 return True
             if self.line.text.startswith(_FREE_TEXT):
                 self._mark_incomplete()

@@ -99,4 +99,4 @@ def _stamp(options: Mapping[str, str]) -> bytes:
     if not options["timestamp"]:
         return bytes(8)
     moment = datetime.strptime(options["timestamp"] + " +0000", "%Y-%m-%d %H:%M:%S %z")
-    return join_timestamp(encode_timestamp(moment), bool(options["precise"]))
+    return join_timestamp(encode_timestamp(moment), is_precise=bool(options["precise"]))

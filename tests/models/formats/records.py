@@ -86,6 +86,7 @@ def entries(draw: st.DrawFn) -> bytes:
     """Generate a data entry of any section type and content."""
     payload = draw(st.binary(max_size=120))
     revision = draw(st.sampled_from([0x0201, 0x0300, 0x0301]))
+    stamps = st.builds(join_timestamp, times.map(stamp), is_precise=st.booleans())
     head = DataEntry(
         offset=0,
         section_type=draw(kinds),
@@ -96,7 +97,7 @@ def entries(draw: st.DrawFn) -> bytes:
         error_data_length=len(payload),
         fru_id=draw(st.just(NULL) | st.binary(min_size=16, max_size=16)),
         fru_text=draw(texts).encode("latin-1").ljust(20, b"\0"),
-        timestamp=draw(st.just(bytes(8)) | st.builds(join_timestamp, times.map(stamp), st.booleans())) if revision >= 0x0300 else None,
+        timestamp=draw(st.just(bytes(8)) | stamps) if revision >= 0x0300 else None,
     )
     return encode_entry(head) + payload
 

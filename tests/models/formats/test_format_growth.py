@@ -296,7 +296,7 @@ def test_a_line_is_put_together_up_to_a_length() -> None:
     """Check that joining of lines that end in `=` is limited."""
     text = f"{RECORD}a line="
     held, number = PendingLine(text, parse_line(text, 1)), 2
-    while number < 1000 and held.join("a piece=", number, True, False):
+    while number < 1000 and held.join("a piece=", number, is_whole=True, is_candidate=False):
         number += 1
     assert 200 < number < 400
     assert held.line.text.startswith("a linea piecea piece")
