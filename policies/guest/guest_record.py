@@ -1,4 +1,4 @@
-"""The record for the guest's own error source, one for each guest page, as QEMU writes it (`acpi_ghes_memory_errors`)."""
+"""Status block for a guest's own error source, as QEMU writes it."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ _HEADER: Final = encode_header(_UNCORRECTABLE, 0, 0, len(_ENTRY) + memory.LENGTH
 
 
 def encode_guest_record(ipa: int) -> bytes:
-    """The 172 bytes of a status block that reports one guest page as lost.
+    """Return the 172 bytes of a status block that reports one guest page as lost. Mirrors QEMU's `acpi_ghes_memory_errors`.
 
     `ipa` is the guest physical address, bytes; it keeps its offset within the page. The address mask is not valid, so that a Linux
-    guest gives up exactly one page of its own.
+    guest poisons exactly one page.
     """
     return _HEADER + _ENTRY + _SECTION.pack(memory.PHYSICAL_ADDRESS_VALID | _ERROR_TYPE_VALID, 0, ipa)
 
 
-def guest_pages(found: Translate, page_size: int) -> Iterator[int]:
-    """An address in each guest page that is hit: the primary one first, as it is, then the others in the order of the ranges."""
+def guest_pages(translation: Translate, page_size: int) -> Iterator[int]:
+    """Yield one address in each lost guest page: first the primary address, then the others in the order of the ranges."""
     mask = -page_size
-    told = set()
-    if found.primary is not None:
-        told.add(found.primary & mask)
-        yield found.primary
-    for part in found.ranges:
+    done = set()
+    if translation.primary is not None:
+        done.add(translation.primary & mask)
+        yield translation.primary
+    for part in translation.ranges:
         for page in range(part.ipa & mask, part.ipa + part.length, page_size):
-            if page not in told:
-                told.add(page)
+            if page not in done:
+                done.add(page)
                 yield max(page, part.ipa)
 
 
-def count_guest_pages(found: Translate, page_size: int) -> int:
-    """How many guest pages are hit, counting one that two ranges share once."""
+def count_guest_pages(translation: Translate, page_size: int) -> int:
+    """Return the number of lost guest pages; a page in two ranges counts once."""
     count, last = 0, -1
-    for low, high in sorted((part.ipa // page_size, (part.ipa + part.length - 1) // page_size) for part in found.ranges):
+    for low, high in sorted((part.ipa // page_size, (part.ipa + part.length - 1) // page_size) for part in translation.ranges):
         count += max(0, high - max(low, last + 1) + 1)
         last = max(last, high)
     return count

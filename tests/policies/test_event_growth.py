@@ -102,7 +102,7 @@ def test_the_estimate_is_an_upper_one(one: str, case: str) -> None:
     for other in DIMENSIONS[DIMENSIONS.index(one) :]:
         sizes = dict.fromkeys((one, other), 20)
         sent, block = build(Shape(facts=facts, **sizes))
-        steps = workload(sent, block, policy, remembered=sizes.get("remembered", 0))
+        steps = workload(sent, block, policy, known_poisoned=sizes.get("remembered", 0))
         assert operations(deciding(case, **sizes)) < 12 * (steps + sum(sizes.values())), other
 
 
@@ -111,10 +111,10 @@ def test_what_multiplies_is_refused_above_the_limit(pair: tuple[str, str]) -> No
     policy, _ = CASES[BYSTANDER]
     sent, block = build(Shape(**dict.fromkeys(pair, 150)))
     remembered = 150 if "remembered" in pair else 0
-    require_workload(sent, block, LIMIT, policy, remembered=remembered)
+    require_workload(sent, block, LIMIT, policy, known_poisoned=remembered)
     sent, block = build(Shape(**dict.fromkeys(pair, 450)))
     with pytest.raises(TooMuchWork, match=r"45\d .* x 450 mappings of one page"):
-        require_workload(sent, block, LIMIT, policy, remembered=3 * remembered)
+        require_workload(sent, block, LIMIT, policy, known_poisoned=3 * remembered)
 
 
 @pytest.mark.parametrize("pair", [pair for pair in INHERENT if "mappings" not in pair], ids=" ".join)

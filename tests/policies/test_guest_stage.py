@@ -14,7 +14,7 @@ from ras_triage.models.decision import Action, Decision, InjectAbort, InjectSerr
 from ras_triage.models.memslots import MAX_SLOTS
 from ras_triage.policies.guest.guest_record import encode_guest_record
 from ras_triage.policies.guest.injection import serror_severity
-from ras_triage.policies.guest.vmm_response import ASSUMED_USER, MAX_RECORDS
+from ras_triage.policies.guest.vmm_response import ASSUMED_EL0, MAX_RECORDS
 from tests.policies.events import (
     ALL,
     AO,
@@ -169,7 +169,7 @@ def test_a_guest_that_does_not_see_the_ras_extension_gets_none_of_its_syndromes_
 )
 def test_what_the_guest_half_leans_on_and_nobody_said_is_listed(vmm: dict[str, Any], facts: dict[str, Any], assumed: list[str]) -> None:
     decision = decided(L73, sea(taken_from="user"), PLAIN, host(vms=[vmm], **facts))
-    listed = [one.fact for one in decision.assumptions if one.assumed != ASSUMED_USER.assumed]
+    listed = [one.fact for one in decision.assumptions if one.assumed != ASSUMED_EL0.assumed]
     assert listed == assumed
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ras_triage.models.kvm import VcpuEvents
 from ras_triage.models.syndrome import serror_syndrome
 from ras_triage.policies.catalog.policies import resolve_policy
-from ras_triage.policies.guest.kvm import InjectionOutcome, VcpuState, linux_guest_on, set_vcpu_events
+from ras_triage.policies.guest.kvm import InjectionOutcome, VcpuState, linux_guest_reaction, set_vcpu_events
 from tests.policies.events import ALL, L61, L73, L510, L612
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -185,8 +185,8 @@ def test_what_arrives_is_what_was_asked_for(given_events: VcpuEvents, vcpu: Vcpu
     ids=lambda value: hex(value) if isinstance(value, int) else value,
 )
 def test_a_linux_guest_survives_only_what_lets_its_context_go_on(iss: int, does: str) -> None:
-    assert linux_guest_on(serror_syndrome(0xBE00_0000 | iss), guest_ras=True) == does
-    assert linux_guest_on(serror_syndrome(0xBE00_0000 | iss), guest_ras=False) == "panics"
+    assert linux_guest_reaction(serror_syndrome(0xBE00_0000 | iss), guest_ras=True) == does
+    assert linux_guest_reaction(serror_syndrome(0xBE00_0000 | iss), guest_ras=False) == "panics"
 
 
 def test_a_guest_from_which_the_extension_is_hidden_panics_of_what_it_cannot_read() -> None:
