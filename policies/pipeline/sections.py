@@ -317,7 +317,7 @@ def _error_info(policy: Policy, stated: str | None, kind: int, has_address: int)
     fired = rule(
         policy,
         "sections.arm_error_info",
-        "memory failure for its physical address" if usable else "not handled: not a cache error with a physical address",
+        "memory failure for its physical address" if usable else "unhandled: not a cache error with a physical address",
         "ghes_handle_arm_hw_error",
         "" if stated else "arm_error_type_bitmask",
         error_type=hex(kind),

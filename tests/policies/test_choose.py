@@ -40,7 +40,7 @@ def test_a_kernel_is_never_one_of_the_operators_own_policies() -> None:
 
 @pytest.mark.parametrize("name", ["uniform", "linux-6.12.107", "ours"])
 def test_a_name_that_is_taken_is_refused(name: str) -> None:
-    with pytest.raises(InvalidPolicy, match="taken"):
+    with pytest.raises(InvalidPolicy, match="already in use"):
         load_policies(['name = "ours"\nbase = "uniform"', f'name = "{name}"\nbase = "uniform"'])
 
 
