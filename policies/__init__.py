@@ -1,1 +1,1 @@
-"""Rules that decide hardware errors under a policy. Pure: no I/O, clock or randomness."""
+"""Rules that decide a hardware error. No I/O, clock or randomness."""

@@ -100,7 +100,7 @@ def _words(when: dict[str, Any]) -> str:
 
 # The numbering of ARM error types
 
-_IF_HEEDED: Final[dict[str, Any]] = {"policy.flags.arm_error_types_heeded": True}
+_WITH_FIRMWARE_NUMBERING: Final[dict[str, Any]] = {"policy.flags.arm_error_types_heeded": True}
 
 
 def _numberings(case: DecidedCase) -> Alternatives:
@@ -113,7 +113,10 @@ def _numberings(case: DecidedCase) -> Alternatives:
     if stated or walk is None or not walk.arm_error_types:
         return NO_ALTERNATIVES
     kinds = tuple(dict.fromkeys(walk.arm_error_types))
-    heeds, assumed = policy.behaviours.arm_error_types_heeded, stated_numbering(policy, case.facts) or policy_numbering(policy)
+    uses_firmware_numbering, assumed = (
+        policy.behaviours.arm_error_types_heeded,
+        stated_numbering(policy, case.facts) or policy_numbering(policy),
+    )
     found: list[tuple[str, Action, tuple[Step, ...]]] = []
     for equivalent in _other_numberings(kinds, assumed):
         if not _is_local(case) and (other := _other_action(case, _handle_in(equivalent[0], case))):
@@ -121,10 +124,10 @@ def _numberings(case: DecidedCase) -> Alternatives:
     if not found:
         return NO_ALTERNATIVES
     found.sort(key=itemgetter(0))
-    more = {} if heeds else _IF_HEEDED
+    more = {} if uses_firmware_numbering else _WITH_FIRMWARE_NUMBERING
     alternatives = tuple([Alternative({"host.arm_error_types": numbering} | more, action, plan) for numbering, action, plan in found])
     actions = tuple([(numbering, action) for numbering, action, _ in found])
-    return Alternatives(alternatives, (_numbering_warning(kinds, assumed, actions, heeds=heeds),))
+    return Alternatives(alternatives, (_numbering_warning(kinds, assumed, actions, uses_firmware_numbering=uses_firmware_numbering),))
 
 
 def _handle_in(numbering: str, case: DecidedCase) -> HandlingStages:
@@ -161,13 +164,15 @@ def _other_numberings(kinds: tuple[int, ...], assumed: str) -> tuple[tuple[str, 
 
 
 @lru_cache(maxsize=256)
-def _numbering_warning(kinds: tuple[int, ...], assumed: str, actions: tuple[tuple[str, Action], ...], *, heeds: bool) -> DecisionWarning:
+def _numbering_warning(
+    kinds: tuple[int, ...], assumed: str, actions: tuple[tuple[str, Action], ...], *, uses_firmware_numbering: bool
+) -> DecisionWarning:
     disputed = [kind for kind in kinds if len({is_cache_error(kind, numbering) for numbering in NUMBERINGS}) > 1]
     meanings = "; ".join(
         f"{kind:#04x} is " + ", ".join(f"{error_type_meaning(kind, numbering)} ({numbering})" for numbering in NUMBERINGS)
         for kind in disputed[:_MAX_LISTED]
     )
-    basis = "assumed" if heeds else "used, this kernel's numbering whatever the firmware's"
+    basis = "assumed" if uses_firmware_numbering else "used, this kernel's numbering whatever the firmware's"
     others = " or ".join(f"`{action}` with {numbering}" for numbering, action in actions)
     return DecisionWarning("ambiguous_arm_error_type", f"ARM error type {meanings}; {assumed} {basis}; the action would be {others}")
 

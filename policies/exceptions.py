@@ -1,4 +1,4 @@
-"""CPU exceptions that no record accounts for: unclaimed aborts, kernel aborts, SErrors."""
+"""CPU exceptions without a record: unclaimed aborts, kernel aborts, SErrors."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _signalled_address(notification: Notification, policy: Policy) -> int:
 
 
 def _untagged(address: int) -> int:
-    """Sign-extend from bit 55, as `untagged_addr` does."""
+    """Return an address sign-extended from bit 55, as `untagged_addr` does."""
     low = address & (1 << 56) - 1
     return low | 0xFF << 56 if low >> 55 else low
 

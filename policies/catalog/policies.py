@@ -1,4 +1,4 @@
-"""Policies from the change ledger of Linux, the `uniform` policy and custom policies.
+"""Policies: Linux releases from the change ledger, `uniform`, and custom ones.
 
 UnknownPolicy       no policy has this name
 InvalidPolicy       a policy file is malformed

@@ -1,4 +1,4 @@
-"""Choice of how a guest is notified: abort, record, or virtual SError with a syndrome.
+"""Choice of a guest's notification: abort, record, or virtual SError.
 
 The choice may be more severe than the error, never milder: what cannot be reported exactly is reported as something worse.
 """

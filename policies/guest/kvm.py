@@ -1,4 +1,4 @@
-"""Outcome of KVM_SET_VCPU_EVENTS on arm64, for KVM and for the guest (api.rst 4.32)."""
+"""Outcome of KVM_SET_VCPU_EVENTS on arm64 (Documentation/virt/kvm/api.rst 4.32)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class InjectionOutcome:
 
     @property
     def guest_esr(self) -> int | None:
-        """ESR_EL1 of the first exception that the guest takes; None where it takes none."""
+        """Return ESR_EL1 of the first exception that the guest takes, or None."""
         return self.arrivals[0].esr if self.arrivals else None
 
 

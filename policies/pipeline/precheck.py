@@ -1,4 +1,4 @@
-"""Stages 1 to 3 with a cache: equal notifications with equal block headers share a result."""
+"""Stages 1 to 3, cached by notification and block header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sequence of the stages, in two halves so that the second can run again on other assumptions."""
+"""Sequence of the stages, in two parts so that the second can run again."""
 
 from __future__ import annotations
 
