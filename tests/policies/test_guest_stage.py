@@ -343,7 +343,7 @@ def test_a_signal_without_an_address_ends_the_guest_or_its_vmm() -> None:
     assert guest_half(decision) == ["inject_serror", "log"]
     assert serrors(decision) == [(3, 0x411, 0xBE000411)]
     assert exits(consumed("qemu", data=NOWHERE)) == [
-        "QEMU handles BUS_MCEERR_AR and BUS_MCEERR_AO alone: it restores the default action and raises SIGBUS again"
+        "QEMU handles only BUS_MCEERR_AR and BUS_MCEERR_AO: it restores the default action and raises SIGBUS again"
     ]
 
 
