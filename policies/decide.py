@@ -55,7 +55,9 @@ def decide_with_poison(
     action = headline(found.steps)
     others = NO_ALTERNATIVES
     if is_ambiguous(sections, handling, facts, assumed):
-        others = find_alternatives(DecidedCase(action, block, policy, facts, sections, handling, assumed))
+        others = find_alternatives(
+            DecidedCase(action=action, block=block, policy=policy, facts=facts, sections=sections, handling=handling, assumed=assumed)
+        )
     return DecisionWithPoison(_conclude(event, policy, key, action, found, handling, others), poisoned_pages(handling.handled, facts))
 
 

@@ -123,7 +123,7 @@ def _digest(name: str, behaviours: Behaviours, since: Mapping[str, str]) -> str:
 def _policy(name: str, behaviours: Behaviours, since: Mapping[str, str], release: Release, notes: Iterable[str] = ()) -> Policy:
     reference = PolicyRef(name, _digest(name, behaviours, since))
     unknown = tuple(_unknowns(release))
-    return Policy(name, behaviours, since, release, reference, (*unknown, *notes), unknown)
+    return Policy(name, behaviours, since, release, reference, notes=(*unknown, *notes), unknowns=unknown)
 
 
 @lru_cache(maxsize=4096)

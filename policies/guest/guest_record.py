@@ -16,9 +16,21 @@ _UNCORRECTABLE: Final = 1
 """Block status bit 0; the entry count (bits 13:4) stays 0."""
 _ERROR_TYPE_VALID: Final = 1 << 14
 _SECTION: Final = struct.Struct("<QQQ56x")
-"""Validation bits, error status, physical address; everything behind them is zero."""
+"""Validation bits, error status, physical address; all following bytes are zero."""
 _ENTRY: Final = encode_entry(
-    DataEntry(0, guid.MEMORY, Severity.RECOVERABLE, 0x300, 0, 0, memory.LENGTH, bytes(16), bytes(20), bytes(8), 72)
+    DataEntry(
+        offset=0,
+        section_type=guid.MEMORY,
+        error_severity=Severity.RECOVERABLE,
+        revision=0x300,
+        validation_bits=0,
+        flags=0,
+        error_data_length=memory.LENGTH,
+        fru_id=bytes(16),
+        fru_text=bytes(20),
+        timestamp=bytes(8),
+        payload_offset=72,
+    )
 )
 _HEADER: Final = encode_header(_UNCORRECTABLE, 0, 0, len(_ENTRY) + memory.LENGTH, Severity.RECOVERABLE)
 

@@ -86,7 +86,15 @@ def set_vcpu_events(events: VcpuEvents, vcpu: VcpuState, policy: Policy) -> Inje
         if vcpu.serror_masked is None and not aborts and not vcpu.host_ras and policy.behaviours.kvm_serror_emulated:
             assumptions.append(ASSUMED_MASKED)
     errno = 0 if rejection is None else EINVAL
-    return InjectionOutcome(not errno, errno, arrivals, linux_guest, tuple(rationale), policy.unknowns, tuple(assumptions))
+    return InjectionOutcome(
+        accepted=not errno,
+        errno=errno,
+        arrivals=arrivals,
+        linux_guest=linux_guest,
+        rationale=tuple(rationale),
+        reasons=policy.unknowns,
+        assumptions=tuple(assumptions),
+    )
 
 
 def assumed_of_serror(policy: Policy, facts: Facts) -> tuple[Assumption, ...]:

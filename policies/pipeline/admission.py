@@ -81,21 +81,22 @@ def notification_context(notification: Notification, facts: Facts) -> Notificati
     if syndrome is not None and kind is NotificationType.SEA:
         is_external = abort_syndrome(syndrome).is_external
         fsc = syndrome & 0x3F if is_external else FSC_SEA
+    # In the order of the fields: keywords here and in the two other hot tuples take 5% of the time of a decision.
     return NotificationContext(
-        kind=kind,
-        fsc=fsc,
-        taken_from=notification.taken_from,
-        never_polled=notification.poll_interval_ms == 0 and kind is NotificationType.POLLED,
-        reserved=notification.error_block_length,
-        acknowledges=notification.ghes_version == 2,
-        apei_sea=config.apei_sea,
-        sdei=config.sdei,
-        config_known=facts.host.config is not None,
-        syndrome_known=syndrome is not None,
-        syndrome_fits=is_external,
-        stays_in_guest=stays_in_guest(notification, fsc, facts),
-        ras_assumed=kind is NotificationType.SEA and notification.taken_from == "guest" and facts.host.ras_extension is None,
-        has_fault_address=notification.fault_address is not None,
+        kind,
+        fsc,
+        notification.taken_from,
+        notification.poll_interval_ms == 0 and kind is NotificationType.POLLED,
+        notification.error_block_length,
+        notification.ghes_version == 2,
+        config.apei_sea,
+        config.sdei,
+        facts.host.config is not None,
+        syndrome is not None,
+        is_external,
+        stays_in_guest(notification, fsc, facts),
+        kind is NotificationType.SEA and notification.taken_from == "guest" and facts.host.ras_extension is None,
+        notification.fault_address is not None,
     )
 
 

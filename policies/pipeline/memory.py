@@ -174,7 +174,7 @@ def _mapping_of_consumer(item: QueuedFrame, notification: Notification, facts: F
 
 def _handle(frame: Frame, policy: Policy, facts: Facts, before: EarlierPoison | None) -> HandledFrame:
     if frame.item.request is MemoryFailureRequest.SOFT_OFFLINE:
-        return _soft_offline(frame, policy, facts, before is not None)
+        return _soft_offline(frame, policy, facts, was_poisoned=before is not None)
     if not facts.sysctl.recovery:
         return _recovery_is_off(frame, policy, facts)
     if before is not None:
@@ -198,18 +198,19 @@ def _first_time(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame:
 def traits_of(frame: Frame, facts: Facts) -> PageTraits:
     """Return the traits that decide the outcome of poisoning a page."""
     page, order = frame.page, frame.shift - facts.page_shift
+    # In the order of the fields: keywords here and in the two other hot tuples take 5% of the time of a decision.
     return PageTraits(
-        state=page.state,
-        dirty=facts.is_dirty(page),
-        mapped=bool(frame.mappings),
-        huge=order > 0,
-        tail=order > 0 and frame.pfn % (1 << order) != 0,
-        gigantic=order > 0 and frame.shift > facts.pmd_shift,
-        mlocked=page.mlocked,
-        pinned=page.pinned,
-        file_backed=page.file_backed,
-        unmap_fails=page.unmap_fails,
-        split_fails=page.split_fails,
+        page.state,
+        facts.is_dirty(page),
+        bool(frame.mappings),
+        order > 0,
+        order > 0 and frame.pfn % (1 << order) != 0,
+        order > 0 and frame.shift > facts.pmd_shift,
+        page.mlocked,
+        page.pinned,
+        page.file_backed,
+        page.unmap_fails,
+        page.split_fails,
     )
 
 
@@ -219,7 +220,7 @@ def _recovery_is_off(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame
     return HandledFrame(frame, None, StageResult((panic,), (fired,), (), frame.assumptions), panics=True)
 
 
-def _soft_offline(frame: Frame, policy: Policy, facts: Facts, was_poisoned: bool) -> HandledFrame:
+def _soft_offline(frame: Frame, policy: Policy, facts: Facts, *, was_poisoned: bool) -> HandledFrame:
     page = frame.page
     stuck = page.pinned or (page.split_fails and frame.shift > facts.page_shift)
     enabled = bool(facts.sysctl.enable_soft_offline)

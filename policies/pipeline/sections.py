@@ -341,14 +341,14 @@ def _pcie(walk: SectionWalk, entry: DataEntry, _index: int) -> None:
     usable = bool(record.validation_bits & pcie.DEVICE_ID_VALID and record.validation_bits & pcie.AER_INFO_VALID)
     facts = walk.facts
     if not usable or not facts.config.apei_pcie_aer:
-        walk.stage_results.append(_pcie_logged(walk.policy, usable))
+        walk.stage_results.append(_pcie_logged(walk.policy, usable=usable))
         return
     severity, reset = _AER_SEVERITY.get(entry.error_severity, "correctable"), bool(entry.flags & RESET)
     if reset:
         severity = "fatal"
     present = facts.has_device(record.device)
     unmasked = bool(record.uncorrectable_status & ~record.uncorrectable_mask)
-    recovers, fired = _aer(walk.policy, severity, reset, present, unmasked)
+    recovers, fired = _aer(walk.policy, severity, reset=reset, present=present, unmasked=unmasked)
     steps: list[Step] = [RecoverPcie(record.device, severity, recovers)]
     assumptions = [ASSUMED_DEVICES] if facts.host.pci_devices is None else []
     if facts.host.config is None:
@@ -360,7 +360,7 @@ def _pcie(walk: SectionWalk, entry: DataEntry, _index: int) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _aer(policy: Policy, severity: str, reset: bool, present: bool, unmasked: bool) -> tuple[bool, Rationale]:
+def _aer(policy: Policy, severity: str, *, reset: bool, present: bool, unmasked: bool) -> tuple[bool, Rationale]:
     needs_status = policy.behaviours.aer_needs_unmasked_status
     if severity == "correctable":
         recovers, outcome = False, "printed only: severity is correctable"
@@ -385,7 +385,7 @@ def _aer(policy: Policy, severity: str, reset: bool, present: bool, unmasked: bo
 
 
 @lru_cache(maxsize=64)
-def _pcie_logged(policy: Policy, usable: bool) -> StageResult:
+def _pcie_logged(policy: Policy, *, usable: bool) -> StageResult:
     why = "CONFIG_ACPI_APEI_PCIEAER is off" if usable else "device id and AER registers are not both valid"
     return StageResult((Log("PCIe error: logged"),), (rule(policy, "sections.pcie", f"logged: {why}", "ghes_handle_aer"),))
 
@@ -405,7 +405,7 @@ def _cxl_component(walk: SectionWalk, entry: DataEntry, index: int) -> None:
         return _other(walk, entry, index)
     length, valid = cxl.read_component_event(walk.block.window(entry.payload_offset, CXL_EVENT_WINDOW))
     sound = length in _COMPONENT_EVENT_LENGTHS and bool(valid & cxl.COMPONENT_EVENT_LOG_VALID)
-    walk.stage_results.append(_cxl(walk.policy, entry.section_type, sound, "cxl_cper_post_event", "cxl_events_dispatched"))
+    walk.stage_results.append(_cxl(walk.policy, entry.section_type, "cxl_cper_post_event", "cxl_events_dispatched", sound=sound))
     return None
 
 
@@ -416,12 +416,14 @@ def _cxl_protocol(walk: SectionWalk, entry: DataEntry, index: int) -> None:
     valid, agent, _, error_length = cxl.read_protocol_error(walk.block.window(entry.payload_offset, CXL_PROTOCOL_WINDOW))
     needed = cxl.AGENT_ADDRESS_VALID | cxl.ERROR_LOG_VALID
     sound = valid & needed == needed and error_length == _RAS_CAPABILITY_LENGTH and agent in _AGENT_TYPES
-    walk.stage_results.append(_cxl(walk.policy, entry.section_type, sound, "cxl_cper_post_prot_err", "cxl_protocol_errors_dispatched"))
+    walk.stage_results.append(
+        _cxl(walk.policy, entry.section_type, "cxl_cper_post_prot_err", "cxl_protocol_errors_dispatched", sound=sound)
+    )
     return None
 
 
 @lru_cache(maxsize=1024)
-def _cxl(policy: Policy, section_type: guid.Guid, sound: bool, mirrors: str, flag: str) -> StageResult:
+def _cxl(policy: Policy, section_type: guid.Guid, mirrors: str, flag: str, *, sound: bool) -> StageResult:
     name = guid.section_name(section_type)
     step: Step = ReportCxl(name) if sound else Log(f"firmware bug: {name} section rejected by the CXL driver")
     outcome = "handed to the CXL driver, which traces it" if sound else "rejected: validation bits, length or agent type"

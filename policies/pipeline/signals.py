@@ -110,17 +110,7 @@ def _signal_page(done: HandledFrame, policy: Policy, facts: Facts, *, pending: b
             maps = True
         elif role == "early_kill":
             early += 1
-    recipients = _recipients(
-        policy,
-        outcome,
-        required=required,
-        mapped=bool(mappings),
-        maps=maps,
-        early=early,
-        was_poisoned=done.was_poisoned,
-        early_kill=early_kill,
-        pending=pending,
-    )
+    recipients = _recipients(policy, outcome, required, bool(mappings), maps, early, done.was_poisoned, early_kill, pending)
     steps: list[Step] = []
     for mapping, role, tid in targets:
         kind = recipients.consumer if role == "consumer" else recipients.early_kill if role == "early_kill" else None
@@ -155,7 +145,6 @@ def _target(mapping: MappedAddress, consumer: Consumer | None, facts: Facts) -> 
 def _recipients(
     policy: Policy,
     outcome: PageOutcome,
-    *,
     required: bool,
     mapped: bool,
     maps: bool,
@@ -176,7 +165,7 @@ def _recipients(
     consumed = collects and maps
     unrecovered = required and does.action_required_in_task_work and outcome.returns not in _NO_EXTRA_SIGNAL and not (consumed or pending)
     count = (consumed and not pending) + (tells_others and early)
-    rationale = [_collected(policy, required, count, early_kill, outcome)] if mapped else []
+    rationale = [_collected(policy, outcome, count, required=required, early_kill=early_kill)] if mapped else []
     if outcome.kill == "none" and outcome.result == "recovered" and not was_poisoned:
         rationale.append(rule(policy, "signals.collect", "no signal: no process loses data", "kill_procs"))
     if unrecovered:
@@ -194,7 +183,7 @@ def _recipients(
     )
 
 
-def _collected(policy: Policy, required: bool, count: int, early_kill: bool, outcome: PageOutcome) -> Rationale:
+def _collected(policy: Policy, outcome: PageOutcome, count: int, *, required: bool, early_kill: bool) -> Rationale:
     flags = ("action_optional_to_others" if required else "", "dax_early_kill" if outcome.needs_consumer else "")
     words = "1 thread signalled" if count == 1 else f"{count} threads signalled"
     return rule(policy, "signals.collect", words, "collect_procs", *flags, action_required=required, early_kill_sysctl=early_kill)

@@ -328,10 +328,18 @@ class Answer(NamedTuple):
 REFUSED = VcpuEvents(serror_pending=1, serror_has_esr=1, ext_dabt_pending=1, serror_esr=0x11)
 ANSWERED: dict[str, Answer] = {
     "kvm_serror_emulated": Answer(
-        VcpuEvents(serror_pending=1), VcpuState(False, False, serror_masked=False), lambda done: done.guest_esr, 0xBE00_0000, 0xBF00_0000
+        VcpuEvents(serror_pending=1),
+        VcpuState(host_ras=False, guest_ras=False, serror_masked=False),
+        lambda done: done.guest_esr,
+        0xBE00_0000,
+        0xBF00_0000,
     ),
     "kvm_ext_dabt_first": Answer(
-        REFUSED, VcpuState(False, False, None), lambda done: (done.errno, done.guest_esr), (22, None), (22, 0x9600_0010)
+        REFUSED,
+        VcpuState(host_ras=False, guest_ras=False, serror_masked=None),
+        lambda done: (done.errno, done.guest_esr),
+        (22, None),
+        (22, 0x9600_0010),
     ),
 }
 

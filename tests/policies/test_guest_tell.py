@@ -53,7 +53,7 @@ LINES = [
     Line(
         "corrected, in the guest's memory",
         GuestError(GuestErrorKind.CORRECTED, consumed=True, address="guest"),
-        InjectionCapabilities(True, True),
+        InjectionCapabilities(sea_source=True, other_source=True),
         NOTHING,
     ),
     Line("consumed, with a source", CONSUMED, SEA, InjectionChoice(InjectionMethod.ABORT)),
@@ -72,15 +72,20 @@ LINES = [
     Line(
         "latent, in the VMM's own memory",
         GuestError(GuestErrorKind.RECOVERABLE, address="elsewhere"),
-        InjectionCapabilities(True, True),
+        InjectionCapabilities(sea_source=True, other_source=True),
         NOTHING,
     ),
     Line("recoverable at an unknown address", GuestError(GuestErrorKind.UER), BOTH, panics(UER)),
-    Line("unrecoverable", GuestError(GuestErrorKind.UEU, address="guest"), InjectionCapabilities(True, True), panics(UEU)),
+    Line(
+        "unrecoverable",
+        GuestError(GuestErrorKind.UEU, address="guest"),
+        InjectionCapabilities(sea_source=True, other_source=True),
+        panics(UEU),
+    ),
     Line(
         "consumed on the guest's behalf",
         GuestError(GuestErrorKind.RECOVERABLE, consumed=True, address="elsewhere"),
-        InjectionCapabilities(True, True),
+        InjectionCapabilities(sea_source=True, other_source=True),
         panics(UEU),
     ),
     Line("uncontained", GuestError(GuestErrorKind.UNCONTAINED), BOTH, HOST_PANIC),
@@ -90,7 +95,12 @@ LINES = [
         InjectionCapabilities(ends_vm=True),
         panics(UC),
     ),
-    Line("fatal", GuestError(GuestErrorKind.FATAL, address="guest"), InjectionCapabilities(True, True, ends_vm=True), HOST_PANIC),
+    Line(
+        "fatal",
+        GuestError(GuestErrorKind.FATAL, address="guest"),
+        InjectionCapabilities(sea_source=True, other_source=True, ends_vm=True),
+        HOST_PANIC,
+    ),
     *[
         Line(f"{kind}, guest RAS hidden", GuestError(kind), HIDDEN, panics(IDS))
         for kind in (GuestErrorKind.UER, GuestErrorKind.UEU, GuestErrorKind.UNCATEGORISED)

@@ -18,7 +18,10 @@ from tests.policies.events import ALL, L61, L73, L510, L612
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 RECORDED = sorted(VECTORS.glob("kvm-*.jsonl"))
-ON_RAS, WITHOUT_RAS = VcpuState(True, True, None), VcpuState(False, False, None)
+ON_RAS, WITHOUT_RAS = (
+    VcpuState(host_ras=True, guest_ras=True, serror_masked=None),
+    VcpuState(host_ras=False, guest_ras=False, serror_masked=None),
+)
 EINVAL = 22
 IDS = 1 << 24
 ABORT = 0x9600_0010
@@ -48,7 +51,7 @@ def test_answers_agree_with_what_the_booted_kernel_did(path: Path) -> None:
         given_events, seen = vector["vcpu_events"], vector["observed"]
         fields = given_events | {"serror_esr": int(given_events["serror_esr"], 16)}
         ras = vector["host_ras"]
-        done = asked(f"linux-{vector['kernel']}", VcpuState(ras, ras, None), **fields)
+        done = asked(f"linux-{vector['kernel']}", VcpuState(host_ras=ras, guest_ras=ras, serror_masked=None), **fields)
         assert done.errno == seen["errno"], vector["id"]
         if seen.get("guest_esr") is not None:
             assert done.guest_esr == int(seen["guest_esr"], 16), vector["id"]
@@ -109,7 +112,14 @@ def test_every_value_but_0_is_yes(policy: str) -> None:
 @pytest.mark.parametrize("policy", ALL)
 def test_an_abort_is_taken_before_the_serror_that_comes_with_it(policy: str) -> None:
     for masked in (None, False):
-        done = asked(policy, VcpuState(True, True, masked), serror_pending=1, serror_has_esr=1, serror_esr=0x411, ext_dabt_pending=1)
+        done = asked(
+            policy,
+            VcpuState(host_ras=True, guest_ras=True, serror_masked=masked),
+            serror_pending=1,
+            serror_has_esr=1,
+            serror_esr=0x411,
+            ext_dabt_pending=1,
+        )
         assert [(arrival.esr, arrival.when) for arrival in done.arrivals] == [(ABORT, "at_once"), (0xBE00_0411, "when_unmasked")]
         assert (done.guest_esr, done.linux_guest) == (ABORT, "panics")
 
@@ -139,7 +149,9 @@ def test_row_140_an_older_kernel_refuses_both(policy: str, vcpu: VcpuState) -> N
 @pytest.mark.parametrize("policy", ALL)
 def test_an_unmasked_serror_is_emulated_by_newer_kernels_and_masked_by_none(policy: str) -> None:
     for masked, expected in ((False, "at_once" if policy == L73 else "when_unmasked"), (True, "when_unmasked"), (None, "when_unmasked")):
-        (arrival,) = asked(policy, VcpuState(True, True, masked), serror_pending=1, serror_has_esr=1, serror_esr=0x811).arrivals
+        (arrival,) = asked(
+            policy, VcpuState(host_ras=True, guest_ras=True, serror_masked=masked), serror_pending=1, serror_has_esr=1, serror_esr=0x811
+        ).arrivals
         assert (arrival.when, arrival.esr) == (expected, 0xBE00_0811)
 
 
@@ -190,6 +202,6 @@ def test_a_linux_guest_survives_only_what_lets_its_context_go_on(iss: int, does:
 
 
 def test_a_guest_from_which_the_extension_is_hidden_panics_of_what_it_cannot_read() -> None:
-    done = asked(L73, VcpuState(True, False, None), serror_pending=1, serror_has_esr=1, serror_esr=0x811)
+    done = asked(L73, VcpuState(host_ras=True, guest_ras=False, serror_masked=None), serror_pending=1, serror_has_esr=1, serror_esr=0x811)
     assert (done.guest_esr, done.linux_guest) == (0xBE00_0811, "panics")
     assert rules(done)["kvm.linux_guest"] == "the guest sees no architected syndrome: panics"
