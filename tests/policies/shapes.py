@@ -1,4 +1,4 @@
-"""Events of any size in each of their dimensions, made so that the dimensions meet in one decision."""
+"""Events of any size in each dimension."""
 
 from __future__ import annotations
 

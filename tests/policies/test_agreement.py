@@ -1,4 +1,4 @@
-"""A decision beside what the kernel said it did."""
+"""Comparison of a decision with a kernel log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a decision says of the readings that it did not take."""
+"""Alternative interpretations of an event."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Choice of the policy for an event."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,4 +1,4 @@
-"""Every dimension of an event: work grows with it no faster than n log n, alone and beside every other one."""
+"""Growth of the work per event: at most n log n in every dimension."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an exception comes to that no record accounts for: SErrors by their syndrome, aborts by their fault status code."""
+"""CPU exceptions without a record: SErrors and unclaimed aborts."""
 
 from __future__ import annotations
 

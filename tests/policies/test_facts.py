@@ -1,4 +1,4 @@
-"""Host facts are found by address and name as if each list were gone through from its beginning, however long it is."""
+"""Look-ups in host facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every behaviour flag changes what is decided, and comes with exactly the releases that brought it."""
+"""Behaviour flags and the releases that set them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a VMM does with the kernel's signal: from the signal's address to what the guest sees, or the VMM's own end."""
+"""Responses of VMMs to signals."""
 
 from __future__ import annotations
 

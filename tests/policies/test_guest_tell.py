@@ -1,4 +1,4 @@
-"""The table of syndromes: how a guest is told of each kind of error, and that it is never told something milder."""
+"""Choice of a guest's notification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What KVM_SET_VCPU_EVENTS comes to: for KVM, for the guest, and for a Linux guest."""
+"""Outcome of KVM_SET_VCPU_EVENTS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The matrix of representative cases: what each kernel does with each event, one row at a time."""
+"""Matrix of representative cases: each event under each kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What memory failure handling makes of a page, who is signalled for it, and what soft offline does: state by state, kernel by kernel."""
+"""Memory failure, signals and soft offline for each page state and kernel."""
 
 from __future__ import annotations
 

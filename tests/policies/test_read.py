@@ -1,4 +1,4 @@
-"""Whether a record is read, refused, dropped or handled, and when firmware gets it back."""
+"""Admission, validation, duplicates and acknowledgement of records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agreement with booted kernels, and the decisions' digest for each version of the rules (tests/vectors/README.md)."""
+"""Agreement with booted kernels, and digests pinned to the rules' version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages that were poisoned before are facts of the next event."""
+"""Earlier poisoned pages in the facts of the next event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The estimate of the work that an event takes, and its limit."""
+"""Workload estimate of an event, and its limit."""
 
 from __future__ import annotations
 
