@@ -376,9 +376,9 @@ def shared_and_poisoned(plain: bytes, eager: list[dict[str, Any]]) -> Iterator[R
         yield Row(59, (policy,), SEA, plain, host(mapped), lost)
         elsewhere = lost._replace(certainty="certain", later=((OTHER, AR, VA, 12),))
         yield Row(60, (policy,), SEA, plain, host(gone), elsewhere)
-    walked = ("memory.already_poisoned", "SIGBUS for the thread")
+    signalled = ("memory.already_poisoned", "SIGBUS for the thread")
     found = Expected(
-        "signal", signals=(AR_T,), later=(AR_LATER,), why=walked, **consumed(L73, "already poisoned page", "failed", EHWPOISON)
+        "signal", signals=(AR_T,), later=(AR_LATER,), why=signalled, **consumed(L73, "already poisoned page", "failed", EHWPOISON)
     )
     yield Row(59, (L73,), SEA, plain, host(mapped), found)
     absent = ("memory.already_poisoned", "no longer maps it")
