@@ -103,7 +103,7 @@ class ParsedEvent:
         remembered = 0 if known is None else len(known.poisoned)
         try:
             limit = settings.max_workload if at_most is None else min(at_most, settings.max_workload)
-            require_workload(event, self.block, limit, policy, assumed=self.assumed, remembered=remembered)
+            require_workload(event, self.block, limit, policy, assumed=self.assumed, known_poisoned=remembered)
         except TooMuchWork:
             require_affordable(event, self.block, settings, policy, assumed=self.assumed, remembered=remembered, kept=kept)
             raise HeavyEvent from None

@@ -62,7 +62,7 @@ def require_affordable(
     `remembered` counts the pages kept as poisoned that bear on it; `kept`: its host's facts are those kept for its source.
     """
     try:
-        require_workload(event, block, settings.max_workload, policy, assumed=assumed, remembered=remembered)
+        require_workload(event, block, settings.max_workload, policy, assumed=assumed, known_poisoned=remembered)
     except TooMuchWork as error:
         raise ProblemError(too_much_work(error, kept=kept)) from None
 

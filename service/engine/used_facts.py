@@ -10,7 +10,7 @@ from ras_triage.models.event import Event
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Host
 from ras_triage.models.poison import PoisonedPage
-from ras_triage.policies.pipeline.poisoned_pages import with_poisoned
+from ras_triage.policies.pipeline.poisoned_pages import add_poisoned_pages
 from ras_triage.service.api.decision_response import UsedFacts
 
 LOOP_BYTES: Final = 128 << 10
@@ -44,7 +44,7 @@ class KeptFacts:
 
     def poison(self, event: Event) -> Event:
         """Return a placed event as it is decided: with the pages that are kept as poisoned."""
-        return event.model_copy(update={"host": with_poisoned(event.host, self.poisoned)}) if self.poisoned else event
+        return event.model_copy(update={"host": add_poisoned_pages(event.host, self.poisoned)}) if self.poisoned else event
 
 
 def same_knowledge(one: KeptFacts | None, other: KeptFacts | None) -> bool:

@@ -1,4 +1,4 @@
-"""Host facts are found by address and name as if each list were gone through from its beginning, however long it is."""
+"""Look-ups in host facts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ras_triage.models.host import Host, Page
 from ras_triage.models.memslots import LINEAR_SEARCH_SLOTS, Memslot, Memslots
-from ras_triage.policies.pipeline.facts import FEW, Facts
+from ras_triage.policies.pipeline.facts import LINEAR_SEARCH_LIMIT, Facts
 from tests.policies.events import ALL, PAGE, block, decided, host, memory, page, sea
 
 frames = st.integers(0, 40)
@@ -22,7 +22,7 @@ def elsewhere(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("policy", [*ALL, "uniform"])
-@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 1000])
+@pytest.mark.parametrize("count", [1, LINEAR_SEARCH_LIMIT, LINEAR_SEARCH_LIMIT + 1, 1000])
 def test_page_facts_that_do_not_cover_the_error_change_nothing(policy: str, count: int) -> None:
     """With nine of them this was an IndexError."""
     alone = decided(policy, sea(), block(memory()), host(pages=None) | {"pages": None})

@@ -1,4 +1,4 @@
-"""The record that a VMM writes for its guest, byte by byte."""
+"""Status block that a VMM writes for its guest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Host virtual addresses to guest physical memory: every slot, aliases, holes, tags, and slots that KVM would have refused."""
+"""Translation of host virtual addresses to guest physical ranges."""
 
 from __future__ import annotations
 

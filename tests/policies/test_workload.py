@@ -1,4 +1,4 @@
-"""The estimate of the work that an event takes, and its limit."""
+"""Workload estimate of an event, and its limit."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_what_is_not_told_of_an_event_makes_it_several_readings() -> None:
 
 
 def test_pages_kept_as_poisoned_multiply_with_mappings() -> None:
-    assert estimate(many(1, 4000), remembered=1000) > LIMIT > estimate(many(1, 4000))
+    assert estimate(many(1, 4000), known_poisoned=1000) > LIMIT > estimate(many(1, 4000))
 
 
 def test_the_guest_half_counts_ranges_and_stops_where_its_plan_does() -> None:
