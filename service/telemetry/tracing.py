@@ -35,7 +35,7 @@ def start(app: FastAPI) -> TracerProvider:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError:
         raise InvalidSetting("`otel` needs what `pip install ras-triage[otel]` brings") from None
-    named = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "ras-triage"), "ras_triage.service.api.version": installed_version()}
+    named = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "ras-triage"), "service.version": installed_version()}
     provider = TracerProvider(resource=Resource.create(named))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     instrument(app, provider)

@@ -111,7 +111,7 @@ def _path(options: Namespace) -> Path:
 def _check(options: Namespace, path: Path) -> int:
     report = check(path, read_event, repair=options.repair, at_ms=now_ms())
     repaired = report.set_aside is not None
-    sound = report.found == 0 or (repaired and not any(_remains(stage_result) for stage_result in report.stage_results) and not report.lost)
+    sound = report.found == 0 or (repaired and not any(_remains(finding) for finding in report.findings) and not report.lost)
     if options.json:
         write_json(to_json(_described(path, report, sound=sound)))
     else:
@@ -119,9 +119,9 @@ def _check(options: Namespace, path: Path) -> int:
     return 0 if sound else DAMAGED
 
 
-def _remains(stage_result: Finding) -> bool:
+def _remains(finding: Finding) -> bool:
     """Whether a repair cannot make up for it."""
-    return stage_result.kind in ("lost", "event_lost", "incomplete")
+    return finding.kind in ("lost", "event_lost", "incomplete")
 
 
 def read_event(data: bytes) -> EventFields | None:
@@ -139,16 +139,16 @@ def _described(path: Path, report: Report, *, sound: bool) -> dict[str, object]:
         "sound": sound,
         "decisions": report.decisions,
         "lost": report.lost,
-        "stage_results": report.stage_results,
-        "more_findings": report.found - len(report.stage_results),
+        "findings": report.findings,
+        "more_findings": report.found - len(report.findings),
         "set_aside": report.set_aside,
     }
 
 
 def _print(path: Path, report: Report) -> None:
-    for stage_result in report.stage_results:
-        write_text(_line(stage_result))
-    if (more := report.found - len(report.stage_results)) > 0:
+    for finding in report.findings:
+        write_text(_line(finding))
+    if (more := report.found - len(report.findings)) > 0:
         write_text(f"and {more} more")
     outcome = "sound" if not report.found else f"{report.found} problems, {report.lost} decisions lost"
     write_text(f"{path}: {report.decisions} decisions, {outcome}")
@@ -156,10 +156,10 @@ def _print(path: Path, report: Report) -> None:
         write_text(f"repaired; the file as it was: {report.set_aside}")
 
 
-def _line(stage_result: Finding) -> str:
+def _line(finding: Finding) -> str:
     """Return a finding as one line."""
-    place = "" if stage_result.sequence is None else f"sequence {stage_result.sequence}"
-    parts = [stage_result.kind, stage_result.table, place, stage_result.id or "", stage_result.detail]
+    place = "" if finding.sequence is None else f"sequence {finding.sequence}"
+    parts = [finding.kind, finding.table, place, finding.id or "", finding.detail]
     return "  ".join(part for part in parts if part)
 
 

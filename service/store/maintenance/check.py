@@ -66,7 +66,7 @@ class Examined:
     """In the order of BODY_COLUMNS, corrected."""
     found: tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]
     """Both as they are in the store; None: not there, or unreadable."""
-    stage_results: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
 
 
 _COLUMNS: Final = tuple(rows.DECISION_COLUMNS.replace(" ", "").split(","))
@@ -90,13 +90,13 @@ class Examination:
         """Everything that is wrong."""
         yield from self.file()
         for examined in self.decisions_examined():
-            yield from examined.stage_results
+            yield from examined.findings
         yield from self.derived()
         yield from self.poisoned()
         for table in OTHER_TABLES:
-            for _, stage_result in other_rows(self._connection, table):
-                if stage_result is not None:
-                    yield stage_result
+            for _, finding in other_rows(self._connection, table):
+                if finding is not None:
+                    yield finding
 
     # The file, as SQLite sees it.
 
@@ -200,13 +200,13 @@ class Examination:
             )
         assert body is not None
         shown = _id_text(identity[0])
-        stage_results: list[Finding] = []
+        findings: list[Finding] = []
         _, event, event_check, decision, check = body
         fields = None
         if event == rows.LOST_EVENT:
             pass  # on record: its loss was found before
         elif not rows.event_is_sound(event, event_check):
-            stage_results.append(Finding("event_lost", "bodies", "the event is lost, its decision is not", sequence, shown))
+            findings.append(Finding("event_lost", "bodies", "the event is lost, its decision is not", sequence, shown))
             event, event_check = rows.LOST_EVENT, 0
         else:
             fields = self._read_event(event)
@@ -214,11 +214,11 @@ class Examination:
         row, wrong = _corrected(sequence, found, expected)
         self.poison_unknown = self.poison_unknown or "row" in wrong or "poisons" in wrong
         if wrong:
-            stage_results.append(Finding("wrong", "decisions", f"differs from the decision: {', '.join(wrong)}", sequence, shown))
+            findings.append(Finding("wrong", "decisions", f"differs from the decision: {', '.join(wrong)}", sequence, shown))
         if not _is_sound(row):
-            stage_results.append(Finding("lost", "decisions", "the decision is lost: its row and its event are damaged", sequence, shown))
-            return Examined(sequence, None, None, as_found, tuple(stage_results))
-        return Examined(sequence, row, (sequence, event, event_check, decision, check), as_found, tuple(stage_results))
+            findings.append(Finding("lost", "decisions", "the decision is lost: its row and its event are damaged", sequence, shown))
+            return Examined(sequence, None, None, as_found, tuple(findings))
+        return Examined(sequence, row, (sequence, event, event_check, decision, check), as_found, tuple(findings))
 
     # What follows from decisions.
 

@@ -26,7 +26,7 @@ class Report:
     """Those that can be had."""
     lost: int
     """Decisions that cannot."""
-    stage_results: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
     """Of very many the first."""
     found: int
     """All of them."""
@@ -41,13 +41,13 @@ def check(path: Path, read_event: ReadEvent, *, repair: bool, at_ms: int) -> Rep
         connection = open_writer(path, incomplete=True)
         try:
             connection.text_factory = text_or_bytes
-            stage_results = _Findings()
-            stage_results.add_all(_incomplete(path, connection))
-            incomplete = stage_results.number
+            findings = _Findings()
+            findings.add_all(_incomplete(path, connection))
+            incomplete = findings.number
             examination = Examination(connection, read_event)
-            stage_results.add_all(examination.all())
+            findings.add_all(examination.all())
             rebuild = None
-            if repair and stage_results.number > incomplete:
+            if repair and findings.number > incomplete:
                 examination = Examination(connection, read_event)
                 rebuild = Rebuild(path, connection, examination, at_ms)
                 for _ in rebuild.build():
@@ -59,7 +59,7 @@ def check(path: Path, read_event: ReadEvent, *, repair: bool, at_ms: int) -> Rep
         finally:
             connection.close()
         aside = None if rebuild is None else rebuild.put_in_place()
-    return Report(examination.decisions, len(examination.lost), tuple(stage_results.first), stage_results.number, aside)
+    return Report(examination.decisions, len(examination.lost), tuple(findings.first), findings.number, aside)
 
 
 def accept_loss(path: Path, at_ms: int) -> Loss | None:
@@ -134,8 +134,8 @@ class _Findings:
         self.first: list[Finding] = []
         self.number = 0
 
-    def add_all(self, stage_results: Iterator[Finding]) -> None:
-        for stage_result in stage_results:
+    def add_all(self, findings: Iterator[Finding]) -> None:
+        for finding in findings:
             self.number += 1
             if len(self.first) < MAX_FINDINGS:
-                self.first.append(stage_result)
+                self.first.append(finding)

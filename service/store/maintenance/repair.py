@@ -50,7 +50,7 @@ class Rebuild:
     def _fill(self, new: sqlite3.Connection) -> Iterator[Finding]:
         new.execute("BEGIN")
         for number, examined in enumerate(self._examination.decisions_examined(), 1):
-            yield from examined.stage_results
+            yield from examined.findings
             self._take(new, examined)
             if number % _COMMIT_EVERY == 0:
                 new.execute("COMMIT")
@@ -71,8 +71,8 @@ class Rebuild:
                 ("bodies", rows.BODY_COLUMNS, examined.body),
             ):
                 new.execute(f"INSERT INTO {table} ({columns}) VALUES ({_marks(row)})", row)
-        if examined.stage_results and any(examined.found):
-            reason = "; ".join(stage_result.detail for stage_result in examined.stage_results)
+        if examined.findings and any(examined.found):
+            reason = "; ".join(finding.detail for finding in examined.findings)
             identity = next((row[1] for row in examined.found[:1] if row and isinstance(row[1], bytes)), None)
             self._quarantine(new, "decisions", examined.sequence, identity, reason, examined.found)
 
@@ -88,10 +88,10 @@ class Rebuild:
         """Tables that do not follow from decisions; the poisoned pages do in part."""
         new.execute("DELETE FROM poisoned_pages")  # those that inserting decisions poisoned
         for table in OTHER_TABLES:
-            for row, stage_result in other_rows(self._old, table):
-                if stage_result is not None:
-                    yield stage_result
-                    self._quarantine(new, table, None, None, stage_result.detail, None)
+            for row, finding in other_rows(self._old, table):
+                if finding is not None:
+                    yield finding
+                    self._quarantine(new, table, None, None, finding.detail, None)
                 elif row is not None and (table != "poisoned_pages" or _is_page(row)):
                     new.execute(f"INSERT OR IGNORE INTO {table} VALUES ({_marks(row)})", row)
 

@@ -225,13 +225,13 @@ def test_the_command_line_says_what_is_missing_and_takes_the_acceptance(killed: 
     assert b"lacks what was committed" in refused.stderr
     assert b"ras-triage store accept-loss" in refused.stderr
     found = check(killed, read_event, repair=True, at_ms=NOON)
-    assert ([stage_result.kind for stage_result in found.stage_results], found.set_aside) == (["incomplete"], None), (
+    assert ([finding.kind for finding in found.findings], found.set_aside) == (["incomplete"], None), (
         "that is no matter of repair"
     )
     accepted = run("store", "accept-loss", "--store", store)
     assert accepted.returncode == 0
     assert b"on record as lost: 5 decisions" in accepted.stdout
-    assert check(killed, read_event, repair=False, at_ms=NOON).stage_results == ()
+    assert check(killed, read_event, repair=False, at_ms=NOON).findings == ()
 
 
 def test_a_loss_that_was_accepted_stays_in_sight(path: Path) -> None:
