@@ -1,4 +1,4 @@
-"""Pages of policies."""
+"""Builder of the policy responses: list, page, comparison."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ras_triage.service.config.settings import Settings
 
 
 def list_policies(settings: Settings) -> PolicyList:
-    """`uniform`, the operator's own, and the releases from the oldest on."""
+    """Return `uniform`, the operator's own policies, and the releases, oldest first."""
     own = (uniform_policy(), *settings.custom.values())
     releases = (_entry(policy, added_flags(policy), removed_flags(policy)) for policy in change_points())
     return PolicyList(settings.default_policy.name, (*(_entry(policy) for policy in own), *releases))
@@ -26,13 +26,13 @@ def _release(policy: Policy) -> str:
 
 
 def page(policy: Policy) -> PolicyPage:
-    """Every flag in the order in which flags are listed everywhere."""
+    """Return a policy with all of its behaviour flags, in the common order of flags."""
     flags = (Flag(flag, getattr(policy.behaviours, flag), policy.since.get(flag), *flag_meanings()[flag]) for flag in FLAGS)
     return PolicyPage(policy.name, policy.digest, _release(policy), policy.notes, tuple(flags))
 
 
 def compare(a: Policy, b: Policy) -> Difference:
-    """What holds under one and not under the other."""
+    """Return the behaviour flags in which two policies differ."""
     differs = (
         Differing(flag, ours, theirs, (a if ours else b).since.get(flag), *flag_meanings()[flag])
         for flag, (ours, theirs) in flag_differences(a, b).items()

@@ -77,11 +77,11 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
             runtime.writer.committed.append(metrics.committed)
             runtime.writer.failed.append(store_failure)
             runtime.unread.append(store_failure)
-            runtime.intake.unread.append(store_failure)
+            runtime.intake.lookup_failed.append(store_failure)
             runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
             runtime.intake.repeated.append(metrics.repeated)
             runtime.retention.purged.append(metrics.purged)
-            runtime.defects.found.append(metrics.defect)
+            runtime.defects.hooks.append(metrics.defect)
             yield
 
     app = FastAPIOffline(

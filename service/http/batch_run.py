@@ -191,7 +191,7 @@ class BatchRun:
             return await self._workers.predecide(placed)
 
     def _is_large(self) -> bool:
-        return self._taken_in >= self._workers.alone and self._workers.at_work
+        return self._taken_in >= self._workers.inline_events and self._workers.available
 
     def _placed(self, index: int, item: bytes | ProblemError) -> EventDocument | ProblemError:
         """An event, with what tells its repeat in a repeat of the batch."""

@@ -24,7 +24,15 @@ from ras_triage.models.notification import NotificationType
 from ras_triage.service.api.problems import Problem, ProblemError, problem_json, stopping, with_retry_hint
 from ras_triage.service.engine.batch.spill_queue import SpillQueue
 from ras_triage.service.engine.evaluation import LOOP_BYTES, BatchItem, EventDocument
-from ras_triage.service.engine.imports.prepared_errors import Prepared, Ready, Spoilt, prepare, read_document, read_found, spoilt
+from ras_triage.service.engine.imports.prepared_errors import (
+    DefectiveItem,
+    PreparedError,
+    PreparedItem,
+    defective_item,
+    prepare,
+    read_document,
+    read_prepared,
+)
 from ras_triage.service.engine.imports.results import ImportCounts, summary_line
 from ras_triage.service.engine.intake import Outcome
 from ras_triage.service.engine.problems import store_failed
@@ -160,18 +168,18 @@ class ImportRun:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._runtime.importers, partial(function, *arguments, **named))
 
-    def _find(self, body: ImportBody) -> Iterator[Found | Ready]:
+    def _find(self, body: ImportBody) -> Iterator[Found | PreparedItem]:
         source = ImportSource(io.BufferedReader(body, 64 << 10), max_database_bytes=self._runtime.settings.spill_bytes)
         yield from find_items(source, self._asked.form, self._asked.told.notification, partial(self._find_in, body))
 
     def _find_in(
         self, body: ImportBody, source: ImportSource, form: InputFormat, notification: NotificationType | None
-    ) -> Iterator[Found | Ready]:
+    ) -> Iterator[Found | PreparedItem]:
         """Read a file of a format; one that has to be held as a whole, and is long, in a worker process."""
         if form in STREAMED or form is InputFormat.RASDAEMON or source.is_whole:
             yield from find_in(source, form, notification)
             return
-        data = source.everything()
+        data = source.read_all()
         if len(data) <= LONG_BYTES:
             yield from find_in(ImportSource(io.BytesIO(data)), form, notification)
             return
@@ -180,11 +188,11 @@ class ImportRun:
             given.flush()
             read = self._runtime.workers.run_document(read_document, form, self._asked.told, given.name, found.name)
             body.wait_for(read)
-            yield from read_found(found.file)
+            yield from read_prepared(found.file)
 
-    def _prepare(self, found: Found | Ready) -> Ready | RawEvent:
+    def _prepare(self, found: Found | PreparedItem) -> PreparedItem | RawEvent:
         """Prepare what was found; an event of this project's own is left to the event loop, which can stop reading one."""
-        if isinstance(found, RawEvent | Prepared | Spoilt):
+        if isinstance(found, RawEvent | PreparedError | DefectiveItem):
             return found
         return prepare(self._runtime.settings, found, self._asked.told)
 
@@ -201,16 +209,16 @@ class ImportRun:
         if self.refusal is not None:
             raise self.refusal
 
-    async def _answer(self, items: list[Ready | RawEvent]) -> bytes:
+    async def _answer(self, items: list[PreparedItem | RawEvent]) -> bytes:
         """Return the lines for some items, in their order."""
         ready = [await self._read(item) if isinstance(item, RawEvent) else item for item in items]
         await asyncio.sleep(0)
         for one in ready:
-            if isinstance(one, Spoilt):
-                place = {"line": one.unread.place.line, "offset": one.unread.place.offset}
+            if isinstance(one, DefectiveItem):
+                place = {"line": one.record.place.line, "offset": one.record.place.offset}
                 self._runtime.defects.report("import", {**{name: at for name, at in place.items() if at is not None}, **one.defect.facts})
         first = self._errors
-        documents = self._documents([one for one in ready if isinstance(one, Prepared)])
+        documents = self._documents([one for one in ready if isinstance(one, PreparedError)])
         if documents:
             await self._principal.pace(len(documents))
         answers = await (self._try_out(documents, first) if self._asked.dry_run else self._keep(documents, first))
@@ -219,7 +227,7 @@ class ImportRun:
             self._runtime.defects.report("import", defect.facts)
         return lines
 
-    async def _read(self, raw: RawEvent) -> Ready:
+    async def _read(self, raw: RawEvent) -> PreparedItem:
         """Read an event of this project's own, elsewhere where that takes long."""
         told, settings = self._asked.told, self._runtime.settings
         if len(raw.document) <= LOOP_BYTES:
@@ -267,7 +275,7 @@ class ImportRun:
         except StoreError as error:
             return with_retry_hint(store_failed(error))
 
-    def _documents(self, errors: list[Prepared]) -> list[EventDocument]:
+    def _documents(self, errors: list[PreparedError]) -> list[EventDocument]:
         first, self._errors = self._errors, self._errors + len(errors)
         return [error.document(self._name(index)) for index, error in enumerate(errors, first)]
 
@@ -283,18 +291,20 @@ def _problem_line(refused: ProblemError) -> bytes:
 class _Slices:
     """What is found in a body, some at a time. Read in threads, one after the other."""
 
-    def __init__(self, found: Iterator[Found | Ready], prepare: Callable[[Found | Ready], Ready | RawEvent], at_work: Semaphore) -> None:
+    def __init__(
+        self, found: Iterator[Found | PreparedItem], prepare: Callable[[Found | PreparedItem], PreparedItem | RawEvent], at_work: Semaphore
+    ) -> None:
         """`at_work` is held by a thread while it reads."""
         self._found = found
         self._prepare = prepare
         self._at_work = at_work
         self._end: Exception | None = None
 
-    def next(self) -> list[Ready | RawEvent]:
+    def next(self) -> list[PreparedItem | RawEvent]:
         """Return the next things; none at the end. Raises Refused, ClientDisconnect, CancelledError behind what was found before."""
         if self._end is not None:
             raise self._end
-        some: list[Ready | RawEvent] = []
+        some: list[PreparedItem | RawEvent] = []
         try:
             with self._at_work:
                 some.extend(map(self._prepare, islice(self._found, SLICE)))
@@ -303,7 +313,7 @@ class _Slices:
                 raise
             self._end = error
         except Exception as error:
-            some.append(spoilt(error, Position(), "unknown"))
+            some.append(defective_item(error, Position(), "unknown"))
         return some
 
 

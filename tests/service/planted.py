@@ -94,7 +94,7 @@ def _refusing(append: Callable[[Any, Sequence[NewDecision]], None]) -> Callable[
 
 if __name__ in {"__main__", "__mp_main__"}:
     plant()
-    workers.ALONE = workers.ALONE_BESIDE = 0
+    workers.INLINE_EVENTS_COLD = workers.INLINE_EVENTS = 0
     intake.LOOP_S = 0.3
     attempts.LIMIT_S = 0.3
 if __name__ == "__main__":

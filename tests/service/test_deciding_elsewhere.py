@@ -25,7 +25,7 @@ from ras_triage.service.engine import evaluation, intake, used_facts
 from ras_triage.service.engine.batch import workers
 from ras_triage.service.engine.batch.workers import MAX_WAITING, Workers
 from ras_triage.service.engine.evaluation import LOOP_BYTES, LOOP_STEPS, EventDocument, Predecided, parse_event
-from ras_triage.service.engine.used_facts import KeptFacts
+from ras_triage.service.engine.used_facts import StoredFacts
 from ras_triage.service.http import import_response
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.runtime import Runtime, running
@@ -170,12 +170,12 @@ def with_runtime(test: Callable[[Runtime], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def meanwhile(happen: Callable[[int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> list[KeptFacts | None]:
+def meanwhile(happen: Callable[[int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> list[StoredFacts | None]:
     """Have something happen whenever an event was decided elsewhere. Return with what was known each time."""
-    asked: list[KeptFacts | None] = []
+    asked: list[StoredFacts | None] = []
     decide = Workers.decide
 
-    async def decide_and_wait(self: Workers, sent: EventDocument, known: KeptFacts | None) -> Any:
+    async def decide_and_wait(self: Workers, sent: EventDocument, known: StoredFacts | None) -> Any:
         asked.append(known)
         found = await decide(self, sent, known)
         await happen(len(asked))
@@ -287,6 +287,6 @@ def test_large_events_are_decided_where_no_worker_can_be_started(monkeypatch: py
         assert (await runtime.workers.predecide([document(ABORT)])) == [document(ABORT)]
         found = await runtime.workers.decide(document(LONG), None)
         assert isinstance(found, Predecided)
-        assert not runtime.workers.at_work
+        assert not runtime.workers.available
 
     with_runtime(test)

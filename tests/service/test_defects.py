@@ -287,7 +287,7 @@ def test_a_hook_that_raises_changes_no_answer() -> None:
             raise planted.PlantedError
 
         heard: list[str] = []
-        for hooks in (runtime.intake.decided, runtime.intake.repeated, runtime.writer.committed, runtime.defects.found):
+        for hooks in (runtime.intake.decided, runtime.intake.repeated, runtime.writer.committed, runtime.defects.hooks):
             hooks[:] = [broken, lambda *_: heard.append("heard")]
         event = {**EVENT, "id": "a"}
         assert [await outcome(runtime, one) for one in (event, event, marked(601))] == ["signal", "signal", "internal"]
@@ -313,7 +313,7 @@ def test_a_defect_that_repeats_is_counted_and_not_logged_each_time(
 ) -> None:
     caplog.set_level(logging.ERROR)
     defects, counts = Defects(), list[str]()
-    defects.found.append(counts.append)
+    defects.hooks.append(counts.append)
     facts = {"error": "ValueError", "frames": ["a.py:1 f"]}
     for number in range(LINES + 5):
         defects.report("decide", facts, item=number, event_id=f"e-{number}", document=b"{}")

@@ -198,7 +198,7 @@ def test_a_store_of_records_is_read_whoever_wrote_them():
     ]
     assert len(errors[2]["observed"]["memory_failures"]) == 1
     (unread,) = [one["unread"] for one in found if "unread" in one]
-    assert unread["reason"] == "a record of pstore with an x86 machine check, which is not read"
+    assert unread["reason"] == "a pstore record with an x86 machine check is not supported"
     assert (last["summary"]["errors"], last["summary"]["unread"]) == (3, 1)
 
 

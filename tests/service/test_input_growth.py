@@ -30,7 +30,7 @@ from ras_triage.service.engine.batch.splitter import ArraySplitter, ItemSplitter
 from ras_triage.service.engine.sources import Sources
 from ras_triage.service.importing import readers
 from ras_triage.service.importing.format_detection import InputFormat
-from ras_triage.service.importing.import_options import ImportOptions, notified, read_sources
+from ras_triage.service.importing.import_options import ImportOptions, apply_notification, read_sources
 from ras_triage.service.importing.readers import read_items
 from ras_triage.service.importing.source import ImportSource
 from ras_triage.service.store.memory import MemoryStore
@@ -94,8 +94,9 @@ def test_error_sources_and_errors_do_not_multiply() -> None:
     def notifying(sources: int, errors: int) -> Work:
         table = struct.pack("<4sI28xI", b"HEST", 40 + 64 * sources, sources) + b"".join(map(error_source, range(sources)))
         event = Event(notification=Notification(type=NotificationType.GSIV, source_id=sources - 1))
-        told = ImportOptions(hest=read_sources(table))
-        return lambda: [notified(told, FoundError(event, "kernel_log", Position(), assumed)).event.notification.type for _ in range(errors)]
+        options = ImportOptions(hest=read_sources(table))
+        error = FoundError(event, "kernel_log", Position(), assumed)
+        return lambda: [apply_notification(options, error).event.notification.type for _ in range(errors)]
 
     assert notifying(3, 1)() == [NotificationType.GPIO]
     assert not multiplies(notifying)
@@ -151,13 +152,13 @@ def test_logs_that_unpack_to_more_than_is_held_are_left_out(monkeypatch: pytest.
     left_out = [one for one in found if isinstance(one, UnreadableRecord)]
     assert len(read) == 2
     assert len(left_out) == 18
-    assert "longer than 100000 bytes: it is left out" in left_out[0].reason
+    assert "exceed the limit of 100000 bytes" in left_out[0].reason
 
 
 def test_facts_of_sources_are_held_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were counted, whatever their size: 4096 sources of 4 MiB each."""
     facts = json.dumps({"pci_devices": ["0000:00:00.0"] * 100}).encode()
-    monkeypatch.setattr(sources, "HELD_BYTES", 10 * sources.GROWTH * len(facts))
+    monkeypatch.setattr(sources, "CACHED_BYTES", 10 * sources.GROWTH * len(facts))
     store = MemoryStore()
     held = Sources(store)
     for index in range(30):
@@ -167,7 +168,7 @@ def test_facts_of_sources_are_held_up_to_a_size(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_facts_that_are_not_durable_are_held_however_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "HELD_BYTES", 1)
+    monkeypatch.setattr(sources, "CACHED_BYTES", 1)
     held = Sources(MemoryStore())
     for index in range(5):
         held.put_facts(HostFacts(f"node-{index}", 1, 0, b"{}"))

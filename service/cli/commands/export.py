@@ -25,9 +25,9 @@ from ras_triage.service.cli.output import BAD_INPUT, warn, warn_of_defect, write
 from ras_triage.service.cli.progress import progress
 from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.engine.attempts import Attempts
-from ras_triage.service.engine.imports.results import place_words
+from ras_triage.service.engine.imports.results import position_text
 from ras_triage.service.importing.format_detection import InputFormat
-from ras_triage.service.importing.import_options import ImportOptions, notified
+from ras_triage.service.importing.import_options import ImportOptions, apply_notification
 from ras_triage.service.importing.source import ImportSource
 
 HELP = "write the errors in a file as CPER records, Redfish entries, QEMU injections or events"
@@ -81,13 +81,13 @@ def _export(path: str, options: Namespace, told: ImportOptions) -> bool:
     with opened(path) as stream, progress(size_of(path), sys.stderr) as shown:
         for item in found(ImportSource(stream, own_path(path), shown.taken), options):
             if isinstance(item, UnreadableRecord):
-                complete = _miss(path, place_words(item.place), item.reason)
+                complete = _miss(path, position_text(item.place), item.reason)
             if not isinstance(item, FoundError):
                 continue
             try:
                 write_bytes(attempts.call(_write, write, item, told))
             except ProblemError as refused:
-                complete = _miss(path, place_words(item.place), refused.problem.detail)
+                complete = _miss(path, position_text(item.place), refused.problem.detail)
                 continue
             shown.answered()
     return complete
@@ -96,7 +96,7 @@ def _export(path: str, options: Namespace, told: ImportOptions) -> bool:
 def _write(write: Callable[[Event], bytes], reading: FoundError, told: ImportOptions) -> bytes:
     """Return an error in the format. Raises Refused where that has no place for it."""
     try:
-        return write(notified(told, reading).event)
+        return write(apply_notification(told, reading).event)
     except MalformedBytes as error:
         raise ProblemError(unwritable(f"byte {error.offset}, `{error.field}`: {error.detail}")) from None
     except ValueError as error:

@@ -26,7 +26,7 @@ from ras_triage.service.cli.server_options import add_server, ask
 from ras_triage.service.cli.submission import SubmittedInput, submitted_input
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.attempts import Attempts
-from ras_triage.service.engine.imports.decisions import Result, decide_items, read_answer, result_line
+from ras_triage.service.engine.imports.decisions import Result, decide_items, parse_response, result_line
 from ras_triage.service.engine.imports.results import ImportCounts, summary_line
 from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions, apply_options, read_sources
@@ -213,7 +213,7 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
         sent = waiting.popleft()
         assert isinstance(sent, tuple)
         try:
-            result = read_answer(*sent, line, work.tally, work.attempts)
+            result = parse_response(*sent, line, work.tally, work.attempts)
         except ValidationError as error:
             raise UnexpectedAnswer("an answer is neither a decision nor a problem") from error
         work.show(result, path)

@@ -17,7 +17,7 @@ from ras_triage.models.severity import severity_name
 from ras_triage.policies.agreement import Agreement
 from ras_triage.service.cli.pages.decision import decision_page, pairs, section, text
 from ras_triage.service.engine.imports.decisions import Result
-from ras_triage.service.engine.imports.results import ImportCounts, place_words
+from ras_triage.service.engine.imports.results import ImportCounts, position_text
 
 _VERDICTS = {
     "agree": "the decision agrees with what the kernel said",
@@ -31,7 +31,7 @@ def result_page(result: Result, file: str) -> RenderableType:
     item = result.item
     if isinstance(item, FoundError):
         return Group(*_error(result, item, file))
-    where = f"{file}, {place_words(item.place)}" if place_words(item.place) else file
+    where = f"{file}, {position_text(item.place)}" if position_text(item.place) else file
     if isinstance(item, UnreadableRecord):
         return text(f"not read: {where}: {item.reason}", "yellow")
     if isinstance(item, UnmatchedAction):
@@ -47,7 +47,7 @@ def _said(loose: UnmatchedAction) -> Iterator[str]:
 
 
 def _error(result: Result, reading: FoundError, file: str) -> Iterator[RenderableType]:
-    yield Rule(text(f"{file}, {place_words(reading.place)}".removesuffix(", "), "bold"), align="left")
+    yield Rule(text(f"{file}, {position_text(reading.place)}".removesuffix(", "), "bold"), align="left")
     yield text(_contents(reading), "bold")
     yield Text()
     if result.decision is not None:
