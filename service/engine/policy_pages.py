@@ -6,7 +6,7 @@ from ras_triage.models.decision import PolicyRef
 from ras_triage.policies.catalog.behaviours import FLAGS
 from ras_triage.policies.catalog.change_points import added_flags, change_points, removed_flags
 from ras_triage.policies.catalog.policies import Policy, flag_differences, flag_meanings, uniform_policy
-from ras_triage.service.api.policy_pages import Difference, Differing, Entry, Flag, PolicyList, PolicyPage
+from ras_triage.service.api.policy_pages import Difference, FlagDifference, FlagValue, PolicyEntry, PolicyList, PolicyPage
 from ras_triage.service.config.settings import Settings
 
 
@@ -17,8 +17,8 @@ def list_policies(settings: Settings) -> PolicyList:
     return PolicyList(settings.default_policy.name, (*(_entry(policy) for policy in own), *releases))
 
 
-def _entry(policy: Policy, brings: tuple[str, ...] = (), drops: tuple[str, ...] = ()) -> Entry:
-    return Entry(policy.name, policy.digest, _release(policy), brings, drops)
+def _entry(policy: Policy, brings: tuple[str, ...] = (), drops: tuple[str, ...] = ()) -> PolicyEntry:
+    return PolicyEntry(policy.name, policy.digest, _release(policy), brings, drops)
 
 
 def _release(policy: Policy) -> str:
@@ -27,14 +27,14 @@ def _release(policy: Policy) -> str:
 
 def page(policy: Policy) -> PolicyPage:
     """Return a policy with all of its behaviour flags, in the common order of flags."""
-    flags = (Flag(flag, getattr(policy.behaviours, flag), policy.since.get(flag), *flag_meanings()[flag]) for flag in FLAGS)
+    flags = (FlagValue(flag, getattr(policy.behaviours, flag), policy.since.get(flag), *flag_meanings()[flag]) for flag in FLAGS)
     return PolicyPage(policy.name, policy.digest, _release(policy), policy.notes, tuple(flags))
 
 
 def compare(a: Policy, b: Policy) -> Difference:
     """Return the behaviour flags in which two policies differ."""
     differs = (
-        Differing(flag, ours, theirs, (a if ours else b).since.get(flag), *flag_meanings()[flag])
+        FlagDifference(flag, ours, theirs, (a if ours else b).since.get(flag), *flag_meanings()[flag])
         for flag, (ours, theirs) in flag_differences(a, b).items()
     )
     return Difference(PolicyRef(a.name, a.digest), PolicyRef(b.name, b.digest), tuple(differs))

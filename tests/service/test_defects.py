@@ -352,4 +352,4 @@ def test_a_command_imports_what_is_around_an_event_that_runs_into_a_defect() -> 
     assert (last["summary"]["decided"], last["summary"]["refused"]) == (2, 4)
     assert b"Traceback" not in done.stderr
     page = run("import", "-", given=ndjson(sent[:2]), program=planted.__file__)
-    assert "the service failed" in page.stdout.decode()
+    assert "unexpected error in the service" in page.stdout.decode()

@@ -205,7 +205,7 @@ def test_a_store_of_records_is_read_whoever_wrote_them():
 def test_a_stored_log_that_is_cut_or_too_long_is_read_as_far_as_it_goes():
     bomb = zlib.compress(LOG * 20_000)
     *found, _ = lines(run("import", "--json", "-", given=stored(bomb, COMPRESSED)).stdout)
-    assert found[0]["unread"]["reason"] == "the end of the log: it is cut, or longer than it may be"
+    assert found[0]["unread"]["reason"] == "the log is truncated, or longer than the limit"
     assert len(found) < 4000
     assert "decision" in found[1]
 

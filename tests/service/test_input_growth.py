@@ -164,7 +164,7 @@ def test_facts_of_sources_are_held_up_to_a_size(monkeypatch: pytest.MonkeyPatch)
     for index in range(30):
         store.put_host(HostFacts(f"node-{index}", 1, 0, facts))
         assert held.state(f"node-{index}").host is not None
-    assert [name for name in held._held if held._held[name].host is not None] == [f"node-{index}" for index in range(20, 30)]
+    assert [name for name in held._cached if held._cached[name].host is not None] == [f"node-{index}" for index in range(20, 30)]
 
 
 def test_facts_that_are_not_durable_are_held_however_large(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_facts_that_are_not_durable_are_held_however_large(monkeypatch: pytest.M
     for index in range(5):
         held.facts_saved(f"node-{index}")
     held.state("node-9")
-    assert len(held._held) == 1
+    assert len(held._cached) == 1
 
 
 def test_poisoned_pages_are_found_by_address_and_not_by_going_through_all() -> None:

@@ -131,7 +131,7 @@ def test_a_kernel_that_nobody_knows_is_looked_for_in_the_facts_that_name_it() ->
         refused = await admit(runtime.intake, ABORT)
         assert isinstance(refused, ProblemError)
         assert [fault.pointer for fault in refused.problem.errors] == [""]
-        assert "kept for `node-17`" in refused.problem.detail
+        assert "stored facts of source `node-17`" in refused.problem.detail
         own = await admit(runtime.intake, {**ABORT, "host": {"kernel": "nonsense"}})
         assert isinstance(own, ProblemError)
         assert [fault.pointer for fault in own.problem.errors] == ["/host/kernel"]

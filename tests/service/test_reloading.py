@@ -119,7 +119,7 @@ def test_policies_change_and_a_batch_under_way_goes_on_with_the_new_ones(service
     ("text", "reason"),
     [
         ("retention_days = -1\nlog_level = 'error'\n", "`retention_days`"),
-        ("policies = 1\nlog_level = 'error'\n", "there is no such setting"),
+        ("policies = 1\nlog_level = 'error'\n", "unknown setting"),
         ("keys_file = '/nonexistent'\nlog_level = 'error'\n", "no such file"),
         ("default_policy = 'linux-1.0'\n", "linux-1.0"),
         ("[[\n", "config.toml"),
