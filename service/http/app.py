@@ -41,7 +41,7 @@ from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddle
 from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, policies, syndromes
 from ras_triage.service.http.routes import store as store_route
 from ras_triage.service.http.runtime import Runtime, running
-from ras_triage.service.security.guard import Security, guarded
+from ras_triage.service.security.guard import Security, require_method_scope
 from ras_triage.service.store.opening import open_store
 from ras_triage.service.store.port import ApiKey, Store, StoreError
 from ras_triage.service.store.writer import WriteQueueFull
@@ -99,7 +99,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.state.limits = limits = ConcurrencyLimits(chosen)
     app.state.security = Security(chosen, partial(_kept_keys, app))
     for noun in (decisions, imports, hosts, decode, syndromes, policies, store_route):
-        app.include_router(noun.router, dependencies=[Depends(guarded)])
+        app.include_router(noun.router, dependencies=[Depends(require_method_scope)])
     app.include_router(health.router)
     app.state.shutdown = shutdown = Shutdown()
     app.add_middleware(LimitsMiddleware, settings=chosen, limits=limits)

@@ -62,7 +62,7 @@ class SpillQueue:
             self._write(data)
         except OSError as error:
             if not self._logged:
-                logs.log(logging.WARNING, "no room for results", reason=str(error))
+                logs.log(logging.WARNING, "no disk space for batch results", reason=str(error))
             self._logged = True
             return False
         return True
