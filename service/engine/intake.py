@@ -317,7 +317,7 @@ class Intake:
             self._storing.add(keeping)
             keeping.add_done_callback(self._storing.discard)
         else:
-            self._writer.keep(part.entries, part.durable)
+            self._writer.enqueue(part.entries, part.durable)
         part.durable.add_done_callback(partial(self._written, part))
 
     async def _store_alone(self, part: _Slice) -> None:

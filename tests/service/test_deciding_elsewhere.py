@@ -30,8 +30,8 @@ from ras_triage.service.http import import_response
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.runtime import Runtime, running
 from ras_triage.service.importing.format_detection import HEAD_BYTES
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import HostFacts
+from ras_triage.service.store.temporary import TemporaryStore
 from ras_triage.service.store.writer import WriteQueueFull
 
 ABORT = {key: EVENT[key] for key in ("source", "notification", "status_block")}
@@ -164,7 +164,7 @@ def test_a_long_file_is_read_elsewhere_as_it_is_read_here(service: Call, form: s
 
 def with_runtime(test: Callable[[Runtime], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with running(Settings(), MemoryStore(), lambda: NOON) as runtime:
+        async with running(Settings(), TemporaryStore(), lambda: NOON) as runtime:
             await test(runtime)
 
     asyncio.run(run())

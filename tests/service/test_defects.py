@@ -38,7 +38,7 @@ from ras_triage.service.http.app import create_app
 from ras_triage.service.http.runtime import Runtime, running
 from ras_triage.service.importing import readers
 from ras_triage.service.importing.source import ImportSource
-from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.temporary import TemporaryStore
 from ras_triage.service.store.writer import Writer
 
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -229,7 +229,7 @@ def plants() -> Iterator[pytest.MonkeyPatch]:
 
 def with_runtime(test: Callable[[Runtime], Any]) -> None:
     async def started() -> None:
-        async with running(Settings(), MemoryStore(), lambda: NOON) as runtime:
+        async with running(Settings(), TemporaryStore(), lambda: NOON) as runtime:
             await test(runtime)
 
     with plants():
@@ -260,14 +260,14 @@ def test_nothing_of_an_event_stays_behind_that_ran_into_a_defect(bad: dict[str, 
 
 
 def test_a_hand_over_that_fails_fails_the_event_that_it_fails_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    keep = Writer.keep
+    enqueue = Writer.enqueue
 
     def refuse(writer: Writer, entries: Any, durable: Any) -> None:
         if any(entry.summary.event_id == "e-2" for entry in entries):
             raise planted.PlantedError
-        keep(writer, entries, durable)
+        enqueue(writer, entries, durable)
 
-    monkeypatch.setattr(Writer, "keep", refuse)
+    monkeypatch.setattr(Writer, "enqueue", refuse)
 
     async def test(runtime: Runtime) -> None:
         sent = [document(event) for event in events({**EVENT, "source": "node-1"})]

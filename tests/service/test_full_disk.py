@@ -157,7 +157,7 @@ def test_a_limit_below_the_size_of_the_disk_never_lets_it_run_full(volume: Path)
             await asyncio.sleep(0)
             for group in range(100):
                 durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                runtime.writer.keep([entry(group * 50 + number, size=10_000) for number in range(50)], durable)
+                runtime.writer.enqueue([entry(group * 50 + number, size=10_000) for number in range(50)], durable)
                 await durable
 
     asyncio.run(load())

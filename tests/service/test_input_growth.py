@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from calling import EVENT, Call
+from keeping import entry
 from pydantic import ValidationError
 
 from ras_triage.models.event import Event
@@ -33,8 +34,8 @@ from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions, apply_notification, read_sources
 from ras_triage.service.importing.readers import read_items
 from ras_triage.service.importing.source import ImportSource
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import HostFacts
+from ras_triage.service.store.temporary import TemporaryStore
 from tests.growth import Work, multiplies, operations, require_n_log_n_of_time, seconds, squares
 
 
@@ -159,7 +160,7 @@ def test_facts_of_sources_are_held_up_to_a_size(monkeypatch: pytest.MonkeyPatch)
     """They were counted, whatever their size: 4096 sources of 4 MiB each."""
     facts = json.dumps({"pci_devices": ["0000:00:00.0"] * 100}).encode()
     monkeypatch.setattr(sources, "CACHED_BYTES", 10 * sources.GROWTH * len(facts))
-    store = MemoryStore()
+    store = TemporaryStore()
     held = Sources(store)
     for index in range(30):
         store.put_host(HostFacts(f"node-{index}", 1, 0, facts))
@@ -169,7 +170,7 @@ def test_facts_of_sources_are_held_up_to_a_size(monkeypatch: pytest.MonkeyPatch)
 
 def test_facts_that_are_not_durable_are_held_however_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "CACHED_BYTES", 1)
-    held = Sources(MemoryStore())
+    held = Sources(TemporaryStore())
     for index in range(5):
         held.put_facts(HostFacts(f"node-{index}", 1, 0, b"{}"))
     assert [held.state(f"node-{index}").facts is not None for index in range(5)] == [True] * 5
@@ -180,13 +181,13 @@ def test_facts_that_are_not_durable_are_held_however_large(monkeypatch: pytest.M
 
 
 def test_poisoned_pages_are_found_by_address_and_not_by_going_through_all() -> None:
-    store = MemoryStore()
-    pages = {(page.start, page.shift): page for page in (PoisonedPage(number << 12, 12) for number in range(1000))}
-    store._poisoned["node-1"] = pages | {(1 << 30, 30): PoisonedPage((1 << 30) + 4096, 30)}
+    store = TemporaryStore()
+    pages = tuple(PoisonedPage(number << 12, 12) for number in range(1000))
+    store.append([entry(1, source="node-1", poisons=(*pages, PoisonedPage((1 << 30) + 4096, 30)))])
     assert store.poisoned_at("node-1", [4096 + 8, (1 << 30) + 5, 1 << 40]) == (PoisonedPage(4096, 12), PoisonedPage((1 << 30) + 4096, 30))
 
     def looking_up(size: int) -> Work:
-        store._poisoned["node-2"] = {(number << 12, 12): PoisonedPage(number << 12, 12) for number in range(size)}
-        return lambda: store.poisoned_at("node-2", [0])
+        store.append([entry(1 + size, source=f"node-{size}", poisons=pages[:size])])
+        return lambda: store.poisoned_at(f"node-{size}", [0])
 
     assert operations(looking_up(1000)) == operations(looking_up(10))

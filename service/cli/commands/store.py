@@ -22,7 +22,7 @@ from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.engine.evaluation import EventDocument, parse_event
 from ras_triage.service.engine.retention import AT_ONCE_BYTES, portion
 from ras_triage.service.store.maintenance.check import EventFields, Finding
-from ras_triage.service.store.maintenance.offline import Report, accept_loss, check
+from ras_triage.service.store.maintenance.offline import CheckReport, accept_loss, check
 from ras_triage.service.store.port import Loss, StoreError
 from ras_triage.service.store.sqlite import SqliteStore
 
@@ -111,7 +111,7 @@ def _path(options: Namespace) -> Path:
 def _check(options: Namespace, path: Path) -> int:
     report = check(path, read_event, repair=options.repair, at_ms=now_ms())
     repaired = report.set_aside is not None
-    sound = report.found == 0 or (repaired and not any(_remains(finding) for finding in report.findings) and not report.lost)
+    sound = report.total == 0 or (repaired and not any(_remains(finding) for finding in report.findings) and not report.lost)
     if options.json:
         write_json(to_json(_described(path, report, sound=sound)))
     else:
@@ -133,24 +133,24 @@ def read_event(data: bytes) -> EventFields | None:
     return EventFields(keys.event_id, keys.repeat_key, keys.notification, keys.severity, keys.sections, keys.physical_addresses)
 
 
-def _described(path: Path, report: Report, *, sound: bool) -> dict[str, object]:
+def _described(path: Path, report: CheckReport, *, sound: bool) -> dict[str, object]:
     return {
         "store": str(path),
         "sound": sound,
         "decisions": report.decisions,
         "lost": report.lost,
         "findings": report.findings,
-        "more_findings": report.found - len(report.findings),
+        "more_findings": report.total - len(report.findings),
         "set_aside": report.set_aside,
     }
 
 
-def _print(path: Path, report: Report) -> None:
+def _print(path: Path, report: CheckReport) -> None:
     for finding in report.findings:
         write_text(_line(finding))
-    if (more := report.found - len(report.findings)) > 0:
+    if (more := report.total - len(report.findings)) > 0:
         write_text(f"and {more} more")
-    outcome = "sound" if not report.found else f"{report.found} problems, {report.lost} decisions lost"
+    outcome = "sound" if not report.total else f"{report.total} problems, {report.lost} decisions lost"
     write_text(f"{path}: {report.decisions} decisions, {outcome}")
     if report.set_aside is not None:
         write_text(f"repaired; the file as it was: {report.set_aside}")

@@ -50,7 +50,7 @@ def read_page(store: Store, asked: Filter, after: int, limit: int, known: Purge 
 
     Purges are read after the decisions: one in between may be reported in vain, but none goes unreported.
     """
-    decisions, up_to = store.following(after, asked, limit)
+    decisions, up_to = store.after_sequence(after, asked, limit)
     purges = _purges_after(store, known)
     events = [render("decision", streamed.sequence, summary_json(streamed.summary)) for streamed in decisions]
     starts = tuple(accumulate(map(len, events), initial=0))

@@ -20,7 +20,7 @@ from keeping import NOON
 from ras_triage.service.cli.commands.store import read_event
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
-from ras_triage.service.store.maintenance.offline import Report, check
+from ras_triage.service.store.maintenance.offline import CheckReport, check
 from ras_triage.service.store.port import Filter, RowDamaged, StoreDamaged, StoreUnusable
 from ras_triage.service.store.sqlite import SqliteStore
 
@@ -67,7 +67,7 @@ def answers(path: Path) -> Answers:
     return {identity: kept.decision for identity, kept in found.items() if kept is not None}
 
 
-def examined(path: Path, *, repair: bool = False) -> Report:
+def examined(path: Path, *, repair: bool = False) -> CheckReport:
     return check(path, read_event, repair=repair, at_ms=NOON)
 
 
@@ -89,7 +89,7 @@ def overwrite(path: Path, name: str, damage: bytes) -> None:
 
 def test_a_sound_store_is_said_to_be_sound(path: Path, made: tuple[Path, Answers]) -> None:
     report = examined(path)
-    assert (report.found, report.lost, report.decisions) == (0, 0, len(made[1]))
+    assert (report.total, report.lost, report.decisions) == (0, 0, len(made[1]))
     assert examined(path, repair=True).set_aside is None, "there is nothing to repair"
 
 
@@ -201,7 +201,7 @@ def contents(path: Path) -> dict[str, list[Any]]:
 def test_a_page_that_was_overwritten_costs_what_was_on_it(name: str, path: Path, made: tuple[Path, Answers]) -> None:
     overwrite(path, name, b"\xa5" * 2500)
     report = examined(path, repair=True)
-    assert report.found
+    assert report.total
     left = answers(path)
     assert all(made[1][identity] == decision for identity, decision in left.items())
     assert len(left) == report.decisions

@@ -77,7 +77,7 @@ def test_a_log_that_is_missing_is_told_at_every_start_until_it_is_accepted(kille
     store = SqliteStore(killed)
     assert store.losses() == [loss]
     store.append([entry(9)])
-    assert [streamed.sequence for streamed in store.following(0, Filter(), 9)[0]] == [6], "no sequence is given twice"
+    assert [streamed.sequence for streamed in store.after_sequence(0, Filter(), 9)[0]] == [6], "no sequence is given twice"
     store.close()
     assert accept_loss(killed, NOON) is None
 
@@ -214,7 +214,7 @@ def test_a_mark_is_read_as_it_was_written_or_not_at_all(
 
 def test_the_mark_of_another_store_is_left_alone(path: Path) -> None:
     MarkFile.create(path, Mark(b"0123456789abcdef", 7, 8)).close()
-    assert MarkFile.existing(path, b"another store...") is None
+    assert MarkFile.open_existing(path, b"another store...") is None
 
 
 def test_the_command_line_says_what_is_missing_and_takes_the_acceptance(killed: Path) -> None:
