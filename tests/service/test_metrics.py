@@ -225,14 +225,14 @@ def test_a_route_is_told_as_the_document_writes_it() -> None:
     assert {sample.labels["route"] for sample in found["ras_triage_request_duration_seconds"].samples} == {"/v1/hosts/{source}"}
 
 
-def test_every_metric_that_the_page_names_is_there(tmp_path: Path) -> None:
+def test_the_page_names_every_metric(tmp_path: Path) -> None:
     metrics = Metrics()
     metrics.watch(Writer(Figures()), Store(FULL), tmp_path)
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
     named = {name.removesuffix("_total") for name in re.findall(r"`(ras_triage_[a-z_]+)", page)}
     assert len(named) > 20
-    assert named <= {family.name for family in metrics.registry.collect()}
+    assert named == {family.name for family in metrics.registry.collect() if family.name.startswith("ras_triage_")}
 
 
 def test_every_metric_says_what_it_is(tmp_path: Path) -> None:
