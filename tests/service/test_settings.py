@@ -134,7 +134,7 @@ def test_an_issuer_is_one_setting_of_several(monkeypatch: pytest.MonkeyPatch) ->
         ("OIDC_JWKS_URL", "http://localhost.id.example", "should be an https URL"),
         ("TRUSTED_HOSTS", "triage.example, other.example:8080", "`RAS_TRIAGE_TRUSTED_HOSTS`: `other.example:8080` is not a host name"),
         ("TRUSTED_HOSTS", "https://triage.example", "is not a host name or address without a port"),
-        ("OIDC_ISSUER", "https://id.example", "`oidc_audience` is needed"),
+        ("OIDC_ISSUER", "https://id.example", "`oidc_audience` is required"),
         ("OIDC_ALGORITHMS", "HS256", "`RAS_TRIAGE_OIDC_ALGORITHMS`: expected one or more of RS256"),
         ("OIDC_ALGORITHMS", "RS256,none", "expected one or more of"),
         ("DEFAULT_POLICY", "nonsense", "nonsense"),

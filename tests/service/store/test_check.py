@@ -112,7 +112,7 @@ def test_a_column_that_differs_from_what_was_decided_is_found_and_put_right(
     report = examined(path)
     assert [finding.kind for finding in report.findings if finding.sequence == sequence][:1] == ["wrong"]
     assert (report.lost, examined(path, repair=True).lost) == (0, 0)
-    assert examined(path).found == 0
+    assert examined(path).total == 0
     with closing(sqlite3.connect(path)) as connection:
         after = connection.execute("SELECT * FROM decisions WHERE seq = ?", (sequence,)).fetchone()
     if column != "poisons":  # it follows from nothing that is kept; the pages themselves are in a table of their own
@@ -148,7 +148,7 @@ def test_a_damaged_decision_is_lost_by_name_and_everything_else_stays(path: Path
     left = answers(path)
     assert left == {identity: decision for identity, decision in made[1].items() if identity in left}
     assert made[1].keys() - left.keys() == {finding.id for finding in lost}
-    assert examined(path).found == 0
+    assert examined(path).total == 0
     with closing(SqliteStore(path)) as store:
         assert sum(loss.decisions for loss in store.losses()) == len(lost)
     with closing(sqlite3.connect(path)) as connection:
@@ -163,7 +163,7 @@ def test_a_damaged_event_is_lost_and_its_decision_is_not(path: Path, made: tuple
     report = examined(path, repair=True)
     (finding,) = report.findings
     assert (finding.kind, finding.sequence, report.lost) == ("event_lost", 20, 0)
-    assert examined(path).found == 0
+    assert examined(path).total == 0
     assert answers(path) == made[1]
     with closing(SqliteStore(path)) as store, pytest.raises(RowDamaged, match="the event of this decision was lost"):
         store.event(finding.id or "")
@@ -183,9 +183,9 @@ def test_a_damaged_event_is_lost_and_its_decision_is_not(path: Path, made: tuple
 def test_a_table_that_follows_from_the_decisions_is_found_wrong_and_built_anew(sql: str, path: Path) -> None:
     before = contents(path)
     harm(path, sql)
-    assert examined(path).found
+    assert examined(path).total
     assert examined(path, repair=True).lost == 0
-    assert examined(path).found == 0
+    assert examined(path).total == 0
     assert contents(path) == before
 
 
@@ -205,7 +205,7 @@ def test_a_page_that_was_overwritten_costs_what_was_on_it(name: str, path: Path,
     left = answers(path)
     assert all(made[1][identity] == decision for identity, decision in left.items())
     assert len(left) == report.decisions
-    assert examined(path).found == 0
+    assert examined(path).total == 0
     if name not in ("decisions", "bodies"):
         assert left == made[1]
 
@@ -215,7 +215,7 @@ def test_facts_and_keys_that_were_damaged_are_set_aside(path: Path) -> None:
     harm(path, "INSERT INTO api_keys VALUES ('k1', CAST(x'ff' AS TEXT), 'read', '', 0, NULL)")
     report = examined(path, repair=True)
     assert sorted(finding.table for finding in report.findings) == ["api_keys", "host_facts"]
-    assert examined(path).found == 0
+    assert examined(path).total == 0
     with closing(SqliteStore(path)) as store:
         assert store.host("node-1") is None
         assert store.api_keys() == []
@@ -244,7 +244,7 @@ def test_whatever_was_overwritten_what_is_left_is_right_and_the_rest_is_named(
     assert left.keys() <= made[1].keys()
     if made[1].keys() - left.keys():
         assert report.lost, "what is gone is named"
-    assert examined(copy).found == 0
+    assert examined(copy).total == 0
 
 
 def test_a_store_that_a_service_has_open_is_not_checked(path: Path) -> None:

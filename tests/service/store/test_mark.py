@@ -69,7 +69,7 @@ def test_a_log_that_is_missing_is_told_at_every_start_until_it_is_accepted(kille
     assert callable(harm)
     harm(killed)
     for exclusive in (True, False, True):  # a command must not write over what can be put back either
-        with pytest.raises(StoreIncomplete, match="lacks what was committed"):
+        with pytest.raises(StoreIncomplete, match="lacks committed data"):
             SqliteStore(killed, exclusive=exclusive)
     loss = accept_loss(killed, NOON)
     assert loss is not None
@@ -222,7 +222,7 @@ def test_the_command_line_says_what_is_missing_and_takes_the_acceptance(killed: 
     store = f"sqlite:///{killed}"
     refused = run("serve", "--port", "0", "--store", store)
     assert refused.returncode == 2
-    assert b"lacks what was committed" in refused.stderr
+    assert b"lacks committed data" in refused.stderr
     assert b"ras-triage store accept-loss" in refused.stderr
     found = check(killed, read_event, repair=True, at_ms=NOON)
     assert ([finding.kind for finding in found.findings], found.set_aside) == (["incomplete"], None), "that is no matter of repair"
