@@ -1,4 +1,4 @@
-"""Limits and statistics of the C allocator, and return of free memory to the kernel.
+"""C allocator: limits, statistics, and return of free memory to the kernel.
 
 glibc cannot release freed memory below an allocation that is still in use, which after a load is most of what the load took (mallopt(3),
 malloc_trim(3)). Other C libraries are not touched.

@@ -278,6 +278,6 @@ def test_the_last_that_closes_a_service_stays(old: Settings) -> None:
 
 def test_the_documents_say_what_a_reload_changes() -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    listed = text.partition("those that were changed of")[2].partition("and all that")[0]
+    listed = text.partition("It applies changes of")[2].partition("and of all settings")[0]
 
     assert set(re.findall(r"`([a-z_]+)`", listed)) == {"policy_files" if name == "custom" else name for name in RELOADABLE - {"oidc"}}
