@@ -79,7 +79,7 @@ class EncodedDecision(NamedTuple):
     action: str
     certainty: str
     poisoned: tuple[PoisonedPage, ...]
-    went_down: bool
+    panics: bool
     """Whether the machine panics: its poisoned pages are forgotten with the reboot."""
 
 
@@ -92,7 +92,7 @@ class ParsedEvent:
     block: StatusBlock | None
     assumed: frozenset[str]
 
-    def conclude(self, settings: Settings, known: StoredFacts | None, at_most: int | None = None) -> EncodedDecision:
+    def decide(self, settings: Settings, known: StoredFacts | None, at_most: int | None = None) -> EncodedDecision:
         """Return the encoded decision. Raises ProblemError for an unknown policy or an event over the workload limit.
 
         Raises HeavyEvent if deciding would take more than `at_most` steps.
@@ -100,27 +100,29 @@ class ParsedEvent:
         if at_most is not None and known is not None and known.is_long:
             raise HeavyEvent
         event = self.event if known is None else known.with_host(self.event)
-        kept = known is not None and known.facts is not None
-        policy = policy_of(event, settings, kept=kept)
-        remembered = 0 if known is None else len(known.poisoned)
+        uses_stored_facts = known is not None and known.facts is not None
+        policy = policy_of(event, settings, uses_stored_facts=uses_stored_facts)
+        stored_pages = 0 if known is None else len(known.poisoned)
         try:
             limit = settings.max_workload if at_most is None else min(at_most, settings.max_workload)
-            require_workload(event, self.block, limit, policy, assumed=self.assumed, remembered=remembered)
+            require_workload(event, self.block, limit, policy, assumed=self.assumed, remembered=stored_pages)
         except TooMuchWork:
-            require_affordable(event, self.block, settings, policy, assumed=self.assumed, remembered=remembered, kept=kept)
+            require_affordable(
+                event, self.block, settings, policy, assumed=self.assumed, stored_pages=stored_pages, uses_stored_facts=uses_stored_facts
+            )
             raise HeavyEvent from None
         event = event if known is None else known.add_poisoned(event)
         decided = decide_with_poison(event, self.block, policy, self.keys.event_key, self.assumed)
         decision = decided.decision
-        went_down = decision.action is Action.PANIC
+        panics = decision.action is Action.PANIC
         return EncodedDecision(
             decision_json(decision, None if known is None else known.used),
             decision.policy.name,
             decision.policy.digest,
             decision.action.value,
             decision.certainty,
-            () if went_down or event.source is None else decided.poisoned,
-            went_down,
+            () if panics or event.source is None else decided.poisoned,
+            panics,
         )
 
 
@@ -136,12 +138,12 @@ class Predecided(NamedTuple):
 
     document: EventDocument
     keys: EventKeys
-    conclusion: EncodedDecision | Problem | Defect
+    result: EncodedDecision | Problem | Defect
     known: StoredFacts | None = None
     """Stored facts of its source that the decision used."""
 
 
-class Failed(NamedTuple):
+class FailedEvent(NamedTuple):
     """Event that could not be parsed because of a defect of the service."""
 
     document: EventDocument
@@ -151,7 +153,7 @@ class Failed(NamedTuple):
 Evaluation = tuple[EventKeys, EncodedDecision | Problem | Defect] | Problem | Defect
 """Result of a worker for one event."""
 
-BatchItem = EventDocument | Predecided | Failed | ProblemError
+BatchItem = EventDocument | Predecided | FailedEvent | ProblemError
 """An event as received or as evaluated by a worker, or the problem with it."""
 
 
@@ -184,7 +186,7 @@ def predecide(document: EventDocument, settings: Settings, known: StoredFacts | 
     except Exception as error:
         return Defect(logs.explain(error))
     try:
-        return parsed.keys, parsed.conclude(settings, known)
+        return parsed.keys, parsed.decide(settings, known)
     except ProblemError as refused:
         return parsed.keys, refused.problem
     except Exception as error:

@@ -31,7 +31,7 @@ from ras_triage.service.engine.evaluation import (
     EncodedDecision,
     EventDocument,
     EventKeys,
-    Failed,
+    FailedEvent,
     HeavyEvent,
     ParsedEvent,
     Predecided,
@@ -81,7 +81,7 @@ class Decided:
     document: EventDocument
     entry: NewDecision
     durable: asyncio.Future[None]
-    alone: bool
+    separate: bool
     """Whether it is stored in a transaction of its own, so that an unexpected exception of the store is due to it."""
 
 
@@ -127,7 +127,7 @@ class _Slice:
     """Events that are decided without an await in between, and queued together."""
 
     durable: asyncio.Future[None]
-    alone: bool
+    separate: bool
     entries: list[NewDecision] = field(default_factory=list)
     undos: list[Undo] = field(default_factory=list)
     """Revert the effects of the decisions on the cached sources."""
@@ -201,19 +201,19 @@ class Intake:
         raise ProblemError(_changed())
 
     async def admit(
-        self, items: Sequence[BatchItem], place: int | None = 0, *, patient: bool = True, alone: bool = False, turn: Turn = at_once
+        self, items: Sequence[BatchItem], place: int | None = 0, *, patient: bool = True, separate: bool = False, turn: Turn = at_once
     ) -> list[Outcome]:
         """Decide new events and queue their decisions. Raises WriteQueueFull if not `patient` and the workers' queue is full.
 
         Events are processed one by one, which keeps the processor's caches warm. `place`: index of the first event in its batch or file,
-        from 0; None: a single event. `alone`: store each decision in a transaction of its own. `turn` is awaited before anything is
+        from 0; None: a single event. `separate`: store each decision in a transaction of its own. `turn` is awaited before anything is
         decided in the event loop; workers need no turn.
         """
         outcomes: list[Outcome] = []
         rest, attempts = list(items), 0
         while True:
             async with turn(rest):
-                some, elsewhere = self._admit(rest, None if place is None else place + len(outcomes), alone=alone)
+                some, elsewhere = self._admit(rest, None if place is None else place + len(outcomes), separate=separate)
             outcomes += some
             rest = rest[len(some) :]
             if not rest:
@@ -238,13 +238,13 @@ class Intake:
             except Exception as error:
                 if _is_failure(error) or attempt == ATTEMPTS - 1:
                     raise
-                if first.alone and not isinstance(error, EarlierWriteFailed):
+                if first.separate and not isinstance(error, EarlierWriteFailed):
                     summary = first.entry.summary
                     raise self._fail("store", logs.explain(error), outcome.document, place, summary.event_id) from None
             else:
                 summary = first.entry.summary
                 return _response(summary.id, summary.decided_at_ms, first.entry.decision, repeat=isinstance(outcome, PendingRepeat))
-            (anew,) = await self.admit([outcome.document], place, alone=True)
+            (anew,) = await self.admit([outcome.document], place, separate=True)
             if isinstance(anew, ProblemError):
                 raise anew
             outcome = anew
@@ -259,13 +259,13 @@ class Intake:
         try:
             return await self._workers.decide(elsewhere.document, elsewhere.known)
         except Exception as error:
-            return Failed(elsewhere.document, Defect(logs.explain(error)))
+            return FailedEvent(elsewhere.document, Defect(logs.explain(error)))
 
     # In the event loop, without an await.
 
-    def _admit(self, items: Sequence[BatchItem], place: int | None, *, alone: bool) -> tuple[list[Outcome], _ForWorker | None]:
+    def _admit(self, items: Sequence[BatchItem], place: int | None, *, separate: bool) -> tuple[list[Outcome], _ForWorker | None]:
         """Admit events up to the first one for a worker process. Return their outcomes and that event; None: there is none yet."""
-        part = _Slice(asyncio.get_running_loop().create_future(), alone)
+        part = _Slice(asyncio.get_running_loop().create_future(), separate)
         outcomes: list[Outcome] = []
         elsewhere: _ForWorker | None = None
         end, worked = monotonic() + TURN_S, thread_time() if len(items) > 1 else 0.0
@@ -282,17 +282,17 @@ class Intake:
         except Exception as error:
             self._revert(part)
             if len(outcomes) > 1:
-                return self._admit_singly(items[: len(outcomes)], place, alone=alone)
+                return self._admit_singly(items[: len(outcomes)], place, separate=separate)
             return [self._fail("decide", logs.explain(error), _document(items[0]), place)], elsewhere
         for _ in range(part.repeats):
             call_each(self.repeated)
         return outcomes, elsewhere
 
-    def _admit_singly(self, items: Sequence[BatchItem], place: int | None, *, alone: bool) -> tuple[list[Outcome], _ForWorker | None]:
+    def _admit_singly(self, items: Sequence[BatchItem], place: int | None, *, separate: bool) -> tuple[list[Outcome], _ForWorker | None]:
         """Admit events one by one, after queueing them together failed."""
         outcomes: list[Outcome] = []
         for item in items:
-            some, elsewhere = self._admit([item], None if place is None else place + len(outcomes), alone=alone)
+            some, elsewhere = self._admit([item], None if place is None else place + len(outcomes), separate=separate)
             outcomes += some
             if elsewhere is not None:
                 return outcomes, elsewhere
@@ -312,15 +312,15 @@ class Intake:
     def _queue(self, part: _Slice) -> None:
         if not part.entries:
             return
-        if part.alone:
-            keeping = asyncio.create_task(self._store_alone(part))
+        if part.separate:
+            keeping = asyncio.create_task(self._store_separately(part))
             self._storing.add(keeping)
             keeping.add_done_callback(self._storing.discard)
         else:
             self._writer.enqueue(part.entries, part.durable)
         part.durable.add_done_callback(partial(self._written, part))
 
-    async def _store_alone(self, part: _Slice) -> None:
+    async def _store_separately(self, part: _Slice) -> None:
         """Store a slice in a transaction of its own, so that an unexpected exception fails nothing else."""
         try:
             defect = await self._writer.call(partial(_append, self._store, part.entries))
@@ -343,7 +343,7 @@ class Intake:
                 part.repeats += 1
                 return found
             known = self._sources.known(keys)
-            return self._keep(document, keys, self._conclude(item, parsed, known), part)
+            return self._keep(document, keys, self._encode_decision(item, parsed, known), part)
         except ProblemError as refused:
             return refused
         except (HeavyEvent, TimeLimitExceeded):
@@ -364,7 +364,7 @@ class Intake:
         try:
             keys, parsed = self._read(item)
             known = self._sources.known(keys)
-            return wrap_decision(self._conclude(item, parsed, known).decision)
+            return wrap_decision(self._encode_decision(item, parsed, known).decision)
         except (HeavyEvent, TimeLimitExceeded):
             return _ForWorker(document, known)
         except (ProblemError, StoreError):
@@ -372,12 +372,12 @@ class Intake:
         except Exception as error:
             raise self._fail("decide", _facts(error), document, place, None if keys is None else keys.event_id) from None
 
-    def _read(self, item: EventDocument | Predecided | Failed) -> tuple[EventKeys, ParsedEvent | None]:
+    def _read(self, item: EventDocument | Predecided | FailedEvent) -> tuple[EventKeys, ParsedEvent | None]:
         """Return the keys, and the event if it was parsed here. Raises ProblemError, HeavyEvent, TimeLimitExceeded, _WorkerDefect."""
         if isinstance(item, EventDocument):
             parsed = self._parse(item)
             return parsed.keys, parsed
-        if isinstance(item, Failed):
+        if isinstance(item, FailedEvent):
             raise _WorkerDefect(item.defect)
         return item.keys, None
 
@@ -405,32 +405,32 @@ class Intake:
             _require_same(keys, found.event_key, found.id)
         return found
 
-    def _conclude(
-        self, item: EventDocument | Predecided | Failed, parsed: ParsedEvent | None, known: StoredFacts | None
+    def _encode_decision(
+        self, item: EventDocument | Predecided | FailedEvent, parsed: ParsedEvent | None, known: StoredFacts | None
     ) -> EncodedDecision:
         """Return the decision under the current facts of the source. Raises ProblemError, HeavyEvent, TimeLimitExceeded, _WorkerDefect."""
         if isinstance(item, Predecided) and same_facts(item.known, known):
-            if isinstance(item.conclusion, Problem):
-                raise ProblemError(item.conclusion)
-            if isinstance(item.conclusion, Defect):
-                raise _WorkerDefect(item.conclusion)
-            return item.conclusion
+            if isinstance(item.result, Problem):
+                raise ProblemError(item.result)
+            if isinstance(item.result, Defect):
+                raise _WorkerDefect(item.result)
+            return item.result
         parsed = parsed or self._parse(_document(item))
         self.limit.begin()
         try:
-            return parsed.conclude(self._settings, known, LOOP_STEPS)
+            return parsed.decide(self._settings, known, LOOP_STEPS)
         finally:
             self.limit.end()
 
-    def _keep(self, document: EventDocument, keys: EventKeys, conclusion: EncodedDecision, part: _Slice) -> Decided:
+    def _keep(self, document: EventDocument, keys: EventKeys, encoded: EncodedDecision, part: _Slice) -> Decided:
         """Add a new event to the slice, and apply its effects to the cached source. Raises StoreError."""
-        summary = self._summarise(keys, conclusion)
-        entry = NewDecision(summary, keys.repeat_key, document.data, conclusion.decision, conclusion.poisoned, conclusion.went_down)
-        new = Decided(document, entry, part.durable, part.alone)
+        summary = self._summarise(keys, encoded)
+        entry = NewDecision(summary, keys.repeat_key, document.data, encoded.decision, encoded.poisoned, encoded.panics)
+        new = Decided(document, entry, part.durable, part.separate)
         part.entries.append(entry)
         try:
-            if keys.source is not None and not part.alone:
-                undo = self._sources.apply(keys.source, conclusion.poisoned, conclusion.went_down)
+            if keys.source is not None and not part.separate:
+                undo = self._sources.apply(keys.source, encoded.poisoned, encoded.panics)
                 if undo is not None:
                     part.undos.append(undo)
         except BaseException:
@@ -440,17 +440,17 @@ class Intake:
             self._pending[keys.repeat_key] = new
         return new
 
-    def _summarise(self, keys: EventKeys, conclusion: EncodedDecision) -> Summary:
+    def _summarise(self, keys: EventKeys, encoded: EncodedDecision) -> Summary:
         return Summary(
             str(uuid7()),
             self._clock_ms(),
             keys.source,
             keys.event_id,
             keys.event_key,
-            conclusion.policy,
-            conclusion.policy_digest,
-            conclusion.action,
-            conclusion.certainty,
+            encoded.policy,
+            encoded.policy_digest,
+            encoded.action,
+            encoded.certainty,
             keys.notification,
             keys.severity,
             keys.sections,
@@ -474,7 +474,7 @@ class Intake:
             source = entry.summary.source
             if source is None:
                 continue
-            if part.alone:
+            if part.separate:
                 call_each([self._sources.apply], source, entry.poisons, entry.forgets)
             if entry.poisons:
                 self._sources.saved(source, entry.poisons)

@@ -7,14 +7,15 @@ from ras_triage.service.api.problems import URN, ErrorDetail, Problem, query_too
 from ras_triage.service.store.port import QueryTooSlow, StoreDamaged, StoreError
 
 
-def too_much_work(error: TooMuchWork, *, kept: bool) -> Problem:
+def too_much_work(error: TooMuchWork, *, uses_stored_facts: bool) -> Problem:
     """Return the problem of an event whose decision would take more steps than the setting `max_workload` allows.
 
-    `kept`: the host facts are the stored ones of the source, so that no JSON pointer into the event leads to them.
+    `uses_stored_facts`: the host facts are the stored ones of the source, so that no JSON pointer into the event leads to them.
     """
     one, other = error.factors
     faults = tuple(
-        ErrorDetail("" if kept and factor.pointer.startswith("/host") else factor.pointer, str(factor)) for factor in error.factors
+        ErrorDetail("" if uses_stored_facts and factor.pointer.startswith("/host") else factor.pointer, str(factor))
+        for factor in error.factors
     )
     detail = f"{one} x {other}: about {error.steps} steps for one event; `max_workload` is {error.limit}"
     return Problem(f"{URN}too-much-work", "too much work for one event", 422, detail, faults)

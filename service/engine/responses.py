@@ -32,17 +32,17 @@ def _decision() -> TypeAdapter[Decision]:
     return TypeAdapter(Decision)
 
 
-def policy_of(event: Event, settings: Settings, *, kept: bool = False) -> Policy:
+def policy_of(event: Event, settings: Settings, *, uses_stored_facts: bool = False) -> Policy:
     """Return the policy that an event selects. Raises ProblemError if the policy is unknown.
 
-    `kept`: the host facts are the stored ones of the source.
+    `uses_stored_facts`: the host facts are the stored ones of the source.
     """
     try:
         return choose_policy(event, settings.default_policy, settings.custom)
     except UnknownPolicy as error:
         if event.policy is not None:
             raise ProblemError(unknown_policy(str(error), "/policy")) from None
-        if kept:
+        if uses_stored_facts:
             raise ProblemError(unknown_policy(f"{error}; this kernel is in the stored facts of source `{event.source}`", "")) from None
         raise ProblemError(unknown_policy(str(error), "/host/kernel")) from None
 
@@ -54,17 +54,17 @@ def require_affordable(
     policy: Policy,
     *,
     assumed: frozenset[str] = NOTHING_ASSUMED,
-    remembered: int = 0,
-    kept: bool = False,
+    stored_pages: int = 0,
+    uses_stored_facts: bool = False,
 ) -> None:
     """Raise ProblemError if deciding the event would take more steps than `max_workload` allows.
 
-    `remembered`: number of stored poisoned pages that the event refers to; `kept`: the host facts are the stored ones of the source.
+    `stored_pages`: number of stored poisoned pages that the event refers to; `uses_stored_facts`: as for `policy_of`.
     """
     try:
-        require_workload(event, block, settings.max_workload, policy, assumed=assumed, remembered=remembered)
+        require_workload(event, block, settings.max_workload, policy, assumed=assumed, remembered=stored_pages)
     except TooMuchWork as error:
-        raise ProblemError(too_much_work(error, kept=kept)) from None
+        raise ProblemError(too_much_work(error, uses_stored_facts=uses_stored_facts)) from None
 
 
 def decide_event(event: Event, settings: Settings, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:

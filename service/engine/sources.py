@@ -128,9 +128,9 @@ class Sources:
         self._evict(name)
         return found
 
-    def apply(self, name: str, poisoned: Sequence[PoisonedPage], went_down: bool) -> Undo | None:
+    def apply(self, name: str, poisoned: Sequence[PoisonedPage], panics: bool) -> Undo | None:
         """Apply a decision that is queued next to its source. Return how to revert it; None: no change. Raises StoreError."""
-        if went_down:
+        if panics:
             return self.state(name).forget_pages()
         return self.state(name).poison(poisoned) if poisoned else None
 

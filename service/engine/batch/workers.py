@@ -38,7 +38,7 @@ from ras_triage.service.engine.evaluation import (
     EncodedDecision,
     Evaluation,
     EventDocument,
-    Failed,
+    FailedEvent,
     Predecided,
     predecide,
 )
@@ -151,17 +151,19 @@ class Workers:
         found = iter(decided)
         return [next(found) if isinstance(item, EventDocument) else item for item in items]
 
-    async def decide(self, document: EventDocument, known: StoredFacts | None) -> Predecided | Failed | ProblemError:
+    async def decide(self, document: EventDocument, known: StoredFacts | None) -> Predecided | FailedEvent | ProblemError:
         """Decide one event with the stored facts of its source."""
         return await self._decide(self._events, document, known)
 
-    async def _decide(self, queue: _CallQueue, document: EventDocument, known: StoredFacts | None) -> Predecided | Failed | ProblemError:
+    async def _decide(
+        self, queue: _CallQueue, document: EventDocument, known: StoredFacts | None
+    ) -> Predecided | FailedEvent | ProblemError:
         try:
             answer = await self._run(queue, _predecide_one, document, None if known is None else known.without_host())
         except ProblemError as refused:
             return refused
         except WorkerLost as error:
-            return Failed(document, Defect(logs.explain(error)))
+            return FailedEvent(document, Defect(logs.explain(error)))
         return _decided(document, answer, known)
 
     async def run(self, function: Callable[Concatenate[Settings, P], T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -274,10 +276,10 @@ class Workers:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _decided(document: EventDocument, answer: Evaluation, known: StoredFacts | None = None) -> Predecided | Failed | ProblemError:
+def _decided(document: EventDocument, answer: Evaluation, known: StoredFacts | None = None) -> Predecided | FailedEvent | ProblemError:
     if isinstance(answer, Problem):
         return ProblemError(answer)
-    return Failed(document, answer) if isinstance(answer, Defect) else Predecided(document, *answer, known)
+    return FailedEvent(document, answer) if isinstance(answer, Defect) else Predecided(document, *answer, known)
 
 
 # In the worker process.
