@@ -59,7 +59,7 @@ def plain(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: told for name, told in answer.items() if name not in UNNAMED}
 
 
-EXPECTED = [plain(json.loads(parse_event(document(event)).conclude(Settings(), None).decision)) for event in (LONG, WIDE)]
+EXPECTED = [plain(json.loads(parse_event(document(event)).decide(Settings(), None).decision)) for event in (LONG, WIDE)]
 
 
 @pytest.fixture(scope="module")
