@@ -165,7 +165,7 @@ def test_a_damaged_event_is_lost_and_its_decision_is_not(path: Path, made: tuple
     assert (finding.kind, finding.sequence, report.lost) == ("event_lost", 20, 0)
     assert examined(path).total == 0
     assert answers(path) == made[1]
-    with closing(SqliteStore(path)) as store, pytest.raises(RowDamaged, match="the event of this decision was lost"):
+    with closing(SqliteStore(path)) as store, pytest.raises(RowDamaged, match="the event of this decision is lost"):
         store.event(finding.id or "")
 
 
