@@ -1,4 +1,4 @@
-"""An application with a door: keys that open it, and somebody who knocks."""
+"""Test application with API keys."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_keys_are_created_listed_and_revoked_by_command(store: str) -> None:
     assert json.loads(run("keys", "list", "--store", store, "--json").stdout)[0]["revoked_at"] is not None
     assert b"revoked" in run("keys", "list", "--store", store).stdout
     again = run("keys", "revoke", shown, "--store", store)
-    assert (again.returncode, b"revoked before" in again.stderr) == (0, True)
+    assert (again.returncode, b"already revoked" in again.stderr) == (0, True)
 
 
 def test_keys_can_be_made_while_a_service_holds_the_store(store: str, tmp_path: Path) -> None:
@@ -138,10 +138,10 @@ def test_keys_can_be_made_while_a_service_holds_the_store(store: str, tmp_path: 
         (["keys", "create", "--name", "x", "--store", "{store}"], "--scope"),
         (["keys", "create", "--name", "x", "--scope", "root", "--store", "{store}"], "invalid choice"),
         (["keys", "create", "--name", " ", "--scope", "read", "--store", "{store}"], "`--name`"),
-        (["keys", "create", "--name", "x", "--scope", "read", "--store", "memory:"], "keeps no keys"),
+        (["keys", "create", "--name", "x", "--scope", "read", "--store", "memory:"], "cannot store keys"),
         (["keys", "create", "--name", "x", "--scope", "read", "--store", "sqlite:////nonexistent/s.db"], "cannot be opened"),
-        (["keys", "list", "--store", "{store}"], "there is no store"),
-        (["keys", "revoke", "x", "--store", "{store}"], "there is no store"),
+        (["keys", "list", "--store", "{store}"], "no store at"),
+        (["keys", "revoke", "x", "--store", "{store}"], "no store at"),
         (["keys"], "required"),
     ],
 )
@@ -157,7 +157,7 @@ def test_what_cannot_be_done_is_exit_2_with_a_word(arguments: list[str], complai
 def test_there_is_no_key_of_that_name(store: str) -> None:
     run("keys", "create", "--name", "sim", "--scope", "read", "--store", store)
 
-    assert b"there is no key `abc`" in run("keys", "revoke", "abc", "--store", store).stderr
+    assert b"unknown key `abc`" in run("keys", "revoke", "abc", "--store", store).stderr
 
 
 def test_a_key_is_good_and_gone_within_a_second() -> None:

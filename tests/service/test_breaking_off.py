@@ -1,4 +1,4 @@
-"""What a shutdown refuses or breaks off is told so in a way that programs understand, up to the last event of a batch."""
+"""Responses to requests that a shutdown refuses or interrupts."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_a_batch_that_can_be_finished_is_answered_as_it_would_have_been(store: S
 def test_an_import_that_is_broken_off_says_so_behind_what_it_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service()
     client = service.client()
-    monkeypatch.setattr("ras_triage.service.http.import_response.HOLD_S", 0.3)
+    monkeypatch.setattr("ras_triage.service.http.import_run.HOLD_S", 0.3)
     client.send("/v1/import", b"ghes_inject.py arm -t cache -e 0x54007f -p 0x1000\n" * 3000, length=1 << 20)
     assert client.socket.recv(1, socket.MSG_PEEK)
     with service.stopping():

@@ -26,7 +26,7 @@ from ras_triage.service.engine.batch import workers
 from ras_triage.service.engine.batch.workers import MAX_WAITING, Workers
 from ras_triage.service.engine.evaluation import LOOP_BYTES, LOOP_STEPS, EventDocument, Predecided, parse_event
 from ras_triage.service.engine.used_facts import StoredFacts
-from ras_triage.service.http import import_response
+from ras_triage.service.http import import_run
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.runtime import Runtime, running
 from ras_triage.service.importing.format_detection import HEAD_BYTES
@@ -78,7 +78,7 @@ def service() -> Iterator[Call]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(intake, "parse_event", read)
         patch.setattr(evaluation, "decide_with_poison", conclude)
-        patch.setattr(import_response, "LONG_BYTES", LOOP_BYTES)
+        patch.setattr(import_run, "LONG_BYTES", LOOP_BYTES)
         with client(create_app()) as call:
             yield call
 
@@ -151,7 +151,7 @@ def test_a_long_file_is_read_elsewhere_as_it_is_read_here(service: Call, form: s
     content = FILES[form]
     assert len(content) > HEAD_BYTES
     elsewhere = service("POST", "/v1/import?dry_run=true&notification=sea", content=content)
-    monkeypatch.setattr(import_response, "LONG_BYTES", 1 << 30)
+    monkeypatch.setattr(import_run, "LONG_BYTES", 1 << 30)
     here = service("POST", "/v1/import?dry_run=true&notification=sea", content=content)
 
     assert elsewhere.status_code == 200

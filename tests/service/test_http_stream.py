@@ -1,4 +1,4 @@
-"""The stream of decisions against a real server: a reader that was cut off misses nothing and sees nothing twice."""
+"""Event stream of a real server: no gaps and no repeats after a reconnect."""
 
 from __future__ import annotations
 

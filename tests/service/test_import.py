@@ -1,4 +1,4 @@
-"""Importing: each format from a file to decisions, on the command line and over HTTP."""
+"""Imports of every format, on the command line and over HTTP."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_page_shows_each_error_and_the_counts():
     done = run("import", "-", given=LOG)
     page = done.stdout.decode()
     assert done.returncode == 0
-    for words in ("line 1", "0x56edd040", "Assumed for the source", "What the kernel said", "1 errors found, 1 decided"):
+    for words in ("line 1", "0x56edd040", "Assumed by the import", "Kernel messages", "1 error found, 1 decided"):
         assert words in page
 
 

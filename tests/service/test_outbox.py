@@ -1,4 +1,4 @@
-"""Results that wait for their reader: in memory, then on disk, and in order."""
+"""Results that are buffered in memory, then on disk, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error of every route has the same envelope: every operation of the application is asked in every way that must fail."""
+"""Problem documents of every operation, for every kind of invalid request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service that is sent SIGHUP reads its settings again: it uses all of the new ones that can change, or none."""
+"""Reload of the settings on SIGHUP."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_new_connections_get_the_new_certificate_and_old_ones_go_on(tmp_path: Pa
         assert old.get(f"{url}/healthz").status_code == 200
         first = shown(url, trusting)
         authority.sign("server")
-        reload.ask()
+        reload.request()
         deadline = time.monotonic() + 10
         while (second := shown(url, trusting)) == first:
             assert time.monotonic() < deadline
@@ -200,7 +200,7 @@ def test_new_connections_get_the_new_certificate_and_old_ones_go_on(tmp_path: Pa
         assert old.get(f"{url}/healthz").status_code == 200
 
         key.write_text("no key")
-        reload.ask()
+        reload.request()
         while REFUSED not in caplog.text:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Scheduling and admission: nobody waits for more than a fair share of the work of others."""
+"""Scheduling and admission: fair shares between clients."""
 
 from __future__ import annotations
 

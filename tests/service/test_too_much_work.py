@@ -1,4 +1,4 @@
-"""An event whose decision would be too much work: refused wherever it comes in, alone."""
+"""Work limit of single events, over HTTP and on the command line."""
 
 from __future__ import annotations
 

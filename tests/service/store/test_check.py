@@ -267,9 +267,9 @@ def test_the_command_tells_by_status_and_as_json_what_it_found(path: Path, made:
     assert [finding["kind"] for finding in report["findings"]] == ["event_lost", "wrong"]
     repaired = run("store", "check", "--repair", "--store", store)
     assert repaired.returncode == 1, "an event is lost"
-    assert b"repaired; the file as it was: " in repaired.stdout
+    assert b"repaired; the old file is " in repaired.stdout
     sound = run("store", "check", "--store", store)
-    assert (sound.returncode, sound.stdout) == (0, f"{path}: {len(made[1])} decisions, sound\n".encode())
+    assert (sound.returncode, sound.stdout) == (0, f"{path}: {len(made[1])} decisions, no damage\n".encode())
 
 
 def test_a_repair_keeps_what_tells_repeats(path: Path) -> None:

@@ -228,7 +228,7 @@ def test_the_command_line_says_what_is_missing_and_takes_the_acceptance(killed: 
     assert ([finding.kind for finding in found.findings], found.set_aside) == (["incomplete"], None), "that is no matter of repair"
     accepted = run("store", "accept-loss", "--store", store)
     assert accepted.returncode == 0
-    assert b"on record as lost: 5 decisions" in accepted.stdout
+    assert b"loss recorded: 5 decisions" in accepted.stdout
     assert check(killed, read_event, repair=False, at_ms=NOON).findings == ()
 
 

@@ -1,4 +1,4 @@
-"""An import over HTTP: the body is read in a thread as it comes, errors are decided in the event loop, and answers leave in order."""
+"""Import over HTTP: reading in a thread, deciding in the event loop."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from threading import Semaphore
 from typing import Any, Final, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from ras_triage.models.formats.items import Position, UnreadableRecord
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import NotificationType
-from ras_triage.service.api.problems import Problem, ProblemError, problem_json, stopping, with_retry_hint
+from ras_triage.service.api.problems import Problem, ProblemError, problem_json, with_retry_hint
 from ras_triage.service.engine.batch.spill_queue import SpillQueue
 from ras_triage.service.engine.evaluation import LOOP_BYTES, BatchItem, EventDocument
 from ras_triage.service.engine.imports.prepared_errors import (
@@ -37,12 +35,10 @@ from ras_triage.service.engine.imports.results import ImportCounts, summary_line
 from ras_triage.service.engine.intake import Outcome
 from ras_triage.service.engine.problems import store_failed
 from ras_triage.service.engine.time_limit import TimeLimitExceeded
-from ras_triage.service.http.batch_run import QUEUE_SHARE, growth
-from ras_triage.service.http.disconnects import WhileConnected, until_ended
+from ras_triage.service.http.batch_run import QUEUE_SHARE, expected_growth
 from ras_triage.service.http.import_lines import write_lines
 from ras_triage.service.http.limits.admission import ClientWork
 from ras_triage.service.http.limits.body_deadlines import BodyClock
-from ras_triage.service.http.middleware.shutdown import cancel, shutdown_of
 from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.importing.format_detection import STREAMED, InputFormat
 from ras_triage.service.importing.import_options import ImportOptions
@@ -55,20 +51,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SLICE: Final = 32
-"""Items that are decided before the event loop turns to others."""
+"""Items that are decided in one pass of the event loop."""
 
 LONG_BYTES: Final = 1 << 20
-"""A file that has to be held as a whole and is longer is read in a worker process."""
+"""A longer file that has to be in memory as a whole is read in a worker process."""
 
 HOLD_S: Final = 5.0
-"""How long the first answers are held back, in which a body that cannot be read at all still gets a status of its own."""
+"""Seconds for which the first lines are held back, so that an unreadable body can have an error status."""
 
 
 class ImportBody(io.RawIOBase):
-    """A request's body for a thread to read."""
+    """Request body as a file for a thread."""
 
     def __init__(self, pieces: AsyncIterator[bytes], clock: BodyClock, at_work: Semaphore, loop: asyncio.AbstractEventLoop) -> None:
-        """`at_work` is held by the thread that reads, and released while it waits for its client."""
+        """`at_work` is acquired by the thread that reads, and released while it waits for its client."""
         super().__init__()
         self._pieces = pieces
         self._clock = clock
@@ -80,8 +76,8 @@ class ImportBody(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # what a buffered reader hands over
-        """Raises Refused, also where the body does not come in time; ClientDisconnect."""
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # argument of a buffered reader
+        """Read into a buffer. Raises ProblemError, also after a timeout, and ClientDisconnect."""
         if not self._left:
             self._waiting = asyncio.run_coroutine_threadsafe(self._next(), self._loop)
             self._at_work.release()
@@ -103,33 +99,36 @@ class ImportBody(io.RawIOBase):
         return b""
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Have a thread wait for what the event loop does. Raises what that raises, and CancelledError."""
+        """Run a coroutine in the event loop and return its result to a thread. Raises its exceptions, and CancelledError."""
         self._waiting = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         result: T = self._waiting.result()
         return result
 
-    def give_up(self) -> None:
-        """Have a thread that waits for more wait no longer."""
+    def cancel_wait(self) -> None:
+        """Cancel the wait of the thread."""
         if self._waiting is not None:
             self._waiting.cancel()
 
 
 @frozen
 class ImportRequest:
-    """What an import is to be."""
+    """Options of an import request."""
 
     form: InputFormat | None
-    told: ImportOptions
+    options: ImportOptions
     dry_run: bool
-    name: bytes | None
-    """Tells a repeat of the whole import, from its Idempotency-Key; None: it has none."""
+    repeat_key: bytes | None
+    """Identifies a repeat of the import, from its Idempotency-Key; None: it has none."""
 
 
 class ImportRun:
-    """One import under way."""
+    """One import in progress."""
 
-    def __init__(self, asked: ImportRequest, runtime: Runtime, principal: Principal, work: ClientWork, clock: BodyClock) -> None:
-        self._asked = asked
+    status: Final = 200
+    """Also if items cannot be read: each of them has a line."""
+
+    def __init__(self, request: ImportRequest, runtime: Runtime, principal: Principal, work: ClientWork, clock: BodyClock) -> None:
+        self._request = request
         self._runtime = runtime
         self._principal = principal
         self._work = work
@@ -139,16 +138,16 @@ class ImportRun:
         self.outbox = SpillQueue(runtime.settings.spill_bytes)
         self.tally = ImportCounts()
         self.refusal: ProblemError | None = None
-        """Why nothing of it was answered."""
+        """Why the import as a whole was refused."""
 
     async def run(self, pieces: AsyncIterator[bytes]) -> None:
-        """Read, decide and answer, into the outbox."""
+        """Read the body, decide its errors and put the lines into the outbox."""
         body = ImportBody(pieces, self._clock, self._runtime.importing, asyncio.get_running_loop())
-        slices = _Slices(self._find(body), self._prepare, self._runtime.importing)
+        slices = _Slices(self._items(body), self._prepare, self._runtime.importing)
         started = False
         try:
-            while some := await self._in_thread(slices.next):
-                await self.outbox.put(await self._answer(some))
+            while items := await self._in_thread(slices.next):
+                await self.outbox.put(await self._lines(items))
                 started = True
             await self.outbox.put(summary_line(self.tally) + b"\n")
             self._complete = True
@@ -161,21 +160,21 @@ class ImportRun:
         except (ClientDisconnect, CancelledError):
             pass
         finally:
-            body.give_up()
+            body.cancel_wait()
             self.outbox.close()
 
     async def _in_thread(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._runtime.importers, partial(function, *arguments, **named))
 
-    def _find(self, body: ImportBody) -> Iterator[Found | PreparedItem]:
+    def _items(self, body: ImportBody) -> Iterator[Found | PreparedItem]:
         source = ImportSource(io.BufferedReader(body, 64 << 10), max_database_bytes=self._runtime.settings.spill_bytes)
-        yield from find_items(source, self._asked.form, self._asked.told.notification, partial(self._find_in, body))
+        yield from find_items(source, self._request.form, self._request.options.notification, partial(self._items_in, body))
 
-    def _find_in(
+    def _items_in(
         self, body: ImportBody, source: ImportSource, form: InputFormat, notification: NotificationType | None
     ) -> Iterator[Found | PreparedItem]:
-        """Read a file of a format; one that has to be held as a whole, and is long, in a worker process."""
+        """Yield the items of a file; a long one that has to be in memory as a whole is read in a worker process."""
         if form in STREAMED or form is InputFormat.RASDAEMON or source.is_whole:
             yield from find_in(source, form, notification)
             return
@@ -183,25 +182,25 @@ class ImportRun:
         if len(data) <= LONG_BYTES:
             yield from find_in(ImportSource(io.BytesIO(data)), form, notification)
             return
-        with NamedTemporaryFile(prefix="ras-triage-") as given, NamedTemporaryFile(prefix="ras-triage-") as found:
-            given.write(data)
-            given.flush()
-            read = self._runtime.workers.run_document(read_document, form, self._asked.told, given.name, found.name)
+        with NamedTemporaryFile(prefix="ras-triage-") as source_file, NamedTemporaryFile(prefix="ras-triage-") as item_file:
+            source_file.write(data)
+            source_file.flush()
+            read = self._runtime.workers.run_document(read_document, form, self._request.options, source_file.name, item_file.name)
             body.wait_for(read)
-            yield from read_prepared(found.file)
+            yield from read_prepared(item_file.file)
 
-    def _prepare(self, found: Found | PreparedItem) -> PreparedItem | RawEvent:
-        """Prepare what was found; an event of this project's own is left to the event loop, which can stop reading one."""
-        if isinstance(found, RawEvent | PreparedError | DefectiveItem):
-            return found
-        return prepare(self._runtime.settings, found, self._asked.told)
+    def _prepare(self, item: Found | PreparedItem) -> PreparedItem | RawEvent:
+        """Prepare an item, except an event in JSON: the event loop parses it under a time limit."""
+        if isinstance(item, RawEvent | PreparedError | DefectiveItem):
+            return item
+        return prepare(self._runtime.settings, item, self._request.options)
 
-    def break_off(self, refused: ProblemError) -> bytes:
-        """Return the end of the answer after `run` was cancelled: a line that says that what is not answered was not decided."""
+    def interrupted_end(self, refused: ProblemError) -> bytes:
+        """Return the end of the response after `run` was cancelled: a problem line, if the results are incomplete."""
         return b"" if self._complete else _problem_line(refused)
 
     async def ready(self) -> None:
-        """Wait until the first answers should leave. Raises Refused where there are none."""
+        """Wait until the first lines should be sent. Raises ProblemError if the import as a whole was refused."""
         loop = asyncio.get_running_loop()
         end = loop.time() + HOLD_S
         while not self.outbox.closed and not (self.outbox.waiting and loop.time() > end):
@@ -209,8 +208,8 @@ class ImportRun:
         if self.refusal is not None:
             raise self.refusal
 
-    async def _answer(self, items: list[PreparedItem | RawEvent]) -> bytes:
-        """Return the lines for some items, in their order."""
+    async def _lines(self, items: list[PreparedItem | RawEvent]) -> bytes:
+        """Return the lines of some items, in order."""
         ready = [await self._read(item) if isinstance(item, RawEvent) else item for item in items]
         await asyncio.sleep(0)
         for one in ready:
@@ -221,28 +220,28 @@ class ImportRun:
         documents = self._documents([one for one in ready if isinstance(one, PreparedError)])
         if documents:
             await self._principal.pace(len(documents))
-        answers = await (self._try_out(documents, first) if self._asked.dry_run else self._keep(documents, first))
-        lines, defects = await self._in_thread(write_lines, ready, answers, self.tally)
+        results = await (self._decide_dry_run(documents, first) if self._request.dry_run else self._decide(documents, first))
+        lines, defects = await self._in_thread(write_lines, ready, results, self.tally)
         for defect in defects:
             self._runtime.defects.report("import", defect.facts)
         return lines
 
     async def _read(self, raw: RawEvent) -> PreparedItem:
-        """Read an event of this project's own, elsewhere where that takes long."""
-        told, settings = self._asked.told, self._runtime.settings
+        """Parse an event in JSON, a long one in a worker process."""
+        options, settings = self._request.options, self._runtime.settings
         if len(raw.document) <= LOOP_BYTES:
             await asyncio.sleep(0)
             with suppress(TimeLimitExceeded):
-                return self._runtime.intake.limit.call(prepare, settings, raw, told)
+                return self._runtime.intake.limit.call(prepare, settings, raw, options)
         try:
-            return await self._runtime.workers.run(prepare, raw, told)
+            return await self._runtime.workers.run(prepare, raw, options)
         except ProblemError as refused:
             return UnreadableRecord(raw.place, refused.problem.detail, InputFormat.EVENT)
 
-    async def _try_out(self, documents: list[EventDocument], place: int) -> list[bytes | Problem]:
-        return [await self._tried(document, place + index) for index, document in enumerate(documents)]
+    async def _decide_dry_run(self, documents: list[EventDocument], place: int) -> list[bytes | Problem]:
+        return [await self._dry_run_result(document, place + index) for index, document in enumerate(documents)]
 
-    async def _tried(self, document: EventDocument, place: int) -> bytes | Problem:
+    async def _dry_run_result(self, document: EventDocument, place: int) -> bytes | Problem:
         await asyncio.sleep(0)
         try:
             return await self._runtime.intake.decide_dry_run(document, place, patient=True, turn=self._turn)
@@ -251,21 +250,21 @@ class ImportRun:
         except StoreError as error:
             return with_retry_hint(store_failed(error))
 
-    async def _keep(self, documents: list[EventDocument], place: int) -> list[bytes | Problem]:
+    async def _decide(self, documents: list[EventDocument], place: int) -> list[bytes | Problem]:
         if not documents:
             return []
         outcomes = await self._runtime.intake.admit(documents, place, turn=self._turn)
-        return [await self._kept(outcome, place + index) for index, outcome in enumerate(outcomes)]
+        return [await self._result(outcome, place + index) for index, outcome in enumerate(outcomes)]
 
     @asynccontextmanager
     async def _turn(self, items: Sequence[BatchItem]) -> AsyncIterator[None]:
-        """Wait for this import's turn to decide, and for room to write."""
+        """Wait for a turn to decide, and for room in the write queue."""
         async with self._work.deciding(len(items)):
-            if not self._asked.dry_run:
-                await self._runtime.writer.room(len(items), sum(map(growth, items)), share=QUEUE_SHARE)
+            if not self._request.dry_run:
+                await self._runtime.writer.room(len(items), sum(map(expected_growth, items)), share=QUEUE_SHARE)
             yield
 
-    async def _kept(self, outcome: Outcome, place: int) -> bytes | Problem:
+    async def _result(self, outcome: Outcome, place: int) -> bytes | Problem:
         if isinstance(outcome, ProblemError):
             return with_retry_hint(outcome.problem)
         try:
@@ -277,11 +276,12 @@ class ImportRun:
 
     def _documents(self, errors: list[PreparedError]) -> list[EventDocument]:
         first, self._errors = self._errors, self._errors + len(errors)
-        return [error.document(self._name(index)) for index, error in enumerate(errors, first)]
+        return [error.document(self._repeat_key(index)) for index, error in enumerate(errors, first)]
 
-    def _name(self, index: int) -> bytes | None:
-        """What tells a repeat of the error at a position."""
-        return None if self._asked.name is None else hashlib.sha256(self._asked.name + b"import" + index.to_bytes(8)).digest()
+    def _repeat_key(self, index: int) -> bytes | None:
+        """Return the repeat key of the error at an index."""
+        key = self._request.repeat_key
+        return None if key is None else hashlib.sha256(key + b"import" + index.to_bytes(8)).digest()
 
 
 def _problem_line(refused: ProblemError) -> bytes:
@@ -289,64 +289,29 @@ def _problem_line(refused: ProblemError) -> bytes:
 
 
 class _Slices:
-    """What is found in a body, some at a time. Read in threads, one after the other."""
+    """Items of a body in slices, read in threads one after the other."""
 
     def __init__(
-        self, found: Iterator[Found | PreparedItem], prepare: Callable[[Found | PreparedItem], PreparedItem | RawEvent], at_work: Semaphore
+        self, items: Iterator[Found | PreparedItem], prepare: Callable[[Found | PreparedItem], PreparedItem | RawEvent], at_work: Semaphore
     ) -> None:
-        """`at_work` is held by a thread while it reads."""
-        self._found = found
+        """`at_work` is acquired by a thread while it reads."""
+        self._items = items
         self._prepare = prepare
         self._at_work = at_work
         self._end: Exception | None = None
 
     def next(self) -> list[PreparedItem | RawEvent]:
-        """Return the next things; none at the end. Raises Refused, ClientDisconnect, CancelledError behind what was found before."""
+        """Return the next items; none at the end. Raises ProblemError, ClientDisconnect, CancelledError after the items before it."""
         if self._end is not None:
             raise self._end
-        some: list[PreparedItem | RawEvent] = []
+        items: list[PreparedItem | RawEvent] = []
         try:
             with self._at_work:
-                some.extend(map(self._prepare, islice(self._found, SLICE)))
+                items.extend(map(self._prepare, islice(self._items, SLICE)))
         except (ProblemError, ClientDisconnect, CancelledError) as error:
-            if not some:
+            if not items:
                 raise
             self._end = error
         except Exception as error:
-            some.append(defective_item(error, Position(), "unknown"))
-        return some
-
-
-class ImportResponse(Response):
-    """Reads the request's body and sends the answers, both as they come."""
-
-    def __init__(self, work: ImportRun, body: AsyncIterator[bytes]) -> None:
-        super().__init__(media_type="application/x-ndjson")
-        self._work = work
-        self._body = body
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body_ended, begun = asyncio.Event(), False
-
-        async def send_piece(piece: bytes) -> None:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-
-        running = asyncio.create_task(self._work.run(until_ended(self._body, body_ended)))
-        try:
-            with WhileConnected(receive, body_ended):
-                await self._work.ready()
-                headers = [(name, told) for name, told in self.raw_headers if name != b"content-length"]
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                begun = True
-                await self._work.outbox.drain(send_piece)
-                await running
-            await send({"type": "http.response.body", "body": b""})
-        except asyncio.CancelledError:
-            if not begun or not shutdown_of(scope).breaks_off():
-                raise
-            await cancel(running)
-            await self._work.outbox.drain(send_piece)
-            await send({"type": "http.response.body", "body": self._work.break_off(ProblemError(stopping()))})
-        finally:
-            self._work.outbox.discard()
-            await cancel(running)
+            items.append(defective_item(error, Position(), "unknown"))
+        return items
