@@ -11,6 +11,7 @@ RUN python -m venv /opt/build \
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY policies policies
+COPY ras_triage ras_triage
 COPY service service
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir dist . \
     && /opt/ras-triage/bin/pip install --no-cache-dir --no-deps --no-index dist/*.whl \

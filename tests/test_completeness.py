@@ -190,7 +190,7 @@ def test_every_vmm_is_documented_and_can_be_named_in_host_facts() -> None:
 def problem_types() -> Iterator[tuple[str, int | None]]:
     """Yield every problem type that the code makes, with its status where that is a constant."""
     for path in sources("service"):
-        for node in ast.walk(ast.parse_block(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 yield from _made_by(node)
             elif isinstance(node, ast.Tuple) and path.name == "problems.py":

@@ -132,6 +132,14 @@ def test_the_image_installs_only_what_is_locked() -> None:
     assert "!deploy/*.lock" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
 
+def test_the_image_is_built_from_every_folder_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    folders = {*project["packages"], *project["force-include"]}
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert folders == set(re.findall(r"^COPY (\w+) \1$", dockerfile, re.MULTILINE))
+    assert {f"!{folder}" for folder in folders} <= set((ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines())
+
+
 # Auditing them
 
 ADVISORY = {

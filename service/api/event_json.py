@@ -1,4 +1,4 @@
-"""Events from JSON."""
+"""Parser of events in JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ras_triage.service.api.problems import ProblemError, invalid
 
 
 def read_event(document: bytes) -> Event:
-    """An event from its JSON. Raises Refused."""
+    """Parse and validate an event. Raises ProblemError."""
     require_value_limit(document)
     try:
         return Event.model_validate_json(document)

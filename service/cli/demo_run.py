@@ -1,4 +1,4 @@
-"""A first look: a recorded error, decided over HTTP under two kernels that disagree."""
+"""Demonstration: a recorded error, decided over HTTP under two kernels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.server.run import running
 
 INTRODUCTION = """\
-A CPU cache lost data of a database while the database was reading it. Firmware wrote an ARM processor error with a physical address, and
-the processor took a synchronous external abort. Two kernels booted in QEMU were handed this very record; here it is posted to the service
-as from two hosts:
+A database read data that a CPU cache had corrupted. Firmware wrote an ARM processor error record with a physical address, and the
+processor took a synchronous external abort. The record was injected into two kernels under QEMU. Here it is sent to the service as an
+event of two hosts with these kernels:
 """
 
 _RECORD = (
@@ -45,8 +45,8 @@ def _event(kernel: str) -> dict[str, Any]:
     }
 
 
-def ask() -> list[DecisionResponse]:
-    """Start the service on a free loopback port, post the event once for each kernel, stop the service."""
-    answers = TypeAdapter(DecisionResponse)
+def run_demo() -> list[DecisionResponse]:
+    """Start the service on a free loopback port, send the event once for each kernel, stop the service, return the decisions."""
+    responses = TypeAdapter(DecisionResponse)
     with running(Settings()) as url:
-        return [answers.validate_json(httpx.post(f"{url}/v1/decisions", json=_event(kernel)).content) for kernel in _KERNELS]
+        return [responses.validate_json(httpx.post(f"{url}/v1/decisions", json=_event(kernel)).content) for kernel in _KERNELS]

@@ -1,4 +1,4 @@
-"""What the command line is given: files, standard input, and the events in them."""
+"""Input files and standard input of commands."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ras_triage.service.engine.input_detection import DetectedInput, InputKind, 
 STANDARD_INPUT = "-"
 
 
-def opened(path: str) -> AbstractContextManager[BinaryIO]:
-    """The file, or standard input for `-`. Raises Refused where it cannot be opened."""
+def open_input(path: str) -> AbstractContextManager[BinaryIO]:
+    """Open a file, or standard input for `-`. Raises ProblemError."""
     if path == STANDARD_INPUT:
         return nullcontext(sys.stdin.buffer)
     try:
@@ -30,8 +30,8 @@ def opened(path: str) -> AbstractContextManager[BinaryIO]:
 
 
 def read_all(path: str, limit: int) -> bytes:
-    """Everything in the file. Raises Refused, also where it is longer than `limit` bytes."""
-    with opened(path) as stream:
+    """Return the content of a file. Raises ProblemError, also if it is longer than `limit` bytes."""
+    with open_input(path) as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise ProblemError(too_large(limit))
@@ -39,7 +39,7 @@ def read_all(path: str, limit: int) -> bytes:
 
 
 def read_lines(stream: BinaryIO, limit: int) -> Iterator[bytes | None]:
-    """The lines that are not blank; None for one that is longer than `limit` bytes."""
+    """Yield the lines that are not blank; None for a line longer than `limit` bytes."""
     while line := stream.readline(limit + 1):
         if len(line) > limit and not line.endswith(b"\n"):
             _skip_line(stream, limit)
@@ -53,8 +53,8 @@ def _skip_line(stream: BinaryIO, limit: int) -> None:
         pass
 
 
-def _sniff(data: bytes) -> DetectedInput:
-    """`sniff` for a file, where text that stands for nothing is a mistake and not a status block."""
+def _detect(data: bytes) -> DetectedInput:
+    """Detect the kind of a file. Raises ProblemError for text that is neither JSON nor encoded bytes."""
     found = detect_input(data)
     if found.kind is InputKind.STATUS_BLOCK and found.data is data and _is_text(data):
         raise ProblemError(unrecognised())
@@ -62,7 +62,7 @@ def _sniff(data: bytes) -> DetectedInput:
 
 
 def _is_text(data: bytes) -> bool:
-    """A status block has bytes that are zero; a text has none."""
+    """Return whether data is UTF-8 text; a status block has zero bytes, a text has none."""
     try:
         return "\0" not in data.decode()
     except UnicodeDecodeError:
@@ -70,19 +70,19 @@ def _is_text(data: bytes) -> bool:
 
 
 def to_bytes(data: bytes) -> DetectedInput:
-    """The status block or CPER record in a file; of an event, its status block. Raises Refused."""
-    found = _sniff(data)
+    """Return the status block or CPER record in a file; of an event, its status block. Raises ProblemError."""
+    found = _detect(data)
     if found.kind is not InputKind.JSON:
         return found
     return DetectedInput(InputKind.STATUS_BLOCK, read_event(data).status_block or b"")
 
 
 def to_event(data: bytes) -> tuple[Event, bool]:
-    """The event in a file, and whether the file says how it was notified. Raises Refused.
+    """Return the event in a file, and whether the file has the notification type. Raises ProblemError.
 
-    A CPER record's notification type is taken where it is one that HEST has too.
+    The notification type of a CPER record is used if HEST has it, too.
     """
-    found = _sniff(data)
+    found = _detect(data)
     if found.kind is InputKind.JSON:
         return read_event(data), True
     if found.kind is InputKind.STATUS_BLOCK:

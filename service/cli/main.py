@@ -1,4 +1,4 @@
-"""The command line: which command, and how it went. Results go to standard output, everything else to standard error."""
+"""Entry point of the command line."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "watch": watch,
     "demo": demo,
 }
-"""In the order in which help lists them."""
+"""In the order of the help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and say how it went: 0 decided, 2 bad input."""
+    """Run one command and return the exit status: 0 done, 2 bad input."""
     sys.excepthook = print_exception
-    _spell_out_what_the_terminal_cannot_show()
+    _escape_unprintable_output()
     options = _parser().parse_args(argv)
     try:
         _require_text(options)
@@ -69,25 +69,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(refused.problem, as_json=getattr(options, "json", False))
         return BAD_INPUT
     except BrokenPipeError:
-        _let_go_of_output()
+        _discard_output()
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _spell_out_what_the_terminal_cannot_show() -> None:
+def _escape_unprintable_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _let_go_of_output() -> None:
-    """Whoever read the output is gone; flushing at exit must not find that out again."""
+def _discard_output() -> None:
+    """Replace standard output after a broken pipe, so that flushing at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _FILES: Final = frozenset({"file", "files", "hest"})
-"""Options that name files, as bytes that need not be UTF-8; those of the type `Path` do too."""
+"""Options that name files, whose names need not be UTF-8; options of type `Path` need no entry."""
 
 
 def _require_text(options: Namespace) -> None:
@@ -106,7 +106,8 @@ class _Parser(ArgumentParser):
 
 
 def _parser() -> ArgumentParser:
-    parser = _Parser(prog="ras-triage", description="What Linux on arm64 does with a hardware error, and why.")
+    description = "Predict what Linux on arm64 does with a hardware error, and why."
+    parser = _Parser(prog="ras-triage", description=description, epilog="Example: ras-triage decide event.json")
     parser.add_argument("--version", action="version", version=f"ras-triage {installed_version()}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     for name, command in COMMANDS.items():

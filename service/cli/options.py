@@ -1,8 +1,8 @@
-"""Options that several commands have, and what they stand for."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, HelpFormatter, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,55 +14,70 @@ if TYPE_CHECKING:
 
 _FLAGS = (
     ("--host", "host", str, "ADDRESS", "address to listen on (default: 127.0.0.1); beyond loopback only with API keys or an OIDC issuer"),
-    ("--store", "store", str, "URL", "where decisions are kept: sqlite:///PATH, or memory: (default: in the state folder of this user)"),
-    ("--tls-cert", "tls_certificate", Path, "FILE", "answer over TLS with this certificate chain, PEM"),
-    ("--tls-key", "tls_key", Path, "FILE", "its key, PEM, where it is not in the same file"),
-    ("--tls-client-ca", "tls_client_ca", Path, "FILE", "ask clients for a certificate that one of these signed, PEM"),
-    ("--keys-file", "keys_file", Path, "FILE", "hashed API keys, in TOML, beside those of the store"),
-    ("--default-policy", "default_policy", str, "NAME", "for events that name neither policy nor kernel"),
+    ("--store", "store", str, "URL", "store of the decisions: sqlite:///PATH, or memory: (default: in the state folder of this user)"),
+    ("--tls-cert", "tls_certificate", Path, "FILE", "certificate chain in PEM; enables TLS"),
+    ("--tls-key", "tls_key", Path, "FILE", "private key in PEM, unless it is in the certificate file"),
+    ("--tls-client-ca", "tls_client_ca", Path, "FILE", "CA certificates in PEM; clients must have a certificate that one of them signed"),
+    ("--keys-file", "keys_file", Path, "FILE", "hashed API keys in TOML, in addition to those in the store"),
+    ("--default-policy", "default_policy", str, "NAME", "policy for events that name neither policy nor kernel"),
 )
-"""Flags of a service: what each is called, its setting, how it is read, and what help says. The rest is for file and environment."""
+"""Options of the service: option, setting, type, placeholder, help. Other settings come from file or environment."""
 
 
 def settings_of(options: Namespace) -> Settings:
-    """The settings of a command that decides by itself. Raises InvalidSetting."""
+    """Return the settings of a command that decides locally. Raises InvalidSetting."""
     return read_settings(options.policy_file, getattr(options, "default_policy", UNIFORM))
 
 
-def effective(options: Namespace) -> EffectiveSettings:
-    """The settings of a service, with where each came from. Raises InvalidSetting."""
-    from ras_triage.service.config.sources import load_settings  # noqa: PLC0415 - commands that decide by themselves start faster without it
+def effective_settings(options: Namespace) -> EffectiveSettings:
+    """Return the settings of a service with their sources. Raises InvalidSetting."""
+    from ras_triage.service.config.sources import load_settings  # noqa: PLC0415 - commands that decide locally start faster without it
 
     flags = {name: getattr(options, name) for _, name, *_ in _FLAGS}
     return load_settings({**flags, "port": options.port, "policy_files": options.policy_file}, options.config)
 
 
 def port(text: str) -> int:
-    """A TCP port from its text. Raises ArgumentTypeError."""
+    """Return the TCP port that a text names. Raises ArgumentTypeError."""
     if not text.isdecimal() or int(text) > 0xFFFF:
-        raise ArgumentTypeError(f"`{text}` is not a port number")
+        raise ArgumentTypeError(f"invalid port `{text}`; expected 0 to 65535")
     return int(text)
 
 
 def add_settings(command: ArgumentParser) -> None:
-    """What a service can be told by flags."""
+    """Add the settings of a service."""
     add_config(command)
-    for flag, name, kind, metavar, told in _FLAGS:
-        command.add_argument(flag, dest=name, type=kind, metavar=metavar, help=told)
+    for flag, name, kind, metavar, description in _FLAGS:
+        command.add_argument(flag, dest=name, type=kind, metavar=metavar, help=description)
     command.add_argument("--port", type=port, help="port to listen on (default: 8080)")
     add_policy_file(command)
 
 
 def add_config(command: ArgumentParser) -> None:
-    """The file that holds what flags and environment leave open."""
-    command.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML (default: what RAS_TRIAGE_CONFIG names)")
+    """Add the option for the settings file."""
+    command.add_argument("--config", type=Path, metavar="FILE", help="settings file in TOML (default: $RAS_TRIAGE_CONFIG)")
 
 
 def add_policy_file(command: ArgumentParser) -> None:
-    """The operator's own policies."""
-    command.add_argument("--policy-file", action="append", type=Path, metavar="FILE", help="a policy of your own, in TOML; may be repeated")
+    """Add the option for custom policies."""
+    command.add_argument("--policy-file", action="append", type=Path, metavar="FILE", help="custom policy in TOML; may be repeated")
 
 
 def add_json(command: ArgumentParser) -> None:
-    """Machine-readable results."""
-    command.add_argument("--json", action="store_true", help="answer as the HTTP interface does")
+    """Add the option for JSON output."""
+    command.add_argument("--json", action="store_true", help="print JSON as the HTTP interface returns it")
+
+
+def add_examples(command: ArgumentParser, *examples: str) -> None:
+    """Add example command lines after the options."""
+    command.formatter_class = _HelpFormatter
+    command.epilog = "\n  ".join(("examples:" if len(examples) > 1 else "example:", *examples))
+
+
+class _HelpFormatter(RawDescriptionHelpFormatter):
+    """Help formatter that keeps the lines of examples and fills the lines of descriptions."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example"):
+            return super()._fill_text(text, width, indent)
+        return HelpFormatter._fill_text(self, text, width, indent)

@@ -1,6 +1,6 @@
-"""What commands print: results on standard output, everything else on standard error.
+"""Standard output (results) and standard error (everything else) of commands.
 
-This is the only module that writes to either, so that all text from outside is escaped on its way.
+No other module writes to them, so that all text from outside is escaped.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable
 from traceback import format_exception
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ras_triage.service.api.escaping import escape, escape_json
 from ras_triage.service.api.problems import MAX_ERRORS, Problem, ProblemError, problem_json, too_large
-from ras_triage.service.cli.inputs import opened, read_lines
+from ras_triage.service.cli.inputs import open_input, read_lines
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.telemetry import logs
-from ras_triage.service.telemetry.redaction import hidden
+from ras_triage.service.telemetry.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 BAD_INPUT: Final = 2
 """Exit status."""
 
-
 _MAX_CHARACTERS: Final = 2000
-"""Of one text in a problem: a service chooses how long it is."""
+"""Characters of a text in a problem that are printed: the length is up to the service."""
 
 
 def note(line: str) -> None:
@@ -35,19 +34,19 @@ def note(line: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print one line on standard error that says whose it is; of an API key that somebody put where it does not belong only the id."""
-    note(hidden(f"ras-triage: {message}"))
+    """Print one line on standard error, with the name of the program. API keys are shortened to their id."""
+    note(redact(f"ras-triage: {message}"))
 
 
 def complain(problem: Problem, *, as_json: bool) -> None:
     """Print a problem on standard error."""
     if as_json:
-        note(hidden(escape_json(problem_json(problem)).decode()))
+        note(redact(escape_json(problem_json(problem)).decode()))
         return
     warn(f"{_cut(problem.title)}: {_cut(problem.detail)}")
     if len(problem.errors) > 1:
         for fault in problem.errors[:MAX_ERRORS]:
-            note(hidden(f"  {_cut(fault.pointer or '/')}: {_cut(fault.detail)}"))
+            note(redact(f"  {_cut(fault.pointer or '/')}: {_cut(fault.detail)}"))
 
 
 def _cut(text: str) -> str:
@@ -55,9 +54,9 @@ def _cut(text: str) -> str:
 
 
 def warn_of_defect(error: BaseException) -> None:
-    """Print which defect something ran into: its type and place, without its text, which may quote the input."""
+    """Print the type and place of an unexpected exception, without its text, which may quote the input."""
     facts = logs.explain(error)
-    place = facts["frames"][-1] if facts["frames"] else "an unknown place"
+    place = facts["frames"][-1] if facts["frames"] else "unknown place"
     warn(f"internal error: {facts['error']} at {place}")
 
 
@@ -73,23 +72,23 @@ def print_exception(kind: type[BaseException], error: BaseException, trace: Trac
 
 
 def write_json(document: bytes) -> None:
-    """Print a JSON document as one line, at once."""
+    """Print a JSON document as one line and flush."""
     write_bytes(escape_json(document) + b"\n")
 
 
 def write_text(line: str) -> None:
-    """Print one line of text, at once."""
+    """Print one line of text and flush."""
     write_bytes(escape(line).encode() + b"\n")
 
 
 def write_bytes(data: bytes) -> None:
-    """Print bytes as they are, at once."""
+    """Print bytes unchanged and flush."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def write_original(data: bytes) -> None:
-    """Print bytes from outside as they are, at once; on a terminal, which acts on control characters, as text."""
+    """Print bytes from outside unchanged, at once; on a terminal, which acts on control characters, as escaped text."""
     if sys.stdout.isatty():
         for line in data.decode(errors="backslashreplace").removesuffix("\n").split("\n"):
             write_text(line.expandtabs())
@@ -97,29 +96,22 @@ def write_original(data: bytes) -> None:
         write_bytes(data)
 
 
-def show(name: str, *arguments: Any) -> None:
-    """Print one of the pages; what they are drawn with loads only here."""
-    from ras_triage.service.cli.pages import decision  # noqa: PLC0415 - answers in JSON start faster without it
-
-    draw(getattr(decision, name)(*arguments))
-
-
 def draw(page: RenderableType, *, soft_wrap: bool = False) -> None:
     """Print a page. With `soft_wrap` the terminal breaks its lines."""
-    from ras_triage.service.cli.pages import decision  # noqa: PLC0415
+    from ras_triage.service.cli.pages import layout  # noqa: PLC0415 - JSON output starts faster without it
 
-    console = decision.console()
+    console = layout.console()
     with console.capture() as drawn:
-        console.print(decision.Escaped(page), soft_wrap=soft_wrap)
+        console.print(layout.Escaped(page), soft_wrap=soft_wrap)
     sys.stdout.write("\n".join(line.rstrip() for line in drawn.get().splitlines()) + "\n")
     sys.stdout.flush()
 
 
 def answer_lines(path: str, limit: int, answer: Callable[[bytes], bytes]) -> int:
-    """Answer each line as it comes; a line that is refused has its problem in its place."""
+    """Print the answer to each line of a file, or its problem, and return the exit status."""
     status = 0
     attempts = Attempts(warn_of_defect)
-    with opened(path) as stream:
+    with open_input(path) as stream:
         for line in read_lines(stream, limit):
             try:
                 if line is None:

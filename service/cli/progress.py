@@ -1,4 +1,4 @@
-"""How far a long run is, on a terminal."""
+"""Progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from typing import Protocol, TextIO
 
 
 class Progress(Protocol):
-    """Hears how it goes on."""
+    """Receiver of the progress of a run."""
 
-    def taken(self, size: int) -> None:
-        """So many more bytes were read."""
+    def bytes_read(self, size: int) -> None:
+        """Note that `size` more bytes were read."""
 
-    def answered(self) -> None:
-        """One more event was answered."""
+    def item_done(self) -> None:
+        """Note that one more item is done."""
 
 
-class _Unseen:
-    """Nobody looks."""
+class _NoProgress:
+    """Progress that is not shown."""
 
-    def taken(self, size: int) -> None:
+    def bytes_read(self, size: int) -> None:
         pass
 
-    def answered(self) -> None:
+    def item_done(self) -> None:
         pass
 
 
 @contextmanager
 def progress(size: int | None, stream: TextIO) -> Iterator[Progress]:
-    """A bar over so many bytes; nothing where the stream is no terminal. None: nobody knows how many there are."""
+    """Show a progress bar over `size` bytes (None: unknown) if the stream is a terminal."""
     if not stream.isatty():
-        yield _Unseen()
+        yield _NoProgress()
         return
-    from rich.console import Console  # noqa: PLC0415 - nothing is drawn in scripts
+    from rich.console import Console  # noqa: PLC0415 - scripts have no terminal
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
     from rich.progress import Progress as Bar  # noqa: PLC0415
 
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[answers]} answers"), TimeRemainingColumn())
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[done]} done"), TimeRemainingColumn())
     with Bar(*columns, console=Console(file=stream), transient=True) as bar:
-        task = bar.add_task("", total=size, answers=0)
-        answers = 0
+        task = bar.add_task("", total=size, done=0)
+        done = 0
 
-        class Seen:
-            """Moves the bar."""
+        class ShownProgress:
+            """Progress that moves the bar."""
 
-            def taken(self, size: int) -> None:
+            def bytes_read(self, size: int) -> None:
                 bar.advance(task, size)
 
-            def answered(self) -> None:
-                nonlocal answers
-                answers += 1
-                bar.update(task, answers=answers)
+            def item_done(self) -> None:
+                nonlocal done
+                done += 1
+                bar.update(task, done=done)
 
-        yield Seen()
+        yield ShownProgress()

@@ -1,4 +1,4 @@
-"""Commands that ask a service: which one, as whom, and what to say when it does not answer."""
+"""Options and error handling of commands that call a service."""
 
 from __future__ import annotations
 
@@ -12,60 +12,62 @@ from typing import TYPE_CHECKING, Final
 from ras_triage.service.cli.output import BAD_INPUT, complain, warn
 from ras_triage.service.config.settings import InvalidSetting
 
-if TYPE_CHECKING:  # commands that ask nothing start faster without it
-    from ras_triage.service.client import Client, ClientError, ProblemAnswer, Retry
+if TYPE_CHECKING:  # commands that call no service start faster without it
+    from ras_triage.service.client import Client, ClientError, ProblemResponse, Retry
 
-GAVE_UP: Final = 1
-"""Exit status: the service did not answer, or could not."""
+NO_RESPONSE: Final = 1
+"""Exit status: the service did not respond, or could not."""
 
 URL_VARIABLE: Final = "RAS_TRIAGE_URL"
 TOKEN_VARIABLE: Final = "RAS_TRIAGE_TOKEN"
 
 _DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
-_PATIENCE: Final = 4
-"""Attempts, where somebody waits for the answer to one question."""
+_ATTEMPTS: Final = 4
+"""Attempts for a single request, for which a person waits."""
 
-_WORTH_TELLING_S: Final = 1.0
-"""Shorter pauses are nobody's business."""
+_REPORTED_PAUSE_S: Final = 1.0
+"""Shorter pauses before a retry are not reported."""
 
 
 def add_server(command: ArgumentParser) -> None:
-    """Where the service is, and who asks."""
+    """Add the URL of the service and the credentials."""
     default = os.environ.get(URL_VARIABLE) or _DEFAULT_URL
-    asked = command.add_argument_group("service")
-    asked.add_argument("--server", default=default, metavar="URL", help=f"the service (default: ${URL_VARIABLE}, or {_DEFAULT_URL})")
-    asked.add_argument("--token-file", type=Path, metavar="FILE", help=f"a file with the API key or JWT (default: ${TOKEN_VARIABLE})")
-    asked.add_argument("--ca-file", type=Path, metavar="FILE", help="authorities that vouch for the service (default: the machine's own)")
+    group = command.add_argument_group("service")
+    group.add_argument("--server", default=default, metavar="URL", help=f"service (default: ${URL_VARIABLE}, or {_DEFAULT_URL})")
+    group.add_argument("--token-file", type=Path, metavar="FILE", help=f"file with the API key or JWT (default: ${TOKEN_VARIABLE})")
+    group.add_argument("--ca-file", type=Path, metavar="FILE", help="CA certificates for the service in PEM (default: those of the system)")
 
 
-def ask(options: Namespace, use: Callable[[Client], int], retry: Retry | None = None) -> int:
-    """Put a client to use, and say how it went: 2 refused, 1 no answer. Raises InvalidSetting."""
+def call_service(options: Namespace, use: Callable[[Client], int], retry: Retry | None = None) -> int:
+    """Call `use` with a client and return the exit status: 2 refused, 1 no response. Raises InvalidSetting."""
     from httpx import InvalidURL, UnsupportedProtocol  # noqa: PLC0415
 
-    from ras_triage.service.client import ClientError, ProblemAnswer, Retry, UnexpectedAnswer  # noqa: PLC0415
+    from ras_triage.service.client import ClientError, ProblemResponse, Retry, UnexpectedResponse  # noqa: PLC0415
 
     try:
-        with _client(options, retry or Retry(attempts=_PATIENCE)) as client:
+        with _client(options, retry or Retry(attempts=_ATTEMPTS)) as client:
             return use(client)
-    except ProblemAnswer as answer:
-        complain(answer.problem, as_json=getattr(options, "json", False))
-        return _status(answer)
-    except UnexpectedAnswer as error:
-        warn(f"`{_shown(options.server)}`: {error}")
-        return GAVE_UP
+    except ProblemResponse as error:
+        complain(error.problem, as_json=getattr(options, "json", False))
+        return _status(error)
+    except UnexpectedResponse as error:
+        warn(f"`{_without_credentials(options.server)}`: {error}")
+        return NO_RESPONSE
     except ClientError as error:
         if isinstance(error.__cause__, UnsupportedProtocol):
-            raise InvalidSetting(f"`{_shown(options.server)}` is not the URL of a service: expected http:// or https://") from None
-        warn(f"`{_shown(options.server)}` gives no answer: {error}")
-        return GAVE_UP
+            raise InvalidSetting(
+                f"`{_without_credentials(options.server)}` is not the URL of a service; expected http:// or https://"
+            ) from None
+        warn(f"no response from `{_without_credentials(options.server)}`: {error}")
+        return NO_RESPONSE
     except InvalidURL as error:
-        reason = "" if "@" in options.server else f": {str(error).lower()}"  # which may quote a part of a password
-        raise InvalidSetting(f"`{_shown(options.server)}` is not a URL{reason}") from None
+        reason = "" if "@" in options.server else f": {str(error).lower()}"  # the text may quote a part of a password
+        raise InvalidSetting(f"invalid URL `{_without_credentials(options.server)}`{reason}") from None
 
 
-def _shown(url: str) -> str:
-    """Return a URL without the user and password that it may hold."""
+def _without_credentials(url: str) -> str:
+    """Return a URL without user and password."""
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
@@ -75,21 +77,21 @@ def _client(options: Namespace, retry: Retry) -> Client:
 
     token = _token(options.token_file)
     try:
-        return Client(options.server, token=token, ca_file=options.ca_file, retry=retry, on_retry=_tell_of_retry)
-    except OSError as error:  # of the file with authorities: nothing else is opened yet
-        reason = "holds no certificate in PEM" if isinstance(error, SSLError) else (error.strerror or "cannot be read").lower()
+        return Client(options.server, token=token, ca_file=options.ca_file, retry=retry, on_retry=_report_retry)
+    except OSError as error:  # only the CA file is opened here
+        reason = "no certificate in PEM" if isinstance(error, SSLError) else (error.strerror or "cannot be read").lower()
         raise InvalidSetting(f"`{options.ca_file}`: {reason}") from None
 
 
-def _tell_of_retry(failure: ClientError, seconds: float) -> None:
-    if seconds >= _WORTH_TELLING_S:
-        warn(f"{failure}; trying again in {seconds:.0f} s")
+def _report_retry(failure: ClientError, seconds: float) -> None:
+    if seconds >= _REPORTED_PAUSE_S:
+        warn(f"{failure}; retry in {seconds:.0f} s")
 
 
-def _status(answer: ProblemAnswer) -> int:
-    """A request that is refused will be refused again; a service that cannot answer now may later."""
-    status = answer.problem.status
-    return GAVE_UP if status >= 500 or status == 429 else BAD_INPUT
+def _status(error: ProblemResponse) -> int:
+    """Return the exit status for a problem: refused for good, or unavailable for now."""
+    status = error.problem.status
+    return NO_RESPONSE if status >= 500 or status == 429 else BAD_INPUT
 
 
 def _token(file: Path | None) -> str | None:

@@ -1,4 +1,4 @@
-"""A run of `submit`: the events, where their answers go, and how it went."""
+"""Input, output file and counts of a submission."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from pydantic_core import from_json
 
 from ras_triage.models.frozen import frozen
 from ras_triage.service.api.problems import URN, ProblemError, unreadable
-from ras_triage.service.cli.inputs import STANDARD_INPUT, opened
+from ras_triage.service.cli.counts import listed, plural
+from ras_triage.service.cli.inputs import STANDARD_INPUT, open_input
 from ras_triage.service.engine.batch.splitter import ArraySplitter, ItemSplitter, NdjsonSplitter
 
 MAX_EVENT_BYTES: Final = 64 << 20
-"""Longest event that is read from a file; the service has a limit of its own, and says so in the event's place."""
+"""Longest event that is read from a file; the limit of the service may be lower."""
 
 _PIECE: Final = 1 << 20
 
 
 @frozen
 class SubmittedInput:
-    """A file of events."""
+    """Input with events."""
 
     stream: BinaryIO
     key: str | None
-    """The same for the same content; None where it can be read only once."""
+    """Idempotency key: equal for equal content; None for a pipe, which can be read only once."""
     size: int | None
-    """Bytes; None where that is not known."""
+    """Bytes; None if not known."""
 
 
 @contextmanager
 def submitted_input(path: str) -> Iterator[SubmittedInput]:
-    """The file, or standard input for `-`. Raises Refused where it cannot be opened."""
-    with opened(path) as stream:
+    """Open a file, or standard input for `-`. Raises ProblemError."""
+    with open_input(path) as stream:
         found = os.fstat(stream.fileno())
         if path == STANDARD_INPUT or not stat.S_ISREG(found.st_mode):
             yield SubmittedInput(stream, None, None)
@@ -48,7 +49,7 @@ def submitted_input(path: str) -> Iterator[SubmittedInput]:
 
 
 def _digest(stream: BinaryIO) -> str:
-    """SHA-256 of all of it, and back to the beginning."""
+    """Return the SHA-256 of a file and rewind it."""
     digest = hashlib.sha256()
     while piece := stream.read(_PIECE):
         digest.update(piece)
@@ -56,8 +57,8 @@ def _digest(stream: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def events(stream: BinaryIO) -> Iterator[bytes]:
-    """The events, each in its own bytes: the lines, or the elements of a JSON array. Raises Refused for what cannot be read."""
+def read_events(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the bytes of each event: the lines, or the elements of a JSON array. Raises ProblemError."""
     splitter: ItemSplitter | None = None
     while (piece := _next(stream)) or splitter is not None:
         if splitter is None and piece.strip():
@@ -72,7 +73,7 @@ def events(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def _next(stream: BinaryIO) -> bytes:
-    """What there is, without waiting for more than there is."""
+    """Return the bytes that are available; blocks only if there are none."""
     read1 = getattr(stream, "read1", stream.read)
     piece: bytes = read1(_PIECE)
     return piece
@@ -80,21 +81,21 @@ def _next(stream: BinaryIO) -> bytes:
 
 @dataclass(slots=True)
 class SubmissionCounts:
-    """How a run went."""
+    """Counts of a submission."""
 
-    answers: int = 0
-    """There before included."""
+    results: int = 0
+    """Those in the output file included."""
     earlier: int = 0
-    """Of them: those that an earlier run wrote."""
+    """Those that an earlier run wrote."""
     last_key: str | None = None
-    """`event_key` of the latest answer; None where that is a problem."""
+    """`event_key` of the last result; None for a problem."""
     repeats: int = 0
     actions: Counter[str] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
 
     def add(self, line: bytes) -> None:
-        """Count one answer. Raises ValueError for a line that is not one."""
-        self.answers += 1
+        """Count one result. Raises ValueError for a line that is not one."""
+        self.results += 1
         content = from_json(line)
         match content:
             case {"action": str(action), "repeat": bool(repeat)}:
@@ -107,27 +108,23 @@ class SubmissionCounts:
         self.last_key = content.get("event_key")
 
     def lines(self) -> Iterator[str]:
-        """What to tell."""
+        """Yield the lines of the summary."""
         decided = self.actions.total()
-        notes = [f"{self.repeats} decided before"] if self.repeats else []
-        notes += [f"{self.earlier} answers were there"] if self.earlier else []
-        yield f"{decided} decided" + (f" ({', '.join(notes)})" if notes else "") + _listed(self.actions)
+        notes = [plural(self.repeats, "repeat")] if self.repeats else []
+        notes += [f"{self.earlier} from an earlier run"] if self.earlier else []
+        yield f"{decided} decided" + (f" ({', '.join(notes)})" if notes else "") + listed(self.actions)
         if self.problems:
-            yield f"{self.problems.total()} refused" + _listed(self.problems)
-
-
-def _listed(counts: Counter[str]) -> str:
-    return ": " + ", ".join(f"{name} {count}" for name, count in counts.most_common()) if counts else ""
+            yield f"{self.problems.total()} refused" + listed(self.problems)
 
 
 @contextmanager
-def output(path: Path, tally: SubmissionCounts) -> Iterator[IO[bytes]]:
-    """The file to go on writing, behind the whole answers that it has; they are counted. Raises Refused where it cannot be opened."""
+def resume_output(path: Path, tally: SubmissionCounts) -> Iterator[IO[bytes]]:
+    """Open the output file for appending, and count the results that it has. Raises ProblemError."""
     fresh = not path.is_file()
     try:
         stream = path.open("wb" if fresh else "r+b")
     except OSError as error:
-        raise ProblemError(unreadable(str(path), (error.strerror or "cannot be opened").lower())) from None
+        raise ProblemError(unreadable(str(path), (error.strerror or "cannot be open_input").lower())) from None
     with stream:
         if not fresh:
             _count(stream, path, tally)
@@ -135,17 +132,17 @@ def output(path: Path, tally: SubmissionCounts) -> Iterator[IO[bytes]]:
 
 
 def _count(stream: IO[bytes], path: Path, tally: SubmissionCounts) -> None:
-    """Count the answers that are there, and cut off one that is not whole. Raises Refused where there is anything else."""
-    whole = 0
+    """Count the existing results and truncate an incomplete one. Raises ProblemError for any other content."""
+    complete_bytes = 0
     while line := stream.readline(MAX_EVENT_BYTES):
         if not line.endswith(b"\n") and line.startswith(b'{"'[: len(line)]):
             break
         try:
             tally.add(line)
         except ValueError:
-            reason = f"line {tally.answers} is no answer: only a file that `submit` wrote can be gone on with"
+            reason = f"line {tally.results} is not a result; expected a file that `submit` wrote"
             raise ProblemError(unreadable(str(path), reason)) from None
-        whole += len(line)
-    stream.seek(whole)
+        complete_bytes += len(line)
+    stream.seek(complete_bytes)
     stream.truncate()
-    tally.earlier = tally.answers
+    tally.earlier = tally.results

@@ -1,6 +1,6 @@
-"""A client for the service: `Client`, and `AsyncClient` to be awaited.
+"""Client for the service, synchronous (`Client`) and asynchronous (`AsyncClient`).
 
-Both say the same things over the wire: `questions` knows the calls, `flows` when to ask again, and each client only does the waiting.
+Both share the calls (`_calls`) and the retry and batch protocol (`_protocol`), which do no I/O; each client only performs the I/O.
 """
 
 from __future__ import annotations
@@ -11,49 +11,49 @@ from ras_triage.service.client._async import AsyncClient
 from ras_triage.service.client._calls import Filters
 from ras_triage.service.client._sync import Client
 from ras_triage.service.client.chunks import AnyEvent
-from ras_triage.service.client.errors import ClientError, ProblemAnswer, UnexpectedAnswer, Unreachable
-from ras_triage.service.client.limits import AnswerLimits
+from ras_triage.service.client.errors import ClientError, ProblemResponse, UnexpectedResponse, Unreachable
+from ras_triage.service.client.limits import ResponseLimits
 from ras_triage.service.client.results import (
     Bucket,
-    Decoded,
+    DecodeResult,
     Health,
-    KeptHost,
     PoisonedPage,
     PoisonedPages,
     Purge,
-    Purged,
+    PurgedDecisions,
     Stats,
+    StoredHost,
     StoreState,
+    StreamedDecision,
+    StreamItem,
     Summary,
-    Watched,
-    WatchedDecision,
 )
 from ras_triage.service.client.retry import Retry
 
 __all__ = [
-    "AnswerLimits",
     "AnyEvent",
     "AsyncClient",
     "Bucket",
     "Client",
     "ClientError",
     "DecisionResponse",
-    "Decoded",
+    "DecodeResult",
     "Filters",
     "Health",
-    "KeptHost",
     "PoisonedPage",
     "PoisonedPages",
     "Problem",
-    "ProblemAnswer",
+    "ProblemResponse",
     "Purge",
-    "Purged",
+    "PurgedDecisions",
+    "ResponseLimits",
     "Retry",
     "Stats",
     "StoreState",
+    "StoredHost",
+    "StreamItem",
+    "StreamedDecision",
     "Summary",
-    "UnexpectedAnswer",
+    "UnexpectedResponse",
     "Unreachable",
-    "Watched",
-    "WatchedDecision",
 ]

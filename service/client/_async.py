@@ -1,4 +1,4 @@
-"""The client for asyncio, and for whatever else anyio runs on."""
+"""Asynchronous client (asyncio or any other event loop that anyio supports)."""
 
 from __future__ import annotations
 
@@ -18,58 +18,50 @@ from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import SyndromeAnswer
-from ras_triage.service.client._calls import Calls, Filters, new_key, read_answer
-from ras_triage.service.client._protocol import Effect, Emit, NextEvent, OpenRequest, Pause, ProtocolFlow, ReadBytes
-from ras_triage.service.client._request import DEFAULT_URL, OnRetry, RequestDefaults, Token, ignore_retry, tls
+from ras_triage.service.client._calls import Calls, Filters, new_key, read_result
+from ras_triage.service.client._protocol import Effect, Emit, FlowExecution, NextEvent, OpenRequest, Pause, ProtocolFlow, ReadBytes
+from ras_triage.service.client._request import DEFAULT_URL, OnRetry, RequestDefaults, Token, ignore_retry, verify_option
 from ras_triage.service.client.chunks import AnyEvent, chunks_async
-from ras_triage.service.client.limits import AnswerLimits, event_source, no_cookies, unpacked_async
-from ras_triage.service.client.results import Decoded, Health, KeptHost, PoisonedPages, Stats, StoreState, Summary, Watched
+from ras_triage.service.client.limits import ResponseLimits, decoded_body_async, event_source, no_cookies
+from ras_triage.service.client.results import DecodeResult, Health, PoisonedPages, Stats, StoredHost, StoreState, StreamItem, Summary
 from ras_triage.service.client.retry import Retry
 
 T = TypeVar("T")
 
 
-class _Wire:
-    """Does what a flow wants done, over one connection at a time."""
+class _Connection:
+    """Performs the effects of a flow, over one connection at a time."""
 
-    def __init__(self, http: httpx.AsyncClient, outgoing: RequestDefaults, limits: AnswerLimits) -> None:
+    def __init__(self, http: httpx.AsyncClient, defaults: RequestDefaults, limits: ResponseLimits) -> None:
         self._http = http
         self._limits = limits
-        self._outgoing = outgoing
+        self._defaults = defaults
         self._response: httpx.Response | None = None
-        self._parts: AsyncIterator[bytes] | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
         self._events: AsyncIterator[ServerSentEvent] | None = None
 
-    async def do(self, effect: Effect) -> Any:
+    async def perform(self, effect: Effect) -> Any:
         match effect:
             case OpenRequest():
                 return await self._open(effect)
             case ReadBytes():
-                assert self._parts is not None
-                return await anext(self._parts, None)
+                assert self._chunks is not None
+                return await anext(self._chunks, None)
             case NextEvent():
                 assert self._events is not None
                 return await anext(self._events, None)
             case Pause():
                 await self.aclose()
-                self._outgoing.on_retry(effect.failure, effect.seconds)
+                self._defaults.on_retry(effect.failure, effect.seconds)
                 await anyio.sleep(effect.seconds)
                 return None
 
     async def _open(self, effect: OpenRequest) -> httpx.Response:
         await self.aclose()
-        asked, out = effect.request, self._outgoing
-        request = self._http.build_request(
-            asked.method,
-            asked.path,
-            params=asked.params,
-            headers=out.headers_of(asked),
-            content=asked.content,
-            timeout=out.timeout_of(asked),
-        )
+        request = self._defaults.build_request(self._http, effect.request)
         self._response = response = await self._http.send(request, stream=True)
-        self._parts = unpacked_async(response)
-        self._events = event_source(unpacked_async(response), self._limits).aiter_sse()
+        self._chunks = decoded_body_async(response)
+        self._events = event_source(decoded_body_async(response), self._limits).aiter_sse()
         return response
 
     async def aclose(self) -> None:
@@ -78,9 +70,9 @@ class _Wire:
 
 
 class AsyncClient:
-    """The calls of `Client`, to be awaited; what is an iterator there is an asynchronous one here. Belongs to one event loop.
+    """Asynchronous client of the service, with the calls of `Client`. Belongs to one event loop.
 
-    Every method raises ProblemAnswer, Unreachable and UnexpectedAnswer; what asking again can mend is asked again first, as `retry` says.
+    Every method raises ProblemResponse, Unreachable and UnexpectedResponse; transient failures are retried first, as `retry` says.
     """
 
     def __init__(
@@ -91,21 +83,21 @@ class AsyncClient:
         ca_file: Path | str | None = None,
         timeout_s: float = 30.0,
         retry: Retry | None = None,
-        limits: AnswerLimits | None = None,
+        limits: ResponseLimits | None = None,
         headers: Mapping[str, str] | None = None,
         on_retry: OnRetry = ignore_retry,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """`token`: an API key or JWT, or what gives one, asked before every request. `timeout_s`: seconds without a byte.
+        """`token`: an API key or JWT, or a function that returns one, called before every request. `timeout_s`: seconds without a byte.
 
-        `limits`: how much of an answer is read (default: AnswerLimits()). Redirects are not followed, and cookies are not kept.
-        `on_retry` hears of every failure that is made up for by asking again, and after how many seconds.
+        `limits`: how much of a response is read (default: ResponseLimits()). Redirects are not followed, and cookies are not stored.
+        `on_retry` is called before every retry, with the failure and the seconds until the retry.
         """
         self._http = httpx.AsyncClient(
-            base_url=base_url, verify=tls(ca_file), transport=transport, follow_redirects=False, cookies=no_cookies()
+            base_url=base_url, verify=verify_option(ca_file), transport=transport, follow_redirects=False, cookies=no_cookies()
         )
-        self._outgoing = RequestDefaults(timeout_s, on_retry, token, headers or {})
-        self._ask = Calls(retry or Retry(), limits or AnswerLimits())
+        self._defaults = RequestDefaults(timeout_s, on_retry, token, headers or {})
+        self._calls = Calls(retry or Retry(), limits or ResponseLimits())
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,132 +106,126 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Let go of the connections."""
+        """Close all connections."""
         await self._http.aclose()
 
     def with_headers(self, headers: Mapping[str, str]) -> Self:
-        """This client, over the same connections, with more headers: a `traceparent`, an `X-Request-Id`."""
+        """Return a client with the same connections and more headers, such as `traceparent` or `X-Request-Id`."""
         other = copy(self)
-        other._outgoing = self._outgoing.extended(headers)
+        other._defaults = self._defaults.extended(headers)
         return other
 
-    async def _all(self, flow: ProtocolFlow[T]) -> AsyncGenerator[T, None]:
-        wire = _Wire(self._http, self._outgoing, self._ask.limits)
+    async def _run(self, flow: ProtocolFlow[T]) -> AsyncGenerator[T, None]:
+        connection = _Connection(self._http, self._defaults, self._calls.limits)
         with closing(flow):
-            async with aclosing(wire):
-                reply: Any = None
-                error: httpx.RequestError | None = None
-                while True:
-                    try:
-                        effect = flow.send(reply) if error is None else flow.throw(error)
-                    except StopIteration:
-                        return
-                    reply = error = None
+            async with aclosing(connection):
+                execution = FlowExecution(flow)
+                while (effect := execution.resume()) is not None:
                     if isinstance(effect, Emit):
                         yield effect.result
                         continue
                     try:
-                        reply = await wire.do(effect)
-                    except httpx.RequestError as failed:
-                        error = failed
+                        execution.reply = await connection.perform(effect)
+                    except httpx.RequestError as error:
+                        execution.error = error
 
-    async def _one(self, flow: ProtocolFlow[T]) -> T:
-        async with aclosing(self._all(flow)) as results:
+    async def _result(self, flow: ProtocolFlow[T]) -> T:
+        async with aclosing(self._run(flow)) as results:
             return await anext(results)
 
     async def decide(self, event: AnyEvent, *, dry_run: bool = False, idempotency_key: str | None = None) -> DecisionResponse:
-        """Decide one event. With `dry_run` nothing is kept: `id` and `decided_at` are None."""
-        return await self._one(self._ask.decide(event, dry_run, idempotency_key))
+        """Decide one event. With `dry_run` nothing is stored: `id` and `decided_at` are None."""
+        return await self._result(self._calls.decide(event, dry_run, idempotency_key))
 
     async def decide_many(
         self, events: AsyncIterable[AnyEvent] | Iterable[AnyEvent], *, idempotency_key: str | None = None, answered: int = 0
     ) -> AsyncIterator[DecisionResponse | Problem]:
-        """The answer to each event, in order; a Problem in the place of one that was refused.
+        """Yield the decision of each event in order, or its Problem.
 
-        Events are taken, sent and answered in groups of up to 500 events or 1 MiB, and no more than one group is held.
-        To go on after a crash, give the same events, the same `idempotency_key` and how many were `answered`: those are passed over.
+        Events are sent in groups of up to 500 events or 1 MiB; at most one group is held in memory.
+        To resume after a crash, pass the same events, the same `idempotency_key` and the number of results received (`answered`).
         """
         async for line in self.decide_lines(events, idempotency_key=idempotency_key, answered=answered):
-            yield read_answer(line)
+            yield read_result(line)
 
     async def decide_lines(
         self, events: AsyncIterable[AnyEvent] | Iterable[AnyEvent], *, idempotency_key: str | None = None, answered: int = 0
     ) -> AsyncIterator[bytes]:
-        """`decide_many`, with answers and problems as the service wrote them."""
+        """Yield the results of `decide_many` as the JSON that the service wrote."""
         key = idempotency_key or new_key()
         async for chunk in chunks_async(events):
-            async with aclosing(self._all(self._ask.decide_chunk(chunk, key, answered))) as lines:
+            async with aclosing(self._run(self._calls.decide_chunk(chunk, key, answered))) as lines:
                 async for line in lines:
                     yield line
 
     async def get(self, identity: str) -> DecisionResponse:
-        """One decision, whole."""
-        return await self._one(self._ask.get(identity))
+        """Return one decision."""
+        return await self._result(self._calls.get(identity))
 
     async def get_json(self, identity: str) -> bytes:
-        """One decision as the service writes it."""
-        return await self._one(self._ask.get_json(identity))
+        """Return one decision as the JSON that the service writes."""
+        return await self._result(self._calls.get_json(identity))
 
     async def event(self, identity: str) -> bytes:
-        """The event that a decision was made for, as it was sent."""
-        return await self._one(self._ask.event(identity))
+        """Return the event of a decision, byte for byte as received by the service."""
+        return await self._result(self._calls.event(identity))
 
     def decisions(self, *, page_size: int = 100, **filters: Unpack[Filters]) -> AsyncIterator[Summary]:
-        """Decisions, newest first. Pages of `page_size` (1 to 1000) are asked for as they are needed."""
-        return self._all(self._ask.decisions(filters, page_size))
+        """Yield decisions, newest first. Pages of `page_size` (1 to 1000) are requested as they are needed."""
+        return self._run(self._calls.decisions(filters, page_size))
 
     async def stats(self, *, group_by: Iterable[str] = ("action",), bucket: str | int = "hour", **filters: Unpack[Filters]) -> Stats:
-        """Counts over spans of time: `minute`, `hour`, `day` or a number of seconds."""
-        return await self._one(self._ask.stats(group_by, bucket, filters))
+        """Return counts for each `bucket` of time: `minute`, `hour`, `day` or a number of seconds."""
+        return await self._result(self._calls.stats(group_by, bucket, filters))
 
-    def watch(self, *, last_event_id: str | None = None, **filters: Unpack[Filters]) -> AsyncIterator[Watched]:
-        """Decisions as they are made, from behind `last_event_id` on or from now; where the stream ends it is taken up again."""
-        return self._all(self._ask.watch(filters, last_event_id))
+    def watch(self, *, last_event_id: str | None = None, **filters: Unpack[Filters]) -> AsyncIterator[StreamItem]:
+        """Yield decisions as they are made, after `last_event_id` or from now on. Reconnects when the stream ends."""
+        return self._run(self._calls.watch(filters, last_event_id))
 
-    async def put_host(self, source: str, host: Host | Mapping[str, Any], *, if_version: int | None = None) -> KeptHost:
-        """Keep facts for a source; with `if_version` only where that is the newest version, 0 where there are none."""
-        return await self._one(self._ask.put_host(source, host, if_version))
+    async def put_host(self, source: str, host: Host | Mapping[str, Any], *, if_version: int | None = None) -> StoredHost:
+        """Store host facts for a source; with `if_version` only if that is the newest version (0: there are none)."""
+        return await self._result(self._calls.put_host(source, host, if_version))
 
-    async def host(self, source: str, *, version: int | None = None) -> KeptHost:
-        """The facts kept for a source: the newest, or a version."""
-        return await self._one(self._ask.host(source, version))
+    async def host(self, source: str, *, version: int | None = None) -> StoredHost:
+        """Return the host facts of a source: the newest version, or `version`."""
+        return await self._result(self._calls.host(source, version))
 
     async def delete_host(self, source: str, *, if_version: int | None = None) -> None:
-        """Keep no facts for a source any more. Not asked again where the answer was lost."""
-        await self._one(self._ask.delete_host(source, if_version))
+        """Delete the host facts of a source. Not retried if the response was lost."""
+        await self._result(self._calls.delete_host(source, if_version))
 
     async def poisoned_pages(self, source: str) -> PoisonedPages:
-        """The pages that decisions poisoned on a machine."""
-        return await self._one(self._ask.poisoned_pages(source))
+        """Return the pages of a machine that decisions poisoned."""
+        return await self._result(self._calls.poisoned_pages(source))
 
     async def forget_poisoned_pages(self, source: str) -> None:
-        """The machine was started again: its pages are good."""
-        await self._one(self._ask.forget_poisoned_pages(source))
+        """Forget the poisoned pages of a machine, after it was restarted."""
+        await self._result(self._calls.forget_poisoned_pages(source))
 
     async def store(self) -> StoreState:
-        """How much is kept, for how long, and what was purged."""
-        return await self._one(self._ask.store())
+        """Return size, retention and purges of the store."""
+        return await self._result(self._calls.store())
 
-    async def decode(self, data: bytes) -> Decoded:
-        """A status block or CPER record as fields."""
-        return await self._one(self._ask.decode(data))
+    async def decode(self, data: bytes) -> DecodeResult:
+        """Decode a status block or CPER record."""
+        return await self._result(self._calls.decode(data))
 
-    async def syndromes(self, **question: Any) -> SyndromeAnswer:
-        """`value` or `values` explained, or what KVM makes of `vcpu_events`; the fields of `POST /v1/syndromes`."""
-        return await self._one(self._ask.syndromes(question))
+    async def syndromes(self, **fields: Any) -> SyndromeAnswer:
+        """Decode `value` or `values`, or predict what KVM does with `vcpu_events`; the fields of `POST /v1/syndromes`."""
+        return await self._result(self._calls.syndromes(fields))
 
     async def policies(self) -> PolicyList:
-        """Every policy with a name of its own."""
-        return await self._one(self._ask.policies())
+        """Return all named policies."""
+        return await self._result(self._calls.policies())
 
     async def policy(self, name: str) -> PolicyPage:
-        """A policy, flag by flag."""
-        return await self._one(self._ask.policy(name))
+        """Return a policy, flag by flag."""
+        return await self._result(self._calls.policy(name))
 
     async def policy_diff(self, a: str, b: str) -> Difference:
-        """The flags in which two policies differ."""
-        return await self._one(self._ask.policy_diff(a, b))
+        """Return the flags in which two policies differ."""
+        return await self._result(self._calls.policy_diff(a, b))
 
     async def health(self) -> Health:
-        """Whether the service takes decisions. Asked once."""
-        return await self._one(self._ask.health())
+        """Return whether the service accepts events. Not retried."""
+        return await self._result(self._calls.health())

@@ -1,7 +1,7 @@
-"""The talk with the service, without the wire: what to do next, depending on what came back.
+"""Retry, batch and stream protocol of the client, without I/O.
 
-A flow is a generator. It yields what it wants done, is sent what came of it, and gives results as they are known; a wire error is thrown
-into it. What does as it is told is in `blocking` and `awaiting`, which is all in which the two clients differ.
+A flow is a generator. It yields effects (open a request, read bytes, pause), is sent their results, and emits the results of the call;
+a network error is thrown into it. `_sync` and `_async` perform the effects.
 """
 
 from __future__ import annotations
@@ -19,75 +19,75 @@ from ras_triage.service.api.problems import Problem
 from ras_triage.service.client.chunks import Chunk
 from ras_triage.service.client.errors import (
     ClientError,
-    ProblemAnswer,
-    UnexpectedAnswer,
+    ProblemResponse,
+    UnexpectedResponse,
     Unreachable,
-    problem_answer,
+    problem_response,
     read_problem,
     unreachable,
 )
-from ras_triage.service.client.limits import MAX_PROBLEM_BYTES, AnswerLimits
-from ras_triage.service.client.retry import TRANSIENT, Retry, may_ask_again_after_error, may_ask_again_after_status
-from ras_triage.service.client.sending import Sending
+from ras_triage.service.client.limits import MAX_PROBLEM_BYTES, ResponseLimits
+from ras_triage.service.client.retry import TRANSIENT, Retry, is_retryable_error, is_retryable_status
+from ras_triage.service.client.sending import ChunkState
 
 T = TypeVar("T")
 
 RECONNECT_S = 1.0
-"""Shortest pause before a stream is opened again, where the service names no other (`retry:`)."""
+"""Shortest pause before a stream is reopened, unless the service sets another (`retry:`)."""
 
-SILENCE_S = 60.0
-"""A stream that brings nothing for so long, not even a heartbeat, is taken for dead."""
+STREAM_TIMEOUT_S = 60.0
+"""Seconds without a byte, not even a heartbeat, after which a stream counts as broken."""
 
-BATCH_SILENCE_S = 120.0
-"""A batch is answered as fast as the key's rate limit allows, some dozens of events at a time."""
+BATCH_TIMEOUT_S = 120.0
+"""The same for a batch: its results come as fast as the rate limit of the key allows."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientRequest:
-    """A question."""
+    """A request, without the defaults of the client."""
 
     method: str
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
-    answer_type: str = "application/json"
-    """Media type of the answer that is known here; from anybody else comes something else, such as a page of HTML."""
-    repeatable: bool = True
-    """Whether doing it twice is as good as once."""
-    silence_s: float | None = None
-    """Seconds without a byte after which nothing is expected any more; None: the client's own."""
+    response_type: str = "application/json"
+    """Expected media type of the response; a proxy may send another, such as HTML."""
+    idempotent: bool = True
+    """Whether the request is idempotent."""
+    read_timeout_s: float | None = None
+    """Read timeout in seconds; None: that of the client."""
 
 
 @frozen
 class OpenRequest:
-    """Send a question, and come back with the answer's head: `httpx.Response`."""
+    """Send a request; the result is an `httpx.Response` whose body was not read."""
 
     request: ClientRequest
 
 
 @frozen
 class ReadBytes:
-    """More of the answer's body: bytes, or None at its end."""
+    """Read more of the response body; the result is bytes, or None at its end."""
 
 
 @frozen
 class NextEvent:
-    """The next server-sent event, or None at the end."""
+    """Read the next server-sent event; the result is None at the end."""
 
 
 @frozen
 class Pause:
-    """Wait."""
+    """Wait before a retry."""
 
     seconds: float
     failure: ClientError
-    """Why."""
+    """The reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Emit(Generic[T]):
-    """Hand a result to the caller."""
+    """Return a result to the caller."""
 
     result: T
 
@@ -95,152 +95,169 @@ class Emit(Generic[T]):
 Effect = OpenRequest | ReadBytes | NextEvent | Pause
 ProtocolFlow = Generator[Effect | Emit[T], Any, None]
 ProtocolSteps = Generator[Effect, Any, T]
-"""Part of a flow, which gives nothing and returns something."""
+"""Part of a flow that emits nothing and returns a value."""
 
 
-class _Tries:
-    """How often in a row a question failed."""
+class FlowExecution(Generic[T]):
+    """Execution of a flow: the client sets `reply` or `error` after each effect."""
 
-    def __init__(self, retry: Retry, *, repeatable: bool) -> None:
+    def __init__(self, flow: ProtocolFlow[T]) -> None:
+        self._flow = flow
+        self.reply: Any = None
+        self.error: httpx.RequestError | None = None
+
+    def resume(self) -> Effect | Emit[T] | None:
+        """Resume the flow with the reply or error. Return its next effect or result; None at its end."""
+        reply, error, self.reply, self.error = self.reply, self.error, None, None
+        try:
+            return self._flow.send(reply) if error is None else self._flow.throw(error)
+        except StopIteration:
+            return None
+
+
+class _Failures:
+    """Consecutive failures of a request."""
+
+    def __init__(self, retry: Retry, *, idempotent: bool) -> None:
         self.retry = retry
-        self.repeatable = repeatable
-        self.failures = 0
+        self.idempotent = idempotent
+        self.count = 0
 
     def pause_s(self, failure: ClientError) -> float:
-        """Seconds until the question is asked again. Raises the failure where it is not."""
-        self.failures += 1
-        wanted = failure.retry_after_s if isinstance(failure, ProblemAnswer) else None
-        pause = self.retry.pause_s(self.failures, wanted) if self._may_ask_again(failure) else None
+        """Return the seconds until the retry. Raises the failure if there is none."""
+        self.count += 1
+        wanted_s = failure.retry_after_s if isinstance(failure, ProblemResponse) else None
+        pause = self.retry.pause_s(self.count, wanted_s) if self._is_retryable(failure) else None
         if pause is None:
             raise failure
         return pause
 
-    def _may_ask_again(self, failure: ClientError) -> bool:
-        if isinstance(failure, ProblemAnswer):
-            return may_ask_again_after_status(failure.problem.status, repeatable=self.repeatable)
-        return may_ask_again_after_error(failure.__cause__, repeatable=self.repeatable)
+    def _is_retryable(self, failure: ClientError) -> bool:
+        if isinstance(failure, ProblemResponse):
+            return is_retryable_status(failure.problem.status, idempotent=self.idempotent)
+        return is_retryable_error(failure.__cause__, idempotent=self.idempotent)
 
 
 @dataclass(frozen=True, slots=True)
 class CompleteResponse:
-    """An answer that was read to its end."""
+    """A response whose body was read to its end."""
 
     headers: httpx.Headers
     body: bytes
 
 
 def _require_type(response: httpx.Response, request: ClientRequest) -> None:
-    """Raises UnexpectedAnswer."""
-    found = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if found != request.answer_type:
-        raise UnexpectedAnswer(f"not the answer that was asked for: its type is `{found}` and not `{request.answer_type}`")
+    """Raise UnexpectedResponse for a response of another media type."""
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != request.response_type:
+        raise UnexpectedResponse(f"unexpected media type `{media_type}`; expected `{request.response_type}`")
 
 
-def whole(request: ClientRequest, retry: Retry, limits: AnswerLimits) -> ProtocolSteps[CompleteResponse]:
-    """The answer, asked for until it comes. Raises ProblemAnswer, Unreachable, UnexpectedAnswer."""
-    tries = _Tries(retry, repeatable=request.repeatable)
+def complete_response(request: ClientRequest, retry: Retry, limits: ResponseLimits) -> ProtocolSteps[CompleteResponse]:
+    """Return the response, after retries. Raises ProblemResponse, Unreachable, UnexpectedResponse."""
+    failures = _Failures(retry, idempotent=request.idempotent)
     while True:
         failure: ClientError
         try:
             response: httpx.Response = yield OpenRequest(request)
             if response.is_success:
-                body = yield from _body(limits)
+                body = yield from _read_body(limits)
                 if body:
                     _require_type(response, request)
                 return CompleteResponse(response.headers, body)
-            failure = yield from _problem(response)
+            failure = yield from _read_problem(response)
         except httpx.RequestError as error:
             failure = unreachable(error)
-        yield Pause(tries.pause_s(failure), failure)
+        yield Pause(failures.pause_s(failure), failure)
 
 
-def _body(limits: AnswerLimits) -> ProtocolSteps[bytes]:
-    """Read the whole body. Raises UnexpectedAnswer."""
+def _read_body(limits: ResponseLimits) -> ProtocolSteps[bytes]:
+    """Return the whole body. Raises UnexpectedResponse."""
     body = bytearray()
     while (part := (yield ReadBytes())) is not None:
         body += part
         if len(body) > limits.body_bytes:
-            raise UnexpectedAnswer(f"an answer is longer than {limits.body_bytes} bytes")
+            raise UnexpectedResponse(f"response body longer than {limits.body_bytes} bytes")
     document = bytes(body)
     limits.require_values(document)
     return document
 
 
-def _problem(response: httpx.Response) -> ProtocolSteps[ProblemAnswer]:
-    """Read what is wrong: by the status alone where the body is too long or cannot be unpacked."""
+def _read_problem(response: httpx.Response) -> ProtocolSteps[ProblemResponse]:
+    """Return the problem of a response; from the status alone if the body is too long or cannot be decoded."""
     body = bytearray()
     try:
         while len(body) <= MAX_PROBLEM_BYTES and (part := (yield ReadBytes())) is not None:
             body += part
     except httpx.DecodingError:
         body.clear()
-    return problem_answer(response, bytes(body) if len(body) <= MAX_PROBLEM_BYTES else b"")
+    return problem_response(response, bytes(body) if len(body) <= MAX_PROBLEM_BYTES else b"")
 
 
-def batch(request: ClientRequest, chunk: Chunk, answered: int, retry: Retry, limits: AnswerLimits) -> ProtocolFlow[bytes]:
-    """The answers to a chunk's events, from `answered` on, a line each, in order.
+def batch_results(request: ClientRequest, chunk: Chunk, answered: int, retry: Retry, limits: ResponseLimits) -> ProtocolFlow[bytes]:
+    """Emit the results of the events of a chunk from `answered` on, a line each, in order.
 
-    What was cut off is asked for again, without the events that have their answer; every event keeps its key and position and is
-    recognised. An answer that says that the service could not do it now counts as cut off. An event that keeps the service from answering
-    at all is told from the others, and has a problem in its place. Raises ProblemAnswer, Unreachable, UnexpectedAnswer.
+    After an interruption the request is repeated without the events that have their result; every event keeps its key and position, by
+    which the service recognises it. A transient problem counts as an interruption. An event that keeps the service from responding is
+    identified and has a problem as its result. Raises ProblemResponse, Unreachable, UnexpectedResponse.
     """
-    tries = _Tries(retry, repeatable=True)
-    sending = Sending(chunk.lines, answered)
-    while not sending.is_done:
-        before = sending.known
-        lines = sending.begin()
+    failures = _Failures(retry, idempotent=True)
+    state = ChunkState(chunk.lines, answered)
+    while not state.is_done:
+        before = state.known
+        lines = state.begin()
         try:
-            failure = yield from _attempt(replace(request, content=b"\n".join(lines) + b"\n"), len(lines), sending, limits)
+            failure = yield from _attempt(replace(request, content=b"\n".join(lines) + b"\n"), len(lines), state, limits)
         except httpx.RequestError as error:
             failure = unreachable(error)
-        for line in sending.end(failure, sending.known > before):
+        for line in state.end(failure, state.known > before):
             yield Emit(line)
-        if failure is None or sending.is_done:
+        if failure is None or state.is_done:
             continue
-        if sending.known > before:
-            tries.failures = 0
-        if not sending.narrow(failure):
-            yield Pause(tries.pause_s(failure), failure)
+        if state.known > before:
+            failures.count = 0
+        if not state.narrow(failure):
+            yield Pause(failures.pause_s(failure), failure)
 
 
 def _attempt(
-    request: ClientRequest, expected: int, sending: Sending, limits: AnswerLimits
+    request: ClientRequest, expected: int, state: ChunkState, limits: ResponseLimits
 ) -> Generator[Effect | Emit[bytes], Any, ClientError | None]:
-    """Ask once, and give what was not given yet; why it is not everything, or None."""
+    """Send a request once and emit new results. Return why results are missing, or None."""
     response: httpx.Response = yield OpenRequest(request)
     if not response.is_success:
-        return (yield from _problem(response))
+        return (yield from _read_problem(response))
     _require_type(response, request)
     lines = _Lines(limits)
     place = 0
-    passing: ClientError | None = None
+    transient: ClientError | None = None
     part: bytes | None = b""
     while part is not None:
         part = yield ReadBytes()
         for line in lines.rest() if part is None else lines.add(part):
             if place == expected:
-                raise UnexpectedAnswer(f"more answers than the {expected} events that were sent")
-            if sending.wants(place):
-                if (problem := _passing_problem(line)) is not None:
-                    passing = passing or ProblemAnswer(problem, retry_after_s=problem.retry_after_s)
+                raise UnexpectedResponse(f"more results than the {expected} events that were sent")
+            if state.wants(place):
+                if (problem := _transient_problem(line)) is not None:
+                    transient = transient or ProblemResponse(problem, retry_after_s=problem.retry_after_s)
                 else:
-                    for answer in sending.take(place, line):
-                        yield Emit(answer)
+                    for result_line in state.take(place, line):
+                        yield Emit(result_line)
             place += 1
-    return passing if place == expected else Unreachable(f"the answer ended after {place} of {expected} events")
+    return transient if place == expected else Unreachable(f"the response ended after {place} of {expected} events")
 
 
 class _Lines:
-    """Bytes as lines. Only the line feed ends one: JSON may have any other separator in a string. Raises UnexpectedAnswer."""
+    """Splitter of bytes into lines. Only LF ends a line: JSON strings may have other separators. Raises UnexpectedResponse."""
 
-    def __init__(self, limits: AnswerLimits) -> None:
+    def __init__(self, limits: ResponseLimits) -> None:
         self._limits = limits
         self._rest = bytearray()
         self._blank = 0
-        """Bytes of blank lines since the last line: a service could send them without end."""
+        """Bytes of blank lines since the last line: a broken service could send them endlessly."""
 
     def add(self, part: bytes) -> Iterator[bytes]:
-        """The lines that end in this part, without the blank ones."""
+        """Yield the lines that end in this part, except blank ones."""
         *ended, rest = part.split(b"\n")
         for end in ended:
             line = bytes(self._rest + end) if self._rest else end
@@ -257,10 +274,10 @@ class _Lines:
 
     def _require_length(self, size: int) -> None:
         if self._blank + size > self._limits.line_bytes:
-            raise UnexpectedAnswer(f"a line of the answer is longer than {self._limits.line_bytes} bytes")
+            raise UnexpectedResponse(f"line longer than {self._limits.line_bytes} bytes in a response")
 
     def rest(self) -> Iterator[bytes]:
-        """The last line, where it is whole although nothing ends it."""
+        """Yield the last line if it is complete JSON without a line feed."""
         line = bytes(self._rest)
         self._limits.require_values(line)
         if _parsed(line) is not None:
@@ -274,8 +291,8 @@ def _parsed(line: bytes) -> Any:
         return None
 
 
-def _passing_problem(line: bytes) -> Problem | None:
-    """The problem, where the line is one that may be gone when the event is sent again."""
+def _transient_problem(line: bytes) -> Problem | None:
+    """Return the problem on a line if it is transient, else None."""
     if b'"status":' not in line:
         return None
     content = _parsed(line)
@@ -284,36 +301,36 @@ def _passing_problem(line: bytes) -> Problem | None:
     return read_problem(content["status"], line)
 
 
-def watch(
-    request: ClientRequest, last_event_id: str | None, read: Callable[[ServerSentEvent], T | None], retry: Retry, limits: AnswerLimits
+def watch_stream(
+    request: ClientRequest, last_event_id: str | None, read: Callable[[ServerSentEvent], T | None], retry: Retry, limits: ResponseLimits
 ) -> ProtocolFlow[T]:
-    """What `read` makes of a stream's events. The stream is opened again behind the last one wherever it ends.
+    """Emit the events of a stream as values of `read`. The stream is reopened after the last event whenever it ends.
 
-    Raises ProblemAnswer, Unreachable, UnexpectedAnswer.
+    Raises ProblemResponse, Unreachable, UnexpectedResponse.
     """
-    tries = _Tries(retry, repeatable=True)
-    seen = last_event_id
+    failures = _Failures(retry, idempotent=True)
+    last_id = last_event_id
     reconnect_s = min(RECONNECT_S, retry.longest_s)
     while True:
         failure: ClientError = Unreachable("the stream ended")
         try:
-            response: httpx.Response = yield OpenRequest(_from(request, seen))
+            response: httpx.Response = yield OpenRequest(_resumed(request, last_id))
             if response.is_success:
                 _require_type(response, request)
-                tries.failures = 0
+                failures.count = 0
                 while (event := (yield NextEvent())) is not None:
-                    seen = _require_event_id(event.id) or seen
+                    last_id = _require_event_id(event.id) or last_id
                     reconnect_s = reconnect_s if event.retry is None else _reconnect_s(event.retry, retry.longest_s)
                     limits.require_values(event.data.encode())
                     if (result := read(event)) is not None:
                         yield Emit(result)
             else:
-                failure = yield from _problem(response)
+                failure = yield from _read_problem(response)
         except SSEError as error:
-            raise UnexpectedAnswer(str(error)) from error
+            raise UnexpectedResponse(str(error)) from error
         except httpx.RequestError as error:
             failure = unreachable(error)
-        yield Pause(max(tries.pause_s(failure), reconnect_s), failure)
+        yield Pause(max(failures.pause_s(failure), reconnect_s), failure)
 
 
 def _reconnect_s(milliseconds: int, longest_s: float) -> float:
@@ -322,9 +339,9 @@ def _reconnect_s(milliseconds: int, longest_s: float) -> float:
 
 
 def _require_event_id(event_id: str) -> str:
-    """Return the id. Raises UnexpectedAnswer for one that no header can carry."""
+    """Return an event id. Raises UnexpectedResponse for one that a header cannot carry."""
     if not can_be_event_id(event_id):
-        raise UnexpectedAnswer("the id of a server-sent event is not printable ASCII")
+        raise UnexpectedResponse("the id of a server-sent event is not printable ASCII")
     return event_id
 
 
@@ -333,6 +350,6 @@ def can_be_event_id(text: str) -> bool:
     return text.isascii() and text.isprintable()
 
 
-def _from(request: ClientRequest, event_id: str | None) -> ClientRequest:
-    """The stream from behind an event on; without one, from now on."""
+def _resumed(request: ClientRequest, event_id: str | None) -> ClientRequest:
+    """Return the request for the stream after an event, or from now on."""
     return request if event_id is None else replace(request, headers={**request.headers, "last-event-id": event_id})

@@ -1,4 +1,4 @@
-"""What every request of a client carries."""
+"""Headers, timeouts and TLS options of all requests of a client."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from ras_triage.service.client.errors import ClientError
 DEFAULT_URL = "http://127.0.0.1:8080"
 
 CONNECT_S = 5.0
-"""Longest wait for a connection, where the client's timeout is longer."""
+"""Longest connect timeout, even if the timeout of the client is longer."""
 
 Token = str | Callable[[], str]
-"""An API key or JWT, or what gives the one to use now."""
+"""An API key or JWT, or a function that returns the current one."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 OnRetry = Callable[[ClientError, float], None]
-"""Is told why, and after how many seconds."""
+"""Called before a retry with the failure and the seconds until the retry."""
 
 
 def ignore_retry(_failure: ClientError, _seconds: float) -> None:
-    """Nobody is told."""
+    """Do nothing."""
 
 
 def bearer(token: str) -> str:
-    """A token as a header has it. Raises ValueError, which does not quote it, as the wire's own complaint would."""
+    """Return the `Authorization` header for a token. Raises ValueError, which does not quote the token, as that of httpx would."""
     if not _TOKEN.fullmatch(token):
-        raise ValueError("the token is empty, or has characters that no token has: spaces, line ends, letters beyond ASCII")
+        raise ValueError("invalid token; expected printable ASCII without spaces and line ends")
     return f"Bearer {token}"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestDefaults:
-    """Headers and timeouts, and who is told of trouble."""
+    """What all requests of a client have in common."""
 
     timeout_s: float
     on_retry: OnRetry
@@ -50,11 +50,22 @@ class RequestDefaults:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def extended(self, headers: Mapping[str, str]) -> RequestDefaults:
-        """With these headers on top."""
+        """Return a copy with more headers."""
         return replace(self, headers={**self.headers, **headers})
 
+    def build_request(self, http: httpx.Client | httpx.AsyncClient, request: ClientRequest) -> httpx.Request:
+        """Return a request with the defaults."""
+        return http.build_request(
+            request.method,
+            request.path,
+            params=request.params,
+            headers=self.headers_of(request),
+            content=request.content,
+            timeout=self.timeout_of(request),
+        )
+
     def headers_of(self, request: ClientRequest) -> httpx.Headers:
-        """Who asks, as part of which trace, and what; what the caller says outranks the surroundings."""
+        """Return the headers of a request; those of the caller take precedence over the active trace context."""
         headers = httpx.Headers({"user-agent": f"ras-triage/{installed_version()}", "accept-encoding": ENCODINGS, **_trace_context()})
         if self.token is not None:
             headers["authorization"] = bearer(self.token if isinstance(self.token, str) else self.token())
@@ -63,15 +74,15 @@ class RequestDefaults:
         return headers
 
     def timeout_of(self, request: ClientRequest) -> httpx.Timeout:
-        """Seconds to connect, and without a byte."""
-        silence_s = self.timeout_s if request.silence_s is None else request.silence_s
-        return httpx.Timeout(self.timeout_s, connect=min(CONNECT_S, self.timeout_s), read=silence_s)
+        """Return the timeouts of a request."""
+        read_s = self.timeout_s if request.read_timeout_s is None else request.read_timeout_s
+        return httpx.Timeout(self.timeout_s, connect=min(CONNECT_S, self.timeout_s), read=read_s)
 
 
 def _trace_context() -> dict[str, str]:
-    """`traceparent` and `tracestate` of the OpenTelemetry context that is active, where there is one."""
+    """Return `traceparent` and `tracestate` of the active OpenTelemetry context, if any."""
     try:
-        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415 - an extra, that need not be there
+        from opentelemetry.trace.propagation.tracecontext import (  # noqa: PLC0415 - optional dependency
             TraceContextTextMapPropagator,
         )
     except ImportError:
@@ -81,6 +92,6 @@ def _trace_context() -> dict[str, str]:
     return headers
 
 
-def tls(ca_file: Path | str | None) -> ssl.SSLContext | bool:
-    """How the service's certificate is checked: against this file's authorities, or against those that the machine trusts."""
+def verify_option(ca_file: Path | str | None) -> ssl.SSLContext | bool:
+    """Return the `verify` option of httpx: the CA certificates of a file, or those of the system."""
     return True if ca_file is None else ssl.create_default_context(cafile=ca_file)

@@ -1,6 +1,6 @@
-"""Events in groups that are sent as one request each.
+"""Chunks of events, each sent as one batch request.
 
-Grouping depends on nothing but the events, so that a run that is begun again makes the same groups, under the same keys.
+Chunks depend on the events only, so that a run that is repeated has the same chunks with the same idempotency keys.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ras_triage.models.frozen import frozen
 
 MAX_EVENTS: Final = 500
 MAX_BYTES: Final = 1 << 20
-"""Of a group; an event that is longer goes alone."""
+"""Limits of a chunk; a longer event has a chunk of its own."""
 
 AnyEvent = Event | Mapping[str, Any] | bytes
-"""An event: as a model, as an object that JSON can write, or as its JSON."""
+"""An event: a model, a JSON object, or JSON as bytes."""
 
 
 @frozen
@@ -26,19 +26,19 @@ class Chunk:
     """Consecutive events."""
 
     first: int
-    """Place of the first among all events, from 0."""
+    """Index of the first among all events, from 0."""
     lines: tuple[bytes, ...]
 
 
 def event_json(event: AnyEvent) -> bytes:
-    """The event as JSON, its own bytes where it comes as bytes. What a model does not set is not sent."""
+    """Return an event as JSON; bytes are unchanged. Fields that a model does not set are not sent."""
     if isinstance(event, bytes):
         return event
     return event.model_dump_json(exclude_unset=True).encode() if isinstance(event, Event) else to_json(event)
 
 
-def line(event: AnyEvent) -> bytes:
-    """The event as one line, without its end. What is no JSON stays so: the service is to refuse it in its place."""
+def event_line(event: AnyEvent) -> bytes:
+    """Return an event as one line without its end. Invalid JSON stays invalid, so that the service refuses it in its place."""
     document = event_json(event).strip()
     if not document:
         return b"\0"
@@ -55,15 +55,15 @@ def _is_json(document: bytes) -> bool:
     return True
 
 
-class _Grouping:
-    """A group that grows until it is full."""
+class _ChunkBuilder:
+    """A chunk that grows until it is full."""
 
     def __init__(self) -> None:
         self.first = self.size = 0
         self.lines: list[bytes] = []
 
     def add(self, line: bytes) -> Chunk | None:
-        """Take one more; the group before it, where that was full."""
+        """Add a line. Return the chunk before it if that was full."""
         full = len(self.lines) == MAX_EVENTS or (self.lines and self.size + len(line) > MAX_BYTES)
         chunk = self.take() if full else None
         self.lines.append(line)
@@ -71,7 +71,7 @@ class _Grouping:
         return chunk
 
     def take(self) -> Chunk:
-        """What was taken so far."""
+        """Return the chunk and begin the next."""
         chunk = Chunk(self.first, tuple(self.lines))
         self.first += len(self.lines)
         self.lines, self.size = [], 0
@@ -79,24 +79,24 @@ class _Grouping:
 
 
 def chunks(events: Iterable[AnyEvent]) -> Iterator[Chunk]:
-    """The events in groups."""
-    grouping = _Grouping()
+    """Yield the events as chunks."""
+    builder = _ChunkBuilder()
     for event in events:
-        if chunk := grouping.add(line(event)):
+        if chunk := builder.add(event_line(event)):
             yield chunk
-    if grouping.lines:
-        yield grouping.take()
+    if builder.lines:
+        yield builder.take()
 
 
 async def chunks_async(events: AsyncIterable[AnyEvent] | Iterable[AnyEvent]) -> AsyncIterator[Chunk]:
-    """The events in groups, as they come."""
+    """Yield the events as chunks as they come."""
     if not isinstance(events, AsyncIterable):
         for chunk in chunks(events):
             yield chunk
         return
-    grouping = _Grouping()
+    builder = _ChunkBuilder()
     async for event in events:
-        if full := grouping.add(line(event)):
+        if full := builder.add(event_line(event)):
             yield full
-    if grouping.lines:
-        yield grouping.take()
+    if builder.lines:
+        yield builder.take()

@@ -1,4 +1,4 @@
-"""What the service answers, as values. A field that a newer service adds is passed over."""
+"""Results of the calls as values. Fields that a newer service adds are ignored."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ Stats = StatsJson
 
 
 @frozen
-class WatchedDecision:
-    """A decision was made, and is the next in the stream."""
+class StreamedDecision:
+    """A decision in the stream."""
 
     event_id: str
-    """Watching goes on behind this one when it is given as `last_event_id`."""
+    """Pass it as `last_event_id` to resume after this decision."""
     decision: Summary
 
 
 @frozen
-class Purged:
-    """Retention took away some of the decisions between the `last_event_id` that was asked for and what follows."""
+class PurgedDecisions:
+    """Notice in the stream that retention deleted decisions after the last event."""
 
     event_id: str
     decisions: int
-    """At most so many."""
+    """Upper bound of their number."""
 
 
-Watched = WatchedDecision | Purged
+StreamItem = StreamedDecision | PurgedDecisions
 
 
 @frozen
-class KeptHost:
-    """A version of the facts kept for a source."""
+class StoredHost:
+    """A version of the host facts of a source."""
 
     source: str
     version: int
-    """From 1, up with every change."""
+    """From 1, incremented with every change."""
     digest: str
     """Content hash of the facts."""
     changed_at: str
@@ -53,7 +53,7 @@ class KeptHost:
 
 @frozen
 class PoisonedPage:
-    """Memory that a decision took out of use."""
+    """A page that a decision poisoned."""
 
     physical_address: Hex64
     """Bytes."""
@@ -63,7 +63,7 @@ class PoisonedPage:
 
 @frozen
 class PoisonedPages:
-    """The pages that decisions poisoned on one machine since it was last known to start."""
+    """The pages of a machine that decisions poisoned since it was started."""
 
     source: str
     pages: tuple[PoisonedPage, ...]
@@ -71,7 +71,7 @@ class PoisonedPages:
 
 @frozen
 class Purge:
-    """Decisions that retention took away together."""
+    """Decisions that retention deleted together."""
 
     at: str
     """RFC 3339, UTC."""
@@ -85,13 +85,13 @@ class Purge:
 
 @frozen
 class StoreState:
-    """What is kept, and for how long."""
+    """Size, retention and purges of a store."""
 
     decisions: int
     bytes: int
     oldest: str | None
     newest: str | None
-    """When the oldest and the newest decision were made; None where there is none."""
+    """When the oldest and the newest decision were made; None without decisions."""
     retention_days: float | None
     """Older decisions are purged; None: never."""
     retention_bytes: int | None
@@ -101,23 +101,23 @@ class StoreState:
 
 
 @frozen
-class Decoded:
-    """Bytes as fields."""
+class DecodeResult:
+    """Fields of a status block or CPER record."""
 
     status_block: dict[str, Any]
-    """It can be sent as an event's `status_block` and gives the same bytes."""
+    """Valid as the `status_block` of an event; encodes to the same bytes."""
     readings: tuple[dict[str, Any], ...]
-    """For each section: its name, and what codes and bits mean."""
+    """For each section: its name, and the meanings of codes and bits."""
     record: dict[str, Any] | None = None
-    """A CPER record's header and section descriptors."""
+    """Header and section descriptors of a CPER record."""
     notification: str | None = None
-    """A CPER record's notification type, by name or GUID."""
+    """Notification type of a CPER record, as name or GUID."""
 
 
 @frozen
 class Health:
-    """Whether the service takes decisions."""
+    """Whether the service accepts events."""
 
     ready: bool
     problem: Problem | None
-    """Why not."""
+    """Why it is not ready."""

@@ -1,6 +1,6 @@
-"""Whether and when a question is asked again.
+"""Retry policy.
 
-Asking again is safe: what reads changes nothing, and a decision that is asked for again is recognised by its `Idempotency-Key`.
+Retries are safe: reads change nothing, and the service recognises the repeat of an event by its `Idempotency-Key`.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from random import random
 
 import httpx
 
-_NOT_DONE = (408, 429, 503)
-"""The service says that it did nothing."""
+_NO_EFFECT = (408, 429, 503)
+"""Status codes of requests that had no effect."""
 
-_PERHAPS_DONE = (502, 504)
-"""Something between here and the service lost its answer."""
+_RESPONSE_LOST = (502, 504)
+"""Status codes of a proxy that lost the response: the request may have had its effect."""
 
-TRANSIENT = (*_NOT_DONE, *_PERHAPS_DONE)
+TRANSIENT = (*_NO_EFFECT, *_RESPONSE_LOST)
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-_PERHAPS_HEARD = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
+_MAYBE_SENT = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a question is asked, and how long the pauses between are: each twice as long as the one before, less up to half of it."""
+    """Exponential backoff: each pause is twice as long as the one before, less a random part of up to half of it."""
 
     attempts: int | None = 10
-    """The first included; None: for ever."""
+    """Number of attempts, the first included; None: no limit."""
     first_s: float = 0.1
     longest_s: float = 30.0
-    """Seconds. No pause is longer, whatever a stream's `retry:` says; a longer `Retry-After` is raised and not waited for."""
+    """Longest pause in seconds, also for `retry:` of a stream; for a longer `Retry-After` the problem is raised at once."""
     random: Callable[[], float] = random
-    """Between 0 and 1: clients that fail together must not come back together."""
+    """Source of random numbers from 0 to 1: clients that fail together must not retry together."""
 
     def pause_s(self, failures: int, wanted_s: float | None) -> float | None:
-        """Seconds to wait after so many failures in a row, never less than the service wants; None: ask no more."""
+        """Return the pause after `failures` consecutive failures, at least what the service wants; None: no retry."""
         if (self.attempts is not None and failures >= self.attempts) or (wanted_s or 0) > self.longest_s:
             return None
         backoff = min(self.first_s * 2.0 ** min(failures - 1, 60), self.longest_s)
@@ -50,7 +50,7 @@ NEVER = Retry(attempts=1)
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Seconds from a `Retry-After` (RFC 9110 10.2.3), which may be a number or a date; None where it is neither."""
+    """Return the seconds of a `Retry-After` (RFC 9110 10.2.3), a number or a date; None if it is neither."""
     if value is None:
         return None
     if value.isascii() and value.strip().isdecimal():
@@ -61,22 +61,22 @@ def retry_after_s(value: str | None) -> float | None:
         return None
 
 
-def may_ask_again_after_status(status: int, *, repeatable: bool) -> bool:
-    """Whether such an answer can become another one. `repeatable`: doing it twice is as good as once."""
-    return status in _NOT_DONE or (repeatable and status in _PERHAPS_DONE)
+def is_retryable_status(status: int, *, idempotent: bool) -> bool:
+    """Return whether a retry after this status may succeed and does no harm."""
+    return status in _NO_EFFECT or (idempotent and status in _RESPONSE_LOST)
 
 
-def may_ask_again_after_error(error: BaseException | None, *, repeatable: bool) -> bool:
-    """Whether asking again may help, and does no harm where the service heard the question and only its answer was lost."""
+def is_retryable_error(error: BaseException | None, *, idempotent: bool) -> bool:
+    """Return whether a retry after this error may succeed, and does no harm if only the response was lost."""
     if error is None:
-        return repeatable
+        return idempotent
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
         return False
-    return isinstance(error, _NOT_SENT) or (repeatable and isinstance(error, _PERHAPS_HEARD))
+    return isinstance(error, _NOT_SENT) or (idempotent and isinstance(error, _MAYBE_SENT))
 
 
 def was_sent(error: BaseException | None) -> bool:
-    """Return whether a question may have been heard whose answer did not come."""
+    """Return whether the service may have received a request that failed with this error."""
     return not isinstance(error, _NOT_SENT)
 
 

@@ -1,7 +1,7 @@
-"""Which events of a chunk an attempt sends, and which answers there are.
+"""State of a chunk: events to send and results received.
 
-An event keeps its position in every attempt, since the service recognises it by that. In the place of one that needs no answer, or would
-keep the others from getting theirs, stands a placeholder.
+An event keeps its position in every attempt, by which the service recognises it. Events that have their result, or that keep the service
+from responding, are replaced by a placeholder.
 """
 
 from __future__ import annotations
@@ -10,108 +10,108 @@ from collections.abc import Iterator
 from typing import Final
 
 from ras_triage.service.api.problems import Problem, problem_json, unanswered
-from ras_triage.service.client.errors import ClientError, ProblemAnswer, Unreachable
+from ras_triage.service.client.errors import ClientError, ProblemResponse, Unreachable
 from ras_triage.service.client.retry import was_sent
 
 PLACEHOLDER: Final = b"null"
-"""The service refuses it as an event, and keeps nothing of it."""
+"""Line that the service refuses as an event and does not store."""
 
-CUTS: Final = 3
-"""How often an answer may break off at an event, the last time where no other is sent with it, before that event is left out."""
+MAX_EARLY_ENDS: Final = 3
+"""How often a response may end at an event, the last time without any other event, before that event is left out."""
 
 _GROWTH: Final = 4
 _REFUSALS: Final = (413, 500)
-"""Statuses of a whole answer that one event of the request may be the reason for."""
-_LOST: Final = (502, 504)
-"""Statuses of a whole answer that stand for one that broke off."""
+"""Status codes of a response that one event of the request may have caused."""
+_RESPONSE_LOST: Final = (502, 504)
+"""Status codes of a proxy for a response that ended early."""
 
 
-class Sending:
-    """A chunk on its way."""
+class ChunkState:
+    """State of a chunk between attempts."""
 
     def __init__(self, lines: tuple[bytes, ...], answered: int) -> None:
-        """`answered`: how many of the first events have their answer already."""
+        """`answered`: how many of the first events have their result already."""
         self._lines = lines
-        self._answers: dict[int, bytes] = {}
-        self._given = self.known = min(answered, len(lines))
-        """Answers that were given; answers that there are."""
+        self._results: dict[int, bytes] = {}
+        self._emitted = self.known = min(answered, len(lines))
+        """Results that were emitted; results that are known."""
         self._window = len(lines)
-        self._wanted: tuple[int, ...] = ()
+        self._sent: tuple[int, ...] = ()
         self._refused_to = -1
-        """The last of the events of which one is the reason for a refusal."""
-        self._cut_at, self._cuts = -1, 0
+        """Index of the last of the events of which one caused a refusal."""
+        self._ended_at, self._early_ends = -1, 0
         self._suspect: tuple[int, Problem] | None = None
 
     @property
     def is_done(self) -> bool:
-        """Whether every event has its answer."""
-        return self._given == len(self._lines)
+        """Whether every event has its result."""
+        return self._emitted == len(self._lines)
 
     def begin(self) -> list[bytes]:
-        """Return the lines of the next attempt."""
-        left_out = None if self._suspect is None else self._suspect[0]
-        self._wanted = tuple(place for place in self._unanswered(len(self._lines)) if place != left_out)[: self._window]
-        end = 1 + max((*self._wanted, *(() if left_out is None or self._wanted else (left_out,))))
-        return [self._lines[place] if place in self._wanted else PLACEHOLDER for place in range(end)]
+        """Begin an attempt and return its lines."""
+        omitted = None if self._suspect is None else self._suspect[0]
+        self._sent = tuple(index for index in self._unanswered(len(self._lines)) if index != omitted)[: self._window]
+        end = 1 + max((*self._sent, *(() if omitted is None or self._sent else (omitted,))))
+        return [self._lines[index] if index in self._sent else PLACEHOLDER for index in range(end)]
 
     def _unanswered(self, end: int) -> list[int]:
-        return [place for place in range(self._given, end) if place not in self._answers]
+        return [index for index in range(self._emitted, end) if index not in self._results]
 
-    def wants(self, place: int) -> bool:
-        """Return whether the answer at a place is that of an event of this attempt."""
-        return place in self._wanted and place not in self._answers and place >= self._given
+    def wants(self, index: int) -> bool:
+        """Return whether the result at an index is that of an event of this attempt."""
+        return index in self._sent and index not in self._results and index >= self._emitted
 
-    def take(self, place: int, line: bytes) -> Iterator[bytes]:
-        """Take an answer. Yield the answers that are next in order."""
-        self._answers[place] = line
+    def take(self, index: int, line: bytes) -> Iterator[bytes]:
+        """Add a result. Yield the results that are next in order."""
+        self._results[index] = line
         self.known += 1
-        while (following := self._answers.pop(self._given, None)) is not None:
-            self._given += 1
+        while (following := self._results.pop(self._emitted, None)) is not None:
+            self._emitted += 1
             yield following
 
     def end(self, failure: ClientError | None, progress: bool) -> Iterator[bytes]:
-        """Take in how an attempt ended. Yield the problem of an event that was left out, where the service answers without it."""
+        """End an attempt. Yield the problem of an event that was left out if the service responds without it."""
         if self._suspect is not None and (failure is None or progress):
-            place, problem = self._suspect
+            index, problem = self._suspect
             self._suspect, self._refused_to = None, -1
-            yield from self.take(place, problem_json(problem))
+            yield from self.take(index, problem_json(problem))
         if failure is None:
             suspects = len(self._unanswered(self._refused_to + 1))
             self._window = max(suspects // 2, 1) if suspects else min(self._window * _GROWTH, len(self._lines))
 
     def narrow(self, failure: ClientError) -> bool:
-        """Send less next time where one event may be the reason for a failure. Return whether that can be done without a pause."""
-        if isinstance(failure, ProblemAnswer) and failure.problem.status in _REFUSALS:
+        """Send fewer events next time if one may have caused a failure. Return whether that needs no pause."""
+        if isinstance(failure, ProblemResponse) and failure.problem.status in _REFUSALS:
             return self._narrow_refused(failure.problem)
-        if _broke_off(failure):
-            self._narrow_cut()
+        if _ended_early(failure):
+            self._narrow_early_end()
         return False
 
     def _narrow_refused(self, problem: Problem) -> bool:
-        if self._suspect is not None or not self._wanted:
+        if self._suspect is not None or not self._sent:
             self._suspect = None
             return False
-        if len(self._wanted) == 1:
-            self._suspect = self._wanted[0], problem
+        if len(self._sent) == 1:
+            self._suspect = self._sent[0], problem
         else:
-            self._window, self._refused_to = len(self._wanted) // 2, self._wanted[-1]
+            self._window, self._refused_to = len(self._sent) // 2, self._sent[-1]
         return True
 
-    def _narrow_cut(self) -> None:
-        left = [place for place in self._wanted if self.wants(place)]
+    def _narrow_early_end(self) -> None:
+        left = [index for index in self._sent if self.wants(index)]
         if self._suspect is not None or not left:
             self._suspect = None
             return
-        self._cuts = self._cuts + 1 if left[0] == self._cut_at else 1
-        self._cut_at = left[0]
-        if self._cuts >= CUTS and len(self._wanted) == 1:
-            self._suspect = left[0], unanswered(self._cuts)
-        elif self._cuts >= CUTS - 1:
+        self._early_ends = self._early_ends + 1 if left[0] == self._ended_at else 1
+        self._ended_at = left[0]
+        if self._early_ends >= MAX_EARLY_ENDS and len(self._sent) == 1:
+            self._suspect = left[0], unanswered(self._early_ends)
+        elif self._early_ends >= MAX_EARLY_ENDS - 1:
             self._window = 1
 
 
-def _broke_off(failure: ClientError) -> bool:
-    """Whether the service, or something before it, heard the request and did not answer all of it."""
-    if isinstance(failure, ProblemAnswer):
-        return failure.problem.status in _LOST
+def _ended_early(failure: ClientError) -> bool:
+    """Return whether a request was sent and its response ended early."""
+    if isinstance(failure, ProblemResponse):
+        return failure.problem.status in _RESPONSE_LOST
     return isinstance(failure, Unreachable) and was_sent(failure.__cause__)

@@ -1,1 +1,1 @@
-"""The ASGI application and what is specific to HTTP."""
+"""HTTP interface: application, routes, middleware, limits, streams and server."""

@@ -1,4 +1,4 @@
-"""The HTTP application."""
+"""ASGI application: routes, middleware and exception handlers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddle
 from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, policies, syndromes
 from ras_triage.service.http.routes import store as store_route
 from ras_triage.service.http.runtime import Runtime, running
-from ras_triage.service.security.guard import Security, guarded
+from ras_triage.service.security.guard import Security, require_method_scope
 from ras_triage.service.store.opening import open_store
 from ras_triage.service.store.port import ApiKey, Store, StoreError
 from ras_triage.service.store.writer import WriteQueueFull
@@ -50,13 +50,13 @@ from ras_triage.service.telemetry.metrics import Metrics
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
-DESCRIPTION = "What Linux on arm64 does with a hardware error, and why."
+DESCRIPTION = "Predicts what Linux on arm64 does with a hardware error, and why."
 
 
 def create_app(settings: Settings | None = None, store: Store | None = None, clock_ms: Callable[[], int] = now_ms) -> FastAPI:
-    """The application, ready to answer. It closes the store at its end: the one given, else the one that the settings name.
+    """Return the application. It uses `store`, else the store that the settings name, and closes it at its shutdown.
 
-    `clock_ms` gives milliseconds since 1970.
+    `clock_ms` returns milliseconds since 1970.
     """
     chosen = settings or Settings()
     metrics = Metrics()
@@ -77,11 +77,11 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
             runtime.writer.committed.append(metrics.committed)
             runtime.writer.failed.append(store_failure)
             runtime.unread.append(store_failure)
-            runtime.intake.unread.append(store_failure)
+            runtime.intake.lookup_failed.append(store_failure)
             runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
             runtime.intake.repeated.append(metrics.repeated)
             runtime.retention.purged.append(metrics.purged)
-            runtime.defects.found.append(metrics.defect)
+            runtime.defects.hooks.append(metrics.defect)
             yield
 
     app = FastAPIOffline(
@@ -92,86 +92,85 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        telemetry={"logs": False},  # FastAPI's own would tell what requests held
+        telemetry={"logs": False},  # FastAPI would log the content of requests
     )
     app.state.settings = chosen
     app.state.metrics = metrics
     app.state.limits = limits = ConcurrencyLimits(chosen)
-    app.state.security = Security(chosen, partial(_kept_keys, app))
-    for noun in (decisions, imports, hosts, decode, syndromes, policies, store_route):
-        app.include_router(noun.router, dependencies=[Depends(guarded)])
+    app.state.security = Security(chosen, partial(_stored_keys, app))
+    for routes in (decisions, imports, hosts, decode, syndromes, policies, store_route):
+        app.include_router(routes.router, dependencies=[Depends(require_method_scope)])
     app.include_router(health.router)
     app.state.shutdown = shutdown = Shutdown()
     app.add_middleware(LimitsMiddleware, settings=chosen, limits=limits)
     app.add_middleware(ShutdownMiddleware, shutdown=shutdown)
-    app.add_exception_handler(ProblemError, _refused)
-    app.add_exception_handler(HTTPException, _refused_by_router)
-    app.add_exception_handler(RequestValidationError, _refused_by_parameters)
-    app.add_exception_handler(WriteQueueFull, _busy)
-    app.add_exception_handler(StoreError, _store_failed)
-    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(ProblemError, _problem_error)
+    app.add_exception_handler(HTTPException, _router_error)
+    app.add_exception_handler(RequestValidationError, _parameter_error)
+    app.add_exception_handler(WriteQueueFull, _queue_full)
+    app.add_exception_handler(StoreError, _store_error)
+    app.add_exception_handler(Exception, _unexpected_error)
     app.add_middleware(AccessLogMiddleware, metrics=metrics)
     app.add_middleware(SecurityHeadersMiddleware)
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     return app
 
 
-async def _kept_keys(app: FastAPI) -> Sequence[ApiKey]:
-    """The keys of the store."""
+async def _stored_keys(app: FastAPI) -> Sequence[ApiKey]:
+    """Return the API keys of the store."""
     runtime: Runtime = app.state.runtime
     return await runtime.read(lambda store: store.api_keys())
 
 
-def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+def _problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     logs.bind(problem=problem.type)
-    answer = Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+    response = Response(problem_json(problem), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
     if problem.status in RETRYABLE:
-        answer.headers.setdefault("retry-after", str(RETRY_S))
-    return answer
+        response.headers.setdefault("retry-after", str(RETRY_S))
+    return response
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _problem_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    return _answer(error.problem, error.headers)
+    return _problem_response(error.problem, error.headers)
 
 
-async def _refused_by_router(request: Request, error: Exception) -> Response:
+async def _router_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = {404: f"there is nothing at `{request.url.path}`", 405: f"`{request.method}` is not possible here"}.get(error.status_code)
+    path, method = request.url.path, request.method
+    detail = {404: f"no resource at `{path}`; see `/docs`", 405: f"method `{method}` not allowed at `{path}`"}.get(error.status_code)
     headers = dict(error.headers or {})
     if error.status_code == 405 and request.method not in (methods := _methods(request)):
         headers["Allow"] = ", ".join(methods)
-    return _answer(http_problem(error.status_code, detail or str(error.detail)), headers)
+    return _problem_response(http_problem(error.status_code, detail or str(error.detail)), headers)
 
 
 def _methods(request: Request) -> list[str]:
-    """The methods that this path can be asked with (RFC 9110 10.2.1): of all its routes, where the router names those of the first."""
+    """Return the methods of all routes of this path (RFC 9110 10.2.1); the router names only those of the first."""
     routes = request.app.routes
-    asked = ({**request.scope, "method": method} for method in _METHODS)
-    return [scope["method"] for scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+    scopes = ({**request.scope, "method": method} for method in _METHODS)
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
-async def _refused_by_parameters(_: Request, error: Exception) -> Response:
+async def _parameter_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["loc"][0] == "path":
-        return _answer(
-            http_problem(
-                404, truncate_text(f"there is no `{first['loc'][-1]}` of this name: {explain_validation_error(first, first['input'])}")
-            )
+        return _problem_response(
+            http_problem(404, truncate_text(f"unknown `{first['loc'][-1]}`: {explain_validation_error(first, first['input'])}"))
         )
-    return _answer(invalid_parameter(str(first["loc"][-1]), explain_validation_error(first, first["input"])))
+    return _problem_response(invalid_parameter(str(first["loc"][-1]), explain_validation_error(first, first["input"])))
 
 
-async def _busy(_: Request, error: Exception) -> Response:
-    return _answer(busy(str(error)))
+async def _queue_full(_: Request, error: Exception) -> Response:
+    return _problem_response(busy(str(error)))
 
 
-async def _store_failed(_: Request, error: Exception) -> Response:
+async def _store_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, StoreError)
-    return _answer(store_failed(error))
+    return _problem_response(store_failed(error))
 
 
-async def _failed(request: Request, _error: Exception) -> Response:
-    """This answer is made outside of every middleware."""
-    return _answer(internal(), {name.decode(): value.decode() for name, value in security_headers(request.scope)})
+async def _unexpected_error(request: Request, _error: Exception) -> Response:
+    """Respond to an unexpected exception. No middleware sees this response, so it sets the security headers itself."""
+    return _problem_response(internal(), {name.decode(): value.decode() for name, value in security_headers(request.scope)})

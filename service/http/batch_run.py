@@ -1,4 +1,4 @@
-"""A batch from its bytes to its results: decided a slice at a time, answered in order, each result only when it is durable."""
+"""Processing of a batch in slices, with durable results in order."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ from ras_triage.service.telemetry.metrics import Metrics
 
 
 class Slice(NamedTuple):
-    """The most that is decided before the event loop turns to others."""
+    """Size limit of the events that are decided in one pass of the event loop."""
 
     items: int
     bytes: int
 
 
 AT_ONCE: Final = Slice(64, 64 << 10)
-FORESEEN: Final = Slice(128, 512 << 10)
-"""A few milliseconds' work each: what a worker foresaw is only kept."""
+PREDECIDED: Final = Slice(128, 512 << 10)
+"""A few milliseconds of work each; an event that a worker has predecided only has to be stored."""
 
 SLICES_AHEAD: Final = 16
-"""Slices that may be decided before the first of them is durable."""
+"""Slices that may be decided before the first one is durable."""
 
 QUEUE_SHARE: Final = 0.25
-"""Share of the writer's queue that batches fill: enough to keep the disk busy, and the rest is for single requests."""
+"""Share of the write queue that batches may fill; the rest is for single requests."""
 
 HOLD_BYTES: Final = 16 << 20
 HOLD_S: Final = 5.0
 IDLE_S: Final = 1.0
-"""How long results are held back, because their status tells whether any failed: bytes, seconds, seconds without a word from the client."""
+"""Results are held back, so that the status can tell whether any failed, up to so many bytes, seconds, or seconds without input."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchFormat:
-    """How a batch is written, and its results."""
+    """Encoding of a batch and of its results."""
 
     media_type: str
     splitter: Callable[[int], ItemSplitter]
@@ -67,7 +67,7 @@ ARRAY: Final = BatchFormat("application/json", ArraySplitter, b"[", b",\n", b"]"
 
 @dataclass(slots=True)
 class BatchCounts:
-    """How a batch went so far."""
+    """Numbers of results so far."""
 
     items: int = 0
     failed: int = 0
@@ -78,8 +78,12 @@ class BatchCounts:
         return 207 if self.failed else 200
 
 
+_Slice = asyncio.Task[Sequence[BatchItem]] | Sequence[BatchItem]
+"""Items of a slice, or the task that predecides them."""
+
+
 class BatchRun:
-    """One batch under way."""
+    """One batch in progress."""
 
     def __init__(
         self,
@@ -87,7 +91,7 @@ class BatchRun:
         intake: Intake,
         writer: Writer,
         *,
-        name: bytes | None,
+        repeat_key: bytes | None,
         item_limit: int,
         spill_limit: int,
         pace: Callable[[int], Awaitable[None]],
@@ -95,115 +99,120 @@ class BatchRun:
         metrics: Metrics,
         work: ClientWork,
         clock: BodyClock,
-        held: BodyBudget,
+        budget: BodyBudget,
     ) -> None:
-        """`name`: tells a repeat of the whole batch, from its Idempotency-Key; None: it has none.
+        """`repeat_key`: identifies a repeat of the batch, from its Idempotency-Key; None: it has none.
 
-        `pace` waits until so many events may be decided. `clock` and `held` are those of the request.
+        `pace` waits until the rate limit allows so many events. `clock` and `budget` are those of the request.
         """
         self._form = form
         self._intake = intake
         self._writer = writer
-        self._name = name
+        self._repeat_key = repeat_key
         self._pace = pace
         self._workers = workers
         self._metrics = metrics
         self._work = work
         self._clock = clock
-        self._held = held
+        self._budget = budget
         self._splitter = form.splitter(item_limit)
-        self._read_in: asyncio.Queue[asyncio.Task[Sequence[BatchItem]] | Sequence[BatchItem] | None] = asyncio.Queue(workers.number or 1)
+        self._read_slices: asyncio.Queue[_Slice | None] = asyncio.Queue(workers.number or 1)
         self._decided: asyncio.Queue[list[Outcome] | None] = asyncio.Queue(SLICES_AHEAD)
         self.outbox = SpillQueue(spill_limit)
         self.tally = BatchCounts()
         self.refusal: ProblemError | None = None
-        """Why nothing in the batch was decided."""
-        self._taken_in = self._admitted = self._answered = 0
-        self._whole = self._complete = False
-        """Whether nothing more is taken in, and whether everything was answered."""
-        self._heard = monotonic()
+        """Why the batch as a whole was refused."""
+        self._received = self._admitted = self._finished = 0
+        self._input_complete = self._results_complete = False
+        """Whether the input is complete, and whether the results are."""
+        self._last_input = monotonic()
+
+    @property
+    def status(self) -> int:
+        """HTTP status code of the results so far."""
+        return self.tally.status
 
     async def run(self, body: AsyncIterator[bytes]) -> None:
-        """Decide and answer everything in the body, into the outbox."""
+        """Decide all events of the body and put their results into the outbox."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._take_in(body, tasks))
+                tasks.create_task(self._read_body(body, tasks))
                 tasks.create_task(self._decide())
-                tasks.create_task(self._answer())
+                tasks.create_task(self._send_results())
         except* ClientDisconnect:
             pass
         finally:
             self.outbox.close()
 
     async def ready(self) -> None:
-        """Wait until the first results should leave. Raises Refused where there are none, because the batch is none."""
+        """Wait until the first results should be sent. Raises ProblemError if the batch as a whole was refused."""
         began = monotonic()
         while not self.outbox.closed and self.outbox.waiting < HOLD_BYTES:
             now = monotonic()
-            if self.outbox.waiting and (now - began > HOLD_S or now - self._heard > IDLE_S):
+            if self.outbox.waiting and (now - began > HOLD_S or now - self._last_input > IDLE_S):
                 return
             await self.outbox.news(IDLE_S)
         if self.refusal is not None:
             raise self.refusal
 
-    # Taking in.
+    # Reading.
 
-    async def _take_in(self, body: AsyncIterator[bytes], tasks: asyncio.TaskGroup) -> None:
+    async def _read_body(self, body: AsyncIterator[bytes], tasks: asyncio.TaskGroup) -> None:
         try:
             async for data in body:
-                self._heard = monotonic()
+                self._last_input = monotonic()
                 items = self._splitter.feed(data)
                 if items:
                     self._clock.item_complete()
-                self._held.keep(self._splitter.incomplete)
-                await self._read(items, tasks)
+                self._budget.reserve(self._splitter.incomplete)
+                await self._enqueue(items, tasks)
                 if self._splitter.broken:
                     break
             else:
-                await self._read(self._splitter.finish(), tasks)
+                await self._enqueue(self._splitter.finish(), tasks)
         except ProblemError as refused:
             await self._stop(refused)
-        self._whole = True
-        await self._read_in.put(None)
+        self._input_complete = True
+        await self._read_slices.put(None)
 
     async def _stop(self, refused: ProblemError) -> None:
-        """Go no further: the batch as a whole is refused where nothing was taken in yet, else its end is."""
-        if self._taken_in:
-            self._taken_in += 1
-            await self._read_in.put([refused])
+        """Stop reading: refuse the batch as a whole if no event was received yet, else its rest."""
+        if self._received:
+            self._received += 1
+            await self._read_slices.put([refused])
         else:
             self.refusal = refused
 
-    async def _read(self, items: Sequence[bytes | ProblemError], tasks: asyncio.TaskGroup) -> None:
-        if self._splitter.broken and not self._taken_in and len(items) == 1 and isinstance(items[0], ProblemError):
+    async def _enqueue(self, items: Sequence[bytes | ProblemError], tasks: asyncio.TaskGroup) -> None:
+        if self._splitter.broken and not self._received and len(items) == 1 and isinstance(items[0], ProblemError):
             raise items[0]
-        if items and not self._taken_in:
+        if items and not self._received:
             self._work.require()
-        for some in slices(items, lambda: FORESEEN if self._is_large() else AT_ONCE):
-            await self._pace(len(some))
-            placed = [self._placed(index, item) for index, item in enumerate(some, self._taken_in)]
-            foreseen = self._is_large()
-            self._taken_in += len(some)
-            await self._read_in.put(tasks.create_task(self._foresee(placed)) if foreseen else placed)
+        for part in slices(items, lambda: PREDECIDED if self._is_large() else AT_ONCE):
+            await self._pace(len(part))
+            documents = [self._document(index, item) for index, item in enumerate(part, self._received)]
+            predecided = self._is_large()
+            self._received += len(part)
+            await self._read_slices.put(tasks.create_task(self._predecide(documents)) if predecided else documents)
 
-    async def _foresee(self, placed: Sequence[EventDocument | ProblemError]) -> Sequence[BatchItem]:
-        async with self._work.predeciding(len(placed)):
-            return await self._workers.predecide(placed)
+    async def _predecide(self, documents: Sequence[EventDocument | ProblemError]) -> Sequence[BatchItem]:
+        async with self._work.predeciding(len(documents)):
+            return await self._workers.predecide(documents)
 
     def _is_large(self) -> bool:
-        return self._taken_in >= self._workers.alone and self._workers.at_work
+        return self._received >= self._workers.inline_events and self._workers.available
 
-    def _placed(self, index: int, item: bytes | ProblemError) -> EventDocument | ProblemError:
-        """An event, with what tells its repeat in a repeat of the batch."""
+    def _document(self, index: int, item: bytes | ProblemError) -> EventDocument | ProblemError:
+        """Return an event with its repeat key, made from that of the batch and its index."""
         if isinstance(item, ProblemError):
             return item
-        return EventDocument(item, None if self._name is None else hashlib.sha256(self._name + index.to_bytes(8)).digest())
+        return EventDocument(item, None if self._repeat_key is None else hashlib.sha256(self._repeat_key + index.to_bytes(8)).digest())
 
     # Deciding.
 
     async def _decide(self) -> None:
-        while (coming := await self._read_in.get()) is not None:
-            items = await coming if isinstance(coming, asyncio.Task) else coming
+        while (read_slice := await self._read_slices.get()) is not None:
+            items = await read_slice if isinstance(read_slice, asyncio.Task) else read_slice
             await self._decided.put(await self._intake.admit(items, self._admitted, turn=self._turn))
             self._admitted += len(items)
             await asyncio.sleep(0)
@@ -211,30 +220,30 @@ class BatchRun:
 
     @asynccontextmanager
     async def _turn(self, items: Sequence[BatchItem]) -> AsyncIterator[None]:
-        """Wait for this batch's turn to decide, and for room to write."""
+        """Wait for a turn to decide, and for room in the write queue."""
         async with self._work.deciding(len(items)):
-            await self._writer.room(len(items), sum(map(growth, items)), share=QUEUE_SHARE)
+            await self._writer.room(len(items), sum(map(expected_growth, items)), share=QUEUE_SHARE)
             yield
 
-    # Answering.
+    # Results.
 
-    async def _answer(self) -> None:
+    async def _send_results(self) -> None:
         while (outcomes := await self._decided.get()) is not None:
             await self.outbox.put(b"".join([part for outcome in outcomes for part in (self._separator(), await self._result(outcome))]))
-            self._answered += len(outcomes)
+            self._finished += len(outcomes)
         await self.outbox.put(self._end())
-        self._complete = True
+        self._results_complete = True
 
     def _end(self) -> bytes:
         return self._form.behind if self.tally.items else self._form.before + self._form.behind.lstrip()
 
-    def break_off(self, refused: ProblemError) -> bytes:
-        """Return the end of the answer after `run` was cancelled: a problem for each event without a result, and one for those not read."""
-        if self._complete:
+    def interrupted_end(self, refused: ProblemError) -> bytes:
+        """Return the end of the response after `run` was cancelled: a problem for each event without a result, and one for the rest."""
+        if self._results_complete:
             return b""
-        self.tally.items = self._answered
+        self.tally.items = self._finished
         parts: list[bytes] = []
-        for _ in range(self._taken_in - self._answered + (0 if self._whole else 1)):
+        for _ in range(self._received - self._finished + (0 if self._input_complete else 1)):
             parts += (self._separator(), self._problem(refused))
         return b"".join(parts) + self._end()
 
@@ -245,9 +254,9 @@ class BatchRun:
     async def _result(self, outcome: Outcome) -> bytes:
         try:
             if not isinstance(outcome, ProblemError):
-                answered = await self._intake.await_response(outcome, self.tally.items - 1)
-                self._metrics.batched("repeat" if answered.repeat else "decided")
-                return answered.body
+                response = await self._intake.await_response(outcome, self.tally.items - 1)
+                self._metrics.batched("repeat" if response.repeat else "decided")
+                return response.body
         except StoreError as error:
             outcome = ProblemError(store_failed(error))
         except ProblemError as refused:
@@ -261,22 +270,22 @@ class BatchRun:
         return problem_json(with_retry_hint(refused.problem))
 
 
-def growth(item: BatchItem) -> int:
-    """Bytes that will be kept, roughly."""
+def expected_growth(item: BatchItem) -> int:
+    """Return an estimate of the bytes that will be stored."""
     if isinstance(item, ProblemError):
         return 0
     return EXPECTED_GROWTH * len(item.data if isinstance(item, EventDocument) else item.document.data)
 
 
-def slices(items: Sequence[bytes | ProblemError], most: Callable[[], Slice]) -> Iterator[list[bytes | ProblemError]]:
-    """Items in groups that take a moment each; `most` is asked anew for each group."""
+def slices(items: Sequence[bytes | ProblemError], limit_of_next: Callable[[], Slice]) -> Iterator[list[bytes | ProblemError]]:
+    """Yield items in groups; `limit_of_next` returns the limit of each group."""
     group: list[bytes | ProblemError] = []
-    size, limit = 0, most()
+    size, limit = 0, limit_of_next()
     for item in items:
         group.append(item)
         size += len(item) if isinstance(item, bytes) else 0
         if len(group) >= limit.items or size >= limit.bytes:
             yield group
-            group, size, limit = [], 0, most()
+            group, size, limit = [], 0, limit_of_next()
     if group:
         yield group

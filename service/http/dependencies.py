@@ -1,4 +1,4 @@
-"""What every route asks of a request: its settings, its body within limits, and no parameter that is not known."""
+"""Dependencies of routes: runtime, principal, body, parameters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SettingsOf = Annotated[Settings, Depends(_settings)]
 
 
 def runtime_of(request: Request) -> Runtime:
-    """What the application has while it runs."""
+    """Return the runtime of the application."""
     runtime: Runtime = request.app.state.runtime
     return runtime
 
@@ -61,21 +61,26 @@ async def _principal(request: Request) -> Principal:
 
 
 PrincipalOf = Annotated[Principal, Depends(_principal)]
-"""Who asks; the guard has let them in."""
+"""The authenticated caller."""
+
+
+def require_length(request: Request, limit: int) -> None:
+    """Raise ProblemError if the `Content-Length` of a request exceeds a limit in bytes."""
+    content_length = request.headers.get("content-length", "")
+    if content_length.isdecimal() and int(content_length) > limit:
+        raise ProblemError(too_large(limit))
 
 
 async def _body(request: Request) -> bytes:
-    """The body as sent. Raises Refused as soon as it is longer than the limit, announced or not, or too much is held already."""
+    """Return the body, decompressed. Raises ProblemError when it exceeds the size limit or the request memory limit."""
     settings: Settings = request.app.state.settings
     limit = settings.max_body_bytes
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise ProblemError(too_large(limit))
+    require_length(request, limit)
     encoding = request.headers.get("content-encoding", "")
-    held: BodyBudget = request.scope["held"]
+    budget: BodyBudget = request.scope["body_budget"]
     pieces: list[bytes] = []
     async for piece in decoded_chunks(request.stream(), encoding, limit):
-        held.add(len(piece))
+        budget.add(len(piece))
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -84,7 +89,7 @@ Body = Annotated[bytes, Depends(_body)]
 
 
 def work_of(request: Request) -> ClientWork:
-    """Return what queues the events of a batch or import for its client."""
+    """Return the work queue of the client of a batch or import."""
     principal: Principal = request.state.principal
     peer = peer_of(request.client.host if request.client else "")
     limits: ConcurrencyLimits = request.app.state.limits
@@ -97,38 +102,43 @@ def clock_of(request: Request) -> BodyClock:
     return active.clock
 
 
-def repeat_name(request: Request) -> bytes | None:
-    """What tells a repeat of a request: its Idempotency-Key, together with who sends it. Raises Refused."""
+def repeat_key(request: Request) -> bytes | None:
+    """Return a hash of the Idempotency-Key and the principal, which identifies a repeat; None without a key. Raises ProblemError."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
     if not 0 < len(key) <= MAX_IDEMPOTENCY_KEY:
-        raise ProblemError(invalid_header("Idempotency-Key", f"expected 1 to {MAX_IDEMPOTENCY_KEY} characters"))
+        raise ProblemError(invalid_header("Idempotency-Key", f"invalid length; expected 1 to {MAX_IDEMPOTENCY_KEY} characters"))
     principal: Principal = request.state.principal
     return hashlib.sha256(to_json(["key", principal.name, key])).digest()
 
 
-async def _repeat_name(
+async def _repeat_key(
     request: Request,
-    idempotency_key: Annotated[str | None, Header(description=IDEMPOTENCY)] = None,  # noqa: ARG001 - for the document
+    idempotency_key: Annotated[str | None, Header(description=IDEMPOTENCY)] = None,  # noqa: ARG001 - for the OpenAPI document
 ) -> bytes | None:
-    return repeat_name(request)
+    return repeat_key(request)
 
 
-RepeatName = Annotated[bytes | None, Depends(_repeat_name)]
+RepeatKey = Annotated[bytes | None, Depends(_repeat_key)]
 
 
 def require_parameters(request: Request, names: Sequence[str]) -> None:
-    """Raises Refused for any query parameter other than these, or one of them twice: neither must be a silence."""
+    """Raise ProblemError for an unknown or repeated query parameter."""
     for name in request.query_params:
         if name not in names:
-            raise ProblemError(invalid_parameter(name, "there is no such parameter"))
+            raise ProblemError(invalid_parameter(name, _unknown(names)))
         if len(request.query_params.getlist(name)) > 1:
-            raise ProblemError(invalid_parameter(name, "it is given more than once"))
+            raise ProblemError(invalid_parameter(name, "repeated parameter; expected it once"))
+
+
+def _unknown(names: Sequence[str]) -> str:
+    expected = ", ".join(f"`{name}`" for name in names)
+    return f"unknown parameter; expected {f'one of {expected}' if names else 'none'}"
 
 
 def only_parameters(*names: str) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that refuses query parameters other than these, and repeated ones."""
+    """Return a dependency that refuses unknown and repeated query parameters."""
 
     async def check(request: Request) -> None:
         require_parameters(request, names)
@@ -136,12 +146,12 @@ def only_parameters(*names: str) -> Callable[[Request], Awaitable[None]]:
     return check
 
 
-def flag(request: Request, name: str) -> bool:
-    """A query parameter that is true or false, and false where it is absent. Raises Refused."""
+def boolean(request: Request, name: str) -> bool:
+    """Return a boolean query parameter; false if it is absent. Raises ProblemError."""
     text = request.query_params.get(name)
     if text is None:
         return False
     try:
         return _BOOL.validate_python(text)
     except ValidationError:
-        raise ProblemError(invalid_parameter(name, f"`{truncate_text(text)}` is neither `true` nor `false`")) from None
+        raise ProblemError(invalid_parameter(name, f"invalid boolean `{truncate_text(text)}`; expected `true` or `false`")) from None

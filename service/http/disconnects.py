@@ -1,4 +1,4 @@
-"""Work for a request that ends when its client disconnects."""
+"""Cancellation of a request whose client disconnects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 WATCH_S: Final = 1.0
-"""Seconds after which a request that is not answered yet is watched: most are answered long before, and need no task for it."""
+"""Seconds after which a request is watched for a disconnect: most are done long before, and need no task for it."""
 
 
 class WhileConnected:
@@ -20,7 +20,7 @@ class WhileConnected:
     __slots__ = ("_body_ended", "_cancelling", "_is_gone", "_receive", "_task", "_timer", "_watcher")
 
     def __init__(self, receive: Receive, body_ended: asyncio.Event | None = None) -> None:
-        """`receive` is the request's; `body_ended`: set when its body has been read; None: it has."""
+        """`receive`: that of the request; `body_ended`: set when its body has been read; None: it already has."""
         self._receive = receive
         self._body_ended = body_ended
         self._is_gone = False
@@ -54,7 +54,7 @@ class WhileConnected:
 
 
 async def until_ended(body: AsyncIterator[bytes], ended: asyncio.Event) -> AsyncIterator[bytes]:
-    """Yield a body's pieces, and set `ended` behind the last."""
+    """Yield the pieces of a body, and set `ended` after the last."""
     async for piece in body:
         yield piece
     ended.set()

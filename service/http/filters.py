@@ -1,4 +1,4 @@
-"""Which decisions a request asks for, from its query parameters."""
+"""Query parameters that select decisions."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ras_triage.service.http.summaries import read_cursor
 from ras_triage.service.store.port import FIELDS, Cursor, Field, Filter
 
 FILTERS: Final = (*FIELDS, "since", "until")
-"""Their names."""
+"""Names of the filter parameters."""
 
 MAX_GROUPS: Final = 2
 MAX_COUNTS: Final = 10_000
-"""Rows of statistics that one answer holds."""
+"""Rows of statistics in one response."""
 
 _MAX_SEVERITY: Final = (1 << 32) - 1
 
@@ -45,7 +45,7 @@ def _address(text: str) -> int:
 
 
 def _severity(text: str) -> str:
-    """As a list shows it."""
+    """Return the severity as a list shows it."""
     if text in SEVERITY_NAMES:
         return text
     if not text.isdecimal() or int(text) > _MAX_SEVERITY:
@@ -54,22 +54,22 @@ def _severity(text: str) -> str:
 
 
 def _section(text: str) -> str:
-    """As a list shows it: a type that has a name goes by that."""
+    """Return the section type as a list shows it: by its name if it has one."""
     return text if text in SECTION_NAMES.values() else section_name(guid(text))
 
 
 async def _filter(
     source: str | None = None,
-    action: Annotated[Action | None, Query(description="How far it had to go")] = None,
+    action: Annotated[Action | None, Query(description="Action of the decision")] = None,
     policy: str | None = None,
-    notification: Annotated[NotificationName | None, Query(description="As an event may give it")] = None,
+    notification: Annotated[NotificationName | None, Query(description="Notification type, as in an event")] = None,
     severity: Annotated[
-        str | None, Query(description="Of the status block: recoverable, fatal, corrected, informational, or a number")
+        str | None, Query(description="Severity of the status block: recoverable, fatal, corrected, informational, or a number")
     ] = None,
-    section: Annotated[str | None, Query(description="A section type's name or GUID")] = None,
-    physical_address: Annotated[str | None, Query(description="Of a failing address, in hexadecimal with `0x`, or decimal")] = None,
-    since: Annotated[str | None, Query(description="Decided then or later; RFC 3339")] = None,
-    until: Annotated[str | None, Query(description="Decided before; RFC 3339")] = None,
+    section: Annotated[str | None, Query(description="Section type, as name or GUID")] = None,
+    physical_address: Annotated[str | None, Query(description="Failing address, in hexadecimal with `0x`, or decimal")] = None,
+    since: Annotated[str | None, Query(description="Decided at this time or later; RFC 3339")] = None,
+    until: Annotated[str | None, Query(description="Decided before this time; RFC 3339")] = None,
 ) -> Filter:
     time = "an RFC 3339 time such as `2026-11-22T10:00:00Z`"
     return Filter(
@@ -78,7 +78,7 @@ async def _filter(
         policy,
         notification,
         _parsed("severity", severity, _severity, f"one of {', '.join(SEVERITY_NAMES)}, or a number of 32 bits"),
-        _parsed("section", section, _section, "a section type's name such as `memory`, or its GUID"),
+        _parsed("section", section, _section, "the name of a section type such as `memory`, or its GUID"),
         _parsed("physical_address", physical_address, _address, "an address of 64 bits such as `0x56edd040`"),
         _parsed("since", since, parse_rfc3339, time),
         _parsed("until", until, parse_rfc3339, time),
@@ -88,8 +88,8 @@ async def _filter(
 FilterOf = Annotated[Filter, Depends(_filter)]
 
 
-async def _cursor(cursor: Annotated[str | None, Query(description="Where a page went on, from `next` or `Link`")] = None) -> Cursor | None:
-    found: Cursor | None = _parsed("cursor", cursor, read_cursor, "a cursor as an earlier page gave it")
+async def _cursor(cursor: Annotated[str | None, Query(description="Cursor of a page, from `next` or `Link`")] = None) -> Cursor | None:
+    found: Cursor | None = _parsed("cursor", cursor, read_cursor, "a cursor from `next` or `Link` of an earlier page")
     return found
 
 
@@ -97,9 +97,9 @@ CursorOf = Annotated[Cursor | None, Depends(_cursor)]
 
 
 def parse_last_event_id(text: str) -> int:
-    """The sequence that a stream's event was numbered with. Raises Refused."""
+    """Return the sequence number of a `Last-Event-ID`. Raises ProblemError."""
     if not text.isdecimal() or len(text) > 15:
-        raise ProblemError(invalid_header("Last-Event-ID", "expected the `id` of an event of this stream"))
+        raise ProblemError(invalid_header("Last-Event-ID", "invalid event id; expected the `id` of an event of this stream"))
     return int(text)
 
 
@@ -115,7 +115,7 @@ BucketOf = Annotated[int, Depends(_bucket)]
 
 
 async def _group_by(
-    group_by: Annotated[str, Query(description="One or two fields, with a comma between them")] = "action",
+    group_by: Annotated[str, Query(description="One or two fields, separated by a comma")] = "action",
 ) -> tuple[Field, ...]:
     fields = tuple(field for name in group_by.split(",") for field in FIELDS if field == name)
     if len(fields) != group_by.count(",") + 1 or len(set(fields)) != len(fields) or len(fields) > MAX_GROUPS:

@@ -1,4 +1,4 @@
-"""Lines of an import over HTTP: what was found, and how it was answered."""
+"""Lines of an import response."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from ras_triage.policies.agreement import Agreement
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.engine.evaluation import Defect
-from ras_triage.service.engine.imports.prepared_errors import Prepared, Ready, Spoilt
+from ras_triage.service.engine.imports.prepared_errors import DefectiveItem, PreparedError, PreparedItem
 from ras_triage.service.engine.imports.results import ImportCounts, agreement_of, other_line, reading_line
 from ras_triage.service.telemetry import logs
 
 _ACTION: Final = re.compile(rb'"action":"([a-z]+)"')
-"""The first in an answer is the decision's own: what stands before it has no such member, and in a string the quotes are escaped."""
+"""The first match is the action of the decision: no member before it has this name, and quotes in strings are escaped."""
 
 
-def write_lines(items: Sequence[Ready], answers: Sequence[bytes | Problem], tally: ImportCounts) -> tuple[bytes, list[Defect]]:
-    """Return the lines, and the defects that comparing ran into. `answers` are those of the errors among the items."""
-    following = iter(answers)
+def write_lines(items: Sequence[PreparedItem], results: Sequence[bytes | Problem], tally: ImportCounts) -> tuple[bytes, list[Defect]]:
+    """Return the lines, and the defects found when comparing. `results` are those of the errors among the items."""
+    next_results = iter(results)
     defects: list[Defect] = []
     lines: list[bytes] = []
     for item in items:
         tally.add(item)
-        if isinstance(item, Prepared):
-            lines.append(_error_line(item, next(following), tally, defects))
+        if isinstance(item, PreparedError):
+            lines.append(_error_line(item, next(next_results), tally, defects))
         else:
-            lines.append(other_line(item.unread if isinstance(item, Spoilt) else item))
+            lines.append(other_line(item.record if isinstance(item, DefectiveItem) else item))
     return b"".join([line + b"\n" for line in lines]), defects
 
 
-def _error_line(item: Prepared, answer: bytes | Problem, tally: ImportCounts, defects: list[Defect]) -> bytes:
-    if isinstance(answer, Problem):
+def _error_line(item: PreparedError, result: bytes | Problem, tally: ImportCounts, defects: list[Defect]) -> bytes:
+    if isinstance(result, Problem):
         tally.refused += 1
-        return reading_line(item, item.event, answer, None)
+        return reading_line(item, item.event, result, None)
     agreement: Agreement | None = None
     if item.observed is not None:
         try:
-            agreement = agreement_of(item, _answer().validate_json(answer))
+            agreement = agreement_of(item, _decision_adapter().validate_json(result))
         except Exception as error:
             defects.append(Defect(logs.explain(error)))
-    action = _ACTION.search(answer)
+    action = _ACTION.search(result)
     assert action is not None
     tally.decide(action[1].decode(), agreement)
-    return reading_line(item, item.event, answer, agreement)
+    return reading_line(item, item.event, result, agreement)
 
 
 @lru_cache(maxsize=1)
-def _answer() -> TypeAdapter[DecisionResponse]:
+def _decision_adapter() -> TypeAdapter[DecisionResponse]:
     return TypeAdapter(DecisionResponse)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI knows, and the request bodies that routes read themselves."""
+"""OpenAPI document, with the request bodies that routes read themselves."""
 
 from __future__ import annotations
 
@@ -21,36 +21,35 @@ _REF = "#/components/schemas/{model}"
 
 
 def json_body(model: str, *, octet_stream: bool = False) -> dict[str, Any]:
-    """An operation's request body, described by a schema of this document."""
+    """Return the request body of an operation, by reference to a schema."""
     content: dict[str, Any] = {"application/json": {"schema": {"$ref": _REF.format(model=model)}}}
     if octet_stream:
         content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     return {"requestBody": {"required": True, "content": content}}
 
 
-_BEARER = "An API key (`rt_...`) or a JSON Web Token; not needed where the service has neither keys nor a token issuer"
-
+_BEARER = "An API key (`rt_...`) or a JSON Web Token; not required if the service has neither keys nor a token issuer"
 
 MAX_IDEMPOTENCY_KEY: Final = 255
-IDEMPOTENCY: Final = f"Makes a repeat of this very request recognisable; 1 to {MAX_IDEMPOTENCY_KEY} characters"
+IDEMPOTENCY: Final = f"Identifies a repeat of this request; 1 to {MAX_IDEMPOTENCY_KEY} characters"
 
 
 def parameter(name: str, place: Literal["query", "header"], kind: str, description: str) -> dict[str, Any]:
-    """An operation's optional parameter, for a route that reads it itself."""
+    """Return an optional parameter of an operation, for a route that reads it itself."""
     return {"name": name, "in": place, "required": False, "schema": {"type": kind}, "description": description}
 
 
 def batch_body() -> dict[str, Any]:
-    """A batch operation's request body and answers."""
-    one, answered = {"$ref": _REF.format(model="Event")}, {"$ref": _REF.format(model="BatchResult")}
-    lines = {"type": "string", "description": "One to a line"}
-    taken = {"application/json": {"schema": {"type": "array", "items": one}}, "application/x-ndjson": {"schema": lines}}
-    given = {"application/json": {"schema": {"type": "array", "items": answered}}, "application/x-ndjson": {"schema": lines}}
+    """Return the request body and responses of the batch operation."""
+    event, result = {"$ref": _REF.format(model="Event")}, {"$ref": _REF.format(model="BatchResult")}
+    lines = {"type": "string", "description": "One per line"}
+    request = {"application/json": {"schema": {"type": "array", "items": event}}, "application/x-ndjson": {"schema": lines}}
+    response = {"application/json": {"schema": {"type": "array", "items": result}}, "application/x-ndjson": {"schema": lines}}
     return {
-        "requestBody": {"required": True, "content": taken},
+        "requestBody": {"required": True, "content": request},
         "responses": {
-            "200": {"description": "Everything was decided", "content": given},
-            "207": {"description": "Some events have their problem in the place of an answer", "content": given},
+            "200": {"description": "All events were decided", "content": response},
+            "207": {"description": "Some events have a problem as their result", "content": response},
         },
     }
 
@@ -62,7 +61,7 @@ EVENT_STREAM: dict[int | str, dict[str, Any]] = {
 _TEXT: Final = {"type": "string"}
 
 LINKED: dict[int | str, dict[str, Any]] = {
-    200: {"headers": {"Link": {"description": 'The next page, `rel="next"`; the last page has none', "schema": _TEXT}}}
+    200: {"headers": {"Link": {"description": 'The next page, `rel="next"`; absent on the last page', "schema": _TEXT}}}
 }
 
 TAGGED: dict[int | str, dict[str, Any]] = {200: {"headers": {"ETag": {"description": "The version, for `If-Match`", "schema": _TEXT}}}}
@@ -70,29 +69,29 @@ TAGGED: dict[int | str, dict[str, Any]] = {200: {"headers": {"ETag": {"descripti
 _PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
 
 PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {"default": {"description": "A problem (RFC 9457)", "content": _PROBLEM}}
-"""What every operation answers where it cannot do what was asked; which statuses that can be is told from the operation itself."""
+"""Default response of every operation; the status codes are added by `problem_statuses`."""
 
 _ALWAYS: Final = (431, 500, 503)
 _GUARDED: Final = (401, 403, 421, 429)
 _BODY: Final = (400, 408, 413, 415, 422)
 _HEADERS: Final = {"idempotency-key": 400, "last-event-id": 400, "if-match": 412}
-"""Statuses for a request's headers, where they are read."""
+"""Status codes for invalid request headers."""
 
 _RETRY: Final = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
-_TOLD: Final = {401: {"WWW-Authenticate": {"schema": _TEXT}}, 429: _RETRY, 503: _RETRY}
-"""Headers that always come with a status."""
+_RESPONSE_HEADERS: Final = {401: {"WWW-Authenticate": {"schema": _TEXT}}, 429: _RETRY, 503: _RETRY}
+"""Response headers of a status code."""
 
-_OPEN: Final = ("/healthz", "/readyz")
-"""Paths that nobody needs a key for."""
+_WITHOUT_AUTHENTICATION: Final = ("/healthz", "/readyz")
+"""Paths without authentication."""
 
 
-def problems(path: str, operation: dict[str, Any]) -> Iterator[int]:
-    """The statuses of the problems that an operation can answer, beside those that its route names."""
+def problem_statuses(path: str, operation: dict[str, Any]) -> Iterator[int]:
+    """Yield the status codes of the problems of an operation, beside those that its route names."""
     yield from _ALWAYS
-    if path not in _OPEN:
+    if path not in _WITHOUT_AUTHENTICATION:
         yield from _GUARDED
     if path.startswith("/v1/"):
-        yield 422  # a parameter that is not known
+        yield 422  # unknown parameter
     if "requestBody" in operation:
         yield from _BODY
     for parameter in operation.get("parameters", ()):
@@ -103,7 +102,7 @@ def problems(path: str, operation: dict[str, Any]) -> Iterator[int]:
 
 
 def _problem_response(status: int) -> dict[str, Any]:
-    headers = {"headers": _TOLD[status]} if status in _TOLD else {}
+    headers = {"headers": _RESPONSE_HEADERS[status]} if status in _RESPONSE_HEADERS else {}
     return {"description": HTTPStatus(status).phrase, **headers, "content": _PROBLEM}
 
 
@@ -111,7 +110,7 @@ CONFLICT: dict[int | str, dict[str, Any]] = {409: _problem_response(409)}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The document, made once."""
+    """Return the document, which is made once."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         bodies = (Event, Host, DecodeRequest, SyndromeRequest)
@@ -122,17 +121,17 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}}
         document["security"] = [{"bearer": []}, {}]
-        _name_problems(document)
+        _add_problems(document)
         app.openapi_schema = document
     return app.openapi_schema
 
 
-def _name_problems(document: dict[str, Any]) -> None:
-    """Every problem that can be answered, instead of the validation errors of FastAPI's own, which are never sent."""
+def _add_problems(document: dict[str, Any]) -> None:
+    """Add the problems of every operation, and remove the validation errors of FastAPI, which are never sent."""
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
-            named = {str(status): _problem_response(status) for status in sorted(set(problems(path, operation)))}
+            named = {str(status): _problem_response(status) for status in sorted(set(problem_statuses(path, operation)))}
             operation["responses"] = {**named, **operation["responses"]}
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)

@@ -1,4 +1,4 @@
-"""What an application has while it runs: its store, the thread that writes it, and what takes events in."""
+"""Parts of a running application: store, writer, intake, workers, streams."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from ras_triage.service.telemetry.allocator import MemoryReturn
 T = TypeVar("T")
 
 READERS = 4
-"""Threads that read the store for questions."""
+"""Threads that read the store."""
 
 IMPORTERS_AT_WORK = 2
-"""Those of them that do not wait for their client: more would take the interpreter from the event loop."""
+"""Importer threads that run at once: more would take the interpreter from the event loop."""
 
 
 @dataclass(slots=True)
 class Runtime:
-    """A running application's parts."""
+    """The parts of a running application."""
 
     settings: Settings
     store: Store
@@ -44,9 +44,9 @@ class Runtime:
     defects: Defects
     clock_ms: Callable[[], int]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the service was told to stop: what never ends by itself ends now."""
+    """Set when the service stops."""
     unread: list[Callable[[StoreError], None]] = field(default_factory=list)
-    """Called with why, where the store gave no answer."""
+    """Called with the error when a read of the store failed."""
     importers: ThreadPoolExecutor = field(init=False)
     importing: Semaphore = field(default_factory=lambda: Semaphore(IMPORTERS_AT_WORK))
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
@@ -59,51 +59,51 @@ class Runtime:
         self.memory = MemoryReturn(self.store.release_memory)
 
     def use(self, settings: Settings) -> None:
-        """Use other settings for what is decided from now on. What is decided already keeps the policies that it was decided under."""
+        """Apply other settings to future decisions."""
         self.workers.use(settings)
         self.intake.use(settings)
         self.retention.use(settings)
         self.settings = settings
 
     def stop(self) -> None:
-        """End what never ends by itself."""
+        """End the streams."""
         self.stopping.set()
         self.streams.stop()
 
-    async def read(self, ask: Callable[[Store], T]) -> T:
-        """Ask the store in a thread. Raises StoreError."""
+    async def read(self, query: Callable[[Store], T]) -> T:
+        """Call `query` with the store in a thread. Raises StoreError."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.readers, ask, self.store)
+            return await asyncio.get_running_loop().run_in_executor(self.readers, query, self.store)
         except StoreError as error:
-            for hear in self.unread:
-                hear(error)
+            for callback in self.unread:
+                callback(error)
             raise
 
 
 @asynccontextmanager
-async def running(settings: Settings, kept: Store, clock_ms: Callable[[], int]) -> AsyncIterator[Runtime]:
-    """The parts, for as long as the context lasts; at its end what waits is written first. Raises StoreError."""
-    sources = Sources(kept)
-    writer = Writer(kept, max_entries=settings.queue_entries, max_bytes=settings.queue_bytes)
+async def running(settings: Settings, store: Store, clock_ms: Callable[[], int]) -> AsyncIterator[Runtime]:
+    """Run the parts for the duration of the context; at its end the write queue is drained. Raises StoreError."""
+    sources = Sources(store)
+    writer = Writer(store, max_entries=settings.queue_entries, max_bytes=settings.queue_bytes)
     defects = Defects()
     workers = Workers(settings, defects)
-    intake = Intake(settings, kept, writer, sources, workers, defects, clock_ms)
-    retention = Retention(settings, writer, kept, clock_ms)
-    runtime = Runtime(settings, kept, writer, sources, intake, retention, workers, defects, clock_ms)
-    writer.committed.append(lambda _entries, _seconds: runtime.streams.tell())
+    intake = Intake(settings, store, writer, sources, workers, defects, clock_ms)
+    retention = Retention(settings, writer, store, clock_ms)
+    runtime = Runtime(settings, store, writer, sources, intake, retention, workers, defects, clock_ms)
+    writer.committed.append(lambda _entries, _seconds: runtime.streams.notify())
     writer.failed.append(lambda _error: sources.forget_everything())
     background = (runtime.retention.run(), runtime.streams.supervise(), runtime.memory.run())
-    in_the_background = [asyncio.create_task(work) for work in background]
+    tasks = [asyncio.create_task(work) for work in background]
     try:
         with intake.limit.installed():
             yield runtime
     finally:
         runtime.stop()
-        for task in in_the_background:
+        for task in tasks:
             task.cancel()
         runtime.streams.close()
         workers.close()
         await writer.close()
         runtime.importers.shutdown(wait=False, cancel_futures=True)
         runtime.readers.shutdown()
-        kept.close()
+        store.close()

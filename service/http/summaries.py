@@ -1,4 +1,4 @@
-"""Summaries, pages and counts of the store as they go out."""
+"""Conversion of summaries, pages and counts to their JSON models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ras_triage.service.store.port import BucketCount, Cursor, Field, Page, Summ
 
 
 def summary_json(summary: Summary) -> SummaryJson:
-    """A summary as it goes out."""
+    """Return the JSON model of a summary."""
     return SummaryJson(
         summary.id,
         rfc3339(summary.decided_at_ms),
@@ -29,12 +29,12 @@ def summary_json(summary: Summary) -> SummaryJson:
 
 
 def page_json(page: Page) -> PageJson:
-    """A page as it goes out."""
+    """Return the JSON model of a page."""
     return PageJson(tuple(map(summary_json, page.decisions)), None if page.next is None else write_cursor(page.next), page.damaged)
 
 
 def stats_json(counts: list[BucketCount], group_by: tuple[Field, ...], bucket_ms: int) -> StatsJson:
-    """Counts as they go out, by span of time."""
+    """Return the JSON model of counts, by bucket."""
     buckets: dict[int, list[BucketCount]] = {}
     for count in counts:
         buckets.setdefault(count.bucket_ms, []).append(count)
@@ -53,16 +53,16 @@ def stats_json(counts: list[BucketCount], group_by: tuple[Field, ...], bucket_ms
 
 
 def write_cursor(cursor: Cursor) -> str:
-    """Opaque to clients."""
+    """Return a cursor as text, which is opaque to clients."""
     return urlsafe_b64encode(f"{cursor.decided_at_ms}.{cursor.sequence}".encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> Cursor:
-    """Raises ValueError for what was never a cursor."""
+    """Return the cursor of a text. Raises ValueError."""
     at, _, sequence = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(".")
     cursor = Cursor(int(at), int(sequence))
     if not (0 <= cursor.decided_at_ms < 1 << 53 and 0 <= cursor.sequence < 1 << 53):
         raise ValueError("out of range")
     if write_cursor(cursor) != text:
-        raise ValueError("another spelling")  # the decoder passes over what is no base64
+        raise ValueError("not canonical")  # the decoder ignores characters that are not base64
     return cursor

@@ -163,7 +163,7 @@ EXPLAINED = {
 """Where a pair cannot agree, and a check of what it says instead."""
 
 
-class Watched(dict[str, Any]):
+class StreamItem(dict[str, Any]):
     """A JSON object that remembers which of its keys were asked for."""
 
     def __init__(self, value: JsonObject) -> None:
@@ -186,7 +186,7 @@ class Watched(dict[str, Any]):
 def watched(value: Any) -> Any:
     """A JSON value whose objects remember."""
     if isinstance(value, dict):
-        return Watched(value)
+        return StreamItem(value)
     return [watched(part) for part in value] if isinstance(value, list) else value
 
 
@@ -194,7 +194,7 @@ def unasked(value: Any, path: str = "") -> list[str]:
     """The dotted paths of all keys that nobody asked for, outermost first."""
     if isinstance(value, list):
         return [way for part in value for way in unasked(part, path)]
-    if not isinstance(value, Watched):
+    if not isinstance(value, StreamItem):
         return []
     own = [f"{path}{key}" for key in value if key not in value.asked]
     return own + [way for key in value.asked & set(value) for way in unasked(dict.get(value, key), f"{path}{key}.")]

@@ -1,4 +1,4 @@
-"""An application to call, a command line to run, and an event to send."""
+"""Test application, command line runner and example event."""
 
 from __future__ import annotations
 

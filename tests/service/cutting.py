@@ -1,4 +1,4 @@
-"""A service that is cut off: it answers batches over a real socket, and hangs up where it is told to."""
+"""Test service that closes connections within batch responses."""
 
 from __future__ import annotations
 

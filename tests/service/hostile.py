@@ -1,4 +1,4 @@
-"""Services that answer what no service should, on real sockets on loopback."""
+"""Test services on loopback that send malformed or oversized responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that people hold, one of each format, made here after the formats."""
+"""Example files for the import, one of each format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ras-triage serve` as its own process, which can be killed and started again."""
+"""`ras-triage serve` as a process that can be killed and restarted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shutdown refuses or breaks off is told so in a way that programs understand, up to the last event of a batch."""
+"""Responses to requests that a shutdown refuses or interrupts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from typing import Any
 import httpx
 import pytest
 from calling import EVENT
-from imported import TRACE
 
 from ras_triage.service.api.problems import URN
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http import batch_run
 from ras_triage.service.http.server import run
 from ras_triage.service.http.server.run import running
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import NewDecision
+from ras_triage.service.store.temporary import TemporaryStore
 
 NDJSON = "application/x-ndjson"
 STOPPING = f"{URN}stopping"
@@ -34,7 +33,7 @@ def little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_run, "IDLE_S", 0.3)
 
 
-class Stuck(MemoryStore):
+class Stuck(TemporaryStore):
     """A store that keeps nothing more from a marked event on, until it is let."""
 
     def __init__(self) -> None:
@@ -92,7 +91,7 @@ def _body(stream: Any, headers: httpx.Headers) -> bytes:
 class Service:
     """The service in a thread."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: TemporaryStore | None = None) -> None:
         self._context = running(Settings(), store)
         self.url = self._context.__enter__()
         assert httpx.get(f"{self.url}/healthz", timeout=20).status_code == 200
@@ -198,8 +197,8 @@ def test_a_batch_that_can_be_finished_is_answered_as_it_would_have_been(store: S
 def test_an_import_that_is_broken_off_says_so_behind_what_it_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     service = Service()
     client = service.client()
-    monkeypatch.setattr("ras_triage.service.http.import_response.HOLD_S", 0.3)
-    client.send("/v1/import", TRACE * 3000, length=1 << 20)
+    monkeypatch.setattr("ras_triage.service.http.import_run.HOLD_S", 0.3)
+    client.send("/v1/import", b"ghes_inject.py arm -t cache -e 0x54007f -p 0x1000\n" * 3000, length=1 << 20)
     assert client.socket.recv(1, socket.MSG_PEEK)
     with service.stopping():
         answer = client.read()

@@ -13,9 +13,9 @@ from cutting import CutOff, serving
 
 from ras_triage.models.event import Event, event_key
 from ras_triage.service.api.problems import Problem
-from ras_triage.service.client import AsyncClient, Client, ProblemAnswer, Retry, UnexpectedAnswer, Unreachable
-from ras_triage.service.client.chunks import MAX_BYTES, MAX_EVENTS, chunks, line
-from ras_triage.service.client.sending import CUTS, PLACEHOLDER
+from ras_triage.service.client import AsyncClient, Client, ProblemResponse, Retry, UnexpectedResponse, Unreachable
+from ras_triage.service.client.chunks import MAX_BYTES, MAX_EVENTS, chunks, event_line
+from ras_triage.service.client.sending import MAX_EARLY_ENDS, PLACEHOLDER
 
 QUICK = Retry(attempts=4, first_s=0.001)
 
@@ -129,7 +129,7 @@ BAD = json.dumps({"n": 70}, separators=(",", ":")).encode()
 
 
 @both
-@pytest.mark.parametrize(("status", "most"), [(0, CUTS), (413, 9), (500, 9)])
+@pytest.mark.parametrize(("status", "most"), [(0, MAX_EARLY_ENDS), (413, 9), (500, 9)])
 def test_an_event_that_a_service_does_not_bear_is_reported_and_the_rest_goes_on(send: Send, status: int, most: int) -> None:
     service = CutOff([], bad=(BAD, status))
     with serving(service) as url:
@@ -156,7 +156,7 @@ def test_an_event_that_a_service_does_not_bear_is_reported_where_it_is_the_only_
 @pytest.mark.parametrize("status", [413, 500])
 def test_a_service_that_refuses_everything_is_given_up_and_no_event_is_blamed(send: Send, status: int) -> None:
     service = CutOff([], bad=(PLACEHOLDER, status), refuses_all=True)
-    with serving(service) as url, pytest.raises(ProblemAnswer) as refused:
+    with serving(service) as url, pytest.raises(ProblemResponse) as refused:
         send(url, MANY, PATIENT)
 
     assert refused.value.problem.status == status
@@ -202,7 +202,7 @@ def test_an_event_that_the_service_could_not_take_now_is_sent_again_in_its_place
 def test_a_service_that_never_takes_an_event_is_given_up_with_its_problem() -> None:
     client, asked = answering(*[BUSY + b"\n"] * 4)
 
-    with pytest.raises(ProblemAnswer, match="busy: later"):
+    with pytest.raises(ProblemResponse, match="busy: later"):
         list(client.decide_lines([{}]))
     assert len(asked) == 4
 
@@ -218,7 +218,7 @@ def test_a_refused_event_has_its_problem_in_its_place_and_is_not_sent_again() ->
 def test_a_refused_batch_is_not_sent_again() -> None:
     client, asked = answering((401, INVALID.replace(b"422", b"401")))
 
-    with pytest.raises(ProblemAnswer) as refused:
+    with pytest.raises(ProblemResponse) as refused:
         list(client.decide_lines([{}]))
     assert refused.value.problem.status == 401
     assert len(asked) == 1
@@ -233,7 +233,7 @@ def test_an_answer_that_ends_early_without_an_error_is_asked_for_again() -> None
 def test_more_answers_than_events_are_not_an_answer() -> None:
     client, _ = answering(b'{"a":1}\n{"a":2}\n')
 
-    with pytest.raises(UnexpectedAnswer, match="more answers than the 1 events"):
+    with pytest.raises(UnexpectedResponse, match="more results than the 1 events"):
         list(client.decide_lines([{}]))
 
 
@@ -252,9 +252,9 @@ def test_a_group_ends_at_a_mebibyte_and_a_longer_event_goes_alone() -> None:
 
 
 def test_what_is_no_line_is_sent_as_one_that_is_refused_in_its_place() -> None:
-    assert line(b'{\n "a": 1\n}\n') == b'{  "a": 1 }'
+    assert event_line(b'{\n "a": 1\n}\n') == b'{  "a": 1 }'
     for none in (b"", b" \n ", b'{"a":\n', b'"\n"'):
-        sent = line(none)
+        sent = event_line(none)
         assert sent.strip()
         assert b"\n" not in sent
         with pytest.raises(json.JSONDecodeError):
@@ -282,6 +282,6 @@ def test_a_model_is_sent_as_the_same_event_without_what_it_does_not_say() -> Non
     given = {**EVENT, "host": {**EVENT["host"], "current": None, "sysctl": {"kernel.panic": 10}}}
     event = Event.model_validate_json(json.dumps(given))
 
-    assert event_key(Event.model_validate_json(line(event))) == event_key(event)
-    assert json.loads(line(event))["host"]["current"] is None
-    assert json.loads(line(Event.model_validate({"notification": "sea"}))) == {"notification": {"type": "sea"}}
+    assert event_key(Event.model_validate_json(event_line(event))) == event_key(event)
+    assert json.loads(event_line(event))["host"]["current"] is None
+    assert json.loads(event_line(Event.model_validate({"notification": "sea"}))) == {"notification": {"type": "sea"}}

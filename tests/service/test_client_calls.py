@@ -19,7 +19,7 @@ from ras_triage.models.host import Host
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import Explanation, InjectionAnswer
-from ras_triage.service.client import AsyncClient, Client, ProblemAnswer, Retry, WatchedDecision
+from ras_triage.service.client import AsyncClient, Client, ProblemResponse, Retry, StreamedDecision
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,12 @@ def test_one_key_names_one_decision(client: Client) -> None:
 
 
 def test_a_refusal_points_at_what_is_wrong(client: Client) -> None:
-    with pytest.raises(ProblemAnswer) as refused:
+    with pytest.raises(ProblemResponse) as refused:
         client.decide({"notification": "sea", "colour": "red"})
 
     assert refused.value.problem.status == 422
     assert refused.value.problem.errors[0].pointer == "/colour"
-    with pytest.raises(ProblemAnswer, match="not found"):
+    with pytest.raises(ProblemResponse, match="not found"):
         client.get("00000000-0000-7000-8000-000000000000")
 
 
@@ -121,13 +121,13 @@ def test_hosts_are_kept_by_version_and_changed_under_a_condition(client: Client)
     assert client.put_host("rack 1/node", Host(kernel="7.3.4"), if_version=1).version == 2
     assert client.host("rack 1/node").host["kernel"] == "7.3.4"
     assert client.host("rack 1/node", version=1).host["kernel"] == "6.12.107"
-    with pytest.raises(ProblemAnswer) as changed:
+    with pytest.raises(ProblemResponse) as changed:
         client.delete_host("rack 1/node", if_version=1)
     assert changed.value.problem.status == 412
 
     assert client.decide({"source": "rack 1/node", "notification": "sea"}).policy.name == "linux-7.3.4"
     client.delete_host("rack 1/node")
-    with pytest.raises(ProblemAnswer):
+    with pytest.raises(ProblemResponse):
         client.host("rack 1/node")
 
 
@@ -163,7 +163,7 @@ def test_a_stream_goes_on_behind_what_was_seen(client: Client) -> None:
     first, second = islice(client.watch(source="streamed", last_event_id="0"), 2)
     rest = list(islice(client.watch(source="streamed", last_event_id=second.event_id), 2))
 
-    assert [one.decision.id for one in (first, second, *rest) if isinstance(one, WatchedDecision)] == ids
+    assert [one.decision.id for one in (first, second, *rest) if isinstance(one, StreamedDecision)] == ids
 
 
 def test_a_stream_has_no_gap_and_no_duplicate_while_the_service_is_killed_again_and_again(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_stream_has_no_gap_and_no_duplicate_while_the_service_is_killed_again_
 
         def watch() -> None:
             with Client(service.url, retry=Retry(attempts=40)) as other:
-                seen.extend(one.decision.id for one in islice(other.watch(last_event_id="0"), 60) if isinstance(one, WatchedDecision))
+                seen.extend(one.decision.id for one in islice(other.watch(last_event_id="0"), 60) if isinstance(one, StreamedDecision))
 
         watching = Thread(target=watch, daemon=True)
         watching.start()
@@ -213,9 +213,9 @@ def test_a_key_opens_what_its_scopes_allow_and_the_command_line_takes_it_from_a_
     file.write_text(token + "\n")
     with serving("--store", store) as service, Client(service.url, token=lambda: token) as client:
         assert list(client.decisions()) == []
-        with pytest.raises(ProblemAnswer, match="scope") as forbidden:
+        with pytest.raises(ProblemResponse, match="scope") as forbidden:
             client.decide(EVENT)
-        with pytest.raises(ProblemAnswer) as unknown, Client(service.url) as stranger:
+        with pytest.raises(ProblemResponse) as unknown, Client(service.url) as stranger:
             list(stranger.decisions())
         by_file = run("query", "--server", service.url, "--token-file", str(file))
         by_environment = run("query", "--server", service.url, RAS_TRIAGE_TOKEN=token)

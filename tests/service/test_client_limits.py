@@ -1,4 +1,4 @@
-"""The client against services that answer what no service should."""
+"""Client limits against services that send malformed or oversized responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ from hostile import Asked, head
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ras_triage.service.client import AnswerLimits, AsyncClient, Client, ClientError, ProblemAnswer, Retry, UnexpectedAnswer, Unreachable
+from ras_triage.service.client import (
+    AsyncClient,
+    Client,
+    ClientError,
+    ProblemResponse,
+    ResponseLimits,
+    Retry,
+    UnexpectedResponse,
+    Unreachable,
+)
 from ras_triage.service.client.retry import retry_after_s
 
 if sys.version_info >= (3, 14):
@@ -26,7 +35,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-SMALL = AnswerLimits(body_bytes=64 << 10, line_bytes=64 << 10, values=1000)
+SMALL = ResponseLimits(body_bytes=64 << 10, line_bytes=64 << 10, values=1000)
 QUICK = Retry(attempts=2, first_s=0.001, longest_s=0.01)
 
 NDJSON = "application/x-ndjson"
@@ -73,26 +82,26 @@ def without_end(start: bytes, piece: bytes) -> hostile.Answer:
 @pytest.mark.parametrize(
     ("call", "arguments", "answer", "reason"),
     [
-        ("get_json", ["x"], without_end(head(), b"x" * 4096), "an answer is longer than 65536 bytes"),
-        ("poisoned_pages", ["x"], without_end(head(), b" " * 4096), "an answer is longer than 65536 bytes"),
-        ("decide_lines", [[b"{}"]], without_end(head(NDJSON), b"x" * 4096), "a line of the answer is longer than 65536 bytes"),
-        ("decide_lines", [[b"{}"]], without_end(head(NDJSON), b"\n" * 4096), "a line of the answer is longer than 65536 bytes"),
-        ("decide_lines", [[b"{}"]], without_end(head(NDJSON), b" \r\n" * 999), "a line of the answer is longer than 65536 bytes"),
-        ("watch", [], without_end(head(EVENTS), b"x" * 4096), "a server-sent event is longer than 65536 bytes"),
-        ("watch", [], without_end(head(EVENTS), b"data: x\n" * 512), "a server-sent event is longer than 65536 bytes"),
-        ("watch", [], without_end(head(EVENTS), b"data: x\r\n" * 512), "a server-sent event is longer than 65536 bytes"),
-        ("watch", [], without_end(head(EVENTS), b"data: x\r" * 512), "a server-sent event is longer than 65536 bytes"),
-        ("watch", [], without_end(head(EVENTS), b": x\n" * 1024), "a server-sent event is longer than 65536 bytes"),
-        ("poisoned_pages", ["x"], always(head() + b'{"pages":[' + b"0," * 1001 + b"0]}"), "an answer has more than 1000 JSON values"),
-        ("decide_lines", [[b"{}"]], always(head(NDJSON) + b"," * 1001 + b"\n"), "an answer has more than 1000 JSON values"),
-        ("decide_lines", [[b"{}"]], always(head(NDJSON) + b"," * 1001), "an answer has more than 1000 JSON values"),
-        ("watch", [], always(head(EVENTS) + b"event: decision\ndata: %b\n\n" % (b"," * 1001)), "an answer has more than 1000 JSON values"),
+        ("get_json", ["x"], without_end(head(), b"x" * 4096), "response body longer than 65536 bytes"),
+        ("poisoned_pages", ["x"], without_end(head(), b" " * 4096), "response body longer than 65536 bytes"),
+        ("decide_lines", [[b"{}"]], without_end(head(NDJSON), b"x" * 4096), "line longer than 65536 bytes"),
+        ("decide_lines", [[b"{}"]], without_end(head(NDJSON), b"\n" * 4096), "line longer than 65536 bytes"),
+        ("decide_lines", [[b"{}"]], without_end(head(NDJSON), b" \r\n" * 999), "line longer than 65536 bytes"),
+        ("watch", [], without_end(head(EVENTS), b"x" * 4096), "server-sent event longer than 65536 bytes"),
+        ("watch", [], without_end(head(EVENTS), b"data: x\n" * 512), "server-sent event longer than 65536 bytes"),
+        ("watch", [], without_end(head(EVENTS), b"data: x\r\n" * 512), "server-sent event longer than 65536 bytes"),
+        ("watch", [], without_end(head(EVENTS), b"data: x\r" * 512), "server-sent event longer than 65536 bytes"),
+        ("watch", [], without_end(head(EVENTS), b": x\n" * 1024), "server-sent event longer than 65536 bytes"),
+        ("poisoned_pages", ["x"], always(head() + b'{"pages":[' + b"0," * 1001 + b"0]}"), "more than 1000 JSON values in a response"),
+        ("decide_lines", [[b"{}"]], always(head(NDJSON) + b"," * 1001 + b"\n"), "more than 1000 JSON values in a response"),
+        ("decide_lines", [[b"{}"]], always(head(NDJSON) + b"," * 1001), "more than 1000 JSON values in a response"),
+        ("watch", [], always(head(EVENTS) + b"event: decision\ndata: %b\n\n" % (b"," * 1001)), "more than 1000 JSON values in a response"),
     ],
 )  # fmt: skip
 def test_an_answer_without_end_or_measure_is_given_up(
     ask: Ask, call: str, arguments: list[Any], answer: hostile.Answer, reason: str
 ) -> None:
-    with hostile.serving(answer) as url, pytest.raises(UnexpectedAnswer, match=reason):
+    with hostile.serving(answer) as url, pytest.raises(UnexpectedResponse, match=reason):
         ask(url, call, *arguments)
 
 
@@ -118,7 +127,7 @@ def test_a_little_that_unpacks_to_very_much_is_given_up(ask: Ask, encoding: str,
     with hostile.serving(always(head(media_type, content_encoding=encoding) + BOMBS[encoding])) as url:
         tracemalloc.start()
         try:
-            with pytest.raises(UnexpectedAnswer, match="is longer than 65536 bytes"):
+            with pytest.raises(UnexpectedResponse, match="longer than 65536 bytes"):
                 ask(url, call, *arguments)
             assert tracemalloc.get_traced_memory()[1] < 8 << 20
         finally:
@@ -149,15 +158,15 @@ def test_what_is_packed_as_was_asked_for_is_unpacked(ask: Ask, encoding: str, pa
 @pytest.mark.parametrize(
     ("encoding", "body", "reason"),
     [
-        ("br", PAGES, "content encoding `br`, which was not asked for"),
+        ("br", PAGES, "unexpected content encoding `br`"),
         ("gzip, gzip", gzip.compress(gzip.compress(PAGES, mtime=0), mtime=0), "content encoding `gzip, gzip`"),
-        ("gzip", b"x" * 100, "not packed as its content encoding says"),
-        ("zstd", b"x" * 100, "not packed as its content encoding says"),
+        ("gzip", b"x" * 100, "does not match its content encoding"),
+        ("zstd", b"x" * 100, "does not match its content encoding"),
     ],
     ids=["not asked for", "twice", "no gzip", "no zstd"],
 )
 def test_what_is_packed_otherwise_is_no_answer(ask: Ask, encoding: str, body: bytes, reason: str) -> None:
-    with hostile.serving(always(head(content_encoding=encoding) + body)) as url, pytest.raises(UnexpectedAnswer, match=reason):
+    with hostile.serving(always(head(content_encoding=encoding) + body)) as url, pytest.raises(UnexpectedResponse, match=reason):
         ask(url, "poisoned_pages", "x")
 
 
@@ -190,7 +199,7 @@ def test_headers_without_end_are_given_up(ask: Ask, answer: hostile.Answer) -> N
                                      lambda status: always(head("text/html", status, content_encoding="gzip") + GZIP)])  # fmt: skip
 def test_a_refusal_too_long_to_read_counts_by_its_status(ask: Ask, status: str, refusal: Callable[[str], hostile.Answer]) -> None:
     told: list[ClientError] = []
-    with hostile.serving(refusal(status)) as url, pytest.raises(ProblemAnswer) as refused:
+    with hostile.serving(refusal(status)) as url, pytest.raises(ProblemResponse) as refused:
         ask(url, "poisoned_pages", "x", on_retry=lambda failure, _: told.append(failure))
     assert (refused.value.problem.status, refused.value.problem.type) == (int(status[:3]), "about:blank")
     assert len(told) == 1
@@ -204,7 +213,7 @@ def test_a_redirect_takes_neither_request_nor_token_anywhere(ask: Ask, status: s
     with (
         hostile.serving(elsewhere.append) as other,
         hostile.serving(always(head(status=status, location=f"{other}/v1"))) as url,
-        pytest.raises(ProblemAnswer) as refused,
+        pytest.raises(ProblemResponse) as refused,
     ):
         ask(url, call, *arguments, token="rt_a_secret")
     assert refused.value.problem.status == int(status[:3])
@@ -232,7 +241,7 @@ def test_a_stream_is_taken_up_again_after_the_longest_pause_at_most(ask: Ask, to
     waited: list[float] = []
     answers = [head(EVENTS) + b"retry: %b\n\n" % told.encode(), head(EVENTS, "403 Forbidden")]
     patient = Retry(attempts=2, first_s=0.0001, longest_s=0.01)
-    with hostile.serving(lambda asked: asked.send(answers.pop(0))) as url, pytest.raises(ProblemAnswer):
+    with hostile.serving(lambda asked: asked.send(answers.pop(0))) as url, pytest.raises(ProblemResponse):
         ask(url, "watch", retry=patient, on_retry=lambda _, seconds: waited.append(seconds))
     assert len(waited) == 1
     assert waited[0] <= 0.01
@@ -246,7 +255,7 @@ def test_no_pause_is_longer_than_the_longest() -> None:
 @both
 @pytest.mark.parametrize("told", ["31", "9" * 4000, "Fri, 31 Dec 9999 23:59:59 GMT"])
 def test_a_pause_beyond_the_longest_is_not_waited_for(ask: Ask, told: str) -> None:
-    with hostile.serving(always(head(status="503 Busy", retry_after=told))) as url, pytest.raises(ProblemAnswer) as refused:
+    with hostile.serving(always(head(status="503 Busy", retry_after=told))) as url, pytest.raises(ProblemResponse) as refused:
         ask(url, "poisoned_pages", "x", retry=Retry(attempts=None))
     assert (refused.value.retry_after_s or 0) > 30
 
@@ -261,7 +270,7 @@ def test_whatever_retry_after_says_is_seconds_or_nothing(text: str) -> None:
 def test_what_a_service_says_is_one_short_line_without_control_characters(ask: Ask) -> None:
     attack = "\x1b]0;owned\x07\u202e\u2028\r\nforged \x9b31m" + "x" * 5000
     problem = json.dumps({"type": "x", "title": attack, "status": 422, "detail": attack}, ensure_ascii=False).encode()
-    with hostile.serving(always(head(status="422 No") + problem)) as url, pytest.raises(ProblemAnswer) as refused:
+    with hostile.serving(always(head(status="422 No") + problem)) as url, pytest.raises(ProblemResponse) as refused:
         ask(url, "poisoned_pages", "x")
     text = str(refused.value)
     assert text.startswith(r"\x1b]0;owned\x07\u202e\u2028\r\nforged \x9b31mxxx")
@@ -277,7 +286,7 @@ def test_what_a_service_says_is_one_short_line_without_control_characters(ask: A
 @pytest.mark.parametrize("identity", ["é", "\x1b[31m", "a\u2028b"])
 def test_an_event_id_that_no_header_can_carry_is_no_answer(ask: Ask, identity: str) -> None:
     stream = f'id: {identity}\nevent: purged\ndata: {{"decisions":1}}\n\n'.encode()
-    with hostile.serving(always(head(EVENTS) + stream)) as url, pytest.raises(UnexpectedAnswer, match="id of a server-sent event"):
+    with hostile.serving(always(head(EVENTS) + stream)) as url, pytest.raises(UnexpectedResponse, match="id of a server-sent event"):
         ask(url, "watch")
 
 
@@ -296,7 +305,7 @@ def test_a_charset_does_not_change_how_a_stream_is_read(ask: Ask) -> None:
 @both
 @pytest.mark.parametrize("page", [b'{"decisions":[],"next":"again"}', b'{"decisions":[],"next":""}'])
 def test_a_list_that_leads_nowhere_ends(ask: Ask, page: bytes) -> None:
-    with hostile.serving(always(head() + page)) as url, pytest.raises(UnexpectedAnswer, match="does not end"):
+    with hostile.serving(always(head() + page)) as url, pytest.raises(UnexpectedResponse, match="endless list of decisions"):
         ask(url, "decisions")
 
 
@@ -325,8 +334,8 @@ BODIES = st.one_of(
 @both
 def test_an_answer_with_very_many_errors_is_told_by_their_number(ask: Ask) -> None:
     body = b'{"source":"x","pages":[' + b"0," * 20_000 + b"0]}"
-    with hostile.serving(always(head() + body)) as url, pytest.raises(UnexpectedAnswer, match="20001 values are not valid"):
-        ask(url, "poisoned_pages", "x", limits=AnswerLimits())
+    with hostile.serving(always(head() + body)) as url, pytest.raises(UnexpectedResponse, match="20001 values are not valid"):
+        ask(url, "poisoned_pages", "x", limits=ResponseLimits())
 
 
 @both

@@ -8,7 +8,16 @@ from itertools import islice
 import httpx
 import pytest
 
-from ras_triage.service.client import AsyncClient, Client, ProblemAnswer, Purged, Retry, Unreachable, Watched, WatchedDecision
+from ras_triage.service.client import (
+    AsyncClient,
+    Client,
+    ProblemResponse,
+    PurgedDecisions,
+    Retry,
+    StreamedDecision,
+    StreamItem,
+    Unreachable,
+)
 
 QUICK = Retry(attempts=3, first_s=0.001)
 
@@ -47,14 +56,14 @@ class Streams:
         return httpx.Response(200, content=b"retry: 1\n\n" + body, headers={"content-type": "text/event-stream; charset=utf-8"})
 
 
-def watch_blocking(streams: Streams, count: int) -> list[Watched]:
+def watch_blocking(streams: Streams, count: int) -> list[StreamItem]:
     with Client("http://x", retry=QUICK, transport=httpx.MockTransport(streams)) as client:
         return list(islice(client.watch(source="node-17"), count))
 
 
-def watch_awaiting(streams: Streams, count: int) -> list[Watched]:
-    async def run() -> list[Watched]:
-        found: list[Watched] = []
+def watch_awaiting(streams: Streams, count: int) -> list[StreamItem]:
+    async def run() -> list[StreamItem]:
+        found: list[StreamItem] = []
         async with AsyncClient("http://x", retry=QUICK, transport=httpx.MockTransport(streams)) as client:
             async for one in client.watch(source="node-17"):
                 found.append(one)
@@ -66,7 +75,7 @@ def watch_awaiting(streams: Streams, count: int) -> list[Watched]:
 
 
 both = pytest.mark.parametrize("watch", [watch_blocking, watch_awaiting])
-Watch = Callable[[Streams, int], list[Watched]]
+Watch = Callable[[Streams, int], list[StreamItem]]
 
 
 @both
@@ -76,7 +85,7 @@ def test_a_stream_that_ends_is_taken_up_behind_the_last_decision(watch: Watch) -
     found = watch(streams, 3)
     assert [one.event_id for one in found] == ["1", "2", "3"]
     assert streams.asked_from == [None, "2", "2", "2"]
-    assert isinstance(found[0], WatchedDecision)
+    assert isinstance(found[0], StreamedDecision)
     assert found[0].decision.physical_addresses == ("0x56edd040",)
 
 
@@ -94,7 +103,7 @@ def test_heartbeats_and_unknown_kinds_are_passed_over_and_what_was_purged_is_tol
     purged = b'id: 7\nevent: purged\ndata: {"decisions": 3}\n\n'
     streams = Streams(b": heartbeat\n\n" + decision(1) + b": heartbeat\n\nevent: newer\ndata: 1\n\n" + purged)
 
-    assert watch(streams, 2)[1] == Purged("7", 3)
+    assert watch(streams, 2)[1] == PurgedDecisions("7", 3)
 
 
 @both
@@ -107,10 +116,10 @@ def test_a_place_that_is_told_before_the_first_decision_is_resumed_from(watch: W
 
 @both
 def test_a_refusal_ends_it_and_so_does_a_service_that_does_not_come_back(watch: Watch) -> None:
-    with pytest.raises(ProblemAnswer):
+    with pytest.raises(ProblemResponse):
         watch(Streams(403), 1)
     away = Streams(decision(1))
-    with pytest.raises(ProblemAnswer):
+    with pytest.raises(ProblemResponse):
         watch(away, 2)
     assert len(away.asked_from) == 1 + 2
 

@@ -70,7 +70,7 @@ def test_bytes_without_a_notification_are_taken_as_an_interrupt_and_it_says_so()
     done = run("decide", "-", "--json", given=BLOCK)
 
     assert json.loads(done.stdout)["rationale"][0]["given"]["notification"] == "gsiv"
-    assert b"taken as `gsiv`" in done.stderr
+    assert b"`gsiv` assumed" in done.stderr
 
 
 def test_options_outrank_the_event(event_file: str) -> None:
@@ -103,13 +103,13 @@ def test_a_policy_file_is_used_by_its_name(tmp_path: Path) -> None:
         (["decide", "-"], b"", "unrecognised input"),
         (["decide", "-"], b"hello, world", "unrecognised input"),
         (["decide", "-"], b'{"notification": "x"}', "`/notification`"),
-        (["decide", "-"], b'{"notification"', "not valid JSON"),
+        (["decide", "-"], b'{"notification"', "invalid JSON"),
         (["decide", "-"], b"CPER and no more", "malformed bytes"),
         (["decide", "-", "--policy", "nonsense"], LINE, "unknown policy"),
         (["decide", "-", "--kernel", "nonsense"], LINE, "unknown policy"),
         (["decide", "-", "--notification", "nonsense"], LINE, "`nonsense`"),
         (["decide", "-", "--policy-file", "/nonexistent"], LINE, "no such file"),
-        (["decide", "-", "--ndjson", "--compare", "uniform"], LINE, "one policy"),
+        (["decide", "-", "--ndjson", "--compare", "uniform"], LINE, "at most one `--policy`"),
         (["decode", "-"], BLOCK[:-1], "malformed bytes"),
         (["policies", "nonsense"], b"", "unknown policy"),
         (["nonsense"], b"", "invalid choice"),

@@ -1,4 +1,4 @@
-"""Connections: how many, for how long, and which makes room for which."""
+"""Connection limits, deadlines and eviction."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_head_that_drips_is_answered_with_408_and_closed(brisk: str) -> None:
 
     status, kind, document = problem(answer)
     assert (status, kind) == (408, "request-timeout")
-    assert document["detail"] == "the request head was not complete within 0.5 s"
+    assert document["detail"] == "request head not complete within 0.5 s"
 
 
 def is_closed_for_sending(connection: socket.socket) -> bool:

@@ -1,4 +1,4 @@
-"""Bodies that come slowly or not at all: who only is slow goes on, who stalls is told, and nobody else waits."""
+"""Deadlines of request bodies: slow clients may continue, stalled ones are ended."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_a_stalled_request_loses_its_place_to_the_next_one_of_its_own_peer(soon_
         wait_until(lambda: sum(map(answered, stalled)) >= 1)
         told = [problem(received(connection)) for connection in stalled if answered(connection)]
         assert {answer[0] for answer in told} == {408}
-        assert "another request needed the place" in told[0][2]["detail"]
+        assert "stalled while other requests were waiting" in told[0][2]["detail"]
         assert len(told) <= 3, "no more than were needed"
 
 

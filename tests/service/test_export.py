@@ -1,4 +1,4 @@
-"""`export` writes what `import` finds, in formats that other tools take."""
+"""`export`: conversion of what `import` reads to the formats of other tools."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_what_a_format_cannot_carry_is_named_and_the_rest_is_written(tmp_path: P
     done = run("export", "--to", "ghes_inject", str(tmp_path / "log"), str(tmp_path / "arm"), str(tmp_path / "none"))
     assert (done.returncode, len(done.stdout.splitlines())) == (2, 1)
     first, second = done.stderr.decode().splitlines()
-    assert first == f"ras-triage: not written: {tmp_path / 'log'}, line 1: the script injects a single ARM processor section"
+    assert first == f"ras-triage: not exported: {tmp_path / 'log'}, line 1: the script injects a single ARM processor section"
     assert second.endswith("no such file or directory")
 
 

@@ -58,9 +58,9 @@ def test_it_is_ready_when_the_store_takes_writes() -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (StoreUnavailable("database or disk is full"), "the store takes no writes: database or disk is full"),
-        (StoreDamaged("database disk image is malformed"), "the store takes no writes: database disk image is malformed"),
-        (TimeoutError(), "the store did not answer in time"),
+        (StoreUnavailable("database or disk is full"), "the store is not writable: database or disk is full"),
+        (StoreDamaged("database disk image is malformed"), "the store is not writable: database disk image is malformed"),
+        (TimeoutError(), "store timeout"),
     ],
 )
 def test_it_is_not_ready_when_the_store_takes_no_writes_and_says_why(error: Exception, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Batches over HTTP: JSON arrays and NDJSON, packed or not, one bad event among good ones, and clients of every kind."""
+"""Batches over HTTP: JSON arrays and NDJSON, compression, invalid events, slow clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts kept for a source, the decisions that rest on them, and the pages that decisions poisoned."""
+"""Host facts, decisions that use them, and poisoned pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kept decisions as pages and counts: nothing is missed, nothing comes twice, and every filter filters."""
+"""Lists and statistics: completeness, order and filters."""
 
 from __future__ import annotations
 

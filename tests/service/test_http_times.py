@@ -1,4 +1,4 @@
-"""Times at the ends of what `datetime` holds, over HTTP and by command."""
+"""Limits of the range of times, over HTTP and on the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from calling import Call, run
 
-from ras_triage.service.client import AnswerLimits
+from ras_triage.service.client import ResponseLimits
 from ras_triage.service.client._calls import Calls
 from ras_triage.service.client.retry import Retry
 
@@ -50,7 +50,7 @@ def test_a_question_about_such_a_time_is_answered(call: Call, parameter: str, ti
 @pytest.mark.parametrize("moment", [datetime.max, datetime.min])
 def test_a_client_is_told_that_it_asks_for_a_time_that_utc_does_not_have(moment: datetime) -> None:
     offset = timedelta(hours=-23 if moment == datetime.max else 23)
-    flow = Calls(Retry(), AnswerLimits()).decisions({"since": moment.replace(tzinfo=timezone(offset))}, 100)
+    flow = Calls(Retry(), ResponseLimits()).decisions({"since": moment.replace(tzinfo=timezone(offset))}, 100)
 
     with pytest.raises(ValueError, match="outside the years 1 to 9999 in UTC"):
         next(flow)

@@ -1,4 +1,4 @@
-"""Importing: each format from a file to decisions, on the command line and over HTTP."""
+"""Imports of every format, on the command line and over HTTP."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_page_shows_each_error_and_the_counts():
     done = run("import", "-", given=LOG)
     page = done.stdout.decode()
     assert done.returncode == 0
-    for words in ("line 1", "0x56edd040", "Assumed for the source", "What the kernel said", "1 errors found, 1 decided"):
+    for words in ("line 1", "0x56edd040", "Assumed by the import", "Kernel messages", "1 error found, 1 decided"):
         assert words in page
 
 
@@ -198,14 +198,14 @@ def test_a_store_of_records_is_read_whoever_wrote_them():
     ]
     assert len(errors[2]["observed"]["memory_failures"]) == 1
     (unread,) = [one["unread"] for one in found if "unread" in one]
-    assert unread["reason"] == "a record of pstore with an x86 machine check, which is not read"
+    assert unread["reason"] == "a pstore record with an x86 machine check is not supported"
     assert (last["summary"]["errors"], last["summary"]["unread"]) == (3, 1)
 
 
 def test_a_stored_log_that_is_cut_or_too_long_is_read_as_far_as_it_goes():
     bomb = zlib.compress(LOG * 20_000)
     *found, _ = lines(run("import", "--json", "-", given=stored(bomb, COMPRESSED)).stdout)
-    assert found[0]["unread"]["reason"] == "the end of the log: it is cut, or longer than it may be"
+    assert found[0]["unread"]["reason"] == "the log is truncated, or longer than the limit"
     assert len(found) < 4000
     assert "decision" in found[1]
 

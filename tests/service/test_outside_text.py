@@ -1,4 +1,4 @@
-"""Every command, fed with text from outside wherever text from outside can come from: nothing of it drives a terminal.
+"""Escaping of untrusted text in the output of every command.
 
 Arguments are found in the parser. What else a command takes in is in `FEEDS`, and a command without an entry there fails a test.
 """
@@ -557,7 +557,7 @@ def test_an_event_is_written_as_it_was_sent_but_for_a_terminal(run: Run) -> None
 def test_binary_records_are_not_written_to_a_terminal(run: Run, tmp_path: Path) -> None:
     event = Place(tmp_path, "").file("event.json", _document(EVENT))
     assert run("export", event, "--to", "cper").out.startswith(b"CPER")
-    assert b"`--to cper` writes binary data, which a terminal cannot show" in _on_a_terminal("export", event, "--to", "cper")
+    assert b"`--to cper` writes binary data: redirect" in _on_a_terminal("export", event, "--to", "cper")
 
 
 # Secrets

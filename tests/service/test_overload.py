@@ -1,4 +1,4 @@
-"""The service under more load than it can take, as a process: probes and single requests are answered, batches are refused.
+"""Overload of a service process: probes and single requests succeed, batches are refused.
 
 `bench/overload.py` makes the load, and measures what this test only bounds loosely.
 """

@@ -1,4 +1,4 @@
-"""The size of problems: whatever a client sends, a problem that repeats it stays short."""
+"""Size limits of problem documents that repeat input."""
 
 from __future__ import annotations
 

@@ -83,9 +83,9 @@ def test_a_decision_is_shown_as_decide_shows_it(server: Service) -> None:
         (["show", "00000000-0000-7000-8000-000000000000"], "not found"),
         (["query", "--since", "yesterday"], "query parameter `since`"),
         (["query", "--stats", "--group-by", "colour"], "query parameter `group_by`"),
-        (["query", "--group-by", "action"], "go with `--stats`"),
-        (["query", "--stats", "--limit", "3"], "`--limit` does not go with `--stats`"),
-        (["query", "--limit", "0"], "`0` is not a number of decisions"),
+        (["query", "--group-by", "action"], "`--group-by` and `--bucket` need `--stats`"),
+        (["query", "--stats", "--limit", "3"], "`--limit` and `--stats` exclude each other"),
+        (["query", "--limit", "0"], "invalid limit `0`"),
         (["watch", "--after", "nonsense"], "ast-"),
     ],
 )
@@ -123,7 +123,7 @@ def test_watching_tells_decisions_as_they_are_made_and_where_to_go_on(server: Se
         told = process.stderr.read().decode()
 
     assert process.returncode == 130
-    assert re.search(r"`--after \d+` goes on from here", told)
+    assert re.search(r"resume with `--after \d+`", told)
     assert "Traceback" not in told
 
 

@@ -1,4 +1,4 @@
-"""README.md shows what is really answered."""
+"""Examples in README.md against the actual output."""
 
 from __future__ import annotations
 

@@ -24,8 +24,9 @@ from ras_triage.models.decision import (
 from ras_triage.models.event import Event
 from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.policies.decide import decide
+from ras_triage.service.cli.pages import comparison, layout
 from ras_triage.service.cli.pages import decision as pages
-from ras_triage.service.cli.pages.steps import _WORDS, describe_step, size
+from ras_triage.service.cli.pages.steps import _DESCRIPTIONS, describe_step, size_text
 
 
 def decision(policy: str = "linux-6.12.107", **changes: Any) -> Decision:
@@ -33,14 +34,14 @@ def decision(policy: str = "linux-6.12.107", **changes: Any) -> Decision:
 
 
 def draw(page: Any, width: int = 100) -> str:
-    console = pages.console(width=width)
+    console = layout.console(width=width)
     with console.capture() as drawn:
         console.print(page)
     return drawn.get()
 
 
 def test_every_step_has_words() -> None:
-    assert set(get_args(get_args(Step)[0])) == set(_WORDS)
+    assert set(get_args(get_args(Step)[0])) == set(_DESCRIPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -75,11 +76,14 @@ def test_every_step_has_words() -> None:
                 "12 KiB at host address 0x2000, 12 KiB at host address 0x4000, 12 KiB at host address 0x6000 and 2 more"
             ),
         ),
-        (Translate("vm-1", 0x1000, (), (Hole(0x1000, 4096),), None), "host address 0x1000 is no guest memory of vm-1"),
-        (RecordGuestError("vm-1", "sea", bytes(172), 0x40FA6000), "a record for 0x40fa6000 goes into the sea source of vm-1 (172 bytes)"),
+        (Translate("vm-1", 0x1000, (), (Hole(0x1000, 4096),), None), "host address 0x1000 is not guest memory of vm-1"),
+        (
+            RecordGuestError("vm-1", "sea", bytes(172), 0x40FA6000),
+            "a record for 0x40fa6000 is written to the sea source of vm-1 (172 bytes)",
+        ),
         (InjectAbort("vm-1", None, 0x92000410), "the interrupted vCPU of vm-1 takes an abort: its guest sees ESR_EL1 0x92000410"),
-        (VmmExits("vm-1", "it ends"), "vm-1 is lost with its VMM: it ends"),
-        (Panic("ghes", "Fatal hardware error!", 30), "kernel panic, and it reboots after 30 s: “Fatal hardware error!”"),
+        (VmmExits("vm-1", "it ends"), "vm-1 ends because its VMM exits: it ends"),
+        (Panic("ghes", "Fatal hardware error!", 30), "kernel panic, the machine reboots after 30 s: “Fatal hardware error!”"),
     ],
 )
 def test_steps_in_words(step: Any, words: str) -> None:
@@ -87,38 +91,38 @@ def test_steps_in_words(step: Any, words: str) -> None:
 
 
 def test_sizes_are_powers_of_two() -> None:
-    assert [size(shift) for shift in (0, 12, 16, 21, 30, 48)] == ["1 byte", "4 KiB", "64 KiB", "2 MiB", "1 GiB", "256 TiB"]
+    assert [size_text(shift) for shift in (0, 12, 16, 21, 30, 48)] == ["1 byte", "4 KiB", "64 KiB", "2 MiB", "1 GiB", "256 TiB"]
 
 
 def test_the_page_tells_action_policy_plan_and_reasons_in_this_order() -> None:
     page = draw(pages.decision_page(decision()))
 
-    parts = ["SIGNAL", "linux-6.12.107", "What happens", "SIGBUS", "When the page is touched again", "Why", "ghes_severity", "since 6.8"]
+    parts = ["SIGNAL", "linux-6.12.107", "Plan", "SIGBUS", "Next access to the page", "Why", "ghes_severity", "since 6.8"]
     positions = [page.index(part) for part in parts]
     assert positions == sorted(positions)
 
 
 def test_two_policies_side_by_side_mark_what_differs() -> None:
     decisions = [decision(policy, status_block=NOTHING_TO_QUEUE["status_block"]) for policy in ("linux-6.1.163", "linux-6.1.164")]
-    page = draw(pages.comparison_page(decisions), 140)
+    page = draw(comparison.comparison_page(decisions), 140)
 
-    marked = [line for line in page.splitlines() if pages.DIFFERS in line]
+    marked = [line for line in page.splitlines() if comparison.DIFFERS in line]
     assert any("HANDLED" in line and "SIGNAL" in line for line in marked)
     assert not any("given back to firmware" in line for line in marked)
     assert "since 6.1.164" in page
 
 
 def test_what_a_decision_depends_on_stands_in_its_column() -> None:
-    page = draw(pages.comparison_page([decision("linux-6.1.x"), decision("linux-5.10.209")]), 140)
+    page = draw(comparison.comparison_page([decision("linux-6.1.x"), decision("linux-5.10.209")]), 140)
 
     assert "stable release of 6.1.x unknown" in " ".join(page.split())
 
 
 def test_equal_decisions_have_nothing_marked() -> None:
-    page = draw(pages.comparison_page([decision("linux-6.1.190"), decision("linux-6.1.191")]))
+    page = draw(comparison.comparison_page([decision("linux-6.1.190"), decision("linux-6.1.191")]))
 
-    assert pages.DIFFERS not in page
-    assert "to the same end" in page
+    assert comparison.DIFFERS not in page
+    assert "with the same outcome" in page
 
 
 def test_control_sequences_and_markup_of_a_sender_are_only_text() -> None:

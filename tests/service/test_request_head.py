@@ -1,4 +1,4 @@
-"""Request heads: what RFC 9112 forbids is refused, and what is accepted means the same to h11."""
+"""Request heads: RFC 9112 violations are refused, accepted ones mean the same to h11."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schemathesis over the OpenAPI document, against a server of its own: everything it can think of is answered, and as the document says.
+"""Schemathesis against a server: every response conforms to the OpenAPI document.
 
 `RAS_TRIAGE_SCHEMATHESIS_EXAMPLES` makes it think longer: requests for each operation.
 """

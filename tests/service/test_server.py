@@ -116,7 +116,7 @@ def test_what_is_no_http_is_answered_as_everything_is_and_hung_up_on(server: Ser
     assert json.loads(body)["type"] == "urn:ras-triage:problem:not-http"
     assert given["content-type"] == "application/problem+json"
     assert (given["x-content-type-options"], given["referrer-policy"], given["connection"]) == ("nosniff", "no-referrer", "close")
-    assert server.logged(f"not HTTP request_id={given['x-request-id']} ")
+    assert server.logged(f"malformed request request_id={given['x-request-id']} ")
 
 
 def test_uvicorn_adds_no_lines_of_its_own_for_malformed_requests_and_upgrades(server: Server) -> None:

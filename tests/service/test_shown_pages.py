@@ -1,4 +1,4 @@
-"""docs/guest.md and docs/import.md show what is really printed."""
+"""Console examples in docs/guest.md and docs/import.md against the actual output."""
 
 from __future__ import annotations
 

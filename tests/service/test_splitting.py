@@ -1,4 +1,4 @@
-"""A batch's bytes to its items, whatever the pieces that they come in."""
+"""Splitting of a batch into items, for every division into pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service that is told to stop: what it took in is finished, what it answered is kept, streams end, and it says that all went well."""
+"""Shutdown: requests in progress finish, decisions are durable, streams end, exit status 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Event streams cost by the filter and not by the subscriber, and clients that do not read cost nothing."""
+"""Costs of event streams: per filter, not per subscriber; none for clients that do not read."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from ras_triage.service.http.server.run import running
 from ras_triage.service.http.streaming import events, subscriptions
 from ras_triage.service.http.streaming.subscriptions import Streams, Subscription
 from ras_triage.service.security.keys import create
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import Filter, Store, StreamedDecision
 from ras_triage.service.store.sqlite import SqliteStore
+from ras_triage.service.store.temporary import TemporaryStore
 
 T = TypeVar("T")
 
@@ -39,16 +39,16 @@ URL = "/v1/decisions/stream"
 ANY = Filter()
 
 
-class CountingStore(MemoryStore):
+class CountingStore(TemporaryStore):
     """A store that counts the reads of streams."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reads: Counter[Filter] = Counter()
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+    def after_sequence(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         self.reads[asked] += 1
-        return super().following(sequence, asked, limit)
+        return super().after_sequence(sequence, asked, limit)
 
 
 def streams_of(store: Store, max_subscriptions: int = 1000, max_filters: int = 1000) -> Streams:
@@ -116,7 +116,7 @@ def test_a_decision_is_read_and_rendered_once_for_all_subscribers_with_the_same_
         readers = [Reader(await streams.subscribe(asked, None, "client", always)) for asked in (ANY, some) for _ in range(100)]
         for start in range(0, 500, 50):
             store.append([entry(number, source=f"node-{number % 5}") for number in range(start, start + 50)])
-            streams.tell()
+            streams.notify()
             await settled()
         streams.stop()
         await asyncio.gather(*(reader.task for reader in readers))
@@ -142,7 +142,7 @@ def test_a_client_that_does_not_read_causes_no_reads_and_no_renderings(monkeypat
             reader.free.clear()
         for number in range(40):
             store.append([entry(number)])
-            streams.tell()
+            streams.notify()
             await settled()
         assert readers[0].sequences == list(range(1, 41))
         assert not any(reader.events for reader in readers[1:])
@@ -171,20 +171,20 @@ actions = st.one_of(
 @given(done=st.lists(actions, min_size=12, max_size=40), kept=st.sampled_from((1, 2000, 1 << 20)), piece=st.sampled_from((1, 1500)))
 def test_no_subscriber_misses_or_repeats_a_decision_however_far_it_is_behind(done: list[tuple[str, Any]], kept: int, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        for name, small in (("KEPT_BYTES", kept), ("PIECE_BYTES", piece), ("AT_ONCE", 5), ("PAUSE_S", 0.0)):
+        for name, small in (("CACHE_BYTES", kept), ("PIECE_BYTES", piece), ("READ_DECISIONS", 5), ("PAUSE_S", 0.0)):
             patch.setattr(subscriptions, name, small)
         asyncio.run(_play(done))
 
 
 async def _play(done: list[tuple[str, Any]]) -> None:
-    store, ever = MemoryStore(), 0
+    store, ever = TemporaryStore(), 0
     streams = streams_of(store)
     readers: list[tuple[int, Filter, Reader]] = []
     for what, how in done:
         if what == "keep":
             store.append([entry(ever + number, source=f"node-{(ever + number) % 2}") for number in range(how)])
             ever += how
-            streams.tell()
+            streams.notify()
         elif what == "purge":
             store.purge_larger(-1, NOON, how)
         elif what == "join":
@@ -336,9 +336,9 @@ def test_more_streams_or_filters_than_may_be_open_are_told_to_come_again() -> No
             return answer
 
         first = [watch(source="a"), watch(source="b")]
-        assert "2 different filters are open with this key" in watch(source="c").json()["detail"]
+        assert "limit of 2 different filters of event streams per client" in watch(source="c").json()["detail"]
         first += [watch(source="a"), watch(source="b")]
-        assert "4 event streams" in watch(source="a").json()["detail"]
+        assert "limit of 4 open event streams" in watch(source="a").json()["detail"]
         first[0].close()
         deadline = time.monotonic() + 10
         while watch(source="a").status_code != 200:
@@ -359,13 +359,13 @@ def test_whoever_may_read_is_asked_once_for_all_streams_of_a_client_and_all_of_t
 
     async def work() -> None:
         nonlocal allowed
-        store = MemoryStore()
+        store = TemporaryStore()
         streams = streams_of(store)
         readers = [Reader(await streams.subscribe(ANY, None, "key", check)) for _ in range(100)]
         other = Reader(await streams.subscribe(ANY, None, "other key", always))
         for number in range(10):
             store.append([entry(number)])
-            streams.tell()
+            streams.notify()
             await asyncio.sleep(0.05)
         assert 0 < asked <= 100, "it is asked for each stream"
         allowed = False
@@ -373,7 +373,7 @@ def test_whoever_may_read_is_asked_once_for_all_streams_of_a_client_and_all_of_t
         await asyncio.wait_for(asyncio.gather(*(reader.task for reader in readers)), 10)
         assert streams.figures == (1, 1)
         store.append([entry(10)])
-        streams.tell()
+        streams.notify()
         await asyncio.sleep(0.1)
         assert other.sequences == list(range(1, 12))
         streams.stop()
@@ -401,11 +401,11 @@ def test_a_stream_of_a_revoked_key_ends_although_nothing_is_decided(tmp_path: Pa
             assert b"data" not in b"".join(answer.iter_raw())
 
 
-class Broken(MemoryStore):
+class Broken(TemporaryStore):
     """A store in which one decision is a defect."""
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
-        found, up_to = super().following(sequence, asked, limit)
+    def after_sequence(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+        found, up_to = super().after_sequence(sequence, asked, limit)
         if any(streamed.summary.event_id == "event-3" for streamed in found):
             raise RuntimeError("planted")
         return found, up_to
@@ -421,7 +421,7 @@ def test_a_defect_ends_the_streams_of_a_filter_and_those_of_others_go_on(monkeyp
         sound = Reader(await streams.subscribe(Filter(source="node-2"), None, "c", always))
         for number in (1, 2, 3, 4):
             store.append([entry(number, source="node-2" if number == 4 else "node-1")])
-            streams.tell()
+            streams.notify()
             await settled()
         await asyncio.wait_for(broken.task, 5)
         assert (broken.sequences, sound.sequences) == ([1, 2], [4])
@@ -439,12 +439,12 @@ def test_a_stream_without_events_shows_that_it_lives_and_how_far_it_has_come(mon
     monkeypatch.setattr(subscriptions, "CHECK_S", 0.02)
 
     async def work() -> None:
-        store = MemoryStore()
+        store = TemporaryStore()
         streams = streams_of(store)
         supervising = asyncio.create_task(streams.supervise())
         reader = Reader(await streams.subscribe(Filter(source="nobody"), None, "c", always))
         store.append([entry(number) for number in range(3)])
-        streams.tell()
+        streams.notify()
         while b": nothing new\nid: 3\n\n" not in reader.text:
             await asyncio.sleep(0.02)
         assert reader.events == []
@@ -457,7 +457,7 @@ def test_a_stream_without_events_shows_that_it_lives_and_how_far_it_has_come(mon
 
 def test_a_subscriber_that_is_refused_leaves_nothing_behind() -> None:
     async def work() -> None:
-        streams = streams_of(MemoryStore(), max_filters=1)
+        streams = streams_of(TemporaryStore(), max_filters=1)
         first = await streams.subscribe(ANY, None, "a", always)
         for number in range(5):
             with pytest.raises(ProblemError):

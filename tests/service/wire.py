@@ -1,4 +1,4 @@
-"""Raw connections to a service, for clients that no HTTP library can be."""
+"""Raw connections to a service, for clients that violate HTTP."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One module for each command of the command line.
+"""Commands of the command line, one module each.
 
-A module has `HELP`, one line; `configure`, which gives the parser its options; and `run`, which does it and gives the exit status.
+A module has `HELP` (one line), `configure` (adds description, options and examples to the parser) and `run` (returns the exit status).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Protocol
 
 
 class Command(Protocol):
-    """What the command line asks of such a module."""
+    """Interface of a command module."""
 
     HELP: str
 
     def configure(self, command: ArgumentParser) -> None:
-        """Describe the command and its options."""
+        """Add the description, options and examples of the command to its parser."""
 
     def run(self, options: Namespace) -> int:
-        """Do it: 0 done, 2 bad input. Raises Refused, InvalidSetting."""
+        """Run the command and return its exit status: 0 done, 2 bad input. Raises ProblemError, InvalidSetting."""

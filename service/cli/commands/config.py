@@ -1,4 +1,4 @@
-"""`config`: the settings that `serve` would run with, and where each came from."""
+"""Command `config`: the effective settings of the service and their sources."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from argparse import ArgumentParser, Namespace
 from pydantic_core import to_json
 
 from ras_triage.service.api.escaping import escape
-from ras_triage.service.cli.options import add_json, add_settings, effective
+from ras_triage.service.cli.options import add_examples, add_json, add_settings, effective_settings
 from ras_triage.service.cli.output import write_json, write_text
 
-HELP = "show the settings of the service, and where each came from"
+HELP = "show the settings of the service and their sources"
 
 
 def configure(command: ArgumentParser) -> None:
-    command.description = "Show the settings that `serve` would run with, given the same options, environment and file. Secrets are hidden."
+    command.description = (
+        "Show the settings that `serve` uses with the same options, environment and file, and the source of each. Secrets are hidden."
+    )
+    add_examples(command, "ras-triage config", "ras-triage config --config /etc/ras-triage.toml --json")
     add_settings(command)
     add_json(command)
 
 
 def run(options: Namespace) -> int:
-    listed = effective(options).listed()
+    listed = effective_settings(options).listed()
     if options.json:
         write_json(to_json(listed))
         return 0
     rows = [(name, escape(_plain(entry["value"])), entry["from"]) for name, entry in listed.items()]
-    wide = [max(len(row[column]) for row in rows) for column in range(2)]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for name, value, origin in rows:
-        write_text(f"{name:<{wide[0]}}  {value:<{wide[1]}}  {origin}")
+        write_text(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`decide`: an event, a status block or a CPER record, decided here."""
+"""Command `decide`: local decision of an event, status block or CPER record."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.notification import NotificationType
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.cli.inputs import read_all, to_event
-from ras_triage.service.cli.options import add_json, add_policy_file, settings_of
-from ras_triage.service.cli.output import answer_lines, show, warn, warn_of_defect, write_json
+from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
+from ras_triage.service.cli.output import answer_lines, draw, warn, warn_of_defect, write_json
 from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.responses import decide_event, decision_json, wrap_decision
@@ -22,16 +22,24 @@ HELP = "decide an event, a status block or a CPER record"
 
 def configure(command: ArgumentParser) -> None:
     command.description = (
-        "Decide an event. The file may be an event in JSON, a status block or a CPER record, as bytes, hexadecimal or base64."
+        "Decide one error locally. The file has an event in JSON, or a status block or CPER record as bytes, hexadecimal or base64."
     )
-    command.add_argument("file", metavar="FILE", help="a file, or - for standard input")
+    add_examples(
+        command,
+        "ras-triage decide event.json --compare linux-6.1.176 --compare uniform",
+        "ras-triage decide --notification sea --kernel 6.12.107 record.cper",
+        "ras-triage decide --ndjson - < events.ndjson",
+    )
+    command.add_argument("file", metavar="FILE", help="input file, or - for standard input")
     command.add_argument(
-        "--notification", type=notification_type, metavar="TYPE", help="how it was notified: sea, sei, sdei, gsiv, polled, ..."
+        "--notification", type=notification_type, metavar="TYPE", help="notification type: sea, sei, sdei, gsiv, polled, ..."
     )
-    command.add_argument("--kernel", metavar="RELEASE", help="the machine's kernel, such as 6.12.107")
-    command.add_argument("--policy", action="append", metavar="NAME", help="decide under this policy; several are shown side by side")
-    command.add_argument("--compare", action="append", default=[], metavar="NAME", help="show this policy's decision beside the first")
-    command.add_argument("--ndjson", action="store_true", help="one event per line in, one decision or problem per line out")
+    command.add_argument("--kernel", metavar="RELEASE", help="kernel release of the machine, such as 6.12.107")
+    command.add_argument("--policy", action="append", metavar="NAME", help="decide under this policy; repeat to compare several")
+    command.add_argument(
+        "--compare", action="append", default=[], metavar="NAME", help="compare with the decision under this policy; may be repeated"
+    )
+    command.add_argument("--ndjson", action="store_true", help="read one event per line, write one decision or problem per line")
     add_policy_file(command)
     add_json(command)
 
@@ -41,18 +49,22 @@ def run(options: Namespace) -> int:
     if options.ndjson:
         return _decide_lines(options, settings)
     attempts = Attempts(warn_of_defect)
-    event, notified = attempts.call(to_event, read_all(options.file, settings.max_body_bytes))
-    if not notified and options.notification is None:
-        warn(f"the file does not say how it was notified: taken as `{DEFAULT_NOTIFICATION.value}`")
+    event, has_notification = attempts.call(to_event, read_all(options.file, settings.max_body_bytes))
+    if not has_notification and options.notification is None:
+        warn(f"notification type not given, `{DEFAULT_NOTIFICATION.value}` assumed; give it with `--notification`")
     policies = [*(options.policy or [None]), *options.compare]
     decisions = [attempts.call(_decide_under, policy, event, options, settings) for policy in policies]
     if options.json:
         for decision in decisions:
             write_json(wrap_decision(decision_json(decision)))
     elif len(decisions) == 1:
-        show("decision_page", decisions[0])
+        from ras_triage.service.cli.pages.decision import decision_page  # noqa: PLC0415 - JSON output starts faster without it
+
+        draw(decision_page(decisions[0]))
     else:
-        show("comparison_page", decisions)
+        from ras_triage.service.cli.pages.comparison import comparison_page  # noqa: PLC0415
+
+        draw(comparison_page(decisions))
     return 0
 
 
@@ -61,7 +73,7 @@ def _decide_under(policy: str | None, event: Event, options: Namespace, settings
 
 
 def _override(event: Event, notification: NotificationType | None, kernel: str | None, policy: str | None) -> Event:
-    """The event as the options want it: what is said on the command line outranks what the event says."""
+    """Return the event with the values of the options, which take precedence."""
     changes: dict[str, Any] = {}
     if notification is not None:
         changes["notification"] = event.notification.model_copy(update={"type": notification})
@@ -74,7 +86,7 @@ def _override(event: Event, notification: NotificationType | None, kernel: str |
 
 def _decide_lines(options: Namespace, settings: Settings) -> int:
     if options.compare or len(options.policy or []) > 1:
-        raise InvalidSetting("`--ndjson` decides every line under one policy")
+        raise InvalidSetting("`--ndjson`: expected at most one `--policy` and no `--compare`")
     policy = options.policy[0] if options.policy else None
 
     def answer(line: bytes) -> bytes:
@@ -84,8 +96,9 @@ def _decide_lines(options: Namespace, settings: Settings) -> int:
 
 
 def notification_type(text: str) -> NotificationType:
-    """A notification type from its name. Raises ArgumentTypeError."""
+    """Return the notification type of a name. Raises ArgumentTypeError."""
     try:
         return NotificationType("external" if text == "irq" else text)
     except ValueError:
-        raise ArgumentTypeError(f"`{text}` is none of {', '.join(kind.value for kind in NotificationType)}, irq") from None
+        expected = ", ".join(kind.value for kind in NotificationType)
+        raise ArgumentTypeError(f"unknown notification type `{text}`; expected one of {expected}, irq") from None

@@ -1,4 +1,4 @@
-"""`export`: the errors in a file, written in a format that other tools take."""
+"""Command `export`: conversion of errors to the formats of other tools."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from ras_triage.models.formats.qemu.injection import NotInjectable, to_argument,
 from ras_triage.models.formats.redfish import write_redfish
 from ras_triage.service.api.escaping import escape, escape_json
 from ras_triage.service.api.problems import ProblemError, unwritable
-from ras_triage.service.cli.commands.import_ import add_reading, found, own_path, size_of, told_of
-from ras_triage.service.cli.inputs import opened
+from ras_triage.service.cli.commands.import_ import add_input_options, file_path, file_size, import_options_of, read_items
+from ras_triage.service.cli.inputs import open_input
+from ras_triage.service.cli.options import add_examples
 from ras_triage.service.cli.output import BAD_INPUT, warn, warn_of_defect, write_bytes
 from ras_triage.service.cli.progress import progress
 from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.engine.attempts import Attempts
-from ras_triage.service.engine.imports.results import place_words
+from ras_triage.service.engine.imports.results import position_text
 from ras_triage.service.importing.format_detection import InputFormat
-from ras_triage.service.importing.import_options import ImportOptions, notified
+from ras_triage.service.importing.import_options import ImportOptions, apply_notification
 from ras_triage.service.importing.source import ImportSource
 
-HELP = "write the errors in a file as CPER records, Redfish entries, QEMU injections or events"
+HELP = "export errors as CPER records, Redfish entries, QEMU injections or events"
 
 
 def _command_line(event: Event) -> bytes:
-    """Return the command line of ghes_inject.py. Raises NotInjectable, also for characters that a shell would act on where it is pasted."""
+    """Return the command line of ghes_inject.py. Raises NotInjectable, also for control characters, which a shell may act on."""
     arguments = to_arguments(event)
     if any(escape(word) != word for word in arguments):
-        raise NotInjectable(f"an argument has characters that are not printable; `{InputFormat.QMP}` takes the status block as it is")
+        raise NotInjectable(f"an argument has characters that are not printable; use `--to {InputFormat.QMP}`, which carries the bytes")
     return f"ghes_inject.py {shlex.join(arguments)}\n".encode()
 
 
@@ -52,60 +53,61 @@ WRITERS: Final[dict[str, Callable[[Event], bytes]]] = {
     InputFormat.QEMU_ARGUMENT: lambda event: to_argument(event).encode() + b"\n",
     GHES_INJECT: _command_line,
 }
-"""A record is binary, and several follow each other; of all others there is one to a line."""
+"""CPER records are binary and follow each other; every other format has one error per line."""
 
 
 def configure(command: ArgumentParser) -> None:
     command.description = (
-        "Write the errors that `import` finds in files on standard output, in a format that other tools take. What cannot be read, or not"
-        " be written in that format, is named on standard error, and the rest goes on: exit 0: all was written; 2: something was not."
+        "Write the errors in files to standard output in the format of another tool. Records that cannot be read, or not be written in that"
+        " format, are listed on standard error and skipped. Exit status: 0 everything was exported; 2 something was not."
     )
-    add_reading(command)
+    add_examples(command, "ras-triage export --to cper dmesg.txt > records.cper", "ras-triage export --to qmp record.cper")
+    add_input_options(command)
     command.add_argument(
-        "--to", required=True, choices=[str(form) for form in WRITERS], metavar="FORMAT", help="the format: " + ", ".join(WRITERS)
+        "--to", required=True, choices=[str(form) for form in WRITERS], metavar="FORMAT", help="output format: " + ", ".join(WRITERS)
     )
 
 
 def run(options: Namespace) -> int:
     if options.to == InputFormat.CPER and sys.stdout.isatty():
-        raise InvalidSetting(f"`--to {options.to}` writes binary data, which a terminal cannot show: redirect standard output to a file")
-    told, complete = told_of(options), True
+        raise InvalidSetting(f"`--to {options.to}` writes binary data: redirect standard output to a file")
+    import_options, complete = import_options_of(options), True
     for path in options.files:
         try:
-            complete &= _export(path, options, told)
+            complete &= _export(path, options, import_options)
         except ProblemError as refused:
-            complete = _miss(path, "", refused.problem.detail)
+            complete = _report_skipped(path, "", refused.problem.detail)
     return 0 if complete else BAD_INPUT
 
 
-def _export(path: str, options: Namespace, told: ImportOptions) -> bool:
-    """Write the errors of a file; whether everything in it could be read and written."""
+def _export(path: str, options: Namespace, import_options: ImportOptions) -> bool:
+    """Write the errors of a file. Return whether everything in it could be read and written."""
     write, complete, attempts = WRITERS[options.to], True, Attempts(warn_of_defect)
-    with opened(path) as stream, progress(size_of(path), sys.stderr) as shown:
-        for item in found(ImportSource(stream, own_path(path), shown.taken), options):
+    with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
+        for item in read_items(ImportSource(stream, file_path(path), shown.bytes_read), options):
             if isinstance(item, UnreadableRecord):
-                complete = _miss(path, place_words(item.place), item.reason)
+                complete = _report_skipped(path, position_text(item.place), item.reason)
             if not isinstance(item, FoundError):
                 continue
             try:
-                write_bytes(attempts.call(_write, write, item, told))
+                write_bytes(attempts.call(_write, write, item, import_options))
             except ProblemError as refused:
-                complete = _miss(path, place_words(item.place), refused.problem.detail)
+                complete = _report_skipped(path, position_text(item.place), refused.problem.detail)
                 continue
-            shown.answered()
+            shown.item_done()
     return complete
 
 
-def _write(write: Callable[[Event], bytes], reading: FoundError, told: ImportOptions) -> bytes:
-    """Return an error in the format. Raises Refused where that has no place for it."""
+def _write(write: Callable[[Event], bytes], error: FoundError, import_options: ImportOptions) -> bytes:
+    """Return an error in the format. Raises ProblemError if the format cannot represent it."""
     try:
-        return write(notified(told, reading).event)
-    except MalformedBytes as error:
-        raise ProblemError(unwritable(f"byte {error.offset}, `{error.field}`: {error.detail}")) from None
-    except ValueError as error:
-        raise ProblemError(unwritable(str(error))) from None
+        return write(apply_notification(import_options, error).event)
+    except MalformedBytes as fault:
+        raise ProblemError(unwritable(f"byte {fault.offset}, `{fault.field}`: {fault.detail}")) from None
+    except ValueError as fault:
+        raise ProblemError(unwritable(str(fault))) from None
 
 
-def _miss(path: str, where: str, reason: str) -> bool:
-    warn(f"not written: {path}{', ' if where else ''}{where}: {reason}")
+def _report_skipped(path: str, where: str, reason: str) -> bool:
+    warn(f"not exported: {path}{', ' if where else ''}{where}: {reason}")
     return False

@@ -1,4 +1,4 @@
-"""`import`: what people actually hold, such as kernel logs, CPER files and rasdaemon's database, decided here or by a service."""
+"""Command `import`: errors from kernel logs, CPER files, rasdaemon and others."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ras_triage.models.event import event_json
 from ras_triage.models.formats.items import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
-from ras_triage.service.cli.inputs import STANDARD_INPUT, opened, read_all
-from ras_triage.service.cli.options import add_json, add_policy_file, settings_of
+from ras_triage.service.cli.inputs import STANDARD_INPUT, open_input, read_all
+from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
 from ras_triage.service.cli.output import BAD_INPUT, draw, warn_of_defect, write_json
 from ras_triage.service.cli.progress import Progress, progress
-from ras_triage.service.cli.server_options import add_server, ask
+from ras_triage.service.cli.server_options import add_server, call_service
 from ras_triage.service.cli.submission import SubmittedInput, submitted_input
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.attempts import Attempts
-from ras_triage.service.engine.imports.decisions import Result, decide_items, read_answer, result_line
+from ras_triage.service.engine.imports.decisions import Result, decide_items, parse_response, result_line
 from ras_triage.service.engine.imports.results import ImportCounts, summary_line
 from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions, apply_options, read_sources
@@ -36,36 +36,42 @@ from ras_triage.service.importing.source import ImportSource
 if TYPE_CHECKING:
     from ras_triage.service.client import Client
 
-HELP = "read what people hold: kernel logs, CPER, Redfish, rasdaemon, QEMU, and decide it"
+HELP = "import kernel logs, CPER, Redfish, rasdaemon, QEMU files, and decide each error"
 
 _MAX_TABLE_BYTES = 1 << 20
 
 
 def configure(command: ArgumentParser) -> None:
     command.description = (
-        "Find the hardware errors in files and decide each. The format is told by the content; what a file cannot tell, and was assumed,"
-        " is named with every error. Exit 0: all was read; 2: something could not be read, and is listed; 1: the service gave no answer."
+        "Find the hardware errors in files and decide each. The format is detected from the content; assumptions are listed for each error."
+        " Exit status: 0 everything was read; 2 something could not be read, and is listed; 1 the service did not respond."
     )
-    add_reading(command)
-    command.add_argument("--kernel", metavar="RELEASE", help="the machine's kernel, such as 6.12.107")
+    add_examples(
+        command,
+        "ras-triage import --kernel 6.12.107 dmesg.txt",
+        "journalctl -k -o json | ras-triage import --json -",
+        "ras-triage import --submit --server https://triage:8080 /var/lib/rasdaemon/ras-mc_event.db",
+    )
+    add_input_options(command)
+    command.add_argument("--kernel", metavar="RELEASE", help="kernel release of the machine, such as 6.12.107")
     command.add_argument("--policy", metavar="NAME", help="decide under this policy")
-    command.add_argument("--submit", action="store_true", help="have a service decide and keep them")
+    command.add_argument("--submit", action="store_true", help="send the errors to a service, which decides and stores them")
     add_policy_file(command)
     add_json(command)
     add_server(command)
 
 
 def _formats() -> str:
-    return "the format, where the content does not tell: " + ", ".join(InputFormat)
+    return "input format (default: detected): " + ", ".join(InputFormat)
 
 
 @dataclass(slots=True)
 class _Import:
-    """A run of the command."""
+    """One run of the command."""
 
     options: Namespace
     settings: Settings
-    told: ImportOptions
+    import_options: ImportOptions
     tally: ImportCounts = field(default_factory=ImportCounts)
     attempts: Attempts = field(default_factory=lambda: Attempts(warn_of_defect))
 
@@ -77,15 +83,15 @@ class _Import:
         if self.options.json:
             write_json(result_line(result, path if self.names_files else None))
             return
-        from ras_triage.service.cli.pages import import_results  # noqa: PLC0415 - answers in JSON start faster without it
+        from ras_triage.service.cli.pages import import_results  # noqa: PLC0415 - JSON output starts faster without it
 
         try:
             draw(self.attempts.call(import_results.result_page, result, path))
         except ProblemError as refused:
             draw(import_results.result_page(Result(UnreadableRecord(result.item.place, refused.problem.detail, result.item.format)), path))
 
-    def miss(self, path: str, refused: ProblemError) -> None:
-        """Say that a file cannot be opened; the others are read."""
+    def report_unreadable(self, path: str, refused: ProblemError) -> None:
+        """Report a file that cannot be opened."""
         unread = UnreadableRecord(Position(), refused.problem.detail, "unknown")
         self.tally.add(unread)
         self.show(Result(unread), path)
@@ -101,42 +107,44 @@ class _Import:
 
 
 def run(options: Namespace) -> int:
-    work = _Import(options, settings_of(options), told_of(options))
+    work = _Import(options, settings_of(options), import_options_of(options))
     if options.submit:
-        return ask(options, lambda client: _submit(client, work))
+        return call_service(options, lambda client: _submit(client, work))
     for path in options.files:
         try:
             _decide_file(work, path)
         except ProblemError as refused:
-            work.miss(path, refused)
+            work.report_unreadable(path, refused)
     return work.end()
 
 
 def _decide_file(work: _Import, path: str) -> None:
-    with opened(path) as stream, progress(size_of(path), sys.stderr) as shown:
-        source = ImportSource(stream, own_path(path), shown.taken)
-        for result in decide_items(found(source, work.options), work.told, work.settings, work.tally, work.attempts):
+    with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
+        source = ImportSource(stream, file_path(path), shown.bytes_read)
+        for result in decide_items(read_items(source, work.options), work.import_options, work.settings, work.tally, work.attempts):
             work.show(result, path)
             if isinstance(result.item, FoundError):
-                shown.answered()
+                shown.item_done()
 
 
-def add_reading(command: ArgumentParser) -> None:
-    """The files, and what is known of them."""
-    command.add_argument("files", nargs="+", metavar="FILE", help="a file, or - for standard input")
+def add_input_options(command: ArgumentParser) -> None:
+    """Add the input files and the options that say how to read them."""
+    command.add_argument("files", nargs="+", metavar="FILE", help="input file, or - for standard input")
     command.add_argument("--as", dest="form", choices=[form.value for form in InputFormat], metavar="FORMAT", help=_formats())
-    command.add_argument("--hest", metavar="FILE", help="the machine's HEST table, which tells how each of its sources notifies")
-    command.add_argument("--notification", type=notification_type, metavar="TYPE", help="how the errors were notified: sea, sei, gsiv, ...")
+    command.add_argument("--hest", metavar="FILE", help="HEST table of the machine, with the notification type of each error source")
+    command.add_argument(
+        "--notification", type=notification_type, metavar="TYPE", help="notification type of the errors: sea, sei, gsiv, ..."
+    )
 
 
-def told_of(options: Namespace) -> ImportOptions:
-    """What is known of the files. Raises Refused."""
+def import_options_of(options: Namespace) -> ImportOptions:
+    """Return the import options of a command. Raises ProblemError."""
     hest = read_sources(read_all(options.hest, _MAX_TABLE_BYTES)) if options.hest else {}
     return ImportOptions(options.notification, getattr(options, "kernel", None), getattr(options, "policy", None), hest)
 
 
-def found(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
-    """What is in a file; where it cannot be read any further, that is the last thing."""
+def read_items(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
+    """Yield the items of a file; where it cannot be read any further, the last one says so."""
     form = None if options.form is None else InputFormat(options.form)
     attempts = Attempts(warn_of_defect)
     try:
@@ -162,15 +170,17 @@ def _read(one: Found, attempts: Attempts) -> FoundItem:
     return one
 
 
-def own_path(path: str) -> str | None:
+def file_path(path: str) -> str | None:
+    """Return the path of a file; None for standard input."""
     return None if path == STANDARD_INPUT else path
 
 
-def size_of(path: str) -> int | None:
+def file_size(path: str) -> int | None:
+    """Return the bytes of a regular file; None if they are not known."""
     return None if path == STANDARD_INPUT or not Path(path).is_file() else Path(path).stat().st_size
 
 
-# Having a service decide
+# Import through a service
 
 
 def _submit(client: Client, work: _Import) -> int:
@@ -180,58 +190,58 @@ def _submit(client: Client, work: _Import) -> int:
             with submitted_input(path) as source, progress(source.size, sys.stderr) as shown:
                 _submit_file(client, work, source, path, shown)
         except ProblemError as refused:
-            work.miss(path, refused)
+            work.report_unreadable(path, refused)
     return work.end()
 
 
 def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: str, shown: Progress) -> None:
-    """Send the errors of a file, and pair them with their answers; what is no error keeps its place among them.
+    """Send the errors of a file and print their decisions, with the other items of the file in order.
 
-    Raises UnexpectedAnswer.
+    Raises UnexpectedResponse.
     """
-    from ras_triage.service.client import UnexpectedAnswer  # noqa: PLC0415
+    from ras_triage.service.client import UnexpectedResponse  # noqa: PLC0415
 
-    waiting: deque[FoundItem | tuple[FoundError, bytes]] = deque()
+    pending: deque[FoundItem | tuple[FoundError, bytes]] = deque()
 
     def events() -> Iterator[bytes]:
-        for item in found(ImportSource(source.stream, own_path(path), shown.taken), work.options):
+        for item in read_items(ImportSource(source.stream, file_path(path), shown.bytes_read), work.options):
             work.tally.add(item)
             if not isinstance(item, FoundError):
-                waiting.append(item)
+                pending.append(item)
                 continue
             try:
-                reading = work.attempts.call(apply_options, work.told, item, work.settings.default_policy, work.settings.custom)
-                event = work.attempts.call(event_json, reading.event)
+                error = work.attempts.call(apply_options, work.import_options, item, work.settings.default_policy, work.settings.custom)
+                event = work.attempts.call(event_json, error.event)
             except ProblemError:
-                waiting.append(UnreadableRecord(item.place, INTERNAL, item.format))
+                pending.append(UnreadableRecord(item.place, INTERNAL, item.format))
                 continue
-            waiting.append((reading, event))
+            pending.append((error, event))
             yield event
 
     for line in client.decide_lines(events(), idempotency_key=_key(source, work)):
-        _show_others(work, waiting, path)
-        sent = waiting.popleft()
+        _show_others(work, pending, path)
+        sent = pending.popleft()
         assert isinstance(sent, tuple)
         try:
-            result = read_answer(*sent, line, work.tally, work.attempts)
-        except ValidationError as error:
-            raise UnexpectedAnswer("an answer is neither a decision nor a problem") from error
+            result = parse_response(*sent, line, work.tally, work.attempts)
+        except ValidationError as invalid:
+            raise UnexpectedResponse("a result is neither a decision nor a problem") from invalid
         work.show(result, path)
-        shown.answered()
-    _show_others(work, waiting, path)
+        shown.item_done()
+    _show_others(work, pending, path)
 
 
-def _show_others(work: _Import, waiting: deque[FoundItem | tuple[FoundError, bytes]], path: str) -> None:
-    while waiting and not isinstance(one := waiting[0], tuple):
-        waiting.popleft()
+def _show_others(work: _Import, pending: deque[FoundItem | tuple[FoundError, bytes]], path: str) -> None:
+    while pending and not isinstance(one := pending[0], tuple):
+        pending.popleft()
         work.show(Result(one), path)
 
 
 def _key(source: SubmittedInput, work: _Import) -> str | None:
-    """The same for the same file read in the same way."""
+    """Return a key that is equal for equal content and options; None for a pipe."""
     if source.key is None:
         return None
     options = work.options
     table = options.hest and sha256(read_all(options.hest, _MAX_TABLE_BYTES)).hexdigest()
-    told = [source.key, options.form, options.notification, options.kernel, options.policy, table]
-    return sha256(to_json(told)).hexdigest()
+    parts = [source.key, options.form, options.notification, options.kernel, options.policy, table]
+    return sha256(to_json(parts)).hexdigest()

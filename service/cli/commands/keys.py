@@ -1,4 +1,4 @@
-"""`keys`: API keys, created, listed and revoked beside a service that runs."""
+"""Command `keys`: API keys in the store of a service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 from pydantic_core import to_json
 
 from ras_triage.service.api.times import now_ms, rfc3339
-from ras_triage.service.cli.options import add_config, add_json
+from ras_triage.service.cli.options import add_config, add_examples, add_json
 from ras_triage.service.cli.output import note, warn, warn_json, write_json, write_text
 from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.config.sources import load_settings, prepare_store
@@ -27,27 +27,31 @@ _MAX_NAME = 200
 
 
 def configure(command: ArgumentParser) -> None:
-    command.description = (
-        "Create, list and revoke API keys in the store of a service, whether it runs or not. A running service knows within a second."
+    command.description = "Create, list and revoke API keys in the store of a service. A running service applies a change within a second."
+    add_examples(
+        command,
+        "ras-triage keys create --name fleet --scope decide --scope read",
+        "ras-triage keys list",
+        "ras-triage keys revoke ID",
     )
     actions = command.add_subparsers(required=True, dest="action", metavar="ACTION")
-    new = actions.add_parser("create", help="make a key and print it, this once")
-    new.add_argument("--name", required=True, help="whose it is")
-    new.add_argument("--scope", action="append", required=True, choices=SCOPES, help="what it may do; may be repeated; admin is everything")
+    new = actions.add_parser("create", help="create a key and print it; it cannot be shown again")
+    new.add_argument("--name", required=True, help="name of the owner")
+    new.add_argument("--scope", action="append", required=True, choices=SCOPES, help="permission; may be repeated; admin has all")
     new.add_argument(
-        "--hash-only", action="store_true", help="keep nothing: print its entry for a keys file, and the key on standard error"
+        "--hash-only", action="store_true", help="store nothing: print the entry for a keys file, and the key on standard error"
     )
     _add_store(new)
-    known = actions.add_parser("list", help="show all keys, revoked ones among them; not their secrets")
+    known = actions.add_parser("list", help="list all keys, revoked ones included, without their secrets")
     _add_store(known)
     add_json(known)
-    gone = actions.add_parser("revoke", help="let a key open nothing any more")
-    gone.add_argument("id", metavar="ID", help="as `keys list` shows it, or what stands between `rt_` and the next `_`")
+    gone = actions.add_parser("revoke", help="revoke a key")
+    gone.add_argument("id", metavar="ID", help="id from `keys list`, or the part of the key between `rt_` and the next `_`")
     _add_store(gone)
 
 
 def _add_store(command: ArgumentParser) -> None:
-    command.add_argument("--store", metavar="URL", help="the service's store, sqlite:///PATH (default: as `ras-triage config` shows it)")
+    command.add_argument("--store", metavar="URL", help="store of the service, sqlite:///PATH (default: see `ras-triage config`)")
     add_config(command)
 
 
@@ -60,9 +64,9 @@ def _create(options: Namespace) -> int:
         raise InvalidSetting(f"`--name`: expected 1 to {_MAX_NAME} characters")
     key, shown = create(options.name, [scope for scope in SCOPES if scope in options.scope], now_ms())
     if options.hash_only:
-        note(f"the key, shown this once: {shown}")
+        note(f"API key, cannot be shown again: {shown}")
     else:
-        with _store(options, make=True) as store:
+        with _store(options, create_file=True) as store:
             store.add_api_key(key)
     _audit("key.created", key)
     for line in file_entry(key).rstrip("\n").split("\n") if options.hash_only else (shown,):
@@ -74,7 +78,7 @@ def _list(options: Namespace) -> int:
     with _store(options) as store:
         keys = store.api_keys()
     if options.json:
-        write_json(to_json([_described(key) for key in keys]))
+        write_json(to_json([_key_fields(key) for key in keys]))
         return 0
     for key in keys:
         revoked = "" if key.revoked_at_ms is None else f"  revoked {rfc3339(key.revoked_at_ms)}"
@@ -87,29 +91,27 @@ def _revoke(options: Namespace) -> int:
     with _store(options) as store:
         key = store.api_key(identity)
         if key is None:
-            raise InvalidSetting(f"there is no key `{identity}`")
+            raise InvalidSetting(f"unknown key `{identity}`; `ras-triage keys list` shows all ids")
         at_ms = now_ms()
         revoked = store.revoke_api_key(identity, at_ms)
     if revoked:
         _audit("key.revoked", replace(key, revoked_at_ms=at_ms))
     else:
-        warn(f"`{identity}` was revoked before")
+        warn(f"key `{identity}` is already revoked")
     return 0
 
 
 @contextmanager
-def _store(options: Namespace, *, make: bool = False) -> Iterator[SqliteStore]:
-    """The store that the options name, beside whoever else has it open. Raises InvalidSetting."""
+def _store(options: Namespace, *, create_file: bool = False) -> Iterator[SqliteStore]:
+    """Open the store that the options name; a service may have it open, too. Raises InvalidSetting."""
     settings = load_settings({"store": options.store}, options.config).settings
     path = sqlite_path(settings.store)
     if path is None:
-        raise InvalidSetting(
-            f"`{settings.store}` keeps no keys: name one with `--store sqlite:///PATH`, or use `--hash-only` and `keys_file`"
-        )
-    if make:
+        raise InvalidSetting(f"`{settings.store}` cannot store keys; use `--store sqlite:///PATH`, or `--hash-only` with a `keys_file`")
+    if create_file:
         prepare_store(settings)
     elif not path.exists():
-        raise InvalidSetting(f"there is no store at `{path}`")
+        raise InvalidSetting(f"no store at `{path}`")
     try:
         with closing(SqliteStore(path, exclusive=False)) as store:
             yield store
@@ -118,12 +120,12 @@ def _store(options: Namespace, *, make: bool = False) -> Iterator[SqliteStore]:
 
 
 def _audit(action: str, key: ApiKey) -> None:
-    """A line of the audit trail: who did what, on standard error."""
-    line = {"time": rfc3339(now_ms()), "event": "audit", "action": action, "by": f"uid {os.getuid()}", **_described(key)}
+    """Print a line of the audit log on standard error."""
+    line = {"time": rfc3339(now_ms()), "event": "audit", "action": action, "by": f"uid {os.getuid()}", **_key_fields(key)}
     warn_json(to_json(line))
 
 
-def _described(key: ApiKey) -> dict[str, object]:
-    """A key, without what could be used as one."""
+def _key_fields(key: ApiKey) -> dict[str, object]:
+    """Return the fields of a key without its hash."""
     revoked = None if key.revoked_at_ms is None else rfc3339(key.revoked_at_ms)
     return {"id": key.id, "name": key.name, "scopes": key.scopes, "created_at": rfc3339(key.created_at_ms), "revoked_at": revoked}

@@ -1,4 +1,4 @@
-"""`policies`: what holds under each, and what differs."""
+"""Command `policies`: list, details and comparison of policies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ras_triage.policies.catalog.choice import find_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import ProblemError, unknown_policy
-from ras_triage.service.cli.options import add_json, add_policy_file, settings_of
-from ras_triage.service.cli.output import show, write_json
+from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
+from ras_triage.service.cli.output import draw, write_json
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.policy_pages import compare, list_policies, page
 
@@ -20,19 +20,28 @@ HELP = "list policies, show one, or compare two"
 
 def configure(command: ArgumentParser) -> None:
     command.description = "List the policies, show one flag by flag, or compare two."
-    command.add_argument("name", nargs="?", metavar="NAME", help="uniform, linux-<release>, or one of your own")
-    command.add_argument("--diff", metavar="OTHER", help="show only what differs from this policy")
+    add_examples(command, "ras-triage policies", "ras-triage policies linux-6.12.107", "ras-triage policies linux-6.12.107 --diff uniform")
+    command.add_argument("name", nargs="?", metavar="NAME", help="uniform, linux-<release>, or a custom policy")
+    command.add_argument("--diff", metavar="OTHER", help="show the differences to this policy")
     add_policy_file(command)
     add_json(command)
 
 
 def run(options: Namespace) -> int:
     settings = settings_of(options)
-    name, answer = _look_up(options, settings)
+    result = _look_up(options, settings)
     if options.json:
-        write_json(to_json(answer))
-    else:
-        show(name, answer)
+        write_json(to_json(result))
+        return 0
+    from ras_triage.service.cli.pages import policy  # noqa: PLC0415 - JSON output starts faster without it
+
+    match result:
+        case PolicyList():
+            draw(policy.policy_list_page(result))
+        case PolicyPage():
+            draw(policy.policy_page(result))
+        case Difference():
+            draw(policy.difference_page(result))
     return 0
 
 
@@ -43,10 +52,10 @@ def _find(name: str, settings: Settings) -> Policy:
         raise ProblemError(unknown_policy(str(error))) from None
 
 
-def _look_up(options: Namespace, settings: Settings) -> tuple[str, PolicyList | PolicyPage | Difference]:
-    """What was asked for, and the page that shows it."""
+def _look_up(options: Namespace, settings: Settings) -> PolicyList | PolicyPage | Difference:
+    """Return what the options name. Raises ProblemError."""
     if options.name is None:
-        return "policy_list_page", list_policies(settings)
+        return list_policies(settings)
     if options.diff is None:
-        return "policy_page", page(_find(options.name, settings))
-    return "difference_page", compare(_find(options.name, settings), _find(options.diff, settings))
+        return page(_find(options.name, settings))
+    return compare(_find(options.name, settings), _find(options.diff, settings))

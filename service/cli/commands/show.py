@@ -1,30 +1,31 @@
-"""`show`: one decision that a service keeps."""
+"""Command `show`: one stored decision."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from ras_triage.service.cli.options import add_json
-from ras_triage.service.cli.output import show, write_json, write_original
-from ras_triage.service.cli.server_options import add_server, ask
+from ras_triage.service.cli.options import add_examples, add_json
+from ras_triage.service.cli.output import draw, write_json, write_original
+from ras_triage.service.cli.server_options import add_server, call_service
 
 if TYPE_CHECKING:
     from ras_triage.service.client import Client
 
-HELP = "show a decision that a service keeps, or the event it was made for"
+HELP = "show a stored decision, or its event"
 
 
 def configure(command: ArgumentParser) -> None:
-    command.description = "Show a decision that a service keeps, as `decide` shows one."
-    command.add_argument("id", metavar="ID", help="the decision's id")
-    command.add_argument("--event", action="store_true", help="write the event instead, byte for byte as it was sent")
+    command.description = "Show a decision that a service stores, in the layout of `decide`."
+    add_examples(command, "ras-triage show 0192f0c1-7c5e-7b7e-9d3c-1f6a2b3c4d5e", "ras-triage show --event ID > event.json")
+    command.add_argument("id", metavar="ID", help="id of the decision")
+    command.add_argument("--event", action="store_true", help="print the event instead, byte for byte as received")
     add_json(command)
     add_server(command)
 
 
 def run(options: Namespace) -> int:
-    return ask(options, lambda client: _show(client, options))
+    return call_service(options, lambda client: _show(client, options))
 
 
 def _show(client: Client, options: Namespace) -> int:
@@ -33,5 +34,7 @@ def _show(client: Client, options: Namespace) -> int:
     elif options.json:
         write_json(client.get_json(options.id))
     else:
-        show("decision_page", client.get(options.id))
+        from ras_triage.service.cli.pages.decision import decision_page  # noqa: PLC0415 - JSON output starts faster without it
+
+        draw(decision_page(client.get(options.id)))
     return 0

@@ -1,4 +1,4 @@
-"""`syndrome`: what a value means, and what KVM makes of one."""
+"""Command `syndrome`: decoding and injection of ESR and VSESR values."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from argparse import ArgumentParser, Namespace
 from pydantic_core import to_json
 
 from ras_triage.service.api.syndromes import SyndromeRequest
-from ras_triage.service.cli.options import add_json, add_policy_file, settings_of
-from ras_triage.service.cli.output import answer_lines, show, write_json
+from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
+from ras_triage.service.cli.output import answer_lines, draw, write_json
 from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.engine.syndromes import answer_syndromes, read_syndrome_request, syndromes_json
 
-HELP = "take an ESR or VSESR value apart, or ask what KVM makes of it"
+HELP = "decode an ESR or VSESR value, or predict its injection by KVM"
 
 
 def configure(command: ArgumentParser) -> None:
     command.description = (
-        "Take an ESR_ELx or VSESR_EL2 value apart. With --kernel, --policy or --no-ras, say what comes of injecting it as a virtual SError."
+        "Decode an ESR_ELx or VSESR_EL2 value. With --kernel, --policy or --no-ras, predict the result of injecting it as a virtual SError."
     )
-    command.add_argument("value", metavar="VALUE", help="such as 0xbe000411; with --ndjson a file, or - for standard input")
-    command.add_argument("--kind", choices=["esr", "vsesr"], help="how to take the value (default: what fits VSESR_EL2 is one)")
+    add_examples(command, "ras-triage syndrome 0xbe000c11", "ras-triage syndrome 0xbe000411 --kernel 6.12.107 --no-ras")
+    command.add_argument("value", metavar="VALUE", help="value such as 0xbe000411; with --ndjson the input file, or - for standard input")
+    command.add_argument("--kind", choices=["esr", "vsesr"], help="register (default: vsesr if the value fits VSESR_EL2)")
     command.add_argument("--kernel", metavar="RELEASE", help="inject it as a virtual SError on a host with this kernel")
     command.add_argument("--policy", metavar="NAME", help="inject it under this policy")
     command.add_argument("--no-ras", action="store_true", help="inject it on a host without the RAS extension")
-    command.add_argument("--ndjson", action="store_true", help="one question per line in, one answer or problem per line out")
+    command.add_argument("--ndjson", action="store_true", help="read one request per line, write one response or problem per line")
     add_policy_file(command)
     add_json(command)
 
@@ -33,28 +34,30 @@ def run(options: Namespace) -> int:
     settings = settings_of(options)
     if options.ndjson:
         if options.kind or options.kernel or options.policy or options.no_ras:
-            raise InvalidSetting("with `--ndjson` every line says for itself how it is meant")
+            raise InvalidSetting("`--kind`, `--kernel`, `--policy` and `--no-ras` exclude `--ndjson`; give them as members of each line")
         return answer_lines(
             options.value, settings.max_body_bytes, lambda line: syndromes_json(answer_syndromes(read_syndrome_request(line), settings))
         )
-    answer = answer_syndromes(_syndrome_request(options), settings)
+    response = answer_syndromes(_syndrome_request(options), settings)
     if options.json:
-        write_json(syndromes_json(answer))
+        write_json(syndromes_json(response))
     else:
-        show("syndrome_page", answer)
+        from ras_triage.service.cli.pages.syndrome import syndrome_page  # noqa: PLC0415 - JSON output starts faster without it
+
+        draw(syndrome_page(response))
     return 0
 
 
 def _syndrome_request(options: Namespace) -> SyndromeRequest:
-    """The question that the options ask, as HTTP would be asked it."""
+    """Return the request that the options stand for."""
     if options.kernel is None and options.policy is None and not options.no_ras:
         return read_syndrome_request(to_json({"value": options.value, "kind": options.kind}))
     events = {"serror_pending": 1, "serror_has_esr": 1, "serror_esr": options.value}
-    asked = {
+    request = {
         "vcpu_events": events,
         "kernel": options.kernel,
         "policy": options.policy,
         "host_ras": not options.no_ras,
         "kind": options.kind,
     }
-    return read_syndrome_request(to_json(asked))
+    return read_syndrome_request(to_json(request))

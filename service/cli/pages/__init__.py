@@ -1,1 +1,1 @@
-"""What commands print for people."""
+"""Pages that commands print for people."""

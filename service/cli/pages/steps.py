@@ -1,4 +1,4 @@
-"""Plan steps in words."""
+"""Texts for the steps of a plan."""
 
 from __future__ import annotations
 
@@ -45,33 +45,33 @@ _ERRNO = {
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
-def size(shift: int) -> str:
-    """2^shift bytes, in the largest unit that fits."""
+def size_text(shift: int) -> str:
+    """Return 2^shift bytes in the largest unit that fits."""
     unit, rest = divmod(shift, 10)
     if unit >= len(_UNITS):
         return f"2^{shift} bytes"
     return "1 byte" if shift == 0 else f"{1 << rest} {_UNITS[unit]}"
 
 
-def amount(length: int) -> str:
-    """A number of bytes, in the largest unit that leaves no rest."""
+def length_text(length: int) -> str:
+    """Return a number of bytes in the largest unit of which it is a multiple."""
     shift = next((step for step in (40, 30, 20, 10) if length and not length & (1 << step) - 1), 0)
     return "1 byte" if length == 1 else f"{length >> shift} {_UNITS[shift // 10]}"
 
 
-def returned(value: int | None) -> str:
-    """What a kernel function returned: `0`, or the error's name."""
+def return_value(value: int | None) -> str:
+    """Return the return value of a kernel function: `0`, or the name of the error."""
     return "0" if not value else f"-{_ERRNO.get(-value, str(-value))}"
 
 
-def plain(value: Any) -> str:
-    """A fact's value."""
+def value_text(value: Any) -> str:
+    """Return a JSON value as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(plain, value)) or "none"
+        return ", ".join(map(value_text, value)) or "none"
     if isinstance(value, dict):
-        return ", ".join(f"{name.replace('_', ' ')} {plain(member)}" for name, member in value.items())
+        return ", ".join(f"{name.replace('_', ' ')} {value_text(member)}" for name, member in value.items())
     return "none" if value is None else str(value)
 
 
@@ -90,13 +90,13 @@ def _queue(step: QueueMemoryFailure) -> str:
 
 
 def _memory_failure(step: MemoryFailure) -> str:
-    what = f"{step.page_type or 'no message'}: {step.result}" if step.result else (step.page_type or "nothing is said of the page")
-    returns = f", returns {returned(step.returns)}" if step.returns else ""
+    what = f"{step.page_type or 'no message'}: {step.result}" if step.result else (step.page_type or "no message")
+    returns = f", returns {return_value(step.returns)}" if step.returns else ""
     return f"memory failure on page frame {step.pfn:#x}: {what}{returns}"
 
 
 def _soft_offline(step: SoftOffline) -> str:
-    returns = f", returns {returned(step.returns)}" if step.returns else ""
+    returns = f", returns {return_value(step.returns)}" if step.returns else ""
     return f"soft offline of page frame {step.pfn:#x}: {step.result}{returns}"
 
 
@@ -104,12 +104,12 @@ def _signal(step: Signal) -> str:
     thread = "the interrupted thread" if step.tid is None else f"thread {step.tid}"
     process = "" if step.pid is None else f" of process {step.pid}"
     place = "no address" if step.address is None else f"address {step.address:#x}"
-    lost = "" if step.lsb is None else f", {size(step.lsb)} lost"
+    lost = "" if step.lsb is None else f", {size_text(step.lsb)} lost"
     return f"{step.signal} ({step.code}) to {thread}{process}: {place}{lost}{', forced' if step.forced else ''}"
 
 
 def _oops(step: Oops) -> str:
-    where = "a thread that is not known" if step.pid is None else f"process {step.pid}"
+    where = "an unknown thread" if step.pid is None else f"process {step.pid}"
     return f"kernel oops in the context of {where}: {step.cause}"
 
 
@@ -123,17 +123,17 @@ def _report_cxl(step: ReportCxl) -> str:
 
 
 def _acknowledge(step: Acknowledge) -> str:
-    return f"the record is given back to firmware {step.when.replace('_', ' ')}"
+    return f"the record is acknowledged to firmware {step.when.replace('_', ' ')}"
 
 
 _SHOWN = 4
-"""Ranges and holes that a line names before it only counts them."""
+"""Ranges or holes that a line lists; the others are counted."""
 
 
 def _translate(step: Translate) -> str:
-    ranges = [f"{amount(part.length)} at {part.ipa:#x} (slot {part.slot}{_space(part.as_id)})" for part in step.ranges]
-    holes = [f"{amount(hole.length)} at host address {hole.hva:#x}" for hole in step.holes]
-    guest = f"is guest memory of {step.vm}: {_listed(ranges)}" if ranges else f"is no guest memory of {step.vm}"
+    ranges = [f"{length_text(part.length)} at {part.ipa:#x} (slot {part.slot}{_space(part.as_id)})" for part in step.ranges]
+    holes = [f"{length_text(hole.length)} at host address {hole.hva:#x}" for hole in step.holes]
+    guest = f"is guest memory of {step.vm}: {_listed(ranges)}" if ranges else f"is not guest memory of {step.vm}"
     return f"host address {step.hva:#x} {guest}" + (f"; in no slot: {_listed(holes)}" if ranges and holes else "")
 
 
@@ -147,7 +147,7 @@ def _listed(parts: list[str]) -> str:
 
 
 def _record_guest_error(step: RecordGuestError) -> str:
-    return f"a record for {step.ipa:#x} goes into the {step.notification} source of {step.vm} ({len(step.status_block)} bytes)"
+    return f"a record for {step.ipa:#x} is written to the {step.notification} source of {step.vm} ({len(step.status_block)} bytes)"
 
 
 def _inject_abort(step: InjectAbort) -> str:
@@ -155,7 +155,7 @@ def _inject_abort(step: InjectAbort) -> str:
 
 
 def _vmm_exits(step: VmmExits) -> str:
-    return f"{step.vm} is lost with its VMM: {step.why}"
+    return f"{step.vm} ends because its VMM exits: {step.why}"
 
 
 def _inject_serror(step: InjectSerror) -> str:
@@ -174,10 +174,10 @@ def _vcpu(step: InjectAbort | InjectSerror | ExitToVmm) -> str:
 
 def _panic(step: Panic) -> str:
     after = "stays down" if step.reboots_after_s is None else f"reboots after {step.reboots_after_s} s"
-    return f"kernel panic, and it {after}: “{step.message}”"
+    return f"kernel panic, the machine {after}: “{step.message}”"
 
 
-_WORDS: dict[type[Any], Callable[[Any], str]] = {
+_DESCRIPTIONS: dict[type[Any], Callable[[Any], str]] = {
     Log: _log,
     Reject: _reject,
     QueueMemoryFailure: _queue,
@@ -199,5 +199,5 @@ _WORDS: dict[type[Any], Callable[[Any], str]] = {
 
 
 def describe_step(step: Step) -> str:
-    """One step of a plan as a line of text."""
-    return _WORDS[type(step)](step)
+    """Return one step of a plan as a line of text."""
+    return _DESCRIPTIONS[type(step)](step)

@@ -17,28 +17,28 @@ SLICE: Final = 64
 """Events of a new batch that count as the first ones."""
 
 HALF_LIFE_S: Final = 10.0
-"""Seconds after which what was measured counts half."""
+"""Seconds after which a measurement counts half."""
 
 _EXPECTED_RATE: Final = 1000.0
 """Events per second, before any were decided."""
 
 
 def client_of(principal: Principal, peer: str) -> str:
-    """Return whom work counts for: the key or token subject, else the address."""
+    """Return the client for which work counts: the key or token subject, else the address."""
     return peer if principal.name == ANONYMOUS else principal.name
 
 
 class Rate:
-    """Events per second, measured while there was something to do; the latest counts most."""
+    """Events per second while there is work; recent measurements count most."""
 
     def __init__(self) -> None:
         self._seconds, self._events = 1.0, _EXPECTED_RATE
 
     def measure(self, events: int, seconds: float) -> None:
         """Add a measurement."""
-        kept = 0.5 ** (seconds / HALF_LIFE_S)
-        self._seconds = self._seconds * kept + seconds
-        self._events = self._events * kept + events
+        weight = 0.5 ** (seconds / HALF_LIFE_S)
+        self._seconds = self._seconds * weight + seconds
+        self._events = self._events * weight + events
 
     @property
     def per_second(self) -> float:
@@ -47,7 +47,7 @@ class Rate:
 
 
 class Admission:
-    """What batches and imports have queued, and the order in which it is decided.
+    """Queued events of batches and imports, and their scheduling.
 
     Slices are decided one at a time and in rotation between clients, with a pass of the event loop in between, in which single requests
     and probes come first.
@@ -75,7 +75,7 @@ class Admission:
         return sum(self._queued.values()) / self._rate.per_second
 
     def require(self, client: str) -> None:
-        """Raises Refused where a new batch of this client would wait too long."""
+        """Raise ProblemError if a new batch of this client would wait too long."""
         wait_s = self.wait_s(client)
         if wait_s > self._longest_s:
             detail = f"a new batch would wait {wait_s:.0f} s for its first decision; at most {self._longest_s:g} s are accepted"
@@ -111,7 +111,7 @@ class ClientWork:
         self._client = client
 
     def require(self) -> None:
-        """Raises Refused where a new batch would wait too long."""
+        """Raise ProblemError if a new batch would wait too long."""
         self._admission.require(self._client)
 
     @asynccontextmanager

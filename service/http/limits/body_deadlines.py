@@ -26,9 +26,9 @@ class BodySource(Protocol):
 
 
 class BodyClock:
-    """The time for which one request's body keeps the service waiting.
+    """Time that the service waits for one request body.
 
-    Only waiting counts, not what the service itself needs to go on: a client that is slowed down by the service is not late.
+    Only waiting counts, not the time that the service needs itself: a client that the service slows down is not late.
     """
 
     __slots__ = (
@@ -46,7 +46,7 @@ class BodyClock:
     )
 
     def __init__(self, receive: Receive, settings: Settings, connection: BodySource | None = None, *, expected: bool = True) -> None:
-        """`expected`: whether the request is one that has a body. A client that stalls in another one counts as gone."""
+        """`expected`: whether the request is one that has a body. A client that stalls in another one counts as disconnected."""
         self._expected = expected
         self._receive = receive
         self._connection = connection
@@ -61,7 +61,7 @@ class BodyClock:
         """Since when the body is waited for, in the event loop's time; None while it is not."""
 
     def expect_items(self) -> None:
-        """Count for each item anew: the body may take as long as it likes, as long as events or lines come."""
+        """Apply the deadline to each item: the body may take any time as long as events or lines come."""
         self._by_item = True
 
     def item_complete(self) -> None:
@@ -69,15 +69,15 @@ class BodyClock:
         self._bytes, self._waited = 0, 0.0
 
     def interrupt(self) -> None:
-        """Wait no longer: another request needs the place."""
+        """End the wait, because another request needs the place."""
         if self._timeout is not None:
             self._interrupted = True
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def receive(self) -> Message:
-        """Return the next ASGI message. Raises Refused where the body does not come in time."""
+        """Return the next ASGI message. Raises ProblemError if the body does not come in time."""
         if self._complete or (self._connection is not None and self._connection.has_whole_body):
-            return await self._receive()  # without a timer, which costs more than all else here
+            return await self._receive()  # a timer would cost more than the rest of this method
         loop = asyncio.get_running_loop()
         began = self.waiting_since = loop.time()
         try:
@@ -102,8 +102,7 @@ class BodyClock:
 
     def _detail(self) -> str:
         if self._interrupted:
-            return "the request body stalled, and another request needed the place"
+            return "request body stalled while other requests were waiting"
         what = "next event or line" if self._by_item else "request body"
-        return (
-            f"{self._bytes} bytes of the {what} came in {self._allowed_s():.1f} s; expected {self._settings.min_body_rate} bytes per second"
-        )
+        rate = self._settings.min_body_rate
+        return f"received {self._bytes} bytes of the {what} in {self._allowed_s():.1f} s; expected {rate} bytes per second"

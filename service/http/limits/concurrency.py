@@ -1,4 +1,4 @@
-"""Limits for concurrent requests: of all clients, and of one."""
+"""Limits for concurrent requests, in total and per client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ras_triage.service.security.principal import ANONYMOUS
 UNKNOWN: Final = ""
 """The client of a request without an address, as over a Unix socket."""
 
-
 SEARCH_INTERVAL_S: Final = 0.1
 """Seconds between two searches for a stalled request of one client."""
 
@@ -24,17 +23,17 @@ class ClientConnection(BodySource, Protocol):
     """The connection of a request."""
 
     def unread_since(self) -> float | None:
-        """Return since when the client does not read its answer; None where it does."""
+        """Return since when the client has not read its response; None if it reads."""
 
     def shrink_send_buffers(self) -> None:
-        """Hold little of an answer that the client does not read."""
+        """Buffer less of a response that the client does not read."""
 
     def abort(self) -> None:
         """Close the connection at once."""
 
 
 class ActiveRequest:
-    """A request under way, and the limits that it counts for."""
+    """A request in progress, and the limits that it counts for."""
 
     __slots__ = ("_counted", "clock", "connection")
 
@@ -42,15 +41,15 @@ class ActiveRequest:
         self.clock = clock
         self.connection = connection
         self._counted: list[tuple[ConcurrencyLimit, str]] = []
-        """With the client for which the request counts."""
+        """Each limit with the client for which the request counts."""
 
     def enter(self, limit: ConcurrencyLimit, client: str) -> None:
-        """Count the request for a limit. Raises Refused where that is reached."""
+        """Count the request for a limit. Raises ProblemError if that is reached."""
         limit.enter(self, client)
         self._counted.append((limit, client))
 
     def charge(self, principal: str) -> None:
-        """Count the request for a key or token subject, too. Raises Refused where its share is reached."""
+        """Count the request for a key or token subject, too. Raises ProblemError if its share is reached."""
         if principal == ANONYMOUS:
             return
         for limit, _ in tuple(self._counted):
@@ -58,19 +57,19 @@ class ActiveRequest:
             self._counted.append((limit, principal))
 
     def release(self) -> None:
-        """Count the request no longer."""
+        """Stop counting the request."""
         while self._counted:
             limit, client = self._counted.pop()
             limit.leave(self, client)
 
     def stalled_since(self) -> float | None:
-        """Return since when the request waits for its client, in the event loop's time; None where it does not."""
+        """Return since when the request waits for its client, in the time of the event loop; None if it does not."""
         if self.clock.waiting_since is not None:
             return self.clock.waiting_since
         return None if self.connection is None else self.connection.unread_since()
 
     def preempt(self) -> None:
-        """End the request and count it no longer: with a problem where its body is waited for, else without an answer."""
+        """End the request and stop counting it: with a problem if it waits for its body, else by closing the connection."""
         self.release()
         if self.clock.waiting_since is not None:
             self.clock.interrupt()
@@ -86,10 +85,10 @@ class _Group:
     def __init__(self) -> None:
         self.requests: dict[ActiveRequest, None] = {}
         self._next_search = 0.0
-        """When to look for a stalled request again, after none was found: looking costs as much as refusing does."""
+        """When to search for a stalled request again after none was found: a search costs as much as a refusal."""
 
     def longest_stalled(self) -> ActiveRequest | None:
-        """Return the request that has waited for its client for the longest time, and long enough; None where there is none."""
+        """Return the request that has waited longest for its client, at least `STALLED_S`; None if there is none."""
         now = asyncio.get_running_loop().time()
         if now < self._next_search:
             return None
@@ -101,17 +100,16 @@ class _Group:
 
     def preempt_one(self) -> bool:
         """End the request that has stalled for the longest time; return whether there was one."""
-        victim = self.longest_stalled()
-        if victim is not None:
-            victim.preempt()
-        return victim is not None
+        stalled_request = self.longest_stalled()
+        if stalled_request is not None:
+            stalled_request.preempt()
+        return stalled_request is not None
 
 
 class ConcurrencyLimit:
     """A limit for requests of one kind, and a share of it for each client.
 
-    Where it is reached, a request whose client stalls is ended in favour of the next one: stalled requests keep nobody out, also not
-    those of the same client.
+    When it is reached, a stalled request is ended in favour of a new one, so that stalled requests block no client.
     """
 
     def __init__(self, total: int, share: int) -> None:
@@ -128,23 +126,23 @@ class ConcurrencyLimit:
         return len(self) >= self._total and self._all.longest_stalled() is None
 
     def enter(self, request: ActiveRequest, client: str) -> None:
-        """Count a request of a client. Raises Refused."""
+        """Count a request of a client. Raises ProblemError."""
         self.count(request, client)
         self._all.requests[request] = None
         if len(self) > self._total and not self._all.preempt_one():
             self.leave(request, client)
-            raise _refused(f"{self._total} requests of this kind are under way")
+            raise _refused(f"limit of {self._total} concurrent requests of this kind reached; retry later")
 
     def count(self, request: ActiveRequest, client: str) -> None:
-        """Count a request for a client; `UNKNOWN` has no share. Raises Refused."""
+        """Count a request for a client; `UNKNOWN` has no share. Raises ProblemError."""
         group = self._clients.get(client) or _Group()
         if len(group.requests) >= self._share and client != UNKNOWN and not group.preempt_one():
-            raise _refused(f"{self._share} requests of this client and kind are under way")
+            raise _refused(f"limit of {self._share} concurrent requests of this kind per client reached; retry later")
         group.requests[request] = None
         self._clients[client] = group
 
     def leave(self, request: ActiveRequest, client: str) -> None:
-        """Count a request no longer."""
+        """Stop counting a request."""
         self._all.requests.pop(request, None)
         group = self._clients[client]
         del group.requests[request]
@@ -157,13 +155,13 @@ def _refused(detail: str) -> ProblemError:
 
 
 class ConcurrencyLimits:
-    """The limits for all kinds of requests."""
+    """The limits of all kinds of requests."""
 
     def __init__(self, settings: Settings) -> None:
         total = settings.max_in_flight
         share = settings.max_in_flight_per_client or max(1, total // 2)
         self.requests = ConcurrencyLimit(total, share)
         self.lasting = ConcurrencyLimit(max(1, total * 3 // 4), max(1, share * 3 // 4))
-        """Batches, imports and streams, which may last: the rest stays free for single requests."""
+        """Batches, imports and streams, which may last; the rest of the places is for single requests."""
         self.imports = ConcurrencyLimit(settings.max_imports, max(1, settings.max_imports // 2))
         self.admission = Admission(settings)

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 STARTS: Final = 8
-"""Requests that begin in one pass of the event loop, of about a millisecond each."""
+"""Requests that start in one pass of the event loop, of about a millisecond each."""
 
 
 class StartLimiter:
-    """A limit for requests that begin in one pass of the event loop: a burst is spread over several passes, with probes in between.
+    """Limit for requests that start in one pass of the event loop: a burst is spread over several passes, with probes in between.
 
-    Single requests go ahead of batches, imports and streams, of which one begins in each pass all the same.
+    Single requests have priority over batches, imports and streams, of which at least one starts in each pass.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class StartLimiter:
         self._lasting: deque[asyncio.Future[None]] = deque()
 
     async def turn(self, *, lasting: bool = False) -> None:
-        """Wait until the request may begin."""
+        """Wait until the request may start."""
         if self._started < STARTS and not self._singles and not (lasting and self._lasting):
             self._count()
             return
@@ -52,19 +52,19 @@ class StartLimiter:
 
 
 class RoundRobin:
-    """Turns to work for a while: so many at once, in rotation between clients, however many each of them waits for.
+    """Semaphore that is granted in rotation between clients, however many turns each of them waits for.
 
-    A turn that ends is handed on in the next pass of the event loop: others come in between, also where all of them were waiting already.
+    A turn that ends is granted to the next waiter in the next pass of the event loop, so that other work runs in between.
     """
 
     def __init__(self, at_once: int = 1) -> None:
         self._free = at_once
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
-        """Those who wait, by client; the client whose turn is next comes first."""
+        """Waiters by client; the client whose turn is next comes first."""
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
-        """Wait for a turn, and have it for as long as the context lasts."""
+        """Hold a turn for the duration of the context."""
         await self._acquire(client)
         try:
             yield
@@ -85,9 +85,9 @@ class RoundRobin:
             raise
 
     def _end(self) -> None:
-        asyncio.get_running_loop().call_soon(self._hand_on)
+        asyncio.get_running_loop().call_soon(self._grant_next)
 
-    def _hand_on(self) -> None:
+    def _grant_next(self) -> None:
         while self._queues:
             client = next(iter(self._queues))
             queue = self._queues.pop(client)

@@ -1,4 +1,4 @@
-"""What is seen of every request: its id, its trace, a line in the log, a count. Bodies stream through, both ways."""
+"""Access log, request ids and request metrics (ASGI middleware)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ras_triage.service.api.problems import MEDIA_TYPE, internal, problem_json
 from ras_triage.service.telemetry import logs, trace_context, tracing
 from ras_triage.service.telemetry.metrics import Metrics
 
-CLIENT_GONE: Final = 499
-"""The status in log and metrics of a request whose client went away before the answer was complete (nginx's number; nobody receives it)."""
+CLIENT_DISCONNECTED: Final = 499
+"""Status in log and metrics of a request whose client disconnected before the response was complete (as in nginx)."""
 
-_CAUSED_BY_LOAD: Final = (408, 429, 431, 503)
-"""Status codes of requests whose lines would fill the log: those beyond a few each second are counted and suppressed."""
+_RATE_LIMITED: Final = (408, 429, 431, 503)
+"""Status codes of requests whose log lines are rate limited: overload would fill the log."""
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_VALID_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _ACCESS = logging.getLogger("ras_triage.access")
 
 
 class AccessLogMiddleware:
-    """ASGI middleware, the outermost: what is answered outside of it is not seen."""
+    """Outermost ASGI middleware but for the security headers."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -42,19 +42,31 @@ class AccessLogMiddleware:
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
-            exchange.gone = True
+            exchange.disconnected = True
         except Exception as error:
             logs.log(logging.ERROR, "defect", **logs.explain(error))
             await exchange.fail()
         finally:
             self.metrics.under_way -= 1
-            exchange.account(self.metrics)
+            exchange.record(self.metrics)
 
 
 class _Exchange:
-    """A request and its answer, as they pass by."""
+    """Measurements of one request and its response."""
 
-    __slots__ = ("_receive", "_request_id", "_scope", "_send", "_started", "complete", "gone", "known", "received", "sent", "status")
+    __slots__ = (
+        "_receive",
+        "_request_id",
+        "_scope",
+        "_send",
+        "_started",
+        "complete",
+        "disconnected",
+        "log_fields",
+        "received",
+        "sent",
+        "status",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._started = perf_counter()
@@ -63,18 +75,18 @@ class _Exchange:
         self.received = 0
         self.sent = 0
         self.complete = False
-        self.gone = False
+        self.disconnected = False
         self._request_id, trace_id = _identify(scope)
-        self.known = logs.begin(request_id=self._request_id.decode())
+        self.log_fields = logs.begin(request_id=self._request_id.decode())
         if trace_id is not None:
-            self.known["trace_id"] = trace_id
+            self.log_fields["trace_id"] = trace_id
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
         elif not self.complete:
-            self.gone = True
+            self.disconnected = True
         return message
 
     async def send(self, message: Message) -> None:
@@ -87,28 +99,28 @@ class _Exchange:
         await self._send(message)
 
     async def fail(self) -> None:
-        """Answer that the service failed, unless an answer has begun: then all that can be done is to break it off."""
+        """Respond with an internal error, unless the response has started: then it just ends."""
         if self.status:
             return
         problem = internal()
-        self.known["problem"] = problem.type
+        self.log_fields["problem"] = problem.type
         body = problem_json(problem)
         headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
         await self.send({"type": "http.response.start", "status": 500, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
-    def account(self, metrics: Metrics) -> None:
-        """Count the request, and write its line."""
+    def record(self, metrics: Metrics) -> None:
+        """Record the request in metrics and log."""
         duration = perf_counter() - self._started
         method = self._scope["method"]
         route = getattr(self._scope.get("route"), "path_format", "other")
-        status = CLIENT_GONE if self.gone else self.status if self.complete else 500
+        status = CLIENT_DISCONNECTED if self.disconnected else self.status if self.complete else 500
         metrics.requested(method, route, status, duration, self.received, self.sent)
-        problem = self.known.get("problem")
+        problem = self.log_fields.get("problem")
         if problem is not None:
             metrics.refused(str(problem))
         client = self._scope.get("client")
-        write = partial(logs.log_limited, kind=f"request: {problem}") if status in _CAUSED_BY_LOAD else logs.log
+        write = partial(logs.log_limited, kind=f"request: {problem}") if status in _RATE_LIMITED else logs.log
         write(
             logging.WARNING if status >= 500 else logging.INFO,
             "request",
@@ -124,12 +136,12 @@ class _Exchange:
 
 
 def _identify(scope: Scope) -> tuple[bytes, str | None]:
-    """The request's id, its own if it is sane, and its trace's."""
+    """Return the request id, that of the client if it is valid, and the trace id."""
     request_id: bytes | None = None
     parents: list[bytes] = []
     states: list[bytes] = []
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+        if name == b"x-request-id" and _VALID_ID.fullmatch(value):
             request_id = value
         elif name == b"traceparent":
             parents.append(value)

@@ -1,4 +1,4 @@
-"""Limits for requests: headers, bodies in memory, requests under way (ASGI middleware)."""
+"""Header size, request memory and concurrency limits (ASGI middleware)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _LINE_BYTES: Final = 4
 _RETRY: Final = {"Retry-After": str(RETRY_S)}
 
 _PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Answered all the same: a service that is busy is alive."""
+"""Paths without limits: a busy service is alive."""
 
 _QUEUED: Final = frozenset({"/v1/decisions/batch", "/v1/import"})
-"""Refused before anything is spent on them, where their events would wait too long."""
+"""Paths that are refused at once if their events would wait too long."""
 
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 class BodyBudget:
-    """The bytes of a request's body that are in memory."""
+    """Bytes of a request body in memory, counted for the limit of all requests."""
 
     __slots__ = ("_all", "bytes")
 
@@ -38,21 +38,21 @@ class BodyBudget:
         self.bytes = 0
 
     def add(self, count: int) -> None:
-        """Hold so many more, until the request is answered. Raises Refused."""
+        """Reserve more bytes until the end of the request. Raises ProblemError."""
         if self._all.bytes + count > self._all.max_bytes:
             raise ProblemError(busy("request memory limit reached; retry later"), _RETRY)
         self._all.bytes += count
         self.bytes += count
 
-    def keep(self, count: int) -> None:
-        """Hold so many, instead of those before. Raises Refused."""
+    def reserve(self, count: int) -> None:
+        """Replace the reservation. Raises ProblemError."""
         self.add(count - self.bytes)
 
 
 class LimitsMiddleware:
-    """Refuses headers that are too long, and requests beyond the limits.
+    """ASGI middleware that refuses requests beyond the limits.
 
-    Leaves in the request's scope a `Held` as `held`, for whoever collects a body, and an `ActiveRequest` as `active_request`.
+    The scope of a request has its `BodyBudget` as `body_budget` and its `ActiveRequest` as `active_request`.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, limits: ConcurrencyLimits | None = None) -> None:
@@ -70,7 +70,7 @@ class LimitsMiddleware:
 
     @property
     def requests(self) -> int:
-        """Requests under way."""
+        """Number of requests in progress."""
         return len(self._limits.requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,23 +83,23 @@ class LimitsMiddleware:
             return
         clock = BodyClock(receive, self._settings, connection, expected=scope["method"] in _WITH_BODY)
         request = scope["active_request"] = ActiveRequest(clock, connection)
-        held = scope["held"] = BodyBudget(self)
+        budget = scope["body_budget"] = BodyBudget(self)
         try:
-            if scope["path"] in _PROBES or await self._may_begin(scope, send, request):
+            if scope["path"] in _PROBES or await self._admit(scope, send, request):
                 await self.app(scope, clock.receive, send)
         finally:
             request.release()
-            self.bytes -= held.bytes
-            del scope["active_request"]  # it holds the scope: both would be left to the garbage collector
+            self.bytes -= budget.bytes
+            del scope["active_request"]  # breaks the reference cycle with the scope
 
-    async def _may_begin(self, scope: Scope, send: Send, request: ActiveRequest) -> bool:
-        """Count a request for its limits and wait for its turn; where a limit is reached, refuse it."""
+    async def _admit(self, scope: Scope, send: Send, request: ActiveRequest) -> bool:
+        """Count a request for its limits and wait for its turn. Return false after refusing it."""
         client = scope.get("client")
         peer = peer_of(client[0]) if client else UNKNOWN
         path = scope["path"]
         try:
             if path in _QUEUED:
-                self._limits.admission.require(peer)  # for a key again, when it is known
+                self._limits.admission.require(peer)  # checked again for the key after authentication
             for limit in self._lasting.get(path, (self._limits.requests,)):
                 request.enter(limit, peer)
         except ProblemError as refused:
@@ -118,7 +118,7 @@ async def _refuse(send: Send, refused: ProblemError) -> None:
     problem = refused.problem
     logs.bind(problem=problem.type)
     body = problem_json(problem)
-    told = [(name.lower().encode(), value.encode()) for name, value in refused.headers.items()]
-    start = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()), *told]
+    extra = [(name.lower().encode(), value.encode()) for name, value in refused.headers.items()]
+    start = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode()), *extra]
     await send({"type": "http.response.start", "status": problem.status, "headers": start})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""What every answer tells a browser not to do with it."""
+"""Security headers of every response (ASGI middleware)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ _ALWAYS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-_NOTHING: Final = b"default-src 'none'; frame-ancestors 'none'"
-_PAGE: Final = (
+_DEFAULT_POLICY: Final = b"default-src 'none'; frame-ancestors 'none'"
+_DOCS_POLICY: Final = (
     b"default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
     b"frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
-"""The page to try the interface on starts itself from a script in the page, and draws with styles in it."""
-_PAGES: Final = ("/docs",)
-_YEAR: Final = b"max-age=31536000"
+"""Policy for `/docs`: Swagger UI needs inline scripts and styles."""
+_DOCS_PATHS: Final = ("/docs",)
+_HSTS: Final = b"max-age=31536000"
 
 
 def security_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """The headers for an answer to this request."""
+    """Return the security headers of the response to a request."""
     path: str = scope["path"]
-    headers = [*_ALWAYS, (b"content-security-policy", _PAGE if path.startswith(_PAGES) else _NOTHING)]
+    headers = [*_ALWAYS, (b"content-security-policy", _DOCS_POLICY if path.startswith(_DOCS_PATHS) else _DEFAULT_POLICY)]
     if path.startswith("/v1/"):
         headers.append((b"cache-control", b"no-store"))
     if scope["scheme"] == "https":
-        headers.append((b"strict-transport-security", _YEAR))
+        headers.append((b"strict-transport-security", _HSTS))
     return headers
 
 
 class SecurityHeadersMiddleware:
-    """Adds them, unless the answer has its own."""
+    """ASGI middleware that adds the security headers that a response lacks."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

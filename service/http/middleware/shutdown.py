@@ -1,4 +1,4 @@
-"""Answers to requests that a shutdown refuses or breaks off (ASGI middleware)."""
+"""Responses to requests during shutdown (ASGI middleware)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ras_triage.service.api.problems import MEDIA_TYPE, problem_json, stopping
 from ras_triage.service.telemetry import logs
 
 RETRY_S: Final = 5
-"""Seconds after which a service that was restarted should answer again."""
+"""`Retry-After` in seconds: the service should be back by then."""
 
 _PROBES: Final = ("/healthz", "/readyz", "/metrics")
-"""Answered to the end: a service that stops is alive."""
+"""Paths that are available until the end: a stopping service is alive."""
 
 
 @dataclass(slots=True)
 class Shutdown:
-    """How far the shutdown of a service has come."""
+    """Progress of the shutdown of a service."""
 
     begun: bool = False
-    """New requests are refused, and those under way may finish."""
+    """Whether new requests are refused; those in progress may finish."""
     over: bool = False
-    """The time to finish is over: what is left is broken off."""
+    """Whether the time to finish is over; the rest is interrupted."""
 
-    def breaks_off(self) -> bool:
-        """Return whether the current task was cancelled by the shutdown, and have it go on to say so."""
+    def interrupts(self) -> bool:
+        """Return whether the shutdown cancelled the current task, and undo that, so that it can end its response."""
         task = asyncio.current_task()
         if not self.over or task is None:
             return False
@@ -38,7 +38,7 @@ class Shutdown:
 
 
 def shutdown_of(scope: Scope) -> Shutdown:
-    """Return the shutdown of the application that answers a request."""
+    """Return the shutdown state of the application of a request."""
     found: Shutdown = scope["app"].state.shutdown
     return found
 
@@ -51,7 +51,7 @@ async def cancel(task: asyncio.Task[None]) -> None:
 
 
 class ShutdownMiddleware:
-    """Refuses requests that come during a shutdown, and answers those that it breaks off before their answer began."""
+    """ASGI middleware that refuses new requests during shutdown, and responds to interrupted ones."""
 
     def __init__(self, app: ASGIApp, shutdown: Shutdown) -> None:
         self.app = app
@@ -64,33 +64,33 @@ class ShutdownMiddleware:
         if self._shutdown.begun and not scope["path"].startswith(_PROBES):
             await _refuse(send, (b"connection", b"close"))
             return
-        begun = False
+        started = False
 
-        async def noting(message: Message) -> None:
-            nonlocal begun
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
-                begun = True
+                started = True
                 if self._shutdown.begun:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
         try:
-            await self.app(scope, receive, noting)
+            await self.app(scope, receive, send_and_note)
         except asyncio.CancelledError:
-            if begun or not self._shutdown.breaks_off():
+            if started or not self._shutdown.interrupts():
                 raise
-            await _refuse(send)  # the connection stays open for now: closing it while more is sent would take the answer away
+            await _refuse(send)  # not closed yet: closing while the client still sends would lose the response
 
 
 async def _refuse(send: Send, *headers: tuple[bytes, bytes]) -> None:
     problem = stopping()
     logs.bind(problem=problem.type)
     body = problem_json(problem)
-    given = [
+    start_headers = [
         (b"content-type", MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"retry-after", str(RETRY_S).encode()),
         *headers,
     ]
-    await send({"type": "http.response.start", "status": problem.status, "headers": given})
+    await send({"type": "http.response.start", "status": problem.status, "headers": start_headers})
     await send({"type": "http.response.body", "body": body})

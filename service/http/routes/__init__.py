@@ -1,1 +1,1 @@
-"""One module for each noun of the HTTP interface."""
+"""Routes, one module for each resource."""

@@ -1,4 +1,4 @@
-"""Decoding: bytes to structure, nothing decided."""
+"""Route that decodes status blocks and CPER records."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ router = APIRouter(prefix="/v1/decode", tags=["decode"], dependencies=[Depends(o
 
 
 class Decoded(BaseModel):
-    """Bytes as fields."""
+    """Fields of a status block or CPER record."""
 
     record: dict[str, Any] | None = None
-    """A CPER record's header and section descriptors; only where a record was sent."""
+    """Header and section descriptors; only of a CPER record."""
     notification: str | None = None
-    """A CPER record's notification type, by name or GUID."""
+    """Notification type of a CPER record, as name or GUID."""
     status_block: dict[str, Any]
-    """The block, structured: it can be posted as an event's `status_block` and gives the same bytes."""
+    """Fields of the block; valid as the `status_block` of an event, encodes to the same bytes."""
     readings: list[dict[str, Any]]
-    """For each section: its name, and what codes and bits mean."""
+    """For each section: its name, and the meanings of codes and bits."""
 
 
 @router.post("", response_model=Decoded, openapi_extra=json_body("DecodeRequest", octet_stream=True))
 async def decode_one(request: Request, body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Response:
-    """Take a status block or CPER record apart: as base64 in JSON, or as it is (`application/octet-stream`)."""
+    """Decode a status block or CPER record: base64 in JSON, or bytes (`application/octet-stream`)."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_long = len(body) > LOOP_BYTES
-    answer = await runtime.workers.run(_decode, body, media_type) if is_long else _decode(settings, body, media_type)
-    return Response(answer, media_type="application/json")
+    document = await runtime.workers.run(_decode, body, media_type) if is_long else _decode(settings, body, media_type)
+    return Response(document, media_type="application/json")
 
 
 def _decode(_: Settings, body: bytes, media_type: str) -> bytes:
     if media_type == "application/octet-stream":
         return to_json(explain_bytes(detect_bytes(body)))
-    if media_type == "application/json" or (sniffed := detect_input(body)).kind is InputKind.JSON:
+    if media_type == "application/json" or (detected := detect_input(body)).kind is InputKind.JSON:
         return to_json(decode_response(body))
-    return to_json(explain_bytes(sniffed))
+    return to_json(explain_bytes(detected))

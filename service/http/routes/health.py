@@ -1,4 +1,4 @@
-"""Whether the service runs, whether it can keep what it decides, and how it is doing."""
+"""Probes and metrics."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ router = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """The answer of a probe."""
+    """Result of a probe."""
 
     status: Literal["ok"] = "ok"
 
 
 @router.get("/healthz")
 async def liveness() -> Health:
-    """The process runs."""
+    """Return 200 while the process runs."""
     return Health()
 
 
 @router.get("/readyz")
 async def readiness(request: Request) -> Health:
-    """The store takes writes, seen by one, no event was turned away because it could not be read, and the service is not stopping.
+    """Return 200 if the store is readable and writable, no limit is reached and the service is not stopping.
 
-    A single request would also get a place, and its decision one in the queue of the writer. Otherwise 503, and the problem says why.
+    Otherwise 503 with the reason.
     """
     runtime = request.app.state.runtime
     if runtime.stopping.is_set():
@@ -40,11 +40,11 @@ async def readiness(request: Request) -> Health:
     try:
         await runtime.writer.probe()
     except TimeoutError:
-        raise ProblemError(not_ready("the store did not answer in time")) from None
+        raise ProblemError(not_ready("store timeout")) from None
     except StoreError as error:
-        raise ProblemError(not_ready(f"the store takes no writes: {error}")) from None
-    if (why := runtime.intake.unavailable_reason) is not None:
-        raise ProblemError(not_ready(f"the store cannot be read: {why}"))
+        raise ProblemError(not_ready(f"the store is not writable: {error}")) from None
+    if (reason := runtime.intake.unavailable_reason) is not None:
+        raise ProblemError(not_ready(f"the store is not readable: {reason}"))
     if request.app.state.limits.requests.full:
         raise ProblemError(not_ready("the limit of concurrent requests is reached"))
     try:
@@ -58,7 +58,7 @@ _TEXT: Final = {"schema": {"type": "string"}}
 _FORMATS: Final[dict[str, Any]] = {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}
 
 
-async def _may_measure(request: Request) -> None:
+async def _require_access(request: Request) -> None:
     if not request.app.state.settings.metrics_public:
         await requires("read")(request)
 
@@ -66,11 +66,11 @@ async def _may_measure(request: Request) -> None:
 @router.get(
     "/metrics",
     response_class=Response,
-    dependencies=[Depends(_may_measure)],
-    responses={200: {"description": "Prometheus' text format, or OpenMetrics where the request accepts it", "content": _FORMATS}},
+    dependencies=[Depends(_require_access)],
+    responses={200: {"description": "Prometheus text format, or OpenMetrics if the request accepts it", "content": _FORMATS}},
 )
 def measures(request: Request) -> Response:
-    """Metrics for Prometheus."""
+    """Return metrics for Prometheus."""
     metrics: Metrics = request.app.state.metrics
     document, media_type = metrics.render(request.headers.get("accept", ""))
     return Response(document, headers={"content-type": media_type})

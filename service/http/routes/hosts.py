@@ -1,4 +1,4 @@
-"""Hosts: facts kept for a source, and the pages that its decisions poisoned."""
+"""Routes of host facts and poisoned pages."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ router = APIRouter(tags=["hosts"])
 
 MAX_SOURCE: Final = 256
 MAX_PAGES: Final = 10_000
-"""Poisoned pages that one answer lists."""
+"""Poisoned pages in one response."""
 
 
 @frozen
 class HostJson:
-    """The facts kept for a source."""
+    """A version of the host facts of a source."""
 
     source: str
     version: int
-    """From 1, up with every change."""
+    """From 1, incremented with every change."""
     digest: str
     """Content hash of the facts."""
     changed_at: str
@@ -46,30 +46,30 @@ class HostJson:
 
 @frozen
 class PageAddress:
-    """A page that counts as poisoned."""
+    """A poisoned page."""
 
     physical_address: str
-    """Of the base page that failed, bytes."""
+    """Address of the base page that failed, in bytes."""
     shift: int
-    """log2 of the bytes around it that count as poisoned with it."""
+    """log2 of the size of the poisoned area in bytes."""
 
 
 @frozen
 class PoisonedJson:
-    """The pages that decisions poisoned since the source's machine started."""
+    """The pages that decisions poisoned since the machine was started."""
 
     source: str
     pages: tuple[PageAddress, ...]
 
 
 SourceName = Annotated[str, Path(min_length=1, max_length=MAX_SOURCE)]
-"""As an event may give it."""
+"""The `source` of events."""
 
-IfMatch = Annotated[str | None, Header(description="The `ETag` that the facts must still have")]
+IfMatch = Annotated[str | None, Header(description="Required `ETag` of the current version")]
 
 
-def _answer(facts: HostFacts, content: bytes) -> Response:
-    """A `HostJson`, its facts as they are kept: what was not told is not in it."""
+def _response(facts: HostFacts, content: bytes) -> Response:
+    """Return a `HostJson` with the facts as stored: without fields that were not set."""
     head = to_json(
         {"source": facts.source, "version": facts.version, "digest": facts_digest(content), "changed_at": rfc3339(facts.changed_at_ms)}
     )
@@ -81,14 +81,14 @@ def _etag(facts: HostFacts | None) -> str:
 
 
 def _matches(if_match: str, newest: HostFacts | None) -> bool:
-    """Whether the condition holds (RFC 9110 13.1.1). Version 0, which no answer has, stands for facts that are not there."""
+    """Return whether the condition holds (RFC 9110 13.1.1). Version 0, which no response has, stands for no facts."""
     if if_match.strip() == "*":
         return newest is not None and newest.facts is not None
     return _etag(newest) in (tag.strip() for tag in if_match.split(","))
 
 
 def _host_json(_: Settings, body: bytes) -> bytes:
-    """Return facts as they are kept. Raises Refused."""
+    """Return facts as they are stored. Raises ProblemError."""
     require_value_limit(body)
     try:
         host = Host.model_validate_json(body)
@@ -98,7 +98,7 @@ def _host_json(_: Settings, body: bytes) -> bytes:
 
 
 async def _change(runtime: Runtime, source: str, content: bytes | None, if_match: str | None) -> HostFacts:
-    """The source's next version, durable. Raises Refused, StoreError."""
+    """Store the next version and return it when it is durable. Raises ProblemError, StoreError."""
     newest = runtime.sources.state(source).facts
     if if_match is not None and not _matches(if_match, newest):
         raise ProblemError(precondition_failed(_etag(newest)))
@@ -121,44 +121,44 @@ async def _change(runtime: Runtime, source: str, content: bytes | None, if_match
     openapi_extra=json_body("Host"),
 )
 async def put_host(source: SourceName, body: Body, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> Response:
-    """Keep facts for a source. They go into its events that bring none of their own, from now on."""
+    """Store host facts for a source. From now on they apply to its events without a `host`."""
     is_long = len(body) > LOOP_BYTES
     content = await runtime.workers.run(_host_json, body) if is_long else _host_json(runtime.settings, body)
     facts = await _change(runtime, source, content, if_match)
     audit("host.put", source, principal.name, version=facts.version)
-    return _answer(facts, content)
+    return _response(facts, content)
 
 
 @router.get("/v1/hosts/{source:path}", response_model=HostJson, responses=TAGGED, dependencies=[Depends(only_parameters("version"))])
 async def get_host(
     source: SourceName,
     runtime: RuntimeOf,
-    version: Annotated[int | None, Query(ge=1, lt=1 << 53, description="An earlier version, as a decision names it")] = None,
+    version: Annotated[int | None, Query(ge=1, lt=1 << 53, description="An earlier version, from `host_facts` of a decision")] = None,
 ) -> Response:
-    """The facts kept for a source."""
+    """Return the host facts of a source."""
     facts = await runtime.read(lambda store: store.host(source, version))
     if facts is None or facts.facts is None:
         raise ProblemError(unknown_source(source))
-    return _answer(facts, facts.facts)
+    return _response(facts, facts.facts)
 
 
 @router.delete("/v1/hosts/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
 async def delete_host(source: SourceName, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> None:
-    """Keep facts for a source no longer. Earlier versions can still be read, as decisions name them."""
+    """Delete the host facts of a source. Earlier versions can still be read."""
     facts = await _change(runtime, source, None, if_match)
     audit("host.delete", source, principal.name, version=facts.version)
 
 
 @router.get("/v1/poisoned-pages/{source:path}", dependencies=[Depends(only_parameters())])
 async def get_poisoned(source: SourceName, runtime: RuntimeOf) -> PoisonedJson:
-    """The pages of a source that its decisions poisoned; of very many the first."""
+    """Return the poisoned pages of a source, at most the first 10,000."""
     pages = await runtime.read(lambda store: store.poisoned(source, MAX_PAGES))
     return PoisonedJson(source, tuple(PageAddress(hex(page.address), page.shift) for page in pages))
 
 
 @router.delete("/v1/poisoned-pages/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
 async def forget_poisoned(source: SourceName, runtime: RuntimeOf, principal: PrincipalOf) -> None:
-    """Forget them: the machine was started again."""
+    """Forget the poisoned pages of a source, after its machine was restarted."""
     runtime.sources.state(source).forget_pages()
     count = await runtime.writer.call(partial(runtime.store.forget_poisoned, source))
     audit("poisoned_pages.delete", source, principal.name, pages=count)

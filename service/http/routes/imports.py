@@ -1,4 +1,4 @@
-"""Importing: a file as it is, one line of answer for each thing in it."""
+"""Route that imports a file."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import UnknownPolicy
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
-from ras_triage.service.api.problems import ProblemError, invalid_parameter, too_large, unknown_policy
+from ras_triage.service.api.problems import ProblemError, invalid_parameter, unknown_policy
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.http.dependencies import PrincipalOf, RepeatName, RuntimeOf, clock_of, only_parameters, work_of
-from ras_triage.service.http.import_response import ImportRequest, ImportResponse, ImportRun
+from ras_triage.service.http.dependencies import PrincipalOf, RepeatKey, RuntimeOf, clock_of, only_parameters, require_length, work_of
+from ras_triage.service.http.import_run import ImportRequest, ImportRun
+from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions, read_sources
 
 router = APIRouter(prefix="/v1/import", tags=["decisions"])
 
 _MAX_TABLE: Final = 8 << 10
-"""Characters; a table of 60 generic sources takes as many, and proxies pass on no longer request lines."""
-_LINES: Final = {"schema": {"type": "string", "description": "JSON, one thing to a line; the last line has the counts"}}
+"""Characters: enough for 60 generic error sources; many proxies refuse longer request lines."""
+_LINES: Final = {"schema": {"type": "string", "description": "JSON, one item per line; the last line has the counts"}}
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
-    "responses": {"200": {"description": "What was found", "content": {"application/x-ndjson": _LINES}}},
+    "responses": {"200": {"description": "Items of the file with their decisions", "content": {"application/x-ndjson": _LINES}}},
 }
 
 
@@ -40,46 +41,44 @@ async def import_file(
     request: Request,
     runtime: RuntimeOf,
     principal: PrincipalOf,
-    name: RepeatName,
-    form: Annotated[InputFormat | None, Query(alias="as", description="The format, where the content does not tell it")] = None,
-    notification: Annotated[NotificationType | None, Query(description="How the errors were notified")] = None,
+    repeat_key: RepeatKey,
+    form: Annotated[InputFormat | None, Query(alias="as", description="Input format; default: detected from the content")] = None,
+    notification: Annotated[NotificationType | None, Query(description="Notification type of the errors")] = None,
     hest: Annotated[
-        str | None, Query(max_length=_MAX_TABLE, pattern="^[A-Za-z0-9_=-]*$", description="The machine's HEST table, base64url")
+        str | None, Query(max_length=_MAX_TABLE, pattern="^[A-Za-z0-9_=-]*$", description="HEST table of the machine, base64url")
     ] = None,
-    kernel: Annotated[str | None, Query(min_length=1, max_length=128, description="The machine's kernel, such as 6.12.107")] = None,
+    kernel: Annotated[str | None, Query(min_length=1, max_length=128, description="Kernel release of the machine, as 6.12.107")] = None,
     policy: Annotated[str | None, Query(min_length=1, max_length=128, description="Decide under this policy")] = None,
-    dry_run: Annotated[bool, Query(description="Decide and keep nothing")] = False,
+    dry_run: Annotated[bool, Query(description="Decide and store nothing")] = False,
 ) -> Response:
-    """Find the errors in a file that is sent as it is, and decide each: kernel logs, CPER, Redfish, libcper, rasdaemon, QEMU, events.
+    """Import a file and decide each error in it: kernel logs, CPER, Redfish, libcper, rasdaemon, QEMU, events.
 
-    Streamed: NDJSON, a line for each error with what had to be assumed for it, for what could not be read, and for what else was there.
+    The response is streamed NDJSON: a line for each error with its assumptions, for each unreadable record, and for each other item.
     """
     limit, encoding = runtime.settings.max_batch_bytes, request.headers.get("content-encoding", "")
     require_known_encoding(encoding)
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise ProblemError(too_large(limit))
-    told = ImportOptions(notification, kernel, policy, {} if hest is None else _sources(hest))
-    _check(told, runtime.settings)
-    queued, clock = work_of(request), clock_of(request)
-    queued.require()
+    require_length(request, limit)
+    options = ImportOptions(notification, kernel, policy, {} if hest is None else _sources(hest))
+    _require_policy(options, runtime.settings)
+    work, clock = work_of(request), clock_of(request)
+    work.require()
     clock.expect_items()
-    work = ImportRun(ImportRequest(form, told, dry_run, name), runtime, principal, queued, clock)
-    return ImportResponse(work, decoded_chunks(request.stream(), encoding, limit))
+    run = ImportRun(ImportRequest(form, options, dry_run, repeat_key), runtime, principal, work, clock)
+    return StreamedResponse(run, "application/x-ndjson", decoded_chunks(request.stream(), encoding, limit))
 
 
 def _sources(hest: str) -> dict[int, Notification]:
-    """The error sources of the table that came with the request. Raises Refused."""
+    """Return the error sources of a HEST table. Raises ProblemError."""
     try:
         table = urlsafe_b64decode(hest + "=" * (-len(hest) % 4))
     except ValueError:
-        raise ProblemError(invalid_parameter("hest", "expected base64url")) from None
+        raise ProblemError(invalid_parameter("hest", "invalid base64url")) from None
     return read_sources(table)
 
 
-def _check(told: ImportOptions, settings: Settings) -> None:
-    """Raises Refused where there is no such policy: the same for every error, so it is said once."""
-    event = Event.model_validate({"notification": {"type": "gsiv"}, "host": {"kernel": told.kernel}, "policy": told.policy})
+def _require_policy(options: ImportOptions, settings: Settings) -> None:
+    """Raise ProblemError for an unknown policy: once for the request instead of once per error."""
+    event = Event.model_validate({"notification": {"type": "gsiv"}, "host": {"kernel": options.kernel}, "policy": options.policy})
     try:
         choose_policy(event, settings.default_policy, settings.custom)
     except UnknownPolicy as error:

@@ -1,4 +1,4 @@
-"""Policies: what holds under each, and what differs."""
+"""Routes of policies."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def _find(name: str, settings: Settings) -> Policy:
 
 @router.get("")
 async def list_all(settings: SettingsOf) -> PolicyList:
-    """Every release at which a behaviour changed, `uniform`, and the operator's own. Any other `linux-<release>` resolves as well."""
+    """List every release at which a behaviour changed, `uniform`, and custom policies. Any other `linux-<release>` is valid, too."""
     return list_policies(settings)
 
 
 @router.get("/{name}")
 async def show(name: str, settings: SettingsOf) -> PolicyPage:
-    """One policy, flag by flag."""
+    """Return one policy, flag by flag."""
     return page(_find(name, settings))
 
 
 @router.get("/{a}/diff/{b}")
 async def diff(a: str, b: str, settings: SettingsOf) -> Difference:
-    """The flags in which two policies differ."""
+    """Return the flags in which two policies differ."""
     return compare(_find(a, settings), _find(b, settings))

@@ -1,4 +1,4 @@
-"""The store: how much it holds, what retention took away, and what is lost."""
+"""Route with size, retention, purges and losses of the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_PURGES: Final = 100
 
 @frozen
 class PurgeJson:
-    """Decisions that retention took away together."""
+    """Decisions that retention deleted together."""
 
     at: str
     """RFC 3339, UTC."""
@@ -31,12 +31,12 @@ class PurgeJson:
 
 @frozen
 class LossJson:
-    """Something that was kept and is lost, and was given up by an operator."""
+    """A loss that an operator has accepted."""
 
     at: str
-    """RFC 3339, UTC: when it was given up."""
+    """RFC 3339, UTC: when it was accepted."""
     reason: str
-    """`incomplete`: the last commits were missing at a start; `replaced`: another file was in the store's place; `damaged`: rows were."""
+    """`incomplete`: the last commits were missing at a start; `replaced`: the file of the store was replaced; `damaged`: rows were."""
     decisions: int
     changes: int
     """Commits of host facts, API keys or purges."""
@@ -44,28 +44,28 @@ class LossJson:
 
 @frozen
 class StoreJson:
-    """What is kept, and for how long."""
+    """Size, retention, purges and losses of a store."""
 
     decisions: int
     bytes: int
-    """On disk, without what was freed."""
+    """On disk, without free pages."""
     oldest: str | None
     newest: str | None
     retention_days: float | None
-    """Decisions that are older are purged; null: never."""
+    """Older decisions are purged; null: never."""
     retention_bytes: int | None
     """The oldest decisions are purged while the store is larger; null: never."""
     purges: tuple[PurgeJson, ...]
-    """Latest first; of very many the latest."""
+    """Latest first, at most the latest 100."""
     wal_bytes: int = 0
-    """Length of the write-ahead log, beside the rest."""
+    """Length of the write-ahead log, not included in `bytes`."""
     losses: tuple[LossJson, ...] = ()
     """Latest first."""
 
 
 @router.get("")
 async def describe(runtime: RuntimeOf) -> StoreJson:
-    """How much the store holds, what was purged, and what is lost."""
+    """Return size, retention, purges and losses of the store."""
     size = await runtime.read(lambda store: store.size())
     purges = await runtime.read(lambda store: store.purges(MAX_PURGES))
     losses = await runtime.read(lambda store: store.losses())

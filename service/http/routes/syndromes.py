@@ -1,4 +1,4 @@
-"""Syndromes: what a value means, and what KVM makes of one."""
+"""Route that decodes syndromes and predicts their injection."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ras_triage.service.http.dependencies import Body, RuntimeOf, SettingsOf, on
 from ras_triage.service.http.openapi import json_body
 
 LOOP_BYTES: Final = 2 << 10
-"""Longest question that is answered in the event loop: about 100 values."""
+"""Longest request that is handled in the event loop: about 100 values."""
 
 router = APIRouter(prefix="/v1/syndromes", tags=["syndromes"], dependencies=[Depends(only_parameters())])
 
 
 @router.post("", response_model=Explanation | Explanations | InjectionAnswer, openapi_extra=json_body("SyndromeRequest"))
 async def answer_one(body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Response:
-    """Take ESR_ELx or VSESR_EL2 values apart, or say what comes of a KVM_SET_VCPU_EVENTS.
+    """Decode ESR_ELx or VSESR_EL2 values, or predict the result of KVM_SET_VCPU_EVENTS.
 
-    An injection that KVM would refuse is no error of the request: the answer gives the `errno`.
+    An injection that KVM refuses is not an error of the request: the response has the `errno`.
     """
-    answer = _answer(settings, body) if len(body) <= LOOP_BYTES else await runtime.workers.run(_answer, body)
-    return Response(answer, media_type="application/json")
+    document = _explain(settings, body) if len(body) <= LOOP_BYTES else await runtime.workers.run(_explain, body)
+    return Response(document, media_type="application/json")
 
 
-def _answer(settings: Settings, body: bytes) -> bytes:
+def _explain(settings: Settings, body: bytes) -> bytes:
     return syndromes_json(answer_syndromes(read_syndrome_request(body), settings))

@@ -17,21 +17,21 @@ from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.metrics import Metrics
 
 BURST: Final = 16
-"""Connections that are accepted before the event loop turns to others."""
+"""Connections that are accepted in one pass of the event loop."""
 
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 1.0
-"""Seconds between two attempts while connections cannot be accepted."""
+"""Seconds between two attempts after a failure."""
 
-SILENCE_S: Final = 60.0
-"""Seconds between two log lines that say so."""
+LOG_INTERVAL_S: Final = 60.0
+"""Seconds between two log lines about failures."""
 
-ROOM: Final = 8
+EVICTED: Final = 8
 """Idle connections that are closed when no file descriptor is left."""
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_GONE: Final = (errno.ECONNABORTED, errno.EPROTO)
-"""The client went away before it was accepted."""
+_DISCONNECTED: Final = (errno.ECONNABORTED, errno.EPROTO)
+"""The client disconnected before it was accepted."""
 
 MakeProtocol = Callable[[Connection], asyncio.Protocol]
 
@@ -46,10 +46,10 @@ async def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
 
 
 class Acceptor:
-    """Accepts the connections of listening sockets.
+    """Accept loop for listening sockets.
 
-    asyncio's own loop writes a log line, and sets a timer, for each place in the backlog when file descriptors run out: 82,000 lines in
-    half a minute. It also knows neither a limit for connections nor a deadline of ours for TLS handshakes.
+    That of asyncio writes a log line and sets a timer for each place in the backlog when file descriptors run out: 82,000 lines in half a
+    minute. It also has no limit for connections.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Acceptor:
         if tls is not None:
             self._tls = {"ssl": tls, "ssl_handshake_timeout": handshake_s}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lines = logs.LogRateLimit(lines=1, period_s=SILENCE_S)
+        self._lines = logs.LogRateLimit(lines=1, period_s=LOG_INTERVAL_S)
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -84,12 +84,12 @@ class Acceptor:
         self._watching = asyncio.create_task(self._connections.watch())
 
     def close(self) -> None:
-        """Accept no more connections. Those that are open stay so, unless their TLS handshake is under way."""
+        """Stop accepting connections, and cancel TLS handshakes in progress. Open connections stay open."""
         for task in self._tasks:
             task.cancel()
 
     async def wait_closed(self) -> None:
-        """Wait until nothing is accepted any more, and check no more deadlines."""
+        """Wait until the accept loop has ended, and stop the checks of deadlines."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._watching is not None:
             self._watching.cancel()
@@ -109,7 +109,7 @@ class Acceptor:
                     pause = FIRST_PAUSE_S
                     await asyncio.sleep(0)
                 except OSError as error:
-                    self._make_room(error)
+                    self._handle_failure(error)
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, LONGEST_PAUSE_S)
 
@@ -119,20 +119,20 @@ class Acceptor:
             try:
                 accepted, address = await loop.sock_accept(listener)
             except OSError as error:
-                if error.errno not in _GONE:
+                if error.errno not in _DISCONNECTED:
                     raise
             else:
-                self._try_to_open(accepted, address[0] if address else "")
+                self._open_or_close(accepted, address[0] if address else "")
 
-    def _make_room(self, error: OSError) -> None:
+    def _handle_failure(self, error: OSError) -> None:
         self._metrics.closed("descriptors")
         kind, connections = "connections cannot be accepted", self._metrics.connections
         logs.log_limited(logging.ERROR, kind, kind=kind, limit=self._lines, reason=error.strerror, connections=connections)
         if error.errno in _EXHAUSTED:
-            for _ in range(ROOM):
+            for _ in range(EVICTED):
                 self._connections.evict()
 
-    def _try_to_open(self, accepted: socket.socket, host: str) -> None:
+    def _open_or_close(self, accepted: socket.socket, host: str) -> None:
         try:
             self._open(accepted, host)
         except Exception as error:  # a defect with one connection must not end the accept loop
@@ -153,7 +153,7 @@ class Acceptor:
 
 
 def _opened(accepted: socket.socket, connection: Connection, opening: asyncio.Task[None]) -> None:
-    """Let go of what did not become a connection. A task that was cancelled before it ran leaves its socket open."""
+    """Close a socket that did not become a connection: a task that was cancelled before it ran leaves it open."""
     connection.stop_opening = None
     if not opening.cancelled() and opening.exception() is None:
         return

@@ -1,4 +1,4 @@
-"""Open connections: how many there may be, of all peers and of one, and which one makes room for another."""
+"""Limits for open connections, in total and per peer, with eviction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SWEEP_S: Final = 0.5
 """Seconds between two checks of all deadlines: one timer instead of one for each connection."""
 
 STALLED_S: Final = 1.0
-"""Seconds without progress after which a request may lose its place or connection to another."""
+"""Seconds without progress after which a request may be ended in favour of another."""
 
 _MOST_DESCRIPTORS: Final = 65_536
 
@@ -45,10 +45,10 @@ class ConnectionHandler(Protocol):
     """The server's side of an open connection."""
 
     def check(self, now: float) -> None:
-        """End the connection, or what it waits for, where a deadline passed."""
+        """End the connection, or its wait, if a deadline has passed."""
 
     def stalled_since(self) -> float | None:
-        """Return since when the client neither sent what it announced nor read its answer; None where it did."""
+        """Return since when the client has neither sent its body nor read its response; None if it has."""
 
     def abort(self) -> None:
         """Close the connection at once."""
@@ -63,7 +63,7 @@ class _Group:
         self.name = name
         self.connections: dict[Connection, None] = {}
         self.idle: dict[Connection, None] = {}
-        """Those without a request under way, the one that is so for the longest time first."""
+        """Those without a request in progress, longest idle first."""
 
 
 class Connection:
@@ -77,15 +77,15 @@ class Connection:
         self.host = host
         self.protocol: ConnectionHandler | None = None
         self.stop_opening: Callable[[], object] | None = None
-        """Breaks off the TLS handshake."""
+        """Cancels the TLS handshake."""
 
-    def busy(self) -> None:
+    def request_started(self) -> None:
         """Note that a request began."""
-        self._connections.busy(self)
+        self._connections.request_started(self)
 
-    def idle(self) -> None:
-        """Note that no request is under way any more."""
-        self._connections.idle(self)
+    def request_ended(self) -> None:
+        """Note that no request is in progress."""
+        self._connections.request_ended(self)
 
     def ended(self) -> None:
         """Note that the connection is closed."""
@@ -97,7 +97,7 @@ class Connection:
         self._connections.metrics.closed(reason)
 
     def count_problem(self, kind: str) -> None:
-        """Count a problem that is answered without a request."""
+        """Count a problem response to a malformed request."""
         self._connections.metrics.refused(kind)
 
     def report(self, reason: Reason) -> None:
@@ -119,22 +119,22 @@ class Connections:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
         self.metrics = metrics
-        self._most = connection_limit(settings.max_connections)
+        self._limit = connection_limit(settings.max_connections)
         share = settings.max_connections_per_peer or settings.max_connections // 2
-        self._share = max(1, min(share, self._most * share // settings.max_connections))
+        self._share = max(1, min(share, self._limit * share // settings.max_connections))
         self._proxies = TrustedProxies(settings.trusted_proxies)
         self._peers: dict[str, _Group] = {}
         self._all = _Group("")
 
     def admit(self, host: str) -> Connection | None:
-        """Return a place for a connection from `host`; None where there is none.
+        """Return a new connection from `host`; None if the limit is reached.
 
-        An idle connection makes room: one of the peer itself where that has its share, else the one that is idle for the longest time.
+        An idle connection is evicted for it: one of the same peer if that has reached its share, else the longest idle one.
         """
         name = peer_of(host)
         peer = self._peers.get(name) or _Group(name)
         has_share = len(peer.connections) >= self._share and host not in self._proxies
-        if (has_share and not _evict(peer)) or (len(self._all.connections) >= self._most and not self.evict()):
+        if (has_share and not _evict(peer)) or (len(self._all.connections) >= self._limit and not self.evict()):
             self.report("limit", host)
             return None
         connection = Connection(self, peer, host)
@@ -145,23 +145,23 @@ class Connections:
         return connection
 
     def evict(self) -> bool:
-        """Close the connection that can best be done without; return whether there was one."""
+        """Close the longest idle or stalled connection. Return whether there was one."""
         return _evict(self._all)
 
-    def busy(self, connection: Connection) -> None:
+    def request_started(self, connection: Connection) -> None:
         """Note that a request began."""
         for group in (connection.peer, self._all):
             group.idle.pop(connection, None)
 
-    def idle(self, connection: Connection) -> None:
-        """Note that no request is under way any more."""
+    def request_ended(self, connection: Connection) -> None:
+        """Note that no request is in progress."""
         if connection in self._all.connections:
             for group in (connection.peer, self._all):
                 group.idle[connection] = None
 
     def forget(self, connection: Connection) -> None:
-        """Count a connection no longer."""
-        self.busy(connection)
+        """Stop counting a connection."""
+        self.request_started(connection)
         for group in (connection.peer, self._all):
             group.connections.pop(connection, None)
         if not connection.peer.connections:
@@ -174,7 +174,7 @@ class Connections:
         logs.log_limited(logging.WARNING, "connection closed", kind=f"connection closed: {reason}", reason=reason, client=host)
 
     async def watch(self) -> None:
-        """Check all deadlines again and again."""
+        """Check all deadlines periodically."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_S)
@@ -189,22 +189,22 @@ def _check(connection: Connection, now: float) -> None:
         return
     try:
         connection.protocol.check(now)
-    except Exception as error:  # a defect with one connection must not end the deadlines of all
+    except Exception as error:  # a defect in one connection must not stop the checks of all
         logs.log(logging.ERROR, "defect", **logs.explain(error))
         connection.abort()
 
 
 def _evict(group: _Group) -> bool:
-    victim = next(iter(group.idle), None) or _longest_stalled(group)
-    if victim is None:
+    evicted = next(iter(group.idle), None) or _longest_stalled(group)
+    if evicted is None:
         return False
-    victim.report("evicted")
-    victim.abort()
+    evicted.report("evicted")
+    evicted.abort()
     return True
 
 
 def _longest_stalled(group: _Group) -> Connection | None:
-    """Return the connection whose client has made no progress for the longest time, and long enough; None where there is none."""
+    """Return the connection that is stalled longest, at least `STALLED_S`; None if there is none."""
     now = asyncio.get_running_loop().time()
     stalled = [
         (since, index, connection)

@@ -1,4 +1,4 @@
-"""Network peers: whose connections and requests count together."""
+"""Network peers, the unit of connection and request limits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-ANYBODY: Final = "*"
-"""A trusted proxy of any address."""
+ANY_ADDRESS: Final = "*"
+"""Wildcard: every address is a trusted proxy."""
 
-_SITE_BITS: Final = 64
-"""Bits of an IPv6 address that name a site; the rest is the site's own to choose (RFC 4291 2.5.4)."""
+_PREFIX_BITS: Final = 64
+"""Bits of the prefix of an IPv6 address; a site chooses the rest freely (RFC 4291 2.5.4)."""
 
 
 @lru_cache(maxsize=4096)
 def peer_of(host: str) -> str:
-    """Return what an address counts as: an IPv4 address as it is, an IPv6 address as its /64."""
+    """Return the peer of an address: an IPv4 address itself, the /64 prefix of an IPv6 address."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
@@ -24,19 +24,19 @@ def peer_of(host: str) -> str:
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)
-        return str(IPv6Network((int(address) >> _SITE_BITS << _SITE_BITS, _SITE_BITS)))
+        return str(IPv6Network((int(address) >> _PREFIX_BITS << _PREFIX_BITS, _PREFIX_BITS)))
     return str(address)
 
 
 class TrustedProxies:
-    """Addresses that forward the requests of others, and so have no share of their own."""
+    """Addresses of proxies, which forward requests of many clients and have no per-peer limit."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
-        self._everybody = ANYBODY in addresses
+        self._all = ANY_ADDRESS in addresses
         self._networks = tuple(network for address in addresses if (network := _network(address)) is not None)
 
     def __contains__(self, host: str) -> bool:
-        if self._everybody:
+        if self._all:
             return True
         try:
             address = ip_address(host)

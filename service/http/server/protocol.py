@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol with strict heads, deadlines, and problem documents for malformed requests."""
+"""HTTP/1.1 protocol of uvicorn with strict heads, deadlines and problem+json."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ras_triage.service.http.server.request_head import check_head, head_length
 from ras_triage.service.telemetry import logs
 
 LINGER_S: Final = 5.0
-"""Seconds for which the rest of a body is read and dropped after its answer, so that the client gets to read that."""
+"""Seconds for which the rest of a body is discarded after the response, so that the client can read that."""
 
 LINGER_BYTES: Final = 8 << 20
 LINGER_HEAD_BYTES: Final = 1 << 20
-"""And how many bytes of it, and of what follows a malformed head, where the connection is to be closed."""
+"""Bytes that are discarded at most: of a body, and of the input after a malformed head."""
 
 TLS_CLOSE_S: Final = 1.0
-"""Seconds for which a service that stops waits for a client to confirm the end of an idle TLS connection."""
+"""Seconds that a stopping service waits for the close_notify of an idle TLS connection."""
 
 STREAM_SEND_BYTES: Final = 64 << 10
-"""Send buffer of a stream's socket. Linux doubles it; left to itself, it grows to 4 MiB for each client that does not read."""
+"""Send buffer of the socket of a stream. Linux doubles it; without a limit it grows to 4 MiB per client that does not read."""
 
 _UNANSWERED: Final = (h11.IDLE, h11.SEND_RESPONSE)
 
@@ -40,14 +40,14 @@ _SERVER_LOG: Final = logging.getLogger(logs.CONNECTIONS)
 
 
 class _CheckedConnection(h11.Connection):
-    """h11's connection, with a strict check of each head before h11 parses it, and of what follows the last chunk."""
+    """h11 connection that checks each head strictly before h11 parses it, and refuses trailer fields."""
 
     def __init__(self, max_head_bytes: int) -> None:
         super().__init__(h11.SERVER, max_head_bytes)
         self._max_head_bytes = max_head_bytes
         self._in_head = True
         self.problem: Problem = not_http()
-        """What is wrong with what was received, after a RemoteProtocolError."""
+        """The problem to respond with after a RemoteProtocolError."""
 
     def start_next_cycle(self) -> None:
         super().start_next_cycle()
@@ -78,9 +78,9 @@ class _CheckedConnection(h11.Connection):
 
 
 class _Transport(asyncio.Transport):
-    """A transport whose connection lingers when it is closed.
+    """A transport with a lingering close.
 
-    A socket that is closed with unread data resets the connection, and the client may lose the answer (RFC 9112 9.6).
+    A socket that is closed with unread data resets the connection, and the client may lose the response (RFC 9112 9.6).
     """
 
     def __init__(self, transport: asyncio.Transport, begin_linger: Callable[[], bool]) -> None:
@@ -109,35 +109,35 @@ class _Transport(asyncio.Transport):
             self._transport.close()
 
     def unsent(self) -> int:
-        """Return the bytes that wait for the client to read. A TLS transport that is closed does not know any more."""
+        """Return the bytes in the write buffer; 0 for a closed TLS transport, which does not know."""
         with suppress(AttributeError):
             return self._transport.get_write_buffer_size()
         return 0
 
     def forget(self) -> None:
-        """Let go of what holds this object."""
+        """Break the reference cycle."""
         self._begin_linger = None
 
 
 class HttpProtocol(H11Protocol):
-    """One connection. Its requests have it as `connection` in their state."""
+    """Protocol of one connection, which requests have as `connection` in their state."""
 
     transport: _Transport
 
     conn: _CheckedConnection
 
-    def __init__(self, connection: Connection, settings: Settings, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, connection: Connection, settings: Settings, **options: Any) -> None:
+        super().__init__(**options)
         self._connection = connection
         self._settings = settings
         self.conn = _CheckedConnection(settings.max_header_bytes)
         self.app_state = {**self.app_state, "connection": self}
         self.logger = _SERVER_LOG
         self._since = self._received_at = self.loop.time()
-        """When the connection began to wait for a head, or the head began to come; when the last bytes came."""
+        """When the wait for a head, or the head itself, began; when the last bytes were received."""
         self._head_begun = self._refused = False
         self._paused_at: float | None = None
-        """Since when the client does not read."""
+        """Since when the client has not read."""
         self._closing_until: float | None = None
         self._dropped = 0
 
@@ -149,7 +149,7 @@ class HttpProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.ended()
         super().connection_lost(exc)
-        self.app_state = {}  # both hold this object, which would be left to the garbage collector
+        self.app_state = {}  # both lines break reference cycles
         self.transport.forget()
 
     def data_received(self, data: bytes) -> None:
@@ -165,26 +165,26 @@ class HttpProtocol(H11Protocol):
         self._note_request()
 
     def _is_draining(self) -> bool:
-        """Return whether the rest of a body is read and dropped after its answer."""
+        """Return whether the rest of a body is being discarded."""
         return self.cycle is not None and self.cycle.response_complete and self._lacks_body()
 
     def _lacks_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body and self.conn.their_state is h11.SEND_BODY
 
     def _may_linger(self) -> bool:
-        """Return whether everything was answered and the client may still be sending."""
+        """Return whether all responses are complete and the client may still be sending."""
         answered = self.cycle is None or self.cycle.response_complete
         return answered and (self._refused or self._lacks_body())
 
     def on_response_complete(self) -> None:
-        self._connection.idle()
+        self._connection.request_ended()
         self._head_begun, self._since = False, self.loop.time()
         super().on_response_complete()
         self._note_request()
 
     def _note_request(self) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
-            self._connection.busy()
+            self._connection.request_started()
 
     def pause_writing(self) -> None:
         self._paused_at = self.loop.time()
@@ -202,7 +202,7 @@ class HttpProtocol(H11Protocol):
     # Deadlines.
 
     def check(self, now: float) -> None:
-        """End the connection where the client did not send a head, read its answer, or stop sending in time."""
+        """End the connection if the client did not send a head, read its response, or stop sending in time."""
         if self.transport.lingering and not self.transport.unsent():
             if now - self._since > LINGER_S:
                 self._end("body_unread")
@@ -219,7 +219,7 @@ class HttpProtocol(H11Protocol):
             self._end_waiting()
 
     def stalled_since(self) -> float | None:
-        """Return since when the client neither sent what it announced nor read its answer; None where it did."""
+        """Return since when the client has neither sent its body nor read its response; None if it has."""
         if self.cycle is None or self.cycle.response_complete:
             return None
         if self._paused_at is not None:
@@ -229,22 +229,22 @@ class HttpProtocol(H11Protocol):
 
     @property
     def has_whole_body(self) -> bool:
-        """Whether the body of the request under way has been received to its end."""
+        """Whether the body of the request in progress is complete."""
         return self.cycle is not None and not self.cycle.more_body
 
     def unread_since(self) -> float | None:
-        """Return since when the client does not read, not counted while it still sends: many send everything before they read anything."""
+        """Return since when the client has neither read nor sent: many clients send everything before they read."""
         return None if self._paused_at is None else max(self._paused_at, self._received_at)
 
     def _check_closing(self, now: float) -> None:
-        """A closed connection stays open as long as its client does not read the end of the answer."""
+        """End a closing connection whose client does not read the rest of the response."""
         if self._closing_until is None:
             self._closing_until = now + self._settings.answer_timeout_s + self.transport.unsent() / self._settings.min_body_rate
         elif now > self._closing_until:
             self._end("answer_timeout")
 
     def _waiting_s(self) -> float:
-        """Return the seconds that the next head may take."""
+        """Return the timeout of the next head in seconds."""
         between_requests = self.cycle is not None and not self._head_begun
         return self._settings.keep_alive_s if between_requests else self._settings.head_timeout_s
 
@@ -253,7 +253,7 @@ class HttpProtocol(H11Protocol):
             self._end("idle")
             return
         self._connection.count("head_timeout")
-        self.conn.problem = request_timeout(f"the request head was not complete within {self._settings.head_timeout_s:g} s")
+        self.conn.problem = request_timeout(f"request head not complete within {self._settings.head_timeout_s:g} s")
         self._refuse()
 
     def _end(self, reason: Reason) -> None:
@@ -261,34 +261,35 @@ class HttpProtocol(H11Protocol):
         self.abort()
 
     def shrink_send_buffers(self) -> None:
-        """Have writing wait as soon as the kernel takes no more, and the kernel take little."""
+        """Limit the write buffer of the transport and the send buffer of the socket."""
         self.transport.set_write_buffer_limits(high=0)
         connection = self.transport.get_extra_info("socket")
         if connection is not None:
-            with suppress(OSError):  # the client may be gone
+            with suppress(OSError):  # the client may have disconnected
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, STREAM_SEND_BYTES)
 
     def abort(self) -> None:
-        """Close the connection at once; what was not sent yet is lost."""
+        """Close the connection at once; unsent data is lost."""
         self.transport.abort()
 
-    # Requests that are malformed.
+    # Malformed requests.
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the connection knows more
-        """Refuse what cannot be read, and close: where the next request begins is unknown."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - `conn.problem` has more detail
+        """Refuse a malformed request and close the connection, because the start of the next request is unknown."""
         self._connection.count("malformed")
         self._refuse()
 
     def _refuse(self) -> None:
         if self.conn.our_state in _UNANSWERED:
-            self._answer(self.conn.problem)
+            self._send_problem(self.conn.problem)
         self._refused, self._since = True, self.loop.time()
         self.transport.close()
 
-    def _answer(self, problem: Problem) -> None:
+    def _send_problem(self, problem: Problem) -> None:
         request_id = str(uuid7())
         client = self.client[0] if self.client else None
-        logs.log_limited(logging.WARNING, "not HTTP", kind="not HTTP", request_id=request_id, problem=problem.type, client=client)
+        kind = "malformed request"
+        logs.log_limited(logging.WARNING, kind, kind=kind, request_id=request_id, problem=problem.type, client=client)
         self._connection.count_problem(problem.type)
         body = problem_json(problem)
         headers = [

@@ -40,74 +40,74 @@ RELOADABLE: Final = _TLS | {
 }
 """Settings that apply to a running service; the others need a restart."""
 
-_CALLED: Final = {"custom": "policy_files"}
+_SETTING_NAMES: Final = {"custom": "policy_files"}
 
 
 @dataclass(frozen=True, slots=True)
-class Reloaded:
-    """What a reload comes to."""
+class ReloadResult:
+    """Result of a reload."""
 
     settings: Settings
-    """What is to hold."""
+    """The settings to use."""
     changed: tuple[str, ...]
     need_restart: tuple[str, ...]
-    """Those that were changed, and hold as they were."""
+    """Settings that were changed but need a restart."""
 
 
-def merge(old: Settings, new: Settings) -> Reloaded:
-    """Return the old settings with those of the new that can change while the service runs. Raises InvalidSetting."""
+def merge(old: Settings, new: Settings) -> ReloadResult:
+    """Return the old settings with the new values of those that are reloadable. Raises InvalidSetting."""
     if (old.keys_file or old.oidc) and not (new.keys_file or new.oidc):
-        raise InvalidSetting("neither `keys_file` nor `oidc_issuer` is left: that needs a restart")
+        raise InvalidSetting("`keys_file` and `oidc_issuer` were both removed; this needs a restart")
     named = [field.name for field in fields(Settings)]
     different = [name for name in named if _comparable(getattr(old, name)) != _comparable(getattr(new, name))]
     fixed = _TLS if (old.tls_certificate is None) != (new.tls_certificate is None) else frozenset()
     changed = [name for name in different if name in RELOADABLE - fixed]
     values = {name: getattr(new, name) for name in changed}
-    kept = [name for name in different if name not in changed]
-    return Reloaded(replace(old, **values), _called(changed), _called(kept))
+    fixed_names = [name for name in different if name not in changed]
+    return ReloadResult(replace(old, **values), _setting_names(changed), _setting_names(fixed_names))
 
 
 def _comparable(value: Any) -> Any:
-    """Return a value that equals another if it says the same; policies are compared by identity."""
+    """Return a value that can be compared; policies compare by identity and are replaced by name and digest."""
     if isinstance(value, Policy):
         return value.name, value.digest
     return {name: _comparable(one) for name, one in value.items()} if isinstance(value, Mapping) else value
 
 
-def _called(names: list[str]) -> tuple[str, ...]:
-    return tuple(_CALLED.get(name, name) for name in names)
+def _setting_names(names: list[str]) -> tuple[str, ...]:
+    return tuple(_SETTING_NAMES.get(name, name) for name in names)
 
 
 class Reload:
-    """Reads the settings again when it is asked to, and has the service use them: all, or none if one cannot be used."""
+    """Reload of the settings on request: all of them, or none if one is invalid."""
 
     def __init__(self, load: Callable[[], Settings]) -> None:
-        """`load` reads the settings from where they came from at the start. Raises InvalidSetting."""
+        """`load` reads the settings from their sources. Raises InvalidSetting."""
         self._load = load
-        self._asked = False
+        self._requested = False
         self._had_terminal = sys.stderr.isatty()
         self._running: asyncio.Task[None] | None = None
 
-    def ask(self, *_: object) -> None:
-        """Have the settings read again soon; a handler for signals."""
-        self._asked = True
+    def request(self, *_: object) -> None:
+        """Request a reload; a signal handler."""
+        self._requested = True
 
     @property
     def lost_terminal(self) -> bool:
-        """Whether the signal was sent because the terminal was closed: then the service stops, as everything in it does."""
-        return self._asked and self._had_terminal and not sys.stderr.isatty()
+        """Whether SIGHUP was sent because the terminal was closed: then the service stops."""
+        return self._requested and self._had_terminal and not sys.stderr.isatty()
 
-    def begin_if_asked(self, app: FastAPI, tls: ReloadableContext | None) -> None:
-        """Begin a reload if one was asked for and none is under way."""
-        if self._asked and (self._running is None or self._running.done()):
-            self._asked = False
+    def start_if_requested(self, app: FastAPI, tls: ReloadableContext | None) -> None:
+        """Start a reload if one was requested and none is in progress."""
+        if self._requested and (self._running is None or self._running.done()):
+            self._requested = False
             self._running = asyncio.create_task(self._reload(app, tls))
 
     async def _reload(self, app: FastAPI, tls: ReloadableContext | None) -> None:
         try:
             reloaded, security, context = await asyncio.to_thread(self._prepare, app.state.settings, app.state.security)
         except InvalidSetting as error:
-            logs.log(logging.ERROR, "settings not reloaded, those before still hold", reason=str(error))
+            logs.log(logging.ERROR, "settings not reloaded, old settings stay in effect", reason=str(error))
             return
         except Exception as error:  # a defect must not end the service either
             logs.log(logging.ERROR, "defect", **logs.explain(error))
@@ -121,16 +121,16 @@ class Reload:
         if reloaded.need_restart:
             logs.log(logging.WARNING, "settings that need a restart", names=", ".join(reloaded.need_restart))
 
-    def _prepare(self, old: Settings, security: Security) -> tuple[Reloaded, Security, Any]:
-        """Read everything that may turn out to be invalid. Raises InvalidSetting."""
+    def _prepare(self, old: Settings, security: Security) -> tuple[ReloadResult, Security, Any]:
+        """Read and validate settings, keys and certificates. Raises InvalidSetting."""
         reloaded = merge(old, self._load())
         return reloaded, security.reloaded(old, reloaded.settings), server_context(reloaded.settings)
 
 
 def use(app: FastAPI, settings: Settings, security: Security) -> None:
-    """Have an application use other settings, between two steps of the event loop."""
+    """Apply other settings to an application, within one step of the event loop."""
     runtime: Runtime = app.state.runtime
     runtime.use(settings)
     app.state.settings = settings
-    app.state.security, before = security, app.state.security
-    before.replaced_by(security)
+    app.state.security, old_security = security, app.state.security
+    old_security.replaced_by(security)

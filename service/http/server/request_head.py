@@ -19,7 +19,7 @@ _REQUEST_LINE: Final = _TOKEN + rb" [\x21-\x7e]++ HTTP/1\.[01]"
 _FIELD_VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 _HEAD: Final = re.compile(_REQUEST_LINE + rb"\r\n(?:" + _TOKEN + rb":" + _FIELD_VALUE + rb"\r\n)*+\r\n")
 _END: Final = re.compile(rb"\n\r?\n")
-"""Where a lenient parser ends a head: what it would take for one is what must be checked."""
+"""The end of a head for a lenient parser, such as h11: everything up to there is checked."""
 
 _SPLIT_LINE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 _VERSION: Final = re.compile(rb"(?P<start>.*) HTTP/(?P<version>\d\.\d)")
@@ -29,11 +29,11 @@ _VALUE: Final = re.compile(_FIELD_VALUE)
 
 _FRAMING: Final = re.compile(rb"\r\n(content-length|transfer-encoding|host):[ \t]*+([^\r]*)", re.IGNORECASE)
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}")
-"""Up to 2^63: as much as every recipient between client and service can count."""
+"""Up to 2^63, which every proxy between client and service can represent."""
 
 
 def head_length(data: bytes) -> int:
-    """Return the bytes of the head that `data` begins with, the empty line included; 0 where it is incomplete."""
+    """Return the length of the head at the start of `data`, the empty line included; 0 if it is incomplete."""
     found = _END.search(data)
     return 0 if found is None else found.end()
 

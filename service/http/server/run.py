@@ -1,4 +1,4 @@
-"""Running the application under uvicorn."""
+"""Start and shutdown of the application under uvicorn."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from ras_triage.service.store.sqlite import SqliteStore
 from ras_triage.service.telemetry import allocator, logs, tracing
 
 GRACE_S = 10
-"""Seconds that requests under way have to finish when the service is told to stop."""
+"""Seconds that requests in progress have to finish when the service stops."""
 
-LAST_S = 2
-"""Seconds that what was broken off then has to say so."""
+INTERRUPT_S = 2
+"""Seconds that interrupted requests have to end their responses."""
 
 _POLL_S = 0.05
 
 LINGER_S = 0.5
-"""Seconds for which what clients still send is read and dropped: a connection that is closed before takes the answer with it."""
+"""Seconds for which input is discarded before connections are closed: closing with unread data loses the response."""
 
 
 def serve(settings: Settings, reload: Reload | None = None) -> None:
-    """Answer requests until told to stop. Raises InvalidSetting where it must not or cannot start."""
+    """Serve until a signal stops the service. Raises InvalidSetting if it must not or cannot start."""
     prepare_store(settings)
-    refuse_if_open(settings)
+    require_authentication(settings)
     try:
         store = open_store(settings.store)
     except StoreError as error:
@@ -60,7 +60,7 @@ def serve(settings: Settings, reload: Reload | None = None) -> None:
 
 
 def run(app: FastAPI, settings: Settings, reload: Reload | None = None) -> None:
-    """Answer an application's requests until told to stop; with `reload`, reload the settings whenever that is asked to."""
+    """Serve an application until a signal stops it; `reload` reloads its settings on request."""
     raise_gc_thresholds()
     allocator.limit()
     raise_descriptor_limit()
@@ -75,7 +75,7 @@ def run(app: FastAPI, settings: Settings, reload: Reload | None = None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with an accept loop of its own, a reload of settings, and answers for what a shutdown breaks off."""
+    """Server of uvicorn with its own accept loop, reload of settings, and responses to requests that the shutdown interrupts."""
 
     def __init__(
         self, app: FastAPI, settings: Settings, config: uvicorn.Config, reload: Reload | None = None, tls: ReloadableContext | None = None
@@ -87,19 +87,19 @@ class _Server(uvicorn.Server):
         self._tls = tls
 
     async def on_tick(self, counter: int) -> bool:
-        """Do what is to be done ten times a second; whether to stop."""
+        """Run periodic work, ten times a second. Return whether to stop."""
         if self._reload is not None:
             if self._reload.lost_terminal:
                 return True
-            self._reload.begin_if_asked(self._app, self._tls)
+            self._reload.start_if_requested(self._app, self._tls)
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, then listen: on the sockets given, else on the configured address."""
+        """Start the application, then listen on `sockets`, else on the configured address."""
         await super().startup(sockets=[])
         try:
-            given = None if sockets is None else [listener.dup() for listener in sockets]
-            listeners = given or await bind(self.config.host, self.config.port, self.config.backlog)
+            inherited = None if sockets is None else [listener.dup() for listener in sockets]
+            listeners = inherited or await bind(self.config.host, self.config.port, self.config.backlog)
         except OSError as error:
             logging.getLogger("uvicorn.error").error(error)
             await self.lifespan.shutdown()
@@ -115,15 +115,15 @@ class _Server(uvicorn.Server):
             handshake_s=self._settings.head_timeout_s,
         )
         acceptor.start()
-        if given is None:
+        if inherited is None:
             self._log_started_message(listeners)
-        self.servers = [cast("asyncio.Server", acceptor)]  # what uvicorn closes and waits for
+        self.servers = [cast("asyncio.Server", acceptor)]  # uvicorn closes it and waits for it
 
     def _make_protocol(self, connection: Connection) -> HttpProtocol:
         return HttpProtocol(connection, self._settings, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Finish the requests under way, or break them off after a while. Connections that are idle stay open until then."""
+        """Wait for requests in progress, interrupt them after `GRACE_S`, then close all connections."""
         runtime: Runtime = self._app.state.runtime
         state: Shutdown = self._app.state.shutdown
         state.begun = True
@@ -134,16 +134,16 @@ class _Server(uvicorn.Server):
         begun = monotonic()
         if not await self._idle(GRACE_S):
             state.over = True
-            logs.log(logging.WARNING, "requests broken off", requests=len(self.server_state.tasks), seconds=GRACE_S)
+            logs.log(logging.WARNING, "requests interrupted", requests=len(self.server_state.tasks), seconds=GRACE_S)
             for task in self.server_state.tasks:
                 task.cancel()
-            await self._idle(LAST_S)
+            await self._idle(INTERRUPT_S)
             await asyncio.sleep(LINGER_S)
-        self.config.timeout_graceful_shutdown = max(LAST_S, round(GRACE_S - (monotonic() - begun)))
+        self.config.timeout_graceful_shutdown = max(INTERRUPT_S, round(GRACE_S - (monotonic() - begun)))
         await super().shutdown(sockets)
 
     async def _idle(self, seconds: float) -> bool:
-        """Wait until no request is under way, at most so long; whether none is. What has just arrived is read first."""
+        """Wait until no request is in progress, for at most `seconds`. Return whether none is. Input that has arrived is read first."""
         end = monotonic() + seconds
         while True:
             await asyncio.sleep(_POLL_S)
@@ -156,8 +156,8 @@ def _config(app: FastAPI, settings: Settings, tls: ReloadableContext | None, **m
         app,
         host=settings.host,
         port=settings.port,
-        http="h11",  # the protocol is made in `_Server`; httptools collects a header without end
-        timeout_keep_alive=cast("int", settings.keep_alive_s),  # uvicorn hands it to `loop.call_later()`
+        http="h11",  # `_Server` makes the protocol; httptools has no limit for headers
+        timeout_keep_alive=cast("int", settings.keep_alive_s),  # uvicorn passes it to `loop.call_later()`
         ws="none",
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
@@ -167,14 +167,14 @@ def _config(app: FastAPI, settings: Settings, tls: ReloadableContext | None, **m
     )
 
 
-def refuse_if_open(settings: Settings) -> None:
-    """Whoever can reach the service must be asked who they are. Raises InvalidSetting."""
+def require_authentication(settings: Settings) -> None:
+    """Raise InvalidSetting if other machines can reach the service without authentication."""
     if is_loopback(settings.host) or settings.oidc is not None or settings.keys_file is not None or _has_keys(settings):
         return
-    kept = "--hash-only` for a `keys_file`" if sqlite_path(settings.store) is None else f"--store {settings.store}`"
+    option = "--hash-only` for a `keys_file`" if sqlite_path(settings.store) is None else f"--store {settings.store}`"
     raise InvalidSetting(
-        f"other machines can reach `{settings.host}`, and there is neither an API key nor an OIDC issuer: create a key first with "
-        f"`ras-triage keys create --name NAME --scope decide --scope read {kept}, or listen on 127.0.0.1"
+        f"`{settings.host}` is reachable from other machines, but there is neither an API key nor an OIDC issuer: create a key with "
+        f"`ras-triage keys create --name NAME --scope decide --scope read {option}, or listen on 127.0.0.1"
     )
 
 
@@ -191,7 +191,7 @@ def _has_keys(settings: Settings) -> bool:
 
 @contextmanager
 def running(settings: Settings, store: Store | None = None, reload: Reload | None = None) -> Iterator[str]:
-    """The service in a thread of this process, on a free loopback port, for as long as the context lasts; gives its URL."""
+    """Run the service in a thread on a free loopback port for the duration of the context. Yields its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(settings, store)
     tls = reloadable_context(settings)

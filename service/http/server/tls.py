@@ -9,36 +9,36 @@ from ras_triage.service.config.settings import InvalidSetting, Settings
 
 
 class ReloadableContext(ssl.SSLContext):
-    """A context whose new connections use another one, which can be replaced."""
+    """TLS context that delegates new connections to another one, which can be replaced."""
 
     current: ssl.SSLContext
 
-    def wrap_bio(self, *given: Any, **named: Any) -> ssl.SSLObject:
-        """Begin a connection; asyncio calls nothing else of a server's context."""
-        return self.current.wrap_bio(*given, **named)
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        """Start a connection. asyncio calls no other method of the context of a server."""
+        return self.current.wrap_bio(*arguments, **options)
 
 
 def reloadable_context(settings: Settings) -> ReloadableContext | None:
-    """Return a context that begins with what the settings say; None without TLS. Raises InvalidSetting."""
+    """Return a context with the certificate of the settings; None without TLS. Raises InvalidSetting."""
     context = server_context(settings)
     if context is None:
         return None
-    found = ReloadableContext(ssl.PROTOCOL_TLS_SERVER)
-    found.current = context
-    return found
+    reloadable = ReloadableContext(ssl.PROTOCOL_TLS_SERVER)
+    reloadable.current = context
+    return reloadable
 
 
 def server_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return the context that the settings say; None without TLS. Raises InvalidSetting for files that cannot be used."""
+    """Return a TLS context for the settings; None without TLS. Raises InvalidSetting for invalid files."""
     if settings.tls_certificate is None:
         return None
-    password = settings.tls_key_password or ""  # without one, a terminal would be asked
+    password = settings.tls_key_password or ""  # without a password, OpenSSL would prompt on the terminal
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(settings.tls_certificate, settings.tls_key, password)
     except (OSError, ssl.SSLError) as error:
-        reason = _reason(error, "no PEM, or `tls_key_password` does not open it")
+        reason = _reason(error, "no PEM, or wrong `tls_key_password`")
         raise InvalidSetting(f"`tls_certificate`, `tls_key`: {reason}") from None
     if settings.tls_client_ca is not None:
         try:
@@ -49,8 +49,8 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def _reason(error: OSError, unsaid: str) -> str:
-    """Return what is wrong with a file; `unsaid` is what it means that OpenSSL gives no reason."""
+def _reason(error: OSError, default: str) -> str:
+    """Return what is wrong with a file; `default` if OpenSSL gives no reason."""
     if isinstance(error, ssl.SSLError):
-        return f"not what is expected there ({error.reason.lower() if error.reason else unsaid})"
+        return f"invalid content ({error.reason.lower() if error.reason else default})"
     return (error.strerror or "cannot be read").lower()

@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML 9.2) of decisions, rendered once for many."""
+"""Rendering of decisions as server-sent events (WHATWG HTML 9.2)."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from ras_triage.service.http.summaries import summary_json
 from ras_triage.service.store.port import Filter, Purge, Store
 
 MAX_PURGES: Final = 500
-"""Purges that are remembered."""
+"""Purges in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The decisions of one filter between two sequences, as events."""
+    """Rendered events: the decisions of one filter between two sequence numbers."""
 
     after: int
     up_to: int
-    """The sequence up to which these are all there are."""
+    """Sequence number up to which the page is complete."""
     sequences: tuple[int, ...]
     starts: tuple[int, ...]
-    """Where each event begins in `body`, and where the last one ends."""
+    """Offset of each event in `body`, and the end of the last one."""
     body: bytes
 
     def piece(self, at: int, size: int) -> tuple[bytes, int]:
-        """Return the events behind `at`, about `size` bytes of them and at least one, and the sequence that they reach."""
+        """Return the events after `at`, about `size` bytes and at least one, and the sequence number that they reach."""
         first = bisect_right(self.sequences, at)
         if first == len(self.sequences):
             return b"", self.up_to
         end = max(first + 1, bisect_right(self.starts, self.starts[first] + size) - 1)
-        reached = self.up_to if end == len(self.sequences) else self.sequences[end - 1]
-        return self.body[self.starts[first] : self.starts[end]], reached
+        end_sequence = self.up_to if end == len(self.sequences) else self.sequences[end - 1]
+        return self.body[self.starts[first] : self.starts[end]], end_sequence
 
 
 def render(kind: str, sequence: int, data: Any) -> bytes:
@@ -45,12 +45,12 @@ def render(kind: str, sequence: int, data: Any) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (sequence, kind.encode(), to_json(data))
 
 
-def read_page(store: Store, asked: Filter, after: int, limit: int, known: Purge | None) -> tuple[Page, list[Purge]]:
-    """Return at most `limit` decisions kept after a sequence, and the purges after the known one, latest first. Raises StoreError.
+def read_page(store: Store, filters: Filter, after: int, limit: int, known: Purge | None) -> tuple[Page, list[Purge]]:
+    """Return at most `limit` decisions after a sequence number, and the purges after `known`, latest first. Raises StoreError.
 
-    Purges are read after the decisions: one in between may be reported in vain, but none goes unreported.
+    Purges are read after the decisions: one in between may be reported needlessly, but none is missed.
     """
-    decisions, up_to = store.following(after, asked, limit)
+    decisions, up_to = store.after_sequence(after, filters, limit)
     purges = _purges_after(store, known)
     events = [render("decision", streamed.sequence, summary_json(streamed.summary)) for streamed in decisions]
     starts = tuple(accumulate(map(len, events), initial=0))
@@ -73,17 +73,17 @@ class PurgeLog:
 
     @property
     def latest(self) -> Purge | None:
-        """The newest that is known."""
+        """The latest known purge."""
         return self._recent[-1] if self._recent else None
 
     def add(self, latest_first: Sequence[Purge]) -> None:
-        """Remember purges; those that are known already, from a read at the same time, are skipped."""
+        """Add purges, except those that a concurrent read has added."""
         new = [purge for purge in reversed(latest_first) if purge not in self._recent]
         self._recent.extend(new)
         self.count += len(new)
 
-    def gone(self, since: int, up_to: int, at: int) -> int:
-        """Return how many decisions behind sequence `at` the purges numbered after `since` and up to `up_to` took, at most."""
+    def purged(self, since: int, up_to: int, at: int) -> int:
+        """Return an upper bound of the decisions after sequence number `at` that the purges after `since` up to `up_to` deleted."""
         first = self.count - len(self._recent) + 1
         numbered = enumerate(self._recent, first)
         chosen = (purge for number, purge in numbered if since < number <= up_to and purge.last_sequence > at)

@@ -1,4 +1,4 @@
-"""Event stream response, cut off where its client does not read."""
+"""Response with an event stream, closed if its client does not read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ras_triage.service.telemetry import logs
 
 
 class EventStream(StreamingResponse):
-    """The events of one subscription."""
+    """Response with the events of one subscription."""
 
     def __init__(self, subscription: Subscription) -> None:
         super().__init__(subscription.events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
@@ -22,7 +22,7 @@ class EventStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         subscription = self._subscription
 
-        async def watched(message: Message) -> None:
+        async def send_and_watch(message: Message) -> None:
             subscription.waiting_since = monotonic()
             await send(message)
             subscription.waiting_since = None
@@ -30,9 +30,9 @@ class EventStream(StreamingResponse):
         request: ActiveRequest | None = scope.get("active_request")
         if request is not None and request.connection is not None:
             request.connection.shrink_send_buffers()
-            subscription.cut = request.connection.abort
+            subscription.disconnect = request.connection.abort
         try:
-            await super().__call__(scope, receive, watched)
+            await super().__call__(scope, receive, send_and_watch)
         finally:
             subscription.close()
             if subscription.stalled:

@@ -1,4 +1,4 @@
-"""Event streams of decisions: one store read and one rendering for all subscribers with the same filter."""
+"""Subscriptions to event streams, with reads shared per filter."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from ras_triage.service.telemetry import logs
 
 T = TypeVar("T")
 
-AT_ONCE: Final = 100
-"""Decisions that are read at a time. A subscriber that is behind holds as many until its client took them."""
+READ_DECISIONS: Final = 100
+"""Decisions that are read at a time, which a subscriber that is behind buffers."""
 
 HEARTBEAT_S: Final = 15.0
-"""Seconds of silence after which an event without data shows that the connection lives, and how far it has come."""
+"""Seconds after which a heartbeat is sent: a comment with the current `id`."""
 
 PAUSE_S: Final = 0.05
-"""Seconds between two reads for one filter, unless there is more than one of them takes."""
+"""Seconds between two reads for one filter, unless a read was full."""
 
 CHECK_S: Final = 1.0
-"""Seconds between two checks whether a client may still read."""
+"""Seconds between two checks of the permission of a client."""
 
 STALLED_S: Final = 30.0
-"""Seconds that a client may take nothing of what waits for it before its connection is cut."""
+"""Seconds without reading after which a client with pending events is disconnected."""
 
 STALLED_AT_STOP_S: Final = 1.0
-"""The same while the service stops."""
+"""The same during shutdown."""
 
 PIECE_BYTES: Final = 32 << 10
-"""Bytes that one subscriber is sent at a time."""
+"""Bytes that are sent to a subscriber at a time."""
 
-KEPT_BYTES: Final = 16 << 20
-"""Rendered events of all filters that are kept for subscribers a little behind; those further behind read for themselves."""
+CACHE_BYTES: Final = 16 << 20
+"""Rendered events that are cached for subscribers a little behind; those further behind read the store themselves."""
 
 READS: Final = 2
-"""Store reads for streams at one time: half of the threads that read."""
+"""Concurrent store reads for streams: half of the reader threads."""
 
 TURNS: Final = 16
-"""Subscribers that are sent something in one turn of the event loop."""
+"""Subscribers that are served in one pass of the event loop."""
 
 RETRY_S: Final = 5
-"""Seconds after which a subscriber that was refused should try again."""
+"""`Retry-After` of a refused subscriber, in seconds."""
 
 Check = Callable[[], Awaitable[bool]]
 
 
 class ReadStore(Protocol):
-    """Reads the store in a thread."""
+    """Function that reads the store in a thread."""
 
-    def __call__(self, ask: Callable[[Store], T], /) -> Awaitable[T]:
-        """Return what `ask` returns. Raises StoreError."""
+    def __call__(self, query: Callable[[Store], T], /) -> Awaitable[T]:
+        """Return the result of `query`. Raises StoreError."""
 
 
 class StreamAccess:
-    """Permission of one client to read, checked once for all its streams."""
+    """Read permission of one client, checked once for all its streams."""
 
     def __init__(self, client: Hashable, check: Check) -> None:
         self.client = client
@@ -72,7 +72,7 @@ class StreamAccess:
         self.subscriptions: set[Subscription] = set()
 
     async def allowed(self) -> bool:
-        """Return whether the client may read, as of `CHECK_S` ago or later."""
+        """Return whether the client may read; the result is at most `CHECK_S` old."""
         if monotonic() - self._checked_at < CHECK_S:
             return self._allowed
         async with self._lock:
@@ -83,35 +83,35 @@ class StreamAccess:
 
 
 class Feed:
-    """Reads the store for all subscribers of a filter, and keeps what they may still need."""
+    """Reader of the store for all subscribers of a filter, with a cache of rendered events."""
 
-    def __init__(self, streams: Streams, asked: Filter, at: int) -> None:
+    def __init__(self, streams: Streams, filters: Filter, at: int) -> None:
         self._streams = streams
-        self.asked = asked
+        self.filters = filters
         self.at = self.floor = at
-        """Sequences: what is behind `floor` and up to `at` was read and is kept."""
+        """Sequence numbers: events after `floor` up to `at` are cached."""
         self._pages: list[tuple[Page, int]] = []
-        """Those with events or news of a purge, each with the number of the latest purge when it was read."""
+        """Pages with events or a purge, each with the number of the latest purge when it was read."""
         self._bytes = 0
         self._purges = 0
-        self._news = asyncio.Event()
+        self._committed = asyncio.Event()
         self.subscriptions: set[Subscription] = set()
-        self.began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done after the first read; raises what that raised."""
+        self.first_read: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done after the first read; has its exception."""
         self.closed = False
         self._task = asyncio.create_task(self._run())
 
     def page(self, at: int) -> tuple[Page, int] | None:
-        """Return the first page that reaches beyond a sequence, which is not below `floor`."""
+        """Return the first page with events after a sequence number, which is not below `floor`."""
         index = bisect_right(self._pages, at, key=lambda kept: kept[0].up_to)
         return self._pages[index] if index < len(self._pages) else None
 
-    def tell(self) -> None:
-        """Have it look whether there is more in the store."""
-        self._news.set()
+    def notify(self) -> None:
+        """Wake the reader after a commit."""
+        self._committed.set()
 
     def close(self) -> None:
-        """Read no more; the streams end when they have sent what was read."""
+        """Stop reading; the streams end when they have sent the cached events."""
         self.closed = True
         self._task.cancel()
         for subscription in self.subscriptions:
@@ -120,37 +120,37 @@ class Feed:
     async def _run(self) -> None:
         try:
             while True:
-                self._news.clear()
-                pause = await self._look()
-                if not self.began.done():
-                    self.began.set_result(None)
-                await (self._news.wait() if pause is None else asyncio.sleep(pause))
-        except Exception as error:  # a defect too: those who wait for events must not wait for ever
+                self._committed.clear()
+                pause = await self._read_new()
+                if not self.first_read.done():
+                    self.first_read.set_result(None)
+                await (self._committed.wait() if pause is None else asyncio.sleep(pause))
+        except Exception as error:  # defects too: subscribers must not wait for ever
             if not isinstance(error, StoreError):
                 logs.log(logging.ERROR, "defect", **logs.explain(error))
-            if not self.began.done():
-                self.began.set_exception(error)
-                self.began.exception()  # nobody may be left to retrieve it
+            if not self.first_read.done():
+                self.first_read.set_exception(error)
+                self.first_read.exception()  # marks the exception as retrieved
             self._streams.drop(self)
 
-    async def _look(self) -> float | None:
-        """Read what is new, and return the seconds until the next read; None: not before there is news. Raises StoreError."""
-        page, purges = await self._streams.read(self.asked, self.at)
-        gone = self._streams.purges.gone(self._purges, purges, self.at)
+    async def _read_new(self) -> float | None:
+        """Read new decisions and return the seconds until the next read; None: after the next commit. Raises StoreError."""
+        page, purges = await self._streams.read(self.filters, self.at)
+        purged = self._streams.purges.purged(self._purges, purges, self.at)
         if page.up_to == self.at:
             return None
         self._purges, self.at = purges, page.up_to
-        if page.sequences or gone:
+        if page.sequences or purged:
             self._pages.append((page, purges))
             self._bytes += len(page.body)
             while len(self._pages) > 1 and self._bytes > self._streams.share:
                 self._forget_oldest()
             for subscription in self.subscriptions:
                 subscription.wake()
-        return 0.0 if len(page.sequences) == AT_ONCE else PAUSE_S
+        return 0.0 if len(page.sequences) == READ_DECISIONS else PAUSE_S
 
     def forget_sent(self) -> None:
-        """Forget what all subscribers have."""
+        """Remove the pages that all subscribers were sent."""
         reached = min((subscription.at for subscription in self.subscriptions), default=self.at)
         while self._pages and self._pages[0][0].up_to <= reached:
             self._forget_oldest()
@@ -167,32 +167,32 @@ class Subscription:
     def __init__(self, streams: Streams, feed: Feed, access: StreamAccess, at: int) -> None:
         self._streams, self.feed, self.access = streams, feed, access
         self.at = at
-        """The sequence up to which everything was sent."""
+        """Sequence number up to which everything was sent."""
         self._purges = 0
-        """Number of the latest purge that was taken into account."""
+        """Number of the latest purge that was reported."""
         self._own: tuple[Page, int] | None = None
-        """What was read for this subscriber alone, and the number of the latest purge then."""
+        """Page that was read for this subscriber alone, and the number of the latest purge then."""
         self._woken = asyncio.Event()
         self._ended = False
         self._sent_at = monotonic()
         self.waiting_since: float | None = None
-        """Since when its client has taken nothing of what waits for it; None: nothing waits."""
-        self.cut: Callable[[], None] | None = None
-        """Cuts its connection."""
+        """Since when a send has been blocked; None: it is not."""
+        self.disconnect: Callable[[], None] | None = None
+        """Closes its connection."""
         self.stalled = False
-        """Whether the connection was cut because the client took nothing."""
+        """Whether the client was disconnected because it did not read."""
 
     @property
     def is_behind(self) -> bool:
-        """Whether the feed does not keep any more what comes next."""
+        """Whether the next events are no longer in the cache of the feed."""
         return self._own is None and self.at < self.feed.floor
 
     async def catch_up(self) -> None:
-        """Read for this subscriber alone. Raises StoreError."""
-        self._own = await self._streams.read(self.feed.asked, self.at)
+        """Read the store for this subscriber alone. Raises StoreError."""
+        self._own = await self._streams.read(self.feed.filters, self.at)
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Yield events until the stream ends: the service stops, the store fails, or the client may not read any more."""
+        """Yield events until the service stops, the store fails, or the client loses its permission."""
         yield b": ras-triage\nid: %d\n\n" % self.at
         while True:
             self._woken.clear()
@@ -200,7 +200,7 @@ class Subscription:
                 return
             try:
                 piece = await self._next()
-            except StoreError:  # a client that comes again is told
+            except StoreError:  # a client that reconnects gets the problem
                 return
             if piece or self.is_silent():
                 await self._streams.turn()
@@ -212,7 +212,7 @@ class Subscription:
                 await self._woken.wait()
 
     async def _next(self) -> bytes | None:
-        """Return the next events; None where there are none now. Raises StoreError."""
+        """Return the next events; None if there are none yet. Raises StoreError."""
         if self.is_behind:
             await self.catch_up()
         page, purges = self._own or self.feed.page(self.at) or (None, 0)
@@ -220,19 +220,19 @@ class Subscription:
             self.at = max(self.at, self.feed.at)
             return None
         at = max(self.at, page.after)
-        gone = self._streams.purges.gone(self._purges, purges, at)
+        purged = self._streams.purges.purged(self._purges, purges, at)
         self._purges = max(self._purges, purges)
         events, self.at = page.piece(at, PIECE_BYTES)
         if self.at == page.up_to:
             self._own = None
-        return (render("purged", at, {"decisions": gone}) if gone else b"") + events
+        return (render("purged", at, {"decisions": purged}) if purged else b"") + events
 
     def is_silent(self) -> bool:
         """Return whether a heartbeat is due."""
         return monotonic() - self._sent_at >= HEARTBEAT_S
 
     def wake(self) -> None:
-        """Have it look for more."""
+        """Wake the stream."""
         self._woken.set()
 
     def end(self) -> None:
@@ -240,16 +240,16 @@ class Subscription:
         self._ended = True
         self._woken.set()
 
-    def cut_if_stalled(self, limit_s: float) -> None:
-        """Cut the connection of a client that has taken nothing for so long."""
+    def disconnect_if_stalled(self, limit_s: float) -> None:
+        """Close the connection of a client that has not read for so long."""
         if self.waiting_since is not None and monotonic() - self.waiting_since >= limit_s and not self.stalled:
             self.stalled = True
             self.end()
-            if self.cut is not None:
-                self.cut()
+            if self.disconnect is not None:
+                self.disconnect()
 
     def close(self) -> None:
-        """Forget the subscriber."""
+        """Remove the subscription."""
         self._streams.leave(self)
 
 
@@ -262,7 +262,7 @@ class Streams:
         self._feeds: dict[Filter, Feed] = {}
         self._accesses: dict[Hashable, StreamAccess] = {}
         self._subscribed = 0
-        """Those that are about to be, too."""
+        """Number of subscriptions, including those that are being set up."""
         self._subscriptions: set[Subscription] = set()
         self._reads = asyncio.Semaphore(READS)
         self._turns: deque[asyncio.Future[None]] = deque()
@@ -271,26 +271,26 @@ class Streams:
 
     @property
     def figures(self) -> tuple[int, int]:
-        """Subscribers, and the different filters that they ask with."""
+        """Number of subscriptions and of different filters."""
         return self._subscribed, len(self._feeds)
 
     @property
     def share(self) -> int:
-        """Bytes that one filter may keep."""
-        return KEPT_BYTES // max(1, len(self._feeds))
+        """Cache size of one filter in bytes."""
+        return CACHE_BYTES // max(1, len(self._feeds))
 
-    async def subscribe(self, asked: Filter, last: int | None, client: Hashable, check: Check) -> Subscription:
-        """Return a subscription to what comes behind sequence `last`, or from now on.
+    async def subscribe(self, filters: Filter, last: int | None, client: Hashable, check: Check) -> Subscription:
+        """Return a subscription to events after sequence number `last`, or to new ones.
 
-        `client` tells who reads, and `check` whether they may still. Raises StoreError; Refused where there are too many.
+        `client` identifies the reader; `check` returns whether it may still read. Raises StoreError, and ProblemError at a limit.
         """
         if self._subscribed >= self._max_subscriptions:
-            raise _too_many(f"{self._subscribed} event streams are open")
+            raise _too_many(f"limit of {self._subscribed} open event streams reached; retry later")
         self._subscribed += 1
         try:
             newest = await self._read(lambda store: store.last_sequence())
             access = self._accesses.setdefault(client, StreamAccess(client, check))
-            feed = self._feed(asked, newest, access)
+            feed = self._feed(filters, newest, access)
             subscription = Subscription(self, feed, access, newest if last is None else min(last, newest))
         except BaseException:
             self._subscribed -= 1
@@ -299,7 +299,7 @@ class Streams:
         for group in (self._subscriptions, feed.subscriptions, access.subscriptions):
             group.add(subscription)
         try:
-            await (subscription.catch_up() if subscription.is_behind else asyncio.shield(feed.began))
+            await (subscription.catch_up() if subscription.is_behind else asyncio.shield(feed.first_read))
         except BaseException:
             self.leave(subscription)
             raise
@@ -307,20 +307,20 @@ class Streams:
             subscription.end()
         return subscription
 
-    def _feed(self, asked: Filter, newest: int, access: StreamAccess) -> Feed:
-        """Return the feed of a filter. Raises Refused where one more is too many, or too many of one client."""
-        if (found := self._feeds.get(asked)) is not None:
-            return found
+    def _feed(self, filters: Filter, newest: int, access: StreamAccess) -> Feed:
+        """Return the feed of a filter. Raises ProblemError at the limit of filters, of all clients or of one."""
+        if (feed := self._feeds.get(filters)) is not None:
+            return feed
         if len(self._feeds) >= self._max_filters:
-            raise _too_many(f"event streams with {len(self._feeds)} different filters are open")
-        of_client = len({subscription.feed.asked for subscription in access.subscriptions})
+            raise _too_many(f"limit of {len(self._feeds)} different filters of event streams reached; retry later")
+        of_client = len({subscription.feed.filters for subscription in access.subscriptions})
         if of_client >= max(1, self._max_filters // 2):
-            raise _too_many(f"event streams with {of_client} different filters are open with this key")
-        found = self._feeds[asked] = Feed(self, asked, newest)
-        return found
+            raise _too_many(f"limit of {of_client} different filters of event streams per client reached; retry later")
+        feed = self._feeds[filters] = Feed(self, filters, newest)
+        return feed
 
     def leave(self, subscription: Subscription) -> None:
-        """Forget a subscriber, and its filter and client with the last one."""
+        """Remove a subscription, and its filter and client with the last one."""
         feed, access = subscription.feed, subscription.access
         self._subscribed -= 1
         for group in (self._subscriptions, feed.subscriptions, access.subscriptions):
@@ -335,21 +335,21 @@ class Streams:
             del self._accesses[client]
 
     def drop(self, feed: Feed) -> None:
-        """Forget a filter."""
-        if self._feeds.get(feed.asked) is feed:
-            del self._feeds[feed.asked]
+        """Remove a feed."""
+        if self._feeds.get(feed.filters) is feed:
+            del self._feeds[feed.filters]
         feed.close()
 
-    async def read(self, asked: Filter, after: int) -> tuple[Page, int]:
+    async def read(self, filters: Filter, after: int) -> tuple[Page, int]:
         """Return the next decisions, rendered, and the number of the latest purge then. Raises StoreError."""
         async with self._reads:
             known = self.purges.latest
-            page, purges = await self._read(lambda store: read_page(store, asked, after, AT_ONCE, known))
+            page, purges = await self._read(lambda store: read_page(store, filters, after, READ_DECISIONS, known))
         self.purges.add(purges)
         return page, self.purges.count
 
     async def turn(self) -> None:
-        """Wait until it is one's turn to send: the event loop does other work between those of many subscribers."""
+        """Wait for a turn to send, so that the event loop can do other work in between."""
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         if not self._turns:
@@ -365,10 +365,10 @@ class Streams:
         if self._turns:
             loop.call_soon(self._give_turns, loop)
 
-    def tell(self) -> None:
-        """Decisions were kept."""
+    def notify(self) -> None:
+        """Wake all feeds after a commit."""
         for feed in self._feeds.values():
-            feed.tell()
+            feed.notify()
 
     def stop(self) -> None:
         """End all streams."""
@@ -377,12 +377,12 @@ class Streams:
             subscription.end()
 
     def close(self) -> None:
-        """Read no more."""
+        """Close all feeds."""
         for feed in list(self._feeds.values()):
             self.drop(feed)
 
     async def supervise(self) -> None:
-        """End what must not go on, and send heartbeats, until cancelled."""
+        """Check permissions, stalled clients and heartbeats until cancelled."""
         while True:
             await asyncio.sleep(CHECK_S)
             for access in list(self._accesses.values()):
@@ -390,14 +390,14 @@ class Streams:
             for feed in self._feeds.values():
                 feed.forget_sent()
             for subscription in list(self._subscriptions):
-                subscription.cut_if_stalled(STALLED_AT_STOP_S if self._stopping else STALLED_S)
+                subscription.disconnect_if_stalled(STALLED_AT_STOP_S if self._stopping else STALLED_S)
                 if subscription.is_silent():
                     subscription.wake()
 
     async def _check(self, access: StreamAccess) -> None:
         try:
             allowed = await access.allowed()
-        except Exception as error:  # a defect ends the streams of one client, and not the supervision of all
+        except Exception as error:  # a defect must end the streams of one client only
             logs.log(logging.ERROR, "defect", **logs.explain(error))
             allowed = False
         if not allowed:

@@ -1,0 +1,57 @@
+"""Pages with policies, and with the differences between two."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
+from ras_triage.service.cli.pages.layout import HEADING, QUIET, join_lines, text
+
+
+def policy_list_page(listed: PolicyList) -> Group:
+    """Return the page with all named policies, and with the changes at each release."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("policy", no_wrap=True)
+    table.add_column("digest", style=QUIET, no_wrap=True)
+    table.add_column("changes")
+    for entry in listed.policies:
+        changes = [*entry.brings, *(f"no longer {flag}" for flag in entry.drops)]
+        name = f"{entry.name} (default)" if entry.name == listed.default else entry.name
+        table.add_row(text(name), text(entry.digest[7:19]), text(", ".join(changes)))
+    return Group(table, Text("Any other linux-<release> is valid, too."))
+
+
+def policy_page(page: PolicyPage) -> Group:
+    """Return the page with one policy, flag by flag."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("behaviour")
+    table.add_column("since", no_wrap=True, style=QUIET)
+    for flag in page.flags:
+        about = join_lines(text(flag.flag), *([text(flag.summary, QUIET)] if flag.summary else []))
+        table.add_row(Text("yes", "green") if flag.value else Text("no", QUIET), about, flag.since or "")
+    head = Group(text(page.name, HEADING), text(page.digest, QUIET), *(text(note) for note in page.notes))
+    return Group(head, table)
+
+
+def difference_page(difference: Difference) -> Group:
+    """Return the page with the flags in which two policies differ."""
+    if not difference.differs:
+        return Group(text(f"{difference.a.name} and {difference.b.name} behave the same"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("behaviour")
+    table.add_column(text(difference.a.name))
+    table.add_column(text(difference.b.name))
+    for flag in difference.differs:
+        about = join_lines(text(flag.flag), *([text(flag.summary, QUIET)] if flag.summary else []))
+        table.add_row(about, *(_flag_value(value, flag.since) for value in (flag.a, flag.b)))
+    return Group(table)
+
+
+def _flag_value(value: bool, since: str | None) -> Text:
+    if not value:
+        return Text("no", QUIET)
+    return Text(f"yes, since {since}" if since else "yes", "green")
