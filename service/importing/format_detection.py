@@ -28,8 +28,6 @@ class InputFormat(StrEnum):
     QMP = "qmp"
     QEMU_ARGUMENT = "qemu_argument"
     """The base64 of QEMU's `cper` argument."""
-    GHES_INJECT = "ghes_inject"
-    """Command lines of QEMU's ghes_inject.py, one per line."""
     KERNEL_LOG = "kernel_log"
     JOURNAL = "journal"
     """Output of `journalctl -o json`."""
@@ -38,7 +36,7 @@ class InputFormat(StrEnum):
     """An SQLite database."""
 
 
-STREAMED: Final = frozenset({InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.RAS_TRACE, InputFormat.GHES_INJECT})
+STREAMED: Final = frozenset({InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.RAS_TRACE})
 """Formats that are read line by line. Of the others, all but the database are read into memory."""
 
 HEAD_BYTES: Final = 64 << 10

@@ -41,7 +41,7 @@ DIGESTS: Final = {
         "c43aa00fe25f668820b4fbb2014c7b590b670c2b0f2132da454ac61be35671dc",
     ),
     4: Digests(
-        "7deeaf652b3b7dea80a03fe244d2541c97d6d7f6d23c995f5fc667c52433db4b",
+        "877709a4d4059310e4efce7f0d74bfdf79a4b0015f0b26f8ef77c40436a89fb3",
         "c43aa00fe25f668820b4fbb2014c7b590b670c2b0f2132da454ac61be35671dc",
     ),  # words alone
 }
