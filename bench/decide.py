@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ras_triage.models.event import Event, event_key
-from ras_triage.models.records.status_block import parse
+from ras_triage.models.records.status_block import parse_block
 from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.policies.decide import decide_parsed
 from ras_triage.service.engine.responses import decision_json
@@ -90,7 +90,7 @@ def one_round(lines: list[bytes]) -> list[float]:
         began = clock()
         events = [Event.model_validate_json(line) for line in batch]
         validated = clock()
-        blocks = [parse(event.status_block or b"") for event in events]
+        blocks = [parse_block(event.status_block or b"") for event in events]
         parsed = clock()
         keys = [event_key(event) for event in events]
         keyed = clock()

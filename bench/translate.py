@@ -15,7 +15,7 @@ from typing import Any
 
 from ras_triage.models.event import Event, event_key
 from ras_triage.models.host import Vm
-from ras_triage.models.records.status_block import parse
+from ras_triage.models.records.status_block import parse_block
 from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.policies.decide import decide_parsed
 from ras_triage.policies.guest.translation import translate
@@ -70,7 +70,7 @@ def main() -> None:
     facts = machine(options.slots)
     vm = Vm.model_validate(facts)
     alone, with_vm = event(), event(facts)
-    policy, block = resolve_policy("linux-7.3.4"), parse(alone.status_block or b"")
+    policy, block = resolve_policy("linux-7.3.4"), parse_block(alone.status_block or b"")
     rows = {
         "validate the VM's facts, once for each event": microseconds(lambda: Vm.model_validate(facts), options.rounds // 20),
         "decide the host side": microseconds(lambda: decide_parsed(alone, block, policy, event_key(alone)), options.rounds),

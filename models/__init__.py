@@ -1,4 +1,4 @@
-"""The vocabulary of hardware errors: what arrives, what the host looks like, what was decided.
+"""Data model of hardware errors: events, host facts, CPER and decisions.
 
-Nothing here decides anything, opens a file or talks to a network.
+This package contains no decision logic and does no I/O.
 """

@@ -1,6 +1,6 @@
-"""The decision: what happens, in order, and why.
+"""The decision model: plan steps in order, and their rationale.
 
-Plan steps are small immutable values. A step that user space can see has no field that could hold a raw syndrome.
+Plan steps are immutable values. A step that is visible to user space has no field for a raw syndrome.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ras_triage.models.scalars import Base64, Hex64
 
 
 class Action(StrEnum):
-    """How far the error had to go, mildest first."""
+    """The most severe consequence of the error, mildest first."""
 
     HANDLED = "handled"
     SIGNAL = "signal"
@@ -29,7 +29,7 @@ Result = Literal["recovered", "delayed", "failed", "ignored"]
 
 @frozen
 class Log:
-    """The kernel writes or traces something, and that is all."""
+    """The kernel only logs or traces something."""
 
     what: str
     kind: Literal["log"] = "log"
@@ -37,7 +37,7 @@ class Log:
 
 @frozen
 class Reject:
-    """The record is not acted on: its source is never read, it is malformed, or there is none."""
+    """The record is not processed: its source is never read, it is malformed, or there is none."""
 
     why: str
     kind: Literal["reject"] = "reject"
@@ -45,7 +45,7 @@ class Reject:
 
 @frozen
 class QueueMemoryFailure:
-    """A page frame is handed to memory failure handling."""
+    """A page frame is queued for `memory_failure()`."""
 
     pfn: Hex64
     flags: tuple[Literal["action_required", "soft_offline"], ...]
@@ -55,19 +55,19 @@ class QueueMemoryFailure:
 
 @frozen
 class MemoryFailure:
-    """What memory_failure() makes of the page, in the kernel's own words."""
+    """The result of `memory_failure()` for a page, in the kernel's terms."""
 
     pfn: Hex64
     page_type: str | None
     result: Result | None
     returns: int | None
-    """0 or a negative errno; None where the call does not return."""
+    """0 or a negative errno; None if the call does not return."""
     kind: Literal["memory_failure"] = "memory_failure"
 
 
 @frozen
 class SoftOffline:
-    """What soft_offline_page() makes of the page."""
+    """The result of `soft_offline_page()` for a page."""
 
     pfn: Hex64
     result: Literal["recovered", "failed", "ignored"]
@@ -88,13 +88,13 @@ class Signal:
     lsb: int | None
     """log2 of the bytes lost (si_addr_lsb)."""
     forced: bool
-    """Delivered even where the thread blocks or ignores it."""
+    """Delivered even if the thread blocks or ignores it."""
     kind: Literal["signal"] = "signal"
 
 
 @frozen
 class Oops:
-    """The kernel dies in the context of a thread."""
+    """A kernel oops in the context of a thread."""
 
     pid: int | None
     cause: str
@@ -103,19 +103,19 @@ class Oops:
 
 @frozen
 class RecoverPcie:
-    """A PCIe function is handed to AER recovery."""
+    """A PCIe function is queued for AER recovery."""
 
     device: str
     """`segment:bus:device.function`"""
     severity: Literal["correctable", "nonfatal", "fatal"]
     recovers: bool
-    """False where the kernel only prints."""
+    """False if the kernel only logs the error."""
     kind: Literal["recover_pcie"] = "recover_pcie"
 
 
 @frozen
 class ReportCxl:
-    """A CXL event goes to the CXL tracepoints."""
+    """A CXL event is reported to the CXL tracepoints."""
 
     event: str
     kind: Literal["report_cxl"] = "report_cxl"
@@ -123,7 +123,7 @@ class ReportCxl:
 
 @frozen
 class Acknowledge:
-    """The operating system releases the record to firmware (GHESv2 read acknowledge)."""
+    """The operating system acknowledges the record, so that firmware may reuse it (GHESv2 read acknowledge)."""
 
     when: Literal["before_processing", "after_processing"]
     kind: Literal["acknowledge"] = "acknowledge"
@@ -131,7 +131,7 @@ class Acknowledge:
 
 @frozen
 class GuestRange:
-    """Guest physical memory that a poisoned host range holds."""
+    """Guest physical memory within a poisoned host range."""
 
     ipa: Hex64
     """Guest physical address, bytes."""
@@ -143,7 +143,7 @@ class GuestRange:
 
 @frozen
 class Hole:
-    """A part of a poisoned host range that is in no slot: the VMM's own memory."""
+    """A part of a poisoned host range that is in no memory slot: the VMM's own memory."""
 
     hva: Hex64
     length: int
@@ -152,22 +152,22 @@ class Hole:
 
 @frozen
 class Translate:
-    """The VMM finds out which guest memory a signal speaks of."""
+    """The VMM translates the address of a signal to guest physical addresses."""
 
     vm: str
     hva: Hex64
     """The signal's address without its tag byte, bytes."""
     ranges: tuple[GuestRange, ...]
-    """By address space, then by address; an alias adds one more."""
+    """Ordered by address space, then by address; each alias has its own range."""
     holes: tuple[Hole, ...]
     primary: Hex64 | None
-    """The guest physical address of `hva` in the first slot given that holds it, as QEMU finds it."""
+    """The guest physical address of `hva` in the first slot that contains it, as QEMU looks it up."""
     kind: Literal["translate"] = "translate"
 
 
 @frozen
 class RecordGuestError:
-    """The VMM writes a record for one guest page into the guest's own error source."""
+    """The VMM writes a record for one guest page into the guest's error source."""
 
     vm: str
     notification: Literal["sea", "gpio", "gsiv", "polled", "sci"]
@@ -190,7 +190,7 @@ class InjectAbort:
 
 @frozen
 class VmmExits:
-    """The VMM dies of the signal, and its guest with it."""
+    """The signal terminates the VMM and its guest."""
 
     vm: str
     why: str
@@ -213,7 +213,7 @@ class InjectSerror:
 
 @frozen
 class ExitToVmm:
-    """KVM_RUN returns to the VMM instead of deciding."""
+    """KVM_RUN returns to the VMM instead of handling the error in KVM."""
 
     vm: str | None
     vcpu: int | None
@@ -224,12 +224,12 @@ class ExitToVmm:
 
 @frozen
 class Panic:
-    """The machine goes down."""
+    """A kernel panic of the host."""
 
     cause: Literal["ghes", "serror", "oops", "memory_failure"]
     message: str
     reboots_after_s: int | None
-    """None: it stays down."""
+    """None: the machine does not reboot."""
     kind: Literal["panic"] = "panic"
 
 
@@ -257,7 +257,7 @@ Step = Annotated[
 
 @frozen
 class Rationale:
-    """One rule that fired: what it read, what it concluded, which kernel function it mirrors."""
+    """One rule that applied: its inputs, its outcome, and the kernel function that it mirrors."""
 
     rule: str
     stage: str
@@ -266,12 +266,12 @@ class Rationale:
     mirrors: str | None
     """Kernel function."""
     since: str | None = None
-    """Release from which the decided kernel's series behaves so; None where it always did."""
+    """First release of the kernel's series with this behaviour; None if all releases have it."""
 
 
 @frozen
 class Assumption:
-    """A fact nobody sent, and what was taken instead."""
+    """A fact missing from the event, and the default used instead."""
 
     fact: str
     assumed: str
@@ -279,7 +279,7 @@ class Assumption:
 
 @frozen
 class DecisionWarning:
-    """Something in the event that deserves a look; it changes nothing."""
+    """A remark about the event; it does not change the decision."""
 
     code: str
     detail: str
@@ -287,7 +287,7 @@ class DecisionWarning:
 
 @frozen
 class PolicyRef:
-    """The policy that decided."""
+    """The policy that made the decision."""
 
     name: str
     digest: str
@@ -295,7 +295,7 @@ class PolicyRef:
 
 @frozen
 class Alternative:
-    """What another reading of the event would have meant."""
+    """The decision for another interpretation of the event."""
 
     when: dict[str, Any]
     action: Action
@@ -304,7 +304,7 @@ class Alternative:
 
 @frozen
 class Decision:
-    """The complete decision. Equal events under equal policies give equal decisions, to the byte."""
+    """The complete decision. Equal events under equal policies give identical decisions, byte for byte."""
 
     event_key: str
     source: str | None
@@ -312,10 +312,10 @@ class Decision:
     action: Action
     certainty: Literal["certain", "depends"]
     reasons: tuple[str, ...]
-    """Why the outcome depends; empty where it is certain."""
+    """Reasons why the outcome depends on unknown facts; empty if it is certain."""
     plan: tuple[Step, ...]
     next_access: tuple[Step, ...]
-    """What a later read of the page does to the processes that map it."""
+    """Steps for the processes that map the page when they read it later."""
     rationale: tuple[Rationale, ...]
     assumptions: tuple[Assumption, ...] = ()
     alternatives: tuple[Alternative, ...] = ()

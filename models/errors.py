@@ -1,16 +1,13 @@
-"""Errors about bytes.
-
-MalformedBytes      bytes that do not say what they claim to say
-"""
+"""Exceptions for malformed binary data."""
 
 from __future__ import annotations
 
 
 class MalformedBytes(ValueError):
-    """Bytes that cannot be read as what they claim to be.
+    """Malformed binary data.
 
-    `offset` counts bytes from the start of the input, `section` is the index of the section (None: the container itself) and
-    `field` is the specification's name of the field that gives it away.
+    `offset` is in bytes from the start of the input, `section` is the index of the section (None: outside the sections), and `field` is the
+    specification's name of the invalid field.
     """
 
     def __init__(self, detail: str, *, offset: int, field: str, section: int | None = None) -> None:

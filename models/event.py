@@ -1,4 +1,4 @@
-"""The event: one hardware error as it was notified, with what is known about the machine."""
+"""The event model: one hardware error notification with host facts."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ MAX_BLOCK_BYTES = 1 << 20
 
 
 def _block_bytes(value: Any) -> Any:
-    """Accept the block as base64 of its bytes or structured, and keep it as bytes either way."""
+    """Convert a block, which is base64 of its bytes or structured fields, to bytes."""
     return encode_structured(value) if isinstance(value, (dict, StructuredBlock)) else decode_base64(value)
 
 
 def _only_text(value: Any) -> Any:
-    """A time is RFC 3339 text; a number could be seconds or milliseconds."""
+    """Reject a number as a time: it could be seconds or milliseconds."""
     if not isinstance(value, (str, datetime)):
         raise ValueError("expected an RFC 3339 time such as `2026-11-22T10:00:00Z`")
     return value
 
 
 def _require_utc(value: datetime) -> datetime:
-    """Require a time that UTC has, too; it is kept with the offset that it came with."""
+    """Reject a time that is out of range in UTC; a valid time keeps its offset."""
     to_utc(value)
     return value
 
@@ -53,7 +53,7 @@ BlockInput = Annotated[
 
 
 class Event(WireModel):
-    """One notified hardware error."""
+    """One hardware error notification."""
 
     id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """The sender's id, unique per source."""
@@ -63,19 +63,19 @@ class Event(WireModel):
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     notification: NotificationInput
     status_block: BlockInput | None = None
-    """The ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1) as firmware wrote it; absent: no record."""
+    """The ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1) as firmware wrote it; absent: there is no record."""
     host: Host = Host()
 
 
 def event_json(event: Event) -> bytes:
-    """An event as it can be sent. One without `host` leaves the machine's facts to whoever keeps them, and stays without."""
+    """Return an event as JSON for a request. Without `host` the JSON has none either: a service then uses its stored facts."""
     return _content(event, set()).encode()
 
 
 def event_key(event: Event) -> str:
-    """The content hash of an event: equal for equal events, whatever the sender called them.
+    """Return the content hash of an event, which is equal for equal events with different ids.
 
-    The sender's `id` names an event and is not part of its content. An event without `host` is another one than with an empty one.
+    The sender's `id` is not part of the content. An event without `host` differs from one with an empty `host`.
     """
     return "sha256:" + hashlib.sha256(_content(event, {"id"}).encode()).hexdigest()
 

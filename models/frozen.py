@@ -10,9 +10,8 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True)
 def frozen(cls: type[T]) -> type[T]:
-    """A dataclass that is never changed once it is made.
+    """Make a class a dataclass with slots that the type checker treats as frozen.
 
-    The type checker holds everybody to that. At run time nothing does, because a frozen dataclass takes five times as long to make,
-    and a decision is made of little else.
+    It is not frozen at run time: creating a frozen dataclass takes five times as long, and a decision consists mostly of them.
     """
     return dataclass(slots=True, unsafe_hash=True)(cls)

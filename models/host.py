@@ -1,4 +1,7 @@
-"""Facts about the machine. All are optional: a missing one takes a documented default that the decision names."""
+"""Host facts: kernel, configuration, threads, pages and virtual machines.
+
+All are optional: a missing fact has a documented default, and the decision lists it as an assumption.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ras_triage.models.memslots import SMALLEST_PAGE, InvalidMemslot, Memslots, refuse_unaligned
-from ras_triage.models.scalars import U32, Base64, Flag, Hex64, Many, WireModel
+from ras_triage.models.memslots import SMALLEST_PAGE, InvalidMemslot, Memslots, require_aligned
+from ras_triage.models.scalars import U32, Base64, FailFastTuple, Hex64, StrictBool, WireModel
 
 MceKill = Literal["default", "early", "late"]
-"""A thread's memory-corruption kill policy (prctl(2), PR_MCE_KILL)."""
+"""Memory corruption kill policy of a thread (prctl(2), PR_MCE_KILL)."""
 
 
 class PageState(StrEnum):
-    """What the kernel uses a physical page for when the error is handled."""
+    """Use of a physical page by the kernel at the time of error handling."""
 
     FREE = "free"
     FREE_PCP = "free_pcp"
@@ -42,20 +45,20 @@ class PageState(StrEnum):
 
 
 class Config(WireModel):
-    """Kernel build options that decide something."""
+    """Kernel build options that affect decisions."""
 
-    apei_sea: Flag = True
+    apei_sea: StrictBool = True
     """CONFIG_ACPI_APEI_SEA"""
-    memory_failure: Flag = True
+    memory_failure: StrictBool = True
     """CONFIG_ACPI_APEI_MEMORY_FAILURE and CONFIG_MEMORY_FAILURE"""
-    apei_pcie_aer: Flag = True
+    apei_pcie_aer: StrictBool = True
     """CONFIG_ACPI_APEI_PCIEAER"""
-    sdei: Flag = True
-    """CONFIG_ARM_SDE_INTERFACE, and firmware that offers it"""
+    sdei: StrictBool = True
+    """CONFIG_ARM_SDE_INTERFACE, and firmware support for it"""
 
 
 class Sysctl(WireModel):
-    """Kernel settings, under their own names."""
+    """Kernel settings (sysctl), by their kernel names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
 
@@ -65,7 +68,7 @@ class Sysctl(WireModel):
     panic_on_unrecoverable: Literal[0, 1] = Field(0, alias="vm.panic_on_unrecoverable_memory_failure")
     panic_on_oops: Annotated[int, Field(ge=0, lt=1 << 31)] = Field(0, alias="kernel.panic_on_oops")
     panic_timeout: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] = Field(0, alias="kernel.panic")
-    """Seconds until a panicked kernel reboots; 0 never, negative at once."""
+    """Seconds until the kernel reboots after a panic; 0: never, negative: immediately."""
 
 
 class ThreadRef(WireModel):
@@ -81,16 +84,16 @@ class Thread(WireModel):
 
 
 class Task(WireModel):
-    """A process. Without `threads` it has one, whose tid is its pid."""
+    """A process. Without `threads` it has one thread, whose tid is its pid."""
 
     pid: U32
     name: str | None = None
     mce_kill: MceKill = "default"
-    threads: Many[Thread] = ()
+    threads: FailFastTuple[Thread] = ()
 
 
 class Mapping(WireModel):
-    """One place where a page is mapped."""
+    """One mapping of a page."""
 
     pid: U32
     address: Hex64
@@ -98,22 +101,22 @@ class Mapping(WireModel):
 
 
 class Page(WireModel):
-    """One page fact: it covers the 2^shift bytes around `physical_address`, mapped alike."""
+    """Facts about a page: the 2^shift bytes around `physical_address`, which have the same mappings."""
 
     physical_address: Hex64
     state: PageState = PageState.UNKNOWN
-    dirty: Flag | None = None
-    mlocked: Flag = False
-    pinned: Flag = False
-    poisoned: Flag = False
+    dirty: StrictBool | None = None
+    mlocked: StrictBool = False
+    pinned: StrictBool = False
+    poisoned: StrictBool = False
     """PG_hwpoison is already set."""
     shift: Annotated[int, Field(ge=12, le=48)] | None = None
     """log2 of the size in bytes; absent: one base page."""
-    file_backed: Flag = False
-    unmap_fails: Flag = False
-    split_fails: Flag = False
-    mappings: Many[Mapping] = ()
-    """In the order of the kernel's reverse map."""
+    file_backed: StrictBool = False
+    unmap_fails: StrictBool = False
+    split_fails: StrictBool = False
+    mappings: FailFastTuple[Mapping] = ()
+    """In the order of the kernel's reverse mapping."""
 
 
 class Range(WireModel):
@@ -124,12 +127,12 @@ class Range(WireModel):
 
 
 class RecentRecord(WireModel):
-    """A status block that was handled shortly before, for the duplicate cache."""
+    """A status block that was handled recently, for the duplicate cache."""
 
     status_block: Base64
     age_ms: U32
-    printed: Flag = True
-    """Only a printed record enters the cache."""
+    printed: StrictBool = True
+    """Only a printed record is added to the cache."""
 
 
 class Vcpu(WireModel):
@@ -138,22 +141,22 @@ class Vcpu(WireModel):
 
 
 GuestSource = Literal["sea", "gpio", "gsiv", "polled", "sci"]
-"""How one of a guest's own error sources is notified."""
+"""Notification type of a guest's error source."""
 
 _MAX_SOURCES = 64
 
 
 class Guest(WireModel):
-    """What the guest was given."""
+    """Configuration of a guest."""
 
-    ras_extension: Flag = True
+    ras_extension: StrictBool = True
     """FEAT_RAS as the guest sees it."""
     page_size: Literal[4096, 16384, 65536] = 4096
     """Bytes."""
-    ghes: Annotated[Many[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
-    """The error sources in the guest's HEST that the guest listens to."""
-    ack_pending: Annotated[Many[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
-    """Those whose last record the guest has not acknowledged."""
+    ghes: Annotated[FailFastTuple[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
+    """Error sources in the guest's HEST that the guest supports."""
+    ack_pending: Annotated[FailFastTuple[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
+    """Error sources whose last record the guest has not acknowledged."""
 
 
 class Vm(WireModel):
@@ -162,34 +165,34 @@ class Vm(WireModel):
     id: str
     pid: U32
     vmm: Literal["standard", "qemu", "kvmtool", "cloud_hypervisor", "firecracker", "crosvm"] = "standard"
-    vcpus: Many[Vcpu] = ()
+    vcpus: FailFastTuple[Vcpu] = ()
     memslots: Memslots = Memslots()
     guest: Guest = Guest()
-    sea_to_user: Flag = False
+    sea_to_user: StrictBool = False
     """KVM_CAP_ARM_SEA_TO_USER is enabled."""
 
 
 class Host(WireModel):
-    """The machine as far as the sender knows it; whatever is absent is assumed, and the decision says so."""
+    """Facts about the machine that the sender knows; defaults for absent ones are listed as assumptions in the decision."""
 
     kernel: Annotated[str, Field(max_length=128)] | None = None
     page_size: Literal[4096, 16384, 65536] | None = None
-    ras_extension: Flag | None = None
+    ras_extension: StrictBool | None = None
     """FEAT_RAS on this CPU."""
     config: Config | None = None
     sysctl: Sysctl | None = None
     arm_error_types: Literal["legacy", "uefi-2.10", "uefi-2.11"] | None = None
-    """How this firmware numbers ARM processor error types."""
+    """Numbering of ARM processor error types in this firmware."""
     current: ThreadRef | None = None
-    """The thread that was running; null for a kernel thread or idle."""
-    tasks: Many[Task] | None = None
-    pages: Many[Page] | None = None
-    valid_ranges: Many[Range] | None = None
+    """The thread that was running; null for a kernel thread or the idle task."""
+    tasks: FailFastTuple[Task] | None = None
+    pages: FailFastTuple[Page] | None = None
+    valid_ranges: FailFastTuple[Range] | None = None
     """Absent: every address has a struct page."""
-    pci_devices: Many[str] | None = None
+    pci_devices: FailFastTuple[str] | None = None
     """Present PCI functions, `segment:bus:device.function`; absent: every device is present."""
-    recent: Many[RecentRecord] | None = None
-    vms: Many[Vm] | None = None
+    recent: FailFastTuple[RecentRecord] | None = None
+    vms: FailFastTuple[Vm] | None = None
 
     @model_validator(mode="after")
     def _tasks_are_distinct(self) -> Host:
@@ -203,7 +206,7 @@ class Host(WireModel):
         if self.vms and self.page_size is not None and self.page_size > SMALLEST_PAGE:
             for index, vm in enumerate(self.vms):
                 try:
-                    refuse_unaligned(vm.memslots, self.page_size)
-                except InvalidMemslot as refused:
-                    raise refused.at(vm.memslots, "vms", index, "memslots") from None
+                    require_aligned(vm.memslots, self.page_size)
+                except InvalidMemslot as error:
+                    raise error.to_validation_error(vm.memslots, "vms", index, "memslots") from None
         return self

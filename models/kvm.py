@@ -1,4 +1,4 @@
-"""struct kvm_vcpu_events of arm64 (Documentation/virt/kvm/api.rst 4.31), 64 bytes."""
+"""struct kvm_vcpu_events of arm64 (Documentation/virt/kvm/api.rst 4.31)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ PAD_LENGTH: Final = 5
 RESERVED_LENGTH: Final = 48
 
 EXT_DABT_ESR: Final = 0x9600_0010
-"""ESR_EL1 of the data abort that `ext_dabt_pending` injects while the guest runs at EL1: IL, fault status code 0x10, FAR taken as valid."""
+"""ESR_EL1 of the data abort that `ext_dabt_pending` injects while the guest runs at EL1: IL set, fault status code 0x10, FnV clear."""
 
 
 @frozen
 class VcpuEvents:
     """The exceptions that KVM_SET_VCPU_EVENTS makes pending.
 
-    The first three are u8 that KVM takes as yes or no: every value but 0 is yes.
+    The first three fields are u8 that KVM treats as booleans: every value except 0 is true.
     """
 
     serror_pending: int = 0
     serror_has_esr: int = 0
     ext_dabt_pending: int = 0
     serror_esr: int = 0
-    """u64; KVM takes bits 24:0, the ISS."""
+    """u64; KVM uses bits 24:0, the ISS."""
     pad: bytes = bytes(PAD_LENGTH)
     """5 bytes that must be zero."""
     reserved: bytes = bytes(RESERVED_LENGTH)
@@ -37,25 +37,25 @@ class VcpuEvents:
 
 
 def encode_vcpu_events(events: VcpuEvents) -> bytes:
-    """The 64 bytes of the structure."""
+    """Return the 64 bytes of the structure."""
     return VCPU_EVENTS.pack(
         events.serror_pending, events.serror_has_esr, events.ext_dabt_pending, events.pad, events.serror_esr, events.reserved
     )
 
 
 def decode_vcpu_events(data: bytes) -> VcpuEvents:
-    """Read the structure, reserved bytes as they are. Raises MalformedBytes for any length but 64 bytes."""
+    """Parse the structure; reserved bytes are preserved. Raises MalformedBytes for a length other than 64 bytes."""
     if len(data) != VCPU_EVENTS.size:
-        detail = f"struct kvm_vcpu_events has {VCPU_EVENTS.size} bytes, not {len(data)}"
+        detail = f"struct kvm_vcpu_events: expected {VCPU_EVENTS.size} bytes, got {len(data)}"
         raise MalformedBytes(detail, offset=min(len(data), VCPU_EVENTS.size), field="kvm_vcpu_events")
     pending, has_esr, ext_dabt, pad, esr, reserved = VCPU_EVENTS.unpack(data)
     return VcpuEvents(pending, has_esr, ext_dabt, esr, pad, reserved)
 
 
 def guest_serror_esr(iss: int, *, ras_extension: bool) -> int:
-    """ESR_EL1 as the guest sees a virtual SError with the 25-bit `iss`.
+    """Return the guest's ESR_EL1 for a virtual SError with the 25-bit `iss`.
 
-    Without the RAS extension there is no VSESR_EL2, and the CPU supplies a syndrome of its own with ISS 0.
+    Without the RAS extension there is no VSESR_EL2, and the CPU provides a syndrome with ISS 0.
     """
     return SERROR_ESR_BASE | (iss & ISS_MASK if ras_extension else 0)
 
@@ -69,6 +69,6 @@ class GuestException:
 
     exception: Literal["data_abort", "serror"]
     esr: Hex64
-    """ESR_EL1 as the guest sees it."""
+    """ESR_EL1 of the guest."""
     when: Literal["at_once", "when_unmasked"]
-    """`at_once`: before the vCPU's next instruction. `when_unmasked`: as soon as the guest has SErrors unmasked, if it has not already."""
+    """`at_once`: before the vCPU's next instruction. `when_unmasked`: as soon as SErrors are unmasked in the guest."""

@@ -1,6 +1,6 @@
-"""A guest's memory slots, and which of them hold a host virtual address (Documentation/virt/kvm/api.rst 4.35).
+"""KVM memory slots of a guest, searchable by host virtual address.
 
-RefusedSlot         a slot that KVM would not have taken
+Source: Documentation/virt/kvm/api.rst 4.35.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
-from ras_triage.models.scalars import U16, Hex64, Many, WireModel
+from ras_triage.models.scalars import U16, FailFastTuple, Hex64, WireModel
 
 SMALLEST_PAGE: Final = 4096
 MAX_SLOT_PAGES: Final = (1 << 31) - 1
-"""Pages of one slot (KVM_MEM_MAX_NR_PAGES)."""
+"""Most pages of one slot (KVM_MEM_MAX_NR_PAGES)."""
 MAX_SLOTS: Final = 32767
-"""Slots of one machine (KVM_USER_MEM_SLOTS)."""
+"""Most slots of one virtual machine (KVM_USER_MEM_SLOTS)."""
 
-FEW_SLOTS: Final = 8
-"""Up to here looking at every slot is quicker than searching."""
+LINEAR_SEARCH_SLOTS: Final = 8
+"""Up to this number of slots a linear search is faster than the tree."""
 MAX_FLAGS: Final = 64
-"""Flags of one slot, repeated ones counted."""
+"""Most flags of one slot, counting repeated ones."""
 
 _MAX_SIZE: Final = MAX_SLOT_PAGES * SMALLEST_PAGE
 _ADDRESS: Final = (1 << 56) - 1
-"""The bits of a virtual address below its tag byte (TBI, MTE)."""
+"""Mask of a virtual address without its tag byte (TBI, MTE)."""
 
 
 class InvalidMemslot(ValueError):
-    """A slot that KVM would not have taken. `position` counts from 0 in the order given."""
+    """A slot that KVM would reject; `position` is its index in the list."""
 
     def __init__(self, position: int, detail: str) -> None:
         super().__init__(detail)
         self.position = position
 
-    def at(self, slots: Sequence[Any], *location: str | int) -> ValidationError:
-        """The refusal as an error of the slot itself; `location` leads to the list that it is in."""
+    def to_validation_error(self, slots: Sequence[Any], *location: str | int) -> ValidationError:
+        """Return a pydantic error that points at the slot; `location` is the path of the list."""
         where, given = (*location, self.position), slots[self.position]
         return ValidationError.from_exception_data(
             "Memslots", [{"type": "value_error", "loc": where, "input": given, "ctx": {"error": self}}]
@@ -57,29 +57,29 @@ class Memslot(WireModel):
     memory_size: Hex64
     """Bytes."""
     userspace_addr: Hex64
-    flags: Annotated[Many[Literal["log_dirty_pages", "readonly", "guest_memfd"]], Field(max_length=MAX_FLAGS)] = ()
+    flags: Annotated[FailFastTuple[Literal["log_dirty_pages", "readonly", "guest_memfd"]], Field(max_length=MAX_FLAGS)] = ()
 
 
-_LIST: Final = Annotated[Many[Memslot], Field(max_length=MAX_SLOTS)]
+_LIST: Final = Annotated[FailFastTuple[Memslot], Field(max_length=MAX_SLOTS)]
 
 
 def untag_address(address: int) -> int:
-    """A user virtual address without its tag byte."""
+    """Return a user virtual address without its tag byte."""
     return address & _ADDRESS
 
 
 class Memslots(tuple[Memslot, ...]):
-    """The slots of one machine in the order given: such as KVM takes, and sorted so that they can be searched by host address.
+    """The slots of one virtual machine, validated as by KVM and searchable by host address.
 
-    Checking and sorting take n log n, once. Raises RefusedSlot.
+    Validating and sorting take O(n log n), once. Raises InvalidMemslot.
     """
 
     _spans: list[tuple[int, int, int]]
-    """First address, untagged, and end of each slot, and its position; ascending."""
+    """Untagged start address, end and position of each slot, sorted."""
     _reach: list[int] | None
-    """The furthest end of all slots below each node of a binary tree whose leaves are `_spans`: slots may lie over each other (aliases)."""
+    """Highest end of all slots below each node of a binary tree with `_spans` as leaves; slots may overlap (aliases)."""
     _first: tuple[list[int], list[int | None]] | None
-    """Addresses at which another slot becomes the first given that holds them, and which one does."""
+    """Addresses at which the first slot that contains them changes, and the position of that slot."""
 
     def __init__(self, _: Iterable[Memslot] = ()) -> None:
         self._spans = _checked(self)
@@ -93,20 +93,20 @@ class Memslots(tuple[Memslot, ...]):
     def _validate(cls, slots: tuple[Memslot, ...]) -> Memslots:
         try:
             return cls(slots)
-        except InvalidMemslot as refused:
-            raise refused.at(slots) from None
+        except InvalidMemslot as error:
+            raise error.to_validation_error(slots) from None
 
-    def holding(self, start: int, end: int) -> Iterator[int]:
-        """The positions of the slots that share an address with [start, end), highest first address first.
+    def overlapping(self, start: int, end: int) -> Iterator[int]:
+        """Yield the positions of the slots that overlap [start, end), highest start address first.
 
-        Takes log n for each of them.
+        Takes O(log n) for each of them.
         """
-        if len(self._spans) <= FEW_SLOTS:
+        if len(self._spans) <= LINEAR_SEARCH_SLOTS:
             return (position for low, high, position in reversed(self._spans) if low < end and start < high)
         return self._search(start, bisect_left(self._spans, (end,)))
 
     def _search(self, start: int, count: int) -> Iterator[int]:
-        """The positions of those among the first `count` spans that end behind `start`, last first."""
+        """Yield the positions of those of the first `count` spans that end after `start`, last first."""
         if self._reach is None:
             self._reach = _furthest([end for _, end, _ in self._spans])
         reach, leaves = self._reach, len(self._reach) // 2
@@ -121,9 +121,9 @@ class Memslots(tuple[Memslot, ...]):
                 half = width // 2
                 waiting += ((2 * node, low, half), (2 * node + 1, low + half, half))
 
-    def first_holding(self, address: int) -> int | None:
-        """Return the position of the first slot given that holds an untagged address; None where no slot does. Takes log n."""
-        if len(self._spans) <= FEW_SLOTS:
+    def first_containing(self, address: int) -> int | None:
+        """Return the position of the first slot in the list that contains an untagged address, or None. Takes O(log n)."""
+        if len(self._spans) <= LINEAR_SEARCH_SLOTS:
             return min((position for low, high, position in self._spans if low <= address < high), default=None)
         if self._first is None:
             self._first = _first_slots(self._spans)
@@ -133,7 +133,7 @@ class Memslots(tuple[Memslot, ...]):
 
 
 def _furthest(ends: list[int]) -> list[int]:
-    """The greatest of all numbers below each node of a complete binary tree: node 1 is the root, 2 n and 2 n + 1 are below node n."""
+    """Return the maximum below each node of a complete binary tree: node 1 is the root, 2 n and 2 n + 1 are the children of node n."""
     leaves = 1 << (len(ends) - 1).bit_length()
     tree = [0] * leaves + ends + [0] * (leaves - len(ends))
     for node in range(leaves - 1, 0, -1):
@@ -142,7 +142,7 @@ def _furthest(ends: list[int]) -> list[int]:
 
 
 def _first_slots(spans: list[tuple[int, int, int]]) -> tuple[list[int], list[int | None]]:
-    """The addresses at which another slot becomes the first given that holds them, ascending, and which one does from there on."""
+    """Return the addresses at which the first slot that contains them changes, ascending, and the position of that slot."""
     edges = sorted({edge for low, high, _ in spans for edge in (low, high)})
     waiting: list[tuple[int, int]] = []
     positions: list[int | None] = []
@@ -158,7 +158,7 @@ def _first_slots(spans: list[tuple[int, int, int]]) -> tuple[list[int], list[int
 
 
 def _checked(slots: Sequence[Memslot]) -> list[tuple[int, int, int]]:
-    """The slots in the order of their host addresses. Raises RefusedSlot for one that KVM would not have taken."""
+    """Validate the slots and return them sorted by host address. Raises InvalidMemslot for one that KVM would reject."""
     in_guest: list[tuple[int, int, int, int]] = []
     in_host: list[tuple[int, int, int]] = []
     numbers: set[tuple[int, int]] = set()
@@ -178,15 +178,15 @@ def _checked(slots: Sequence[Memslot]) -> list[tuple[int, int, int]]:
     return in_host
 
 
-def refuse_unaligned(slots: Sequence[Memslot], page_size: int) -> None:
-    """Slots are made of whole host pages. Raises RefusedSlot."""
+def require_aligned(slots: Sequence[Memslot], page_size: int) -> None:
+    """Require that slots consist of whole host pages. Raises InvalidMemslot."""
     for position, slot in enumerate(slots):
         if (slot.guest_phys_addr | slot.memory_size | slot.userspace_addr) & page_size - 1:
-            raise InvalidMemslot(position, f"address or size is not a multiple of the host's page size of {page_size} bytes")
+            raise InvalidMemslot(position, f"address or size is not a multiple of the host page size of {page_size} bytes")
 
 
 def _refusal(slot: Memslot) -> str:
-    """Why KVM would not have taken a slot. Mirrors `kvm_set_memory_region`."""
+    """Return the reason why KVM would reject a slot. Mirrors `kvm_set_memory_region`."""
     start, size, host = slot.guest_phys_addr, slot.memory_size, slot.userspace_addr
     if size == 0:
         return "`memory_size` is 0, which deletes a slot"
@@ -196,12 +196,12 @@ def _refusal(slot: Memslot) -> str:
     if size > _MAX_SIZE:
         return f"`memory_size` {size:#x} is more than {MAX_SLOT_PAGES} pages"
     if start + size >= 1 << 64:
-        return f"`guest_phys_addr` {start:#x} plus `memory_size` {size:#x} goes beyond 64 bits"
-    return f"`userspace_addr` {host:#x} plus `memory_size` {size:#x} goes beyond the end of user space"
+        return f"`guest_phys_addr` {start:#x} plus `memory_size` {size:#x} exceeds 64 bits"
+    return f"`userspace_addr` {host:#x} plus `memory_size` {size:#x} exceeds the end of user space"
 
 
 def _refuse_repeated(slots: Sequence[Memslot]) -> None:
-    """Within an address space a slot has one number."""
+    """Raise InvalidMemslot for a slot number that is repeated within an address space."""
     seen: dict[tuple[int, int], int] = {}
     for position, slot in enumerate(slots):
         if (earlier := seen.setdefault((slot.as_id, slot.slot), position)) != position:
@@ -209,7 +209,7 @@ def _refuse_repeated(slots: Sequence[Memslot]) -> None:
 
 
 def _refuse_overlap(spans: list[tuple[int, int, int, int]]) -> None:
-    """Within an address space a guest physical address has one slot; `spans` are address space, start, end and position."""
+    """Raise InvalidMemslot for overlapping guest physical addresses; `spans` are address space, start, end and position."""
     spans.sort()
     for (space, _, end, one), (other_space, start, _, other) in pairwise(spans):
         if end > start and space == other_space:

@@ -1,4 +1,4 @@
-"""How an error was notified: the HEST notification structure (ACPI 6.5 18.3.2.9) and what came with the exception."""
+"""Notification types (ACPI 6.5 18.3.2.9) and facts of the exception."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ras_triage.models.scalars import U16, U32, Hex64, WireModel
 
 
 class NotificationType(StrEnum):
-    """HEST notification types, in the order of their numbers 0 to 11 (ACPI 6.5 table 18.14)."""
+    """HEST notification types, in the order of their numbers, 0 to 11 (ACPI 6.5 table 18.14)."""
 
     POLLED = "polled"
     EXTERNAL = "external"
@@ -28,7 +28,7 @@ class NotificationType(StrEnum):
 
     @property
     def hest_number(self) -> int:
-        """The type's number in a HEST notification structure."""
+        """Return the number of the type in a HEST notification structure."""
         return _NUMBERS[self]
 
 
@@ -36,7 +36,7 @@ _NUMBERS = {kind: number for number, kind in enumerate(NotificationType)}
 
 
 class Delivery(StrEnum):
-    """The context in which the operating system first looks at the record."""
+    """The context in which the operating system first reads the record."""
 
     SYNCHRONOUS = "synchronous"  # taken by the thread that consumed the error
     NMI_LIKE = "nmi_like"
@@ -59,7 +59,7 @@ DELIVERY = {
     NotificationType.GSIV: Delivery.IRQ_LIKE,
     NotificationType.SDEI: Delivery.NMI_LIKE,
 }
-"""How each type reaches an arm64 operating system (`ghes_probe`, Linux 5.10 to 7.3)."""
+"""Delivery of each notification type to an arm64 operating system (`ghes_probe`, Linux 5.10 to 7.3)."""
 
 _ALIASES = {"irq": "external"}
 
@@ -69,7 +69,7 @@ def _resolve_alias(value: Any) -> Any:
 
 
 NotificationName = Annotated[NotificationType, BeforeValidator(_resolve_alias)]
-"""A notification's type as people write it."""
+"""A notification type, or an alias of it."""
 
 
 def _expand_short_form(value: Any) -> Any:
@@ -77,7 +77,7 @@ def _expand_short_form(value: Any) -> Any:
 
 
 class Notification(WireModel):
-    """One notification: which door the error came through, and what the CPU reported where an exception was the door."""
+    """One notification: its type and error source, and the registers of the exception, if any."""
 
     type: NotificationName
     source_id: U16 | None = None
@@ -85,15 +85,15 @@ class Notification(WireModel):
     ghes_version: Literal[1, 2] = 2
     """2: the source has a read-acknowledge register (GHESv2, ACPI 6.5 18.3.2.8)."""
     error_block_length: U32 = 65536
-    """Bytes that the source reserves for a status block (ACPI 6.5 18.3.2.7)."""
+    """Size of the source's status block buffer, bytes (ACPI 6.5 18.3.2.7)."""
     poll_interval_ms: U32 | None = None
-    """Milliseconds between polls; polled sources only. 0 means never."""
+    """Polling interval in milliseconds; polled sources only. 0: never."""
     syndrome: Hex64 | None = None
-    """ESR_ELx that the abort or SError was taken with; SEA and SEI only."""
+    """ESR_ELx of the abort or SError; SEA and SEI only."""
     fault_address: Hex64 | None = None
-    """FAR_ELx of an abort. Meaningless for an SError, where it is ignored with a warning."""
+    """FAR_ELx of an abort. Not meaningful for an SError, where it is ignored with a warning."""
     taken_from: Literal["user", "kernel", "guest"] = "user"
-    """What the CPU was running when the exception was taken."""
+    """What the CPU was executing when it took the exception."""
 
 
 NotificationInput = Annotated[

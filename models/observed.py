@@ -1,4 +1,4 @@
-"""Actions of a kernel, as observed."""
+"""Observed actions of a kernel, for comparison with decisions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Cause = Literal["ghes", "serror", "oops", "memory_failure"]
 
 @frozen
 class ObservedMemoryFailure:
-    """`memory_failure()` came to an end (`action_result`)."""
+    """A result of `memory_failure()` (`action_result`)."""
 
     line: int
-    """In the log, from 1."""
+    """Line number in the log, from 1."""
     said: str
-    """The kernel's own words."""
+    """The kernel message."""
     pfn: int
     page_type: str
     result: Result
@@ -28,44 +28,44 @@ class ObservedMemoryFailure:
 
 @frozen
 class ObservedSoftOffline:
-    """`soft_offline_page()` said something; it says nothing where a page was simply migrated."""
+    """A message of `soft_offline_page()`; it logs nothing if it only migrates the page."""
 
     line: int
     said: str
     pfn: int
     result: Literal["recovered", "failed"]
-    """A page that was taken away before counts as recovered."""
+    """A page that was poisoned before counts as recovered."""
 
 
 @frozen
 class ObservedSignal:
-    """A process was signalled."""
+    """A signal to a thread."""
 
     line: int
     said: str
     signal: Literal["SIGBUS", "SIGKILL"]
     pid: int
-    """Of the thread, as the kernel prints it."""
+    """Id of the thread, as printed by the kernel."""
     comm: str
-    """The thread's name."""
+    """Name of the thread."""
     pfn: int | None
-    """None where the line names none."""
+    """None if the message has none."""
 
 
 @frozen
 class ObservedPanic:
-    """The machine went down."""
+    """A kernel panic."""
 
     line: int
     said: str
     cause: Cause | None
-    """None for a cause that has nothing to do with hardware errors as far as the line tells."""
+    """None if the message does not mention a hardware error."""
     pfn: int | None = None
 
 
 @frozen
 class ObservedOops:
-    """A synchronous external abort was taken in the kernel (`arm64_notify_die`)."""
+    """A synchronous external abort taken in kernel mode (`arm64_notify_die`)."""
 
     line: int
     said: str
@@ -75,7 +75,7 @@ class ObservedOops:
 
 @frozen
 class ObservedSerror:
-    """An SError that the kernel does not survive (`arm64_serror_panic`)."""
+    """An SError that panics the kernel (`arm64_serror_panic`)."""
 
     line: int
     said: str
@@ -86,16 +86,16 @@ class ObservedSerror:
 
 @frozen
 class ObservedMessage:
-    """Anything else that it said of a page or a record."""
+    """Any other message about a page or a record."""
 
     line: int
     said: str
     about: Literal["page", "error_type", "address", "panic", "other"]
     pfn: int | None = None
     address: int | None = None
-    """Bytes; of an address that has no page."""
+    """Physical address without a struct page, bytes."""
     error_type: int | None = None
-    """ARM error type that the kernel does nothing about; None where only its name is printed."""
+    """ARM error type that the kernel does not handle; None if only its name is printed."""
 
 
 ObservedAction = (
@@ -105,7 +105,7 @@ ObservedAction = (
 
 @frozen
 class ObservedActions:
-    """What the kernel said it did about one error, in the order of the log."""
+    """The logged actions for one error, by kind and in log order."""
 
     memory_failures: tuple[ObservedMemoryFailure, ...] = ()
     soft_offlines: tuple[ObservedSoftOffline, ...] = ()
@@ -116,9 +116,9 @@ class ObservedActions:
     notes: tuple[ObservedMessage, ...] = ()
 
 
-def group_actions(seen: Iterable[ObservedAction]) -> ObservedActions:
-    """All of them by what they are."""
-    items = tuple(seen)
+def group_actions(actions: Iterable[ObservedAction]) -> ObservedActions:
+    """Group actions by kind."""
+    items = tuple(actions)
     return ObservedActions(
         memory_failures=tuple(item for item in items if isinstance(item, ObservedMemoryFailure)),
         soft_offlines=tuple(item for item in items if isinstance(item, ObservedSoftOffline)),
@@ -132,7 +132,7 @@ def group_actions(seen: Iterable[ObservedAction]) -> ObservedActions:
 
 @frozen
 class AssumedField:
-    """A field of the event that the source does not tell, and what was taken instead."""
+    """A field of the event that the source does not contain, and the value used instead."""
 
     field: str
     """JSON pointer into the event, such as `/notification/type`."""

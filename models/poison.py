@@ -1,4 +1,4 @@
-"""Memory that was taken out of use, as it is remembered from one event of a machine to the next."""
+"""Poisoned pages, stored from one event of a machine to the next."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from ras_triage.models.frozen import frozen
 
 @frozen
 class PoisonedPage:
-    """A page that counts as poisoned (PG_hwpoison)."""
+    """A poisoned page (PG_hwpoison)."""
 
     address: int
-    """Host physical address of the base page that failed, bytes."""
+    """Host physical address of the failed base page, bytes."""
     shift: int
-    """log2 of the bytes around it that count as poisoned with it."""
+    """log2 of the size of the poisoned range around it, bytes."""
 
     @property
     def start(self) -> int:
-        """The first of these bytes."""
+        """Return the start address of the poisoned range."""
         return self.address >> self.shift << self.shift
 
-    def holds(self, address: int) -> bool:
-        """Whether a physical address is among them."""
+    def contains(self, address: int) -> bool:
+        """Return whether a physical address is in the poisoned range."""
         return address >> self.shift == self.address >> self.shift

@@ -1,4 +1,4 @@
-"""Numbers as the wire writes them: registers and addresses are lower-case hex strings, small numbers stay numbers."""
+"""Scalar field types of the JSON models: hexadecimal numbers, base64, lists."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 T = TypeVar("T")
 
-Many = Annotated[tuple[T, ...], Field(fail_fast=True)]
-"""A list that is given up at its first bad element, so that a million bad ones cost no more than one."""
+FailFastTuple = Annotated[tuple[T, ...], Field(fail_fast=True)]
+"""A list whose validation stops at the first invalid element, so that a million invalid ones cost no more than one."""
 
-Flag = Annotated[bool, Strict()]
-"""true or false, and nothing that merely sounds like it."""
+StrictBool = Annotated[bool, Strict()]
+"""true or false, without conversion from other types."""
 
 
 class WireModel(BaseModel):
-    """A part of a request: immutable, and an unknown field is an error rather than a silence."""
+    """Base class of request models: immutable, and unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -28,7 +28,7 @@ _HEX = re.compile("0x[0-9a-fA-F]+")
 
 
 def parse_unsigned(value: Any) -> Any:
-    """Accept `"0x56edd040"` as well as integers; anything else is left for pydantic to refuse."""
+    """Convert a hexadecimal string such as `"0x56edd040"` to an integer; pydantic rejects other types."""
     if isinstance(value, str):
         if not _HEX.fullmatch(value):
             raise ValueError("expected a hexadecimal string such as `0x56edd040`, or an integer")
@@ -39,7 +39,7 @@ def parse_unsigned(value: Any) -> Any:
 
 
 def decode_base64(value: Any) -> Any:
-    """Accept standard base64 text; bytes pass unchanged."""
+    """Decode standard base64 text; return bytes unchanged."""
     if isinstance(value, str):
         try:
             return base64.b64decode(value, validate=True)
@@ -57,7 +57,7 @@ def _hex_string(digits: int) -> dict[str, Any]:
 
 
 def _unsigned(bits: int) -> Any:
-    """An unsigned number of `bits` bits, hexadecimal on the wire."""
+    """Return the annotations of an unsigned number of `bits` bits that is a hexadecimal string in JSON."""
     return (
         Field(strict=True, ge=0, lt=1 << bits),
         BeforeValidator(parse_unsigned),
@@ -76,7 +76,7 @@ Hex16 = Annotated[int, *_unsigned(16)]
 """16-bit identifier or register."""
 
 Hex8 = Annotated[int, *_unsigned(8)]
-"""8-bit code whose numbering is the specification's own."""
+"""8-bit code or flags."""
 
 U64 = Annotated[int, Field(strict=True, ge=0, lt=1 << 64)]
 U32 = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]
@@ -89,4 +89,4 @@ Base64 = Annotated[
     PlainSerializer(encode_base64, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
 ]
-"""Bytes, base64 on the wire."""
+"""Bytes; base64 in JSON."""

@@ -1,4 +1,4 @@
-"""CPER severities and the order in which Linux ranks them."""
+"""CPER severities and their GHES ranking in Linux."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 
 
 class Severity(IntEnum):
-    """Error severity of a status block or section (UEFI 2.10 N.2.1, ACPI 6.5 18.3.2.7.1). The numbers are not an order."""
+    """Error severity of a status block or section (UEFI 2.10 N.2.1, ACPI 6.5 18.3.2.7.1). The numbers are not a ranking."""
 
     RECOVERABLE = 0
     FATAL = 1
@@ -16,7 +16,7 @@ class Severity(IntEnum):
 
 
 class GhesSeverity(IntEnum):
-    """What Linux makes of a CPER severity (`ghes_severity`, Linux 5.10 to 7.3): here the numbers are an order."""
+    """Linux's ranking of CPER severities (`ghes_severity`, Linux 5.10 to 7.3), mildest first."""
 
     NO = 0
     CORRECTED = 1
@@ -33,7 +33,7 @@ _RANK = {
 
 
 def ghes_severity(value: int) -> GhesSeverity:
-    """Rank a 32-bit CPER severity; a value off the list ranks as the worst."""
+    """Return the GHES severity for a 32-bit CPER severity; the worst for an unknown value."""
     return _RANK.get(value, GhesSeverity.PANIC)  # type: ignore[call-overload, no-any-return]
 
 
@@ -42,7 +42,7 @@ SEVERITY_NAMES = tuple(severity.name.lower() for severity in Severity)
 
 @lru_cache(maxsize=1024)
 def severity_name(value: int) -> str:
-    """The severity's name, or its number for a value off the list."""
+    """Return the name of the severity, or the number of an unknown one."""
     try:
         return Severity(value).name.lower()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Exception syndromes: the ESR_ELx fields that decide anything (Arm ARM DDI 0487, D24.2 ESR_ELx)."""
+"""ESR_ELx fields used by decisions (Arm ARM DDI 0487, D24.2 ESR_ELx)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ras_triage.models.frozen import frozen
 
 
 class ExceptionClass(IntEnum):
-    """ESR_ELx.EC, bits 31:26, of the classes that carry hardware errors."""
+    """ESR_ELx.EC, bits 31:26: the classes of hardware errors."""
 
     INSTRUCTION_ABORT_LOWER = 0x20
     INSTRUCTION_ABORT_SAME = 0x21
@@ -24,35 +24,35 @@ class AsynchronousErrorType(IntEnum):
     UC = 0
     """Uncontainable."""
     UEU = 1
-    """Unrecoverable: contained, but the context cannot go on."""
+    """Unrecoverable: contained, but the context cannot continue."""
     UEO = 2
-    """Restartable: contained, and the context can go on."""
+    """Restartable: contained, and the context can continue."""
     UER = 3
-    """Recoverable: contained and precise; the context can go on once the error is repaired."""
+    """Recoverable: contained and precise; the context can continue once the error is repaired."""
     CE = 6
     """Corrected."""
 
 
 DFSC_ASYNCHRONOUS = 0x11
-"""DFSC of an SError whose AET field is meaningful."""
+"""DFSC of an SError with a valid AET field."""
 
 IDS = 1 << 24
-"""Implementation-defined syndrome: the rest of the ISS follows no architected format."""
+"""Implementation-defined syndrome: the rest of the ISS has no architected format."""
 
 ISS_MASK = (1 << 25) - 1
-"""ISS, bits 24:0: all that VSESR_EL2 holds."""
+"""ISS, bits 24:0: the bits of VSESR_EL2."""
 
 SERROR_ESR_BASE = 0xBE000000
-"""EC = SError, IL = 1: what a guest's ESR_EL1 holds above the 25-bit ISS."""
+"""EC = SError, IL = 1: the bits of a guest's ESR_EL1 above the 25-bit ISS."""
 
 S1PTW = 1 << 7
-"""Of an abort's syndrome: stage 2 translation of a stage 1 table walk met it."""
+"""In an abort syndrome: fault on the stage 2 translation of a stage 1 table walk."""
 FNV = 1 << 10
-"""Of an abort's syndrome: FAR_ELx is not valid."""
+"""In an abort syndrome: FAR_ELx is not valid."""
 SET = 3 << 11
-"""Of an abort's syndrome: synchronous error type."""
+"""In an abort syndrome: synchronous error type."""
 VNCR = 1 << 13
-"""Of a data abort's syndrome: the access went through VNCR_EL2, a nested hypervisor's own."""
+"""In a data abort syndrome: access through VNCR_EL2 (nested virtualization)."""
 
 FSC_SEA = 0x10
 FSC_PARITY = 0x18
@@ -60,14 +60,14 @@ FSC_WALK_LEVEL_MINUS_1 = frozenset({0x13, 0x1B})
 FSC_WALK = frozenset({*range(0x14, 0x18), *range(0x1C, 0x20)})
 
 
-def is_on_walk(fsc: int) -> bool:
-    """Whether a 6-bit fault status code is that of an external abort or parity error on a table walk."""
+def is_table_walk_fault(fsc: int) -> bool:
+    """Return whether a 6-bit fault status code is an external abort or parity error on a translation table walk."""
     return fsc in FSC_WALK or fsc in FSC_WALK_LEVEL_MINUS_1
 
 
 @frozen
 class SErrorSyndrome:
-    """An SError's ESR_ELx taken apart (DDI 0487, ISS encoding for an SError exception)."""
+    """Decoded ESR_ELx of an SError (DDI 0487, ISS encoding for an SError exception)."""
 
     raw: int
     ids: bool
@@ -79,7 +79,7 @@ class SErrorSyndrome:
 
     @property
     def error_type(self) -> AsynchronousErrorType | None:
-        """The architected error type; None where the syndrome does not carry one, or a reserved value."""
+        """Return the architected error type; None if the syndrome has none or a reserved value."""
         if self.ids or self.dfsc != DFSC_ASYNCHRONOUS or self.aet not in AsynchronousErrorType._value2member_map_:
             return None
         return AsynchronousErrorType(self.aet)
@@ -87,7 +87,7 @@ class SErrorSyndrome:
 
 @frozen
 class AbortSyndrome:
-    """A synchronous abort's ESR_ELx taken apart (DDI 0487, ISS encodings for data and instruction aborts)."""
+    """Decoded ESR_ELx of a synchronous abort (DDI 0487, ISS encodings for data and instruction aborts)."""
 
     raw: int
     fsc: int
@@ -97,27 +97,27 @@ class AbortSyndrome:
 
     @property
     def is_external(self) -> bool:
-        """Whether the code is a synchronous external abort or parity error, at any table level."""
-        return self.fsc in (FSC_SEA, FSC_PARITY) or self.on_walk
+        """Return whether the code is a synchronous external abort or parity error, at any table level."""
+        return self.fsc in (FSC_SEA, FSC_PARITY) or self.is_on_table_walk
 
     @property
-    def on_walk(self) -> bool:
-        """Whether a translation table walk, rather than the access itself, met the error."""
-        return is_on_walk(self.fsc)
+    def is_on_table_walk(self) -> bool:
+        """Return whether the error was on a translation table walk rather than on the access itself."""
+        return is_table_walk_fault(self.fsc)
 
 
 @lru_cache(maxsize=1024)
 def serror_syndrome(esr: int) -> SErrorSyndrome:
-    """Take an SError's 64-bit ESR_ELx apart."""
+    """Decode the 64-bit ESR_ELx of an SError."""
     return SErrorSyndrome(raw=esr, ids=bool(esr & IDS), aet=esr >> 10 & 7, dfsc=esr & 0x3F)
 
 
 @lru_cache(maxsize=1024)
 def abort_syndrome(esr: int) -> AbortSyndrome:
-    """Take an abort's 64-bit ESR_ELx apart."""
+    """Decode the 64-bit ESR_ELx of an abort."""
     return AbortSyndrome(raw=esr, fsc=esr & 0x3F, fnv=bool(esr >> 10 & 1))
 
 
 def serror_iss(error_type: AsynchronousErrorType) -> int:
-    """The 25-bit ISS (and VSESR_EL2 value) that states `error_type` and nothing else."""
+    """Return the 25-bit ISS (and VSESR_EL2 value) with `error_type` and no other field set."""
     return error_type << 10 | DFSC_ASYNCHRONOUS

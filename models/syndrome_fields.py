@@ -1,6 +1,6 @@
-"""ESR_ELx and VSESR_EL2 taken apart, field by field, and put together again (Arm ARM DDI 0487, D24.2).
+"""Complete field decoding of ESR_ELx and VSESR_EL2 (Arm ARM DDI 0487, D24.2).
 
-`encode_syndrome(decode_syndrome(value)) == value` for every 64-bit value: bits that the architecture reserves are kept, and named.
+`encode_syndrome(decode_syndrome(value)) == value` for every 64-bit value: reserved bits set are fields too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ras_triage.models.frozen import frozen
 from ras_triage.models.syndrome import DFSC_ASYNCHRONOUS, FSC_SEA, ExceptionClass
 
 SyndromeKind = Literal["esr", "vsesr"]
-"""`esr`: ESR_ELx, as an exception was taken with it. `vsesr`: VSESR_EL2, which a virtual SError is to be taken with."""
+"""`esr`: ESR_ELx of an exception. `vsesr`: VSESR_EL2, the syndrome of a virtual SError to be taken."""
 
 VSESR_BITS: Final = 25
 """Bits of VSESR_EL2: IDS and ISS, no exception class."""
@@ -29,7 +29,7 @@ _INSTRUCTION_ABORTS: Final = (ExceptionClass.INSTRUCTION_ABORT_LOWER, ExceptionC
 
 @frozen
 class SyndromeField:
-    """Some bits of a syndrome, under the architecture's name."""
+    """One field of a syndrome, with its architectural name."""
 
     name: str
     high: int
@@ -39,69 +39,69 @@ class SyndromeField:
     value: int
     meaning: str
     section: str
-    """Where the Arm ARM defines it."""
+    """Section of the Arm ARM that defines it."""
     reserved: bool = False
-    """Bits that are RES0 in this syndrome, and yet set."""
+    """The bits are RES0 in this syndrome, but set."""
 
     @property
     def bits(self) -> str:
-        """The Arm ARM's way to write where the field is: `12:10`, or `24` for a single bit."""
+        """Return the bit range in Arm ARM notation: `12:10`, or `24` for a single bit."""
         return str(self.high) if self.high == self.low else f"{self.high}:{self.low}"
 
 
 @frozen
 class Syndrome:
-    """A 64-bit syndrome as its fields, highest first. RES0 bits are among them only where they are set."""
+    """The fields of a 64-bit syndrome, highest first. RES0 bits are included only if they are set."""
 
     kind: SyndromeKind
     fields: tuple[SyndromeField, ...]
 
     def __getitem__(self, name: str) -> int:
-        """The value of the field of that name; 0 for one that this syndrome does not have."""
+        """Return the value of a field by name; 0 if this syndrome does not have it."""
         return next((field.value for field in self.fields if field.name == name), 0)
 
 
-class _Place(NamedTuple):
-    """A field of a layout, and what its value means."""
+class _FieldSpec(NamedTuple):
+    """A field of a syndrome layout with the meaning of its value."""
 
     name: str
     high: int
     low: int
     meaning: str
     section: str
-    means_nothing: bool = False
-    """RES0 because of what other fields say."""
+    is_res0: bool = False
+    """RES0 because of the values of other fields."""
 
 
 def guess_kind(value: int) -> SyndromeKind:
-    """A value that fits VSESR_EL2 is taken for one: an ESR_ELx with a hardware error always has an exception class."""
+    """Return `vsesr` for a value that fits into VSESR_EL2, else `esr`: ESR_ELx of a hardware error always has an exception class."""
     return "vsesr" if value < 1 << VSESR_BITS else "esr"
 
 
 def decode_syndrome(value: int, kind: SyndromeKind | None = None) -> Syndrome:
-    """Take a 64-bit value apart; without a `kind` it is guessed. Every value has fields, also one that no CPU would report."""
+    """Decode a 64-bit value; without a `kind` it is guessed. Never fails, even for values that no CPU reports."""
     kind = kind or guess_kind(value)
     layout = _vsesr(value) if kind == "vsesr" else _esr(value)
     return Syndrome(kind, tuple(_fields(value, layout)))
 
 
 def encode_syndrome(syndrome: Syndrome) -> int:
-    """The 64-bit value. Raises ValueError where a field's value has more bits than the field."""
+    """Return the 64-bit value. Raises ValueError if a field value is too wide."""
     encoded = 0
     for field in syndrome.fields:
         if field.value >> (field.high - field.low + 1):
-            raise ValueError(f"`{field.name}` has bits {field.bits}, and {field.value:#x} has more")
+            raise ValueError(f"`{field.name}`: {field.value:#x} does not fit into bits {field.bits}")
         encoded |= field.value << field.low
     return encoded
 
 
 def syndrome_summary(syndrome: Syndrome) -> str:
-    """A syndrome in one line."""
+    """Return a one-line summary of a syndrome."""
     if syndrome.kind == "vsesr":
-        return f"virtual SError: {_serror_words(syndrome)}"
+        return f"virtual SError: {_serror_summary(syndrome)}"
     exception_class = syndrome["EC"]
     if exception_class == ExceptionClass.SERROR:
-        return f"SError: {_serror_words(syndrome)}"
+        return f"SError: {_serror_summary(syndrome)}"
     name = exception_class_name(exception_class)
     if exception_class in _DATA_ABORTS:
         return f"{name}: {fault_status(syndrome['DFSC'])}{_address(syndrome, 'DFSC')}"
@@ -110,7 +110,7 @@ def syndrome_summary(syndrome: Syndrome) -> str:
     return name
 
 
-def _serror_words(syndrome: Syndrome) -> str:
+def _serror_summary(syndrome: Syndrome) -> str:
     if syndrome["IDS"]:
         return "implementation-defined syndrome"
     if syndrome["DFSC"] != DFSC_ASYNCHRONOUS:
@@ -124,38 +124,38 @@ def _address(syndrome: Syndrome, code: str) -> str:
     return ", the fault address is not valid" if syndrome["FnV"] else ", the fault address is valid"
 
 
-def _fields(value: int, layout: Iterator[_Place]) -> Iterator[SyndromeField]:
-    """The fields that a layout names, and the gaps between them where bits are set."""
+def _fields(value: int, layout: Iterator[_FieldSpec]) -> Iterator[SyndromeField]:
+    """Yield the fields of a layout, and a RES0 field for each gap with bits set."""
     next_bit = 63
-    for place in layout:
-        yield from _gap(value, next_bit, place.high + 1, place.section)
-        part = _bits(value, place.high, place.low)
-        yield SyndromeField(place.name, place.high, place.low, part, place.meaning, place.section, place.means_nothing and part != 0)
-        next_bit = place.low - 1
+    for spec in layout:
+        yield from _gap(value, next_bit, spec.high + 1, spec.section)
+        part = _bits(value, spec.high, spec.low)
+        yield SyndromeField(spec.name, spec.high, spec.low, part, spec.meaning, spec.section, spec.is_res0 and part != 0)
+        next_bit = spec.low - 1
     yield from _gap(value, next_bit, 0, _ESR)
 
 
 def _gap(value: int, high: int, low: int, section: str) -> Iterator[SyndromeField]:
     if low <= high and (part := _bits(value, high, low)):
-        yield SyndromeField("RES0", high, low, part, "reserved bits that are set", section, reserved=True)
+        yield SyndromeField("RES0", high, low, part, "reserved bits set", section, reserved=True)
 
 
 def _bits(value: int, high: int, low: int) -> int:
     return value >> low & (1 << high - low + 1) - 1
 
 
-def _said(bit: int, no: str, yes: str) -> str:
+def _choose(bit: int, no: str, yes: str) -> str:
     return yes if bit else no
 
 
 # ESR_ELx
 
 
-def _esr(esr: int) -> Iterator[_Place]:
-    yield _Place("ISS2", 55, 32, "further syndrome of some data aborts", _ESR)
+def _esr(esr: int) -> Iterator[_FieldSpec]:
+    yield _FieldSpec("ISS2", 55, 32, "further syndrome of some data aborts", _ESR)
     exception_class = _bits(esr, 31, 26)
-    yield _Place("EC", 31, 26, exception_class_name(exception_class), _ESR)
-    yield _Place("IL", 25, 25, _said(_bits(esr, 25, 25), "16-bit instruction", "32-bit instruction, or none"), _ESR)
+    yield _FieldSpec("EC", 31, 26, exception_class_name(exception_class), _ESR)
+    yield _FieldSpec("IL", 25, 25, _choose(_bits(esr, 25, 25), "16-bit instruction", "32-bit instruction, or none"), _ESR)
     if exception_class == ExceptionClass.SERROR:
         yield from _serror(esr)
     elif exception_class in _DATA_ABORTS:
@@ -163,25 +163,25 @@ def _esr(esr: int) -> Iterator[_Place]:
     elif exception_class in _INSTRUCTION_ABORTS:
         yield from _instruction_abort(esr)
     else:
-        yield _Place("ISS", 24, 0, "depends on the exception class", _ESR)
+        yield _FieldSpec("ISS", 24, 0, "depends on the exception class", _ESR)
 
 
-def _vsesr(vsesr: int) -> Iterator[_Place]:
-    """VSESR_EL2 for a guest in AArch64 state: the guest's ESR_EL1 gets these 25 bits as they are."""
-    for place in _serror(vsesr):
-        yield place._replace(section=f"{_VSESR}; {_SERROR}")
+def _vsesr(vsesr: int) -> Iterator[_FieldSpec]:
+    """Yield the fields of VSESR_EL2 for a guest in AArch64 state, whose ESR_EL1 gets these 25 bits unchanged."""
+    for spec in _serror(vsesr):
+        yield spec._replace(section=f"{_VSESR}; {_SERROR}")
 
 
 # SError
 
 _AET: Final = {
     0: "UC, uncontainable: the error may have spread; panic",
-    1: "UEU, unrecoverable: contained, but the context cannot go on; end the process or guest",
-    2: "UEO, restartable: contained, and the context can go on; log it",
+    1: "UEU, unrecoverable: contained, but the context cannot continue; end the process or guest",
+    2: "UEO, restartable: contained, and the context can continue; log it",
     3: "UER, recoverable: contained and precise; repair it, or end the process or guest",
     6: "CE, corrected: log it",
 }
-_AET_RESERVED: Final = "reserved value: to be treated as UC, uncontainable"
+_AET_RESERVED: Final = "reserved value: treat as UC, uncontainable"
 _WRITE_UPDATE: Final = {
     0: "not a store, or the location may have been updated",
     2: "a store that did not update the location",
@@ -189,31 +189,31 @@ _WRITE_UPDATE: Final = {
 }
 
 
-def _serror(esr: int) -> Iterator[_Place]:
+def _serror(esr: int) -> Iterator[_FieldSpec]:
     if _bits(esr, 24, 24):
-        yield _Place("IDS", 24, 24, "bits 23:0 are implementation defined", _SERROR)
-        yield _Place("IMPLEMENTATION DEFINED", 23, 0, "follows no architected format", _SERROR)
+        yield _FieldSpec("IDS", 24, 24, "bits 23:0 are implementation defined", _SERROR)
+        yield _FieldSpec("IMPLEMENTATION DEFINED", 23, 0, "no architected format", _SERROR)
         return
     code = _bits(esr, 5, 0)
-    yield _Place("IDS", 24, 24, "bits 23:0 follow the architecture", _SERROR)
-    yield _Place("ELS", 18, 18, "exception level and security state of the error's source (FEAT_RASv2)", _SERROR)
-    yield _Place("WU", 17, 16, f"write update (FEAT_RASv2): {_WRITE_UPDATE.get(_bits(esr, 17, 16), 'reserved value')}", _SERROR)
-    yield _Place("VFV", 15, 15, _said(_bits(esr, 15, 15), "FAR_ELx is not valid", "FAR_ELx is valid (FEAT_RASv2)"), _SERROR)
-    yield _Place("PFV", 14, 14, _said(_bits(esr, 14, 14), "PFAR_ELx is not valid", "PFAR_ELx is valid (FEAT_PFAR)"), _SERROR)
-    synchronised = _said(_bits(esr, 13, 13), "no implicit error synchronisation", "taken at an implicit error synchronisation event")
+    yield _FieldSpec("IDS", 24, 24, "bits 23:0 have the architected format", _SERROR)
+    yield _FieldSpec("ELS", 18, 18, "exception level and security state of the error's source (FEAT_RASv2)", _SERROR)
+    yield _FieldSpec("WU", 17, 16, f"write update (FEAT_RASv2): {_WRITE_UPDATE.get(_bits(esr, 17, 16), 'reserved value')}", _SERROR)
+    yield _FieldSpec("VFV", 15, 15, _choose(_bits(esr, 15, 15), "FAR_ELx is not valid", "FAR_ELx is valid (FEAT_RASv2)"), _SERROR)
+    yield _FieldSpec("PFV", 14, 14, _choose(_bits(esr, 14, 14), "PFAR_ELx is not valid", "PFAR_ELx is valid (FEAT_PFAR)"), _SERROR)
+    synchronised = _choose(_bits(esr, 13, 13), "no implicit error synchronisation", "taken at an implicit error synchronisation event")
     yield _only_asynchronous("IESB", 13, 13, synchronised, code)
     yield _only_asynchronous("AET", 12, 10, _AET.get(_bits(esr, 12, 10), _AET_RESERVED), code)
     yield _only_asynchronous("EA", 9, 9, "external abort type, implementation defined", code)
-    yield _Place("WnRV", 7, 7, _said(_bits(esr, 7, 7), "WnR is not valid", "WnR is valid (FEAT_RASv2)"), _SERROR)
-    written = _said(_bits(esr, 6, 6), "a read", "a write")
+    yield _FieldSpec("WnRV", 7, 7, _choose(_bits(esr, 7, 7), "WnR is not valid", "WnR is valid (FEAT_RASv2)"), _SERROR)
+    written = _choose(_bits(esr, 6, 6), "a read", "a write")
     valid = bool(_bits(esr, 7, 7))
-    yield _Place("WnR", 6, 6, written if valid else "means nothing: WnRV is 0", _SERROR, not valid)
-    yield _Place("DFSC", 5, 0, _serror_status(code), _SERROR)
+    yield _FieldSpec("WnR", 6, 6, written if valid else "not meaningful: WnRV is 0", _SERROR, not valid)
+    yield _FieldSpec("DFSC", 5, 0, _serror_status(code), _SERROR)
 
 
-def _only_asynchronous(name: str, high: int, low: int, meaning: str, code: int) -> _Place:
-    means_nothing = code != DFSC_ASYNCHRONOUS
-    return _Place(name, high, low, "means nothing: DFSC is not 0x11" if means_nothing else meaning, _SERROR, means_nothing)
+def _only_asynchronous(name: str, high: int, low: int, meaning: str, code: int) -> _FieldSpec:
+    is_res0 = code != DFSC_ASYNCHRONOUS
+    return _FieldSpec(name, high, low, "not meaningful: DFSC is not 0x11" if is_res0 else meaning, _SERROR, is_res0)
 
 
 def _serror_status(code: int) -> str:
@@ -226,66 +226,66 @@ _SET: Final = {0: "UER, recoverable", 2: "UC, uncontainable", 3: "UEO, restartab
 _SIZE: Final = ("byte", "halfword", "word", "doubleword")
 
 
-def _data_abort(esr: int) -> Iterator[_Place]:
+def _data_abort(esr: int) -> Iterator[_FieldSpec]:
     code = _bits(esr, 5, 0)
     if _bits(esr, 24, 24):
         yield from _described_access(esr)
     else:
         yield from _undescribed_access(esr, code)
-    yield _Place("VNCR", 13, 13, _said(_bits(esr, 13, 13), "not an access through VNCR_EL2", "an access through VNCR_EL2"), _DATA)
+    yield _FieldSpec("VNCR", 13, 13, _choose(_bits(esr, 13, 13), "not an access through VNCR_EL2", "an access through VNCR_EL2"), _DATA)
     yield from _error_fields(esr, code, _DATA)
-    yield _Place("CM", 8, 8, _said(_bits(esr, 8, 8), "no cache maintenance", "cache maintenance or address translation"), _DATA)
+    yield _FieldSpec("CM", 8, 8, _choose(_bits(esr, 8, 8), "no cache maintenance", "cache maintenance or address translation"), _DATA)
     yield _s1ptw(esr, _DATA)
-    yield _Place("WnR", 6, 6, _said(_bits(esr, 6, 6), "a read", "a write"), _DATA)
-    yield _Place("DFSC", 5, 0, fault_status(code), _DATA)
+    yield _FieldSpec("WnR", 6, 6, _choose(_bits(esr, 6, 6), "a read", "a write"), _DATA)
+    yield _FieldSpec("DFSC", 5, 0, fault_status(code), _DATA)
 
 
-def _described_access(esr: int) -> Iterator[_Place]:
-    """With ISV, bits 23:14 describe the instruction's access."""
-    yield _Place("ISV", 24, 24, "bits 23:14 describe the access", _DATA)
-    yield _Place("SAS", 23, 22, f"access size: {_SIZE[_bits(esr, 23, 22)]}", _DATA)
-    yield _Place("SSE", 21, 21, _said(_bits(esr, 21, 21), "no sign extension", "sign extension"), _DATA)
-    yield _Place("SRT", 20, 16, f"register {_bits(esr, 20, 16)}", _DATA)
-    yield _Place("SF", 15, 15, _said(_bits(esr, 15, 15), "32-bit register", "64-bit register"), _DATA)
-    yield _Place("AR", 14, 14, _said(_bits(esr, 14, 14), "no acquire or release semantics", "acquire or release semantics"), _DATA)
+def _described_access(esr: int) -> Iterator[_FieldSpec]:
+    """Yield the fields in bits 24:14 with ISV set: bits 23:14 describe the access of the instruction."""
+    yield _FieldSpec("ISV", 24, 24, "bits 23:14 describe the access", _DATA)
+    yield _FieldSpec("SAS", 23, 22, f"access size: {_SIZE[_bits(esr, 23, 22)]}", _DATA)
+    yield _FieldSpec("SSE", 21, 21, _choose(_bits(esr, 21, 21), "no sign extension", "sign extension"), _DATA)
+    yield _FieldSpec("SRT", 20, 16, f"register {_bits(esr, 20, 16)}", _DATA)
+    yield _FieldSpec("SF", 15, 15, _choose(_bits(esr, 15, 15), "32-bit register", "64-bit register"), _DATA)
+    yield _FieldSpec("AR", 14, 14, _choose(_bits(esr, 14, 14), "no acquire or release semantics", "acquire or release semantics"), _DATA)
 
 
-def _undescribed_access(esr: int, code: int) -> Iterator[_Place]:
-    """Without ISV, later extensions put other fields there."""
-    yield _Place("ISV", 24, 24, "the access is not described", _DATA)
+def _undescribed_access(esr: int, code: int) -> Iterator[_FieldSpec]:
+    """Yield the fields in bits 24:14 with ISV clear, which later extensions of the architecture define."""
+    yield _FieldSpec("ISV", 24, 24, "the access is not described", _DATA)
     external = code == FSC_SEA
     updated = f"write update (FEAT_RASv2): {_WRITE_UPDATE.get(_bits(esr, 17, 16), 'reserved value')}"
-    yield _Place("WU", 17, 16, updated if external else "means nothing: not an external abort", _DATA, not external)
-    yield _Place("FnP", 15, 15, _said(_bits(esr, 15, 15), "FAR_ELx is precise", "FAR_ELx is not precise"), _DATA)
-    yield _Place("PFV", 14, 14, _said(_bits(esr, 14, 14), "PFAR_ELx is not valid", "PFAR_ELx is valid (FEAT_PFAR)"), _DATA)
+    yield _FieldSpec("WU", 17, 16, updated if external else "not meaningful: not an external abort", _DATA, not external)
+    yield _FieldSpec("FnP", 15, 15, _choose(_bits(esr, 15, 15), "FAR_ELx is precise", "FAR_ELx is not precise"), _DATA)
+    yield _FieldSpec("PFV", 14, 14, _choose(_bits(esr, 14, 14), "PFAR_ELx is not valid", "PFAR_ELx is valid (FEAT_PFAR)"), _DATA)
 
 
-def _instruction_abort(esr: int) -> Iterator[_Place]:
+def _instruction_abort(esr: int) -> Iterator[_FieldSpec]:
     code = _bits(esr, 5, 0)
-    yield _Place("PFV", 14, 14, _said(_bits(esr, 14, 14), "PFAR_ELx is not valid", "PFAR_ELx is valid (FEAT_PFAR)"), _INSTRUCTION)
+    yield _FieldSpec("PFV", 14, 14, _choose(_bits(esr, 14, 14), "PFAR_ELx is not valid", "PFAR_ELx is valid (FEAT_PFAR)"), _INSTRUCTION)
     yield from _error_fields(esr, code, _INSTRUCTION)
     yield _s1ptw(esr, _INSTRUCTION)
-    yield _Place("IFSC", 5, 0, fault_status(code), _INSTRUCTION)
+    yield _FieldSpec("IFSC", 5, 0, fault_status(code), _INSTRUCTION)
 
 
-def _error_fields(esr: int, code: int, section: str) -> Iterator[_Place]:
-    """What both kinds of abort say of the error."""
+def _error_fields(esr: int, code: int, section: str) -> Iterator[_FieldSpec]:
+    """Yield the error fields that data and instruction aborts share."""
     external = code == FSC_SEA
     kind = _bits(esr, 12, 11)
     if external:
-        yield _Place("SET", 12, 11, f"synchronous error type: {_SET.get(kind, 'reserved value')}", section)
+        yield _FieldSpec("SET", 12, 11, f"synchronous error type: {_SET.get(kind, 'reserved value')}", section)
     elif section is _DATA and (code < 0x10 or code == 0x35):
-        yield _Place("LST", 12, 11, "load/store type (FEAT_LS64)", section)
+        yield _FieldSpec("LST", 12, 11, "load/store type (FEAT_LS64)", section)
     else:
-        yield _Place("SET", 12, 11, "means nothing: not an external abort on the access itself", section, means_nothing=True)
-    validity = _said(_bits(esr, 10, 10), "FAR_ELx is valid", "FAR_ELx is not valid")
-    yield _Place("FnV", 10, 10, validity if external else "means nothing: the fault status code is not 0x10", section, not external)
-    yield _Place("EA", 9, 9, "external abort type, implementation defined", section)
+        yield _FieldSpec("SET", 12, 11, "not meaningful: not an external abort on the access itself", section, is_res0=True)
+    validity = _choose(_bits(esr, 10, 10), "FAR_ELx is valid", "FAR_ELx is not valid")
+    yield _FieldSpec("FnV", 10, 10, validity if external else "not meaningful: the fault status code is not 0x10", section, not external)
+    yield _FieldSpec("EA", 9, 9, "external abort type, implementation defined", section)
 
 
-def _s1ptw(esr: int, section: str) -> _Place:
-    walk = _said(_bits(esr, 7, 7), "not on a stage 2 walk for stage 1", "a stage 2 fault on a stage 1 table walk")
-    return _Place("S1PTW", 7, 7, walk, section)
+def _s1ptw(esr: int, section: str) -> _FieldSpec:
+    walk = _choose(_bits(esr, 7, 7), "not on a stage 2 walk for stage 1", "a stage 2 fault on a stage 1 table walk")
+    return _FieldSpec("S1PTW", 7, 7, walk, section)
 
 
 def _levels(words: str, first: int, levels: tuple[int, ...] = (0, 1, 2, 3)) -> dict[int, str]:
@@ -321,7 +321,7 @@ _FAULT_STATUS: Final = {
 
 
 def fault_status(code: int) -> str:
-    """What a 6-bit DFSC or IFSC of an abort means."""
+    """Return the meaning of a 6-bit DFSC or IFSC of an abort."""
     return _FAULT_STATUS.get(code, "reserved value")
 
 
@@ -337,7 +337,7 @@ _EXCEPTION_CLASSES: Final = {
     0x07: "trapped SVE, Advanced SIMD or floating point",
     0x08: "trapped VMRS",
     0x09: "trapped pointer authentication instruction",
-    0x0A: "trapped ST64BV, ST64BV0, ST64B or LD64B, or another instruction without a class of its own",
+    0x0A: "trapped ST64BV, ST64BV0, ST64B or LD64B, or another instruction without its own class",
     0x0C: "trapped MRRC, coprocessor 14",
     0x0D: "branch target exception",
     0x0E: "illegal execution state",
@@ -381,5 +381,5 @@ _EXCEPTION_CLASSES: Final = {
 
 
 def exception_class_name(exception_class: int) -> str:
-    """What a 6-bit ESR_ELx.EC means."""
+    """Return the name of a 6-bit ESR_ELx.EC."""
     return _EXCEPTION_CLASSES.get(exception_class, "reserved value")

@@ -1,4 +1,4 @@
-"""Times in UTC, within the years 1 to 9999 that `datetime` has."""
+"""Conversion of times to UTC, within the `datetime` range of years 1 to 9999."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 def to_utc(moment: datetime) -> datetime:
-    """Return an aware moment in UTC. Raises ValueError where it lies outside the years 1 to 9999 there."""
+    """Return a time in UTC. Raises ValueError if it is outside the years 1 to 9999 there."""
     try:
         return moment.astimezone(UTC)
     except OverflowError:
@@ -14,5 +14,5 @@ def to_utc(moment: datetime) -> datetime:
 
 
 def utc_text(moment: datetime) -> str:
-    """Return RFC 3339 text in UTC, such as `2026-11-22T10:00:00Z`. Raises ValueError as `to_utc` does."""
+    """Return RFC 3339 text in UTC, such as `2026-11-22T10:00:00Z`. Raises ValueError like `to_utc`."""
     return to_utc(moment).isoformat().replace("+00:00", "Z")

@@ -1,1 +1,1 @@
-"""The rules: what a policy makes of a hardware error. Pure: no input or output, no clock, no chance."""
+"""Rules that decide a hardware error. No I/O, clock or randomness."""

@@ -1,8 +1,8 @@
-"""What other readings of an event would have meant, where they come to another action.
+"""Alternative interpretations of an event that lead to another action.
 
-Three of an event's inputs may stand for more than one thing, and each is read in its other ways while everything else stays: the numbering
-of ARM error types, whether the notification was synchronous, and the state of pages. No reading is combined with another, and a reading's
-own ambiguities are not followed, so that there are never more than a handful.
+Three inputs of an event can be ambiguous: the numbering of ARM error types, whether the notification was synchronous, and the state of
+pages. Each is replaced alone by its other values. Interpretations are not combined, and their own ambiguities are not followed, so the
+number of decisions is bounded (`PAGE_INTERPRETATIONS`, `NUMBERINGS`).
 """
 
 from __future__ import annotations
@@ -25,274 +25,286 @@ from ras_triage.policies.pipeline.arm_error_types import NUMBERINGS, error_type_
 from ras_triage.policies.pipeline.facts import DEFAULT_PAGE, Facts
 from ras_triage.policies.pipeline.memory import Frame, HandledFrame, traits_of
 from ras_triage.policies.pipeline.page_states import PageOutcome
-from ras_triage.policies.pipeline.precheck import precheck
+from ras_triage.policies.pipeline.precheck import run_precheck
 from ras_triage.policies.pipeline.sections import MemoryFailureRequest, QueuedFrame
 from ras_triage.policies.pipeline.stage_result import merge_results
 from ras_triage.policies.pipeline.stages import HandlingStages, SectionStages, headline, run_handling_stages, run_section_stages
 
 NOTIFICATION_TYPE: Final = "/notification/type"
 ARM_ERROR_TYPES: Final = "/host/arm_error_types"
-"""Pointers into an event at which an assumption makes it ambiguous."""
+"""JSON pointers into an event where an assumption makes it ambiguous."""
 
-_SPELT_OUT: Final = 4
-"""Error types that a warning spells out."""
+_MAX_LISTED: Final = 4
+"""Number of error types that a warning lists."""
 
 
-class AlternativeReadings(NamedTuple):
-    """What a decision says of the readings that it did not take."""
+class Alternatives(NamedTuple):
+    """Alternatives of a decision, and the warnings that go with them."""
 
     alternatives: tuple[Alternative, ...] = ()
     warnings: tuple[DecisionWarning, ...] = ()
 
 
-NO_ALTERNATIVES: Final = AlternativeReadings()
+NO_ALTERNATIVES: Final = Alternatives()
 
 
 @frozen
 class DecidedCase:
-    """A course that was decided, and what it was decided from."""
+    """A decided event: its action, its inputs and the results of its stages."""
 
     action: Action
     block: StatusBlock | None
     policy: Policy
     facts: Facts
-    walked: SectionStages
-    course: HandlingStages
+    sections: SectionStages
+    handling: HandlingStages
     assumed: frozenset[str]
 
 
-def is_ambiguous(walked: SectionStages, course: HandlingStages, facts: Facts, assumed: frozenset[str]) -> bool:
-    """Whether anything in an event may stand for more than one thing, as far as a quick look tells."""
-    if assumed or (walked.walk is not None and walked.walk.arm_types and facts.host.arm_error_types is None):
+def is_ambiguous(sections: SectionStages, handling: HandlingStages, facts: Facts, assumed: frozenset[str]) -> bool:
+    """Return whether an event may be ambiguous. Cheap, and may be wrong in the direction of True."""
+    if assumed or (sections.walk is not None and sections.walk.arm_error_types and facts.host.arm_error_types is None):
         return True
-    return bool(course.handled) and any(map(_is_assumed, course.handled))
+    return bool(handling.handled) and any(map(_is_assumed, handling.handled))
 
 
-def alternative_readings(case: DecidedCase) -> AlternativeReadings:
-    """The readings that come to another action."""
+def find_alternatives(case: DecidedCase) -> Alternatives:
+    """Return the interpretations that lead to another action."""
     found = [_numberings(case)]
     if NOTIFICATION_TYPE in case.assumed:
         found.append(_notifications(case))
-    if assumed := [done for done in case.course.handled if _is_assumed(done)]:
+    if assumed := [done for done in case.handling.handled if _is_assumed(done)]:
         found.append(_pages(case, assumed, _STATES, _STATE_IS_ASSUMED))
         found.append(_pages(case, assumed, _DIRTINESS, _DIRTINESS_IS_ASSUMED))
     found = [other for other in found if other is not NO_ALTERNATIVES]
     if len(found) < 2:
         return found[0] if found else NO_ALTERNATIVES
     alternatives, warnings = zip(*found, strict=True)
-    return AlternativeReadings(tuple(chain.from_iterable(alternatives)), tuple(chain.from_iterable(warnings)))
+    return Alternatives(tuple(chain.from_iterable(alternatives)), tuple(chain.from_iterable(warnings)))
 
 
-def _other_action(case: DecidedCase, course: HandlingStages) -> tuple[Action, tuple[Step, ...]] | None:
-    """The action and plan of a course that comes to another action than the decision's."""
-    action = headline(chain.from_iterable([stage_result.steps for stage_result in course.stage_results]))
-    return None if action is case.action else (action, merge_results(course.stage_results).steps)
+def _other_action(case: DecidedCase, handling: HandlingStages) -> tuple[Action, tuple[Step, ...]] | None:
+    """Return action and plan of an interpretation, or None where the action is the decision's."""
+    action = headline(chain.from_iterable([stage_result.steps for stage_result in handling.stage_results]))
+    return None if action is case.action else (action, merge_results(handling.stage_results).steps)
 
 
-def _come_to(alternatives: Iterable[Alternative]) -> str:
-    return ", ".join(f"{_words(alternative.when)} comes to `{alternative.action}`" for alternative in alternatives)
+def _other_actions(alternatives: Iterable[Alternative]) -> str:
+    others = " or ".join(f"`{alternative.action}` with {_words(alternative.when)}" for alternative in alternatives)
+    return f"the action would be {others}"
 
 
 def _words(when: dict[str, Any]) -> str:
-    return " and ".join(f"`{name}` {str(value).lower()}" for name, value in when.items())
+    return ", ".join(f"`{name}={str(value).lower()}`" for name, value in when.items())
 
 
 # The numbering of ARM error types
 
-_IF_HEEDED: Final[dict[str, Any]] = {"policy.flags.arm_error_types_heeded": True}
+_WITH_FIRMWARE_NUMBERING: Final[dict[str, Any]] = {"policy.flags.arm_error_types_heeded": True}
 
 
-def _numberings(case: DecidedCase) -> AlternativeReadings:
-    """The record does not tell in which numbering its error types stand, and the host's facts may not either.
+def _numberings(case: DecidedCase) -> Alternatives:
+    """Return the alternatives for the numbering of ARM error types, which neither the record nor, maybe, the host facts state.
 
-    A kernel does not ask, and reads on in its own numbering: then an alternative is what it would do if it heeded the firmware's.
+    A kernel ignores the firmware's numbering. Its alternatives say what it would do with `arm_error_types_heeded`.
     """
-    walk, host, policy = case.walked.walk, case.facts.host, case.policy
-    told = host.arm_error_types is not None and ARM_ERROR_TYPES not in case.assumed
-    if told or walk is None or not walk.arm_types:
+    walk, host, policy = case.sections.walk, case.facts.host, case.policy
+    stated = host.arm_error_types is not None and ARM_ERROR_TYPES not in case.assumed
+    if stated or walk is None or not walk.arm_error_types:
         return NO_ALTERNATIVES
-    kinds = tuple(dict.fromkeys(walk.arm_types))
-    heeds, taken = policy.behaviours.arm_error_types_heeded, stated_numbering(policy, case.facts) or policy_numbering(policy)
+    kinds = tuple(dict.fromkeys(walk.arm_error_types))
+    uses_firmware_numbering, assumed = (
+        policy.behaviours.arm_error_types_heeded,
+        stated_numbering(policy, case.facts) or policy_numbering(policy),
+    )
     found: list[tuple[str, Action, tuple[Step, ...]]] = []
-    for alike in _unlike(kinds, taken):
-        if not _is_quiet(case) and (other := _other_action(case, _read_in(alike[0], case))):
-            found += [(numbering, *other) for numbering in alike]
+    for equivalent in _other_numberings(kinds, assumed):
+        if not _is_local(case) and (other := _other_action(case, _handle_in(equivalent[0], case))):
+            found += [(numbering, *other) for numbering in equivalent]
     if not found:
         return NO_ALTERNATIVES
     found.sort(key=itemgetter(0))
-    more = {} if heeds else _IF_HEEDED
+    more = {} if uses_firmware_numbering else _WITH_FIRMWARE_NUMBERING
     alternatives = tuple([Alternative({"host.arm_error_types": numbering} | more, action, plan) for numbering, action, plan in found])
-    comes_to = tuple([(numbering, action) for numbering, action, _ in found])
-    return AlternativeReadings(alternatives, (_of_types(kinds, taken, heeds, comes_to),))
+    actions = tuple([(numbering, action) for numbering, action, _ in found])
+    return Alternatives(alternatives, (_numbering_warning(kinds, assumed, actions, uses_firmware_numbering=uses_firmware_numbering),))
 
 
-def _read_in(numbering: str, case: DecidedCase) -> HandlingStages:
+def _handle_in(numbering: str, case: DecidedCase) -> HandlingStages:
     facts = Facts(case.facts.host, arm_numbering=numbering)
-    walked = run_section_stages(case.walked.notification, case.walked.opening, case.block, case.policy, facts)
-    return run_handling_stages(walked, case.policy, facts)
+    sections = run_section_stages(case.sections.notification, case.sections.precheck, case.block, case.policy, facts)
+    return run_handling_stages(sections, case.policy, facts)
 
 
-def _is_quiet(case: DecidedCase) -> bool:
-    """Whether nothing that happens to a page can reach beyond it: nobody consumed the error or asked to be told, and nothing panics."""
+def _is_local(case: DecidedCase) -> bool:
+    """Return whether no outcome for a page can signal or panic: no thread consumed the error or requested early signals."""
     facts = case.facts
-    if case.walked.notification.type is NotificationType.SEA or facts.early_kill or not facts.sysctl.recovery or _may_panic(case):
+    if case.sections.notification.type is NotificationType.SEA or facts.early_kill or not facts.sysctl.recovery or _may_panic(case):
         return False
-    return not any(map(_asks_to_be_told, facts.host.tasks or ()))
+    return not any(map(_requests_early_kill, facts.host.tasks or ()))
 
 
-def _asks_to_be_told(task: Task) -> bool:
+def _requests_early_kill(task: Task) -> bool:
     return task.mce_kill == "early" or any(thread.mce_kill == "early" for thread in task.threads)
 
 
 def _may_panic(case: DecidedCase) -> bool:
-    """Whether a page of the kernel's own is the end of the machine."""
+    """Return whether an error in a page of the kernel panics."""
     return case.policy.behaviours.panic_on_unrecoverable_sysctl and bool(case.facts.sysctl.panic_on_unrecoverable)
 
 
 @lru_cache(maxsize=256)
-def _unlike(kinds: tuple[int, ...], taken: str) -> tuple[tuple[str, ...], ...]:
-    """The numberings in which other error types are cache errors than in `taken`, those together that agree about it."""
-    alike: dict[tuple[bool, ...], tuple[str, ...]] = {}
+def _other_numberings(kinds: tuple[int, ...], assumed: str) -> tuple[tuple[str, ...], ...]:
+    """Return the numberings that classify error types otherwise than `assumed`, grouped by equal classification."""
+    groups: dict[tuple[bool, ...], tuple[str, ...]] = {}
     for numbering in NUMBERINGS:
         caches = tuple(is_cache_error(kind, numbering) for kind in kinds)
-        alike[caches] = (*alike.get(caches, ()), numbering)
-    return tuple(numberings for numberings in alike.values() if taken not in numberings)
+        groups[caches] = (*groups.get(caches, ()), numbering)
+    return tuple(numberings for numberings in groups.values() if assumed not in numberings)
 
 
 @lru_cache(maxsize=256)
-def _of_types(kinds: tuple[int, ...], taken: str, heeds: bool, comes_to: tuple[tuple[str, Action], ...]) -> DecisionWarning:
+def _numbering_warning(
+    kinds: tuple[int, ...], assumed: str, actions: tuple[tuple[str, Action], ...], *, uses_firmware_numbering: bool
+) -> DecisionWarning:
     disputed = [kind for kind in kinds if len({is_cache_error(kind, numbering) for numbering in NUMBERINGS}) > 1]
     meanings = "; ".join(
         f"{kind:#04x} is " + ", ".join(f"{error_type_meaning(kind, numbering)} ({numbering})" for numbering in NUMBERINGS)
-        for kind in disputed[:_SPELT_OUT]
+        for kind in disputed[:_MAX_LISTED]
     )
-    because = "is taken" if heeds else "is this kernel's own reading, whatever the firmware means"
-    others = ", ".join(f"{numbering} comes to `{action}`" for numbering, action in comes_to)
-    return DecisionWarning("ambiguous_arm_error_type", f"ARM error type {meanings}: {taken} {because}, and {others}")
+    basis = "assumed" if uses_firmware_numbering else "used, this kernel's numbering whatever the firmware's"
+    others = " or ".join(f"`{action}` with {numbering}" for numbering, action in actions)
+    return DecisionWarning("ambiguous_arm_error_type", f"ARM error type {meanings}; {assumed} {basis}; the action would be {others}")
 
 
-# Synchronous or not
+# Synchronous or asynchronous notification
 
 
-def _notifications(case: DecidedCase) -> AlternativeReadings:
-    """Whether a thread consumed the error is the notification's to say, and nobody told which it was."""
-    notification = case.walked.notification
+def _notifications(case: DecidedCase) -> Alternatives:
+    """Return the alternative for an assumed notification type: synchronous for asynchronous, or the reverse."""
+    notification = case.sections.notification
     synchronous = notification.type is NotificationType.SEA
     other = NotificationType.POLLED if synchronous else NotificationType.SEA
-    taken = notification.model_copy(update={"type": other})
-    opening = precheck(taken, case.block, case.policy, case.facts)
-    came_to = _other_action(
-        case, run_handling_stages(run_section_stages(taken, opening, case.block, case.policy, case.facts), case.policy, case.facts)
-    )
-    if came_to is None:
+    changed = notification.model_copy(update={"type": other})
+    precheck = run_precheck(changed, case.block, case.policy, case.facts)
+    sections = run_section_stages(changed, precheck, case.block, case.policy, case.facts)
+    outcome = _other_action(case, run_handling_stages(sections, case.policy, case.facts))
+    if outcome is None:
         return NO_ALTERNATIVES
-    alternative = Alternative({"notification.type": other.value}, *came_to)
+    alternative = Alternative({"notification.type": other.value}, *outcome)
     code = "assumed_synchronous" if synchronous else "assumed_asynchronous"
-    detail = f"nobody told the notification, and `{notification.type}` is taken: {_come_to((alternative,))}"
-    return AlternativeReadings((alternative,), (DecisionWarning(code, detail),))
+    detail = f"notification type not given, `{notification.type}` assumed; with `{other}` the action would be `{alternative.action}`"
+    return Alternatives((alternative,), (DecisionWarning(code, detail),))
 
 
 # The state of pages
 
 
-class _PageReading(NamedTuple):
-    """Something else that pages may be taken for."""
+class _PageInterpretation(NamedTuple):
+    """Another value for what a page fact does not state."""
 
     when: dict[str, Any]
-    untold: Page
-    """What a page without a fact is taken for."""
-    reread: Callable[[Page], Page]
-    """What a page fact is taken for: the fact itself where it leaves nothing open."""
+    default_page: Page
+    """Stands in for a page without a fact."""
+    apply: Callable[[Page], Page]
+    """Returns a page fact with the other value; the same object where the fact states the value."""
 
 
 def _in_state(representative: Page, page: Page) -> Page:
-    """A mapped page whose state is not told, unless what is told of it contradicts."""
-    told_otherwise = page.dirty is not None and representative.dirty is not None and page.dirty is not representative.dirty
-    if page.poisoned or not page.mappings or page.state is not PageState.UNKNOWN or told_otherwise:
+    """Return a mapped page of unknown state in the state of `representative`, unless the fact contradicts it."""
+    contradicts = page.dirty is not None and representative.dirty is not None and page.dirty is not representative.dirty
+    if page.poisoned or not page.mappings or page.state is not PageState.UNKNOWN or contradicts:
         return page
-    told = page.dirty if representative.dirty is None else representative.dirty
-    return page.model_copy(update={"state": representative.state, "dirty": told})
+    dirty = page.dirty if representative.dirty is None else representative.dirty
+    return page.model_copy(update={"state": representative.state, "dirty": dirty})
 
 
 def _with_content(dirty: bool, page: Page) -> Page:
-    """A mapped page of which it is not told whether it is dirty."""
+    """Return a mapped page with `dirty` set where its fact does not state it."""
     return page if page.poisoned or not page.mappings or page.dirty is not None else page.model_copy(update={"dirty": dirty})
 
 
-def _state_reading(when: dict[str, Any], page: Page) -> _PageReading:
-    return _PageReading(when, page, partial(_in_state, page))
+def _state_interpretation(when: dict[str, Any], page: Page) -> _PageInterpretation:
+    return _PageInterpretation(when, page, partial(_in_state, page))
 
 
 _STATES: Final = (
-    _state_reading({"page.state": "page_cache", "page.dirty": False}, Page(physical_address=0, state=PageState.PAGE_CACHE, dirty=False)),
-    _state_reading({"page.state": "kernel"}, Page(physical_address=0, state=PageState.KERNEL)),
-    _state_reading({"page.state": "slab"}, Page(physical_address=0, state=PageState.SLAB)),
+    _state_interpretation(
+        {"page.state": "page_cache", "page.dirty": False}, Page(physical_address=0, state=PageState.PAGE_CACHE, dirty=False)
+    ),
+    _state_interpretation({"page.state": "kernel"}, Page(physical_address=0, state=PageState.KERNEL)),
+    _state_interpretation({"page.state": "slab"}, Page(physical_address=0, state=PageState.SLAB)),
 )
-"""One page for each fate that differs from a dirty anonymous page's.
+"""One page for each outcome that differs from a dirty anonymous page's.
 
-Of a clean page cache page nothing is lost, as of a free one. No handler exists for a page of the kernel's, nor for one of guest_memfd or a
-huge page that cannot be split; of those that it owns, slab among them, vm.panic_on_unrecoverable_memory_failure makes a panic. A dirty page
-cache page is no reading of its own: its users are signalled exactly as those of an anonymous one.
+A clean page cache page loses no data, like a free page. A kernel page has no handler, like a guest_memfd page or a huge page that cannot be
+split. A slab page stands for those that the kernel owns, for which vm.panic_on_unrecoverable_memory_failure panics. A dirty page cache page
+is missing because it signals exactly as an anonymous page does.
 """
 
-_DIRTINESS: Final = tuple(_PageReading({"page.dirty": dirty}, DEFAULT_PAGE, partial(_with_content, dirty)) for dirty in (True, False))
+_DIRTINESS: Final = tuple(
+    _PageInterpretation({"page.dirty": dirty}, DEFAULT_PAGE, partial(_with_content, dirty)) for dirty in (True, False)
+)
 
-PAGE_READINGS: Final = len(_STATES) + len(_DIRTINESS)
-"""How often an event is decided again at most because something of a page is not told."""
+PAGE_INTERPRETATIONS: Final = len(_STATES) + len(_DIRTINESS)
+"""Upper limit of further decisions for one event because a page fact leaves something open."""
 
-_STATE_IS_ASSUMED: Final = "the state of a page is not told, and an anonymous one is taken"
-_DIRTINESS_IS_ASSUMED: Final = "whether a page is dirty is not told, and what its state makes likely is taken"
+_STATE_IS_ASSUMED: Final = "page state not given, `anonymous` assumed"
+_DIRTINESS_IS_ASSUMED: Final = "`dirty` of a page not given, the usual value of its state assumed"
 
 
 def _is_assumed(done: HandledFrame) -> bool:
-    """Whether something was assumed of a page on which its handling depends."""
+    """Return whether the handling of a page depends on an assumption about it."""
     page = done.frame.page
     if page is DEFAULT_PAGE or ((page.dirty is None or page.state is PageState.UNKNOWN) and page.mappings):
-        return done.outcome is not None and not done.again
+        return done.outcome is not None and not done.was_poisoned
     return False
 
 
-def _pages(case: DecidedCase, assumed: list[HandledFrame], readings: Iterable[_PageReading], because: str) -> AlternativeReadings:
-    """All assumed pages read alike; of the readings that come to the same action, the first."""
-    items = [] if case.walked.walk is None else case.walked.walk.items
+def _pages(case: DecidedCase, assumed: list[HandledFrame], interpretations: Iterable[_PageInterpretation], because: str) -> Alternatives:
+    """Return the alternatives of pages with assumed facts, all changed alike; for each other action the first."""
+    items = [] if case.sections.walk is None else case.sections.walk.queued_frames
     seen = {tuple(_effects(done.frame, done.outcome, case) for done in assumed)}
     found: dict[Action, Alternative] = {}
-    for reading in readings:
-        effects = tuple(_effects(done.frame, _outcome(done, reading, case), case) for done in assumed)
+    for interpretation in interpretations:
+        effects = tuple(_effects(done.frame, _outcome(done, interpretation, case), case) for done in assumed)
         if effects in seen:
             continue
         seen.add(effects)
-        course = run_handling_stages(
-            case.walked, case.policy, Facts(case.facts.host, reading.untold), [_reread(item, reading) for item in items]
+        handling = run_handling_stages(
+            case.sections,
+            case.policy,
+            Facts(case.facts.host, interpretation.default_page),
+            [_changed(item, interpretation) for item in items],
         )
-        other = _other_action(case, course)
+        other = _other_action(case, handling)
         if other and other[0] not in found:
-            found[other[0]] = Alternative(reading.when, *other)
+            found[other[0]] = Alternative(interpretation.when, *other)
     alternatives = tuple(found.values())
     return (
-        AlternativeReadings(alternatives, (DecisionWarning("assumed_page_state", f"{because}: {_come_to(alternatives)}"),))
+        Alternatives(alternatives, (DecisionWarning("assumed_page_state", f"{because}; {_other_actions(alternatives)}"),))
         if found
         else NO_ALTERNATIVES
     )
 
 
-def _reread(item: QueuedFrame, reading: _PageReading) -> QueuedFrame:
-    return item if item.page is None else QueuedFrame(item.address, item.request, reading.reread(item.page))
+def _changed(item: QueuedFrame, interpretation: _PageInterpretation) -> QueuedFrame:
+    return item if item.page is None else QueuedFrame(item.address, item.request, interpretation.apply(item.page))
 
 
-def _outcome(done: HandledFrame, reading: _PageReading, case: DecidedCase) -> PageOutcome | None:
-    """What a reading makes of a page that was handled."""
+def _outcome(done: HandledFrame, interpretation: _PageInterpretation, case: DecidedCase) -> PageOutcome | None:
+    """Return the outcome of a handled page under an interpretation."""
     frame = done.frame
-    page = reading.untold if frame.page is DEFAULT_PAGE else reading.reread(frame.page)
+    page = interpretation.default_page if frame.page is DEFAULT_PAGE else interpretation.apply(frame.page)
     return (
         done.outcome if page is frame.page else page_states.page_outcome(case.policy, traits_of(replace(frame, page=page), case.facts))[0]
     )
 
 
 def _effects(frame: Frame, outcome: PageOutcome | None, case: DecidedCase) -> tuple[Any, ...]:
-    """What of an outcome can reach beyond its page: pages with equal effects come to the same action."""
+    """Return the parts of an outcome that decide the action: pages with equal effects lead to the same one."""
     if outcome is None:
         return ()
     panics = outcome.kernel_owned and _may_panic(case)
     returns = outcome.returns if frame.item.request is MemoryFailureRequest.ACTION_REQUIRED else 0
-    return (panics, returns, *((outcome.kill, outcome.late, outcome.stays_mapped) if frame.places else ()))
+    return (panics, returns, *((outcome.kill, outcome.leaves_poison_entry, outcome.stays_mapped) if frame.mappings else ()))

@@ -1,4 +1,4 @@
-"""The decision: a line of small stages, each handing on what it found."""
+"""Decision of an event under a policy: all stages in order."""
 
 from __future__ import annotations
 
@@ -6,63 +6,65 @@ from ras_triage.models.decision import Action, Decision
 from ras_triage.models.event import Event, event_key
 from ras_triage.models.frozen import frozen
 from ras_triage.models.poison import PoisonedPage
-from ras_triage.models.records.status_block import StatusBlock, parse
-from ras_triage.policies.alternatives import NO_ALTERNATIVES, AlternativeReadings, DecidedCase, alternative_readings, is_ambiguous
+from ras_triage.models.records.status_block import StatusBlock, parse_block
+from ras_triage.policies.alternatives import NO_ALTERNATIVES, Alternatives, DecidedCase, find_alternatives, is_ambiguous
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline.facts import Facts
 from ras_triage.policies.pipeline.poisoned_pages import poisoned_pages
-from ras_triage.policies.pipeline.precheck import precheck
+from ras_triage.policies.pipeline.precheck import run_precheck
 from ras_triage.policies.pipeline.stage_result import StageResult, merge_results
 from ras_triage.policies.pipeline.stages import HandlingStages, headline, run_handling_stages, run_section_stages
 
 NOTHING_ASSUMED: frozenset[str] = frozenset()
-"""Nothing in the event was assumed for its sender."""
+"""No assumptions about the event."""
 
 
 def decide(event: Event, policy: Policy, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:
-    """What `policy` says happens after `event`, and why. Pure: equal arguments give equal decisions.
+    """Decide `event` under `policy`: what happens, in order, and why. Pure: equal arguments give equal decisions.
 
-    `assumed`: JSON pointers into the event, such as `/notification/type`, at which its sender took something for granted. The decision
-    is the same; only its `alternatives` and `warnings` know of it.
+    `assumed`: JSON pointers into the event, such as `/notification/type`, whose values the sender assumed. They change only the
+    `alternatives` and `warnings` of the decision.
     """
-    block = None if event.status_block is None else parse(event.status_block)
+    block = None if event.status_block is None else parse_block(event.status_block)
     return decide_parsed(event, block, policy, event_key(event), assumed)
 
 
 def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: str, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:
-    """`decide` for a caller that has parsed the event's status block and computed its key."""
+    """Decide an event whose status block and key the caller has already computed."""
     return decide_with_poison(event, block, policy, key, assumed).decision
 
 
 @frozen
 class DecisionWithPoison:
-    """A decision, and what of it outlasts the event."""
+    """A decision and the pages that it poisoned."""
 
     decision: Decision
     poisoned: tuple[PoisonedPage, ...]
-    """Pages that count as poisoned from now on, until the machine starts again."""
+    """Pages that count as poisoned until the next reboot."""
 
 
 def decide_with_poison(
     event: Event, block: StatusBlock | None, policy: Policy, key: str, assumed: frozenset[str] = NOTHING_ASSUMED
 ) -> DecisionWithPoison:
-    """`decide_parsed` for a caller that remembers what became of a machine's pages."""
+    """Decide an event for a caller that stores the poisoned pages of each machine."""
     facts = Facts(event.host)
-    opening = precheck(event.notification, block, policy, facts)
-    walked = run_section_stages(event.notification, opening, block, policy, facts)
-    course = run_handling_stages(walked, policy, facts)
-    found = merge_results(course.stage_results)
+    precheck = run_precheck(event.notification, block, policy, facts)
+    sections = run_section_stages(event.notification, precheck, block, policy, facts)
+    handling = run_handling_stages(sections, policy, facts)
+    found = merge_results(handling.stage_results)
     action = headline(found.steps)
     others = NO_ALTERNATIVES
-    if is_ambiguous(walked, course, facts, assumed):
-        others = alternative_readings(DecidedCase(action, block, policy, facts, walked, course, assumed))
-    return DecisionWithPoison(_conclude(event, policy, key, action, found, course, others), poisoned_pages(course.handled, facts))
+    if is_ambiguous(sections, handling, facts, assumed):
+        others = find_alternatives(
+            DecidedCase(action=action, block=block, policy=policy, facts=facts, sections=sections, handling=handling, assumed=assumed)
+        )
+    return DecisionWithPoison(_conclude(event, policy, key, action, found, handling, others), poisoned_pages(handling.handled, facts))
 
 
 def _conclude(
-    event: Event, policy: Policy, key: str, action: Action, found: StageResult, course: HandlingStages, others: AlternativeReadings
+    event: Event, policy: Policy, key: str, action: Action, found: StageResult, handling: HandlingStages, others: Alternatives
 ) -> Decision:
-    """Stage 8: the headline, whether it is certain, and what another reading of the event would have meant."""
+    """Return the decision from all results (stage 8): action, certainty and alternatives."""
     return Decision(
         event_key=key,
         source=event.source,
@@ -71,7 +73,7 @@ def _conclude(
         certainty="depends" if found.reasons else "certain",
         reasons=found.reasons,
         plan=found.steps,
-        next_access=() if action is Action.PANIC else course.later,
+        next_access=() if action is Action.PANIC else handling.later,
         rationale=found.rationale,
         assumptions=found.assumptions,
         alternatives=others.alternatives,

@@ -1,4 +1,4 @@
-"""What becomes of an exception that no record accounts for: unclaimed aborts, aborts in the kernel, SErrors."""
+"""CPU exceptions without a record: unclaimed aborts, kernel aborts, SErrors."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from ras_triage.policies.pipeline.signals import assumed_current, kill_current
 from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult, rule
 
 SERROR_PANIC: Final = "Asynchronous SError Interrupt"
-_IDLE: Final = "an abort on an idle CPU panics, one in a kernel thread only ends the thread"
+_IDLE: Final = "an abort in the idle task panics, an abort in a kernel thread ends only that thread"
 _ESR_EXPORTED_TO_VMM: Final = 0xFC000000 | 1 << 25 | 1 << 10 | 1 << 9 | 1 << 8 | 1 << 6 | 0x3F
-"""EC, IL, FnV, EA, CM, WnR and FSC: what KVM_EXIT_ARM_SEA shows of a syndrome."""
+"""EC, IL, FnV, EA, CM, WnR and FSC: the syndrome fields in KVM_EXIT_ARM_SEA."""
 _ASSUMED_UNCATEGORISED: Final = Assumption("notification.syndrome", "an uncategorised SError")
-_STAYS_IN_GUEST: Final = "an abort on the guest's own access never reaches KVM on a CPU without the RAS extension"
-_KVM_RUN_FAILS: Final = "KVM_RUN fails with EFAULT: KVM does not know fault status code {:#x}"
-_ASSUMED_UNTRANSLATED: Final = Assumption("guest.page_tables", "KVM cannot translate the guest's fault address: no `gpa` in the exit")
+_STAYS_IN_GUEST: Final = "the CPU takes the abort to the guest, not to KVM: it has no RAS extension (HCR_EL2.TEA)"
+_KVM_RUN_FAILS: Final = "KVM_RUN returns EFAULT: KVM does not know fault status code {:#x}"
+_ASSUMED_UNTRANSLATED: Final = Assumption("guest.page_tables", "KVM cannot translate the guest's fault address: `gpa` is 0 in the exit")
 _DATA_ABORTS: Final = (ExceptionClass.DATA_ABORT_LOWER, ExceptionClass.DATA_ABORT_SAME)
 
 
@@ -57,10 +57,10 @@ def _taint(policy: Policy) -> tuple[Step, ...]:
 # Aborts without a usable record
 
 
-def unclaimed_abort(notification: Notification, admission: Admission, policy: Policy, facts: Facts) -> StageResult:
-    """An abort that no record accounts for. Mirrors `do_sea`, `kvm_handle_guest_sea`."""
+def handle_unclaimed_abort(notification: Notification, admission: Admission, policy: Policy, facts: Facts) -> StageResult:
+    """Handle an abort that no record accounts for. Mirrors `do_sea` and `kvm_handle_guest_sea`."""
     if notification.taken_from == "kernel":
-        return abort_in_kernel(policy, facts)
+        return handle_abort_in_kernel(policy, facts)
     if notification.taken_from == "guest":
         return _unclaimed_in_guest(notification, admission, policy, facts)
     name, code, outcome = _arm64_fault(policy, admission.fsc)
@@ -68,25 +68,25 @@ def unclaimed_abort(notification: Notification, admission: Admission, policy: Po
     pid, tid = (current.pid, current.tid) if current else (None, None)
     if code == "BUS_OBJERR":
         address = _signalled_address(notification, policy)
-        step = Signal(pid, tid, "SIGBUS", "BUS_OBJERR", address, None, forced=True)
+        step = Signal(pid, tid, "SIGBUS", "BUS_OBJERR", address, lsb=None, forced=True)
     else:
-        step = Signal(pid, tid, "SIGKILL", "SI_KERNEL", None, None, forced=True)
+        step = Signal(pid, tid, "SIGKILL", "SI_KERNEL", address=None, lsb=None, forced=True)
     flags = ("walk_level_minus_1_is_sea", "walk_abort_is_bus_error")
     fired = rule(policy, "exceptions.unclaimed", outcome, name, *flags, fsc=hex(admission.fsc))
     return StageResult((*_taint(policy), step), (fired,), (), assumed_current(facts))
 
 
 def _arm64_fault(policy: Policy, fsc: int) -> tuple[str, Literal["BUS_OBJERR", "SIGKILL"], str]:
-    """The kernel's handler for a fault status code, and what an unclaimed abort brings the thread."""
+    """Return the kernel's handler for a fault status code, and the signal of an unclaimed abort."""
     handled = fsc in (FSC_SEA, FSC_PARITY) or fsc in FSC_WALK or policy.behaviours.walk_level_minus_1_is_sea
     handler = "do_sea" if handled else "do_bad"
     if fsc in (FSC_SEA, FSC_PARITY) or policy.behaviours.walk_abort_is_bus_error:
-        return handler, "BUS_OBJERR", "not claimed: SIGBUS with the fault address"
-    return handler, "SIGKILL", "not claimed, on a table walk: SIGKILL"
+        return handler, "BUS_OBJERR", "unclaimed: SIGBUS with the fault address"
+    return handler, "SIGKILL", "unclaimed, on a table walk: SIGKILL"
 
 
 def _signalled_address(notification: Notification, policy: Policy) -> int:
-    """FAR_ELx without its tag byte, or 0 where it is not valid."""
+    """Return FAR_ELx without its tag byte, or 0 where it is not valid."""
     far, esr = notification.fault_address, notification.syndrome
     if far is None or (esr is not None and abort_syndrome(esr).fnv):
         return 0
@@ -97,13 +97,13 @@ def _signalled_address(notification: Notification, policy: Policy) -> int:
 
 
 def _untagged(address: int) -> int:
-    """Sign-extend from bit 55, as `untagged_addr` does."""
+    """Return an address sign-extended from bit 55, as `untagged_addr` does."""
     low = address & (1 << 56) - 1
     return low | 0xFF << 56 if low >> 55 else low
 
 
-def abort_in_kernel(policy: Policy, facts: Facts) -> StageResult:
-    """An abort in kernel mode: no exception table is asked. Mirrors `die`."""
+def handle_abort_in_kernel(policy: Policy, facts: Facts) -> StageResult:
+    """Handle an abort in kernel mode, for which exception table fixups do not apply. Mirrors `die`."""
     current = facts.host.current
     pid = current.pid if current else None
     oops = Oops(pid, "synchronous external abort")
@@ -112,7 +112,7 @@ def abort_in_kernel(policy: Policy, facts: Facts) -> StageResult:
     fired = rule(
         policy,
         "exceptions.kernel_mode",
-        "oops, then panic" if fatal else "oops: the interrupted task ends in the kernel",
+        "oops, then panic" if fatal else "oops: the interrupted task is killed",
         "die",
         panic_on_oops=facts.sysctl.panic_on_oops,
         pid=pid,
@@ -125,7 +125,7 @@ def abort_in_kernel(policy: Policy, facts: Facts) -> StageResult:
 
 
 def _unclaimed_in_guest(notification: Notification, admission: Admission, policy: Policy, facts: Facts) -> StageResult:
-    """Mirrors `kvm_handle_guest_abort`, `kvm_handle_guest_sea`."""
+    """Handle an unclaimed abort from a guest. Mirrors `kvm_handle_guest_abort` and `kvm_handle_guest_sea`."""
     if stays_in_guest(notification, admission.fsc, facts):
         return StageResult((Log(_STAYS_IN_GUEST),), (rule(policy, "exceptions.guest", _STAYS_IN_GUEST, "vcpu_reset_hcr"),))
     if admission.fsc in FSC_WALK_LEVEL_MINUS_1 and not policy.behaviours.kvm_walk_level_minus_1_is_sea:
@@ -136,7 +136,7 @@ def _unclaimed_in_guest(notification: Notification, admission: Admission, policy
     fired = rule(
         policy,
         "exceptions.guest",
-        "the VMM is told" if exits else _injects(policy),
+        "unclaimed: KVM exits to the VMM (KVM_EXIT_ARM_SEA)" if exits else _injects(policy),
         "kvm_handle_guest_sea",
         "kvm_sea_to_user",
         "kvm_serror_emulated",
@@ -151,12 +151,12 @@ def _unclaimed_in_guest(notification: Notification, admission: Admission, policy
 
 
 def _injects(policy: Policy) -> str:
-    at_once = ", which a guest takes at once where it has SErrors unmasked" if policy.behaviours.kvm_serror_emulated else ""
-    return f"not claimed: KVM injects a virtual SError{at_once}"
+    at_once = ", taken at once if the guest has SErrors unmasked" if policy.behaviours.kvm_serror_emulated else ""
+    return f"unclaimed: KVM injects a virtual SError{at_once}"
 
 
 def _host_owns(notification: Notification, fsc: int, facts: Facts) -> str | None:
-    """Why an abort is none of the VMM's business, if so. Parity errors on a walk are not asked after. Mirrors `host_owns_sea`."""
+    """Return why the host keeps an abort from the VMM, or None. Parity errors on a walk are not checked. Mirrors `host_owns_sea`."""
     esr = notification.syndrome or 0
     if not facts.ras_extension:
         return "no RAS extension"
@@ -166,7 +166,7 @@ def _host_owns(notification: Notification, fsc: int, facts: Facts) -> str | None
 
 
 def _exit_to_vmm(notification: Notification, fsc: int, fired: Rationale, facts: Facts) -> StageResult:
-    """KVM_EXIT_ARM_SEA. KVM looks for the guest physical address where FAR_EL2 is one of the access itself, in the guest's own tables."""
+    """Return KVM_EXIT_ARM_SEA. KVM walks the guest's page tables for `gpa` only where FAR_EL2 is that of the access itself."""
     vm, (name, vcpu) = facts.vm_of_current(), _vcpu(facts)
     esr = notification.syndrome if notification.syndrome is not None else 0x92000010
     shown = esr & (_ESR_EXPORTED_TO_VMM | (SET if vm is not None and vm.guest.ras_extension else 0))
@@ -183,9 +183,9 @@ def _vcpu(facts: Facts) -> tuple[str | None, int | None]:
 
 
 def inject_serror(iss: int, policy: Policy, facts: Facts) -> tuple[InjectSerror, tuple[Assumption, ...]]:
-    """Make a virtual SError pending for the vCPU that was running; without the RAS extension no syndrome can be chosen.
+    """Return the step that makes a virtual SError pending for the vCPU that was running, and its assumptions.
 
-    A guest that does not see the extension gets none of its syndromes.
+    Without the RAS extension no syndrome can be chosen. A guest that does not see the extension gets an IMPLEMENTATION DEFINED one.
     """
     has_esr = facts.ras_extension
     vm, vcpu = _vcpu(facts)
@@ -198,40 +198,45 @@ def inject_serror(iss: int, policy: Policy, facts: Facts) -> tuple[InjectSerror,
     return step, assumptions if vm is not None else (*assumptions, ASSUMED_VMS)
 
 
-# What is left of an abort whose record was handled
+# Aborts whose record was handled
 
 
 @frozen
 class AbortFallback:
-    """What an abort comes to once its record's sections were walked."""
+    """The outcome of an abort after its record's sections."""
 
     kills: bool
-    """Whether the interrupted thread has a forced SIGBUS pending."""
+    """Whether a forced SIGBUS is pending for the interrupted thread."""
     stage_result: StageResult
 
 
 def abort_fallback(
     block: StatusBlock, rank: GhesSeverity, walk: SectionWalk, taken_from: str, policy: Policy, facts: Facts
 ) -> AbortFallback:
-    """The synchronous fallback for a record that queued nothing. Mirrors the end of `ghes_do_proc`."""
+    """Run the synchronous fallback for a record that queued nothing. Mirrors the end of `ghes_do_proc`."""
     does = policy.behaviours
     if taken_from == "kernel":
-        harmless = does.corrected_never_signals and not _is_uncorrected(block, rank)
-        return AbortFallback(False, EMPTY_RESULT if harmless else abort_in_kernel(policy, facts))
+        corrected = does.corrected_never_signals and not _is_uncorrected(block, rank)
+        return AbortFallback(kills=False, stage_result=EMPTY_RESULT if corrected else handle_abort_in_kernel(policy, facts))
     if walk.queued or not does.sea_kills_when_nothing_queued:
-        return AbortFallback(False, _resumes(policy) if not walk.queued else EMPTY_RESULT)
+        return AbortFallback(kills=False, stage_result=_resumes(policy) if not walk.queued else EMPTY_RESULT)
     if does.corrected_never_signals:
-        if not _is_uncorrected(block, rank) or walk.items:
-            return AbortFallback(False, _resumes(policy))
+        if not _is_uncorrected(block, rank) or walk.queued_frames:
+            return AbortFallback(kills=False, stage_result=_resumes(policy))
         if taken_from == "guest":
             step, assumptions = inject_serror(serror_iss(AsynchronousErrorType.UEU), policy, facts)
-            fired = rule(policy, "exceptions.nothing_queued", "the guest is told that its context cannot go on", None)
-            return AbortFallback(False, StageResult((step,), (fired,), (), assumptions))
-    return AbortFallback(True, _kills(policy, facts))
+            fired = rule(
+                policy,
+                "exceptions.nothing_queued",
+                "nothing queued: virtual SError (UEU) for the guest, whose context cannot continue",
+                None,
+            )
+            return AbortFallback(kills=False, stage_result=StageResult((step,), (fired,), (), assumptions))
+    return AbortFallback(kills=True, stage_result=_kills(policy, facts))
 
 
 def _is_uncorrected(block: StatusBlock, rank: GhesSeverity) -> bool:
-    """Whether the record speaks of an error that is still there: a corrected section is none, whatever its block says."""
+    """Return whether the record reports an uncorrected error; a corrected section is none, whatever the block severity."""
     if rank is not GhesSeverity.RECOVERABLE:
         return False
     return not block.entries or any(ghes_severity(entry.error_severity) is GhesSeverity.RECOVERABLE for entry in block.entries)
@@ -239,12 +244,14 @@ def _is_uncorrected(block: StatusBlock, rank: GhesSeverity) -> bool:
 
 @lru_cache(maxsize=256)
 def _resumes(policy: Policy) -> StageResult:
-    fired = rule(policy, "exceptions.nothing_queued", "the interrupted access is simply retried", "ghes_do_proc", "corrected_never_signals")
+    fired = rule(
+        policy, "exceptions.nothing_queued", "no signal: the interrupted access is retried", "ghes_do_proc", "corrected_never_signals"
+    )
     return StageResult((), (fired,))
 
 
 def _kills(policy: Policy, facts: Facts) -> StageResult:
-    outcome = "the interrupted thread is killed: nothing in the record could be recovered"
+    outcome = "nothing queued: SIGBUS for the interrupted thread"
     fired = rule(policy, "exceptions.nothing_queued", outcome, "ghes_do_proc", "sea_kills_when_nothing_queued", queued=False)
     return StageResult((Log("synchronous unrecoverable error (SIGBUS)"), kill_current(facts)), (fired,), (), assumed_current(facts))
 
@@ -254,11 +261,11 @@ def _kills(policy: Policy, facts: Facts) -> StageResult:
 _Verdict = Literal["nothing", "ends_context", "panic", "forward"]
 
 
-def serror(notification: Notification, policy: Policy, facts: Facts) -> StageResult:
-    """An SError, decided by its syndrome alone. Mirrors `do_serror` and `kvm_handle_guest_serror`."""
+def handle_serror(notification: Notification, policy: Policy, facts: Facts) -> StageResult:
+    """Handle an SError by its syndrome alone. Mirrors `do_serror` and `kvm_handle_guest_serror`."""
     syndrome = serror_syndrome(SERROR_ESR_BASE if notification.syndrome is None else notification.syndrome)
     guest = notification.taken_from == "guest"
-    verdict, words = _judge_serror(policy, syndrome, facts.ras_extension, guest)
+    verdict, words = _judge_serror(policy, syndrome, ras_extension=facts.ras_extension, guest=guest)
     fired = rule(
         policy,
         "exceptions.serror",
@@ -291,19 +298,19 @@ def _serror_steps(verdict: _Verdict, notification: Notification, policy: Policy,
 
 
 @lru_cache(maxsize=1024)
-def _judge_serror(policy: Policy, syndrome: SErrorSyndrome, ras_extension: bool, guest: bool) -> tuple[_Verdict, str]:
-    """Mirrors `arm64_is_ras_serror` and `arm64_ras_serror_get_severity`."""
+def _judge_serror(policy: Policy, syndrome: SErrorSyndrome, *, ras_extension: bool, guest: bool) -> tuple[_Verdict, str]:
+    """Return the verdict on an SError, and why. Mirrors `arm64_is_ras_serror` and `arm64_ras_serror_get_severity`."""
     by_principle = policy.behaviours.serror_ends_context
     if syndrome.ids or not ras_extension:
         forwards = guest and not by_principle
-        return ("forward" if forwards else "panic"), "no architected syndrome: " + ("the guest gets it" if forwards else "panic")
+        return ("forward" if forwards else "panic"), "no architected syndrome: " + ("virtual SError for the guest" if forwards else "panic")
     if syndrome.dfsc != DFSC_ASYNCHRONOUS:
         return "panic", "uncategorised: panic"
     kind = syndrome.error_type
     if kind in (AsynchronousErrorType.CE, AsynchronousErrorType.UEO):
-        return "nothing", f"{kind.name}: nothing is lost, nothing is done"
+        return "nothing", f"{kind.name}: no action"
     if kind in (AsynchronousErrorType.UEU, AsynchronousErrorType.UER):
         if by_principle:
-            return "ends_context", f"{kind.name}: the smallest context that was interrupted ends"
-        return ("forward", f"{kind.name}: the guest gets an SError") if guest else ("panic", f"{kind.name}: panic")
-    return "panic", "uncontainable or reserved: panic"
+            return "ends_context", f"{kind.name}: the interrupted context ends (process or guest, else panic)"
+        return ("forward", f"{kind.name}: virtual SError for the guest") if guest else ("panic", f"{kind.name}: panic")
+    return "panic", "uncontainable or reserved error type: panic"

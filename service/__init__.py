@@ -1,1 +1,1 @@
-"""The application: HTTP, command line, and what people read. It holds no rule about hardware errors."""
+"""HTTP service, command line, store and client."""

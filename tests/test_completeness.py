@@ -19,7 +19,7 @@ from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.host import Vm
 from ras_triage.models.notification import DELIVERY, NotificationType
 from ras_triage.models.records.guid import SECTION_NAMES, guid_text
-from ras_triage.models.records.status_block import parse
+from ras_triage.models.records.status_block import parse_block
 from ras_triage.models.sections.registry import SECTIONS
 from ras_triage.policies.catalog.behaviours import FLAGS
 from ras_triage.policies.catalog.policies import NEWEST_SERIES, change_ledger, flag_meanings, resolve_policy
@@ -139,7 +139,7 @@ def test_every_section_that_a_kernel_log_names_is_read_as_its_type(words: str, k
     (found,) = read_kernel_log(f"{{1}}[Hardware Error]: {line}\n".encode() for line in record)
     assert isinstance(found, FoundError)
     assert found.event.status_block is not None
-    assert [entry.section_type for entry in parse(found.event.status_block).entries] == [kind]
+    assert [entry.section_type for entry in parse_block(found.event.status_block).entries] == [kind]
 
 
 # Input formats

@@ -1,1 +1,1 @@
-"""What other tools speak: one module for each, from their bytes or text to events, and back where that is possible."""
+"""Parsers and writers for the formats of other tools."""

@@ -1,8 +1,8 @@
-"""CPER records, status blocks and single sections as bytes or as text of bytes, and events written as CPER records.
+"""CPER parser and writer: records, status blocks and single sections.
 
-Bytes are told apart by what they hold: a record begins with its signature (UEFI 2.10 table N.1), a status block (ACPI 6.5 18.3.2.7.1) by
-lengths that add up, a described section with a section descriptor (UEFI 2.10 N.2.2) that points behind itself, as libcper and PLDM pass
-single sections on. Anything else is the body of a section whose type somebody has to tell.
+The kind of the bytes follows from their content: a record begins with its signature (UEFI 2.10 table N.1), a status block (ACPI 6.5
+18.3.2.7.1) has consistent lengths, and a section with a descriptor begins with a section descriptor (UEFI 2.10 N.2.2) that points behind
+itself, as libcper and PLDM pass on single sections. Anything else is the body of a section whose type the caller must specify.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import MAX_BLOCK_BYTES, Event
 from ras_triage.models.formats.encoded_bytes import unpack_text, unpack_words
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_one
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.formats.record_context import CPER_TYPES, DEFAULT_SEVERITY, RecordContext, choose_notification, to_notification
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
@@ -38,7 +38,7 @@ from ras_triage.models.records.cper_record import (
 )
 from ras_triage.models.records.guid import NULL, SECTION_NAMES, Guid, guid, guid_text, section_name
 from ras_triage.models.records.status_block import HEADER_LENGTH as BLOCK_HEADER_LENGTH
-from ras_triage.models.records.status_block import parse
+from ras_triage.models.records.status_block import parse_block
 from ras_triage.models.sections.fields import encode_timestamp, read_timestamp
 
 FORMAT = "cper"
@@ -62,28 +62,28 @@ def read_cper(
     section_type: str | None = None,
     severity: int | None = None,
 ) -> Iterator[FoundError | UnreadableRecord]:
-    """The errors in a file of CPER records, in a status block or in a single section; hexadecimal, base64 and word dumps are undone.
+    """Yield the errors of CPER records, a status block or a single section; hexadecimal, base64 and word dumps are decoded first.
 
     Several records may follow each other. `section_type` is a GUID or a name such as `memory`, for bytes that are the body of a section;
-    `severity` is its CPER severity, where that is known. Raises ValueError for a `section_type` that is neither.
+    `severity` is its CPER severity, if known. Raises ValueError for an unknown `section_type`.
     """
     kind = None if section_type is None else section_guid(section_type)
-    envelope = RecordContext(FORMAT, Position(offset=0), to_notification(notification), section_type=kind, severity=severity)
-    yield from read_payload(unpack_encoded(data), envelope)
+    context = RecordContext(FORMAT, Position(offset=0), to_notification(notification), section_type=kind, severity=severity)
+    yield from read_payload(unpack_encoded(data), context)
 
 
 def section_guid(text: str) -> Guid:
-    """The section type that a name or a GUID's text means. Raises ValueError for anything else."""
+    """Return the section type for a name or the text of a GUID. Raises ValueError for any other text."""
     try:
         return _SECTION_GUIDS.get(text) or guid(text)
     except ValueError:
-        raise ValueError(f"`{text}` is neither the name of a section type nor a GUID") from None
+        raise ValueError(f"unknown section type `{text}`; expected a name such as `memory`, or a GUID") from None
 
 
 def unpack_encoded(data: bytes) -> bytes:
-    """The bytes themselves where `data` is text of bytes, else `data`.
+    """Decode `data` if it is hexadecimal, base64 or a word dump; otherwise return it unchanged.
 
-    Words of eight digits are bytes in their order where that makes a record or a status block, else 32-bit little-endian words.
+    Words of eight digits are bytes in order if that gives a record or a status block, else 32-bit little-endian words.
     """
     if _SIGNATURE.match(data) or b"\0" in data:
         return data
@@ -96,9 +96,9 @@ def unpack_encoded(data: bytes) -> bytes:
 
 
 def is_status_block(data: bytes) -> bool:
-    """Whether the bytes can be a status block with an error in it, whole or cut within its last section.
+    """Return whether the bytes can be a status block with an error, complete or truncated within its last section.
 
-    Its status has no reserved bit, its data entries follow each other to the byte, and it is no longer than an event's may be.
+    The block status has no reserved bit set, the data entries fill the data length exactly, and the block is not too long for an event.
     """
     if len(data) < BLOCK_HEADER_LENGTH + _BLOCK_DATA_MIN:
         return False
@@ -106,56 +106,56 @@ def is_status_block(data: bytes) -> bool:
     length = int.from_bytes(data[12:16], "little")
     if not (0 < status <= _BLOCK_STATUS_MAX and _BLOCK_DATA_MIN <= length <= MAX_BLOCK_BYTES):
         return False
-    block = parse(data[: BLOCK_HEADER_LENGTH + length])
-    return block.fault is None and not block.empty_entries and bool(block.entries)
+    block = parse_block(data[: BLOCK_HEADER_LENGTH + length])
+    return block.format_error is None and not block.empty_entries and bool(block.entries)
 
 
-def read_payload(data: bytes, envelope: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
-    """The errors in bytes that are no text any more; what they are is told by what they hold."""
+def read_payload(data: bytes, context: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
+    """Yield the errors of binary data, whose kind is detected from the content."""
     if data.startswith(SIGNATURE):
-        yield from _read_records(data, envelope)
+        yield from _read_records(data, context)
     else:
-        yield read_one(partial(_read_other, data, envelope), envelope.place, envelope.format)
+        yield read_guarded(partial(_read_other, data, context), context.place, context.format)
 
 
-def _read_other(data: bytes, envelope: RecordContext) -> FoundError | UnreadableRecord:
-    """Read bytes that are no CPER record."""
+def _read_other(data: bytes, context: RecordContext) -> FoundError | UnreadableRecord:
+    """Parse bytes that are not a CPER record."""
     if is_status_block(data):
-        return _read_block(data, envelope)
-    if (descriptor := _described(data, envelope.section_type)) is not None:
-        return _read_described(data, descriptor, envelope)
-    if envelope.section_type is not None:
-        return _read_body(data, envelope.section_type, envelope)
-    return UnreadableRecord(envelope.place, _why_nothing(data), envelope.format)
+        return _read_block(data, context)
+    if (descriptor := _parse_descriptor(data, context.section_type)) is not None:
+        return _read_described(data, descriptor, context)
+    if context.section_type is not None:
+        return _read_body(data, context.section_type, context)
+    return UnreadableRecord(context.place, _unknown_bytes_reason(data), context.format)
 
 
-def _why_nothing(data: bytes) -> str:
+def _unknown_bytes_reason(data: bytes) -> str:
     if not data:
-        return "there are no bytes"
+        return "the input is empty"
     if not any(data):
-        return "all bytes are zero: a status block like that has no error in it"
+        return "all bytes are zero: no error is pending in such a status block"
     if not any(data[:4]) and is_status_block(b"\1" + data[1:]):
-        return "the status block says that no error is pending: its `block_status` is 0"
-    fault = parse(data[:MAX_BLOCK_BYTES]).fault
-    why = f", for as one {fault.detail} (byte {fault.offset}, `{fault.field}`)" if fault and len(data) >= BLOCK_HEADER_LENGTH else ""
-    return f"the bytes are neither a CPER record nor a status block{why}; a section's body needs its type to be told"
+        return "no error is pending in the status block: its `block_status` is 0"
+    fault = parse_block(data[:MAX_BLOCK_BYTES]).format_error
+    why = f" (parsed as one: {fault.detail}, byte {fault.offset}, `{fault.field}`)" if fault and len(data) >= BLOCK_HEADER_LENGTH else ""
+    return f"the bytes are neither a CPER record nor a status block{why}; for the body of a section, specify the section type"
 
 
-def _read_records(data: bytes, envelope: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
-    """Records one behind the other, whatever lies between them, in one pass over the bytes."""
+def _read_records(data: bytes, context: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
+    """Parse consecutive records, skipping bytes between them, in one pass."""
     start: int | None = 0
     while start is not None:
         end, following = _record_end(data, start)
-        record = envelope.at(start)
-        yield read_one(partial(_read_one_record, data[start:end], record), record.place, record.format)
+        record = context.at(start)
+        yield read_guarded(partial(_read_one_record, data[start:end], record), record.place, record.format)
         start = following
 
 
 def _record_end(data: bytes, start: int) -> tuple[int, int | None]:
-    """Where the record's bytes end, and where the next one starts.
+    """Return the end of the record's bytes, and the start of the next record.
 
-    A stated length counts where a record or the end of the input follows it. Anything else reaches to the next signature, so that a wrong
-    length costs no more than its own record, and no byte is looked at for two of them.
+    The stated length is used if a record or the end of the input follows it. Otherwise the record extends to the next signature, so that a
+    wrong length affects only its own record, and no byte belongs to two records.
     """
     stated = data[start + _RECORD_LENGTH_OFFSET : start + _RECORD_LENGTH_OFFSET + 4]
     end = start + _RECORD_LENGTH.unpack(stated.ljust(4, b"\0"))[0]
@@ -167,56 +167,56 @@ def _record_end(data: bytes, start: int) -> tuple[int, int | None]:
     return (found.start(), found.start()) if found else (len(data), None)
 
 
-def _read_one_record(data: bytes, envelope: RecordContext) -> FoundError | UnreadableRecord:
+def _read_one_record(data: bytes, context: RecordContext) -> FoundError | UnreadableRecord:
     try:
-        return read_record(decode_record(data), envelope)
+        return read_record(decode_record(data), context)
     except MalformedBytes as error:
-        return _unread(error, envelope)
+        return _to_unreadable(error, context)
 
 
-def _unread(error: MalformedBytes, envelope: RecordContext) -> UnreadableRecord:
+def _to_unreadable(error: MalformedBytes, context: RecordContext) -> UnreadableRecord:
     where = "" if error.section is None else f"section {error.section}: "
-    return UnreadableRecord(envelope.at(error.offset).place, f"{where}{error.detail} (`{error.field}`)", envelope.format)
+    return UnreadableRecord(context.at(error.offset).place, f"{where}{error.detail} (`{error.field}`)", context.format)
 
 
-def read_record(record: CperRecord, envelope: RecordContext) -> FoundError | UnreadableRecord:
-    """The error that a CPER record holds, and what of the record an event has no place for.
+def read_record(record: CperRecord, context: RecordContext) -> FoundError | UnreadableRecord:
+    """Convert a CPER record to an error, with the losses of fields that an event does not have.
 
-    Raises MalformedBytes where sections share bytes.
+    Raises MalformedBytes if sections overlap.
     """
     block = to_status_block(record)
     if len(block) > MAX_BLOCK_BYTES:
-        return UnreadableRecord(envelope.place, _too_long(len(block)), envelope.format)
-    notification, assumed = choose_notification(envelope, record.notification_type)
-    time, assumed_time = _choose_time(record, envelope)
+        return UnreadableRecord(context.place, _too_long(len(block)), context.format)
+    notification, assumed = choose_notification(context, record.notification_type)
+    time, assumed_time = _choose_time(record, context)
     event = Event(notification=notification, status_block=block, time=time)
-    return FoundError(event, envelope.format, envelope.place, assumed + assumed_time, tuple(_lost(record)))
+    return FoundError(event, context.format, context.place, assumed + assumed_time, tuple(_losses(record)))
 
 
 def _too_long(length: int) -> str:
-    return f"the sections make a status block of {length} bytes; an event's has {MAX_BLOCK_BYTES} at most"
+    return f"the sections give a status block of {length} bytes; expected at most {MAX_BLOCK_BYTES}"
 
 
-def _choose_time(record: CperRecord, envelope: RecordContext) -> tuple[datetime | None, tuple[AssumedField, ...]]:
-    """The record's time, unless the envelope tells the same second with its zone or the record has none."""
+def _choose_time(record: CperRecord, context: RecordContext) -> tuple[datetime | None, tuple[AssumedField, ...]]:
+    """Return the record's time, or a time of the context if it is the same second with a time zone or the record has none."""
     own = _own_time(record)
-    told = next((time for time in envelope.times if own is None or time.replace(microsecond=0) == own), None)
-    if own is None or told is not None:
-        return told, ()
+    zoned = next((time for time in context.times if own is None or time.replace(microsecond=0) == own), None)
+    if own is None or zoned is not None:
+        return zoned, ()
     text = own.isoformat().replace("+00:00", "Z")
-    return own, (AssumedField("/time", text, "a CPER timestamp names no time zone: it is taken for UTC"),)
+    return own, (AssumedField("/time", text, "a CPER timestamp has no time zone; UTC is assumed"),)
 
 
 def _own_time(record: CperRecord) -> datetime | None:
     return read_timestamp(record.timestamp) if record.validation_bits & TIMESTAMP_VALID else None
 
 
-def _lost(record: CperRecord) -> Iterator[str]:
-    """What a record says and an event cannot."""
+def _losses(record: CperRecord) -> Iterator[str]:
+    """Yield a phrase for each record field that an event does not have."""
     if record.notification_type not in (*CPER_TYPES.values(), NULL):
         yield f"the notification type `{notification_name(record.notification_type)}`"
     if record.validation_bits & TIMESTAMP_VALID and _own_time(record) is None:
-        yield f"the record's timestamp, which is no date (bytes `{record.timestamp.hex()}`)"
+        yield f"the record's timestamp: not a date (bytes `{record.timestamp.hex()}`)"
     ids = {"platform id": record.platform_id, "partition id": record.partition_id, "creator id": record.creator_id}
     yield from (f"the {name} `{guid_text(value)}`" for name, value in ids.items() if value != NULL)
     numbers = {"record id": record.record_id, "persistence information": record.persistence_information}
@@ -231,25 +231,25 @@ def _lost(record: CperRecord) -> Iterator[str]:
     if any(section.flags >> 8 for section in record.sections):
         yield "the section flags above bit 7"
     if any(record.reserved):
-        yield "reserved bytes of the record's header"
+        yield "reserved bytes of the record header"
     if behind := record.headers_length + len(record.body) - record.record_length:
-        yield f"{behind} bytes behind the record" if behind > 0 else f"{-behind} bytes that the record claims and nobody has"
+        yield f"{behind} bytes after the record" if behind > 0 else f"{-behind} bytes of the stated record length: missing"
 
 
-def _read_block(data: bytes, envelope: RecordContext) -> FoundError | UnreadableRecord:
+def _read_block(data: bytes, context: RecordContext) -> FoundError | UnreadableRecord:
     if len(data) > MAX_BLOCK_BYTES:
         return UnreadableRecord(
-            envelope.place, f"the status block has {len(data)} bytes; an event's has {MAX_BLOCK_BYTES} at most", envelope.format
+            context.place, f"the status block has {len(data)} bytes; expected at most {MAX_BLOCK_BYTES}", context.format
         )
-    notification, assumed = choose_notification(envelope, None)
+    notification, assumed = choose_notification(context, None)
     missing = BLOCK_HEADER_LENGTH + int.from_bytes(data[12:16], "little") - len(data)
-    lost = (f"the block's last {missing} bytes, which are missing and read as zero",) if missing > 0 else ()
-    event = Event(notification=notification, status_block=data, time=next(iter(envelope.times), None))
-    return FoundError(event, envelope.format, envelope.place, assumed, lost)
+    lost = (f"the block's last {missing} bytes: missing, read as zero",) if missing > 0 else ()
+    event = Event(notification=notification, status_block=data, time=next(iter(context.times), None))
+    return FoundError(event, context.format, context.place, assumed, lost)
 
 
-def _described(data: bytes, section_type: Guid | None) -> SectionDescriptor | None:
-    """The section descriptor at the start of a single section, where there is one: of the type that was told, or of a known type."""
+def _parse_descriptor(data: bytes, section_type: Guid | None) -> SectionDescriptor | None:
+    """Return the section descriptor at the start of a single section; None unless its type is the specified one or a known one."""
     if len(data) < DESCRIPTOR_LENGTH:
         return None
     offset, length, revision, validation, reserved, flags, kind, fru_id, severity, fru_text = DESCRIPTOR.unpack_from(data)
@@ -269,45 +269,44 @@ def _described(data: bytes, section_type: Guid | None) -> SectionDescriptor | No
     )
 
 
-def _read_described(data: bytes, descriptor: SectionDescriptor, envelope: RecordContext) -> FoundError | UnreadableRecord:
+def _read_described(data: bytes, descriptor: SectionDescriptor, context: RecordContext) -> FoundError | UnreadableRecord:
     start = descriptor.section_offset
-    return read_record(single_section_record(descriptor, data[start : start + descriptor.section_length]), envelope)
+    return read_record(single_section_record(descriptor, data[start : start + descriptor.section_length]), context)
 
 
-def _read_body(data: bytes, section_type: Guid, envelope: RecordContext) -> FoundError | UnreadableRecord:
+def _read_body(data: bytes, section_type: Guid, context: RecordContext) -> FoundError | UnreadableRecord:
     if not data:
-        return UnreadableRecord(envelope.place, f"the `{section_name(section_type)}` section has no bytes", envelope.format)
-    severity = DEFAULT_SEVERITY if envelope.severity is None else envelope.severity
+        return UnreadableRecord(context.place, f"the `{section_name(section_type)}` section has no bytes", context.format)
+    severity = DEFAULT_SEVERITY if context.severity is None else context.severity
     descriptor = SectionDescriptor(section_offset=0, section_length=len(data), section_type=section_type, severity=severity)
-    found = read_record(single_section_record(descriptor, data), envelope)
+    found = read_record(single_section_record(descriptor, data), context)
     if isinstance(found, UnreadableRecord):
         return found
-    assumed = found.assumed if envelope.severity is not None else (*found.assumed, assumed_severity("a section's body does not say it"))
+    assumed = found.assumed if context.severity is not None else (*found.assumed, assume_severity("not in a section body"))
     return FoundError(found.event, found.format, found.place, assumed, ("the section's flags, FRU and timestamp",))
 
 
-def assumed_severity(because: str) -> AssumedField:
-    """That the severity of the block and its section had to be taken."""
+def assume_severity(because: str) -> AssumedField:
+    """Return the assumption of the default severity for the block and its section."""
     return AssumedField("/status_block/severity", DEFAULT_SEVERITY.name.lower(), because)
 
 
 def single_section_record(descriptor: SectionDescriptor, body: bytes) -> CperRecord:
-    """The record of one section that came without one."""
+    """Return a record with one section."""
     offset = HEADER_LENGTH + DESCRIPTOR_LENGTH
     placed = descriptor.model_copy(update={"section_offset": offset, "section_length": len(body)})
     return CperRecord.model_construct(severity=descriptor.severity, record_length=offset + len(body), sections=(placed,), body=body)
 
 
 def write_record(event: Event, *, record_id: int = 0, creator_id: Guid = NULL) -> bytes:
-    """The CPER record of an event (UEFI 2.10 N.2): its sections, their severities, flags and FRUs, its time in whole seconds and in UTC.
+    """Encode an event as a CPER record (UEFI 2.10 N.2): sections with severities, flags and FRUs, and the time in UTC in whole seconds.
 
-    The notification type goes along where CPER has it. Without a time, or where it is the same second, the record takes the first timestamp
-    of the status block's entries.
-    Block status, raw data, the entries' own timestamps and everything about the host have no place in a record. Raises ValueError for an
-    event without a status block, and MalformedBytes with offset, section and field for one that is not whole and well formed.
+    The notification type is written if CPER has it. If the event has no time, or one of the same second, the record gets the first
+    timestamp of the data entries. Block status, raw data, timestamps of single entries and host facts are not written. Raises ValueError
+    for an event without a status block, and MalformedBytes with offset, section and field for an incomplete or malformed block.
     """
     if event.status_block is None:
-        raise ValueError("an event without a `status_block` makes no CPER record")
+        raise ValueError("an event without a `status_block` cannot be written as a CPER record")
     notification_type = CPER_TYPES.get(event.notification.type, NULL)
     record = from_status_block(event.status_block, notification_type, record_id=record_id, creator_id=creator_id)
     second = None if event.time is None else event.time.replace(microsecond=0)

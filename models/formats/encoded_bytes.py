@@ -1,4 +1,4 @@
-"""Bytes that somebody wrote down as text: hexadecimal, base64, or the 32-bit words of a memory dump."""
+"""Bytes encoded as text: hexadecimal, base64 and memory dumps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _WORD = re.compile(rb"(?:0[xX])?([0-9a-fA-F]{8})")
 
 
 def unpack_text(data: bytes) -> bytes | None:
-    """The bytes that hexadecimal or base64 text stands for; None where it is neither.
+    """Decode hexadecimal or base64 text; return None if it is neither.
 
-    White space and lines that begin with `#` are left out.
+    White space and lines that begin with `#` are ignored.
     """
     packed = b"".join(_COMMENT.sub(b"", data).split())
     if _HEX.fullmatch(packed):
@@ -27,9 +27,9 @@ def unpack_text(data: bytes) -> bytes | None:
 
 
 def unpack_words(data: bytes) -> bytes | None:
-    """The memory that a dump of 32-bit little-endian words shows, as QEMU's `xp /24xw` prints it; None where the text is none.
+    """Decode a memory dump of 32-bit little-endian words, as printed by QEMU's `xp /24xw`; return None for any other text.
 
-    Addresses before a colon and lines that begin with `#` are left out.
+    Addresses before a colon and lines that begin with `#` are ignored.
     """
     words = [_WORD.fullmatch(word) for word in _ADDRESS.sub(b"", _COMMENT.sub(b"", data)).split()]
     if not words or not all(words):
@@ -38,7 +38,7 @@ def unpack_words(data: bytes) -> bytes | None:
 
 
 def unpack_base64(text: str) -> bytes:
-    """The bytes of base64 with white space in it, as JSON documents carry it. Raises ValueError where it is none."""
+    """Decode base64 that may contain white space, as in JSON documents. Raises ValueError."""
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:

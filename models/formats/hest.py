@@ -1,4 +1,4 @@
-"""Hardware Error Source Tables (ACPI 6.5 18.3.2): which error sources a machine has, and how each of them notifies."""
+"""ACPI Hardware Error Source Table (HEST, ACPI 6.5 18.3.2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BANK_LENGTH = 28
 """Bytes of a machine check bank structure (ACPI 6.5 18.3.2.1.1)."""
 NO_RELATED_SOURCE = 0xFFFF
 FIRMWARE_FIRST = 1 << 0
-"""Flag of a source whose errors firmware looks at first."""
+"""Flag of a source with firmware-first error handling."""
 
 _HEADER = struct.Struct("<4sI28xI")
 _SOURCE = struct.Struct("<HH")
@@ -28,7 +28,7 @@ _NOTIFICATION = struct.Struct("<BBHIIIIII")
 
 
 class SourceType(IntEnum):
-    """Error source types (ACPI 6.5 18.3.2). 3 to 5 are reserved and have no layout; from 12 on a structure states its length."""
+    """Error source types (ACPI 6.5 18.3.2). 3 to 5 are reserved and have no layout; from 12 on a structure contains its length."""
 
     IA32_MACHINE_CHECK = 0
     IA32_CORRECTED_MACHINE_CHECK = 1
@@ -52,22 +52,22 @@ _LENGTHS = {
     SourceType.GENERIC_V2: 92,
     SourceType.IA32_DEFERRED_MACHINE_CHECK: 48,
 }
-"""Bytes of each structure, without its banks (`hest_esrc_len_tab`, Linux 6.12, and actbl1.h)."""
+"""Bytes of each structure without its banks (`hest_esrc_len_tab`, Linux 6.12, and actbl1.h)."""
 _BANK_COUNTS = {
     SourceType.IA32_MACHINE_CHECK: 32,
     SourceType.IA32_CORRECTED_MACHINE_CHECK: 44,
     SourceType.IA32_DEFERRED_MACHINE_CHECK: 44,
 }
-"""Where a structure says how many bank structures follow it, bytes from its start."""
+"""Offset of the bank count, in bytes from the start of the structure."""
 _FIRST_WITH_LENGTH = 12
-"""From this type on the second field of a structure is its length (ACPI 6.5 18.3.2.11)."""
+"""First source type whose second field is the length of the structure (ACPI 6.5 18.3.2.11)."""
 _NOTIFICATIONS = {SourceType.IA32_CORRECTED_MACHINE_CHECK: 16, SourceType.IA32_DEFERRED_MACHINE_CHECK: 16}
 _NOTIFICATION_TYPES = tuple(NotificationType)
 
 
 @frozen
 class GenericAddress:
-    """A register's place: 12 bytes (ACPI 6.5 5.2.3.2)."""
+    """A generic address structure: 12 bytes (ACPI 6.5 5.2.3.2)."""
 
     space_id: int
     """u8: 0 system memory, 1 system I/O."""
@@ -86,7 +86,7 @@ class HardwareNotification:
     """A hardware error notification structure: 28 bytes (ACPI 6.5 18.3.2.9)."""
 
     number: int
-    """u8: its type as the table has it."""
+    """u8, the HEST number of the notification type."""
     poll_interval_ms: int
     """u32, milliseconds."""
     vector: int
@@ -94,7 +94,7 @@ class HardwareNotification:
 
     @property
     def type(self) -> NotificationType | None:
-        """The type, None for a number that has no name (12 and above)."""
+        """Return the notification type; None for an unknown number (12 and above)."""
         return _NOTIFICATION_TYPES[self.number] if self.number < len(_NOTIFICATION_TYPES) else None
 
 
@@ -105,13 +105,13 @@ class ErrorSource:
     offset: int
     """Bytes from the start of the table."""
     length: int
-    """Bytes, with the banks behind it."""
+    """Bytes, including the banks."""
     type: int
     """u16, see `SourceType`."""
     source_id: int | None
-    """u16; None from type 12 on, where nothing says where it is."""
+    """u16; None from type 12 on, whose layout does not define its position."""
     related_source_id: int | None = None
-    """u16; None where there is none."""
+    """u16; None if there is none."""
     flags: int | None = None
     """u8, see `FIRMWARE_FIRST`."""
     enabled: bool | None = None
@@ -119,22 +119,22 @@ class ErrorSource:
     error_block_length: int | None = None
     """u32, bytes; generic sources only."""
     error_status_address: GenericAddress | None = None
-    """Where firmware keeps the address of the status block; generic sources only."""
+    """Location of the status block address; generic sources only."""
     read_ack: GenericAddress | None = None
     """Read-acknowledge register; GHESv2 only (ACPI 6.5 18.3.2.8)."""
     read_ack_preserve: int | None = None
-    """u64 mask of the bits to leave as they are."""
+    """u64 mask of the bits to preserve."""
     read_ack_write: int | None = None
     """u64 mask of the bits to set."""
 
     @property
     def ghes_version(self) -> int | None:
-        """1 or 2; None for a source that leaves no generic status block."""
+        """Return 1 or 2; None for a source without a generic error status block."""
         return {SourceType.GENERIC: 1, SourceType.GENERIC_V2: 2}.get(self.type)  # type: ignore[call-overload,no-any-return]
 
 
 def read_hest(data: bytes) -> tuple[ErrorSource, ...]:
-    """The error sources of a table, in its order; bytes behind the table are not read, its checksum is not looked at.
+    """Parse the error sources of a table, in order. Bytes after the table are ignored, the checksum is not verified.
 
     Raises MalformedBytes with offset, index of the source and field.
     """
@@ -150,14 +150,14 @@ def read_hest(data: bytes) -> tuple[ErrorSource, ...]:
 
 def _read_header(data: bytes) -> tuple[int, int]:
     if data[:4] != SIGNATURE[: len(data)]:
-        raise MalformedBytes("an error source table begins with `HEST`", offset=0, field="signature")
+        raise MalformedBytes("unknown signature; expected `HEST`", offset=0, field="signature")
     if len(data) < HEADER_LENGTH:
         raise MalformedBytes(
-            f"the table ends after {len(data)} bytes, within its {HEADER_LENGTH} byte header", offset=len(data), field="header"
+            f"the table ends after {len(data)} bytes, within its header of {HEADER_LENGTH}", offset=len(data), field="header"
         )
     _, length, count = _HEADER.unpack_from(data)
     if not HEADER_LENGTH <= length <= len(data):
-        raise MalformedBytes(f"the table claims {length} bytes and {len(data)} are there", offset=4, field="length")
+        raise MalformedBytes(f"the stated length is {length} bytes, the input has {len(data)}", offset=4, field="length")
     return count, length
 
 
@@ -173,7 +173,7 @@ def _read_source(data: bytes, offset: int, end: int, index: int) -> ErrorSource:
     length = _source_length(data, offset, end, index)
     if offset + length > end:
         raise MalformedBytes(
-            f"the error source of type {kind} takes {length} bytes, and {end - offset} are left", offset=offset, field="type", section=index
+            f"an error source of type {kind} needs {length} bytes; {end - offset} are left", offset=offset, field="type", section=index
         )
     if kind in (SourceType.GENERIC, SourceType.GENERIC_V2):
         return _read_generic(data, offset, length)
@@ -196,14 +196,14 @@ def _source_length(data: bytes, offset: int, end: int, index: int) -> int:
     if kind >= _FIRST_WITH_LENGTH:
         if second < _SOURCE.size:
             raise MalformedBytes(
-                f"the error source of type {kind} claims {second} bytes, less than its header",
+                f"the error source of type {kind} has a stated length of {second} bytes, less than its header",
                 offset=offset + 2,
                 field="length",
                 section=index,
             )
         return int(second)
     if kind not in _LENGTHS:
-        raise MalformedBytes(f"no error source has the type {kind}", offset=offset, field="type", section=index)
+        raise MalformedBytes(f"unknown error source type {kind}", offset=offset, field="type", section=index)
     banks_at = _BANK_COUNTS.get(kind)
     if banks_at is None or offset + banks_at >= end:
         return _LENGTHS[kind]
@@ -236,9 +236,9 @@ def _read_notification(data: bytes, offset: int) -> HardwareNotification:
 
 
 def notifications(sources: Iterable[ErrorSource]) -> dict[int, Notification]:
-    """Return how each generic error source notifies, by its id and ready for an event.
+    """Return the notification of each generic error source by its id, as used in an event.
 
-    A source whose notification type has no name is left out. Of two with the same id the first counts.
+    A source with an unknown notification type is omitted. Of two sources with the same id the first is used.
     """
     found: dict[int, Notification | None] = {}
     for source in sources:
@@ -248,17 +248,17 @@ def notifications(sources: Iterable[ErrorSource]) -> dict[int, Notification]:
 
 
 def notification_of(sources: Iterable[ErrorSource], source_id: int) -> Notification | None:
-    """How the generic error source with this id notifies; None where `notifications` has none."""
+    """Return the notification of the generic error source with this id; None if `notifications` has none."""
     return notifications(sources).get(source_id)
 
 
-def _to_notification(source: ErrorSource, told: HardwareNotification) -> Notification | None:
-    if told.type is None:
+def _to_notification(source: ErrorSource, structure: HardwareNotification) -> Notification | None:
+    if structure.type is None:
         return None
     return Notification(
-        type=told.type,
+        type=structure.type,
         source_id=source.source_id,
         ghes_version=1 if source.ghes_version == 1 else 2,
         error_block_length=source.error_block_length or 0,
-        poll_interval_ms=told.poll_interval_ms if told.type is NotificationType.POLLED else None,
+        poll_interval_ms=structure.poll_interval_ms if structure.type is NotificationType.POLLED else None,
     )

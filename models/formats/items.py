@@ -1,4 +1,4 @@
-"""What a reader of somebody else's format hands on: events, what had to be assumed for them, and what could not be read."""
+"""Results of the format parsers: errors, actions and unreadable records."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from ras_triage.models.observed import AssumedField, ObservedActions
 
 T = TypeVar("T")
 
-INTERNAL: Final = "internal error: the program failed to read this; the input was not at fault"
+INTERNAL: Final = "internal error: a defect of this program, not of the input"
 
 
 @frozen
 class Position:
-    """Where in the input something stands."""
+    """A position in the input."""
 
     line: int | None = None
-    """Of a text, from 1: the line on which it begins."""
+    """Number of the first line, from 1; text only."""
     offset: int | None = None
-    """Of binary data, bytes from the start."""
+    """Bytes from the start; binary data only."""
     item: str | None = None
     """A JSON pointer, or a table and row such as `arm_event/7`."""
 
 
 @frozen
 class FoundError:
-    """One error that was found."""
+    """One error found in the input, as an event."""
 
     event: Event
     format: str
@@ -36,25 +36,25 @@ class FoundError:
     place: Position
     assumed: tuple[AssumedField, ...] = ()
     lost: tuple[str, ...] = ()
-    """What the source could not carry, or carried in a way that the event cannot, a phrase each."""
+    """A phrase for each fact that the source does not contain or that an event has no field for."""
     observed: ObservedActions | None = None
-    """What the source says was done about the error; None where it says nothing."""
+    """Actions of the kernel for this error; None if the source contains none."""
 
 
 @frozen
 class UnmatchedAction:
-    """Something that was done about an error, and no telling about which."""
+    """An action of the kernel that cannot be matched to an error."""
 
     observed: ObservedActions
     place: Position
     format: str
     source: str | None = None
-    """The machine, where the source names it."""
+    """The machine, if the source names it."""
 
 
 @frozen
 class UnreadableRecord:
-    """Something that looks like a record and cannot be read as one; reading goes on behind it."""
+    """An invalid or unsupported record; parsing continues after it."""
 
     place: Position
     reason: str
@@ -62,24 +62,24 @@ class UnreadableRecord:
 
 
 @frozen
-class Broken(UnreadableRecord):
-    """Something that could not be read because of a defect of this program."""
+class ReaderDefect(UnreadableRecord):
+    """A record that could not be parsed because of a defect of this program."""
 
     error: Exception | None = None
-    """What was raised, for whoever keeps the log."""
+    """The exception, for the log."""
 
 
-def read_one(read: Callable[[], T], place: Position, form: str) -> T | Broken:
-    """Read one thing; a defect that it runs into is its own."""
+def read_guarded(read: Callable[[], T], place: Position, form: str) -> T | ReaderDefect:
+    """Call `read`; return a ReaderDefect if it raises."""
     try:
         return read()
     except Exception as error:
-        return Broken(place, INTERNAL, form, error)
+        return ReaderDefect(place, INTERNAL, form, error)
 
 
-def read_each(found: Iterable[T], place: Position, form: str) -> Iterator[T | Broken]:
-    """Read the parts of one thing as far as possible; a defect that one of them runs into ends them."""
+def iterate_guarded(found: Iterable[T], place: Position, form: str) -> Iterator[T | ReaderDefect]:
+    """Yield from `found`; if it raises, yield a ReaderDefect and stop."""
     try:
         yield from found
     except Exception as error:
-        yield Broken(place, INTERNAL, form, error)
+        yield ReaderDefect(place, INTERNAL, form, error)

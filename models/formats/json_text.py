@@ -1,4 +1,4 @@
-"""JSON as other tools write it: parsed in bounded depth, and looked into without trusting its shape."""
+"""JSON of other tools: bounded parsing, and access by path."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from ras_triage.models.formats.encoded_bytes import unpack_base64
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-Object = dict[str, Any]
+JsonObject = dict[str, Any]
 
 _BRIEF = 200
-"""Characters of somebody else's text that a message may quote."""
+"""Most characters of an input text in a message."""
 
 
-def brief(text: str) -> str:
-    """A text that is short enough to be quoted in a message."""
+def shorten(text: str) -> str:
+    """Truncate a text for a message."""
     return text if len(text) <= _BRIEF else text[:_BRIEF] + "…"
 
 
 MAX_VALUES = 1 << 20
-"""Values of one document: every value but the first of an object or array has a comma before it."""
+"""Most values of one document, counted by commas: each value of an object or array except the first has one before it."""
 MAX_CONTAINERS = 1 << 19
-"""Objects and arrays of one document: one of two bytes takes 64 bytes of memory."""
+"""Most objects and arrays of one document: an empty one of two bytes takes 64 bytes of memory."""
 
 
-def require_countable(data: bytes) -> None:
-    """Raise ValueError where a document may have more values than are read. Commas and brackets within texts count as well."""
+def require_value_limit(data: bytes) -> None:
+    """Raise ValueError if a document may have too many values. Commas and brackets within strings are counted too."""
     if data.count(b",") > MAX_VALUES or data.count(b"[") + data.count(b"{") > MAX_CONTAINERS:
-        raise ValueError(f"more than {MAX_VALUES} values, or {MAX_CONTAINERS} objects and arrays")
+        raise ValueError(f"more than {MAX_VALUES} values or {MAX_CONTAINERS} objects and arrays")
 
 
 def read_json(data: bytes) -> Any:
-    """The document.
+    """Parse a document.
 
-    Raises ValueError where there are too many values, or where it is not JSON: with line and column, also where it nests deeper than 200
-    or a number has over 4300 digits.
+    Raises ValueError for too many values and for invalid JSON, with line and column; also for nesting deeper than 200 and numbers of more
+    than 4300 digits.
     """
-    require_countable(data)
+    require_value_limit(data)
     try:
         return from_json(data.removeprefix(BYTE_ORDER_MARK), allow_inf_nan=False, cache_strings="none")
     except ValueError as error:
@@ -48,7 +48,7 @@ def read_json(data: bytes) -> Any:
 
 
 def read_documents(data: bytes) -> Iterator[tuple[int | None, Any]]:
-    """The document, or one to a line with the number of its line; in the place of what is no JSON stands its ValueError."""
+    """Yield the document, or for JSON lines each document with its line number; for invalid JSON its ValueError instead."""
     try:
         yield None, read_json(data)
         return
@@ -73,7 +73,7 @@ def _is_document(line: bytes) -> bool:
 
 
 def find(document: Any, path: str) -> Any:
-    """What lies at a dotted path of keys; None where there is nothing, or a null."""
+    """Return the value at a dotted path of keys; None if it is missing or null."""
     for key in path.split("."):
         if not isinstance(document, dict):
             return None
@@ -82,39 +82,39 @@ def find(document: Any, path: str) -> Any:
 
 
 def find_text(document: Any, path: str) -> str | None:
-    """The text at a path; None where there is none."""
+    """Return the string at a path; None if it is missing or not a string."""
     found = find(document, path)
     return found if isinstance(found, str) else None
 
 
 def find_number(document: Any, path: str, bits: int) -> int | None:
-    """The unsigned number of `bits` bits at a path; None where there is nothing. Raises ValueError where it is something else."""
+    """Return the unsigned number of `bits` bits at a path; None if it is missing. Raises ValueError for any other value."""
     found = find(document, path)
     if found is None:
         return None
     if isinstance(found, bool) or not isinstance(found, int) or found < 0 or found >> bits:
-        raise ValueError(f"`{path}` is no number of {bits} bits")
+        raise ValueError(f"`{path}`: expected an unsigned number of {bits} bits")
     return found
 
 
-def find_objects(document: Any, path: str) -> list[Object]:
-    """The list of objects at a path, empty where there is nothing. Raises ValueError where it is something else."""
+def find_objects(document: Any, path: str) -> list[JsonObject]:
+    """Return the array of objects at a path, empty if it is missing. Raises ValueError for any other value."""
     found = find(document, path)
     if found is None:
         return []
     if not isinstance(found, list) or not all(isinstance(element, dict) for element in found):
-        raise ValueError(f"`{path}` is no list of objects")
+        raise ValueError(f"`{path}`: expected an array of objects")
     return found
 
 
 def find_bytes(document: Any, path: str) -> bytes | None:
-    """The bytes whose base64 lies at a path; None where there is nothing. Raises ValueError where it is something else."""
+    """Return the bytes of the base64 string at a path; None if it is missing. Raises ValueError for any other value."""
     found = find(document, path)
     if found is None:
         return None
     if not isinstance(found, str):
-        raise ValueError(f"`{path}` is no text")
+        raise ValueError(f"`{path}`: expected a string")
     try:
         return unpack_base64(found)
     except ValueError as error:
-        raise ValueError(f"`{path}` is {error}") from None
+        raise ValueError(f"`{path}`: {error}") from None

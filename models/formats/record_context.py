@@ -1,4 +1,4 @@
-"""What lies around a record's bytes, and what is taken for an event where neither the bytes nor their surroundings say."""
+"""Context of a record's bytes, and defaults for missing facts."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from ras_triage.models.records.guid import NULL, Guid
 from ras_triage.models.severity import Severity
 
 DEFAULT_NOTIFICATION = NotificationType.GSIV
-"""Taken where nobody says how an error was notified: an ordinary interrupt."""
+"""Default notification type: an ordinary interrupt."""
 
 DEFAULT_SEVERITY = Severity.RECOVERABLE
-"""Taken where nobody says how severe an error is."""
+"""Default severity."""
 
 HEST_TYPES = {NOTIFICATION_TYPES[kind.value]: kind for kind in NotificationType if kind.value in NOTIFICATION_TYPES}
-"""The CPER notification types (UEFI 2.10 N.2.1.1) that HEST has under the same name: sea, sei, nmi and mce."""
+"""CPER notification types (UEFI 2.10 N.2.1.1) that HEST has under the same name: sea, sei, nmi and mce."""
 
 CPER_TYPES = {kind: value for value, kind in HEST_TYPES.items()}
-"""The same the other way round."""
+"""CPER notification types by HEST notification type."""
 
 
 @frozen
 class RecordContext:
-    """What is known of a record's bytes from elsewhere."""
+    """Facts about a record from outside its bytes."""
 
     format: str
     place: Position
     notification: Notification | None = None
-    """The caller's word, which outranks what the bytes say."""
+    """The caller's notification; takes precedence over that of the record."""
     notification_type: Guid | None = None
-    """CPER notification type that the envelope names; a record's own outranks it."""
+    """CPER notification type of the surrounding document; that of the record takes precedence."""
     section_type: Guid | None = None
-    """Type of the section, where the bytes are the body of one."""
+    """Section type, if the bytes are the body of a section."""
     severity: int | None = None
-    """CPER severity, where the bytes are the body of a section."""
+    """CPER severity, if the bytes are the body of a section."""
     times: tuple[datetime, ...] = ()
-    """When the envelope says the error was, in UTC, the likeliest first."""
+    """Times of the error in the surrounding document, in UTC, likeliest first."""
 
     def at(self, offset: int) -> RecordContext:
-        """The same for bytes that begin `offset` further on in the input. A place that is no offset stays as it is."""
+        """Return the context with its offset moved by `offset` bytes; a position without an offset is unchanged."""
         start = self.place.offset
         return self if start is None else replace(self, place=Position(offset=start + offset))
 
 
-def to_notification(given: Notification | NotificationType | None) -> Notification | None:
-    """A caller's notification, which may be only its type."""
-    return Notification(type=given) if isinstance(given, NotificationType) else given
+def to_notification(notification: Notification | NotificationType | None) -> Notification | None:
+    """Return a caller's notification, which may be only its type."""
+    return Notification(type=notification) if isinstance(notification, NotificationType) else notification
 
 
-def choose_notification(envelope: RecordContext, own: Guid | None) -> tuple[Notification, tuple[AssumedField, ...]]:
-    """The notification of an error, and what had to be assumed for it.
+def choose_notification(context: RecordContext, own: Guid | None) -> tuple[Notification, tuple[AssumedField, ...]]:
+    """Return the notification of an error, and the assumptions made for it.
 
-    The caller's word comes first, then the record's own CPER notification type, then the envelope's; a CPER type counts where HEST has it
-    too. Where none is left an ordinary interrupt is taken.
+    Precedence: the caller's notification, the record's CPER notification type, that of the surrounding document. A CPER type is used only
+    if HEST has it too. The default is an ordinary interrupt.
     """
-    if envelope.notification is not None:
-        return envelope.notification, ()
-    kinds = (HEST_TYPES.get(guid) for guid in (own, envelope.notification_type) if guid is not None)
+    if context.notification is not None:
+        return context.notification, ()
+    kinds = (HEST_TYPES.get(guid) for guid in (own, context.notification_type) if guid is not None)
     if kind := next((kind for kind in kinds if kind is not None), None):
         return Notification(type=kind), ()
-    stated = own not in (None, NULL) or envelope.notification_type not in (None, NULL)
-    because = "the CPER notification type is none that HEST has" if stated else "nothing says how the error was notified"
+    stated = own not in (None, NULL) or context.notification_type not in (None, NULL)
+    because = "HEST does not have this CPER notification type" if stated else "the source has no notification type"
     return Notification(type=DEFAULT_NOTIFICATION), (AssumedField("/notification/type", DEFAULT_NOTIFICATION.value, because),)

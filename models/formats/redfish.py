@@ -1,6 +1,7 @@
-"""Redfish log entries and events that carry CPER records (DSP8010 LogEntry 1.15 and Event 1.8), and log entries written from events.
+"""Redfish log entries and events with CPER records: parser and writer.
 
-The label `DiagnosticDataType` is not trusted: BMCs call whole records `CPERSection`, so what the payload is follows from its bytes.
+Schemas: DSP8010 LogEntry 1.15 and Event 1.8. `DiagnosticDataType` is ignored: some BMCs label complete records as `CPERSection`, so the
+kind of the payload is detected from its bytes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pydantic import ValidationError
 from ras_triage.models.event import Event
 from ras_triage.models.formats.cper import read_payload, write_record
 from ras_triage.models.formats.encoded_bytes import unpack_base64
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_each
-from ras_triage.models.formats.json_text import Object, brief, find, find_text, read_documents
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, iterate_guarded
+from ras_triage.models.formats.json_text import JsonObject, find, find_text, read_documents, shorten
 from ras_triage.models.formats.record_context import RecordContext, to_notification
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import decode_record, notification_name
@@ -29,7 +30,7 @@ FORMAT = "redfish"
 
 _RECORD, _SECTION = "CPER", "CPERSection"
 _BASE64_SIGNATURE = "Q1BFU"
-"""How the base64 of a CPER record begins."""
+"""Start of a CPER record in base64."""
 _OEM = "RasTriage"
 _OEM_PATH = f"Oem.{_OEM}.Event"
 _NOT_IN_OEM = {"status_block", "time", "host"}
@@ -39,41 +40,41 @@ _LOG_SEVERITIES: dict[int, str] = {
     Severity.CORRECTED: "OK",
     Severity.INFORMATIONAL: "OK",
 }
-"""A log's own severity, which has three steps (Resource.Health)."""
+"""Redfish log severity (Resource.Health)."""
 
 
 def read_redfish(data: bytes, *, notification: Notification | NotificationType | None = None) -> Iterator[FoundError | UnreadableRecord]:
-    """The errors in a LogEntry, a LogEntryCollection with its `Members`, or an event with its `Events`; a list, or one to a line.
+    """Yield the errors of a LogEntry, a LogEntryCollection (`Members`), an event (`Events`), an array of these, or JSON lines.
 
-    An event's own payload counts, and that of a `LogEntry` embedded in it. Entries that say nothing of a CPER are passed over; where no
-    entry says anything of one, that is the one thing reported.
+    The payload of an event or of a `LogEntry` embedded in it is used. Entries without CPER data are skipped; if no entry has any, that is
+    reported as unreadable.
     """
-    told = to_notification(notification)
+    override = to_notification(notification)
     for line, document in read_documents(data):
         if isinstance(document, ValueError):
-            yield UnreadableRecord(_place(line, None), brief(str(document)), FORMAT)
+            yield UnreadableRecord(_place(line, None), shorten(str(document)), FORMAT)
         else:
-            yield from _read_document(document, line, told)
+            yield from _read_document(document, line, override)
 
 
 def _place(line: int | None, pointer: str | None) -> Position:
     return Position(line=line, item=pointer, offset=0 if line is None and pointer is None else None)
 
 
-def _read_document(document: Any, line: int | None, told: Notification | None) -> Iterator[FoundError | UnreadableRecord]:
+def _read_document(document: Any, line: int | None, override: Notification | None) -> Iterator[FoundError | UnreadableRecord]:
     seen = found = 0
     for pointer, entry in _entries(document, ""):
         seen += 1
         if _is_about_cper(entry):
             found += 1
             place = _place(line, pointer)
-            yield from read_each(_read_entry(entry, RecordContext(FORMAT, place, told)), place, FORMAT)
+            yield from iterate_guarded(_read_entry(entry, RecordContext(FORMAT, place, override)), place, FORMAT)
     if not found:
-        yield UnreadableRecord(_place(line, ""), f"none of {seen} entries says anything of a CPER", FORMAT)
+        yield UnreadableRecord(_place(line, ""), f"none of {seen} entries has CPER data", FORMAT)
 
 
-def _entries(document: Any, pointer: str) -> Iterator[tuple[str, Object]]:
-    """The log entries and event records within a document, each with its JSON pointer; as deep as the parser lets a document be."""
+def _entries(document: Any, pointer: str) -> Iterator[tuple[str, JsonObject]]:
+    """Yield the log entries and event records of a document, each with its JSON pointer; nesting is limited by the JSON parser."""
     if isinstance(document, list):
         for index, element in enumerate(document):
             yield from _entries(element, f"{pointer}/{index}")
@@ -91,52 +92,52 @@ def _entries(document: Any, pointer: str) -> Iterator[tuple[str, Object]]:
         yield pointer, document
 
 
-def _is_about_cper(entry: Object) -> bool:
+def _is_about_cper(entry: JsonObject) -> bool:
     if entry.get("DiagnosticDataType") in (_RECORD, _SECTION) or isinstance(entry.get("CPER"), dict):
         return True
     return (find_text(entry, "DiagnosticData") or "").lstrip().startswith(_BASE64_SIGNATURE)
 
 
-def _read_entry(entry: Object, envelope: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
+def _read_entry(entry: JsonObject, context: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
     payload = entry.get("DiagnosticData")
     if not payload:
-        yield UnreadableRecord(envelope.place, _why_no_payload(entry), FORMAT)
+        yield UnreadableRecord(context.place, _why_no_payload(entry), FORMAT)
         return
     if not isinstance(payload, str):
-        yield UnreadableRecord(envelope.place, "`DiagnosticData` is no text", FORMAT)
+        yield UnreadableRecord(context.place, "`DiagnosticData`: expected a string", FORMAT)
         return
     try:
         data = unpack_base64(payload)
     except ValueError as error:
-        yield UnreadableRecord(envelope.place, f"`DiagnosticData` is {error}", FORMAT)
+        yield UnreadableRecord(context.place, f"`DiagnosticData`: {error}", FORMAT)
         return
     section_type, notification_type = _guid(entry, "CPER.SectionType"), _guid(entry, "CPER.NotificationType")
-    envelope = replace(envelope, section_type=section_type, notification_type=notification_type, times=tuple(_times(entry)))
-    for number, found in enumerate(read_payload(data, envelope)):
-        trust = number == 0 and envelope.notification is None
+    context = replace(context, section_type=section_type, notification_type=notification_type, times=tuple(_times(entry)))
+    for number, found in enumerate(read_payload(data, context)):
+        trust = number == 0 and context.notification is None
         yield _complete(found, entry, data, trust=trust) if isinstance(found, FoundError) else found
 
 
-def _why_no_payload(entry: Object) -> str:
-    """What an entry says of a CPER that it does not carry."""
+def _why_no_payload(entry: JsonObject) -> str:
+    """Return the reason why an entry has no payload, with the CPER details that it has."""
     if (uri := find_text(entry, "AdditionalDataURI")) is not None:
         size = find(entry, "AdditionalDataSizeBytes")
         length = f" ({size} bytes)" if isinstance(size, int) else ""
-        return f"the CPER{length} is not in the entry and has to be fetched from `{brief(uri)}`"
-    said = ", ".join(_said(entry))
-    return f"the entry has no `DiagnosticData`; it only says {said}" if said else "the entry has no `DiagnosticData`"
+        return f"the CPER record{length} is not in the entry; fetch it from `{shorten(uri)}`"
+    details = ", ".join(_cper_details(entry))
+    return f"the entry has no `DiagnosticData`; it only has {details}" if details else "the entry has no `DiagnosticData`"
 
 
-def _said(entry: Object) -> Iterator[str]:
+def _cper_details(entry: JsonObject) -> Iterator[str]:
     if (kind := _guid(entry, "CPER.NotificationType")) is not None:
         yield f"notification type `{notification_name(kind)}`"
     if (kind := _guid(entry, "CPER.SectionType")) is not None:
         yield f"section type `{section_name(kind)}`"
     if severity := find_text(entry, "Severity"):
-        yield f"log severity `{brief(severity)}`"
+        yield f"log severity `{shorten(severity)}`"
 
 
-def _guid(entry: Object, path: str) -> Guid | None:
+def _guid(entry: JsonObject, path: str) -> Guid | None:
     text = find_text(entry, path)
     try:
         return None if text is None else guid(text)
@@ -144,8 +145,8 @@ def _guid(entry: Object, path: str) -> Guid | None:
         return None
 
 
-def _times(entry: Object) -> Iterator[datetime]:
-    """When the entry says the error was, the likelier first; a text without a time zone does not count."""
+def _times(entry: JsonObject) -> Iterator[datetime]:
+    """Yield the times of the entry in UTC, likeliest first; times without a time zone are ignored."""
     for key in ("EventTimestamp", "Created"):
         try:
             time = datetime.fromisoformat(find_text(entry, key) or "")
@@ -155,52 +156,52 @@ def _times(entry: Object) -> Iterator[datetime]:
             continue
 
 
-def _complete(reading: FoundError, entry: Object, data: bytes, *, trust: bool) -> FoundError:
-    """The reading with what an event cannot say of an entry and, where that is to be trusted, what this product once wrote into it."""
-    reading = replace(reading, lost=(*reading.lost, *_lost(entry, data)))
+def _complete(found: FoundError, entry: JsonObject, data: bytes, *, trust: bool) -> FoundError:
+    """Return the error with the losses of its entry and, if `trust` is set, with the event that ras-triage exported into it."""
+    found = replace(found, lost=(*found.lost, *_lost(entry, data)))
     own = find(entry, _OEM_PATH)
     if not trust or not isinstance(own, dict):
-        return reading
+        return found
     try:
-        told = Event.model_validate({key: value for key, value in own.items() if key not in _NOT_IN_OEM})
+        oem_event = Event.model_validate({key: value for key, value in own.items() if key not in _NOT_IN_OEM})
     except ValidationError:
-        return replace(reading, lost=(*reading.lost, f"what `{_OEM_PATH}` says, which is no event"))
-    return _join(reading, told)
+        return replace(found, lost=(*found.lost, f"`{_OEM_PATH}`: not a valid event"))
+    return _merge_oem_event(found, oem_event)
 
 
-def _join(reading: FoundError, told: Event) -> FoundError:
-    """The reading of a record with what the entry's own event says beside it; a notification type that the record names stands."""
-    assumed = tuple(assumed for assumed in reading.assumed if assumed.field != "/notification/type")
-    event = reading.event.model_copy(update={"id": told.id, "source": told.source, "policy": told.policy})
-    if len(assumed) < len(reading.assumed) or told.notification.type == event.notification.type:
-        event = event.model_copy(update={"notification": told.notification})
-    return replace(reading, event=event, assumed=assumed)
+def _merge_oem_event(found: FoundError, oem_event: Event) -> FoundError:
+    """Return the record's error with the facts of the exported event; the record's notification type takes precedence."""
+    assumed = tuple(assumed for assumed in found.assumed if assumed.field != "/notification/type")
+    event = found.event.model_copy(update={"id": oem_event.id, "source": oem_event.source, "policy": oem_event.policy})
+    if len(assumed) < len(found.assumed) or oem_event.notification.type == event.notification.type:
+        event = event.model_copy(update={"notification": oem_event.notification})
+    return replace(found, event=event, assumed=assumed)
 
 
-def _lost(entry: Object, data: bytes) -> Iterator[str]:
+def _lost(entry: JsonObject, data: bytes) -> Iterator[str]:
     label = entry.get("DiagnosticDataType")
     if label == _SECTION and data.startswith(b"CPER"):
-        yield f"the label `{label}`: the payload is a whole record"
+        yield f"the label `{label}`: the payload is a complete record"
     if find(entry, _OEM_PATH) is None:
         if isinstance(identity := entry.get("@odata.id") or entry.get("Id"), str):
-            yield f"the entry's identity `{brief(identity)}`"
+            yield f"the entry's identity `{shorten(identity)}`"
         if severity := find_text(entry, "Severity"):
-            yield f"the log severity `{brief(severity)}`"
+            yield f"the log severity `{shorten(severity)}`"
     if isinstance(find(entry, "CPER.Oem"), dict):
-        yield "what the vendor says of the CPER in `CPER/Oem`"
+        yield "the vendor data in `CPER/Oem`"
 
 
-def write_redfish(event: Event) -> Object:
-    """A Redfish LogEntry (DSP8010 LogEntry 1.15) whose `DiagnosticData` is the event's CPER record, ready to be written as JSON.
+def write_redfish(event: Event) -> JsonObject:
+    """Return a Redfish LogEntry (DSP8010 LogEntry 1.15) with the event's CPER record in `DiagnosticData`, ready for JSON encoding.
 
-    What a record has no place for (id, source, policy and the whole notification) goes along under `Oem/RasTriage`; raw data, entry
-    timestamps and host facts do not. Raises ValueError and MalformedBytes as `write_record` does.
+    Facts that a record has no field for (id, source, policy and the notification) are written under `Oem/RasTriage`; raw data, entry
+    timestamps and host facts are not. Raises ValueError and MalformedBytes like `write_record`.
     """
     data = write_record(event)
     record = decode_record(data)
     time = None if event.time is None else utc_text(event.time)
     section_type = record.sections[0].section_type if record.sections else None
-    entry: Object = {
+    entry: JsonObject = {
         "@odata.type": "#LogEntry.v1_15_0.LogEntry",
         "Id": event.id,
         "Name": "Hardware error",

@@ -1,1 +1,1 @@
-"""Status blocks and CPER records as bytes."""
+"""ACPI status blocks and CPER records: parsers and encoders."""

@@ -1,6 +1,6 @@
-"""The status block as fields: for those who would rather not pack bytes, and for reading what firmware wrote.
+"""Structured form of the status block, for JSON.
 
-A block and its structured form say the same: `encode_structured(decode_structured(data)) == data` for every well-formed block.
+`encode_structured(decode_structured(data)) == data` for every well-formed block.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ras_triage.models.records.status_block import (
     HEADER_LENGTH,
     DataEntry,
     StatusBlock,
-    decode,
+    decode_block,
+    encode_block_header,
     encode_entry,
-    encode_header,
     entry_header_length,
 )
-from ras_triage.models.scalars import U32, Base64, Hex32, Many, WireModel
+from ras_triage.models.scalars import U32, Base64, FailFastTuple, Hex32, WireModel
 from ras_triage.models.sections.arm_processor import ArmProcessor
 from ras_triage.models.sections.cxl import CxlDram, CxlGeneralMedia, CxlMemoryModule, CxlProtocol
 from ras_triage.models.sections.fields import NO_TIMESTAMP, GuidValue, SeverityCode, join_timestamp, split_timestamp
@@ -29,7 +29,7 @@ from ras_triage.models.sections.generic_processor import GenericProcessor
 from ras_triage.models.sections.memory import Memory, Memory2
 from ras_triage.models.sections.pcie import Pcie
 from ras_triage.models.sections.registry import SECTIONS_BY_GUID
-from ras_triage.models.sections.section import BodySection, Section
+from ras_triage.models.sections.section import Section, StructuredSection
 from ras_triage.models.severity import Severity
 
 FRU_TEXT_LENGTH = 20
@@ -44,7 +44,7 @@ _FRU_ID_VALID, _FRU_TEXT_VALID, _TIMESTAMP_VALID = 1 << 0, 1 << 1, 1 << 2
 
 
 class OpaqueSection(Section):
-    """A section of any type, its body left as bytes."""
+    """A section of any type, with its body as bytes."""
 
     type: GuidValue
     """Section type GUID."""
@@ -52,11 +52,11 @@ class OpaqueSection(Section):
     """The body."""
 
     def encode_payload(self) -> bytes:
-        """The section's bytes."""
+        """Return the bytes of the body."""
         return self.payload
 
     def readings(self) -> dict[str, Any]:
-        """Nothing is known about the body."""
+        """Return no derived values: the body is not decoded."""
         return {}
 
 
@@ -91,10 +91,10 @@ SectionInput = Annotated[
     Discriminator(
         _tag,
         custom_error_type="section_type",
-        custom_error_message="a section needs a `type`: " + ", ".join(SECTION_TYPES) + ", or a GUID with a `payload`",
+        custom_error_message="a section requires a `type`: " + ", ".join(SECTION_TYPES) + ", or a GUID with a `payload`",
     ),
 ]
-"""A section; `type` says which: a name, or a GUID with the body as it stands."""
+"""A section; its `type` is a name, or a GUID with the body as bytes."""
 
 
 class StructuredBlock(WireModel):
@@ -102,28 +102,28 @@ class StructuredBlock(WireModel):
 
     severity: SeverityCode
     """32 bits."""
-    sections: Many[SectionInput] = ()
+    sections: FailFastTuple[SectionInput] = ()
     block_status: Hex32 | None = None
-    """Absent in a request: bit 0 where the severity is uncorrectable, else bit 1; the section count in bits 13:4."""
+    """Absent in a request: bit 0 for an uncorrectable severity, else bit 1; the section count in bits 13:4."""
     raw_data_offset: U32 | None = None
-    """Bytes from the start of the block; absent in a request: right behind the sections where there are raw data, else 0."""
+    """Bytes from the start of the block; absent in a request: after the sections and `gap` if there are raw data, else 0."""
     raw_data_length: U32 | None = None
     """Bytes as stated; absent in a request: those of `raw_data`."""
     gap: Base64 | None = None
     """Bytes between the sections and the raw data."""
     raw_data: Base64 | None = None
-    """Raw data where they lie behind the sections, as they should."""
+    """Raw data, if they are after the sections as specified."""
     trailing: Base64 | None = None
-    """Bytes behind all that."""
+    """Bytes after everything else."""
 
 
 def encode_structured(value: dict[str, Any] | StructuredBlock) -> bytes:
-    """The block's bytes. Raises pydantic's ValidationError, a ValueError, with the path of the bad field."""
+    """Encode a block. Raises pydantic's ValidationError, a ValueError, with the path of the invalid field."""
     block = value if isinstance(value, StructuredBlock) else StructuredBlock.model_validate(value)
     entries = b"".join(_encode_entry(section, block.severity) for section in block.sections)
     end = HEADER_LENGTH + len(entries)
     gap, raw, trailing = block.gap or b"", block.raw_data or b"", block.trailing or b""
-    header = encode_header(
+    header = encode_block_header(
         _default(block.block_status, default_block_status(block.severity, len(block.sections))),
         _default(block.raw_data_offset, end + len(gap) if raw else 0),
         _default(block.raw_data_length, len(raw)),
@@ -134,7 +134,7 @@ def encode_structured(value: dict[str, Any] | StructuredBlock) -> bytes:
 
 
 def default_block_status(severity: int, sections: int) -> int:
-    """The 32-bit block status of firmware that reports `sections` errors of a severity at once."""
+    """Return the 32-bit block status for `sections` errors of a severity."""
     correctable = severity in (Severity.CORRECTED, Severity.INFORMATIONAL)
     count = min(sections, _ENTRY_COUNT_MAX)
     return (CORRECTABLE_VALID if correctable else UNCORRECTABLE_VALID) | count << _ENTRY_COUNT_SHIFT
@@ -148,7 +148,7 @@ def _section_guid(section: Section) -> Guid:
     return section.type if isinstance(section.type, bytes) else SECTION_TYPES[section.type]
 
 
-def _encode_entry(section: BodySection | OpaqueSection, block_severity: int) -> bytes:
+def _encode_entry(section: StructuredSection | OpaqueSection, block_severity: int) -> bytes:
     payload = section.encode_payload()
     entry = DataEntry(
         offset=0,
@@ -173,12 +173,12 @@ def _entry_validation(section: Section) -> int:
 def _timestamp_bytes(section: Section) -> bytes | None:
     if entry_header_length(section.revision) == ENTRY_LENGTH:
         return None
-    return join_timestamp(section.timestamp or NO_TIMESTAMP, section.timestamp_precise)
+    return join_timestamp(section.timestamp or NO_TIMESTAMP, is_precise=section.timestamp_precise)
 
 
 def decode_structured(data: bytes) -> StructuredBlock:
-    """Read a whole, well-formed block. Raises MalformedBytes with offset, section and field."""
-    block = decode(data)
+    """Decode a complete, well-formed block. Raises MalformedBytes with offset, section and field."""
+    block = decode_block(data)
     fields: dict[str, Any] = {
         "severity": block.error_severity,
         "sections": tuple(_decode_entry(block, entry) for entry in block.entries),
@@ -190,7 +190,7 @@ def decode_structured(data: bytes) -> StructuredBlock:
 
 
 def _split_rest(block: StatusBlock) -> dict[str, Any]:
-    """The bytes behind the sections: gap, raw data and trailing bytes where the raw data lie there, else all trailing."""
+    """Return the bytes after the sections: gap, raw data and trailing bytes if the raw data are there, else all as trailing."""
     start, end = block.raw_data_offset, block.raw_data_offset + block.raw_data_length
     if start < block.end or end > len(block.data) or not block.raw_data_length:
         start = end = block.end
@@ -198,7 +198,7 @@ def _split_rest(block: StatusBlock) -> dict[str, Any]:
     return {name: part for name, part in parts.items() if part}
 
 
-def _decode_entry(block: StatusBlock, entry: DataEntry) -> BodySection | OpaqueSection:
+def _decode_entry(block: StatusBlock, entry: DataEntry) -> StructuredSection | OpaqueSection:
     payload = block.data[entry.payload_offset : entry.payload_offset + entry.error_data_length]
     header = _decode_header(entry)
     section = SECTIONS_BY_GUID.get(entry.section_type)
@@ -223,8 +223,8 @@ def _decode_header(entry: DataEntry) -> dict[str, Any]:
     return header
 
 
-def describe(data: bytes) -> dict[str, Any]:
-    """A well-formed block explained: `status_block`, which can be posted as it is, and `readings`, one for each section.
+def describe_block(data: bytes) -> dict[str, Any]:
+    """Decode a well-formed block for display: `status_block`, which is valid in a request, and `readings`, one for each section.
 
     Raises MalformedBytes with offset, section and field.
     """
@@ -235,5 +235,5 @@ def describe(data: bytes) -> dict[str, Any]:
     }
 
 
-def _reading(section: BodySection | OpaqueSection) -> dict[str, Any]:
+def _reading(section: StructuredSection | OpaqueSection) -> dict[str, Any]:
     return {"name": section_name(_section_guid(section)), **section.readings()}

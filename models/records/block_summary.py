@@ -1,4 +1,4 @@
-"""What a status block is about, as lists show it and people look for it: its sections by name, and the addresses that failed."""
+"""Summary of a status block for lists and filters: section names and addresses."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ras_triage.models.records.status_block import DataEntry, StatusBlock
 from ras_triage.models.sections import arm_processor, memory
 
 MAX_ADDRESSES: Final = 64
-"""Names, and addresses, that are told of one block."""
+"""Most names, and most addresses, in a summary."""
 
 _MEMORY: Final = frozenset({SECTION_TYPES["memory"], SECTION_TYPES["memory2"]})
 _ARM: Final = SECTION_TYPES["arm_processor"]
 
 
 def section_names(block: StatusBlock) -> tuple[str, ...]:
-    """The types of the block's sections, each once, in order: names, or GUIDs for those without."""
+    """Return the section types of a block without repeats, in order: names, or GUIDs for unknown types."""
     return tuple(dict.fromkeys([section_name(entry.section_type) for entry in block.entries]))[:MAX_ADDRESSES]
 
 
 def physical_addresses(block: StatusBlock) -> tuple[int, ...]:
-    """The valid physical addresses of memory sections and ARM error infos, each once, in order; bytes."""
+    """Return the valid physical addresses of memory sections and ARM error infos without repeats, in order; bytes."""
     found: dict[int, None] = {}
     for entry in block.entries:
         for address in _addresses(block, entry):

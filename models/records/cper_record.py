@@ -1,4 +1,4 @@
-"""CPER records (UEFI 2.10 N.2): header, section descriptors and bodies, as tools, BMCs and persistent stores keep them."""
+"""CPER records (UEFI 2.10 N.2): header, section descriptors and bodies."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import struct
 from typing import Any
 
 from ras_triage.models.errors import MalformedBytes
-from ras_triage.models.records.block_fields import FRU_TEXT_LENGTH, default_block_status, describe
+from ras_triage.models.records.block_fields import FRU_TEXT_LENGTH, default_block_status, describe_block
 from ras_triage.models.records.guid import NULL, Guid, guid, guid_text
-from ras_triage.models.records.status_block import DataEntry, StatusBlock, decode, encode_entry, encode_header
+from ras_triage.models.records.status_block import DataEntry, StatusBlock, decode_block, encode_block_header, encode_entry
 from ras_triage.models.scalars import U32, Base64, Hex8, Hex16, Hex32, Hex64, WireModel
 from ras_triage.models.sections.fields import NO_TIMESTAMP, FruText, GuidValue, SeverityCode, Timestamp, join_timestamp, split_timestamp
 from ras_triage.models.sections.section import ENTRY_REVISION
@@ -44,18 +44,18 @@ NOTIFICATION_TYPES = {
     "pei": guid("09a9d5ac-5204-4214-96e5-94992e752bcd"),
     "cxl": guid("69293bc9-41df-49a3-b4bd-4fb0db3041f6"),
 }
-"""Notification types (UEFI 2.10 N.2.1.1). They are not HEST notification types: polled, GPIO, GSIV and SDEI have none."""
+"""CPER notification types (UEFI 2.10 N.2.1.1). They differ from HEST notification types: polled, GPIO, GSIV and SDEI have none."""
 
 _NOTIFICATION_NAMES = {value: name for name, value in NOTIFICATION_TYPES.items()}
 
 
 def notification_name(value: Guid) -> str:
-    """The notification type's name, or its GUID as text."""
+    """Return the name of the notification type, or its GUID as text."""
     return _NOTIFICATION_NAMES.get(value) or guid_text(value)
 
 
 class SectionDescriptor(WireModel):
-    """Where a section lies, and what it is: 72 bytes (UEFI 2.10 N.2.2)."""
+    """Section descriptor: position and type of a section; 72 bytes (UEFI 2.10 N.2.2)."""
 
     section_offset: U32
     """Bytes from the start of the record."""
@@ -74,7 +74,7 @@ class SectionDescriptor(WireModel):
     fru_text: FruText = ""
 
     def encode(self) -> bytes:
-        """72 bytes."""
+        """Return the 72 bytes of the descriptor."""
         return DESCRIPTOR.pack(
             self.section_offset,
             self.section_length,
@@ -90,9 +90,9 @@ class SectionDescriptor(WireModel):
 
 
 class CperRecord(WireModel):
-    """A CPER record: 128 bytes of header (UEFI 2.10 N.2.1), the section descriptors, and everything behind them as it stands.
+    """A CPER record: 128 bytes of header (UEFI 2.10 N.2.1), the section descriptors, and all bytes after them.
 
-    The sections' bodies lie within `body`, wherever their descriptors say: nothing between, around or behind them is lost.
+    The bodies of the sections are in `body`, at the positions in their descriptors; bytes between and after them are preserved.
     """
 
     revision: Hex16 = RECORD_REVISION
@@ -101,9 +101,9 @@ class CperRecord(WireModel):
     validation_bits: Hex32 = 0
     """0 platform id, 1 timestamp, 2 partition id."""
     record_length: U32
-    """Bytes as stated, headers included. What lies behind belongs to no section."""
+    """Bytes as stated, including headers. Bytes after it belong to no section."""
     timestamp: Timestamp = NO_TIMESTAMP
-    """BCD by the specification; Linux writes Unix seconds to persistent stores."""
+    """BCD by the specification; Linux writes Unix seconds in pstore records."""
     timestamp_precise: bool = False
     """Bit 0 of the timestamp's flag byte."""
     platform_id: GuidValue = NULL
@@ -118,34 +118,34 @@ class CperRecord(WireModel):
     """12 bytes."""
     sections: tuple[SectionDescriptor, ...] = ()
     body: Base64 = b""
-    """Bytes behind the last descriptor, to the end of the input."""
+    """Bytes after the last descriptor, to the end of the input."""
 
     @property
     def headers_length(self) -> int:
-        """Bytes of the header and the descriptors."""
+        """Return the length of the header and the descriptors, bytes."""
         return HEADER_LENGTH + DESCRIPTOR_LENGTH * len(self.sections)
 
     def payload(self, section: SectionDescriptor) -> bytes:
-        """The bytes of one section's body."""
+        """Return the bytes of one section body."""
         start = section.section_offset - self.headers_length
         return self.body[start : start + section.section_length]
 
 
 def decode_record(data: bytes) -> CperRecord:
-    """Read a record of any length; bytes behind it are kept.
+    """Decode a record; bytes after it are preserved.
 
-    A record may claim more bytes than are there, as long as every section is whole. Raises MalformedBytes with offset, section and field.
+    The stated length may exceed the input if every section is complete. Raises MalformedBytes with offset, section and field.
     """
     if len(data) < HEADER_LENGTH:
         raise MalformedBytes(
-            f"the record ends after {len(data)} bytes, within its {HEADER_LENGTH} byte header", offset=len(data), field="record_header"
+            f"the record ends after {len(data)} bytes, within its header of {HEADER_LENGTH}", offset=len(data), field="record_header"
         )
     fields = HEADER.unpack_from(data)
     signature, revision, signature_end, count, severity, validation, length, timestamp = fields[:8]
     if signature != SIGNATURE:
-        raise MalformedBytes("a record begins with `CPER`", offset=0, field="signature_start")
+        raise MalformedBytes("unknown signature; expected `CPER`", offset=0, field="signature_start")
     if signature_end != SIGNATURE_END:
-        raise MalformedBytes(f"the signature ends with {signature_end:#010x}, not {SIGNATURE_END:#x}", offset=6, field="signature_end")
+        raise MalformedBytes(f"signature end {signature_end:#010x}; expected {SIGNATURE_END:#x}", offset=6, field="signature_end")
     _require_headers(count, length, len(data))
     stamp, precise = split_timestamp(timestamp)
     return CperRecord.model_construct(
@@ -177,11 +177,11 @@ def _require_headers(count: int, length: int, there: int) -> None:
     headers = HEADER_LENGTH + DESCRIPTOR_LENGTH * count
     if length < headers:
         raise MalformedBytes(
-            f"the record claims {length} bytes; its header and {count} section descriptors take {headers}", offset=20, field="record_length"
+            f"the stated length is {length} bytes; header and {count} section descriptors need {headers}", offset=20, field="record_length"
         )
     if there < headers:
         raise MalformedBytes(
-            f"{count} section descriptors end at byte {headers}, and {there} bytes are there", offset=10, field="section_count"
+            f"{count} section descriptors end at byte {headers}; the input has {there} bytes", offset=10, field="section_count"
         )
 
 
@@ -191,7 +191,7 @@ def _decode_descriptor(data: bytes, index: int, count: int, record_length: int) 
     headers, end = HEADER_LENGTH + DESCRIPTOR_LENGTH * count, min(record_length, len(data))
     if not headers <= offset <= end:
         raise MalformedBytes(
-            f"the section begins at byte {offset}, outside the bytes {headers} to {end} behind the descriptors",
+            f"the section begins at byte {offset}; expected {headers} to {end}, after the descriptors",
             offset=at,
             field="section_offset",
             section=index,
@@ -218,7 +218,7 @@ def _decode_descriptor(data: bytes, index: int, count: int, record_length: int) 
 
 
 def encode_record(record: CperRecord) -> bytes:
-    """The record's bytes."""
+    """Return the bytes of the record."""
     header = HEADER.pack(
         SIGNATURE,
         record.revision,
@@ -227,25 +227,25 @@ def encode_record(record: CperRecord) -> bytes:
         record.severity,
         record.validation_bits,
         record.record_length,
-        join_timestamp(record.timestamp, record.timestamp_precise),
+        join_timestamp(record.timestamp, is_precise=record.timestamp_precise),
         *(getattr(record, name) for name in _ID_FIELDS),
     )
     return header + b"".join(section.encode() for section in record.sections) + record.body
 
 
 def to_status_block(record: CperRecord) -> bytes:
-    """The status block that carries the record's sections, as firmware would have left it for the operating system.
+    """Convert a record to the status block that firmware would write for the same sections.
 
-    Entries have 72 byte headers; each takes over the record's timestamp where that is valid. Raises MalformedBytes where sections share
-    bytes, and so claim more of them than the record has.
+    Data entries have headers of 72 bytes; each gets the record's timestamp if that is valid. Raises MalformedBytes if sections overlap, so
+    that together they are longer than the record.
     """
     if sum(section.section_length for section in record.sections) > len(record.body):
-        raise MalformedBytes("the sections claim more bytes than the record has", offset=HEADER_LENGTH, field="section_length")
+        raise MalformedBytes("the sections together are longer than the record", offset=HEADER_LENGTH, field="section_length")
     stamped = bool(record.validation_bits & TIMESTAMP_VALID)
-    stamp = join_timestamp(record.timestamp, record.timestamp_precise) if stamped else NO_TIMESTAMP
+    stamp = join_timestamp(record.timestamp, is_precise=record.timestamp_precise) if stamped else NO_TIMESTAMP
     entries = b"".join(_to_entry(record, section, stamp, stamped) for section in record.sections)
     status = default_block_status(record.severity, len(record.sections))
-    return encode_header(status, 0, 0, len(entries), record.severity) + entries
+    return encode_block_header(status, 0, 0, len(entries), record.severity) + entries
 
 
 def _to_entry(record: CperRecord, section: SectionDescriptor, stamp: bytes, stamped: bool) -> bytes:
@@ -265,11 +265,11 @@ def _to_entry(record: CperRecord, section: SectionDescriptor, stamp: bytes, stam
 
 
 def from_status_block(data: bytes, notification_type: Guid, *, record_id: int = 0, creator_id: Guid = NULL) -> CperRecord:
-    """The record of a whole, well-formed status block; its time is that of the first entry that has one.
+    """Convert a complete, well-formed status block to a record; its timestamp is that of the first data entry with one.
 
-    Block status, raw data and the entries' own timestamps have no place in a record. Raises MalformedBytes with offset, section and field.
+    Block status, raw data and timestamps of single entries are not converted. Raises MalformedBytes with offset, section and field.
     """
-    block = decode(data)
+    block = decode_block(data)
     offset = HEADER_LENGTH + DESCRIPTOR_LENGTH * len(block.entries)
     descriptors: list[SectionDescriptor] = []
     for entry in block.entries:
@@ -310,7 +310,7 @@ def _to_descriptor(entry: DataEntry, offset: int) -> SectionDescriptor:
 
 
 def describe_record(data: bytes) -> dict[str, Any]:
-    """A well-formed record explained: `record`, its header and descriptors, and what `describe` says of the status block it makes.
+    """Decode a well-formed record for display: `record`, its header and descriptors, and `describe_block` of its status block.
 
     Raises MalformedBytes with offset, section and field.
     """
@@ -318,5 +318,5 @@ def describe_record(data: bytes) -> dict[str, Any]:
     return {
         "record": record.model_dump(mode="json", exclude={"body"}),
         "notification": notification_name(record.notification_type),
-        **describe(to_status_block(record)),
+        **describe_block(to_status_block(record)),
     }

@@ -1,4 +1,4 @@
-"""GUIDs of CPER sections and notifications (UEFI 2.10 N.2.1.1 and N.2.2), keyed as the 16 bytes that records carry."""
+"""GUIDs of CPER section types (UEFI 2.10 N.2.2), as bytes in record order."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Guid = bytes
 
 
 def guid(text: str) -> Guid:
-    """The record bytes of a GUID written as text. Raises ValueError where it is not one."""
+    """Return the record bytes of a GUID's text. Raises ValueError if it is not a GUID."""
     return UUID(text).bytes_le
 
 
 @lru_cache(maxsize=1024)
 def guid_text(value: Guid) -> str:
-    """The text of 16 record bytes."""
+    """Return the text of a GUID's 16 record bytes."""
     return str(UUID(bytes_le=value))
 
 
@@ -45,7 +45,7 @@ SECTION_TYPES = {
     "cxl_dram": CXL_DRAM,
     "cxl_memory_module": CXL_MEMORY_MODULE,
 }
-"""Section types with a codec of their own, by their name on the wire."""
+"""Section types with a section model, by their name on the wire."""
 
 SECTION_NAMES = {value: name for name, value in SECTION_TYPES.items()} | {
     guid("dc3ea0b0-a144-4797-b95b-53fa242b6e1d"): "ia32_x64_processor",
@@ -58,10 +58,10 @@ SECTION_NAMES = {value: name for name, value in SECTION_TYPES.items()} | {
     guid("91335ef6-ebfb-4478-a6a6-88b728cf75d7"): "ccix_per",
     guid("bf32d4d5-b427-4025-8495-8a9e5d4030e4"): "arm_ras_node",
 }
-"""Every section type with a name, known to the codec or not."""
+"""Names of all known section types, with a section model or not."""
 
 
 @lru_cache(maxsize=1024)
 def section_name(value: Guid) -> str:
-    """The section type's name, or its GUID as text."""
+    """Return the name of the section type, or its GUID as text."""
     return SECTION_NAMES.get(value) or guid_text(value)

@@ -1,7 +1,7 @@
-"""The Generic Error Status Block and its data entries (ACPI 6.5 18.3.2.7.1), as bytes.
+"""Generic Error Status Block and data entries (ACPI 6.5 18.3.2.7.1) as bytes.
 
-`parse` reads whatever it is given, in one pass and in time linear in what it was given: firmware's buffer goes on behind the bytes
-that a sender has, so what is missing reads as zero. `decode` insists on a block that is whole and well formed.
+`parse_block` accepts any bytes, in one pass and in linear time: firmware's buffer is longer than the bytes that a sender has, so missing
+bytes read as zero. `decode_block` requires a complete and well-formed block.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HEADER_FIELDS = ("block_status", "raw_data_offset", "raw_data_length", "data_le
 
 @frozen
 class DataEntry:
-    """A Generic Error Data Entry's header, 64 bytes, or 72 from revision 3 on (ACPI 6.5 table 18.12)."""
+    """Header of a Generic Error Data Entry: 64 bytes, or 72 from revision 3 on (ACPI 6.5 table 18.12)."""
 
     offset: int
     """Bytes from the start of the block."""
@@ -32,7 +32,7 @@ class DataEntry:
     error_severity: int
     """u32"""
     revision: int
-    """u16, major in the upper byte."""
+    """u16, major revision in the upper byte."""
     validation_bits: int
     """u8: 0 FRU id, 1 FRU text, 2 timestamp."""
     flags: int
@@ -41,11 +41,11 @@ class DataEntry:
     """u32, bytes of payload."""
     fru_id: Guid
     fru_text: bytes
-    """20 bytes, NUL padded, not always terminated."""
+    """20 bytes, NUL padded, not always NUL terminated."""
     timestamp: bytes | None
     """8 bytes of BCD; revision 3 only."""
     payload_offset: int = 0
-    """Bytes from the start of the block to the section's body; an entry that is still to be encoded has no place yet."""
+    """Bytes from the start of the block to the section body; unused for encoding."""
 
     @property
     def header_length(self) -> int:
@@ -57,7 +57,7 @@ class StatusBlock:
     """A Generic Error Status Block: its header, its entries, and the bytes themselves."""
 
     block_status: int
-    """u32: 0 uncorrectable, 1 correctable, 2 and 3 several of each, 4 to 13 entry count; 0 as a whole: nothing is pending."""
+    """u32. Bit 0 uncorrectable, 1 correctable, 2 and 3 several of each, 4 to 13 entry count. 0: no error is pending."""
     raw_data_offset: int
     """u32, bytes from the start of the block."""
     raw_data_length: int
@@ -67,49 +67,49 @@ class StatusBlock:
     error_severity: int
     """u32"""
     entries: tuple[DataEntry, ...]
-    """The entries that begin within the given bytes, as far as they are well formed."""
+    """The entries that begin within the sender's bytes, up to the first malformed one."""
     empty_entries: int
-    """How many all-zero 64-byte entries follow in the part of the block that was not given and reads as zero."""
-    fault: MalformedBytes | None
-    """Why the entries do not fill `data_length` exactly; None where they do."""
+    """Number of all-zero entries of 64 bytes in the missing part of the block, which reads as zero."""
+    format_error: MalformedBytes | None
+    """The reason why the entries do not fill `data_length` exactly; None if they do."""
     data: bytes
-    """The bytes as given."""
+    """The sender's bytes."""
     end: int
-    """Bytes that header and entries claim."""
-    is_whole: bool
-    """Whether every byte that the header and entries claim was given."""
+    """Length of header and entries as stated, bytes."""
+    is_complete: bool
+    """Whether the sender's bytes contain all of header and entries."""
 
     def window(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`; what was not given reads as zero."""
+        """Return `length` bytes from `offset`; missing bytes read as zero."""
         return self.data[offset : offset + length].ljust(length, b"\0")
 
 
 def entry_header_length(revision: int) -> int:
-    """72 bytes when the entry carries a timestamp (major revision 3 and up), else 64."""
+    """Return 72 for an entry with a timestamp (major revision 3 and later), else 64."""
     return ENTRY_V3_LENGTH if revision >> 8 >= 3 else ENTRY_LENGTH
 
 
-def parse(data: bytes) -> StatusBlock:
-    """Read a block of any length and any content; never raises."""
+def parse_block(data: bytes) -> StatusBlock:
+    """Parse a block of any length and any content; never raises."""
     block_status, raw_offset, raw_length, data_length, severity = HEADER.unpack(data[:HEADER_LENGTH].ljust(HEADER_LENGTH, b"\0"))
     entries: list[DataEntry] = []
     empty = 0
-    fault = None
+    format_error = None
     offset, end = HEADER_LENGTH, HEADER_LENGTH + data_length
     while offset < end:
         if offset >= len(data):
             empty, left = divmod(end - offset, ENTRY_LENGTH)
             if left:
-                fault = _leftover(end - left, left, len(entries) + empty)
+                format_error = _leftover(end - left, left, len(entries) + empty)
             break
         if end - offset < ENTRY_LENGTH:
-            fault = _leftover(offset, end - offset, len(entries))
+            format_error = _leftover(offset, end - offset, len(entries))
             break
         entry = _parse_entry(data, offset)
         following = entry.payload_offset + entry.error_data_length
         if following > end:
-            fault = MalformedBytes(
-                f"a header of {entry.header_length} bytes and {entry.error_data_length} of data do not fit into the {end - offset} left",
+            format_error = MalformedBytes(
+                f"a header of {entry.header_length} bytes and {entry.error_data_length} of data exceed the {end - offset} bytes left",
                 offset=offset + 24,
                 field="error_data_length",
                 section=len(entries),
@@ -118,7 +118,17 @@ def parse(data: bytes) -> StatusBlock:
         entries.append(entry)
         offset = following
     return StatusBlock(
-        block_status, raw_offset, raw_length, data_length, severity, tuple(entries), empty, fault, data, end, len(data) >= end
+        block_status=block_status,
+        raw_data_offset=raw_offset,
+        raw_data_length=raw_length,
+        data_length=data_length,
+        error_severity=severity,
+        entries=tuple(entries),
+        empty_entries=empty,
+        format_error=format_error,
+        data=data,
+        end=end,
+        is_complete=len(data) >= end,
     )
 
 
@@ -127,30 +137,40 @@ def _parse_entry(data: bytes, offset: int) -> DataEntry:
     section_type, severity, revision, validation, flags, length, fru_id, fru_text = ENTRY.unpack_from(head)
     header = entry_header_length(revision)
     timestamp = head[ENTRY_LENGTH:] if header == ENTRY_V3_LENGTH else None
-    return DataEntry(offset, section_type, severity, revision, validation, flags, length, fru_id, fru_text, timestamp, offset + header)
-
-
-def _leftover(offset: int, left: int, section: int) -> MalformedBytes:
-    return MalformedBytes(
-        f"{left} bytes are left over, too few for the 64 byte header of an entry", offset=offset, field="data_length", section=section
+    return DataEntry(
+        offset=offset,
+        section_type=section_type,
+        error_severity=severity,
+        revision=revision,
+        validation_bits=validation,
+        flags=flags,
+        error_data_length=length,
+        fru_id=fru_id,
+        fru_text=fru_text,
+        timestamp=timestamp,
+        payload_offset=offset + header,
     )
 
 
-def decode(data: bytes) -> StatusBlock:
-    """Read a whole, well-formed block; bytes behind it, such as raw data, stay in `data`.
+def _leftover(offset: int, left: int, section: int) -> MalformedBytes:
+    return MalformedBytes(f"{left} bytes are left, too few for an entry header of 64", offset=offset, field="data_length", section=section)
+
+
+def decode_block(data: bytes) -> StatusBlock:
+    """Decode a complete, well-formed block; bytes after it, such as raw data, are preserved in `data`.
 
     Raises MalformedBytes with offset, section and field.
     """
     if len(data) < HEADER_LENGTH:
         field = _HEADER_FIELDS[len(data) // 4]
-        detail = f"the block ends after {len(data)} bytes, within its {HEADER_LENGTH} byte header"
+        detail = f"the block ends after {len(data)} bytes, within its header of {HEADER_LENGTH}"
         raise MalformedBytes(detail, offset=len(data), field=field)
-    block = parse(data)
-    if block.fault is not None:
-        raise block.fault
-    if not block.is_whole:
+    block = parse_block(data)
+    if block.format_error is not None:
+        raise block.format_error
+    if not block.is_complete:
         raise MalformedBytes(
-            f"the block claims {block.end} bytes and {len(data)} are there",
+            f"the stated length is {block.end} bytes, the input has {len(data)}",
             offset=len(data),
             field="data_length",
             section=len(block.entries) - 1 if block.entries else None,
@@ -158,13 +178,13 @@ def decode(data: bytes) -> StatusBlock:
     return block
 
 
-def encode_header(block_status: int, raw_data_offset: int, raw_data_length: int, data_length: int, error_severity: int) -> bytes:
-    """The 20 bytes of a status block's header."""
+def encode_block_header(block_status: int, raw_data_offset: int, raw_data_length: int, data_length: int, error_severity: int) -> bytes:
+    """Return the 20 bytes of a status block header."""
     return HEADER.pack(block_status, raw_data_offset, raw_data_length, data_length, error_severity)
 
 
 def encode_entry(entry: DataEntry) -> bytes:
-    """The 64 or 72 bytes of a data entry's header."""
+    """Return the 64 or 72 bytes of a data entry header."""
     head = ENTRY.pack(
         entry.section_type,
         entry.error_severity,

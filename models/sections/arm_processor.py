@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from ras_triage.models.scalars import U8, U16, U32, Base64, Hex8, Hex16, Hex32, Hex64, Many, WireModel
-from ras_triage.models.sections.layout import Layout, LayoutField, ReservedBytes
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.scalars import U8, U16, U32, Base64, FailFastTuple, Hex8, Hex16, Hex32, Hex64, WireModel
+from ras_triage.models.sections.layout import Layout, LayoutField, ReservedBytes, with_layout
+from ras_triage.models.sections.section import StructuredSection
 
 HEADER_LENGTH = 40
 """Bytes before the first error information structure."""
 ERROR_INFO_LENGTH = 32
 """Bytes of an error information structure."""
 CONTEXT_HEADER_LENGTH = 8
-"""Bytes before a context's registers."""
+"""Bytes of a context header, before the registers."""
 
 PHYSICAL_FAULT_ADDRESS_VALID = 1 << 4
 """Validation bit of an error information structure's physical fault address."""
@@ -26,19 +26,19 @@ _CONTEXT = struct.Struct("<HHI")
 
 
 def read_counts(window: bytes) -> tuple[int, int, int, int]:
-    """Validation bits (u32), error information count (u16), context count (u16) and section length (u32, bytes).
+    """Return validation bits (u32), error information count (u16), context count (u16) and section length (u32, bytes).
 
-    `window` holds at least 12 bytes, zero-filled where the sender's bytes ended.
+    `window` has at least 12 bytes, zero-filled after the end of the sender's bytes.
     """
     validation, errors, contexts, length = _COUNTS.unpack_from(window)
     return validation, errors, contexts, length
 
 
 def read_error_info(data: bytes, offset: int) -> tuple[int, int, int, int, int, int, int, int, int]:
-    """The error information structure at `offset`, zero beyond the end of `data`.
+    """Return the fields of the error information structure at `offset`; bytes after the end of `data` read as zero.
 
     Version (u8), length (u8, bytes), validation bits (u16), type (u8), multiple error (u16), flags (u8), error information (u64),
-    virtual fault address (u64), physical fault address (u64).
+    virtual fault address (u64), physical fault address (u64). For decisions: 0.1 µs instead of 5 µs with the layout (CPython 3.11).
     """
     return _ERROR_INFO.unpack(data[offset : offset + ERROR_INFO_LENGTH].ljust(ERROR_INFO_LENGTH, b"\0"))
 
@@ -65,8 +65,8 @@ _CONTEXT_TYPES = (
 )
 
 
-def error_type_readings(error_type: int) -> dict[str, Any]:
-    """The 8-bit error type under each of the three numberings in circulation: null or empty where it means nothing."""
+def describe_error_type(error_type: int) -> dict[str, Any]:
+    """Return the meaning of an 8-bit error type in each of the three numberings in use; null or empty if it has none."""
     return {
         "legacy": LEGACY_ERROR_TYPES[error_type] if error_type < len(LEGACY_ERROR_TYPES) else None,
         "uefi-2.10": [name for bit, name in UEFI_2_10_ERROR_TYPES.items() if error_type & bit],
@@ -109,10 +109,10 @@ def _name(names: tuple[str, ...], number: int) -> str | int:
     return names[number] if number < len(names) else number
 
 
-def error_information_reading(value: int) -> dict[str, Any]:
-    """What 64 bits of cache, TLB or bus error information say (UEFI 2.10 N.2.4.4.1).
+def describe_error_information(value: int) -> dict[str, Any]:
+    """Decode 64 bits of cache, TLB or bus error information (UEFI 2.10 N.2.4.4.1).
 
-    The operation's meaning hangs on the error type, whose numbering the record does not tell: it is read for each type.
+    The meaning of the operation depends on the error type, whose numbering is not in the record: it is decoded for each type.
     """
     operation = value >> 18 & 0xF
     parts: dict[str, Any] = {
@@ -132,52 +132,40 @@ def error_information_reading(value: int) -> dict[str, Any]:
     return {name: part for bit, (name, part) in enumerate(parts.items()) if value >> bit & 1}
 
 
+@with_layout(ERROR_INFO_LENGTH)
 class ArmErrorInfo(WireModel):
     """ARM processor error information: 32 bytes (UEFI 2.10 N.2.4.4.1)."""
 
-    LAYOUT: ClassVar[Layout] = Layout(
-        ERROR_INFO_LENGTH,
-        validation=LayoutField("validation_bits", 2, 2),
-        items=(
-            LayoutField("version", 0, 1),
-            LayoutField("length", 1, 1),
-            LayoutField("error_type", 4, 1),
-            LayoutField("multiple_error", 5, 2, valid=1 << 0),
-            LayoutField("flags", 7, 1, valid=1 << 1),
-            LayoutField("error_information", 8, 8, valid=1 << 2),
-            LayoutField("virtual_fault_address", 16, 8, valid=1 << 3),
-            LayoutField("physical_fault_address", 24, 8, valid=PHYSICAL_FAULT_ADDRESS_VALID),
-        ),
-    )
+    LAYOUT: ClassVar[Layout]
 
-    validation_bits: Hex16 | None = None
-    version: U8 | None = None
-    length: U8 | None = None
-    """What the structure says of its length, in bytes; 32 where absent. It always takes 32."""
-    error_type: Hex8 | None = None
-    """The byte as firmware wrote it: three numberings are in circulation."""
-    multiple_error: U16 | None = None
+    validation_bits: Annotated[Hex16 | None, LayoutField(2, 2)] = None
+    version: Annotated[U8 | None, LayoutField(0, 1)] = None
+    length: Annotated[U8 | None, LayoutField(1, 1)] = None
+    """Length as stated in the structure, bytes; 32 if absent. The structure always takes 32."""
+    error_type: Annotated[Hex8 | None, LayoutField(4, 1)] = None
+    """The byte as firmware wrote it: three numberings are in use."""
+    multiple_error: Annotated[U16 | None, LayoutField(5, 2, valid=1 << 0)] = None
     """0 a single error, 1 several, above that their number."""
-    flags: Hex8 | None = None
+    flags: Annotated[Hex8 | None, LayoutField(7, 1, valid=1 << 1)] = None
     """0 first error captured, 1 last error captured, 2 propagated, 3 overflow."""
-    error_information: Hex64 | None = None
-    virtual_fault_address: Hex64 | None = None
-    physical_fault_address: Hex64 | None = None
-    reserved: Many[ReservedBytes] = ()
+    error_information: Annotated[Hex64 | None, LayoutField(8, 8, valid=1 << 2)] = None
+    virtual_fault_address: Annotated[Hex64 | None, LayoutField(16, 8, valid=1 << 3)] = None
+    physical_fault_address: Annotated[Hex64 | None, LayoutField(24, 8, valid=PHYSICAL_FAULT_ADDRESS_VALID)] = None
+    reserved: FailFastTuple[ReservedBytes] = ()
 
     def encode(self) -> bytes:
-        """32 bytes."""
+        """Return the 32 bytes of the structure."""
         return self.LAYOUT.encode(self.__dict__, defaults={"length": ERROR_INFO_LENGTH})
 
     def readings(self) -> dict[str, Any]:
-        """Names and derived values for people."""
-        readings: dict[str, Any] = {"error_type_readings": error_type_readings(self.error_type or 0)}
-        if not_valid := self.LAYOUT.not_valid(self.__dict__):
+        """Return names and derived values for display."""
+        readings: dict[str, Any] = {"error_type_readings": describe_error_type(self.error_type or 0)}
+        if not_valid := self.LAYOUT.invalid_fields(self.__dict__):
             readings["not_valid"] = not_valid
         if self.flags is not None:
             readings["flags"] = [name for bit, name in _ERROR_FLAGS.items() if self.flags & bit]
         if self.error_information is not None:
-            readings["error_information"] = error_information_reading(self.error_information)
+            readings["error_information"] = describe_error_information(self.error_information)
         return readings
 
 
@@ -188,53 +176,39 @@ class ArmContext(WireModel):
     type: U16
     """0 to 3 AArch32 (general purpose, EL1, EL2, secure), 4 to 7 AArch64 (general purpose, EL1, EL2, EL3), 8 miscellaneous."""
     registers: Base64
-    """The register array as it stands, little-endian."""
+    """The register array, little-endian."""
 
     def encode(self) -> bytes:
-        """The header and the registers."""
+        """Return the bytes of the header and the registers."""
         return _CONTEXT.pack(self.version, self.type, len(self.registers)) + self.registers
 
 
-class ArmProcessor(BodySection):
+@with_layout(HEADER_LENGTH)
+class ArmProcessor(StructuredSection):
     """ARM processor error section: 40 bytes, error information structures, contexts, vendor information (UEFI 2.10 N.2.4.4).
 
-    Only what lies within the payload is taken apart, whatever the counts and lengths claim; the rest is `trailing`.
+    Only structures that are completely within the payload are decoded, whatever the counts and lengths state; the rest is `trailing`.
     """
 
-    LAYOUT: ClassVar[Layout] = Layout(
-        HEADER_LENGTH,
-        validation=LayoutField("validation_bits", 0, 4),
-        items=(
-            LayoutField("err_info_num", 4, 2),
-            LayoutField("context_info_num", 6, 2),
-            LayoutField("section_length", 8, 4),
-            LayoutField("error_affinity_level", 12, 1, valid=1 << 1),
-            LayoutField("mpidr_el1", 16, 8, valid=1 << 0),
-            LayoutField("midr_el1", 24, 8),
-            LayoutField("running_state", 32, 4, valid=1 << 2),
-            LayoutField("psci_state", 36, 4, valid=1 << 2),
-        ),
-    )
-
     type: Literal["arm_processor"] = "arm_processor"
-    validation_bits: Hex32 | None = None
-    err_info_num: U16 | None = None
+    validation_bits: Annotated[Hex32 | None, LayoutField(0, 4)] = None
+    err_info_num: Annotated[U16 | None, LayoutField(4, 2)] = None
     """The count as stated; absent in a request: that of `error_infos`."""
-    context_info_num: U16 | None = None
+    context_info_num: Annotated[U16 | None, LayoutField(6, 2)] = None
     """The count as stated; absent in a request: that of `contexts`."""
-    section_length: U32 | None = None
+    section_length: Annotated[U32 | None, LayoutField(8, 4)] = None
     """Bytes as stated; absent in a request: those of the section without `trailing`."""
-    error_affinity_level: U8 | None = None
-    """0 to 3; 255 is in use for "none"."""
-    mpidr_el1: Hex64 | None = None
-    midr_el1: Hex64 | None = None
-    running_state: Hex32 | None = None
-    """Bit 0: the processor is running, and `psci_state` says nothing."""
-    psci_state: Hex32 | None = None
-    error_infos: Many[ArmErrorInfo] = ()
-    contexts: Many[ArmContext] = ()
+    error_affinity_level: Annotated[U8 | None, LayoutField(12, 1, valid=1 << 1)] = None
+    """0 to 3; some firmware uses 255 for "none"."""
+    mpidr_el1: Annotated[Hex64 | None, LayoutField(16, 8, valid=1 << 0)] = None
+    midr_el1: Annotated[Hex64 | None, LayoutField(24, 8)] = None
+    running_state: Annotated[Hex32 | None, LayoutField(32, 4, valid=1 << 2)] = None
+    """Bit 0: the processor is running, and `psci_state` is not meaningful."""
+    psci_state: Annotated[Hex32 | None, LayoutField(36, 4, valid=1 << 2)] = None
+    error_infos: FailFastTuple[ArmErrorInfo] = ()
+    contexts: FailFastTuple[ArmContext] = ()
     vendor_info: Base64 | None = None
-    """Vendor-specific bytes behind the contexts, up to `section_length`."""
+    """Vendor-specific bytes after the contexts, up to `section_length`."""
 
     @classmethod
     def decode_payload(cls, payload: bytes) -> dict[str, Any]:
@@ -287,7 +261,7 @@ def _read_error_infos(payload: bytes, count: int) -> tuple[ArmErrorInfo, ...]:
 
 
 def _read_contexts(payload: bytes, offset: int, count: int) -> tuple[tuple[ArmContext, ...], int]:
-    """The contexts that lie within `payload`, and where they end."""
+    """Return the contexts that are completely within `payload`, and the offset of their end."""
     contexts: list[ArmContext] = []
     while len(contexts) < count and offset + CONTEXT_HEADER_LENGTH <= len(payload):
         version, kind, size = _CONTEXT.unpack_from(payload, offset)

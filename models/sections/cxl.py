@@ -1,16 +1,19 @@
-"""CXL sections: protocol errors (UEFI 2.10 N.2.13) and component events (N.2.14; records in CXL 3.1 8.2.9.2.1)."""
+"""CXL protocol error (UEFI 2.10 N.2.13) and component event sections (N.2.14).
+
+Event records of components are defined in CXL 3.1 8.2.9.2.1.
+"""
 
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from ras_triage.models.scalars import U8, U16, U32, Base64, Hex8, Hex16, Hex32, Hex64
-from ras_triage.models.sections.layout import Layout, LayoutField
+from ras_triage.models.sections.layout import LayoutField, with_layout
 from ras_triage.models.sections.pcie import U13, device_text
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.section import StructuredSection
 
 PROTOCOL_HEADER_LENGTH = 116
 """Bytes of a protocol error before its DVSEC."""
@@ -30,18 +33,18 @@ _COMPONENT = struct.Struct("<IQ")
 
 
 def read_protocol_error(window: bytes) -> tuple[int, int, int, int]:
-    """Validation bits (u64), agent type (u8), DVSEC length (u16, bytes) and error log length (u16, bytes).
+    """Return validation bits (u64), agent type (u8), DVSEC length (u16, bytes) and error log length (u16, bytes).
 
-    `window` holds at least 112 bytes, zero-filled where the sender's bytes ended.
+    `window` has at least 112 bytes, zero-filled after the end of the sender's bytes.
     """
     validation, agent, dvsec, error_log = _PROTOCOL.unpack_from(window)
     return validation, agent, dvsec, error_log
 
 
 def read_component_event(window: bytes) -> tuple[int, int]:
-    """Stated length (u32, bytes) and validation bits (u64).
+    """Return stated length (u32, bytes) and validation bits (u64).
 
-    `window` holds at least 12 bytes, zero-filled where the sender's bytes ended.
+    `window` has at least 12 bytes, zero-filled after the end of the sender's bytes.
     """
     length, validation = _COMPONENT.unpack_from(window)
     return length, validation
@@ -63,51 +66,33 @@ Hex24 = Annotated[Hex32, Field(lt=1 << 24)]
 """24-bit mask or identifier."""
 
 
-class CxlProtocol(BodySection):
+@with_layout(PROTOCOL_HEADER_LENGTH)
+class CxlProtocol(StructuredSection):
     """CXL protocol error: 116 bytes, then the DVSEC, then the error log (UEFI 2.10 N.2.13)."""
 
-    LAYOUT: ClassVar[Layout] = Layout(
-        PROTOCOL_HEADER_LENGTH,
-        validation=LayoutField("validation_bits", 0, 8),
-        items=(
-            LayoutField("agent_type", 8, 1, valid=AGENT_TYPE_VALID),
-            LayoutField("agent_address", 16, 8, valid=AGENT_ADDRESS_VALID),
-            LayoutField("vendor_id", 24, 2, valid=1 << 2),
-            LayoutField("device_id", 26, 2, valid=1 << 2),
-            LayoutField("subsystem_vendor_id", 28, 2, valid=1 << 2),
-            LayoutField("subsystem_id", 30, 2, valid=1 << 2),
-            LayoutField("class_code", 32, 2, valid=1 << 2),
-            LayoutField("slot", 34, 2, valid=1 << 2, shift=3, bits=13),
-            LayoutField("serial_number", 40, 8, valid=SERIAL_NUMBER_VALID),
-            LayoutField("capability_structure", 48, 60, valid=1 << 4, kind="bytes"),
-            LayoutField("dvsec_length", 108, 2),
-            LayoutField("error_log_length", 110, 2),
-        ),
-    )
-
     type: Literal["cxl_protocol"] = "cxl_protocol"
-    validation_bits: Hex64 | None = None
-    agent_type: U8 | None = None
+    validation_bits: Annotated[Hex64 | None, LayoutField(0, 8)] = None
+    agent_type: Annotated[U8 | None, LayoutField(8, 1, valid=AGENT_TYPE_VALID)] = None
     """0 restricted device, 1 restricted host's downstream port, 2 device, 3 logical device, 4 managed logical device,
     5 to 7 root, downstream switch and upstream switch port."""
-    agent_address: Hex64 | None = None
+    agent_address: Annotated[Hex64 | None, LayoutField(16, 8, valid=AGENT_ADDRESS_VALID)] = None
     """Agent type 1: RCRB base address; else function, device, bus (one byte each), segment (two), lowest byte first."""
-    vendor_id: Hex16 | None = None
-    device_id: Hex16 | None = None
-    subsystem_vendor_id: Hex16 | None = None
-    subsystem_id: Hex16 | None = None
-    class_code: Hex16 | None = None
-    slot: U13 | None = None
-    serial_number: Hex64 | None = None
-    capability_structure: Base64 | None = None
+    vendor_id: Annotated[Hex16 | None, LayoutField(24, 2, valid=1 << 2)] = None
+    device_id: Annotated[Hex16 | None, LayoutField(26, 2, valid=1 << 2)] = None
+    subsystem_vendor_id: Annotated[Hex16 | None, LayoutField(28, 2, valid=1 << 2)] = None
+    subsystem_id: Annotated[Hex16 | None, LayoutField(30, 2, valid=1 << 2)] = None
+    class_code: Annotated[Hex16 | None, LayoutField(32, 2, valid=1 << 2)] = None
+    slot: Annotated[U13 | None, LayoutField(34, 2, valid=1 << 2, shift=3, bits=13)] = None
+    serial_number: Annotated[Hex64 | None, LayoutField(40, 8, valid=SERIAL_NUMBER_VALID)] = None
+    capability_structure: Annotated[Base64 | None, LayoutField(48, 60, valid=1 << 4, kind="bytes")] = None
     """60 bytes; the PCI Express capability structure fills the first 36."""
-    dvsec_length: U16 | None = None
+    dvsec_length: Annotated[U16 | None, LayoutField(108, 2)] = None
     """Bytes as stated; absent in a request: those of `dvsec`."""
-    error_log_length: U16 | None = None
+    error_log_length: Annotated[U16 | None, LayoutField(110, 2)] = None
     """Bytes as stated; absent in a request: those of `error_log`."""
     dvsec: Base64 | None = None
     error_log: Base64 | None = None
-    """88 bytes where it is a CXL RAS capability structure."""
+    """88 bytes for a CXL RAS capability structure."""
 
     @classmethod
     def decode_payload(cls, payload: bytes) -> dict[str, Any]:
@@ -150,70 +135,39 @@ _BODY = 64
 """Offset of the event's body within the section, bytes."""
 
 
-def _event(name: str, offset: int, size: int, *, kind: Literal["int", "bytes"] = "int") -> LayoutField:
-    return LayoutField(name, offset, size, valid=COMPONENT_EVENT_LOG_VALID, kind=kind)
+def _event(offset: int, size: int, *, kind: Literal["int", "bytes"] = "int") -> LayoutField:
+    return LayoutField(offset, size, valid=COMPONENT_EVENT_LOG_VALID, kind=kind)
 
-
-_COMPONENT_ITEMS = (
-    LayoutField("length", 0, 4),
-    LayoutField("vendor_id", 12, 2, valid=_DEVICE_ID_VALID),
-    LayoutField("device_id", 14, 2, valid=_DEVICE_ID_VALID),
-    LayoutField("function", 16, 1, valid=_DEVICE_ID_VALID),
-    LayoutField("device", 17, 1, valid=_DEVICE_ID_VALID),
-    LayoutField("bus", 18, 1, valid=_DEVICE_ID_VALID),
-    LayoutField("segment", 19, 2, valid=_DEVICE_ID_VALID),
-    LayoutField("slot", 21, 2, valid=_DEVICE_ID_VALID, shift=3, bits=13),
-    LayoutField("serial_number", 24, 8, valid=1 << 1),
-    _event("event_length", _RECORD, 1),
-    _event("event_flags", _RECORD + 1, 3),
-    _event("event_handle", _RECORD + 4, 2),
-    _event("event_related_handle", _RECORD + 6, 2),
-    _event("event_timestamp", _RECORD + 8, 8),
-    _event("maintenance_operation_class", _RECORD + 16, 1),
-    _event("maintenance_operation_subclass", _RECORD + 17, 1),
-    _event("ld_id", _RECORD + 18, 2),
-    _event("head_id", _RECORD + 20, 1),
-)
-_MEDIA_ITEMS = (
-    _event("device_physical_address", _BODY, 8),
-    _event("memory_event_descriptor", _BODY + 8, 1),
-    _event("memory_event_type", _BODY + 9, 1),
-    _event("transaction_type", _BODY + 10, 1),
-    _event("validity_flags", _BODY + 11, 2),
-    _event("channel", _BODY + 13, 1),
-    _event("rank", _BODY + 14, 1),
-)
-_COMPONENT_VALIDATION = LayoutField("validation_bits", 4, 8)
 
 _DESCRIPTOR_BITS = {1: "uncorrectable", 2: "threshold", 4: "poison_list_overflow"}
 _DPA_FLAGS = 0x3F
 
 
-class ComponentEvent(BodySection):
-    """What every CXL component event begins with: the component, and the event record without its UUID (UEFI 2.10 N.2.14)."""
+class ComponentEvent(StructuredSection):
+    """Common part of CXL component events: the component, and the event record header without its UUID (UEFI 2.10 N.2.14)."""
 
-    validation_bits: Hex64 | None = None
-    length: U32 | None = None
+    validation_bits: Annotated[Hex64 | None, LayoutField(4, 8)] = None
+    length: Annotated[U32 | None, LayoutField(0, 4)] = None
     """Bytes as stated; absent in a request: those of the payload."""
-    vendor_id: Hex16 | None = None
-    device_id: Hex16 | None = None
-    function: U8 | None = None
-    device: U8 | None = None
-    bus: Hex8 | None = None
-    segment: Hex16 | None = None
-    slot: U13 | None = None
-    serial_number: Hex64 | None = None
-    event_length: U8 | None = None
+    vendor_id: Annotated[Hex16 | None, LayoutField(12, 2, valid=_DEVICE_ID_VALID)] = None
+    device_id: Annotated[Hex16 | None, LayoutField(14, 2, valid=_DEVICE_ID_VALID)] = None
+    function: Annotated[U8 | None, LayoutField(16, 1, valid=_DEVICE_ID_VALID)] = None
+    device: Annotated[U8 | None, LayoutField(17, 1, valid=_DEVICE_ID_VALID)] = None
+    bus: Annotated[Hex8 | None, LayoutField(18, 1, valid=_DEVICE_ID_VALID)] = None
+    segment: Annotated[Hex16 | None, LayoutField(19, 2, valid=_DEVICE_ID_VALID)] = None
+    slot: Annotated[U13 | None, LayoutField(21, 2, valid=_DEVICE_ID_VALID, shift=3, bits=13)] = None
+    serial_number: Annotated[Hex64 | None, LayoutField(24, 8, valid=1 << 1)] = None
+    event_length: Annotated[U8 | None, _event(_RECORD, 1)] = None
     """Bytes."""
-    event_flags: Hex24 | None = None
-    event_handle: Hex16 | None = None
-    event_related_handle: Hex16 | None = None
-    event_timestamp: Hex64 | None = None
+    event_flags: Annotated[Hex24 | None, _event(_RECORD + 1, 3)] = None
+    event_handle: Annotated[Hex16 | None, _event(_RECORD + 4, 2)] = None
+    event_related_handle: Annotated[Hex16 | None, _event(_RECORD + 6, 2)] = None
+    event_timestamp: Annotated[Hex64 | None, _event(_RECORD + 8, 8)] = None
     """Nanoseconds since 1970."""
-    maintenance_operation_class: U8 | None = None
-    maintenance_operation_subclass: U8 | None = None
-    ld_id: Hex16 | None = None
-    head_id: U8 | None = None
+    maintenance_operation_class: Annotated[U8 | None, _event(_RECORD + 16, 1)] = None
+    maintenance_operation_subclass: Annotated[U8 | None, _event(_RECORD + 17, 1)] = None
+    ld_id: Annotated[Hex16 | None, _event(_RECORD + 18, 2)] = None
+    head_id: Annotated[U8 | None, _event(_RECORD + 20, 1)] = None
 
     def encode_payload(self) -> bytes:
         length = self.LAYOUT.size + len(self.trailing or b"")
@@ -227,18 +181,18 @@ class ComponentEvent(BodySection):
 
 
 class MediaEvent(ComponentEvent):
-    """What general media and DRAM events share. A device physical address is not a host physical address."""
+    """Common part of general media and DRAM events. A device physical address is not a host physical address."""
 
-    device_physical_address: Hex64 | None = None
+    device_physical_address: Annotated[Hex64 | None, _event(_BODY, 8)] = None
     """Bits 5:0 are flags: 0 volatile, 1 not repairable."""
-    memory_event_descriptor: Hex8 | None = None
+    memory_event_descriptor: Annotated[Hex8 | None, _event(_BODY + 8, 1)] = None
     """0 uncorrectable, 1 threshold, 2 poison list overflow."""
-    memory_event_type: U8 | None = None
-    transaction_type: U8 | None = None
-    validity_flags: Hex16 | None = None
-    """Which of the fields behind it mean something; the event's own, beside `validation_bits`."""
-    channel: U8 | None = None
-    rank: U8 | None = None
+    memory_event_type: Annotated[U8 | None, _event(_BODY + 9, 1)] = None
+    transaction_type: Annotated[U8 | None, _event(_BODY + 10, 1)] = None
+    validity_flags: Annotated[Hex16 | None, _event(_BODY + 11, 2)] = None
+    """Validity of the fields after it, defined by CXL; independent of `validation_bits`."""
+    channel: Annotated[U8 | None, _event(_BODY + 13, 1)] = None
+    rank: Annotated[U8 | None, _event(_BODY + 14, 1)] = None
 
     def readings(self) -> dict[str, Any]:
         readings = super().readings()
@@ -249,83 +203,43 @@ class MediaEvent(ComponentEvent):
         return readings
 
 
+@with_layout(COMPONENT_EVENT_LENGTH)
 class CxlGeneralMedia(MediaEvent):
     """CXL general media event (CXL 3.1 8.2.9.2.1.1)."""
 
-    LAYOUT: ClassVar[Layout] = Layout(
-        COMPONENT_EVENT_LENGTH,
-        validation=_COMPONENT_VALIDATION,
-        items=(
-            *_COMPONENT_ITEMS,
-            *_MEDIA_ITEMS,
-            _event("memory_device", _BODY + 15, 3),
-            _event("component_id", _BODY + 18, 16, kind="bytes"),
-        ),
-    )
-
     type: Literal["cxl_general_media"] = "cxl_general_media"
-    memory_device: Hex24 | None = None
-    component_id: Base64 | None = None
+    memory_device: Annotated[Hex24 | None, _event(_BODY + 15, 3)] = None
+    component_id: Annotated[Base64 | None, _event(_BODY + 18, 16, kind="bytes")] = None
     """16 bytes."""
 
 
+@with_layout(COMPONENT_EVENT_LENGTH)
 class CxlDram(MediaEvent):
     """CXL DRAM event (CXL 3.1 8.2.9.2.1.2)."""
 
-    LAYOUT: ClassVar[Layout] = Layout(
-        COMPONENT_EVENT_LENGTH,
-        validation=_COMPONENT_VALIDATION,
-        items=(
-            *_COMPONENT_ITEMS,
-            *_MEDIA_ITEMS,
-            _event("nibble_mask", _BODY + 15, 3),
-            _event("bank_group", _BODY + 18, 1),
-            _event("bank", _BODY + 19, 1),
-            _event("row", _BODY + 20, 3),
-            _event("column", _BODY + 23, 2),
-            _event("correction_mask", _BODY + 25, 32, kind="bytes"),
-        ),
-    )
-
     type: Literal["cxl_dram"] = "cxl_dram"
-    nibble_mask: Hex24 | None = None
-    bank_group: U8 | None = None
-    bank: U8 | None = None
-    row: Annotated[int, Field(ge=0, lt=1 << 24)] | None = None
-    column: U16 | None = None
-    correction_mask: Base64 | None = None
+    nibble_mask: Annotated[Hex24 | None, _event(_BODY + 15, 3)] = None
+    bank_group: Annotated[U8 | None, _event(_BODY + 18, 1)] = None
+    bank: Annotated[U8 | None, _event(_BODY + 19, 1)] = None
+    row: Annotated[Annotated[int, Field(ge=0, lt=1 << 24)] | None, _event(_BODY + 20, 3)] = None
+    column: Annotated[U16 | None, _event(_BODY + 23, 2)] = None
+    correction_mask: Annotated[Base64 | None, _event(_BODY + 25, 32, kind="bytes")] = None
     """32 bytes."""
 
 
+@with_layout(COMPONENT_EVENT_LENGTH)
 class CxlMemoryModule(ComponentEvent):
-    """CXL memory module event: a device's health (CXL 3.1 8.2.9.2.1.3)."""
-
-    LAYOUT: ClassVar[Layout] = Layout(
-        COMPONENT_EVENT_LENGTH,
-        validation=_COMPONENT_VALIDATION,
-        items=(
-            *_COMPONENT_ITEMS,
-            _event("device_event_type", _BODY, 1),
-            _event("health_status", _BODY + 1, 1),
-            _event("media_status", _BODY + 2, 1),
-            _event("additional_status", _BODY + 3, 1),
-            _event("life_used", _BODY + 4, 1),
-            _event("device_temperature", _BODY + 5, 2),
-            _event("dirty_shutdown_count", _BODY + 7, 4),
-            _event("corrected_volatile_error_count", _BODY + 11, 4),
-            _event("corrected_persistent_error_count", _BODY + 15, 4),
-        ),
-    )
+    """CXL memory module event: health of a device (CXL 3.1 8.2.9.2.1.3)."""
 
     type: Literal["cxl_memory_module"] = "cxl_memory_module"
-    device_event_type: U8 | None = None
-    health_status: Hex8 | None = None
-    media_status: U8 | None = None
-    additional_status: Hex8 | None = None
-    life_used: U8 | None = None
+    device_event_type: Annotated[U8 | None, _event(_BODY, 1)] = None
+    health_status: Annotated[Hex8 | None, _event(_BODY + 1, 1)] = None
+    media_status: Annotated[U8 | None, _event(_BODY + 2, 1)] = None
+    additional_status: Annotated[Hex8 | None, _event(_BODY + 3, 1)] = None
+    life_used: Annotated[U8 | None, _event(_BODY + 4, 1)] = None
     """Percent."""
-    device_temperature: Hex16 | None = None
+    device_temperature: Annotated[Hex16 | None, _event(_BODY + 5, 2)] = None
     """Degrees Celsius, two's complement."""
-    dirty_shutdown_count: U32 | None = None
-    corrected_volatile_error_count: U32 | None = None
-    corrected_persistent_error_count: U32 | None = None
+    dirty_shutdown_count: Annotated[U32 | None, _event(_BODY + 7, 4)] = None
+    corrected_volatile_error_count: Annotated[U32 | None, _event(_BODY + 11, 4)] = None
+    corrected_persistent_error_count: Annotated[U32 | None, _event(_BODY + 15, 4)] = None

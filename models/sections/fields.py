@@ -1,4 +1,4 @@
-"""Field types that CPER containers and sections share."""
+"""Field types of CPER records, data entries and sections."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class EntryFlag(IntFlag):
     CONTAINMENT_WARNING = 1 << 1
     """The error was not contained: it may have reached storage or the network."""
     RESET = 1 << 2
-    """The component was reset and needs initialising again."""
+    """The component was reset and must be initialised again."""
     THRESHOLD_EXCEEDED = 1 << 3
     """Corrected errors passed a threshold: stop using the resource."""
     RESOURCE_NOT_ACCESSIBLE = 1 << 4
     LATENT_ERROR = 1 << 5
-    """Nobody has consumed the error yet."""
+    """The error has not been consumed."""
     PROPAGATED = 1 << 6
     OVERFLOW = 1 << 7
     """Further errors of this kind were not logged."""
@@ -43,16 +43,16 @@ _SEVERITY_TEXTS = {value: name for name, value in _SEVERITY_NAMES.items()}
 
 
 def flag_names(value: int) -> list[str]:
-    """The names of the flags that are set in the low 8 bits, lowest bit first."""
+    """Return the names of the flags that are set in the low 8 bits, lowest bit first."""
     return [name for name, bit in _FLAG_NAMES.items() if value & bit]
 
 
 def _parse_severity(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("expected a severity's name or number, not a boolean")
+        raise ValueError("expected the name or number of a severity, not a boolean")
     if isinstance(value, str):
         if value not in _SEVERITY_NAMES:
-            raise ValueError(f"unknown severity `{value}`: expected one of {', '.join(_SEVERITY_NAMES)}, or a number")
+            raise ValueError(f"unknown severity `{value}`; expected one of {', '.join(_SEVERITY_NAMES)}, or a number")
         return _SEVERITY_NAMES[value]
     return value
 
@@ -69,7 +69,7 @@ def _parse_flags(value: Any) -> Any:
     flags = 0
     for name in value:
         if not isinstance(name, str) or name not in _FLAG_NAMES:
-            raise ValueError(f"unknown flag `{name}`: expected some of {', '.join(_FLAG_NAMES)}")
+            raise ValueError(f"unknown flag `{name}`; expected any of {', '.join(_FLAG_NAMES)}")
         flags |= _FLAG_NAMES[name]
     return flags
 
@@ -85,7 +85,7 @@ def _parse_guid(value: Any) -> Any:
 
 def _require_latin1(value: str) -> str:
     if any(ord(character) > 0xFF for character in value):
-        raise ValueError("every character has to be one byte (U+0000 to U+00FF)")
+        raise ValueError("expected characters of one byte only (U+0000 to U+00FF)")
     return value
 
 
@@ -96,7 +96,7 @@ SeverityCode = Annotated[
     PlainSerializer(_severity_json, return_type=str | int, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "string", "enum": list(_SEVERITY_NAMES)}, {"type": "integer", "minimum": 0}]}),
 ]
-"""32-bit CPER severity: its name, or the number where there is no name."""
+"""32-bit CPER severity: its name, or the number of an unknown one."""
 
 EntryFlags = Annotated[
     int,
@@ -105,7 +105,7 @@ EntryFlags = Annotated[
     PlainSerializer(flag_names, return_type=list[str], when_used="json"),
     WithJsonSchema({"type": "array", "items": {"type": "string", "enum": list(_FLAG_NAMES)}}),
 ]
-"""8 bits of `EntryFlag`: a list of names on the wire."""
+"""8 bits of `EntryFlag`; a list of names in JSON."""
 
 GuidValue = Annotated[
     bytes,
@@ -114,10 +114,10 @@ GuidValue = Annotated[
     PlainSerializer(guid_text, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "format": "uuid"}),
 ]
-"""16 bytes in record order: a GUID's text on the wire."""
+"""16 bytes in record order; the text of the GUID in JSON."""
 
 Latin1 = Annotated[str, AfterValidator(_require_latin1)]
-"""Text of a NUL-padded field. One character is one byte (ISO 8859-1), so that any content survives; the padding is not part of it."""
+"""Text of a NUL-padded field, without the padding. One character is one byte (ISO 8859-1), so that any content is preserved."""
 
 FruText = Annotated[Latin1, StringConstraints(max_length=20)]
 """20 bytes of FRU text."""
@@ -131,16 +131,16 @@ _RAW_TIMESTAMP = re.compile(r"[A-Za-z0-9+/]{11}=")
 def encode_timestamp(moment: datetime) -> bytes:
     """Return 8 bytes of BCD, in UTC and not marked precise (UEFI 2.10 N.2.1, timestamp). Raises ValueError."""
     if moment.tzinfo is None:
-        raise ValueError("a CPER timestamp has a time zone and whole seconds")
+        raise ValueError("expected a time with a time zone and whole seconds")
     moment = to_utc(moment)
     if moment.microsecond:
-        raise ValueError("a CPER timestamp has a time zone and whole seconds")
+        raise ValueError("expected a time with a time zone and whole seconds")
     century, year = divmod(moment.year, 100)
     return bytes(_bcd(number) for number in (moment.second, moment.minute, moment.hour, 0, moment.day, moment.month, year, century))
 
 
 def read_timestamp(value: bytes) -> datetime | None:
-    """The moment that 8 bytes of BCD name, whatever their flag byte says; None where they name none."""
+    """Return the time of 8 bytes of BCD, ignoring the flag byte; None if they are not a date."""
     if any(byte & 0xF > 9 or byte >> 4 > 9 for byte in value[:3] + value[4:]):
         return None
     second, minute, hour, _, day, month, year, century = ((byte >> 4) * 10 + (byte & 0xF) for byte in value)
@@ -155,18 +155,18 @@ def _bcd(number: int) -> int:
 
 
 def split_timestamp(value: bytes) -> tuple[bytes, bool]:
-    """The 8 bytes without bit 0 of their flag byte, and that bit: whether the time is precise."""
+    """Return the 8 bytes with bit 0 of the flag byte cleared, and that bit: whether the time is precise."""
     flags = value[_FLAG_BYTE]
     return value[:_FLAG_BYTE] + bytes([flags & ~_PRECISE]) + value[_FLAG_BYTE + 1 :], bool(flags & _PRECISE)
 
 
-def join_timestamp(value: bytes, precise: bool) -> bytes:
-    """The 8 bytes, their flag byte's bit 0 set where the time is precise."""
-    return value[:_FLAG_BYTE] + bytes([value[_FLAG_BYTE] | precise]) + value[_FLAG_BYTE + 1 :]
+def join_timestamp(value: bytes, *, is_precise: bool) -> bytes:
+    """Return the 8 bytes with bit 0 of the flag byte set if the time is precise."""
+    return value[:_FLAG_BYTE] + bytes([value[_FLAG_BYTE] | is_precise]) + value[_FLAG_BYTE + 1 :]
 
 
 def timestamp_text(value: bytes) -> str:
-    """RFC 3339 in UTC where the 8 bytes are a date with a clear flag byte, else their base64."""
+    """Return RFC 3339 text in UTC if the 8 bytes are a date with a clear flag byte, else their base64."""
     moment = read_timestamp(value) if value[_FLAG_BYTE] == 0 else None
     return encode_base64(value) if moment is None else utc_text(moment)
 
@@ -187,6 +187,6 @@ Timestamp = Annotated[
     Field(min_length=TIMESTAMP_BYTES, max_length=TIMESTAMP_BYTES),
     BeforeValidator(_parse_timestamp),
     PlainSerializer(timestamp_text, return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "description": "RFC 3339, or base64 of the 8 bytes where they are no date"}),
+    WithJsonSchema({"type": "string", "description": "RFC 3339, or base64 of the 8 bytes if they are not a date"}),
 ]
 """8 bytes: seconds, minutes, hours, flags (bit 0 precise), day, month, year, century, in BCD."""

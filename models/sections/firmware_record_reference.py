@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from ras_triage.models.scalars import U8, Hex64
 from ras_triage.models.sections.fields import GuidValue
-from ras_triage.models.sections.layout import Layout, LayoutField
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.layout import Layout, LayoutField, layout_of, with_layout
+from ras_triage.models.sections.section import StructuredSection
 
 LENGTH = 16
 """Bytes of revision 0."""
 GUID_LENGTH = 32
-"""Bytes of revision 1 and up: the record is named by a GUID."""
+"""Bytes of revision 1 and later: the record is identified by a GUID."""
 
 _RECORD_TYPES = ("Itanium SAL error record", "SoC firmware error record type 1", "SoC firmware error record type 2")
-_REVISION_0 = (
-    LayoutField("record_type", 0, 1),
-    LayoutField("record_revision", 1, 1),
-    LayoutField("record_id", 8, 8),
-)
 
 
-class FirmwareRecordReference(BodySection):
+@with_layout(LENGTH)
+class FirmwareRecordReference(StructuredSection):
     """Firmware error record reference: 16 bytes, 32 from revision 1 on (UEFI 2.10 N.2.10).
 
-    The vendor's own record follows as `trailing`.
+    The vendor's record follows as `trailing`.
     """
 
-    LAYOUT: ClassVar[Layout] = Layout(LENGTH, _REVISION_0)
-    GUID_LAYOUT: ClassVar[Layout] = Layout(GUID_LENGTH, (*_REVISION_0, LayoutField("record_guid", 16, 16, kind="bytes")))
+    GUID_LAYOUT: ClassVar[Layout]
+    """Layout of revision 1 and later."""
 
     type: Literal["firmware_record_reference"] = "firmware_record_reference"
-    record_type: U8 | None = None
-    record_revision: U8 | None = None
+    record_type: Annotated[U8 | None, LayoutField(0, 1)] = None
+    record_revision: Annotated[U8 | None, LayoutField(1, 1)] = None
     """Absent in a request: 2 with a `record_guid`, else 0."""
-    record_id: Hex64 | None = None
+    record_id: Annotated[Hex64 | None, LayoutField(8, 8)] = None
     """Revision 0; zero in later ones."""
-    record_guid: GuidValue | None = None
-    """Revision 1 and up."""
+    record_guid: Annotated[GuidValue | None, LayoutField(16, 16, kind="bytes")] = None
+    """Revision 1 and later."""
 
     @classmethod
     def decode_payload(cls, payload: bytes) -> dict[str, Any]:
@@ -60,3 +56,6 @@ class FirmwareRecordReference(BodySection):
     def readings(self) -> dict[str, Any]:
         number = self.record_type or 0
         return super().readings() | {"record_type": _RECORD_TYPES[number] if number < len(_RECORD_TYPES) else f"unknown ({number})"}
+
+
+FirmwareRecordReference.GUID_LAYOUT = layout_of(FirmwareRecordReference, GUID_LENGTH)

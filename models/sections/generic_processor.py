@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints
 
 from ras_triage.models.scalars import U8, Hex8, Hex64
 from ras_triage.models.sections.fields import Latin1
-from ras_triage.models.sections.layout import Layout, LayoutField
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.layout import LayoutField, with_layout
+from ras_triage.models.sections.section import StructuredSection
 
 LENGTH = 192
 """Bytes of the section."""
@@ -25,45 +25,30 @@ def _name(names: tuple[str, ...], number: int) -> str:
     return names[number] if number < len(names) else f"unknown ({number})"
 
 
-class GenericProcessor(BodySection):
+CpuBrand = Annotated[Latin1, StringConstraints(max_length=128)]
+"""128 bytes of text."""
+
+
+@with_layout(LENGTH)
+class GenericProcessor(StructuredSection):
     """Generic processor error section: 192 bytes (UEFI 2.10 N.2.4.1)."""
 
-    LAYOUT: ClassVar[Layout] = Layout(
-        LENGTH,
-        validation=LayoutField("validation_bits", 0, 8),
-        items=(
-            LayoutField("processor_type", 8, 1, valid=1 << 0),
-            LayoutField("processor_isa", 9, 1, valid=1 << 1),
-            LayoutField("processor_error_type", 10, 1, valid=1 << 2),
-            LayoutField("operation", 11, 1, valid=1 << 3),
-            LayoutField("processor_flags", 12, 1, valid=1 << 4),
-            LayoutField("level", 13, 1, valid=1 << 5),
-            LayoutField("cpu_version", 16, 8, valid=1 << 6),
-            LayoutField("cpu_brand", 24, 128, valid=1 << 7, kind="text"),
-            LayoutField("processor_id", 152, 8, valid=1 << 8),
-            LayoutField("target_address", 160, 8, valid=1 << 9),
-            LayoutField("requestor_id", 168, 8, valid=1 << 10),
-            LayoutField("responder_id", 176, 8, valid=1 << 11),
-            LayoutField("instruction_pointer", 184, 8, valid=1 << 12),
-        ),
-    )
-
     type: Literal["generic_processor"] = "generic_processor"
-    validation_bits: Hex64 | None = None
-    processor_type: U8 | None = None
-    processor_isa: U8 | None = None
-    processor_error_type: Hex8 | None = None
-    operation: U8 | None = None
-    processor_flags: Hex8 | None = None
-    """The section's own flags, not the data entry's: 0 restartable, 1 precise, 2 overflow, 3 corrected."""
-    level: U8 | None = None
-    cpu_version: Hex64 | None = None
-    cpu_brand: Annotated[Latin1, StringConstraints(max_length=128)] | None = None
-    processor_id: Hex64 | None = None
-    target_address: Hex64 | None = None
-    requestor_id: Hex64 | None = None
-    responder_id: Hex64 | None = None
-    instruction_pointer: Hex64 | None = None
+    validation_bits: Annotated[Hex64 | None, LayoutField(0, 8)] = None
+    processor_type: Annotated[U8 | None, LayoutField(8, 1, valid=1 << 0)] = None
+    processor_isa: Annotated[U8 | None, LayoutField(9, 1, valid=1 << 1)] = None
+    processor_error_type: Annotated[Hex8 | None, LayoutField(10, 1, valid=1 << 2)] = None
+    operation: Annotated[U8 | None, LayoutField(11, 1, valid=1 << 3)] = None
+    processor_flags: Annotated[Hex8 | None, LayoutField(12, 1, valid=1 << 4)] = None
+    """Flags of the section, not of the data entry: 0 restartable, 1 precise, 2 overflow, 3 corrected."""
+    level: Annotated[U8 | None, LayoutField(13, 1, valid=1 << 5)] = None
+    cpu_version: Annotated[Hex64 | None, LayoutField(16, 8, valid=1 << 6)] = None
+    cpu_brand: Annotated[CpuBrand | None, LayoutField(24, 128, valid=1 << 7, kind="text")] = None
+    processor_id: Annotated[Hex64 | None, LayoutField(152, 8, valid=1 << 8)] = None
+    target_address: Annotated[Hex64 | None, LayoutField(160, 8, valid=1 << 9)] = None
+    requestor_id: Annotated[Hex64 | None, LayoutField(168, 8, valid=1 << 10)] = None
+    responder_id: Annotated[Hex64 | None, LayoutField(176, 8, valid=1 << 11)] = None
+    instruction_pointer: Annotated[Hex64 | None, LayoutField(184, 8, valid=1 << 12)] = None
 
     def readings(self) -> dict[str, Any]:
         readings = super().readings()

@@ -1,19 +1,20 @@
-"""Fixed binary layouts, declared field by field and read and written by one routine.
+"""Fixed binary layouts: declared fields with a common decoder and encoder.
 
-A field is there if its validation bit says so, or if its bytes are not zero although the bit is clear: firmware does both.
+A field is present if its validation bit is set, or if its bytes are not zero although the bit is clear: firmware does both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 from ras_triage.models.scalars import U16, Base64, WireModel
 
 
 class ReservedBytes(WireModel):
-    """Bytes that are not zero where the specification has no field, or none that the validation bits let through."""
+    """Nonzero bytes that belong to no field of the specification, or to none that is present."""
 
     offset: U16
     """Bytes from the start of the structure."""
@@ -22,82 +23,83 @@ class ReservedBytes(WireModel):
 
 @dataclass(frozen=True, slots=True)
 class LayoutField:
-    """One field of a structure."""
+    """Position and validity of a structure field, declared as metadata of its annotation: `Annotated[U8 | None, LayoutField(8, 1)]`."""
 
-    name: str
     offset: int
     """Bytes from the start of the structure."""
     size: int
     """Bytes."""
     valid: int = 0
-    """Mask of the validation bit that vouches for the field; 0: the field is always there."""
+    """Mask of the field's validation bit; 0: the field is always present."""
     shift: int = 0
     """Lowest bit of the field within its little-endian bytes."""
     bits: int = 0
     """Width in bits; 0: all of its bytes."""
     kind: Literal["int", "bytes", "text"] = "int"
-    yields_to: int = 0
-    """Mask of validation bits that give these bytes to another view: then the field is there only if its own bit is set."""
-    strict: bool = False
-    """The field is a view of another's bytes, there only if its own bit is set."""
+    overlay_bits: int = 0
+    """Mask of the validation bits of overlays on the same bytes: if one is set, this field is present only if its own bit is set."""
+    is_overlay: bool = False
+    """The field overlays the bytes of another one, and is present only if its own validation bit is set."""
+    name: str = ""
+    """Name of the annotated field, set by `layout_of`."""
 
     @property
     def start(self) -> int:
-        """Lowest bit of the field within the structure."""
+        """Return the lowest bit of the field within the structure."""
         return self.offset * 8 + self.shift
 
     @property
     def width(self) -> int:
-        """Bits."""
+        """Return the width of the field in bits."""
         return self.bits or self.size * 8
 
     def is_present(self, raw: int, validation: int, length: int) -> bool:
-        """Whether a payload of `length` bytes has the field."""
+        """Return whether a payload of `length` bytes has the field."""
         if self.valid & validation or not self.valid:
             return raw != 0 or self.offset + self.size <= length
-        return raw != 0 and not self.strict and not self.yields_to & validation
+        return raw != 0 and not self.is_overlay and not self.overlay_bits & validation
 
     def read(self, raw: int) -> int | bytes | str:
-        """The field's value."""
+        """Return the value for the field's bits."""
         if self.kind == "int":
             return raw
         data = raw.to_bytes(self.size, "little")
         return data if self.kind == "bytes" else data.decode("latin-1").rstrip("\0")
 
     def write(self, value: Any) -> int:
-        """The field's bits. Raises ValueError where the value is wider than the field."""
+        """Return the field's bits for a value. Raises ValueError if the value is too wide."""
         if isinstance(value, int):
             raw = value
         else:
             data = value.encode("latin-1") if isinstance(value, str) else value
             if self.kind == "bytes" and len(data) != self.size:
-                raise ValueError(f"`{self.name}` has {len(data)} bytes, not {self.size}")
+                raise ValueError(f"`{self.name}`: expected {self.size} bytes, got {len(data)}")
             raw = int.from_bytes(data, "little")
         if raw < 0 or raw >> self.width:
-            raise ValueError(f"`{self.name}` does not fit into {self.width} bits")
+            raise ValueError(f"`{self.name}`: value does not fit into {self.width} bits")
         return raw
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A structure of fixed size."""
+    """Layout of a structure of fixed size."""
 
     size: int
     """Bytes."""
-    items: tuple[LayoutField, ...]
+    fields: tuple[LayoutField, ...]
     validation: LayoutField | None = None
-    """The validation bits; None where the structure has none."""
-    table: tuple[tuple[LayoutField, int, int], ...] = field(init=False)
-    """Each item with its lowest bit and its mask in place."""
+    """The validation bits; None if the structure has none."""
+    table: tuple[tuple[LayoutField, int, int], ...] = dataclasses.field(init=False)
+    """Each field with its lowest bit and its mask within the structure."""
 
     def __post_init__(self) -> None:
-        items = (*((self.validation,) if self.validation else ()), *self.items)
-        object.__setattr__(self, "table", tuple((item, item.start, (1 << item.width) - 1 << item.start) for item in items))
+        fields = (*((self.validation,) if self.validation else ()), *self.fields)
+        object.__setattr__(self, "table", tuple((field, field.start, (1 << field.width) - 1 << field.start) for field in fields))
 
     def decode(self, payload: bytes) -> dict[str, Any]:
-        """The fields that `payload` has, with `reserved` and `payload_length` where there is need.
+        """Return the fields present in `payload`, and `reserved` and `payload_length` if needed.
 
-        Bytes behind the structure are not read.
+        Bytes after the structure are ignored.
         """
         whole = int.from_bytes(payload[: self.size], "little")
         validation = 0
@@ -105,10 +107,10 @@ class Layout:
             validation = whole >> self.validation.start & (1 << self.validation.width) - 1
         fields: dict[str, Any] = {}
         rest = whole
-        for item, start, mask in self.table:
+        for field, start, mask in self.table:
             raw = (whole & mask) >> start
-            if item.is_present(raw, validation, len(payload)):
-                fields[item.name] = item.read(raw)
+            if field.is_present(raw, validation, len(payload)):
+                fields[field.name] = field.read(raw)
                 rest &= ~mask
         if rest:
             fields["reserved"] = _runs(rest.to_bytes(self.size, "little"))
@@ -116,33 +118,33 @@ class Layout:
             fields["payload_length"] = len(payload)
         return fields
 
-    def not_valid(self, values: Mapping[str, Any]) -> list[str]:
-        """The names of the fields that have a value although explicit validation bits do not vouch for them."""
+    def invalid_fields(self, values: Mapping[str, Any]) -> list[str]:
+        """Return the names of the fields that have a value although their explicit validation bit is clear."""
         validation = values.get(self.validation.name) if self.validation else None
         if validation is None:
             return []
-        return [item.name for item in self.items if item.valid and not item.valid & validation and values.get(item.name) is not None]
+        return [field.name for field in self.fields if field.valid and not field.valid & validation and values.get(field.name) is not None]
 
     def encode(self, values: Mapping[str, Any], *, validation: int = 0, defaults: Mapping[str, int] | None = None) -> bytes:
-        """The structure's bytes, cut to `payload_length` where that is given.
+        """Return the structure's bytes, truncated to `payload_length` if that is set.
 
-        Without explicit validation bits they are `validation` and the bits of the fields that are there. `defaults` stand in for fields
-        that are absent, except in a payload that is cut. Raises ValueError where two fields contradict each other or nothing has room.
+        Without explicit validation bits, they are `validation` and the bits of all fields present. `defaults` are values of absent fields,
+        unless the payload is truncated. Raises ValueError if fields contradict each other or a value does not fit.
         """
         length = values.get("payload_length")
         if defaults and length is None:
             values = {**values, **{name: default for name, default in defaults.items() if values.get(name) is None}}
         whole = written = 0
-        for item, start, mask in self.table:
-            value = values.get(item.name)
+        for field, start, mask in self.table:
+            value = values.get(field.name)
             if value is None:
                 continue
-            placed = item.write(value) << start
+            placed = field.write(value) << start
             if (whole ^ placed) & written & mask:
-                raise ValueError(f"`{item.name}` contradicts another field in the same bytes")
+                raise ValueError(f"`{field.name}` contradicts another field in the same bytes")
             whole |= placed
             written |= mask
-            validation |= item.valid
+            validation |= field.valid
         if self.validation and values.get(self.validation.name) is None:
             whole |= validation << self.validation.start
             written |= self.table[0][2]
@@ -154,9 +156,9 @@ class Layout:
         for run in reserved:
             placed = int.from_bytes(run.data, "little") << run.offset * 8
             if placed >> self.size * 8:
-                raise ValueError(f"reserved bytes at offset {run.offset} lie beyond the {self.size} bytes of the structure")
+                raise ValueError(f"reserved bytes at offset {run.offset} are outside the {self.size} bytes of the structure")
             if placed & (written | bits):
-                raise ValueError(f"reserved bytes at offset {run.offset} lie within a field that has a value")
+                raise ValueError(f"reserved bytes at offset {run.offset} overlap a field that has a value")
             bits |= placed
         return bits
 
@@ -165,14 +167,14 @@ class Layout:
         if length is None:
             return data
         if length >= self.size:
-            raise ValueError(f"`payload_length` is for payloads shorter than the {self.size} bytes of the structure")
+            raise ValueError(f"`payload_length` must be less than the {self.size} bytes of the structure")
         if any(data[length:]):
-            raise ValueError(f"a field has a value beyond the payload's {length} bytes")
+            raise ValueError(f"a field after the {length} bytes of `payload_length` has a value")
         return data[:length]
 
 
 def _runs(data: bytes) -> tuple[ReservedBytes, ...]:
-    """The non-zero stretches of `data`."""
+    """Return the runs of nonzero bytes in `data`."""
     runs: list[ReservedBytes] = []
     start = None
     for offset, byte in enumerate(data + b"\0"):
@@ -182,3 +184,34 @@ def _runs(data: bytes) -> tuple[ReservedBytes, ...]:
             runs.append(ReservedBytes.model_construct(offset=start, data=data[start:offset]))
             start = None
     return tuple(runs)
+
+
+M = TypeVar("M", bound=WireModel)
+
+_VALIDATION = "validation_bits"
+
+
+def layout_of(model: type[WireModel], size: int) -> Layout:
+    """Return the layout of the first `size` bytes of a structure from the `LayoutField` metadata of a model's fields.
+
+    The field `validation_bits` has the validation bits. Fields are ordered by position, an overlaid field before its overlays.
+    """
+    fields = [
+        dataclasses.replace(found, name=name)
+        for name, info in model.model_fields.items()
+        for found in info.metadata
+        if isinstance(found, LayoutField) and found.offset + found.size <= size
+    ]
+    fields.sort(key=lambda field: (field.offset, field.shift, -field.size))
+    validation = next((field for field in fields if field.name == _VALIDATION), None)
+    return Layout(size, tuple(field for field in fields if field is not validation), validation)
+
+
+def with_layout(size: int) -> Callable[[type[M]], type[M]]:
+    """Set the class attribute `LAYOUT` of a model to the layout of its `size` bytes."""
+
+    def set_layout(model: type[M]) -> type[M]:
+        model.LAYOUT = layout_of(model, size)  # type: ignore[attr-defined]
+        return model
+
+    return set_layout

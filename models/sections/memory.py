@@ -1,15 +1,15 @@
-"""Memory error sections: Platform Memory (UEFI 2.10 N.2.5) and Platform Memory 2 (N.2.6)."""
+"""Platform Memory error sections 1 and 2 (UEFI 2.10 N.2.5 and N.2.6)."""
 
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from ras_triage.models.scalars import U8, U16, U32, Hex8, Hex16, Hex32, Hex64
-from ras_triage.models.sections.layout import Layout, LayoutField
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.layout import LayoutField, with_layout
+from ras_triage.models.sections.section import StructuredSection
 
 LENGTH = 80
 """Bytes of a Platform Memory section since UEFI 2.3."""
@@ -29,7 +29,10 @@ ADDRESS_WINDOW = 24
 
 
 def read_address(data: bytes, offset: int) -> tuple[int, int]:
-    """Validation bits (u64) and physical address (u64, bytes) of the section at `offset`, zero beyond the end of `data`."""
+    """Return validation bits (u64) and physical address (u64, bytes) of the section at `offset`; bytes after `data` read as zero.
+
+    For decisions, which need no other field: 0.1 µs instead of 8 µs with the layout (CPython 3.11).
+    """
     if offset + ADDRESS_WINDOW > len(data):
         return _ADDRESS.unpack(data[offset : offset + ADDRESS_WINDOW].ljust(ADDRESS_WINDOW, b"\0"))
     return _ADDRESS.unpack_from(data, offset)
@@ -88,8 +91,8 @@ _STATUS_BITS = {
 }
 
 
-def status_reading(status: int) -> dict[str, Any]:
-    """What a 64-bit error status says (UEFI 2.10 N.2, error status)."""
+def describe_error_status(status: int) -> dict[str, Any]:
+    """Decode a 64-bit error status (UEFI 2.10 N.2, error status)."""
     kind = status >> 8 & 0xFF
     return {
         "error": ERROR_STATUS_KINDS.get(kind, f"unknown ({kind})"),
@@ -103,78 +106,50 @@ def _common_readings(section: Memory | Memory2) -> dict[str, Any]:
         code = section.memory_error_type
         readings["memory_error_type"] = ERROR_TYPES[code] if code < len(ERROR_TYPES) else f"unknown ({code})"
     if section.error_status is not None:
-        readings["error_status"] = status_reading(section.error_status)
+        readings["error_status"] = describe_error_status(section.error_status)
     return readings
 
 
 _BANK, _BANK_GROUP, _BANK_ADDRESS = 1 << 6, 1 << 19, 1 << 20
 
 
-class Memory(BodySection):
-    """Platform Memory error section: 80 bytes, or 73 in its first form (UEFI 2.10 N.2.5)."""
-
-    LAYOUT: ClassVar[Layout] = Layout(
-        LENGTH,
-        validation=LayoutField("validation_bits", 0, 8),
-        items=(
-            LayoutField("error_status", 8, 8, valid=1 << 0),
-            LayoutField("physical_address", 16, 8, valid=PHYSICAL_ADDRESS_VALID),
-            LayoutField("physical_address_mask", 24, 8, valid=1 << 2),
-            LayoutField("node", 32, 2, valid=1 << 3),
-            LayoutField("card", 34, 2, valid=1 << 4),
-            LayoutField("module", 36, 2, valid=1 << 5),
-            LayoutField("bank", 38, 2, valid=_BANK, yields_to=_BANK_GROUP | _BANK_ADDRESS),
-            LayoutField("bank_address", 38, 1, valid=_BANK_ADDRESS, strict=True),
-            LayoutField("bank_group", 39, 1, valid=_BANK_GROUP, strict=True),
-            LayoutField("device", 40, 2, valid=1 << 7),
-            LayoutField("row", 42, 2, valid=1 << 8),
-            LayoutField("column", 44, 2, valid=1 << 9),
-            LayoutField("bit_position", 46, 2, valid=1 << 10),
-            LayoutField("requestor_id", 48, 8, valid=1 << 11),
-            LayoutField("responder_id", 56, 8, valid=1 << 12),
-            LayoutField("target_id", 64, 8, valid=1 << 13),
-            LayoutField("memory_error_type", 72, 1, valid=1 << 14),
-            LayoutField("extended_row_bits", 73, 1, valid=1 << 18, bits=2),
-            LayoutField("chip_identification", 73, 1, valid=1 << 21, shift=5, bits=3),
-            LayoutField("rank", 74, 2, valid=1 << 15),
-            LayoutField("card_handle", 76, 2, valid=1 << 16),
-            LayoutField("module_handle", 78, 2, valid=1 << 17),
-        ),
-    )
+@with_layout(LENGTH)
+class Memory(StructuredSection):
+    """Platform Memory error section: 80 bytes, or 73 up to UEFI 2.2 (UEFI 2.10 N.2.5)."""
 
     type: Literal["memory"] = "memory"
-    validation_bits: Hex64 | None = None
-    error_status: Hex64 | None = None
-    physical_address: Hex64 | None = None
-    physical_address_mask: Hex64 | None = None
-    node: U16 | None = None
-    card: U16 | None = None
-    module: U16 | None = None
-    bank: U16 | None = None
-    bank_group: U8 | None = None
-    """The upper byte of the bank field, where validation bit 19 makes it one."""
-    bank_address: U8 | None = None
-    """The lower byte of the bank field, where validation bit 20 makes it one."""
-    device: U16 | None = None
-    row: U16 | None = None
-    column: U16 | None = None
-    bit_position: U16 | None = None
-    requestor_id: Hex64 | None = None
-    responder_id: Hex64 | None = None
-    target_id: Hex64 | None = None
-    memory_error_type: U8 | None = None
-    extended_row_bits: Annotated[int, Field(ge=0, lt=4)] | None = None
+    validation_bits: Annotated[Hex64 | None, LayoutField(0, 8)] = None
+    error_status: Annotated[Hex64 | None, LayoutField(8, 8, valid=1 << 0)] = None
+    physical_address: Annotated[Hex64 | None, LayoutField(16, 8, valid=PHYSICAL_ADDRESS_VALID)] = None
+    physical_address_mask: Annotated[Hex64 | None, LayoutField(24, 8, valid=1 << 2)] = None
+    node: Annotated[U16 | None, LayoutField(32, 2, valid=1 << 3)] = None
+    card: Annotated[U16 | None, LayoutField(34, 2, valid=1 << 4)] = None
+    module: Annotated[U16 | None, LayoutField(36, 2, valid=1 << 5)] = None
+    bank: Annotated[U16 | None, LayoutField(38, 2, valid=_BANK, overlay_bits=_BANK_GROUP | _BANK_ADDRESS)] = None
+    bank_group: Annotated[U8 | None, LayoutField(39, 1, valid=_BANK_GROUP, is_overlay=True)] = None
+    """The upper byte of the bank field, if validation bit 19 is set."""
+    bank_address: Annotated[U8 | None, LayoutField(38, 1, valid=_BANK_ADDRESS, is_overlay=True)] = None
+    """The lower byte of the bank field, if validation bit 20 is set."""
+    device: Annotated[U16 | None, LayoutField(40, 2, valid=1 << 7)] = None
+    row: Annotated[U16 | None, LayoutField(42, 2, valid=1 << 8)] = None
+    column: Annotated[U16 | None, LayoutField(44, 2, valid=1 << 9)] = None
+    bit_position: Annotated[U16 | None, LayoutField(46, 2, valid=1 << 10)] = None
+    requestor_id: Annotated[Hex64 | None, LayoutField(48, 8, valid=1 << 11)] = None
+    responder_id: Annotated[Hex64 | None, LayoutField(56, 8, valid=1 << 12)] = None
+    target_id: Annotated[Hex64 | None, LayoutField(64, 8, valid=1 << 13)] = None
+    memory_error_type: Annotated[U8 | None, LayoutField(72, 1, valid=1 << 14)] = None
+    extended_row_bits: Annotated[Annotated[int, Field(ge=0, lt=4)] | None, LayoutField(73, 1, valid=1 << 18, bits=2)] = None
     """Bits 17:16 of the row."""
-    chip_identification: Annotated[int, Field(ge=0, lt=8)] | None = None
-    rank: U16 | None = None
-    card_handle: Hex16 | None = None
+    chip_identification: Annotated[Annotated[int, Field(ge=0, lt=8)] | None, LayoutField(73, 1, valid=1 << 21, shift=5, bits=3)] = None
+    rank: Annotated[U16 | None, LayoutField(74, 2, valid=1 << 15)] = None
+    card_handle: Annotated[Hex16 | None, LayoutField(76, 2, valid=1 << 16)] = None
     """SMBIOS handle."""
-    module_handle: Hex16 | None = None
+    module_handle: Annotated[Hex16 | None, LayoutField(78, 2, valid=1 << 17)] = None
     """SMBIOS handle."""
 
     @property
     def full_row(self) -> int | None:
-        """The row with its bits 17:16 where the section has them."""
+        """Return the row with its bits 17:16, if present."""
         return None if self.row is None else (self.extended_row_bits or 0) << 16 | self.row
 
     def readings(self) -> dict[str, Any]:
@@ -184,66 +159,38 @@ class Memory(BodySection):
         return readings
 
 
-class Memory2(BodySection):
-    """Platform Memory 2 error section: 96 bytes (UEFI 2.10 N.2.6). Linux passes it on undecoded."""
-
-    LAYOUT: ClassVar[Layout] = Layout(
-        LENGTH_2,
-        validation=LayoutField("validation_bits", 0, 8),
-        items=(
-            LayoutField("error_status", 8, 8, valid=1 << 0),
-            LayoutField("physical_address", 16, 8, valid=PHYSICAL_ADDRESS_VALID),
-            LayoutField("physical_address_mask", 24, 8, valid=1 << 2),
-            LayoutField("node", 32, 2, valid=1 << 3),
-            LayoutField("card", 34, 2, valid=1 << 4),
-            LayoutField("module", 36, 2, valid=1 << 5),
-            LayoutField("bank", 38, 2, valid=_BANK, yields_to=1 << 20 | 1 << 21),
-            LayoutField("bank_address", 38, 1, valid=1 << 21, strict=True),
-            LayoutField("bank_group", 39, 1, valid=1 << 20, strict=True),
-            LayoutField("device", 40, 4, valid=1 << 7),
-            LayoutField("row", 44, 4, valid=1 << 8),
-            LayoutField("column", 48, 4, valid=1 << 9),
-            LayoutField("rank", 52, 4, valid=1 << 10),
-            LayoutField("bit_position", 56, 4, valid=1 << 11),
-            LayoutField("chip_identification", 60, 1, valid=1 << 12),
-            LayoutField("memory_error_type", 61, 1, valid=1 << 13),
-            LayoutField("status", 62, 1, valid=1 << 14),
-            LayoutField("requestor_id", 64, 8, valid=1 << 15),
-            LayoutField("responder_id", 72, 8, valid=1 << 16),
-            LayoutField("target_id", 80, 8, valid=1 << 17),
-            LayoutField("card_handle", 88, 4, valid=1 << 18),
-            LayoutField("module_handle", 92, 4, valid=1 << 19),
-        ),
-    )
+@with_layout(LENGTH_2)
+class Memory2(StructuredSection):
+    """Platform Memory 2 error section: 96 bytes (UEFI 2.10 N.2.6). Linux does not decode it."""
 
     type: Literal["memory2"] = "memory2"
-    validation_bits: Hex64 | None = None
-    error_status: Hex64 | None = None
-    physical_address: Hex64 | None = None
-    physical_address_mask: Hex64 | None = None
-    node: U16 | None = None
-    card: U16 | None = None
-    module: U16 | None = None
-    bank: U16 | None = None
-    bank_group: U8 | None = None
-    """The upper byte of the bank field, where validation bit 20 makes it one."""
-    bank_address: U8 | None = None
-    """The lower byte of the bank field, where validation bit 21 makes it one."""
-    device: U32 | None = None
-    row: U32 | None = None
-    column: U32 | None = None
-    rank: U32 | None = None
-    bit_position: U32 | None = None
-    chip_identification: U8 | None = None
-    memory_error_type: U8 | None = None
-    status: Hex8 | None = None
+    validation_bits: Annotated[Hex64 | None, LayoutField(0, 8)] = None
+    error_status: Annotated[Hex64 | None, LayoutField(8, 8, valid=1 << 0)] = None
+    physical_address: Annotated[Hex64 | None, LayoutField(16, 8, valid=PHYSICAL_ADDRESS_VALID)] = None
+    physical_address_mask: Annotated[Hex64 | None, LayoutField(24, 8, valid=1 << 2)] = None
+    node: Annotated[U16 | None, LayoutField(32, 2, valid=1 << 3)] = None
+    card: Annotated[U16 | None, LayoutField(34, 2, valid=1 << 4)] = None
+    module: Annotated[U16 | None, LayoutField(36, 2, valid=1 << 5)] = None
+    bank: Annotated[U16 | None, LayoutField(38, 2, valid=_BANK, overlay_bits=1 << 20 | 1 << 21)] = None
+    bank_group: Annotated[U8 | None, LayoutField(39, 1, valid=1 << 20, is_overlay=True)] = None
+    """The upper byte of the bank field, if validation bit 20 is set."""
+    bank_address: Annotated[U8 | None, LayoutField(38, 1, valid=1 << 21, is_overlay=True)] = None
+    """The lower byte of the bank field, if validation bit 21 is set."""
+    device: Annotated[U32 | None, LayoutField(40, 4, valid=1 << 7)] = None
+    row: Annotated[U32 | None, LayoutField(44, 4, valid=1 << 8)] = None
+    column: Annotated[U32 | None, LayoutField(48, 4, valid=1 << 9)] = None
+    rank: Annotated[U32 | None, LayoutField(52, 4, valid=1 << 10)] = None
+    bit_position: Annotated[U32 | None, LayoutField(56, 4, valid=1 << 11)] = None
+    chip_identification: Annotated[U8 | None, LayoutField(60, 1, valid=1 << 12)] = None
+    memory_error_type: Annotated[U8 | None, LayoutField(61, 1, valid=1 << 13)] = None
+    status: Annotated[Hex8 | None, LayoutField(62, 1, valid=1 << 14)] = None
     """Bit 0: 0 corrected, 1 uncorrected."""
-    requestor_id: Hex64 | None = None
-    responder_id: Hex64 | None = None
-    target_id: Hex64 | None = None
-    card_handle: Hex32 | None = None
+    requestor_id: Annotated[Hex64 | None, LayoutField(64, 8, valid=1 << 15)] = None
+    responder_id: Annotated[Hex64 | None, LayoutField(72, 8, valid=1 << 16)] = None
+    target_id: Annotated[Hex64 | None, LayoutField(80, 8, valid=1 << 17)] = None
+    card_handle: Annotated[Hex32 | None, LayoutField(88, 4, valid=1 << 18)] = None
     """SMBIOS handle."""
-    module_handle: Hex32 | None = None
+    module_handle: Annotated[Hex32 | None, LayoutField(92, 4, valid=1 << 19)] = None
     """SMBIOS handle."""
 
     def readings(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which value reads and writes which section type."""
+"""Section models by section type."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ras_triage.models.sections.firmware_record_reference import FirmwareRecordR
 from ras_triage.models.sections.generic_processor import GenericProcessor
 from ras_triage.models.sections.memory import Memory, Memory2
 from ras_triage.models.sections.pcie import Pcie
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.section import StructuredSection
 
-SECTIONS: dict[str, type[BodySection]] = {
+SECTIONS: dict[str, type[StructuredSection]] = {
     "memory": Memory,
     "memory2": Memory2,
     "arm_processor": ArmProcessor,
@@ -23,7 +23,7 @@ SECTIONS: dict[str, type[BodySection]] = {
     "cxl_dram": CxlDram,
     "cxl_memory_module": CxlMemoryModule,
 }
-"""Sections with a layout, by their name on the wire."""
+"""Section models by their name on the wire."""
 
-SECTIONS_BY_GUID: dict[Guid, type[BodySection]] = {SECTION_TYPES[name]: section for name, section in SECTIONS.items()}
-"""The same by section type GUID."""
+SECTIONS_BY_GUID: dict[Guid, type[StructuredSection]] = {SECTION_TYPES[name]: section for name, section in SECTIONS.items()}
+"""Section models by section type GUID."""

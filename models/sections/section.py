@@ -1,4 +1,4 @@
-"""What all sections have in common: the data entry that carries them, and the bytes that no field names."""
+"""Section base classes: the data entry, and bytes that belong to no field."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from pydantic import model_validator
 
 from ras_triage.models.records.status_block import ENTRY_LENGTH, entry_header_length
-from ras_triage.models.scalars import U16, Base64, Hex8, Hex16, Many, WireModel
+from ras_triage.models.scalars import U16, Base64, FailFastTuple, Hex8, Hex16, WireModel
 from ras_triage.models.sections.fields import EntryFlags, FruText, GuidValue, SeverityCode, Timestamp
 from ras_triage.models.sections.layout import Layout, ReservedBytes
 
@@ -18,8 +18,8 @@ ENTRY_REVISION = 0x0300
 class Section(WireModel):
     """A section and the Generic Error Data Entry around it (ACPI 6.5 table 18.12).
 
-    A field that is None is absent: its validation bit is clear and its bytes are zero. Where `validation_bits` or
-    `entry_validation_bits` are absent they follow from the fields that are there.
+    A field that is None is absent: its validation bit is clear and its bytes are zero. If `validation_bits` or `entry_validation_bits` are
+    absent, they follow from the fields present.
     """
 
     type: Any
@@ -27,7 +27,7 @@ class Section(WireModel):
     """32 bits; absent in a request: that of the block."""
     flags: EntryFlags = 0
     revision: Hex16 = ENTRY_REVISION
-    """Major in the upper byte; below 0x0300 the entry has no timestamp."""
+    """Major revision in the upper byte; below 0x0300 the entry has no timestamp."""
     entry_validation_bits: Hex8 | None = None
     """0 FRU id, 1 FRU text, 2 timestamp."""
     fru_id: GuidValue | None = None
@@ -39,44 +39,44 @@ class Section(WireModel):
     @model_validator(mode="after")
     def _require_room_for_timestamp(self) -> Self:
         if self.timestamp is not None and entry_header_length(self.revision) == ENTRY_LENGTH:
-            raise ValueError(f"a `timestamp` needs a `revision` of {ENTRY_REVISION:#x} or more")
+            raise ValueError(f"a `timestamp` requires a `revision` of {ENTRY_REVISION:#x} or more")
         return self
 
 
-class BodySection(Section):
-    """A section whose body the specification lays out."""
+class StructuredSection(Section):
+    """A section type whose body has a layout."""
 
     LAYOUT: ClassVar[Layout]
 
-    reserved: Many[ReservedBytes] = ()
-    """Reserved bytes of the structure that are not zero."""
+    reserved: FailFastTuple[ReservedBytes] = ()
+    """Nonzero reserved bytes of the structure."""
     trailing: Base64 | None = None
-    """Bytes behind everything that has a structure."""
+    """Bytes after all structures."""
     payload_length: U16 | None = None
-    """Bytes; only where the payload ends within its structure."""
+    """Bytes; only if the payload ends within its structure."""
 
     @classmethod
     def decode_payload(cls, payload: bytes) -> dict[str, Any]:
-        """The fields of a payload of any length and content."""
+        """Return the fields of a payload of any length and content."""
         fields = cls.LAYOUT.decode(payload)
         if len(payload) > cls.LAYOUT.size:
             fields["trailing"] = payload[cls.LAYOUT.size :]
         return fields
 
     def encode_payload(self) -> bytes:
-        """The section's bytes. Raises ValueError where fields contradict each other."""
+        """Return the section's bytes. Raises ValueError if fields contradict each other."""
         return self.join(self.LAYOUT.encode(self.__dict__))
 
     def join(self, structure: bytes, *parts: bytes | None) -> bytes:
-        """The structure, the `parts` behind it that are there, and the trailing bytes. Raises ValueError behind a structure that is cut."""
+        """Join the structure, the `parts` present and the trailing bytes. Raises ValueError if anything follows a truncated structure."""
         behind = b"".join(part for part in (*parts, self.trailing) if part)
         if behind and self.payload_length is not None:
-            raise ValueError("nothing can follow a structure that `payload_length` cuts")
+            raise ValueError("`payload_length` truncates the structure, so no bytes can follow it")
         return structure + behind
 
     def readings(self) -> dict[str, Any]:
-        """Names and derived values for people; never input."""
-        not_valid = self.LAYOUT.not_valid(self.__dict__)
+        """Return names and derived values for display; not part of the input."""
+        not_valid = self.LAYOUT.invalid_fields(self.__dict__)
         return {"not_valid": not_valid} if not_valid else {}
 
     @model_validator(mode="after")

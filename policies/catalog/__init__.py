@@ -1,1 +1,1 @@
-"""Policies as data: behaviour flags, kernel releases and VMMs."""
+"""Catalogue of behaviour flags, kernel releases, policies and VMMs."""

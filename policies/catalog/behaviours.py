@@ -1,7 +1,7 @@
-"""The behaviours that differ between kernels, one flag each.
+"""Behaviour flags of kernels.
 
-A rule asks for a flag and never for a release. False is always how the oldest supported kernel behaves; which release set a flag is
-data (`ledger.toml`), and a policy file may set any of them.
+A rule tests a flag, never a release. False is always the behaviour of the oldest supported kernel. `ledger.toml` lists the releases that
+set a flag, and a policy file may set any of them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True)
 class Behaviours:
-    """What a kernel does where kernels differ. Each field's meaning and kernel function stand in `ledger.toml` and `uniform.toml`."""
+    """A kernel's behaviours where kernels differ. `ledger.toml` and `principles.toml` have each flag's meaning."""
 
     # GHES driver
     arm_errors_handled: bool = False
@@ -72,7 +72,7 @@ class Behaviours:
     soft_offline_sysctl: bool = False
     soft_offline_kernel_page_errno: bool = False
 
-    # principles that no kernel holds yet
+    # principles that no kernel has yet
     reads_every_notification: bool = False
     abort_in_kernel_reads_record: bool = False
     corrected_never_signals: bool = False
@@ -85,4 +85,4 @@ class Behaviours:
 
 
 FLAGS: tuple[str, ...] = tuple(field.name for field in fields(Behaviours))
-"""Every flag, in the order in which it is listed everywhere."""
+"""Every flag, in the order of all listings."""

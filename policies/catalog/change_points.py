@@ -1,4 +1,4 @@
-"""The releases at which something in the change ledger flips."""
+"""Releases that change a behaviour."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from ras_triage.policies.catalog.policies import NEWEST_SERIES, OLDEST, Policy, 
 
 @lru_cache(maxsize=1)
 def change_points() -> tuple[Policy, ...]:
-    """One policy for the oldest release of the ledger and one for each later release that changed a behaviour, oldest first.
+    """Return a policy for the oldest release of the ledger and for each later release that changed a behaviour, oldest first.
 
-    Every other release behaves like the landmark before it in its series, or, where there is none, like the newest mainline landmark
-    that is older.
+    Any other release behaves like the last change point before it in its series, or, without one, like the newest older mainline change
+    point.
     """
-    flips = {release for change in change_ledger() for release in (change.mainline, *change.stable, *change.ended)}
-    known = {release for release in flips if release > OLDEST and release.series <= NEWEST_SERIES}
+    releases = {release for change in change_ledger() for release in (change.mainline, *change.stable, *change.ended)}
+    known = {release for release in releases if release > OLDEST and release.series <= NEWEST_SERIES}
     return tuple(linux_policy(release) for release in sorted({OLDEST, *known}))
 
 
 def added_flags(policy: Policy) -> tuple[str, ...]:
-    """The flags whose behaviour came with exactly this release of its series."""
+    """Return the flags that exactly this release sets in its series."""
     return tuple(flag for flag, since in policy.since.items() if since == str(policy.release))
 
 
 def removed_flags(policy: Policy) -> tuple[str, ...]:
-    """The flags whose behaviour went with exactly this release."""
+    """Return the flags that exactly this release clears."""
     return tuple(change.flag for change in change_ledger() if policy.release in change.ended)

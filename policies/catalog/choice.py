@@ -1,4 +1,4 @@
-"""Which policy decides an event: the one it names, else its kernel's, else the default."""
+"""Choice of the policy for an event: its own, else its kernel's, else the default."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ras_triage.policies.catalog.policies import UNIFORM, InvalidPolicy, Policy,
 
 
 def find_policy(name: str, custom: Mapping[str, Policy]) -> Policy:
-    """The policy of that name, a user's own first. Raises UnknownPolicy."""
+    """Return the policy of that name, custom policies first. Raises UnknownPolicy."""
     return custom.get(name) or resolve_policy(name)
 
 
 def choose_policy(event: Event, default: Policy, custom: Mapping[str, Policy]) -> Policy:
-    """The policy that decides `event`. Raises UnknownPolicy for the name in its `policy`, or the kernel in its host facts."""
+    """Return the policy for `event`. Raises UnknownPolicy for the name in its `policy`, or for the kernel in its host facts."""
     if event.policy is not None:
         return find_policy(event.policy, custom)
     if event.host.kernel is not None:
@@ -23,14 +23,14 @@ def choose_policy(event: Event, default: Policy, custom: Mapping[str, Policy]) -
 
 
 def load_policies(texts: Iterable[str]) -> dict[str, Policy]:
-    """A user's own policies by name, from the TOML of each.
+    """Return custom policies by name, from the TOML text of each.
 
-    Raises InvalidPolicy, also for a name that is taken, and UnknownPolicy for an unknown base.
+    Raises InvalidPolicy, also for a name that is already in use, and UnknownPolicy for an unknown base.
     """
     custom: dict[str, Policy] = {}
     for text in texts:
         policy = derive_policy(text)
         if policy.name in custom or policy.name == UNIFORM or policy.name.startswith("linux-"):
-            raise InvalidPolicy(f"the name `{policy.name}` is taken")
+            raise InvalidPolicy(f"`name`: `{policy.name}` is already in use; expected a new name that does not begin with `linux-`")
         custom[policy.name] = policy
     return custom

@@ -1,4 +1,4 @@
-"""Kernel releases: parsing what people and distributions write, and comparing within a series."""
+"""Kernel release numbers, as upstream and distributions write them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _RELEASE = re.compile(r"(?P<major>\d{1,3})\.(?P<minor>\d{1,3})(?:\.(?P<patch>\d{
 
 @dataclass(frozen=True, slots=True, order=True)
 class Release:
-    """An upstream release, `major.minor.patch`. A patch of None is a series whose stable release nobody named."""
+    """An upstream release, `major.minor.patch`. A patch of None is a series with an unknown stable release."""
 
     major: int
     minor: int
@@ -22,7 +22,7 @@ class Release:
 
     @property
     def brief(self) -> str:
-        """As people say it: a series' first release goes by the series' name."""
+        """Return the usual short form: `6.12` for `6.12.0`."""
         return f"{self.major}.{self.minor}" if self.patch == 0 else str(self)
 
     def __str__(self) -> str:
@@ -30,16 +30,16 @@ class Release:
 
 
 def parse_release(text: str) -> Release:
-    """Read `6.12.107`, `6.12.107+deb13-arm64` or `6.17-rc3`; also `6.12.x`, a series without its stable release.
+    """Parse `6.12.107`, `6.12.107+deb13-arm64` or `6.17-rc3`; also `6.12.x`, a series without its stable release.
 
     Some distributions put an ABI number where the stable release would be (`6.1.0-50-cloud-arm64`): then only the series is known.
-    Raises ValueError where there is no release in the text.
+    Raises ValueError for any other text.
     """
     if series := re.fullmatch(r"(\d{1,3})\.(\d{1,3})\.x", text):
         return Release(int(series[1]), int(series[2]), None)
     match = _RELEASE.fullmatch(text)
     if match is None:
-        raise ValueError(f"`{text}` is not a kernel release such as 6.12.107")
+        raise ValueError(f"`{text}` is not a kernel release; expected one such as `6.12.107`")
     patch = int(match["patch"] or 0)
     names_abi = patch == 0 and match["patch"] is not None and re.match(r"-\d", match["suffix"]) is not None
     return Release(int(match["major"]), int(match["minor"]), None if names_abi else patch)

@@ -1,4 +1,4 @@
-"""What virtual machine monitors do where they differ: one flag each, and `vmms.toml` says who has it. Rules ask for flags alone."""
+"""Behaviour flags of virtual machine monitors (VMMs)."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from ras_triage.models.frozen import frozen
 
 @frozen
 class VmmBehaviours:
-    """False is always what a monitor does that knows nothing of hardware errors."""
+    """A VMM's behaviours where VMMs differ. False is always the behaviour of a VMM that does not handle hardware errors."""
 
     handles_sigbus: bool = False
-    """Any SIGBUS ends the others."""
+    """Without it any SIGBUS ends the VMM."""
     asks_for_early_signals: bool = False
     """prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY)."""
     tells_action_optional: bool = False
-    """The guest learns of a lost page before it touches it."""
+    """The guest is notified of a lost page before it accesses the page."""
     tells_every_page: bool = False
-    """All that `si_addr_lsb` covers is told, not just the guest page at `si_addr`."""
+    """Every guest page in the range of `si_addr_lsb` is reported, not only the one at `si_addr`."""
     waits_for_acknowledgement: bool = False
-    """A record that the guest has not acknowledged delays the next one; others die."""
+    """A record that the guest has not acknowledged delays the next one. Without it the VMM exits."""
     falls_back_on_serror: bool = False
-    """What cannot be told exactly becomes a virtual SError; others die."""
+    """An error without an exact address becomes a virtual SError. Without it the VMM exits."""
     listens_without_source: bool = False
-    """A signal counts even where the guest has no SEA source."""
+    """A signal is handled even where the guest has no SEA source."""
     every_thread_listens: bool = False
-    """SIGBUS is handled in every thread, not in vCPU threads alone."""
+    """SIGBUS is handled in every thread, not only in vCPU threads."""
     outlives_its_own_access: bool = False
-    """An access of the monitor's own code is given up; others repeat it, and die of the second signal."""
+    """An access of the VMM's own code is not repeated. Without it the VMM repeats it, and the second signal kills it."""
 
 
 @frozen
@@ -44,10 +44,10 @@ class Vmm:
     summary: str
     evidence: str
     mirrors: str | None
-    """The function that acts on the signal, where there is one to read."""
+    """The function that handles the signal, where its source was read."""
     behaviours: VmmBehaviours
     exits: Mapping[str, str]
-    """How it ends: for any `signal`, an unknown `code`, the wrong `thread`, no `source`, memory `elsewhere`, no `acknowledgement`."""
+    """Why it exits, by cause: any `signal`, other `code`, other `thread`, no `source`, memory `elsewhere`, no `acknowledgement`."""
 
 
 FLAGS: Final = tuple(field.name for field in fields(VmmBehaviours))
@@ -55,7 +55,7 @@ FLAGS: Final = tuple(field.name for field in fields(VmmBehaviours))
 
 @lru_cache(maxsize=1)
 def vmms() -> Mapping[str, Vmm]:
-    """Every monitor that is known, by the name that host facts use."""
+    """Return all VMMs by the name in host facts."""
     table = tomllib.loads(files("ras_triage.policies.catalog").joinpath("vmms.toml").read_text(encoding="utf-8"))
     return {name: _vmm(name, **row) for name, row in table.items()}
 

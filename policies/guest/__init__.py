@@ -1,1 +1,1 @@
-"""Stage 7: what a VMM that is signalled finds out, tells its guest, or dies of."""
+"""Stage 7: guest notification by VMM and KVM."""

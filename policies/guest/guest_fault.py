@@ -1,4 +1,4 @@
-"""What a guest's access to a poisoned page brings its VMM: KVM meets the poison when it maps the page at stage 2."""
+"""Signal to a VMM when its guest accesses a poisoned page (stage 2 fault in KVM)."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from ras_triage.policies.pipeline.stage_result import rule
 
 
 class GuestMemory(NamedTuple):
-    """A place in a VMM that its guest accesses."""
+    """The guest and memory slot of an address in a VMM."""
 
     vm: Vm | None
     slot: Memslot | None
-    """The memory slot that it is in; None where slots are not known."""
+    """None where the slots are not known."""
 
 
 UNKNOWN_GUEST: Final = GuestMemory(None, None)
 
 
-def guest_memory(place: MappedAddress, facts: Facts) -> GuestMemory | None:
-    """The guest that accesses a place; None where it is no guest's memory. A VM without known slots has all of its process."""
-    vm = facts.vm_of(place.pid)
+def guest_memory(mapping: MappedAddress, facts: Facts) -> GuestMemory | None:
+    """Return the guest that a mapping belongs to, or None. Without known slots a VM's memory is its whole process."""
+    vm = facts.vm_of(mapping.pid)
     if vm is None:
         return None
-    address = place.address
+    address = mapping.address
     if not vm.memslots or address is None:
         return GuestMemory(vm, None)
-    position = vm.memslots.first_holding(untag_address(address))
+    position = vm.memslots.first_containing(untag_address(address))
     return None if position is None else GuestMemory(vm, vm.memslots[position])
 
 
-def guest_access(frame: Frame, place: MappedAddress, tid: int | None, memory: GuestMemory, facts: Facts) -> Signal:
-    """KVM's signal to the vCPU thread `tid`, which may block or ignore it. Mirrors `kvm_send_hwpoison_signal`."""
-    return Signal(place.pid, tid, "SIGBUS", "BUS_MCEERR_AR", place.address, _shift(frame, place, memory.slot, facts), forced=False)
+def guest_access(frame: Frame, mapping: MappedAddress, tid: int | None, memory: GuestMemory, facts: Facts) -> Signal:
+    """Return KVM's signal to the vCPU thread `tid`, which may block or ignore it. Mirrors `kvm_send_hwpoison_signal`."""
+    return Signal(mapping.pid, tid, "SIGBUS", "BUS_MCEERR_AR", mapping.address, _shift(frame, mapping, memory.slot, facts), forced=False)
 
 
-def _shift(frame: Frame, place: MappedAddress, slot: Memslot | None, facts: Facts) -> int:
-    """log2 of the bytes that KVM would map at once: only hugetlb counts, and no dirty-logged slot. Mirrors `user_mem_abort`."""
+def _shift(frame: Frame, mapping: MappedAddress, slot: Memslot | None, facts: Facts) -> int:
+    """Return log2 of the bytes that KVM would map: a block only for hugetlb, outside dirty-logged slots. Mirrors `user_mem_abort`."""
     if frame.page.state is not PageState.HUGETLB or (slot is not None and _logs(slot)):
         return facts.page_shift
     blocks = (shift for shift in (facts.pud_shift, facts.pmd_shift) if shift <= frame.shift)
-    return next((shift for shift in blocks if slot is None or _fits(slot, place.address, shift)), facts.page_shift)
+    return next((shift for shift in blocks if slot is None or _fits(slot, mapping.address, shift)), facts.page_shift)
 
 
 def _logs(slot: Memslot) -> bool:
@@ -55,7 +55,7 @@ def _logs(slot: Memslot) -> bool:
 
 
 def _fits(slot: Memslot, address: int | None, shift: int) -> bool:
-    """Whether a block of 2^shift bytes around an address lies within the slot, alike on both sides.
+    """Return whether the aligned block of 2^shift bytes around an address lies in the slot and is aligned in both address spaces.
 
     Mirrors `fault_supports_stage2_huge_mapping`.
     """
@@ -68,6 +68,6 @@ def _fits(slot: Memslot, address: int | None, shift: int) -> bool:
 
 @lru_cache(maxsize=256)
 def meets_poison(policy: Policy) -> Rationale:
-    """The rule behind `guest_access`."""
-    outcome = "the guest's access is retried and meets the poison at stage 2: a signal that is not forced"
+    """Return the rationale of `guest_access`."""
+    outcome = "the guest's access is retried and faults at stage 2: SIGBUS from KVM, not forced"
     return rule(policy, "signals.stage_2", outcome, "kvm_send_hwpoison_signal", "kvm_runs_task_work")

@@ -1,4 +1,4 @@
-"""The record for the guest's own error source, one for each guest page, as QEMU writes it (`acpi_ghes_memory_errors`)."""
+"""Status block for a guest's own error source, as QEMU writes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from ras_triage.models.decision import Translate
 from ras_triage.models.records import guid
-from ras_triage.models.records.status_block import DataEntry, encode_entry, encode_header
+from ras_triage.models.records.status_block import DataEntry, encode_block_header, encode_entry
 from ras_triage.models.sections import memory
 from ras_triage.models.severity import Severity
 
@@ -16,40 +16,52 @@ _UNCORRECTABLE: Final = 1
 """Block status bit 0; the entry count (bits 13:4) stays 0."""
 _ERROR_TYPE_VALID: Final = 1 << 14
 _SECTION: Final = struct.Struct("<QQQ56x")
-"""Validation bits, error status, physical address; everything behind them is zero."""
+"""Validation bits, error status, physical address; all following bytes are zero."""
 _ENTRY: Final = encode_entry(
-    DataEntry(0, guid.MEMORY, Severity.RECOVERABLE, 0x300, 0, 0, memory.LENGTH, bytes(16), bytes(20), bytes(8), 72)
+    DataEntry(
+        offset=0,
+        section_type=guid.MEMORY,
+        error_severity=Severity.RECOVERABLE,
+        revision=0x300,
+        validation_bits=0,
+        flags=0,
+        error_data_length=memory.LENGTH,
+        fru_id=bytes(16),
+        fru_text=bytes(20),
+        timestamp=bytes(8),
+        payload_offset=72,
+    )
 )
-_HEADER: Final = encode_header(_UNCORRECTABLE, 0, 0, len(_ENTRY) + memory.LENGTH, Severity.RECOVERABLE)
+_HEADER: Final = encode_block_header(_UNCORRECTABLE, 0, 0, len(_ENTRY) + memory.LENGTH, Severity.RECOVERABLE)
 
 
 def encode_guest_record(ipa: int) -> bytes:
-    """The 172 bytes of a status block that reports one guest page as lost.
+    """Return the 172 bytes of a status block that reports one guest page as lost. Mirrors QEMU's `acpi_ghes_memory_errors`.
 
     `ipa` is the guest physical address, bytes; it keeps its offset within the page. The address mask is not valid, so that a Linux
-    guest gives up exactly one page of its own.
+    guest poisons exactly one page.
     """
     return _HEADER + _ENTRY + _SECTION.pack(memory.PHYSICAL_ADDRESS_VALID | _ERROR_TYPE_VALID, 0, ipa)
 
 
-def guest_pages(found: Translate, page_size: int) -> Iterator[int]:
-    """An address in each guest page that is hit: the primary one first, as it is, then the others in the order of the ranges."""
+def guest_pages(translation: Translate, page_size: int) -> Iterator[int]:
+    """Yield one address in each lost guest page: first the primary address, then the others in the order of the ranges."""
     mask = -page_size
-    told = set()
-    if found.primary is not None:
-        told.add(found.primary & mask)
-        yield found.primary
-    for part in found.ranges:
+    done = set()
+    if translation.primary is not None:
+        done.add(translation.primary & mask)
+        yield translation.primary
+    for part in translation.ranges:
         for page in range(part.ipa & mask, part.ipa + part.length, page_size):
-            if page not in told:
-                told.add(page)
+            if page not in done:
+                done.add(page)
                 yield max(page, part.ipa)
 
 
-def count_guest_pages(found: Translate, page_size: int) -> int:
-    """How many guest pages are hit, counting one that two ranges share once."""
+def count_guest_pages(translation: Translate, page_size: int) -> int:
+    """Return the number of lost guest pages; a page in two ranges counts once."""
     count, last = 0, -1
-    for low, high in sorted((part.ipa // page_size, (part.ipa + part.length - 1) // page_size) for part in found.ranges):
+    for low, high in sorted((part.ipa // page_size, (part.ipa + part.length - 1) // page_size) for part in translation.ranges):
         count += max(0, high - max(low, last + 1) + 1)
         last = max(last, high)
     return count

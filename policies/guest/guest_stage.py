@@ -1,4 +1,4 @@
-"""Stage 7: for every VM whose process is signalled, what its VMM finds out, what it tells the guest, or how it dies."""
+"""Stage 7: responses of VMMs to the signals that they get."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ras_triage.policies.pipeline.facts import Facts
 from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult, merge_results
 
 MAX_SIZE: Final = 1 << 16
-"""Steps and ranges after which the guest half of a plan says no more: thousands of VMs, or tables of aliases alone."""
+"""Limit of steps and ranges in the guest part of a plan, for events with thousands of VMs or of aliased slots."""
 
-_CUT: Final = StageResult(reasons=("more is signalled to VMs than a plan has room for: what comes after is not spelt out",))
+_TRUNCATED: Final = StageResult(reasons=("plan too long: the responses of further VMs and to further signals are left out",))
 
 
 def notify_guests(
@@ -26,74 +26,74 @@ def notify_guests(
     notification: Notification,
     policy: Policy,
     facts: Facts,
-    monitors: Mapping[str, Vmm],
+    vmms: Mapping[str, Vmm],
 ) -> StageResult:
-    """The guest half of a decision whose host half is `stage_results`, with the signals of `later` accesses."""
-    told: dict[int | None, list[Signal]] = {}
+    """Return the guest part of a decision whose host part is `stage_results`; `later` are the signals of the next access."""
+    signalled: dict[int | None, list[Signal]] = {}
     for stage_result in stage_results:
         for step in stage_result.steps:
             if isinstance(step, Signal):
-                told.setdefault(step.pid, []).append(step)
+                signalled.setdefault(step.pid, []).append(step)
             elif isinstance(step, Panic):
                 return EMPTY_RESULT
-    waiting = {signal.pid for signal in later} - told.keys()
-    distinct: dict[int | None, tuple[Signal, ...]] = {}
-    answers: list[StageResult] = []
-    left = MAX_SIZE
-    for vm in facts.host.vms or () if told or waiting else ():
-        case = SignalledVm(vm, monitors[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending))
-        pid = vm.pid if vm.pid in told or not _must_be(case) else None
-        if pid in told and pid not in distinct:
-            distinct[pid] = tuple(_distinct(told[pid]))
-        own = distinct.get(pid, ())
-        if own and left < 0:
-            answers.append(_CUT)
+    signalled_later = {signal.pid for signal in later} - signalled.keys()
+    distinct_signals: dict[int | None, tuple[Signal, ...]] = {}
+    responses: list[StageResult] = []
+    budget = MAX_SIZE
+    for vm in facts.host.vms or () if signalled or signalled_later else ():
+        case = SignalledVm(vm, vmms[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending))
+        pid = vm.pid if vm.pid in signalled or not _is_only_vm(case) else None
+        if pid in signalled and pid not in distinct_signals:
+            distinct_signals[pid] = tuple(_distinct(signalled[pid]))
+        own = distinct_signals.get(pid, ())
+        if own and budget < 0:
+            responses.append(_TRUNCATED)
             break
         if own:
-            found, left = _of_vm(case, own, left)
-            answers.append(found)
-        elif vm.pid in waiting:
-            waiting.discard(vm.pid)
-            answers.append(_untold(case))
-    return merge_results(answers) if answers else EMPTY_RESULT
+            result, budget = _responses(case, own, budget)
+            responses.append(result)
+        elif vm.pid in signalled_later:
+            signalled_later.discard(vm.pid)
+            responses.append(_warn_of_early_signals(case))
+    return merge_results(responses) if responses else EMPTY_RESULT
 
 
-def _of_vm(case: SignalledVm, signals: tuple[Signal, ...], left: int) -> tuple[StageResult, int]:
-    """What a VMM does with its signals, each of which says something new, and how much of the plan's size is left after it."""
-    answers: list[StageResult] = []
+def _responses(case: SignalledVm, signals: tuple[Signal, ...], budget: int) -> tuple[StageResult, int]:
+    """Return a VMM's response to its distinct signals, and the rest of the plan's size budget."""
+    responses: list[StageResult] = []
     for signal in signals:
-        if left < 0:
-            answers.append(_CUT)
+        if budget < 0:
+            responses.append(_TRUNCATED)
             break
-        answers.append(vmm_response(signal, case))
-        left -= _size(answers[-1], case)
-        if any(isinstance(step, VmmExits) for step in answers[-1].steps):
+        responses.append(vmm_response(signal, case))
+        budget -= _size(responses[-1], case)
+        if any(isinstance(step, VmmExits) for step in responses[-1].steps):
             break
-    return _combined(merge_results(answers)), left
+    return _combine(merge_results(responses)), budget
 
 
-def _size(found: StageResult, case: SignalledVm) -> int:
-    """What an answer adds to a plan, and what it took to find it."""
-    parts = sum(len(step.ranges) + len(step.holes) for step in found.steps if isinstance(step, Translate))
-    return len(found.steps) + parts + len(case.vm.memslots) // 64
+def _size(result: StageResult, case: SignalledVm) -> int:
+    """Return the size of a response: what it adds to the plan, and the work of finding it."""
+    parts = sum(len(step.ranges) + len(step.holes) for step in result.steps if isinstance(step, Translate))
+    return len(result.steps) + parts + len(case.vm.memslots) // 64
 
 
-def _must_be(case: SignalledVm) -> bool:
-    """Whether a guest's thread that nobody named is this VM's: there is no other."""
+def _is_only_vm(case: SignalledVm) -> bool:
+    """Return whether an unnamed guest thread is this VM's because the host has no other VM."""
     return case.taken_from == "guest" and len(case.facts.host.vms or ()) == 1
 
 
 def _distinct(signals: list[Signal]) -> Iterator[Signal]:
-    """A page that one thread must act on needs no telling to another."""
+    """Yield distinct signals, without action-optional ones for a page that has an action-required one."""
     required = {signal.address for signal in signals if signal.code == ACTION_REQUIRED}
     return (signal for signal in dict.fromkeys(signals) if signal.code != "BUS_MCEERR_AO" or signal.address not in required)
 
 
-def _combined(found: StageResult) -> StageResult:
-    """Virtual SErrors that would be pending together for a vCPU are one, the worst of them."""
+def _combine(result: StageResult) -> StageResult:
+    """Merge virtual SErrors that would be pending together for a vCPU into the most severe of them."""
     worst: dict[int | None, tuple[int, InjectSerror]] = {}
     steps: list[Step | None] = []
-    for step in found.steps:
+    for step in result.steps:
         if not isinstance(step, InjectSerror):
             steps.append(step)
             continue
@@ -104,15 +104,15 @@ def _combined(found: StageResult) -> StageResult:
             steps[position] = None
         worst[step.vcpu] = (len(steps), step)
         steps.append(step)
-    return found._replace(steps=tuple(step for step in steps if step is not None)) if worst else found
+    return result._replace(steps=tuple(step for step in steps if step is not None)) if worst else result
 
 
-def _untold(case: SignalledVm) -> StageResult:
-    """A VMM that maps the page and asks for early signals would have been told: then the task facts do not fit."""
+def _warn_of_early_signals(case: SignalledVm) -> StageResult:
+    """Warn where a VMM that requests early signals got none: the task facts contradict that."""
     task = case.facts.tasks.get(case.vm.pid)
     if task is None or not case.vmm.behaviours.asks_for_early_signals:
         return EMPTY_RESULT
     if any(policy == "early" for policy in (task.mce_kill, *(thread.mce_kill for thread in task.threads))):
         return EMPTY_RESULT
-    detail = f"{case.vmm.name} asks for early signals (PR_MCE_KILL_EARLY), and no thread of process {case.vm.pid} is said to"
+    detail = f"{case.vmm.name} requests early signals (PR_MCE_KILL_EARLY), but `host.tasks` has no such thread in process {case.vm.pid}"
     return StageResult(warnings=(DecisionWarning("vmm_asks_for_early_signals", detail),))

@@ -1,6 +1,6 @@
-"""How a guest is told of an error: by an abort, by one of its own error sources, or by a virtual SError, and with which syndrome.
+"""Choice of a guest's notification: abort, record, or virtual SError.
 
-The choice may be more severe than the error, and never milder: what cannot be told exactly is told as something worse.
+The choice may be more severe than the error, never milder: what cannot be reported exactly is reported as something worse.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from ras_triage.models.decision import InjectSerror
 from ras_triage.models.kvm import VcpuEvents, encode_vcpu_events, guest_serror_esr
 from ras_triage.models.syndrome import IDS, AsynchronousErrorType, serror_iss, serror_syndrome
-from ras_triage.policies.guest.kvm import linux_guest_on
+from ras_triage.policies.guest.kvm import linux_guest_reaction
 
 ABORT_FROM_USER: Final = 0x92000410
 """ESR_EL1 of an injected data abort that interrupts the guest's EL0: DFSC 0x10, FAR not valid."""
@@ -21,13 +21,13 @@ ABORT_FROM_KERNEL: Final = 0x96000410
 
 
 class GuestErrorKind(StrEnum):
-    """What befell the guest, by a record's severity or an SError's error type."""
+    """An error's effect on the guest, by a record's severity or an SError's error type."""
 
     CORRECTED = "corrected"
     RECOVERABLE = "recoverable"
-    """A memory error that the kernel signals: contained, and whoever owns the page can do without it."""
+    """A memory error that the kernel signals: contained, and recoverable by the owner of the page."""
     UER = "uer"
-    """Contained and precise, but nobody knows what to repair."""
+    """Contained and precise, but without a known address to repair."""
     UEU = "ueu"
     UNCONTAINED = "uncontained"
     IMPLEMENTATION_DEFINED = "implementation_defined"
@@ -36,30 +36,30 @@ class GuestErrorKind(StrEnum):
 
 
 class GuestError(NamedTuple):
-    """An error as the VMM, or the host, sees it."""
+    """An error as the VMM or the host knows it."""
 
     kind: GuestErrorKind
     consumed: bool = False
-    """Whether the guest's own access met it."""
+    """Whether the guest's own access consumed it."""
     address: Literal["guest", "elsewhere", "unknown"] = "unknown"
     """Whether the lost memory is the guest's."""
 
 
-class InjectionMeans(NamedTuple):
-    """What host and guest have to tell an error by."""
+class InjectionCapabilities(NamedTuple):
+    """What host and guest offer for the notification of an error."""
 
     sea_source: bool = False
     """The guest has an error source that it reads when it takes an abort."""
     other_source: bool = False
-    """The guest has an error source that it reads at an interrupt, or now and then."""
+    """The guest has an error source that it reads at an interrupt or polls."""
     host_ras: bool = True
     guest_ras: bool = True
-    isolates: bool = False
-    """The policy is to end the VM, and not the host, for an error that is not contained."""
+    ends_vm: bool = False
+    """The policy ends the VM, not the host, for an uncontained error."""
 
 
 class InjectionMethod(StrEnum):
-    """By what the guest learns of the error."""
+    """How the guest is notified."""
 
     NOTHING = "nothing"
     ABORT = "abort"
@@ -71,60 +71,61 @@ class InjectionMethod(StrEnum):
 
 
 class InjectionChoice(NamedTuple):
-    """How the guest is told."""
+    """A method, and the syndrome that goes with it."""
 
-    way: InjectionMethod
+    method: InjectionMethod
     iss: int = 0
     """VSESR_EL2, bits 24:0, where it is a virtual SError whose syndrome can be chosen."""
     survives: bool = True
-    """What a Linux guest does: goes on, or panics."""
+    """Whether a Linux guest survives, rather than panics."""
 
 
 _NOTHING: Final = InjectionChoice(InjectionMethod.NOTHING)
 _HOST_PANIC: Final = InjectionChoice(InjectionMethod.HOST_PANIC, survives=False)
-_TYPES: Final = {
+_SERROR_TYPES: Final = {
     GuestErrorKind.UER: AsynchronousErrorType.UER,
     GuestErrorKind.UEU: AsynchronousErrorType.UEU,
     GuestErrorKind.UNCONTAINED: AsynchronousErrorType.UC,
 }
 
 
-def choose_injection(hit: GuestError, means: InjectionMeans) -> InjectionChoice:
-    """The least severe way to tell the guest that is not milder than the error."""
-    if hit.kind is GuestErrorKind.CORRECTED:
+def choose_injection(error: GuestError, capabilities: InjectionCapabilities) -> InjectionChoice:
+    """Return the least severe method that is not milder than the error."""
+    if error.kind is GuestErrorKind.CORRECTED:
         return _NOTHING
-    if hit.kind is GuestErrorKind.FATAL or (hit.kind is GuestErrorKind.UNCONTAINED and not means.isolates):
+    if error.kind is GuestErrorKind.FATAL or (error.kind is GuestErrorKind.UNCONTAINED and not capabilities.ends_vm):
         return _HOST_PANIC
-    if hit.kind is GuestErrorKind.RECOVERABLE:
-        return _tell_consumed(hit, means) if hit.consumed else _tell_latent(hit, means)
-    return serror_choice(_TYPES.get(hit.kind), means)
+    if error.kind is GuestErrorKind.RECOVERABLE:
+        return _choose_for_consumed(error, capabilities) if error.consumed else _choose_for_unconsumed(error, capabilities)
+    return serror_choice(_SERROR_TYPES.get(error.kind), capabilities)
 
 
-def _tell_consumed(hit: GuestError, means: InjectionMeans) -> InjectionChoice:
-    """The guest cannot go on from its access: it learns which page is lost, or it ends."""
-    if hit.address == "guest" and (means.sea_source or means.other_source):
+def _choose_for_consumed(error: GuestError, capabilities: InjectionCapabilities) -> InjectionChoice:
+    """Choose for a guest that cannot complete its access: it is given the lost page, or it ends."""
+    if error.address == "guest" and (capabilities.sea_source or capabilities.other_source):
         return InjectionChoice(InjectionMethod.ABORT)
-    return serror_choice(AsynchronousErrorType.UEU, means)
+    return serror_choice(AsynchronousErrorType.UEU, capabilities)
 
 
-def _tell_latent(hit: GuestError, means: InjectionMeans) -> InjectionChoice:
-    """Nobody has used what is lost: the guest goes on, whether it can be told or not."""
-    if hit.address != "guest":
+def _choose_for_unconsumed(error: GuestError, capabilities: InjectionCapabilities) -> InjectionChoice:
+    """Choose for an error that nothing has consumed: the guest continues, whether it can be notified or not."""
+    if error.address != "guest":
         return _NOTHING
-    if means.other_source:
+    if capabilities.other_source:
         return InjectionChoice(InjectionMethod.RECORD)
-    return serror_choice(AsynchronousErrorType.UEO, means) if means.host_ras and means.guest_ras else _NOTHING
+    return serror_choice(AsynchronousErrorType.UEO, capabilities) if capabilities.host_ras and capabilities.guest_ras else _NOTHING
 
 
-def serror_choice(error_type: AsynchronousErrorType | None, means: InjectionMeans) -> InjectionChoice:
-    """A virtual SError of that type; None: of none that the architecture defines.
+def serror_choice(error_type: AsynchronousErrorType | None, capabilities: InjectionCapabilities) -> InjectionChoice:
+    """Return a virtual SError of that type; None: without an architected type.
 
-    A guest that does not see the RAS extension must not see its syndromes either, and a host without it cannot choose one.
+    A guest that does not see the RAS extension must not see its syndromes, and a host without it cannot choose one.
     """
-    if not means.host_ras:
-        return InjectionChoice(InjectionMethod.SERROR, 0, survives=False)
-    iss = serror_iss(error_type) if error_type is not None and means.guest_ras else IDS
-    return InjectionChoice(InjectionMethod.SERROR, iss, linux_guest_on(serror_syndrome(iss), means.guest_ras) == "survives")
+    if not capabilities.host_ras:
+        return InjectionChoice(InjectionMethod.SERROR, survives=False)
+    iss = serror_iss(error_type) if error_type is not None and capabilities.guest_ras else IDS
+    reaction = linux_guest_reaction(serror_syndrome(iss), guest_ras=capabilities.guest_ras)
+    return InjectionChoice(InjectionMethod.SERROR, iss, survives=reaction == "survives")
 
 
 _MILDEST_FIRST: Final = (
@@ -137,18 +138,18 @@ _MILDEST_FIRST: Final = (
 
 
 def serror_severity(iss: int) -> int:
-    """How severe a syndrome is, for comparison: what has no architected type is worse than all that have one."""
+    """Return a rank to compare syndromes by: one without an architected type is worse than any other."""
     error_type = serror_syndrome(iss).error_type
     return len(_MILDEST_FIRST) if error_type is None else _MILDEST_FIRST.index(error_type)
 
 
 def combine_serrors(syndromes: Iterable[int]) -> int:
-    """The one syndrome for virtual SErrors that are pending together: the worst of them (RAS extension, multiple SErrors)."""
+    """Return the most severe of the syndromes that are pending together (RAS extension, multiple SErrors)."""
     return max(syndromes, key=serror_severity)
 
 
-def injection_step(vm: str, vcpu: int | None, telling: InjectionChoice, means: InjectionMeans) -> InjectSerror:
-    """The step that makes the virtual SError pending."""
-    events = VcpuEvents(serror_pending=1, serror_has_esr=int(means.host_ras), serror_esr=telling.iss)
-    seen = guest_serror_esr(telling.iss, ras_extension=means.host_ras)
-    return InjectSerror(vm, vcpu, means.host_ras, telling.iss, seen, encode_vcpu_events(events))
+def injection_step(vm: str, vcpu: int | None, choice: InjectionChoice, capabilities: InjectionCapabilities) -> InjectSerror:
+    """Return the step that makes the virtual SError pending."""
+    events = VcpuEvents(serror_pending=1, serror_has_esr=int(capabilities.host_ras), serror_esr=choice.iss)
+    seen = guest_serror_esr(choice.iss, ras_extension=capabilities.host_ras)
+    return InjectSerror(vm, vcpu, capabilities.host_ras, choice.iss, seen, encode_vcpu_events(events))

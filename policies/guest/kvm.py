@@ -1,4 +1,4 @@
-"""What KVM_SET_VCPU_EVENTS takes, what the guest gets of it, and what a Linux guest does then (api.rst 4.32, arm64)."""
+"""Outcome of KVM_SET_VCPU_EVENTS on arm64 (Documentation/virt/kvm/api.rst 4.32)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from ras_triage.policies.pipeline.stage_result import rule
 EINVAL: Final = 22
 
 
-_FROM_EL1: Final = Assumption("vcpu.exception_level", "EL1: taken from EL0, the data abort has exception class 0x24")
+_FROM_EL1: Final = Assumption("vcpu.exception_level", "EL1; from EL0 the data abort would have exception class 0x24")
 ASSUMED_MASKED: Final = Assumption(
-    "serror_masked", "the vCPU has SErrors masked, so that it is the CPU that delivers and that supplies a syndrome"
+    "serror_masked", "the vCPU has SErrors masked, so that the CPU delivers the SError and supplies its syndrome"
 )
 
 _SURVIVED: Final = (AsynchronousErrorType.CE, AsynchronousErrorType.UEO)
@@ -33,29 +33,29 @@ _SURVIVED: Final = (AsynchronousErrorType.CE, AsynchronousErrorType.UEO)
 
 @frozen
 class InjectionOutcome:
-    """What comes of one KVM_SET_VCPU_EVENTS."""
+    """The outcome of one KVM_SET_VCPU_EVENTS call."""
 
     accepted: bool
     errno: int
-    """0, or the positive error number that the ioctl fails with."""
+    """0, or the positive error number of the ioctl."""
     arrivals: tuple[GuestException, ...]
     """In the order in which the guest takes them: a call that fails may have injected something before it does."""
     linux_guest: LinuxGuest | None
     """What a Linux guest does with the SError; None where none arrives."""
     rationale: tuple[Rationale, ...]
     reasons: tuple[str, ...]
-    """Why the answer depends on something that was not said."""
+    """Why the outcome depends on something unknown."""
     assumptions: tuple[Assumption, ...]
 
     @property
     def guest_esr(self) -> int | None:
-        """ESR_EL1 of the first exception that the guest takes; None where it takes none."""
+        """Return ESR_EL1 of the first exception that the guest takes, or None."""
         return self.arrivals[0].esr if self.arrivals else None
 
 
 @frozen
 class VcpuState:
-    """What the outcome depends on beside the events. The vCPU has run before, and is no nested one."""
+    """The vCPU's state before the call. It has run before and is not nested."""
 
     host_ras: bool
     """The host's CPUs have FEAT_RAS."""
@@ -66,62 +66,70 @@ class VcpuState:
 
 
 def set_vcpu_events(events: VcpuEvents, vcpu: VcpuState, policy: Policy) -> InjectionOutcome:
-    """Mirrors `__kvm_arm_vcpu_set_events`."""
+    """Return the outcome of the call. Mirrors `__kvm_arm_vcpu_set_events`."""
     malformed = _is_malformed(events)
-    refusal = "a reserved byte is not zero" if malformed else _refusal(events, vcpu)
-    aborts = bool(events.ext_dabt_pending) and not malformed and (refusal is None or policy.behaviours.kvm_ext_dabt_first)
+    rejection = "a reserved byte is not zero" if malformed else _rejection(events, vcpu)
+    aborts = bool(events.ext_dabt_pending) and not malformed and (rejection is None or policy.behaviours.kvm_ext_dabt_first)
     arrivals: tuple[GuestException, ...] = ()
-    rationale = [_taken(events, vcpu, refusal, policy)]
+    rationale = [_taken(events, vcpu, rejection, policy)]
     assumptions: list[Assumption] = []
     linux_guest: LinuxGuest | None = None
     if aborts:
         arrivals = (GuestException("data_abort", EXT_DABT_ESR, "at_once"),)
-        rationale.append(_aborted(refusal, policy))
+        rationale.append(_aborted(rejection, policy))
         assumptions.append(_FROM_EL1)
-    if refusal is None and events.serror_pending:
-        arrival = _serror(events, vcpu, aborts, policy)
+    if rejection is None and events.serror_pending:
+        arrival = _serror(events, vcpu, policy, aborts=aborts)
         arrivals = (*arrivals, arrival)
-        linux_guest = linux_guest_on(serror_syndrome(arrival.esr), vcpu.guest_ras)
+        linux_guest = linux_guest_reaction(serror_syndrome(arrival.esr), guest_ras=vcpu.guest_ras)
         rationale += (_delivered(arrival, policy), _survived(arrival, vcpu, linux_guest, policy))
         if vcpu.serror_masked is None and not aborts and not vcpu.host_ras and policy.behaviours.kvm_serror_emulated:
             assumptions.append(ASSUMED_MASKED)
-    errno = 0 if refusal is None else EINVAL
-    return InjectionOutcome(not errno, errno, arrivals, linux_guest, tuple(rationale), policy.unknowns, tuple(assumptions))
+    errno = 0 if rejection is None else EINVAL
+    return InjectionOutcome(
+        accepted=not errno,
+        errno=errno,
+        arrivals=arrivals,
+        linux_guest=linux_guest,
+        rationale=tuple(rationale),
+        reasons=policy.unknowns,
+        assumptions=tuple(assumptions),
+    )
 
 
 def assumed_of_serror(policy: Policy, facts: Facts) -> tuple[Assumption, ...]:
-    """What the syndrome of a virtual SError leans on that nobody said."""
+    """Return the assumptions behind the syndrome of a virtual SError."""
     if facts.host.ras_extension is None:
         return (ASSUMED_RAS,)
     return (ASSUMED_MASKED,) if not facts.ras_extension and policy.behaviours.kvm_serror_emulated else ()
 
 
-def linux_guest_on(syndrome: SErrorSyndrome, guest_ras: bool) -> LinuxGuest:
-    """What a Linux guest of any release does with an SError of that syndrome. Mirrors `do_serror`."""
+def linux_guest_reaction(syndrome: SErrorSyndrome, *, guest_ras: bool) -> LinuxGuest:
+    """Return the reaction of a Linux guest of any release to an SError with that syndrome. Mirrors `do_serror`."""
     return "survives" if guest_ras and syndrome.error_type in _SURVIVED else "panics"
 
 
 def _is_malformed(events: VcpuEvents) -> bool:
-    """Mirrors `kvm_arm_vcpu_set_events`."""
+    """Return whether a reserved byte is set. Mirrors `kvm_arm_vcpu_set_events`."""
     return any(events.pad) or any(events.reserved)
 
 
-def _refusal(events: VcpuEvents, vcpu: VcpuState) -> str | None:
-    """Why the SError is refused, if it is."""
+def _rejection(events: VcpuEvents, vcpu: VcpuState) -> str | None:
+    """Return why KVM rejects the SError, or None."""
     if not events.serror_pending or not events.serror_has_esr:
         return None
     if not vcpu.host_ras:
-        return "no syndrome can be chosen on a host without the RAS extension"
+        return "`serror_has_esr` must be 0 on a host without the RAS extension"
     if events.serror_esr & ~ISS_MASK:
-        return "the syndrome has bits above 24:0, where the CPU puts the exception class"
+        return "`serror_esr` has bits above 24:0, where the CPU puts the exception class"
     return None
 
 
-def _taken(events: VcpuEvents, vcpu: VcpuState, refusal: str | None, policy: Policy) -> Rationale:
+def _taken(events: VcpuEvents, vcpu: VcpuState, rejection: str | None, policy: Policy) -> Rationale:
     return rule(
         policy,
         "kvm.set_vcpu_events",
-        f"EINVAL: {refusal}" if refusal else "accepted",
+        f"EINVAL: {rejection}" if rejection else "accepted",
         "kvm_arm_vcpu_set_events" if _is_malformed(events) else "__kvm_arm_vcpu_set_events",
         serror_pending=bool(events.serror_pending),
         serror_has_esr=bool(events.serror_has_esr),
@@ -131,16 +139,16 @@ def _taken(events: VcpuEvents, vcpu: VcpuState, refusal: str | None, policy: Pol
     )
 
 
-def _aborted(refusal: str | None, policy: Policy) -> Rationale:
-    before = " before the SError is looked at and refused" if refusal else ""
+def _aborted(rejection: str | None, policy: Policy) -> Rationale:
+    before = " before the SError is rejected" if rejection else ""
     injects = "kvm_inject_sea_dabt" if policy.behaviours.kvm_ext_dabt_first else "kvm_inject_dabt"
     return rule(policy, "kvm.data_abort", f"a data abort is injected{before}", injects, "kvm_ext_dabt_first")
 
 
-def _serror(events: VcpuEvents, vcpu: VcpuState, aborts: bool, policy: Policy) -> GuestException:
-    """Entering the data abort's handler masks SErrors, so that one behind an abort has to wait.
+def _serror(events: VcpuEvents, vcpu: VcpuState, policy: Policy, *, aborts: bool) -> GuestException:
+    """Return the SError that the guest takes. The entry to the data abort's handler masks SErrors, so one after an abort waits.
 
-    Mirrors `kvm_inject_serror_esr`; without a syndrome KVM takes IDS for one.
+    Mirrors `kvm_inject_serror_esr`; without a syndrome KVM uses IDS.
     """
     iss = events.serror_esr if events.serror_has_esr else IDS
     if policy.behaviours.kvm_serror_emulated and vcpu.serror_masked is False and not aborts:
@@ -150,9 +158,9 @@ def _serror(events: VcpuEvents, vcpu: VcpuState, aborts: bool, policy: Policy) -
 
 def _delivered(arrival: GuestException, policy: Policy) -> Rationale:
     if arrival.when == "at_once":
-        return rule(policy, "kvm.serror", "KVM enters the guest's SError vector itself", "kvm_inject_serror_esr", "kvm_serror_emulated")
+        return rule(policy, "kvm.serror", "KVM enters the guest's SError vector", "kvm_inject_serror_esr", "kvm_serror_emulated")
     pends = "kvm_inject_serror_esr" if policy.behaviours.kvm_serror_emulated else "__kvm_arm_vcpu_set_events"
-    return rule(policy, "kvm.serror", "a virtual SError is pending: the CPU delivers it (HCR_EL2.VSE)", pends)
+    return rule(policy, "kvm.serror", "virtual SError pending: the CPU delivers it (HCR_EL2.VSE)", pends)
 
 
 def _survived(arrival: GuestException, vcpu: VcpuState, linux_guest: LinuxGuest, policy: Policy) -> Rationale:

@@ -1,4 +1,4 @@
-"""From a signal's host virtual address to guest physical memory, over every slot and address space."""
+"""Translation of a host virtual address to guest physical ranges."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ras_triage.models.host import Vm
 from ras_triage.models.memslots import Memslot, untag_address
 
 _CAUTIONS = {
-    "readonly": ("readonly_slot", "is read-only: the guest cannot repair what it holds by writing to it"),
+    "readonly": ("readonly_slot", "is read-only: the guest cannot repair the memory by writing to it"),
     "guest_memfd": (
         "guest_memfd_slot",
-        "has private memory, which no host virtual address reaches: the guest may not be using what is lost",
+        "has private memory without a host virtual address: the guest may not use the lost memory",
     ),
-    "log_dirty_pages": ("dirty_logged_slot", "is dirty-logged: KVM maps it, and reports poison in it, by single pages"),
+    "log_dirty_pages": ("dirty_logged_slot", "is dirty-logged: KVM maps it, and reports poison in it, page by page"),
 }
 
 
 def translate(vm: Vm, hva: int, lsb: int) -> Translate:
-    """Where in the guest the 2^lsb bytes around a host virtual address are.
+    """Return the guest physical ranges behind the 2^lsb bytes around a host virtual address, over all slots and address spaces.
 
     `lsb` is log2 of the bytes lost, at least the host's page shift.
     """
@@ -45,12 +45,12 @@ def _lost(hva: int, lsb: int) -> tuple[int, int]:
 
 
 def _slots(vm: Vm, start: int, end: int) -> list[Memslot]:
-    """The slots that hold a part of [start, end), in the order given."""
-    return [vm.memslots[position] for position in sorted(vm.memslots.holding(start, end))]
+    """Return the slots that overlap [start, end), in the order of the event."""
+    return [vm.memslots[position] for position in sorted(vm.memslots.overlapping(start, end))]
 
 
 def _holes(start: int, end: int, covered: list[tuple[int, int]]) -> Iterator[Hole]:
-    """What of [start, end) no part covers."""
+    """Yield the parts of [start, end) that nothing covers."""
     for low, high in sorted(covered):
         if low > start:
             yield Hole(start, low - start)
@@ -60,7 +60,7 @@ def _holes(start: int, end: int, covered: list[tuple[int, int]]) -> Iterator[Hol
 
 
 def slot_warnings(vm: Vm, hva: int, lsb: int) -> tuple[DecisionWarning, ...]:
-    """What is special about the slots that a translation meets."""
+    """Return warnings about the flags of the slots behind an address."""
     slots = _slots(vm, *_lost(untag_address(hva), lsb))
     return tuple(_caution(slot, flag) for slot in slots if slot.flags for flag in dict.fromkeys(slot.flags))
 

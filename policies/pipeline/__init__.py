@@ -1,1 +1,1 @@
-"""Stages of error handling in the kernel."""
+"""Stages of error handling in the kernel, and their shared types."""

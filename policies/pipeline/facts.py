@@ -1,4 +1,4 @@
-"""Host facts with their defaults. Every default that a rule leans on has an assumption to go with it."""
+"""Host facts with their defaults, and the assumption that goes with each default."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from ras_triage.models.host import Config, Host, Page, PageState, Sysctl, Task, 
 
 PAGE_SIZE: Final = 4096
 
-FEW: Final = 8
-"""Up to here looking at every fact of a kind is quicker than sorting them first."""
+LINEAR_SEARCH_LIMIT: Final = 8
+"""Up to this many facts of a kind, a linear search is faster than building an index."""
 
 ASSUMED_PAGE_SIZE = Assumption("host.page_size", "4096 bytes")
-ASSUMED_CONFIG = Assumption("host.config", "every option that the error path needs is built in")
-ASSUMED_SYSCTL = Assumption("host.sysctl", "every setting has the kernel's default")
+ASSUMED_CONFIG = Assumption("host.config", "every option that error handling needs is built in")
+ASSUMED_SYSCTL = Assumption("host.sysctl", "every sysctl has the kernel's default")
 ASSUMED_RAS = Assumption("host.ras_extension", "the CPU has the RAS extension")
 ASSUMED_VALID = Assumption("host.valid_ranges", "every physical address has a struct page")
-ASSUMED_DEVICES = Assumption("host.pci_devices", "every PCI device that a record names is present")
-ASSUMED_TASKS = Assumption("host.tasks", "tasks that are not listed have one thread and the default kill policy")
-ASSUMED_CURRENT = Assumption("host.current", "some user thread whose pid is not known was running")
-ASSUMED_VMS = Assumption("host.vms", "the guest that was running is not known by name")
+ASSUMED_DEVICES = Assumption("host.pci_devices", "every PCI device named in a record is present")
+ASSUMED_TASKS = Assumption("host.tasks", "tasks not listed have one thread and the default kill policy")
+ASSUMED_CURRENT = Assumption("host.current", "a user thread with an unknown pid was running")
+ASSUMED_VMS = Assumption("host.vms", "a guest with an unknown name was running")
 
 DEFAULT_PAGE: Final = Page(physical_address=0, state=PageState.ANONYMOUS, dirty=True)
-"""What a page without a fact is taken for."""
+"""Default for a page without a fact."""
 
 _DEFAULT_CONFIG = Config()
 _DEFAULT_SYSCTL = Sysctl()
@@ -35,19 +35,19 @@ _HAS_NO_OTHER_COPY = frozenset({PageState.ANONYMOUS, PageState.SHMEM, PageState.
 
 
 class Consumer(NamedTuple):
-    """The thread that an abort interrupted; None where nobody told which it was."""
+    """The thread that an abort interrupted; None where the event does not say which."""
 
     pid: int | None
     tid: int | None
 
 
 class Ranges:
-    """Ranges of addresses, joined and sorted so that they can be searched."""
+    """Merged and sorted address ranges for binary search."""
 
     __slots__ = ("_ends", "_starts")
 
     def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """`ranges` are each the first address and the end."""
+        """Merge `ranges`, each a first address and an exclusive end."""
         self._starts: list[int] = []
         self._ends: list[int] = []
         for start, end in sorted(ranges):
@@ -74,7 +74,7 @@ def find_early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int
 
 
 class Facts:
-    """A host's facts as rules ask for them. Built for one event and asked a few times, so what takes work is done when asked."""
+    """Look-ups in one host's facts. Indexes are built on first use, because most events need few of them."""
 
     __slots__ = (
         "_by_shift",
@@ -105,9 +105,9 @@ class Facts:
     def __init__(self, host: Host, default_page: Page = DEFAULT_PAGE, arm_numbering: str | None = None) -> None:
         self.host = host
         self.default_page = default_page
-        """What a page without a fact is taken for; its place and its mappings are the event's."""
+        """Stands in for a page without a fact; address and mappings come from the event."""
         self.arm_numbering = arm_numbering
-        """The numbering in which ARM error types are read, whatever the policy has to say about it; None: the policy's."""
+        """Numbering of ARM error types that overrides the policy; None: the policy's."""
         self.config: Config = host.config or _DEFAULT_CONFIG
         self.sysctl: Sysctl = host.sysctl or _DEFAULT_SYSCTL
         self.page_size: int = host.page_size or PAGE_SIZE
@@ -117,7 +117,7 @@ class Facts:
 
     @property
     def consumer(self) -> Consumer:
-        """The interrupted thread, for an abort from user space or a guest: there is one, known or not."""
+        """Return the interrupted thread of an abort from user space or a guest; its pid may be unknown."""
         current = self.host.current
         return Consumer(None, None) if current is None else Consumer(current.pid, current.tid)
 
@@ -127,12 +127,12 @@ class Facts:
 
     @property
     def pmd_shift(self) -> int:
-        """log2 of what one PMD maps: a table of 8-byte entries fills one page."""
+        """Return log2 of the bytes that one PMD maps: a table of 8-byte entries fills one page."""
         return 2 * self.page_shift - 3
 
     @property
     def pud_shift(self) -> int:
-        """log2 of what one PUD maps."""
+        """Return log2 of the bytes that one PUD maps."""
         return 3 * self.page_shift - 6
 
     @property
@@ -142,15 +142,15 @@ class Facts:
         return self._tasks
 
     def shift_of(self, page: Page) -> int:
-        """log2 of the bytes that a page fact covers."""
+        """Return log2 of the bytes that a page fact covers."""
         return page.shift or self.page_shift
 
     def page_at(self, address: int) -> Page | None:
-        """The fact that covers a physical address; the first given where several do."""
+        """Return the page fact that covers a physical address; the first in the event where several do."""
         pages = self.host.pages
         if not pages:
             return None
-        if len(pages) > FEW:
+        if len(pages) > LINEAR_SEARCH_LIMIT:
             return self._look_up(pages, address)
         for page in pages:
             shift = page.shift or self.page_shift
@@ -168,13 +168,13 @@ class Facts:
         return min(found, key=itemgetter(0))[1] if found else None
 
     def has_struct_page(self, address: int, page: Page | None) -> bool:
-        """Whether the kernel keeps a struct page for a physical address (pfn_valid); `page` is the fact that covers it."""
+        """Return whether a physical address has a struct page (`pfn_valid`); `page` is the fact that covers it."""
         if page is not None and page.state is PageState.NO_STRUCT_PAGE:
             return False
         ranges = self.host.valid_ranges
         if ranges is None:
             return True
-        if len(ranges) <= FEW:
+        if len(ranges) <= LINEAR_SEARCH_LIMIT:
             return any([0 <= address - known.start < known.size for known in ranges])  # noqa: C419 - a list is quicker
         if self._valid is None:
             self._valid = Ranges((known.start, known.start + known.size) for known in ranges)
@@ -183,7 +183,7 @@ class Facts:
     def has_device(self, device: str) -> bool:
         """Return whether a PCI function, `segment:bus:device.function`, is present."""
         devices = self.host.pci_devices
-        if devices is None or len(devices) <= FEW:
+        if devices is None or len(devices) <= LINEAR_SEARCH_LIMIT:
             return devices is None or device in devices
         if self._devices is None:
             self._devices = frozenset(devices)
@@ -192,7 +192,7 @@ class Facts:
     def early_kill_thread(self, pid: int) -> int | None:
         """Return the thread of a process that asked for action-optional signals, leader first. Mirrors `find_early_kill_thread`."""
         task = self.tasks.get(pid)
-        if task is None or len(task.threads) <= FEW:
+        if task is None or len(task.threads) <= LINEAR_SEARCH_LIMIT:
             return find_early_kill_thread(task, pid, self.early_kill)
         if self._early_kill_threads is None:
             self._early_kill_threads = {}
@@ -201,21 +201,21 @@ class Facts:
         return self._early_kill_threads[pid]
 
     def is_dirty(self, page: Page) -> bool:
-        """Whether the page's content would be lost with it. Unknown: only where there is a copy on disk it is taken as clean."""
+        """Return whether the page holds the only copy of its content. Unknown: clean only where the state implies a copy on disk."""
         return page.dirty if page.dirty is not None else page.state in _HAS_NO_OTHER_COPY
 
     def vm_of_current(self) -> Vm | None:
-        """The virtual machine whose vCPU was running."""
+        """Return the virtual machine whose vCPU was running."""
         return None if self.host.current is None else self.vm_of(self.host.current.pid)
 
     def vm_of(self, pid: int | None) -> Vm | None:
-        """The virtual machine that a process runs; the first given where several are said to be one process."""
+        """Return the virtual machine of a process; the first in the event where several have the same pid."""
         if self._vms is None:
             self._vms = {vm.pid: vm for vm in reversed(self.host.vms or ())}
         return None if pid is None else self._vms.get(pid)
 
     def vcpu_thread(self, vm: Vm) -> int:
-        """The vCPU thread of a process's `vm` that meets poison: the one that was running, else the first."""
+        """Return the vCPU thread of `vm` that accesses a poisoned page: the one that was running, else the first."""
         if self._vcpu_threads is None:
             self._vcpu_threads = {}
         found = self._vcpu_threads.get(vm.pid)

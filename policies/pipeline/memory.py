@@ -1,4 +1,4 @@
-"""Stage 5: what memory failure handling makes of each page frame that was queued."""
+"""Stage 5: memory failure handling of each queued page frame."""
 
 from __future__ import annotations
 
@@ -20,47 +20,49 @@ from ras_triage.policies.pipeline.stage_result import StageResult, rule
 
 ASSUMED_PAGE: Final = Assumption(
     "host.pages",
-    "a dirty anonymous base page, mapped by the thread that consumed the error and by no other; with no such thread, by none that is known",
+    "a dirty anonymous base page, mapped only by the thread that consumed the error, or by no known process where none did",
 )
-ASSUMED_DIRTY: Final = Assumption("host.pages.dirty", "true where nothing else holds the content, false where a disk does")
+ASSUMED_DIRTY: Final = Assumption("host.pages.dirty", "true where the page holds the only copy of its content, false where a disk has one")
 
-_RACE_ON_POISON: Final = "a kernel worker and the interrupted thread race for the queued page: only the thread itself could be signalled"
+_RACE_ON_POISON: Final = (
+    "race between a kernel worker and the interrupted thread: the thread is signalled only if it handles the queued page itself"
+)
 _U64: Final = (1 << 64) - 1
 
 
 class MappedAddress(NamedTuple):
-    """Where a process maps the failing base page."""
+    """One process's mapping of the failing base page."""
 
     pid: int | None
-    """None: the process that consumed the error, where nobody told which it was."""
+    """None: the process that consumed the error, where the event does not say which."""
     address: int | None
     """User virtual address of the base page, bytes; None: not known."""
 
 
 @frozen
 class Frame:
-    """A page frame that was handed to memory failure handling, with what is known about it."""
+    """A page frame in memory failure handling, and what is known of it."""
 
     item: QueuedFrame
     pfn: int
     page: Page
     shift: int
     """log2 of the bytes that the page fact covers."""
-    places: tuple[MappedAddress, ...]
+    mappings: tuple[MappedAddress, ...]
     """One for each process that maps the page, in reverse-map order."""
     assumptions: tuple[Assumption, ...]
 
     def is_mapped_by(self, pid: int) -> bool:
-        return any(place.pid == pid for place in self.places)
+        return any(mapping.pid == pid for mapping in self.mappings)
 
 
-class PoisonedBefore(NamedTuple):
-    """A page that was poisoned before."""
+class EarlierPoison(NamedTuple):
+    """A page that was already poisoned."""
 
     pfn: int
-    """The base page that was."""
-    is_met: bool
-    """Whether the poison can still be met through a mapping."""
+    """The poisoned base page."""
+    is_reachable: bool
+    """Whether a mapping still leads to the poison."""
 
 
 @frozen
@@ -69,19 +71,22 @@ class HandledFrame:
 
     frame: Frame
     outcome: PageOutcome | None
-    """None for soft offline, and where handling it was the panic."""
+    """None for soft offline, and where memory failure handling panics at once."""
     stage_result: StageResult
-    again: bool = False
-    """Whether the page was poisoned before."""
-    poisons: bool = False
+    was_poisoned: bool = False
+    """Whether the page was already poisoned."""
+    becomes_poisoned: bool = False
     """Whether the page counts as poisoned from now on."""
     panics: bool = False
 
 
 def handle_memory(items: list[QueuedFrame], notification: Notification, policy: Policy, facts: Facts) -> list[HandledFrame]:
-    """Handle page frames up to a panic: what the interrupted thread does itself, last queued first, then what a worker does in order."""
+    """Handle queued page frames in order, up to a panic.
+
+    Those of the interrupted thread come first, the last queued first; then the kernel worker's, in order.
+    """
     handled: list[HandledFrame] = []
-    poisoned: dict[tuple[int, int], PoisonedBefore] = {}
+    poisoned: dict[tuple[int, int], EarlierPoison] = {}
     for item in items if len(items) == 1 else _in_order(items, policy):
         frame = _frame(item, notification, facts)
         before = poisoned.get(_poison_key(frame)) or _poisoned_before(frame, facts)
@@ -89,24 +94,24 @@ def handle_memory(items: list[QueuedFrame], notification: Notification, policy: 
         handled.append(done)
         if done.panics:
             break
-        if done.poisons and len(items) > 1:
-            met = done.outcome is not None and (done.outcome.late or done.outcome.stays_mapped)
-            poisoned.setdefault(_poison_key(frame), PoisonedBefore(frame.pfn, met))
+        if done.becomes_poisoned and len(items) > 1:
+            reachable = done.outcome is not None and (done.outcome.leaves_poison_entry or done.outcome.stays_mapped)
+            poisoned.setdefault(_poison_key(frame), EarlierPoison(frame.pfn, is_reachable=reachable))
     return handled
 
 
-def _poisoned_before(frame: Frame, facts: Facts) -> PoisonedBefore | None:
-    """What the page's fact says of its poison."""
-    return PoisonedBefore(frame.page.physical_address >> facts.page_shift, True) if frame.page.poisoned else None
+def _poisoned_before(frame: Frame, facts: Facts) -> EarlierPoison | None:
+    """Return the poison that the page's fact reports."""
+    return EarlierPoison(frame.page.physical_address >> facts.page_shift, is_reachable=True) if frame.page.poisoned else None
 
 
 def _poison_key(frame: Frame) -> tuple[int, int]:
-    """What is marked as poisoned together: a hugetlb page as a whole, any other base page by itself."""
+    """Return a key for what is poisoned together: a whole hugetlb page, or one base page."""
     return (frame.item.address >> frame.shift, frame.shift) if frame.page.state is PageState.HUGETLB else (frame.pfn, 0)
 
 
 def _in_order(items: list[QueuedFrame], policy: Policy) -> list[QueuedFrame]:
-    """Task work runs last in, first out (`task_work_run`)."""
+    """Return page frames in the order in which they are handled: task work runs last in, first out (`task_work_run`)."""
     if not policy.behaviours.action_required_in_task_work:
         return items
     own = [item for item in items if item.request is MemoryFailureRequest.ACTION_REQUIRED]
@@ -114,37 +119,37 @@ def _in_order(items: list[QueuedFrame], policy: Policy) -> list[QueuedFrame]:
 
 
 def _frame(item: QueuedFrame, notification: Notification, facts: Facts) -> Frame:
-    """The page fact for a physical address, and where processes map the base page."""
+    """Return the frame of a physical address, with its page fact or the assumed one."""
     page, assumptions = item.page, () if facts.host.sysctl is not None else (ASSUMED_SYSCTL,)
     pfn = item.address >> facts.page_shift
     if page is None and not facts.has_struct_page(item.address, None):
         nowhere = Page(physical_address=item.address, state=PageState.NO_STRUCT_PAGE)
         return Frame(item, pfn, nowhere, facts.page_shift, (), assumptions)
     if page is None or (page.state is PageState.UNKNOWN and not page.mappings):
-        places = _place_of_consumer(item, notification, facts)
-        assumed = (ASSUMED_PAGE, ASSUMED_CURRENT) if places and facts.host.current is None else (ASSUMED_PAGE,)
+        mappings = _mapping_of_consumer(item, notification, facts)
+        assumed = (ASSUMED_PAGE, ASSUMED_CURRENT) if mappings and facts.host.current is None else (ASSUMED_PAGE,)
         assumed_page = facts.default_page
         if page is not None and page.poisoned:
             assumed_page = assumed_page.model_copy(update={"physical_address": page.physical_address, "poisoned": True})
-        return Frame(item, pfn, assumed_page, facts.page_shift, places, (*assumptions, *assumed))
+        return Frame(item, pfn, assumed_page, facts.page_shift, mappings, (*assumptions, *assumed))
     if page.dirty is None and page.mappings:
         assumptions = (*assumptions, ASSUMED_DIRTY)
     return frame_of(item, page, facts, assumptions)
 
 
 def frame_of(item: QueuedFrame, page: Page, facts: Facts, assumptions: tuple[Assumption, ...] = ()) -> Frame:
-    """The frame of a page that a fact describes."""
-    pfn, places = item.address >> facts.page_shift, _places(page, item.address, facts.page_size)
-    return Frame(item, pfn, page, page.shift or facts.page_shift, places, assumptions)
+    """Return the frame of a page that has a fact."""
+    pfn, mappings = item.address >> facts.page_shift, _mappings(page, item.address, facts.page_size)
+    return Frame(item, pfn, page, page.shift or facts.page_shift, mappings, assumptions)
 
 
 def poison_stays(frame: Frame, policy: Policy, facts: Facts) -> bool:
-    """Whether a page that was poisoned is met again by those who map it, rather than replaced by a good one."""
-    return page_states.page_outcome(policy, traits_of(frame, facts))[0].late
+    """Return whether the next access through a mapping finds the poison, rather than a good page."""
+    return page_states.page_outcome(policy, traits_of(frame, facts))[0].leaves_poison_entry
 
 
-def _places(page: Page, address: int, page_size: int) -> tuple[MappedAddress, ...]:
-    """A process that maps the page twice counts with the first place: its second signal would find the first still pending."""
+def _mappings(page: Page, address: int, page_size: int) -> tuple[MappedAddress, ...]:
+    """Return one mapping for each process. A second SIGBUS to the same process would find the first still pending."""
     distance = (address & -page_size) - (page.physical_address & -page_size)
     if len(page.mappings) == 1:
         only = page.mappings[0]
@@ -156,10 +161,10 @@ def _places(page: Page, address: int, page_size: int) -> tuple[MappedAddress, ..
     return tuple(first.values())
 
 
-def _place_of_consumer(item: QueuedFrame, notification: Notification, facts: Facts) -> tuple[MappedAddress, ...]:
-    """Where the interrupted thread maps the page: at the fault address, but for a guest, whose addresses are its own."""
-    consumes = notification.type is NotificationType.SEA and notification.taken_from != "kernel"
-    if not consumes or item.request is MemoryFailureRequest.SOFT_OFFLINE:
+def _mapping_of_consumer(item: QueuedFrame, notification: Notification, facts: Facts) -> tuple[MappedAddress, ...]:
+    """Return the interrupted thread's mapping: at the fault address, except for a guest, whose FAR holds a guest address."""
+    has_consumer = notification.type is NotificationType.SEA and notification.taken_from != "kernel"
+    if not has_consumer or item.request is MemoryFailureRequest.SOFT_OFFLINE:
         return ()
     far = notification.fault_address if notification.taken_from == "user" else None
     if notification.syndrome is not None and abort_syndrome(notification.syndrome).fnv:
@@ -167,13 +172,13 @@ def _place_of_consumer(item: QueuedFrame, notification: Notification, facts: Fac
     return (MappedAddress(facts.consumer.pid, None if far is None else far & -facts.page_size),)
 
 
-def _handle(frame: Frame, policy: Policy, facts: Facts, before: PoisonedBefore | None) -> HandledFrame:
+def _handle(frame: Frame, policy: Policy, facts: Facts, before: EarlierPoison | None) -> HandledFrame:
     if frame.item.request is MemoryFailureRequest.SOFT_OFFLINE:
-        return _soft_offline(frame, policy, facts, before is not None)
+        return _soft_offline(frame, policy, facts, was_poisoned=before is not None)
     if not facts.sysctl.recovery:
         return _recovery_is_off(frame, policy, facts)
     if before is not None:
-        return _again(frame, policy, facts, before)
+        return _handle_repeat(frame, policy, facts, before)
     return _first_time(frame, policy, facts)
 
 
@@ -187,16 +192,17 @@ def _first_time(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame:
         panic = rule(policy, "memory.panic", "panic", "panic_on_unrecoverable_mf", "panic_on_unrecoverable_sysctl")
         steps = (*stage_result.steps, Panic("memory_failure", message, reboot_delay(facts)))
         stage_result = stage_result._replace(steps=steps, rationale=(fired, panic))
-    return HandledFrame(frame, outcome, stage_result, poisons=outcome.poisons, panics=panics)
+    return HandledFrame(frame, outcome, stage_result, becomes_poisoned=outcome.becomes_poisoned, panics=panics)
 
 
 def traits_of(frame: Frame, facts: Facts) -> PageTraits:
-    """What the outcome of poisoning a page depends on."""
+    """Return the traits that decide the outcome of poisoning a page."""
     page, order = frame.page, frame.shift - facts.page_shift
+    # In the order of the fields: keywords here and in the two other hot tuples take 5% of the time of a decision.
     return PageTraits(
         page.state,
         facts.is_dirty(page),
-        bool(frame.places),
+        bool(frame.mappings),
         order > 0,
         order > 0 and frame.pfn % (1 << order) != 0,
         order > 0 and frame.shift > facts.pmd_shift,
@@ -214,41 +220,47 @@ def _recovery_is_off(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame
     return HandledFrame(frame, None, StageResult((panic,), (fired,), (), frame.assumptions), panics=True)
 
 
-def _soft_offline(frame: Frame, policy: Policy, facts: Facts, was_poisoned: bool) -> HandledFrame:
+def _soft_offline(frame: Frame, policy: Policy, facts: Facts, *, was_poisoned: bool) -> HandledFrame:
     page = frame.page
     stuck = page.pinned or (page.split_fails and frame.shift > facts.page_shift)
-    done = page_states.soft_offline(policy, page.state, stuck, was_poisoned, bool(facts.sysctl.enable_soft_offline))
+    enabled = bool(facts.sysctl.enable_soft_offline)
+    done = page_states.soft_offline(policy, page.state, stuck=stuck, poisoned=was_poisoned, enabled=enabled)
     step = SoftOffline(frame.pfn, done.result, done.returns)
     stage_result = StageResult((step,), (done.rationale,), (), frame.assumptions)
-    return HandledFrame(frame, None, stage_result, again=was_poisoned, poisons=done.returns == 0)
+    return HandledFrame(frame, None, stage_result, was_poisoned=was_poisoned, becomes_poisoned=done.returns == 0)
 
 
-def _again(frame: Frame, policy: Policy, facts: Facts, before: PoisonedBefore) -> HandledFrame:
-    """A page that was poisoned before, itself or, for a hugetlb page, another of its base pages."""
+def _handle_repeat(frame: Frame, policy: Policy, facts: Facts, before: EarlierPoison) -> HandledFrame:
+    """Handle a page that was already poisoned: the same base page, or another one of a hugetlb page."""
     current = facts.host.current
-    maps = before.is_met and current is not None and frame.is_mapped_by(current.pid)
-    outcome, fired = _repeated(policy, frame.item.request, maps, frame.page.state is PageState.HUGETLB, before.pfn == frame.pfn)
+    maps = before.is_reachable and current is not None and frame.is_mapped_by(current.pid)
+    huge, same = frame.page.state is PageState.HUGETLB, before.pfn == frame.pfn
+    outcome, fired = _repeat_outcome(policy, frame.item.request, maps=maps, huge=huge, same=same)
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, outcome.returns)
-    return HandledFrame(frame, outcome, StageResult((step,), (fired,), outcome.reasons, frame.assumptions), again=True)
+    return HandledFrame(frame, outcome, StageResult((step,), (fired,), outcome.reasons, frame.assumptions), was_poisoned=True)
 
 
 @lru_cache(maxsize=1024)
-def _repeated(policy: Policy, request: MemoryFailureRequest, maps: bool, huge: bool, same: bool) -> tuple[PageOutcome, Rationale]:
+def _repeat_outcome(policy: Policy, request: MemoryFailureRequest, *, maps: bool, huge: bool, same: bool) -> tuple[PageOutcome, Rationale]:
+    """Return the outcome for a page that was already poisoned.
+
+    `maps`: the interrupted thread maps it; `same`: the same base page failed before. Mirrors `kill_accessing_process`.
+    """
     does = policy.behaviours
     kills = False
     reasons: tuple[str, ...] = ()
     if not does.kill_accessing_process:
-        returns, words = 0, "nothing: the page is poisoned already"
+        returns, words = 0, "no action: the page is already poisoned"
     elif request is not MemoryFailureRequest.ACTION_REQUIRED:
-        returns, words = EHWPOISON, "nothing: the page is poisoned already and nobody consumed it"
+        returns, words = EHWPOISON, "no action: the page is already poisoned and no thread consumed it"
     elif not does.action_required_in_task_work:
-        returns, words = EFAULT, "nothing: a kernel worker has no page tables to search"
+        returns, words = EFAULT, "no action: a kernel worker has no page tables to search"
         reasons = (_RACE_ON_POISON,) if maps else ()
     elif maps:
-        returns, words, kills = EHWPOISON, "the thread that consumed the page is signalled", True
+        returns, words, kills = EHWPOISON, "SIGBUS for the thread that consumed the page", True
     else:
         returns = 0 if does.kill_accessing_absent_is_fine else EFAULT
-        words = "the thread that consumed the page does not map it any more"
+        words = "no signal: the thread that consumed the page no longer maps it"
     reported = does.already_poisoned_reported
     page_type = "already poisoned page" if same or not does.kill_accessing_names_base_page else "huge page"
     outcome = PageOutcome(

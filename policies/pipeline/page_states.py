@@ -1,4 +1,4 @@
-"""What memory failure handling does to a page in a given state: the table behind stage 5."""
+"""Table of memory failure outcomes by page state (stage 5)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Kill = Literal["none", "sigbus", "sigkill"]
 
 
 class PageTraits(NamedTuple):
-    """What the outcome depends on."""
+    """Inputs of the outcome."""
 
     state: PageState
     dirty: bool
@@ -44,45 +44,45 @@ class PageTraits(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PageOutcome:
-    """What memory_failure() came to for one page. Shared by all pages of the same traits, and compared by identity."""
+    """The outcome of memory_failure() for one page. Pages with equal traits share it, and it is compared by identity."""
 
     page_type: str | None
-    """The kernel's own words; None where it reports nothing."""
+    """As the kernel prints it; None where it prints nothing."""
     result: Result | None
     returns: int
     """0 or a negative errno."""
     kill: Kill = "none"
-    """What the collected threads are sent."""
-    late: bool = False
-    """Whether the processes that map the page find a poison entry at their next access."""
+    """The signal to the collected threads."""
+    leaves_poison_entry: bool = False
+    """Whether the next access through a mapping finds a poison entry."""
     whole_folio: bool = False
-    """Whether signals and later faults give the size of the folio or huge page rather than of a base page."""
+    """Whether signals and later faults report the size of the folio or huge page rather than of a base page."""
     stays_mapped: bool = False
     """Whether the page is still mapped although it is poisoned."""
     needs_consumer: bool = False
-    """Whether older kernels signal nobody unless a thread that maps the page is running."""
+    """Whether older kernels send no signal unless a thread that maps the page is running."""
     kernel_owned: bool = False
-    """Whether vm.panic_on_unrecoverable_memory_failure is about it."""
-    poisons: bool = True
+    """Whether vm.panic_on_unrecoverable_memory_failure applies."""
+    becomes_poisoned: bool = True
     """Whether the page counts as poisoned from now on."""
     notes: tuple[Log, ...] = ()
     reasons: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
-    """The behaviour flags that it took."""
+    """The behaviour flags that decided it."""
 
 
 @lru_cache(maxsize=2048)
 def page_outcome(policy: Policy, traits: PageTraits) -> tuple[PageOutcome, Rationale]:
-    """What a first poisoning does. Mirrors `memory_failure` and `identify_page_state`."""
-    came_to = _STATES[traits.state](policy, traits)
+    """Return the outcome of a first poisoning. Mirrors `memory_failure` and `identify_page_state`."""
+    outcome = _STATES[traits.state](policy, traits)
     given = {name: value for name, value in traits._asdict().items() if value is not False}
     given["state"] = traits.state.value
-    fired = rule(policy, "memory.page_state", _words(came_to), "memory_failure", *came_to.flags, **given)
-    return came_to, fired
+    fired = rule(policy, "memory.page_state", _words(outcome), "memory_failure", *outcome.flags, **given)
+    return outcome, fired
 
 
-def _words(came_to: PageOutcome) -> str:
-    return f"{came_to.page_type}: {came_to.result}" if came_to.page_type else "outside kernel control"
+def _words(outcome: PageOutcome) -> str:
+    return f"{outcome.page_type}: {outcome.result}" if outcome.page_type else "memory outside kernel control"
 
 
 def _free(policy: Policy, _: PageTraits) -> PageOutcome:
@@ -97,7 +97,7 @@ def _free_pcp(policy: Policy, traits: PageTraits) -> PageOutcome:
 
 
 def _unhandlable(policy: Policy, traits: PageTraits) -> PageOutcome:
-    """Pages that no handler exists for: every kernel has other words for them."""
+    """Return the outcome for a page without a handler; the reported page type differs between kernels."""
     does = policy.behaviours
     if does.kernel_owned_type and traits.state in _KERNEL_OWNED:
         return PageOutcome("reserved kernel page", "ignored", EBUSY, kernel_owned=True, stays_mapped=True, flags=("kernel_owned_type",))
@@ -109,12 +109,12 @@ def _unhandlable(policy: Policy, traits: PageTraits) -> PageOutcome:
         return PageOutcome("high-order kernel page", "ignored", EBUSY, stays_mapped=True, flags=("unhandlable_not_pinned",))
     if traits.state is PageState.HUGE_ZERO or traits.huge:
         return PageOutcome("high-order kernel page", "ignored", EBUSY, stays_mapped=True)
-    return PageOutcome(_TRIED_IN_VAIN[traits.state], "failed", EBUSY, stays_mapped=True)
+    return PageOutcome(_WITHOUT_HANDLER[traits.state], "failed", EBUSY, stays_mapped=True)
 
 
 _KERNEL_OWNED: Final = frozenset({PageState.RESERVED, PageState.ZERO, PageState.SLAB, PageState.PAGE_TABLE})
 
-_TRIED_IN_VAIN: Final = {
+_WITHOUT_HANDLER: Final = {
     PageState.RESERVED: "reserved kernel page",
     PageState.ZERO: "reserved kernel page",
     PageState.SLAB: "kernel slab page",
@@ -124,18 +124,23 @@ _TRIED_IN_VAIN: Final = {
 
 
 def _lru_type(traits: PageTraits) -> str:
-    """Unmapping clears the mlocked flag before the page is classified, so that only an unmapped page can show it."""
+    """Return the reported type of an LRU page.
+
+    Unmapping clears the mlocked flag before the page is classified, so only an unmapped page is reported as mlocked.
+    """
     cleanness = "dirty" if traits.dirty else "clean"
     return f"{cleanness} mlocked LRU page" if traits.mlocked and not traits.mapped else f"{cleanness} LRU page"
 
 
-def _user_page(traits: PageTraits, *, late: bool, kills: bool) -> PageOutcome:
+def _user_page(traits: PageTraits, *, leaves_poison_entry: bool, kills: bool) -> PageOutcome:
     mapped = traits.mapped
-    return PageOutcome(_lru_type(traits), "recovered", 0, "sigbus" if kills and mapped else "none", late and mapped)
+    return PageOutcome(
+        _lru_type(traits), "recovered", 0, "sigbus" if kills and mapped else "none", leaves_poison_entry=leaves_poison_entry and mapped
+    )
 
 
 def _unmap_failure(policy: Policy, traits: PageTraits) -> PageOutcome | None:
-    """A page that could not be unmapped (`hwpoison_user_mappings`)."""
+    """Return the outcome for a page that could not be unmapped, else None. Mirrors `hwpoison_user_mappings`."""
     if not (traits.unmap_fails and traits.mapped):
         return None
     does = policy.behaviours
@@ -151,7 +156,7 @@ def _unmap_failure(policy: Policy, traits: PageTraits) -> PageOutcome | None:
 def _anonymous(policy: Policy, traits: PageTraits) -> PageOutcome:
     if failed := _unmap_failure(policy, traits):
         return failed
-    done = _user_page(traits, late=True, kills=traits.dirty)
+    done = _user_page(traits, leaves_poison_entry=True, kills=traits.dirty)
     if traits.pinned and not policy.behaviours.extra_references_tolerated:
         return replace(done, result="failed", returns=EBUSY)
     return replace(done, flags=("extra_references_tolerated",)) if traits.pinned else done
@@ -162,28 +167,28 @@ def _swap_cache(policy: Policy, traits: PageTraits) -> PageOutcome:
         return failed
     if not traits.dirty:
         return PageOutcome("clean swapcache page", "recovered", 0)
-    return PageOutcome("dirty swapcache page", "delayed", 0, "sigbus" if traits.mapped else "none", traits.mapped)
+    return PageOutcome("dirty swapcache page", "delayed", 0, "sigbus" if traits.mapped else "none", leaves_poison_entry=traits.mapped)
 
 
 def _page_cache(policy: Policy, traits: PageTraits) -> PageOutcome:
     if failed := _unmap_failure(policy, traits):
         return failed
-    done = _user_page(traits, late=traits.dirty, kills=traits.dirty)
+    done = _user_page(traits, leaves_poison_entry=traits.dirty, kills=traits.dirty)
     return replace(done, notes=(_DATA_LOST,)) if traits.dirty else done
 
 
-_DATA_LOST: Final = Log("the file's data is lost: fsync and write report EIO")
+_DATA_LOST: Final = Log("file data lost: fsync() and write() return EIO")
 
 
 def _shmem(policy: Policy, traits: PageTraits) -> PageOutcome:
     if failed := _unmap_failure(policy, traits):
         return failed
-    note = _KEPT if policy.behaviours.shmem_page_kept else _CUT_OUT
-    return replace(_user_page(traits, late=True, kills=traits.dirty), notes=(note,), flags=("shmem_page_kept",))
+    note = _IN_PAGE_CACHE if policy.behaviours.shmem_page_kept else _TRUNCATED
+    return replace(_user_page(traits, leaves_poison_entry=True, kills=traits.dirty), notes=(note,), flags=("shmem_page_kept",))
 
 
-_KEPT: Final = Log("the page stays in its file: later readers are told")
-_CUT_OUT: Final = Log("the page is cut out of its file: later readers see zeroes")
+_IN_PAGE_CACHE: Final = Log("the poisoned page stays in the page cache: later reads of the file fail")
+_TRUNCATED: Final = Log("the page is removed from the page cache: later reads of the file return zeroes")
 
 
 def _hugetlb(policy: Policy, traits: PageTraits) -> PageOutcome:
@@ -193,13 +198,13 @@ def _hugetlb(policy: Policy, traits: PageTraits) -> PageOutcome:
     if failed := _unmap_failure(policy, traits):
         return replace(failed, whole_folio=True)
     collected = not (does.hugetlb_tail_not_collected and traits.tail and not traits.file_backed)
-    note = _KEPT if does.hugetlbfs_page_kept else _CUT_OUT
+    note = _IN_PAGE_CACHE if does.hugetlbfs_page_kept else _TRUNCATED
     return PageOutcome(
         "huge page",
         "recovered",
         0,
         "sigbus" if traits.dirty and traits.mapped and collected else "none",
-        traits.mapped,
+        leaves_poison_entry=traits.mapped,
         whole_folio=True,
         notes=(note,) if traits.file_backed else (),
         flags=("gigantic_hugetlb_handled",) if traits.gigantic else ("hugetlbfs_page_kept",) if traits.file_backed else _TAIL,
@@ -215,7 +220,7 @@ def _hugetlb_free(policy: Policy, _: PageTraits) -> PageOutcome:
 
 
 def _split(policy: Policy, traits: PageTraits, then: Callable[[Policy, PageTraits], PageOutcome]) -> PageOutcome:
-    """Split a huge page, then handle the base page; a reference from elsewhere keeps it from being split."""
+    """Split a huge page, then handle the base page. A page with further references cannot be split."""
     if not (traits.split_fails or traits.pinned):
         return then(policy, traits)
     if policy.behaviours.thp_split_failure_kills:
@@ -239,7 +244,7 @@ def _ksm(policy: Policy, traits: PageTraits) -> PageOutcome:
     if not policy.behaviours.ksm_handled:
         return PageOutcome("unmapping failed page", "ignored", EBUSY, stays_mapped=True)
     failed = _unmap_failure(policy, traits)
-    return failed or replace(_user_page(traits, late=True, kills=traits.dirty), flags=("ksm_handled",))
+    return failed or replace(_user_page(traits, leaves_poison_entry=True, kills=traits.dirty), flags=("ksm_handled",))
 
 
 def _dax(_policy: Policy, traits: PageTraits) -> PageOutcome:
@@ -247,18 +252,22 @@ def _dax(_policy: Policy, traits: PageTraits) -> PageOutcome:
 
 
 def _no_struct_page(_policy: Policy, traits: PageTraits) -> PageOutcome:
-    """Only a driver that registered the range knows who maps it (`memory_failure_pfn`)."""
+    """Return the outcome for a pfn without a struct page: only a driver that registered the range knows its mappings.
+
+    Mirrors `memory_failure_pfn`.
+    """
     if not traits.mapped:
-        return PageOutcome("non struct page pfn", "ignored", EBUSY, poisons=False, flags=("pfn_left_to_memory_failure",))
-    return PageOutcome("non struct page pfn", "recovered", 0, "sigbus", True, poisons=False, flags=("pfn_left_to_memory_failure",))
+        return PageOutcome("non struct page pfn", "ignored", EBUSY, becomes_poisoned=False, flags=("pfn_left_to_memory_failure",))
+    flags = ("pfn_left_to_memory_failure",)
+    return PageOutcome("non struct page pfn", "recovered", 0, "sigbus", leaves_poison_entry=True, becomes_poisoned=False, flags=flags)
 
 
 def _offline(_policy: Policy, _traits: PageTraits) -> PageOutcome:
-    return PageOutcome(None, None, ENXIO, poisons=False)
+    return PageOutcome(None, None, ENXIO, becomes_poisoned=False)
 
 
 def _guest_memfd(_policy: Policy, _traits: PageTraits) -> PageOutcome:
-    reason = "guest_memfd and memory failure disagree about a return value: the page may be reported as recovered"
+    reason = "guest_memfd and memory_failure() disagree about a return value: the page may be reported as recovered"
     return PageOutcome("clean unevictable LRU page", "failed", EBUSY, reasons=(reason,))
 
 
@@ -289,7 +298,7 @@ _STATES: Final[dict[PageState, Callable[[Policy, PageTraits], PageOutcome]]] = {
 
 
 class SoftOfflineOutcome(NamedTuple):
-    """What soft_offline_page() came to."""
+    """The outcome of soft_offline_page()."""
 
     result: Literal["recovered", "failed", "ignored"]
     returns: int
@@ -298,25 +307,25 @@ class SoftOfflineOutcome(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def soft_offline(policy: Policy, state: PageState, stuck: bool, poisoned: bool, enabled: bool) -> SoftOfflineOutcome:
-    """What soft offline does to a page; `stuck` says that it can be neither split nor migrated. Mirrors `soft_offline_page`."""
+def soft_offline(policy: Policy, state: PageState, *, stuck: bool, poisoned: bool, enabled: bool) -> SoftOfflineOutcome:
+    """Return the outcome of soft offline; `stuck`: the page can be neither split nor migrated. Mirrors `soft_offline_page`."""
     result: Literal["recovered", "failed", "ignored"] = "failed"
     if state is PageState.NO_STRUCT_PAGE:
-        returns, outcome = ENXIO, "no struct page"
+        returns, outcome = ENXIO, "failed: no struct page"
     elif state in (PageState.OFFLINE, PageState.DAX):
-        returns, outcome = EIO, "not online memory"
+        returns, outcome = EIO, "failed: not online memory"
     elif policy.behaviours.soft_offline_sysctl and not enabled:
-        result, returns, outcome = "ignored", EOPNOTSUPP, "disabled by vm.enable_soft_offline"
+        result, returns, outcome = "ignored", EOPNOTSUPP, "ignored: vm.enable_soft_offline is 0"
     elif poisoned:
-        result, returns, outcome = "recovered", 0, "already poisoned"
+        result, returns, outcome = "recovered", 0, "recovered: already poisoned"
     elif state in _KERNEL_OWNED and policy.behaviours.soft_offline_kernel_page_errno:
-        returns, outcome = ENOTRECOVERABLE, "the kernel owns it"
+        returns, outcome = ENOTRECOVERABLE, "failed: the kernel owns the page"
     elif state in _CANNOT_MIGRATE:
-        returns, outcome = EIO, "cannot be migrated"
+        returns, outcome = EIO, "failed: pages of this state cannot be migrated"
     elif stuck:
-        returns, outcome = EBUSY, "could not be split or migrated"
+        returns, outcome = EBUSY, "failed: the page could not be split or migrated"
     else:
-        result, returns, outcome = "recovered", 0, "its content was moved and the page frame taken away"
+        result, returns, outcome = "recovered", 0, "recovered: content migrated, page frame taken offline"
     fired = rule(
         policy,
         "memory.soft_offline",

@@ -1,4 +1,4 @@
-"""What is remembered of a machine's pages between its events: PG_hwpoison lasts until the machine starts again."""
+"""Poisoned pages that outlast an event: PG_hwpoison holds until a reboot."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from ras_triage.policies.pipeline.memory import HandledFrame
 
 
 def poisoned_pages(handled: list[HandledFrame], facts: Facts) -> tuple[PoisonedPage, ...]:
-    """The pages that count as poisoned after memory failure handling: a hugetlb page as a whole, any other as one base page.
+    """Return the pages that memory failure handling poisoned: a whole hugetlb page, or one base page.
 
     Each has the address of the base page that failed.
     """
-    return tuple(dict.fromkeys(_page(done, facts) for done in handled if done.poisons))
+    return tuple(dict.fromkeys(_page(done, facts) for done in handled if done.becomes_poisoned))
 
 
 def _page(done: HandledFrame, facts: Facts) -> PoisonedPage:
@@ -22,8 +22,8 @@ def _page(done: HandledFrame, facts: Facts) -> PoisonedPage:
     return PoisonedPage(frame.pfn << facts.page_shift, shift)
 
 
-def with_poisoned(host: Host, poisoned: tuple[PoisonedPage, ...]) -> Host:
-    """The host's facts with pages that were poisoned before reported as such, each as what its fact says it is otherwise."""
+def add_poisoned_pages(host: Host, poisoned: tuple[PoisonedPage, ...]) -> Host:
+    """Return host facts in which earlier poisoned pages are poisoned; the rest of each page's fact is unchanged."""
     if not poisoned:
         return host
     facts = Facts(host)
@@ -32,7 +32,7 @@ def with_poisoned(host: Host, poisoned: tuple[PoisonedPage, ...]) -> Host:
 
 
 def _poisoned(poisoned: PoisonedPage, facts: Facts) -> Page:
-    """A fact of the poisoned page alone, cut out of the fact that covers it."""
+    """Return a fact for the poisoned page alone, derived from the fact that covers it."""
     found = facts.page_at(poisoned.address)
     shift = None if 1 << poisoned.shift == (facts.host.page_size or PAGE_SIZE) else poisoned.shift
     if found is None:

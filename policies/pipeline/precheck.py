@@ -1,4 +1,4 @@
-"""Stages 1 to 3 as one: events that come through the same door with the same header share what they come to."""
+"""Stages 1 to 3, cached by notification and block header."""
 
 from __future__ import annotations
 
@@ -19,41 +19,44 @@ from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult,
 
 @frozen
 class Precheck:
-    """What is settled before a record's sections are looked into."""
+    """The outcome of stages 1 to 3, before a record's sections are read."""
 
     admission: Admission
     rank: GhesSeverity | None
-    """The severity that the record is handled with; None where there is none to act on."""
+    """The severity that the record is handled with; None where there is no record to process."""
     claimed: bool
-    """Whether the abort, if it was one, counts as claimed by APEI."""
+    """Whether an abort counts as claimed by APEI."""
     stage_result: StageResult
     released_after: StageResult
-    """The acknowledgement, where it comes only after the record was processed."""
+    """The acknowledgement, where it follows the processing of the record."""
 
 
-def precheck(notification: Notification, block: StatusBlock | None, policy: Policy, facts: Facts) -> Precheck:
+def run_precheck(notification: Notification, block: StatusBlock | None, policy: Policy, facts: Facts) -> Precheck:
     """Admit the notification, read the record and judge its severity."""
     header = None if block is None else block_header(block, policy, facts)
-    return _open(policy, notification_context(notification, facts), header, reboot_delay(facts), facts.host.sysctl is not None)
+    context = notification_context(notification, facts)
+    return _run_precheck(policy, context, header, reboot_delay(facts), facts.host.sysctl is not None)
 
 
 @lru_cache(maxsize=2048)
-def _open(policy: Policy, door: NotificationContext, header: BlockHeader | None, delay: int | None, sysctl_known: bool) -> Precheck:
-    admission = admit(door, policy)
-    reading = read_record(door, header, admission, policy)
-    stage_results = [_kernel(policy), admission.stage_result, reading.stage_result]
+def _run_precheck(
+    policy: Policy, context: NotificationContext, header: BlockHeader | None, delay: int | None, sysctl_known: bool
+) -> Precheck:
+    admission = admit(context, policy)
+    record = read_record(context, header, admission, policy)
+    stage_results = [_kernel(policy), admission.stage_result, record.stage_result]
     rank = None
-    if reading.acted_on and header is not None:
+    if record.is_processed and header is not None:
         rank, judged = judge_severity(policy, header.severity, header.worst_section, delay)
         stage_results.append(judged)
         if rank is GhesSeverity.PANIC and not sysctl_known:
             stage_results.append(StageResult(assumptions=(ASSUMED_SYSCTL,)))
-    released = StageResult(reading.released_after) if reading.released_after else EMPTY_RESULT
-    return Precheck(admission, rank, reading.claimed, merge_results(stage_results), released)
+    released = StageResult(record.released_after) if record.released_after else EMPTY_RESULT
+    return Precheck(admission, rank, record.claimed, merge_results(stage_results), released)
 
 
 def _kernel(policy: Policy) -> StageResult:
-    """What is not known about the kernel itself."""
+    """Return what is unknown about the kernel itself."""
     if not policy.unknowns:
         return EMPTY_RESULT
     return StageResult(reasons=policy.unknowns, assumptions=tuple([Assumption("host.kernel", what) for what in policy.unknowns]))

@@ -1,4 +1,4 @@
-"""Stage 3: the record's severity, and what a kernel that panics does next."""
+"""Stage 3: severity of the record, and panic for a fatal one."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ TAINT = Log("the kernel is tainted: machine check")
 
 
 def reboot_delay(facts: Facts) -> int | None:
-    """Seconds until a panicked kernel reboots (kernel.panic); None: never."""
+    """Return the seconds until a panicked kernel reboots (kernel.panic); None: never."""
     timeout = facts.sysctl.panic_timeout
     return max(timeout, 0) if timeout else None
 
 
 def is_fatal(policy: Policy, severity: int, worst_section: bool) -> bool:
-    """Whether a record ends in a panic whatever its sections ask for."""
+    """Return whether a record leads to a panic, whatever its sections request."""
     return ghes_severity(severity) is GhesSeverity.PANIC or (policy.behaviours.worst_section_panics and worst_section)
 
 
 def judge_severity(policy: Policy, severity: int, worst_section: bool, delay: int | None) -> tuple[GhesSeverity, StageResult]:
-    """The severity that the record is handled with. Mirrors `ghes_severity` and `__ghes_panic`.
+    """Return the severity that the record is handled with. Mirrors `ghes_severity` and `__ghes_panic`.
 
     `delay`: seconds until a panicked kernel reboots, None for never.
     """
@@ -38,7 +38,7 @@ def judge_severity(policy: Policy, severity: int, worst_section: bool, delay: in
     honours = policy.behaviours.panic_honours_timeout
     message = "GHES: Fatal hardware error" if honours else "Fatal hardware error!"
     delay = delay if honours or delay is not None else FORCED_TIMEOUT_S
-    outcome = "panic" if rank is GhesSeverity.PANIC else "panic: a section is fatal or its error is not contained"
+    outcome = "panic" if rank is GhesSeverity.PANIC else "panic: a section is fatal, or its error is not contained"
     fired = (
         rule(policy, "severity.block", outcome, "ghes_severity", block_severity=given),
         rule(policy, "severity.panic", message, "__ghes_panic", "panic_honours_timeout", reboots_after_s=delay),

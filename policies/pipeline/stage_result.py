@@ -1,4 +1,4 @@
-"""What a stage hands on beside its result: steps, the rules that fired, and what was taken for granted."""
+"""Stage results: plan steps, rationale, reasons, assumptions and warnings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EMPTY_RESULT = StageResult()
 
 
 def rule(policy: Policy, name: str, outcome: str, mirrors: str | None, *flags: str, **given: Any) -> Rationale:
-    """A rule that fired. Of the `flags` it asked for, those that are set tell since when the kernel behaves so.
+    """Return the rationale entry of a rule that fired; its `since` is the release of the first of `flags` that is set.
 
     The rule's name begins with its stage: `severity.block` is the rule `block` of the stage `severity`.
     """
@@ -35,7 +35,7 @@ def rule(policy: Policy, name: str, outcome: str, mirrors: str | None, *flags: s
 
 
 def merge_results(stage_results: Sequence[StageResult]) -> StageResult:
-    """All findings in order; what was assumed, or warned of, twice is said once."""
+    """Concatenate stage results in order. Equal reasons, assumptions and warnings appear once."""
     if len(stage_results) == 1:
         return stage_results[0]
     steps: list[Step] = []
@@ -43,17 +43,17 @@ def merge_results(stage_results: Sequence[StageResult]) -> StageResult:
     reasons: list[str] = []
     assumptions: list[Assumption] = []
     warnings: list[DecisionWarning] = []
-    for happens, fired, depends, assumed, warned in stage_results:
-        steps += happens
+    for planned, fired, uncertain, assumed, warned in stage_results:
+        steps += planned
         rationale += fired
-        if depends:
-            reasons += depends
+        if uncertain:
+            reasons += uncertain
         if assumed:
             assumptions += assumed
         if warned:
             warnings += warned
-    return StageResult(tuple(steps), tuple(rationale), _once(reasons), _once(assumptions), _once(warnings))
+    return StageResult(tuple(steps), tuple(rationale), _distinct(reasons), _distinct(assumptions), _distinct(warnings))
 
 
-def _once(said: list[T]) -> tuple[T, ...]:
-    return tuple(dict.fromkeys(said)) if len(said) > 1 else tuple(said)
+def _distinct(values: list[T]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(values)) if len(values) > 1 else tuple(values)

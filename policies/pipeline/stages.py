@@ -1,4 +1,4 @@
-"""The course of an event, stage after stage, in two halves: another reading of the event can take it up at the second."""
+"""Sequence of the stages, in two parts so that the second can run again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult
 
 _ORDER: Final = tuple(Action)
 
-_REACH: Final[dict[type[object], int]] = dict.fromkeys(get_args(get_args(Step)[0]), _ORDER.index(Action.HANDLED)) | {
+_ACTION_RANK: Final[dict[type[object], int]] = dict.fromkeys(get_args(get_args(Step)[0]), _ORDER.index(Action.HANDLED)) | {
     Signal: _ORDER.index(Action.SIGNAL),
     Oops: _ORDER.index(Action.SIGNAL),
     ExitToVmm: _ORDER.index(Action.SIGNAL),
@@ -33,27 +33,27 @@ _REACH: Final[dict[type[object], int]] = dict.fromkeys(get_args(get_args(Step)[0
     InjectSerror: _ORDER.index(Action.INJECT),
     Panic: _ORDER.index(Action.PANIC),
 }
-"""How far each kind of step takes an error."""
+"""Position in `Action` of the action that each kind of step stands for."""
 
 
 @frozen
 class SectionStages:
-    """Stages 1 to 4: what was found up to the end of the record's sections."""
+    """Results of stages 1 to 4, up to the end of the record's sections."""
 
     notification: Notification
-    opening: Precheck
+    precheck: Precheck
     stage_results: list[StageResult]
     walk: SectionWalk | None
-    """None where no section was looked into."""
+    """None where no section was read."""
     kills: bool
     """Whether a forced SIGBUS is pending for the interrupted thread."""
-    consumes: bool
+    has_consumer: bool
     """Whether an abort interrupted a user thread or a guest, which will retry its access."""
 
 
 @frozen
 class HandlingStages:
-    """Stages 1 to 7."""
+    """Results of stages 1 to 7."""
 
     stage_results: list[StageResult]
     handled: list[HandledFrame]
@@ -62,45 +62,58 @@ class HandlingStages:
 
 
 def run_section_stages(
-    notification: Notification, opening: Precheck, block: StatusBlock | None, policy: Policy, facts: Facts
+    notification: Notification, precheck: Precheck, block: StatusBlock | None, policy: Policy, facts: Facts
 ) -> SectionStages:
-    """The first half: from what the door came to, to what each section asks for."""
-    admission, rank = opening.admission, opening.rank
+    """Run stages 1 to 4 on the precheck's result: read each section and collect its requests."""
+    admission, rank = precheck.admission, precheck.rank
     if block is None or rank is None:
-        return SectionStages(
-            notification, opening, [opening.stage_result, _without_record(notification, opening, policy, facts)], None, False, False
-        )
+        without_record = _without_record(notification, precheck, policy, facts)
+        return _ended(notification, precheck, [precheck.stage_result, without_record])
     if rank is GhesSeverity.PANIC:
-        return SectionStages(notification, opening, [opening.stage_result], None, False, False)
-    consumes = admission.synchronous and notification.taken_from != "kernel"
-    walk = walk_sections(block, rank, policy, facts, consumes)
-    stage_results = [opening.stage_result, *walk.stage_results]
+        return _ended(notification, precheck, [precheck.stage_result])
+    has_consumer = admission.synchronous and notification.taken_from != "kernel"
+    walk = walk_sections(block, rank, policy, facts, has_consumer=has_consumer)
+    stage_results = [precheck.stage_result, *walk.stage_results]
     killed = False
     if admission.exception == "abort":
-        settled = exceptions.abort_fallback(block, rank, walk, notification.taken_from, policy, facts)
-        stage_results.append(settled.stage_result)
-        killed = settled.kills
-    stage_results.append(opening.released_after)
-    return SectionStages(notification, opening, stage_results, walk, killed, consumes)
+        fallback = exceptions.abort_fallback(block, rank, walk, notification.taken_from, policy, facts)
+        stage_results.append(fallback.stage_result)
+        killed = fallback.kills
+    stage_results.append(precheck.released_after)
+    return SectionStages(notification, precheck, stage_results, walk=walk, kills=killed, has_consumer=has_consumer)
 
 
-def _without_record(notification: Notification, opening: Precheck, policy: Policy, facts: Facts) -> StageResult:
-    """What the exception itself comes to, where there is no record to act on."""
-    if opening.admission.exception == "abort" and not opening.claimed:
-        return exceptions.unclaimed_abort(notification, opening.admission, policy, facts)
-    return exceptions.serror(notification, policy, facts) if opening.admission.exception == "serror" else EMPTY_RESULT
+def _ended(notification: Notification, precheck: Precheck, stage_results: list[StageResult]) -> SectionStages:
+    """Return the result of stages that end before the sections."""
+    return SectionStages(notification, precheck, stage_results, walk=None, kills=False, has_consumer=False)
 
 
-def run_handling_stages(walked: SectionStages, policy: Policy, facts: Facts, items: list[QueuedFrame] | None = None) -> HandlingStages:
-    """The second half: what becomes of the page frames that were queued, or of `items` in their stead, who is signalled, and what
-    guests are told."""
-    if items is None and walked.walk is not None:
-        items = walked.walk.items
-    stage_results, notification = walked.stage_results.copy(), walked.notification
+def _without_record(notification: Notification, precheck: Precheck, policy: Policy, facts: Facts) -> StageResult:
+    """Return the outcome of the CPU exception alone, where there is no record to process."""
+    if precheck.admission.exception == "abort" and not precheck.claimed:
+        return exceptions.handle_unclaimed_abort(notification, precheck.admission, policy, facts)
+    return exceptions.handle_serror(notification, policy, facts) if precheck.admission.exception == "serror" else EMPTY_RESULT
+
+
+def run_handling_stages(sections: SectionStages, policy: Policy, facts: Facts, items: list[QueuedFrame] | None = None) -> HandlingStages:
+    """Run stages 5 to 7: memory failure handling, signals and guest notification.
+
+    `items` replace the queued page frames of `sections`.
+    """
+    if items is None and sections.walk is not None:
+        items = sections.walk.queued_frames
+    stage_results, notification = sections.stage_results.copy(), sections.notification
     handled: list[HandledFrame] = []
     if items:
         handled = handle_memory(items, notification, policy, facts)
-        stage_results += signal_memory(handled, policy, facts, walked.kills, walked.consumes, notification.taken_from == "guest")
+        stage_results += signal_memory(
+            handled,
+            policy,
+            facts,
+            already_signalled=sections.kills,
+            has_consumer=sections.has_consumer,
+            from_guest=notification.taken_from == "guest",
+        )
     later = next_access(handled, policy, facts)
     if facts.host.vms:
         stage_results.append(notify_guests(stage_results, later, notification, policy, facts, vmms()))
@@ -108,5 +121,5 @@ def run_handling_stages(walked: SectionStages, policy: Policy, facts: Facts, ite
 
 
 def headline(plan: Iterable[Step]) -> Action:
-    """How far a plan takes an error."""
-    return _ORDER[max(map(_REACH.__getitem__, map(type, plan)), default=0)]
+    """Return the most severe action of a plan's steps."""
+    return _ORDER[max(map(_ACTION_RANK.__getitem__, map(type, plan)), default=0)]

@@ -1,4 +1,4 @@
-"""Request bodies as they were before they were packed (RFC 9110 8.4): gzip and zstd, a bounded piece at a time."""
+"""Content decoding of request bodies (RFC 9110 8.4): gzip and zstd, in chunks."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ else:
 from ras_triage.service.api.problems import ProblemError, malformed_encoding, too_large, unsupported_encoding
 
 PIECE: Final = 256 << 10
-"""Bytes that are unpacked at a time."""
+"""Largest decompressed chunk, in bytes."""
 
 _WINDOW_LOG_MAX: Final = 23
-"""8 MiB: what a frame may have a decompressor hold (RFC 8878 3.1.1.1.2 recommends to support that much)."""
+"""Largest window of a frame: 8 MiB, which RFC 8878 3.1.1.1.2 recommends to support."""
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
 class ContentDecoder(Protocol):
-    """One packed stream, as a file may hold several in a row."""
+    """Decoder of one compressed stream, which may have several members or frames."""
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """What these bytes unpack to. Raises ValueError where they are not what they are said to be."""
+        """Decompress bytes. Raises ValueError for malformed data."""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing if there are no more bytes."""
+        """Whether the stream may end here."""
 
 
 class _Gzip:
@@ -87,26 +87,26 @@ class _Zstd:
         return self._frame is None
 
 
-_UNPACKERS: Final[dict[str, Callable[[], ContentDecoder]]] = {"gzip": _Gzip, "x-gzip": _Gzip, "zstd": _Zstd}
+_DECODERS: Final[dict[str, Callable[[], ContentDecoder]]] = {"gzip": _Gzip, "x-gzip": _Gzip, "zstd": _Zstd}
 
 ENCODINGS: Final = "gzip, zstd"
-"""What is accepted, for Accept-Encoding."""
+"""Accepted encodings, for `Accept-Encoding`."""
 
 
-def unpacker(encoding: str) -> ContentDecoder | None:
-    """Return what unpacks a content encoding; None where it is not known."""
-    found = _UNPACKERS.get(encoding)
+def decoder_for(encoding: str) -> ContentDecoder | None:
+    """Return a decoder for a content encoding; None: unknown encoding."""
+    found = _DECODERS.get(encoding)
     return None if found is None else found()
 
 
 def require_known_encoding(encoding: str) -> None:
-    """Raises Refused for an encoding that is not known."""
-    if encoding.strip().lower() not in ("", "identity", *_UNPACKERS):
+    """Raise ProblemError for an unknown content encoding."""
+    if encoding.strip().lower() not in ("", "identity", *_DECODERS):
         raise ProblemError(unsupported_encoding(encoding, ENCODINGS), {"Accept-Encoding": ENCODINGS})
 
 
 async def decoded_chunks(chunks: AsyncIterator[bytes], encoding: str, limit: int) -> AsyncIterator[bytes]:
-    """The body's bytes as they come. Raises Refused: an encoding that is not known or not kept to, more than `limit` bytes."""
+    """Return the decoded body in chunks. Raises ProblemError: unknown encoding, malformed data, more than `limit` bytes."""
     left = limit
     async for piece in _pieces(chunks, encoding.strip().lower()):
         left -= len(piece)
@@ -116,7 +116,7 @@ async def decoded_chunks(chunks: AsyncIterator[bytes], encoding: str, limit: int
 
 
 def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Small pieces together: each costs whoever takes it in."""
+    """Join small pieces, since each has a fixed cost for the consumer."""
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:
@@ -135,13 +135,13 @@ async def _pieces(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[
             yield chunk
         return
     require_known_encoding(encoding)
-    unpacker = _UNPACKERS[encoding]()
+    decoder = _DECODERS[encoding]()
     try:
         async for chunk in chunks:
-            for piece in _joined(unpacker.pieces(chunk)):
+            for piece in _joined(decoder.pieces(chunk)):
                 yield piece
-                await asyncio.sleep(0)  # a few bytes may unpack to very many, and others wait
+                await asyncio.sleep(0)  # a few bytes may expand to very many: let other requests run
     except ValueError as error:
         raise ProblemError(malformed_encoding(encoding, str(error))) from None
-    if not unpacker.complete:
-        raise ProblemError(malformed_encoding(encoding, "the body ends too early"))
+    if not decoder.complete:
+        raise ProblemError(malformed_encoding(encoding, "unexpected end of the body"))

@@ -10,25 +10,25 @@ from ras_triage.models.frozen import frozen
 
 @frozen
 class UsedFacts:
-    """Kept facts that a decision rests on."""
+    """Stored facts that a decision used."""
 
     version: int | None
-    """Of the source's facts; None: the event brought its own."""
+    """Version of the source's facts; null: the event had its own."""
     digest: str | None
     poisoned: tuple[str, ...]
-    """Physical addresses of pages that earlier decisions poisoned, bytes."""
+    """Physical addresses (bytes) of pages that earlier decisions poisoned."""
 
 
 @frozen
 class DecisionResponse(Decision):
-    """A decision as it is answered."""
+    """A decision as the service responds."""
 
     _: KW_ONLY
     id: str | None
-    """UUID version 7; null where nothing is kept."""
+    """UUID version 7; null: not stored."""
     decided_at: str | None
-    """RFC 3339, UTC; null where nothing is kept."""
+    """RFC 3339, UTC; null: not stored."""
     repeat: bool
-    """This event was decided before, and this is that decision."""
+    """Whether this is the stored decision of an event that was sent before."""
     host_facts: UsedFacts | None = None
-    """What was kept for the source and went into the decision; null where nothing did."""
+    """Stored facts of the source that the decision used; null: none."""

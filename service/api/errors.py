@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class LoggableError(Exception):
-    """An error whose text quotes nothing that a client sent."""
+    """An error whose text contains nothing that a client sent."""

@@ -15,7 +15,7 @@ _PRINTABLE: Final = bytes(range(0x20, 0x7F))
 
 
 def escape(text: str) -> str:
-    """Return text on one line, with every character that drives a terminal, reorders text or does not show as a Python escape.
+    """Return text on one line, with characters that control a terminal, reorder text or are invisible as Python escapes.
 
     These are control and format characters, bidirectional controls, separators other than the space, surrogates, private use and
     unassigned characters, and characters without a glyph.
@@ -38,7 +38,7 @@ def escape_toml(literal: str) -> str:
 
 
 def valid_text(text: str) -> str:
-    """Return text that UTF-8 can hold: what was not UTF-8 in a file name or argument becomes Python escapes."""
+    """Return text that UTF-8 can encode: surrogates, from file names or arguments that are not UTF-8, become Python escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 

@@ -1,6 +1,6 @@
-"""How many values one JSON document may have.
+"""Limit for the number of values in a JSON document.
 
-A value of two bytes becomes an object of many, so a limit of bytes alone bounds neither memory nor time.
+A value of two bytes becomes a Python object of many, so that a limit for bytes alone bounds neither memory nor time.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Final
 from ras_triage.service.api.problems import ProblemError, too_many_values
 
 MAX_VALUES: Final = 1 << 18
-"""Room for the longest memslot table that KVM takes, field by field."""
+"""Enough for the longest memslot table that KVM accepts, with all fields."""
 
 
-def require_countable(document: bytes) -> None:
-    """Raises Refused where a document may have more values, or more objects and arrays.
+def require_value_limit(document: bytes) -> None:
+    """Raise ProblemError if a document may have too many values, objects or arrays.
 
-    Every value but the first of an object or array has a comma before it; arrays within each other need none.
+    Every value but the first of an object or array follows a comma; nested arrays need none, so brackets are counted as well.
     """
     if document.count(b",") > MAX_VALUES or document.count(b"[") + document.count(b"{") > MAX_VALUES:
         raise ProblemError(too_many_values(MAX_VALUES))

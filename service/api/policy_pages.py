@@ -1,4 +1,4 @@
-"""Policies as they are shown: on the list, one by one, and side by side."""
+"""Responses for policies: list, page, comparison."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from ras_triage.models.decision import PolicyRef
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A policy on the list."""
+class PolicyEntry:
+    """A policy in the list."""
 
     name: str
     digest: str
     release: str
-    """The kernel that the policy mirrors, or is based on."""
+    """Kernel release that the policy mirrors or is based on."""
     brings: tuple[str, ...]
-    """The flags that this very release set."""
+    """Behaviour flags that this release set."""
     drops: tuple[str, ...]
-    """The flags that this very release cleared."""
+    """Behaviour flags that this release cleared."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyList:
-    """Every policy with a name of its own, and every release at which a behaviour changed."""
+    """All named policies, and every release at which a behaviour changed."""
 
     default: str
-    """Decides events that name neither a policy nor a kernel."""
-    policies: tuple[Entry, ...]
+    """Policy for events that name neither a policy nor a kernel."""
+    policies: tuple[PolicyEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Flag:
-    """One behaviour under one policy."""
+class FlagValue:
+    """Value of one behaviour flag in one policy."""
 
     flag: str
     value: bool
     since: str | None
-    """The release from which this kernel's series behaves so."""
+    """Release from which this kernel's series has the behaviour."""
     summary: str
     mirrors: str | None
     """Kernel function."""
@@ -45,25 +45,25 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class PolicyPage:
-    """A policy, flag by flag."""
+    """A policy with all of its behaviour flags."""
 
     name: str
     digest: str
     release: str
     notes: tuple[str, ...]
-    """What a reader must know before relying on it."""
-    flags: tuple[Flag, ...]
+    """Caveats."""
+    flags: tuple[FlagValue, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Differing:
-    """One behaviour in which two policies differ."""
+class FlagDifference:
+    """A behaviour flag in which two policies differ."""
 
     flag: str
     a: bool
     b: bool
     since: str | None
-    """The release from which the series of the one that has it behaves so."""
+    """Release from which the series of the policy with the flag has the behaviour."""
     summary: str
     mirrors: str | None
     """Kernel function."""
@@ -71,8 +71,8 @@ class Differing:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The flags in which two policies differ."""
+    """All behaviour flags in which two policies differ."""
 
     a: PolicyRef
     b: PolicyRef
-    differs: tuple[Differing, ...]
+    differs: tuple[FlagDifference, ...]

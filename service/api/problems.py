@@ -1,6 +1,6 @@
-"""Everything that can be wrong with a request, as RFC 9457 problem documents.
+"""Problem documents (RFC 9457) for all errors of requests.
 
-Refused             carries a problem out of the code that found it
+ProblemError        carries a problem to the code that responds with it
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 URN = "urn:ras-triage:problem:"
 
 MAX_ERRORS = 100
-"""Errors that one problem lists."""
+"""Largest number of errors in one problem."""
 
 MAX_DETAIL = 300
 """Characters of one error's text, pointer, parameter or field."""
@@ -32,10 +32,10 @@ MAX_TOKEN = 64
 """Characters of one reference token of a pointer: a member's name may be as long as the request."""
 
 RETRY_S = 1
-"""Seconds after which a client may retry, where nothing better is known."""
+"""Default of `Retry-After`, in seconds."""
 
 RETRYABLE = (429, 503)
-"""HTTP status codes of requests that had no effect and may succeed later."""
+"""Status codes of requests that had no effect and may be retried."""
 
 _MAX_ECHO = 60
 _FEW_BYTES = 4096
@@ -43,12 +43,12 @@ _COUNTABLE = 10_000
 
 
 def truncate_text(text: str, limit: int = MAX_DETAIL) -> str:
-    """Cut text that may repeat input to `limit` characters."""
+    """Truncate text that may quote input to `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def pointer_to(path: Iterable[object]) -> str:
-    """Return the JSON pointer (RFC 6901) to a member, each token and the whole shortened."""
+    """Return the JSON pointer (RFC 6901) to a member, with each token and the whole truncated."""
     pointer = ""
     for step in path:
         token = truncate_text(str(step), MAX_TOKEN).replace("~", "~0").replace("/", "~1")
@@ -60,15 +60,15 @@ def pointer_to(path: Iterable[object]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetail:
-    """One thing that is wrong, and where. Text is cut to `MAX_DETAIL` characters, because it may repeat input."""
+    """One error and its location. Text is truncated to `MAX_DETAIL` characters, because it may quote input."""
 
     pointer: str
-    """JSON pointer into the request (RFC 6901); empty: the request as a whole."""
+    """JSON pointer (RFC 6901) into the request; empty: the whole request."""
     detail: str
     parameter: str | None = None
-    """Query parameter, where it is not the body that is wrong."""
+    """Query parameter, if the error is not in the body."""
     offset: int | None = None
-    """Bytes: into what the pointed-at base64 or body stands for, or into JSON that is not JSON."""
+    """Offset in bytes into the decoded base64 value at the pointer, or into the body."""
     section: int | None = None
     """Index of the section in a record or status block."""
     field: str | None = None
@@ -83,18 +83,18 @@ class ErrorDetail:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Two events that go by one name."""
+    """Two different events with one id."""
 
     decision: str
-    """Id of the decision made for the first."""
+    """Id of the decision of the first event."""
     first_event_key: str
     event_key: str
-    """Of the one that was sent now."""
+    """Event key of the event in this request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem document (RFC 9457). Its text is bounded: whatever a client sends, a problem is at most about 100 KB."""
+    """A problem document (RFC 9457), at most about 100 KB long: its texts and lists are bounded."""
 
     type: str
     """Stable URI."""
@@ -105,71 +105,71 @@ class Problem:
     errors: tuple[ErrorDetail, ...] = ()
     conflict: Conflict | None = None
     retry_after_s: int | None = None
-    """Seconds, for a result that has no header of its own: an event of a batch or import."""
+    """`Retry-After` in seconds, for a result without headers of its own: an event of a batch or import."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "detail", truncate_text(self.detail, MAX_PROBLEM_DETAIL))
 
 
 class ProblemError(Exception):
-    """What was asked cannot be done."""
+    """A request failed with a problem."""
 
     def __init__(self, problem: Problem, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(problem.detail)
         self.problem = problem
         self.headers = dict(headers or {})
-        """What HTTP says beside the problem."""
+        """HTTP headers of the response."""
 
 
 _PROBLEM = TypeAdapter(Problem)
 
 
 def problem_json(problem: Problem) -> bytes:
-    """The document's bytes."""
+    """Encode a problem."""
     return _PROBLEM.dump_json(problem, exclude_none=True)
 
 
 def with_retry_hint(problem: Problem) -> Problem:
-    """Return the problem of one event of a batch, with the time after which sending the event again may succeed."""
+    """Return the problem of one event of a batch with `retry_after_s`, if it can be retried."""
     return replace(problem, retry_after_s=RETRY_S) if problem.status in RETRYABLE and problem.retry_after_s is None else problem
 
 
 def invalid(error: ValidationError, document: bytes, noun: str) -> Problem:
-    """JSON that is not JSON, or not an `noun` (`event`, `request`).
+    """Return the problem for a document that is not JSON, or not a valid `noun` (`event`, `request`).
 
-    The pointers name what stands in `document`, whichever way the validation took.
+    The pointers refer to `document`: parts of the error's location that name branches of the validation are left out.
     """
     if error.error_count() > _COUNTABLE:
-        return _invalid(noun, (ErrorDetail("", f"{error.error_count()} values are not valid"),))
+        return _invalid(noun, (ErrorDetail("", f"{error.error_count()} invalid values"),))
     details = error.errors(include_url=False)
     if details[0]["type"] == "json_invalid":
         return _not_json(details[0], document)
     content = from_json(document)
-    return _invalid(noun, tuple(_fault(detail, content) for detail in details[:MAX_ERRORS]))
+    return _invalid(noun, tuple(_error_detail(detail, content) for detail in details[:MAX_ERRORS]))
 
 
-def _invalid(noun: str, faults: tuple[ErrorDetail, ...]) -> Problem:
-    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-    where = f"`{faults[0].pointer}`: " if faults[0].pointer else ""
-    return Problem(f"{URN}invalid-{noun}", f"not a valid {noun}", 422, f"{where}{faults[0].detail}{more}", faults)
+def _invalid(noun: str, details: tuple[ErrorDetail, ...]) -> Problem:
+    more = f", and {len(details) - 1} more" if len(details) > 1 else ""
+    where = f"`{details[0].pointer}`: " if details[0].pointer else ""
+    return Problem(f"{URN}invalid-{noun}", f"invalid {noun}", 422, f"{where}{details[0].detail}{more}", details)
 
 
 def _not_json(error: ErrorDetails, document: bytes) -> Problem:
     message, _, position = str(error["ctx"]["error"]).rpartition(" at line ")
     line, _, column = position.partition(" column ")
     offset = len(document) if message.startswith("EOF") else _offset(document, int(line), int(column))
-    reason = "the text ends too early" if message.startswith("EOF") else message
+    reason = "unexpected end of the text" if message.startswith("EOF") else message
     detail = f"byte {offset}: {reason}"
-    return Problem(f"{URN}invalid-json", "not valid JSON", 400, detail, (ErrorDetail("", detail, offset=offset),))
+    return Problem(f"{URN}invalid-json", "invalid JSON", 400, detail, (ErrorDetail("", detail, offset=offset),))
 
 
 def _offset(document: bytes, line: int, column: int) -> int:
-    """Bytes from the start; the parser counts lines and the bytes of a line from 1."""
+    """Return the offset from the start; the parser counts lines, and bytes within a line, from 1."""
     return max(_line_start(document, line) + column - 1, 0)
 
 
 def _line_start(document: bytes, line: int) -> int:
-    """Return the offset of a line, counted from 1, by bisection: a document may be millions of empty lines."""
+    """Return the offset of a line, counted from 1, by bisection: a document may have millions of empty lines."""
     start, end, ahead = 0, len(document), line - 1
     while end - start > _FEW_BYTES:
         middle = (start + end) // 2
@@ -183,8 +183,8 @@ def _line_start(document: bytes, line: int) -> int:
     return start
 
 
-def _fault(error: ErrorDetails, document: Any) -> ErrorDetail:
-    """One error, and the part of its location that is in the document: a location also names the branches that validation took."""
+def _error_detail(error: ErrorDetails, document: Any) -> ErrorDetail:
+    """Convert an error; of its location only the parts in the document, since it also names branches of the validation."""
     path: list[object] = []
     node = document
     last = len(error["loc"]) - 1
@@ -198,15 +198,15 @@ def _fault(error: ErrorDetails, document: Any) -> ErrorDetail:
 
 
 def _has_member(node: Any, part: int | str) -> bool:
-    """Whether a part of a location leads further into a document."""
+    """Return whether a part of a location is a member or element of `node`."""
     if isinstance(node, list):
         return isinstance(part, int) and 0 <= part < len(node)
     return isinstance(node, dict) and part in node
 
 
 _EXPLANATIONS = {
-    "missing": "a required field is missing",
-    "extra_forbidden": "there is no such field",
+    "missing": "required field is missing",
+    "extra_forbidden": "unknown field",
     "model_type": "should be an object",
     "tuple_type": "should be an array",
     "list_type": "should be an array",
@@ -218,7 +218,7 @@ _EXPLANATIONS = {
 
 
 def explain_validation_error(error: ErrorDetails, value: Any) -> str:
-    """What is wrong with a value, in our words."""
+    """Return the message for a validation error."""
     kind = error["type"]
     if kind in _EXPLANATIONS:
         return _EXPLANATIONS[kind]
@@ -235,7 +235,7 @@ def explain_validation_error(error: ErrorDetails, value: Any) -> str:
 
 
 def _echo(value: Any) -> str:
-    """A short value as it was sent, in backticks; nothing for a long one."""
+    """Return a short value in backticks; empty for a long one."""
     if isinstance(value, (dict, list)):
         return ""
     written = value if isinstance(value, str) else to_json(value).decode()
@@ -243,110 +243,106 @@ def _echo(value: Any) -> str:
 
 
 def malformed(error: MalformedBytes, pointer: str = "") -> Problem:
-    """Bytes that are not the status block or record that they are sent as."""
-    fault = ErrorDetail(pointer, error.detail, offset=error.offset, section=error.section, field=error.field)
+    """Return the problem for a malformed status block or record."""
+    entry = ErrorDetail(pointer, error.detail, offset=error.offset, section=error.section, field=error.field)
     section = "" if error.section is None else f", section {error.section}"
     detail = f"byte {error.offset}{section}, `{error.field}`: {error.detail}"
-    return Problem(f"{URN}malformed-bytes", "malformed bytes", 422, detail, (fault,))
+    return Problem(f"{URN}malformed-bytes", "malformed bytes", 422, detail, (entry,))
 
 
 def unknown_policy(detail: str, pointer: str = "", status: int = 422) -> Problem:
-    """No policy has the name, or no kernel the release, that was asked for."""
+    """Return the problem for an unknown policy or kernel release."""
     return Problem(f"{URN}unknown-policy", "unknown policy", status, truncate_text(detail), (ErrorDetail(pointer, truncate_text(detail)),))
 
 
 def invalid_parameter(name: str, detail: str) -> Problem:
-    """A query parameter that is not one, or has no such value."""
+    """Return the problem for an unknown query parameter or an invalid value."""
     text = truncate_text(f"query parameter `{name}`: {detail}")
-    return Problem(
-        f"{URN}invalid-parameter", "not a valid query parameter", 422, text, (ErrorDetail("", text, parameter=truncate_text(name)),)
-    )
+    return Problem(f"{URN}invalid-parameter", "invalid query parameter", 422, text, (ErrorDetail("", text, parameter=truncate_text(name)),))
 
 
 def invalid_header(name: str, detail: str) -> Problem:
-    """A header of the request that cannot be used."""
+    """Return the problem for an invalid header."""
     text = truncate_text(f"header `{name}`: {detail}")
-    return Problem(f"{URN}invalid-header", "not a valid header", 400, text, (ErrorDetail("", text),))
+    return Problem(f"{URN}invalid-header", "invalid header", 400, text, (ErrorDetail("", text),))
 
 
 def unknown_decision(identity: str) -> Problem:
-    """No decision has this id, or it was purged."""
-    return Problem(f"{URN}not-found", "not found", 404, truncate_text(f"there is no decision `{identity}`"))
+    """Return the problem for a decision id that is unknown or was purged."""
+    return Problem(f"{URN}not-found", "not found", 404, truncate_text(f"no decision `{identity}`; it may have been purged"))
 
 
 def unknown_source(source: str) -> Problem:
-    """Nothing is kept for this source."""
-    return Problem(f"{URN}not-found", "not found", 404, truncate_text(f"no facts are kept for `{source}`"))
+    """Return the problem for a source without stored facts."""
+    return Problem(f"{URN}not-found", "not found", 404, truncate_text(f"no facts are stored for source `{source}`"))
 
 
 def precondition_failed(etag: str) -> Problem:
-    """Something changed since it was read."""
-    return Problem(f"{URN}precondition-failed", "precondition failed", 412, f"the version now is {etag}")
+    """Return the problem for a failed `If-Match` or `If-None-Match`."""
+    return Problem(f"{URN}precondition-failed", "precondition failed", 412, f"the current version is {etag}")
 
 
 def too_many_counts(limit: int) -> Problem:
-    """Statistics with more rows than one answer holds."""
-    detail = f"more than {limit} counts: ask for less time, longer buckets or other groups"
+    """Return the problem for statistics with more rows than one response may have."""
+    detail = f"more than {limit} counts; use a shorter period, longer buckets or fewer groups"
     return Problem(f"{URN}too-many-counts", "too many counts", 422, detail, (ErrorDetail("", detail, parameter="bucket"),))
 
 
 def too_large(limit: int) -> Problem:
-    """More bytes than are read for one request or line."""
-    detail = f"longer than the {limit} bytes that are read"
+    """Return the problem for a body or line over the size limit."""
+    detail = f"longer than the limit of {limit} bytes"
     return Problem(f"{URN}payload-too-large", "payload too large", 413, detail, (ErrorDetail("", detail),))
 
 
 def conflict(identity: str | None, source: str | None, key: str, first: str, first_key: str) -> Problem:
-    """An event whose name belongs to another one that was decided before."""
+    """Return the problem for an id or idempotency key that belongs to a different event."""
     if identity is None:
-        pointer, name = "", "the same place under this Idempotency-Key"
+        pointer, name = "", "this position under this Idempotency-Key"
     else:
         pointer, name = "/id", f"`{identity}` of " + ("no source" if source is None else f"`{source}`")
-    detail = truncate_text(f"{name} was decided as {first} for another event: {first_key}, not {key}")
+    detail = truncate_text(f"{name} belongs to another event, decided as {first}: event key {first_key}, not {key}")
     return Problem(f"{URN}conflict", "conflict", 409, detail, (ErrorDetail(pointer, detail),), Conflict(first, first_key, key))
 
 
-def invalid_batch(detail: str, faults: tuple[ErrorDetail, ...] = ()) -> Problem:
-    """A batch whose items cannot be told apart."""
-    return Problem(f"{URN}invalid-batch", "not a valid batch", 400, detail, faults or (ErrorDetail("", detail),))
+def invalid_batch(detail: str, details: tuple[ErrorDetail, ...] = ()) -> Problem:
+    """Return the problem for a batch that cannot be split into items."""
+    return Problem(f"{URN}invalid-batch", "invalid batch", 400, detail, details or (ErrorDetail("", detail),))
 
 
 def unsupported_encoding(encoding: str, known: str) -> Problem:
-    """A Content-Encoding that is not known here."""
-    detail = truncate_text(f"content encoding `{encoding}` is none of {known}")
+    """Return the problem for an unknown `Content-Encoding`."""
+    detail = truncate_text(f"unsupported content encoding `{encoding}`; expected one of {known}")
     return Problem(f"{URN}unsupported-encoding", "unsupported content encoding", 415, detail)
 
 
 def malformed_encoding(encoding: str, reason: str) -> Problem:
-    """A body that is not packed as its Content-Encoding says."""
-    detail = truncate_text(f"the body is not {encoding}: {reason}")
+    """Return the problem for a body that does not match its `Content-Encoding`."""
+    detail = truncate_text(f"the body is not valid {encoding}: {reason}")
     return Problem(f"{URN}malformed-encoding", "malformed content encoding", 400, detail, (ErrorDetail("", detail),))
 
 
 def busy(detail: str) -> Problem:
-    """More is under way than this service takes at once."""
+    """Return the problem for a service that is at its limit."""
     return Problem(f"{URN}busy", "busy", 503, detail)
 
 
 def store_unavailable() -> Problem:
-    """The store does not take writes, or gives no answer; its own words are in the log."""
-    return Problem(
-        f"{URN}store-unavailable", "store unavailable", 503, "the store cannot do this now; nothing was acknowledged that is not kept"
-    )
+    """Return the problem for a store that cannot be written or read at the moment."""
+    return Problem(f"{URN}store-unavailable", "store unavailable", 503, "the store is unavailable, nothing was stored; see the service log")
 
 
 def store_damaged() -> Problem:
-    """What the store holds cannot be read; asking again will not help."""
-    return Problem(f"{URN}store-damaged", "store damaged", 500, "the store's file is damaged there; its own words are in the log")
+    """Return the problem for corrupt data in the store; a retry does not help."""
+    return Problem(f"{URN}store-damaged", "store damaged", 500, "stored data is corrupt; see the service log")
 
 
 def query_too_slow() -> Problem:
-    """A question about kept decisions that would take too long."""
-    return Problem(f"{URN}query-too-slow", "query too slow", 503, "the question took longer than it may: ask for less time or more filters")
+    """Return the problem for a query that exceeded its time limit."""
+    return Problem(f"{URN}query-too-slow", "query too slow", 503, "time limit of the query exceeded; use a shorter period or more filters")
 
 
 def too_many_values(limit: int) -> Problem:
-    """A document of more parts than are taken apart."""
+    """Return the problem for a JSON document with too many values."""
     detail = f"more than {limit} values"
     return Problem(f"{URN}too-many-values", "too many values", 413, detail, (ErrorDetail("", detail),))
 
@@ -355,18 +351,18 @@ _BY_STATUS = {404: ("not-found", "not found"), 405: ("method-not-allowed", "meth
 
 
 def http_problem(status: int, detail: str) -> Problem:
-    """What the router or server refuses."""
+    """Return the problem for an error of the router or server."""
     kind, title = _BY_STATUS.get(status, (f"http-{status}", detail.lower()))
     return Problem(f"{URN}{kind}", title, status, truncate_text(detail))
 
 
 def not_http() -> Problem:
-    """Bytes that are no HTTP request, or one whose headers are much longer than are read."""
-    return Problem(f"{URN}not-http", "not HTTP", 400, "this is no request of HTTP/1.1, or its headers are too long to be read")
+    """Return the problem for a malformed request, or headers far over the limit."""
+    return Problem(f"{URN}not-http", "not HTTP", 400, "malformed HTTP/1.1 request, or headers too long")
 
 
 def malformed_head(status: int, detail: str) -> Problem:
-    """A request head that RFC 9112 forbids, of a transfer coding or of a version of HTTP that is not supported."""
+    """Return the problem for a request head that violates RFC 9112, or an unsupported transfer coding or HTTP version."""
     kind, title = _HEAD_PROBLEMS.get(status, ("not-http", "not HTTP"))
     return Problem(f"{URN}{kind}", title, status, detail)
 
@@ -378,82 +374,82 @@ _HEAD_PROBLEMS = {
 
 
 def request_timeout(detail: str) -> Problem:
-    """A request that did not come in time."""
+    """Return the problem for a request that was not complete in time."""
     return Problem(f"{URN}request-timeout", "request timeout", 408, detail, (ErrorDetail("", detail),))
 
 
 def headers_too_large(limit: int) -> Problem:
-    """More bytes before the body than are read."""
-    return Problem(f"{URN}headers-too-large", "headers too large", 431, f"the headers are longer than the {limit} bytes that are read")
+    """Return the problem for headers over the size limit."""
+    return Problem(f"{URN}headers-too-large", "headers too large", 431, f"the headers are longer than the limit of {limit} bytes")
 
 
 def rate_limited(rate: float) -> Problem:
-    """More than one key may ask for."""
+    """Return the problem for a client over its rate limit."""
     detail = f"more than {rate:g} events or requests per second with this key"
     return Problem(f"{URN}rate-limited", "rate limited", 429, detail)
 
 
 def unauthenticated(detail: str) -> Problem:
-    """Nobody knows who asks."""
+    """Return the problem for missing or invalid credentials."""
     return Problem(f"{URN}unauthenticated", "not authenticated", 401, truncate_text(detail))
 
 
 def forbidden(scope: str) -> Problem:
-    """Who asks is known, and may not."""
-    return Problem(f"{URN}forbidden", "forbidden", 403, f"this needs the scope `{scope}`")
+    """Return the problem for a principal without the scope."""
+    return Problem(f"{URN}forbidden", "forbidden", 403, f"scope `{scope}` is required")
 
 
 def cross_origin(origin: str) -> Problem:
-    """A web page of another origin asks, and a browser sent it along."""
-    detail = truncate_text(f"a page of `{origin}` may not change anything here while no key is needed")
+    """Return the problem for a cross-origin request of a browser."""
+    detail = truncate_text(f"cross-origin request from `{origin}`; without authentication only the service's own pages may make changes")
     return Problem(f"{URN}cross-origin", "cross-origin request", 403, detail)
 
 
 def misdirected(host: str) -> Problem:
-    """The request is for a host that this service is not."""
-    return Problem(f"{URN}misdirected-request", "misdirected request", 421, truncate_text(f"this service does not answer as `{host}`"))
+    """Return the problem for a `Host` that is not trusted."""
+    return Problem(f"{URN}misdirected-request", "misdirected request", 421, truncate_text(f"untrusted host `{host}`; see `trusted_hosts`"))
 
 
 def issuer_unavailable() -> Problem:
-    """The keys that tokens are checked with cannot be had."""
-    detail = "the token issuer's keys cannot be read at the moment"
+    """Return the problem for unavailable public keys of the token issuer."""
+    detail = "the token issuer's public keys are unavailable; retry later"
     return Problem(f"{URN}issuer-unavailable", "token issuer unavailable", 503, detail)
 
 
 def internal() -> Problem:
-    """A defect of this service. It says nothing about what went wrong: the log does."""
-    detail = "the service failed; the request was not at fault"
+    """Return the problem for an unexpected exception; details are only in the log."""
+    detail = "unexpected error in the service; see the service log"
     return Problem(f"{URN}internal", "internal error", 500, detail)
 
 
 def unanswered(times: int) -> Problem:
-    """An event that a service did not answer, although it answered those around it. Made by a client in the event's place."""
-    detail = f"the answer broke off each of the {times} times that this event was sent, and not without it"
+    """Return the problem for an event at which the response broke off repeatedly. Made by the client, not the service."""
+    detail = f"the response broke off in all {times} attempts with this event, and not without it"
     return Problem(f"{URN}unanswered", "not answered", 502, detail)
 
 
 def not_ready(reason: str) -> Problem:
-    """Decisions cannot be kept at the moment."""
+    """Return the problem for a service that is not ready."""
     return Problem(f"{URN}not-ready", "not ready", 503, truncate_text(reason))
 
 
 def stopping() -> Problem:
-    """The service stops before it could answer."""
-    detail = "the service is stopping; whether this was kept is not known, so send it again"
+    """Return the problem for a request that a shutdown interrupted."""
+    detail = "the service is stopping; the request may or may not have been stored: retry"
     return Problem(f"{URN}stopping", "service stopping", 503, detail)
 
 
 def unreadable(path: str, reason: str) -> Problem:
-    """A file of the command line that cannot be read."""
+    """Return the problem for an unreadable file of the command line."""
     return Problem(f"{URN}unreadable-file", "unreadable file", 404, f"`{valid_text(path)}`: {reason}")
 
 
 def unwritable(reason: str) -> Problem:
-    """An error that a format has no place for."""
+    """Return the problem for an error that a format cannot represent."""
     return Problem(f"{URN}unwritable", "not writable", 422, reason)
 
 
 def unrecognised() -> Problem:
-    """A file of the command line that is none of what can be decided."""
+    """Return the problem for a file of the command line in an unknown format."""
     detail = "expected an event in JSON, or a status block or CPER record as bytes, hexadecimal or base64"
     return Problem(f"{URN}unrecognised-input", "unrecognised input", 415, detail)

@@ -1,4 +1,4 @@
-"""Kept decisions as lists, statistics and the stream show them."""
+"""Responses for lists, statistics and the stream of decisions."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class SummaryJson:
     """RFC 3339, UTC."""
     source: str | None
     event_id: str | None
-    """The sender's own."""
+    """The event's `id`, given by the sender."""
     event_key: str
     policy: PolicyRef
     action: str
     certainty: str
     notification: str
     severity: str | None
-    """Of the status block; null where there was none."""
+    """Severity of the status block; null: no status block."""
     sections: tuple[str, ...]
-    """Names or GUIDs, each once."""
+    """Distinct names or GUIDs of section types."""
     physical_addresses: tuple[str, ...]
-    """Bytes, each once; of very many the first."""
+    """Distinct addresses in bytes, the first of very many."""
 
 
 @frozen
@@ -36,26 +36,26 @@ class PageJson:
 
     decisions: tuple[SummaryJson, ...]
     next: str | None
-    """The `cursor` of the next page; null: there are no more."""
+    """`cursor` of the next page; null: last page."""
     damaged: int = 0
-    """Decisions that belong here and are left out, because their rows in the store are damaged."""
+    """Number of decisions that are missing from this page because their rows are corrupt."""
 
 
 @frozen
 class BucketJson:
-    """One span of time."""
+    """One bucket of time."""
 
     start: str
     """RFC 3339, UTC."""
     count: int
-    """All groups together."""
+    """Decisions in the bucket."""
     groups: tuple[dict[str, str | int | None], ...]
-    """A value for each field grouped by, and the `count` of decisions that share them."""
+    """For each group, the values of the fields it is grouped by, and the `count`."""
 
 
 @frozen
 class StatsJson:
-    """Counts over time; spans in which nothing was decided are left out."""
+    """Counts over time; empty buckets are left out."""
 
     bucket_s: int
     """Seconds."""

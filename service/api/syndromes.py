@@ -1,4 +1,4 @@
-"""Questions about syndromes, and their answers: what a value means, and what KVM makes of one."""
+"""Syndrome requests and responses: decoding, and injection by KVM."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from ras_triage.models.decision import Assumption, PolicyRef, Rationale
 from ras_triage.models.frozen import frozen
 from ras_triage.models.kvm import GuestException, LinuxGuest
-from ras_triage.models.scalars import Base64, Flag, Hex64, Many, WireModel
+from ras_triage.models.scalars import Base64, FailFastTuple, Hex64, StrictBool, WireModel
 from ras_triage.models.syndrome_fields import SyndromeKind
 
 MAX_VALUES: Final = 1000
-"""Values that one request may ask for."""
+"""Largest number of values in one request."""
 
 
-def _number(given: Any) -> Any:
-    """true and false are as good as 1 and 0, which C knows."""
-    return int(given) if isinstance(given, bool) else given
+def _number(value: Any) -> Any:
+    """Convert true and false to 1 and 0, as in C."""
+    return int(value) if isinstance(value, bool) else value
 
 
 Byte = Annotated[int, BeforeValidator(_number, json_schema_input_type=int | bool), Field(strict=True, ge=0, lt=256)]
@@ -33,63 +33,63 @@ class VcpuEventsInput(WireModel):
     serror_esr: Hex64 = 0
 
 
-def _form(given: Any) -> str:
-    return "fields" if isinstance(given, (dict, VcpuEventsInput)) else "bytes"
+def _form(value: Any) -> str:
+    return "fields" if isinstance(value, (dict, VcpuEventsInput)) else "bytes"
 
 
 VcpuEventsForm = Annotated[Annotated[VcpuEventsInput, Tag("fields")] | Annotated[Base64, Tag("bytes")], Discriminator(_form)]
 
 
 class SyndromeRequest(WireModel):
-    """`value` or `values` to be explained, or `vcpu_events` for KVM_SET_VCPU_EVENTS on a host."""
+    """`value` or `values` to decode, or `vcpu_events` for KVM_SET_VCPU_EVENTS on a host."""
 
     value: Hex64 | None = None
-    values: Annotated[Many[Hex64], Field(min_length=1, max_length=MAX_VALUES)] | None = None
+    values: Annotated[FailFastTuple[Hex64], Field(min_length=1, max_length=MAX_VALUES)] | None = None
     kind: SyndromeKind | None = None
-    """How to take the values. Absent: what fits the 25 bits of VSESR_EL2 is one, everything else is an ESR_ELx."""
+    """Kind of the values. Absent: VSESR_EL2 if a value fits into 25 bits, else ESR_ELx."""
     vcpu_events: VcpuEventsForm | None = None
-    """The structure's fields, or its 64 bytes in base64 as a decision's `inject_serror` has them."""
+    """The fields of the structure, or its 64 bytes in base64, as in a decision's `inject_serror`."""
     kernel: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    """The host's release; without it, and without a `policy`, the service's default policy answers."""
+    """Kernel release of the host; without it and `policy`, the service's default policy applies."""
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
-    host_ras: Flag | None = None
-    """FEAT_RAS on the host's CPUs; absent: assumed."""
-    guest_ras: Flag | None = None
-    """FEAT_RAS as the guest sees it; absent: what the host has, and never more than that."""
-    serror_masked: Flag | None = None
-    """PSTATE.A of the vCPU; absent: not known."""
+    host_ras: StrictBool | None = None
+    """Whether the host's CPUs have FEAT_RAS; absent: assumed."""
+    guest_ras: StrictBool | None = None
+    """Whether the guest sees FEAT_RAS; absent: as the host. Never more than the host has."""
+    serror_masked: StrictBool | None = None
+    """PSTATE.A of the vCPU; absent: unknown."""
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> SyndromeRequest:
-        if sum(given is not None for given in (self.value, self.values, self.vcpu_events)) != 1:
-            raise ValueError("expected `value`, `values` or `vcpu_events`, one of the three")
+        if sum(value is not None for value in (self.value, self.values, self.vcpu_events)) != 1:
+            raise ValueError("expected exactly one of `value`, `values` and `vcpu_events`")
         about_injection = (self.kernel, self.policy, self.host_ras, self.guest_ras, self.serror_masked)
-        if self.vcpu_events is None and any(given is not None for given in about_injection):
-            raise ValueError("`kernel`, `policy`, `host_ras`, `guest_ras` and `serror_masked` go with `vcpu_events`")
+        if self.vcpu_events is None and any(value is not None for value in about_injection):
+            raise ValueError("`kernel`, `policy`, `host_ras`, `guest_ras` and `serror_masked` require `vcpu_events`")
         if self.vcpu_events is not None and self.kind is not None:
-            raise ValueError("`kind` goes with `value` or `values`")
+            raise ValueError("`kind` requires `value` or `values`")
         return self
 
 
 @frozen
 class FieldReading:
-    """A field of a syndrome."""
+    """Field of a syndrome."""
 
     name: str
-    """The architecture's."""
+    """As in the Arm ARM."""
     bits: str
     """`12:10`, or `24` for a single bit."""
     value: Hex64
     meaning: str
     section: str
-    """Where the Arm ARM defines it."""
+    """Section of the Arm ARM that defines it."""
     reserved: bool
-    """These bits are RES0 in this syndrome, and are set."""
+    """Whether these are RES0 bits that are set."""
 
 
 @frozen
 class Explanation:
-    """A syndrome taken apart."""
+    """Decoded syndrome."""
 
     value: Hex64
     kind: SyndromeKind
@@ -100,27 +100,27 @@ class Explanation:
 
 @frozen
 class Explanations:
-    """Several syndromes taken apart, in the order asked for."""
+    """Several decoded syndromes, in the order of the request."""
 
     syndromes: tuple[Explanation, ...]
 
 
 @frozen
 class InjectionAnswer:
-    """What comes of one KVM_SET_VCPU_EVENTS."""
+    """Result of one KVM_SET_VCPU_EVENTS."""
 
     policy: PolicyRef
     accepted: bool
     errno: int
     """0, or the positive error number that the ioctl fails with."""
     guest_esr: Hex64 | None
-    """ESR_EL1 of the first exception that the guest takes; null where it takes none."""
+    """ESR_EL1 of the first exception that the guest takes; null: none."""
     linux_guest: LinuxGuest | None
-    """What a Linux guest does with the SError; null where none arrives."""
+    """What a Linux guest does with the SError; null: no SError arrives."""
     arrivals: tuple[GuestException, ...]
-    """The exceptions, in the order in which the guest takes them."""
+    """Exceptions, in the order in which the guest takes them."""
     explanation: Explanation | None
-    """`guest_esr` taken apart."""
+    """`guest_esr`, decoded."""
     certainty: Literal["certain", "depends"]
     reasons: tuple[str, ...]
     rationale: tuple[Rationale, ...]

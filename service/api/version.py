@@ -1,4 +1,4 @@
-"""Which version of the project this is."""
+"""Version of the installed package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def installed_version() -> str:
-    """The project's version; `0` in a tree that is not installed."""
+    """Return the version; `0` if the package is not installed."""
     try:
         return version("ras-triage")
     except PackageNotFoundError:

@@ -16,7 +16,7 @@ from ras_triage.service.api.problems import MAX_ERRORS, Problem, ProblemError, p
 from ras_triage.service.cli.inputs import open_input, read_lines
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.telemetry import logs
-from ras_triage.service.telemetry.redaction import hidden
+from ras_triage.service.telemetry.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,18 +35,18 @@ def note(line: str) -> None:
 
 def warn(message: str) -> None:
     """Print one line on standard error, with the name of the program. API keys are shortened to their id."""
-    note(hidden(f"ras-triage: {message}"))
+    note(redact(f"ras-triage: {message}"))
 
 
 def complain(problem: Problem, *, as_json: bool) -> None:
     """Print a problem on standard error."""
     if as_json:
-        note(hidden(escape_json(problem_json(problem)).decode()))
+        note(redact(escape_json(problem_json(problem)).decode()))
         return
     warn(f"{_cut(problem.title)}: {_cut(problem.detail)}")
     if len(problem.errors) > 1:
         for fault in problem.errors[:MAX_ERRORS]:
-            note(hidden(f"  {_cut(fault.pointer or '/')}: {_cut(fault.detail)}"))
+            note(redact(f"  {_cut(fault.pointer or '/')}: {_cut(fault.detail)}"))
 
 
 def _cut(text: str) -> str:

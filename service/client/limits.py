@@ -11,7 +11,7 @@ from typing import Final
 import httpx
 from httpx_sse import EventSource
 
-from ras_triage.service.api.content_encoding import ContentDecoder, unpacker
+from ras_triage.service.api.content_encoding import ContentDecoder, decoder_for
 from ras_triage.service.client.errors import UnexpectedResponse
 
 MAX_PROBLEM_BYTES: Final = 1 << 20
@@ -74,17 +74,17 @@ def _unpacker_of(response: httpx.Response) -> ContentDecoder | None:
     encoding = response.headers.get("content-encoding", "").strip().lower()
     if encoding in ("", "identity"):
         return None
-    found = unpacker(encoding)
+    found = decoder_for(encoding)
     if found is None:
         raise httpx.DecodingError(f"unexpected content encoding `{encoding}`")
     return found
 
 
-def _pieces(unpacker: ContentDecoder | None, chunk: bytes) -> Iterator[bytes]:
-    if unpacker is None:
+def _pieces(decoder: ContentDecoder | None, chunk: bytes) -> Iterator[bytes]:
+    if decoder is None:
         yield chunk
         return
-    pieces = unpacker.pieces(chunk)
+    pieces = decoder.pieces(chunk)
     while True:
         try:
             piece = next(pieces, None)
@@ -95,8 +95,8 @@ def _pieces(unpacker: ContentDecoder | None, chunk: bytes) -> Iterator[bytes]:
         yield piece
 
 
-def _require_end(unpacker: ContentDecoder | None) -> None:
-    if unpacker is not None and not unpacker.complete:
+def _require_end(decoder_for: ContentDecoder | None) -> None:
+    if decoder_for is not None and not decoder_for.complete:
         raise httpx.RemoteProtocolError("the response ended within its compressed data")
 
 

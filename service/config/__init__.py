@@ -1,1 +1,1 @@
-"""Settings, their sources, and settings of the process."""
+"""Settings, their sources, and process-wide configuration."""

@@ -11,7 +11,7 @@ from ras_triage.models.frozen import frozen
 _REG_NAME: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+"
 _IP_FUTURE: Final = r"\[[vV][0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+,;=:-]+\]"
 _AUTHORITY: Final = re.compile(rf"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>{_REG_NAME}|{_IP_FUTURE}))(?::(?P<port>[0-9]{{0,5}}))?")
-"""uri-host [ ":" port ] (RFC 3986 3.2.2 and 3.2.3), with a host that is not empty (RFC 9110 4.2.1)."""
+"""uri-host [ ":" port ] (RFC 3986 3.2.2 and 3.2.3), with a non-empty host (RFC 9110 4.2.1)."""
 
 _ORIGIN: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>.*)")
 
@@ -30,7 +30,7 @@ class Authority:
 
 @frozen
 class Origin:
-    """Where a web page comes from."""
+    """Origin of a web page (RFC 6454)."""
 
     scheme: str
     """In lower case."""
@@ -40,7 +40,7 @@ class Origin:
 
 
 def parse_authority(text: str) -> Authority | None:
-    """Return the value of a `Host` header; None where it does not follow the grammar."""
+    """Parse the value of a `Host` header; None: malformed."""
     found = _AUTHORITY.fullmatch(text)
     if found is None:
         return None
@@ -56,14 +56,14 @@ def parse_authority(text: str) -> Authority | None:
 
 
 def parse_host(text: str) -> str | None:
-    """Return a host as Authority has it, from a name or address without a port; None where it is not one."""
+    """Normalise a host name or address without a port; None: malformed."""
     is_bare_ipv6 = ":" in text and not text.startswith("[")
-    found = parse_authority(f"[{text}]:0" if is_bare_ipv6 else f"{text}:0")  # which is a second port where there is one already
+    found = parse_authority(f"[{text}]:0" if is_bare_ipv6 else f"{text}:0")  # a second port if the text has one already
     return None if found is None else found.host
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Return the value of an `Origin` header that names one origin; None for `null`, several, and what does not follow the grammar."""
+    """Parse the value of an `Origin` header; None: `null`, several origins, or malformed."""
     found = _ORIGIN.fullmatch(text)
     authority = None if found is None else parse_authority(found["authority"])
     if found is None or authority is None:
@@ -72,5 +72,5 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def origin_of(scheme: str, authority: Authority) -> Origin:
-    """Return the origin of what is served there."""
+    """Return the origin of a scheme and authority."""
     return Origin(scheme, authority.host, authority.port if authority.port is not None else _DEFAULT_PORTS.get(scheme))

@@ -1,4 +1,4 @@
-"""How often Python looks for garbage in circles."""
+"""Cyclic garbage collector thresholds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import gc
 from typing import Final
 
 _THRESHOLDS: Final = (100_000, 50, 100)
-"""Allocations between two looks. An event with the facts of a large machine is thousands of objects and no circle, and looking through
-them after every few hundred takes longer than deciding."""
+"""Thresholds of the three generations. An event with the facts of a large machine has thousands of objects and no cycle; with the default
+thresholds the collector takes longer than the decision."""
 
 
 def raise_gc_thresholds() -> None:
-    """Leave alone what there is by now, and look at the rest seldom."""
+    """Exclude existing objects from collection (gc.freeze), and collect others rarely."""
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)

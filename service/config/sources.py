@@ -1,4 +1,4 @@
-"""Settings from where operators leave them: flags before environment before file before defaults."""
+"""Sources of settings: options, environment, file, defaults; in this order."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _PORT_LINK: Final = "tcp://"
 
 
 class RawSettings(BaseSettings):
-    """What was set, as it was written; None: nothing was. Names are those of the file, and of the environment in capitals."""
+    """Settings as written; None: not set. Names are those in the file, and in capitals those in the environment."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, validate_default=False)
 
@@ -108,7 +108,7 @@ class RawSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is handed in: the sources are read one by one, to know what came from which."""
+        """Use only the constructor's arguments: the sources are read one by one, to record the origin of each setting."""
         return (init_settings,)
 
     @field_validator("trusted_hosts", "trusted_proxies", "oidc_algorithms", "policy_files", mode="before")
@@ -121,26 +121,26 @@ class RawSettings(BaseSettings):
     def _has_no_null(cls, value: object) -> object:
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, str) and "\0" in part:
-                raise ValueError("should not contain a null character")
+                raise ValueError("should not contain a NUL character")
         return value
 
     @field_validator("port", mode="before")
     @classmethod
     def _is_no_link(cls, value: object) -> object:
         if isinstance(value, str) and value.startswith(_PORT_LINK):
-            raise ValueError("Kubernetes sets this for a service of this name: give the pod `enableServiceLinks: false`")
+            raise ValueError("Kubernetes sets this variable for a Service of this name; set `enableServiceLinks: false` in the pod")
         return value
 
     @field_validator("store")
     @classmethod
     def _is_store(cls, value: str) -> str:
         if value != MEMORY and sqlite_path(value) is None:
-            raise ValueError(f"`{value}` is no store: expected `{MEMORY}` or `{SQLITE}PATH`")
+            raise ValueError(f"unknown store `{value}`; expected `{MEMORY}` or `{SQLITE}PATH`")
         return value
 
     @field_validator("oidc_issuer", "oidc_jwks_url")
     @classmethod
-    def _cannot_be_tampered_with(cls, value: str) -> str:
+    def _is_https(cls, value: str) -> str:
         url = _URL.fullmatch(value)
         authority = None if url is None else parse_authority(url["authority"])
         if url is None or authority is None or not (url["scheme"].lower() == "https" or is_loopback(authority.host)):
@@ -159,30 +159,30 @@ class RawSettings(BaseSettings):
     @classmethod
     def _are_public(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value or not set(value) <= set(ALGORITHMS):
-            raise ValueError(f"should be some of {', '.join(ALGORITHMS)}")
+            raise ValueError(f"expected one or more of {', '.join(ALGORITHMS)}")
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSettings:
-    """Settings, and where each came from."""
+    """Settings with the origin of each."""
 
     settings: Settings
-    given: RawSettings
+    raw: RawSettings
     origins: Mapping[str, Origin]
-    """By name; defaults have none."""
+    """By name; defaults are not listed."""
 
     def listed(self) -> dict[str, dict[str, Any]]:
-        """Every setting by name: `value` as JSON can hold it, secrets hidden, and `from`."""
+        """Return every setting by name: `value` for JSON, with secrets hidden, and `from`."""
         return {
             name: {"value": _shown(name, self._value(name)), "from": self.origins.get(name, "default")} for name in RawSettings.model_fields
         }
 
     def _value(self, name: str) -> Any:
         if name == "default_policy":
-            return self.given.default_policy or UNIFORM
+            return self.raw.default_policy or UNIFORM
         if name == "policy_files":
-            return self.given.policy_files or ()
+            return self.raw.policy_files or ()
         if name.startswith("oidc_"):
             return getattr(self.settings.oidc, name.removeprefix("oidc_"), None)
         return getattr(self.settings, name)
@@ -197,19 +197,19 @@ def _shown(name: str, value: Any) -> Any:
 
 
 def default_store() -> str:
-    """Where a service keeps its decisions unless told (XDG Base Directory Specification: state)."""
+    """Return the default store address (XDG Base Directory Specification: state)."""
     home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return f"{SQLITE}{Path(home).expanduser() / 'ras-triage' / 'store.db'}"
 
 
 def default_workers() -> int:
-    """One for each processor that this process may use, of which there are several; a few are enough for what one process can keep."""
+    """Return the default number of workers: one per usable processor, 0 if there is only one. A few saturate the writer."""
     processors = len(os.sched_getaffinity(0))
     return min(processors, _MOST_OF_USE) if processors > 1 else 0
 
 
 def prepare_store(settings: Settings) -> None:
-    """Make the folder of the store that is taken where none was named, for its owner alone. Raises InvalidSetting."""
+    """Create the folder of the default store, accessible only to its owner. Raises InvalidSetting."""
     path = sqlite_path(settings.store)
     if path is None or settings.store != default_store():
         return
@@ -217,13 +217,13 @@ def prepare_store(settings: Settings) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         reason = (error.strerror or "unknown reason").lower()
-        raise InvalidSetting(f"`{path.parent}` cannot be made: {reason}; name a store with `--store sqlite:///PATH`") from None
+        raise InvalidSetting(f"cannot create `{path.parent}`: {reason}; select a store with `--store sqlite:///PATH`") from None
 
 
 def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> EffectiveSettings:
-    """The settings of a service. Raises InvalidSetting.
+    """Load the settings of a service. Raises InvalidSetting.
 
-    `flags` are what the command line said; None stands for nothing. `file` defaults to what `RAS_TRIAGE_CONFIG` names.
+    `flags`: options of the command line; None: not given. `file` defaults to the value of `RAS_TRIAGE_CONFIG`.
     """
     named = os.environ.get(CONFIG_VARIABLE)
     path = file or (Path(named) if named else None)
@@ -235,10 +235,10 @@ def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Effecti
     origins: dict[str, Origin] = {name: origin for origin, layer in layers.items() for name in layer}
     merged = {name: value for layer in layers.values() for name, value in layer.items()}
     try:
-        given = RawSettings(**merged)
+        raw = RawSettings(**merged)
     except ValidationError as error:
         raise InvalidSetting(_explain(error, origins, path)) from None
-    return EffectiveSettings(_effective(given), given, origins)
+    return EffectiveSettings(_effective(raw), raw, origins)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise InvalidSetting(f"`{path}`: {str(error)[:1].lower()}{str(error)[1:]}") from None
     for name in content:
         if name not in RawSettings.model_fields:
-            raise InvalidSetting(f"`{name}` in `{path}`: there is no such setting")
+            raise InvalidSetting(f"`{name}` in `{path}`: unknown setting")
     return content
 
 
@@ -263,7 +263,7 @@ def _explain(error: ValidationError, origins: Mapping[str, Origin], path: Path |
 
 
 def written(name: str, origin: Origin, path: Path | None = None) -> str:
-    """A setting by the name that its source has for it."""
+    """Return the name of a setting in its source."""
     if origin == "environment":
         return f"`{PREFIX}{name.upper()}`"
     if origin == "flag":
@@ -272,43 +272,43 @@ def written(name: str, origin: Origin, path: Path | None = None) -> str:
 
 
 _FLAGS: Final = {"tls_certificate": "tls-cert", "policy_files": "policy-file"}
-"""Flags that are not called what the setting is."""
+"""Options whose names differ from the setting."""
 
 _INDIRECT: Final = frozenset({"default_policy", "tls_key_password"})
 
 _DIRECT: Final = frozenset(field.name for field in fields(Settings)) & frozenset(RawSettings.model_fields) - _INDIRECT
 
 
-def _effective(given: RawSettings) -> Settings:
-    policy, custom = read_policies(list(given.policy_files or ()), given.default_policy or UNIFORM)
-    values = {name: value for name in _DIRECT if (value := getattr(given, name)) is not None}
+def _effective(raw: RawSettings) -> Settings:
+    policy, custom = read_policies(list(raw.policy_files or ()), raw.default_policy or UNIFORM)
+    values = {name: value for name in _DIRECT if (value := getattr(raw, name)) is not None}
     values.setdefault("store", default_store())
     values.setdefault("batch_workers", default_workers())
-    if given.tls_key_password is not None:
-        values["tls_key_password"] = given.tls_key_password.get_secret_value()
-    settings = replace(Settings(policy, custom), oidc=_oidc(given), **values)
-    _check(settings, given)
+    if raw.tls_key_password is not None:
+        values["tls_key_password"] = raw.tls_key_password.get_secret_value()
+    settings = replace(Settings(policy, custom), oidc=_oidc(raw), **values)
+    _check(settings, raw)
     return settings
 
 
-def _oidc(given: RawSettings) -> Oidc | None:
+def _oidc(raw: RawSettings) -> Oidc | None:
     names = ("issuer", "audience", "jwks_url", "scope_claim", "algorithms")
-    values = {name: value for name in names if (value := getattr(given, f"oidc_{name}")) is not None}
+    values = {name: value for name in names if (value := getattr(raw, f"oidc_{name}")) is not None}
     if not values:
         return None
     for name in ("issuer", "audience"):
         if name not in values:
-            raise InvalidSetting(f"`oidc_{name}` is needed beside the other settings of OIDC")
+            raise InvalidSetting(f"`oidc_{name}` is required with the other `oidc_*` settings")
     return Oidc(**values)
 
 
-def _check(settings: Settings, given: RawSettings) -> None:
-    """What is wrong between settings that are each right. Raises InvalidSetting."""
+def _check(settings: Settings, raw: RawSettings) -> None:
+    """Check the consistency of settings that are each valid. Raises InvalidSetting."""
     if settings.tls_certificate is None:
         for name in ("tls_key", "tls_key_password", "tls_client_ca"):
-            if getattr(given, name) is not None:
-                raise InvalidSetting(f"`{name}` is of no use without `tls_certificate`")
+            if getattr(raw, name) is not None:
+                raise InvalidSetting(f"`{name}` requires `tls_certificate`")
     if settings.rate_burst is not None and settings.rate_limit is None:
-        raise InvalidSetting("`rate_burst` is of no use without `rate_limit`")
+        raise InvalidSetting("`rate_burst` requires `rate_limit`")
     if settings.max_in_flight_bytes < settings.max_body_bytes:
-        raise InvalidSetting("`max_in_flight_bytes` is less than `max_body_bytes`: the longest request would never be taken")
+        raise InvalidSetting("`max_in_flight_bytes` is less than `max_body_bytes`; the longest request would never fit")

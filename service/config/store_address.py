@@ -1,4 +1,4 @@
-"""Address of a store."""
+"""Store address: `memory:` or `sqlite:///PATH`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SQLITE: Final = "sqlite:///"
 
 
 def sqlite_path(address: str) -> Path | None:
-    """The file of a `sqlite:///PATH` address; a path from the root has four slashes. None: it is none."""
+    """Return the path of a `sqlite:///PATH` address; an absolute path has four slashes. None: not such an address."""
     if not address.startswith(SQLITE) or address == SQLITE:
         return None
     return Path(address.removeprefix(SQLITE))

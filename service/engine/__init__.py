@@ -1,1 +1,1 @@
-"""An event's way from bytes to a durable response."""
+"""Event engine: from event bytes to a durable response."""

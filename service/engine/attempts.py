@@ -1,4 +1,4 @@
-"""Calls of a command, each within a time limit: one that runs into a defect fails alone."""
+"""Calls with a time limit and isolated failures, for the command line."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LIMIT_S: Final = 30.0
-"""Seconds that an event may take; the most that `max_workload` allows takes a few."""
+"""Time limit for one event, in seconds. The most that `max_workload` allows takes a few seconds."""
 
 TRIES: Final = 2
-"""How often: a process that was stopped in between (SIGSTOP, a suspended machine) was not at fault."""
+"""Attempts before a call fails: the time limit also expires while the process is stopped (SIGSTOP, a suspended machine)."""
 
 
 class Attempts:
-    """Makes calls in the main thread, and reports what goes wrong in a way that nobody foresaw."""
+    """Calls functions in the main thread and reports unexpected exceptions."""
 
     def __init__(self, report: Callable[[BaseException], None] = lambda _error: None) -> None:
         self.report = report
         self._limit = TimeLimit(LIMIT_S)
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Call a function that has no effects. Raises Refused: `internal` where it runs into a defect or takes too long."""
+        """Call a function that has no side effects. Raises ProblemError: `internal` after an unexpected exception or a timeout."""
         error: BaseException | None = None
         with self._limit.installed():
             for _ in range(TRIES):

@@ -1,4 +1,4 @@
-"""Defects of the service that events run into: logged, counted, and answered in the event's place."""
+"""Log and count of defects (unexpected exceptions) by event."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.hooks import call_each
 
 Stage = Literal["decide", "store", "import"]
-"""What failed: reading or deciding an event, keeping its decision, reading or answering a thing in an imported file."""
+"""What failed: parsing or deciding an event, storing its decision, or reading an item of an imported file."""
 
 LINES: Final = 10
-"""Lines that the log has of one defect in `PERIOD_S`; the others are only counted."""
+"""Log lines per defect and `PERIOD_S`; further occurrences are only counted."""
 PERIOD_S: Final = 60.0
 
 _MAX_KINDS: Final = 256
-"""Defects that are told apart."""
+"""Distinct defects whose log lines are limited separately."""
 _LAST_FRAMES: Final = 1
 _DIGITS: Final = 16
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-"""An event's id that may stand in a log, as for `X-Request-Id`."""
+"""Event ids that may be logged: the same form as `X-Request-Id`."""
 
 
 @dataclass(slots=True)
 class _Lines:
-    """Lines about one defect in the current period."""
+    """Count of log lines for one defect in the current period."""
 
     since: float = -inf
     logged: int = 0
@@ -40,21 +40,21 @@ class _Lines:
 
 
 class Defects:
-    """Logs and counts defects. Belongs to the event loop."""
+    """Logs and counts defects. Not thread-safe: call it in the event loop's thread."""
 
     def __init__(self) -> None:
-        self.found: list[Callable[[Stage], None]] = []
-        """Called for each."""
+        self.hooks: list[Callable[[Stage], None]] = []
+        """Called for each defect."""
         self._lines: OrderedDict[tuple[object, ...], _Lines] = OrderedDict()
 
     def report(
         self, stage: Stage, facts: Mapping[str, Any], *, item: int | None = None, event_id: str | None = None, document: bytes | None = None
     ) -> None:
-        """Log a defect, as `logs.explain` tells of it, and the event that ran into it.
+        """Log a defect and the event that caused it. `facts`: from `logs.explain`.
 
-        `item`: its place in a batch or file, from 0. `document`: the event as it was sent, of which the log has the SHA-256.
+        `item`: index in the batch or file, from 0. `document`: the event as it was sent; only its SHA-256 is logged.
         """
-        call_each(self.found, stage)
+        call_each(self.hooks, stage)
         lines = self._of_kind((stage, facts.get("error"), *facts.get("frames", ())[-_LAST_FRAMES:]))
         if monotonic() - lines.since > PERIOD_S:
             lines.since, lines.logged = monotonic(), 0
@@ -74,7 +74,7 @@ class Defects:
 
 
 def _identify(item: int | None, event_id: str | None, document: bytes | None) -> dict[str, Any]:
-    """Return what tells the event from others, without a piece of it."""
+    """Return facts that identify the event without quoting it."""
     facts: dict[str, Any] = {}
     if item is not None:
         facts["item"] = item
@@ -86,6 +86,6 @@ def _identify(item: int | None, event_id: str | None, document: bytes | None) ->
 
 
 def _unlogged(lines: _Lines) -> dict[str, Any]:
-    """Return how many lines were left out before this one."""
+    """Return how many lines were suppressed before this one."""
     unlogged, lines.unlogged = lines.unlogged, 0
     return {"unlogged": unlogged} if unlogged else {}

@@ -1,6 +1,6 @@
-"""One event, from its bytes to its decision, as far as that takes nothing but the event, the policies and what is known of its source.
+"""Evaluation of one event: parse, decide, encode; without a store.
 
-Nothing is kept or looked up here, so any process can do it.
+Its inputs are the event, the policies and the stored facts of the source, so that a worker process can evaluate as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ras_triage.models.event import Event, event_key
 from ras_triage.models.frozen import frozen
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.models.records.block_summary import physical_addresses, section_names
-from ras_triage.models.records.status_block import StatusBlock, parse
+from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.models.severity import severity_name
 from ras_triage.policies.decide import NOTHING_ASSUMED, decide_with_poison
 from ras_triage.policies.workload import TooMuchWork, require_workload
@@ -24,17 +24,17 @@ from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import Problem, ProblemError
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.responses import decision_json, policy_of, require_affordable
-from ras_triage.service.engine.used_facts import KeptFacts
+from ras_triage.service.engine.used_facts import StoredFacts
 from ras_triage.service.telemetry import logs
 
 LOOP_BYTES: Final = 32 << 10
-"""Longest event that is read in the event loop: at most about 15 ms, for a status block of nothing but the smallest sections."""
+"""Longest event that is parsed in the event loop, in bytes. Worst case about 15 ms: a status block of the smallest sections."""
 LOOP_STEPS: Final = 30_000
-"""Most steps (`ras_triage.policies.workload`) that deciding an event takes in the event loop, about a microsecond each."""
+"""Largest workload of an event that is decided in the event loop, in steps of about one microsecond (`ras_triage.policies.workload`)."""
 
 
 class HeavyEvent(Exception):
-    """Deciding an event would keep the event loop for too long."""
+    """Deciding the event would block the event loop for too long."""
 
 
 @frozen
@@ -44,120 +44,124 @@ class EventDocument:
     data: bytes
     """JSON."""
     name: bytes | None = None
-    """Tells a repeat of an event that says nothing by which it could be told: from the request's Idempotency-Key and the position in it."""
+    """Repeat key of an event that has neither id nor time: derived from the request's Idempotency-Key and the position in the request."""
     assumed: frozenset[str] = NOTHING_ASSUMED
-    """JSON pointers into the event at which its sender took something for granted, as for `decide`."""
+    """JSON pointers to the fields of the event that its sender assumed; see `decide`."""
 
 
 class EventKeys(NamedTuple):
-    """What an event says, as far as it is recognised, looked up and found by it."""
+    """Keys of an event: by which a repeat is recognised, source facts are looked up and decisions are listed."""
 
     source: str | None
     event_id: str | None
     event_key: str
     repeat_key: bytes | None
-    """What a repeat of the event has in common with it; None: a repeat cannot be told from a question asked again."""
+    """Equal for repeats of one event; None: repeats cannot be recognised."""
     notification: str
     severity: str | None
     """Of the status block."""
     sections: tuple[str, ...]
     physical_addresses: tuple[int, ...]
     """Bytes."""
-    brings_host: bool
-    brings_pages: bool
+    has_host: bool
+    """Whether the event has its own `host` facts."""
+    has_pages: bool
+    """Whether these include the state of pages."""
 
 
 class EncodedDecision(NamedTuple):
-    """A decision, and what of it is kept beside its bytes."""
+    """Encoded decision with the columns that the store keeps beside it."""
 
     decision: bytes
-    """JSON, without what tells one telling of it from another."""
+    """JSON without `id`, `decided_at` and `repeat`."""
     policy: str
     policy_digest: str
     action: str
     certainty: str
     poisoned: tuple[PoisonedPage, ...]
-    went_down: bool
-    """Whether the machine did, and forgot which pages are poisoned."""
+    panics: bool
+    """Whether the machine panics: its poisoned pages are forgotten with the reboot."""
 
 
 @frozen
 class ParsedEvent:
-    """An event that was read."""
+    """Parsed event with its keys and status block."""
 
     keys: EventKeys
     event: Event
     block: StatusBlock | None
     assumed: frozenset[str]
 
-    def conclude(self, settings: Settings, known: KeptFacts | None, at_most: int | None = None) -> EncodedDecision:
-        """Return its decision. Raises Refused where the policy does not exist, or where deciding would take too much work.
+    def decide(self, settings: Settings, known: StoredFacts | None, at_most: int | None = None) -> EncodedDecision:
+        """Return the encoded decision. Raises ProblemError for an unknown policy or an event over the workload limit.
 
-        Raises HeavyEvent where it would take more than `at_most` steps.
+        Raises HeavyEvent if deciding would take more than `at_most` steps.
         """
         if at_most is not None and known is not None and known.is_long:
             raise HeavyEvent
-        event = self.event if known is None else known.place(self.event)
-        kept = known is not None and known.facts is not None
-        policy = policy_of(event, settings, kept=kept)
-        remembered = 0 if known is None else len(known.poisoned)
+        event = self.event if known is None else known.with_host(self.event)
+        uses_stored_facts = known is not None and known.facts is not None
+        policy = policy_of(event, settings, uses_stored_facts=uses_stored_facts)
+        stored_pages = 0 if known is None else len(known.poisoned)
         try:
             limit = settings.max_workload if at_most is None else min(at_most, settings.max_workload)
-            require_workload(event, self.block, limit, policy, assumed=self.assumed, remembered=remembered)
+            require_workload(event, self.block, limit, policy, assumed=self.assumed, known_poisoned=stored_pages)
         except TooMuchWork:
-            require_affordable(event, self.block, settings, policy, assumed=self.assumed, remembered=remembered, kept=kept)
+            require_affordable(
+                event, self.block, settings, policy, assumed=self.assumed, stored_pages=stored_pages, uses_stored_facts=uses_stored_facts
+            )
             raise HeavyEvent from None
-        event = event if known is None else known.poison(event)
-        settled = decide_with_poison(event, self.block, policy, self.keys.event_key, self.assumed)
-        decision = settled.decision
-        went_down = decision.action is Action.PANIC
+        event = event if known is None else known.add_poisoned(event)
+        decided = decide_with_poison(event, self.block, policy, self.keys.event_key, self.assumed)
+        decision = decided.decision
+        panics = decision.action is Action.PANIC
         return EncodedDecision(
             decision_json(decision, None if known is None else known.used),
             decision.policy.name,
             decision.policy.digest,
             decision.action.value,
             decision.certainty,
-            () if went_down or event.source is None else settled.poisoned,
-            went_down,
+            () if panics or event.source is None else decided.poisoned,
+            panics,
         )
 
 
 class Defect(NamedTuple):
-    """A defect of the service that an event ran into."""
+    """Unexpected exception while an event was evaluated, as facts for the log."""
 
     facts: Mapping[str, Any]
-    """As `logs.explain` tells of it."""
+    """From `logs.explain`."""
 
 
 class Predecided(NamedTuple):
-    """An event that was decided elsewhere."""
+    """Event that a worker process decided."""
 
     document: EventDocument
     keys: EventKeys
-    conclusion: EncodedDecision | Problem | Defect
-    known: KeptFacts | None = None
-    """What was kept for its source as far as the decision knew of it."""
+    result: EncodedDecision | Problem | Defect
+    known: StoredFacts | None = None
+    """Stored facts of its source that the decision used."""
 
 
-class Failed(NamedTuple):
-    """An event that could not be read for a defect of the service."""
+class FailedEvent(NamedTuple):
+    """Event that could not be parsed because of a defect of the service."""
 
     document: EventDocument
     defect: Defect
 
 
 Evaluation = tuple[EventKeys, EncodedDecision | Problem | Defect] | Problem | Defect
-"""What a worker says of an event."""
+"""Result of a worker for one event."""
 
-BatchItem = EventDocument | Predecided | Failed | ProblemError
-"""An event as it came, or decided elsewhere; or why it is not read."""
+BatchItem = EventDocument | Predecided | FailedEvent | ProblemError
+"""An event as received or as evaluated by a worker, or the problem with it."""
 
 
 def parse_event(document: EventDocument) -> ParsedEvent:
-    """Read an event. Raises Refused."""
+    """Parse an event. Raises ProblemError."""
     event = read_event(document.data)
     key = event_key(event)
-    block = None if event.status_block is None else parse(event.status_block)
+    block = None if event.status_block is None else parse_block(event.status_block)
     keys = EventKeys(
         event.source,
         event.id,
@@ -173,29 +177,29 @@ def parse_event(document: EventDocument) -> ParsedEvent:
     return ParsedEvent(keys, event, block, document.assumed)
 
 
-def predecide(document: EventDocument, settings: Settings, known: KeptFacts | None = None) -> Evaluation:
-    """Return what makes an event a foreseen one; what is wrong with it, where it is none. Raises nothing that is an Exception."""
+def predecide(document: EventDocument, settings: Settings, known: StoredFacts | None = None) -> Evaluation:
+    """Parse and decide an event. Errors are returned: this raises no Exception."""
     try:
-        understood = parse_event(document)
+        parsed = parse_event(document)
     except ProblemError as refused:
         return refused.problem
     except Exception as error:
         return Defect(logs.explain(error))
     try:
-        return understood.keys, understood.conclude(settings, known)
+        return parsed.keys, parsed.decide(settings, known)
     except ProblemError as refused:
-        return understood.keys, refused.problem
+        return parsed.keys, refused.problem
     except Exception as error:
-        return understood.keys, Defect(logs.explain(error))
+        return parsed.keys, Defect(logs.explain(error))
 
 
 def is_long(document: EventDocument) -> bool:
-    """Whether reading an event would keep the event loop for too long."""
+    """Return whether parsing the event would block the event loop for too long."""
     return len(document.data) > LOOP_BYTES
 
 
 def _repeat_key(event: Event, key: str, name: bytes | None) -> bytes | None:
-    """Source and id, else content with a time in it, else the request's own name."""
+    """Return the hash of source and id, else the hash of an event that has a time, else the name from the request."""
     if event.id is not None:
         return hashlib.sha256(to_json(["id", event.source, event.id])).digest()
     if event.time is not None:

@@ -1,4 +1,4 @@
-"""What the bytes are that somebody hands over: an event, a status block or a CPER record, packed or as text."""
+"""Input detection: JSON event, status block or CPER record; binary or as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ras_triage.models.records.cper_record import SIGNATURE
 
 
 class InputKind(Enum):
-    """What bytes can be."""
+    """Kind of input."""
 
     JSON = "json"
     RECORD = "record"
@@ -19,14 +19,14 @@ class InputKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DetectedInput:
-    """The bytes themselves, text encodings undone, and what they are."""
+    """Detected kind and the bytes after hexadecimal or base64 decoding."""
 
     kind: InputKind
     data: bytes
 
 
 def detect_input(data: bytes) -> DetectedInput:
-    """Tell by the content. Whatever is nothing else is a status block: one may begin with any bytes."""
+    """Detect the kind of input by its content. The fallback is a status block, which may begin with any bytes."""
     text = data.strip()
     if text.startswith(b"{") and b"\0" not in text:
         return DetectedInput(InputKind.JSON, data)
@@ -34,5 +34,5 @@ def detect_input(data: bytes) -> DetectedInput:
 
 
 def detect_bytes(data: bytes) -> DetectedInput:
-    """A CPER record begins with its signature (UEFI 2.10 table N.1), a status block does not."""
+    """Distinguish a CPER record, which begins with a signature (UEFI 2.10 table N.1), from a status block."""
     return DetectedInput(InputKind.RECORD if data.startswith(SIGNATURE) else InputKind.STATUS_BLOCK, data)

@@ -1,8 +1,9 @@
-"""Where events come in: decided once each, recognised when they come again, and answered when they are durable.
+"""Event intake: recognise repeats, decide, store, and answer once durable.
 
-An event is recognised, and its decision handed over to be kept, in the event loop and between two awaits, so that of two equal events that
-arrive at once one is first. Deciding takes place there too, unless it would hold the event loop up: then a worker process decides, and what
-is kept for the source is compared afterwards. A defect that one event runs into is that event's problem `internal`.
+Look-up of repeats and queueing of the decision take place in the event loop without an await in between, so that of two equal events that
+arrive at the same time one is the first. Deciding takes place there too, unless it would block the event loop: then a worker process
+decides, and the result is used only if the stored facts of the source are still the same. An unexpected exception fails only the event
+that caused it, with the problem `internal`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ras_triage.service.engine.evaluation import (
     EncodedDecision,
     EventDocument,
     EventKeys,
-    Failed,
+    FailedEvent,
     HeavyEvent,
     ParsedEvent,
     Predecided,
@@ -41,31 +42,31 @@ from ras_triage.service.engine.problems import store_failed
 from ras_triage.service.engine.responses import wrap_decision
 from ras_triage.service.engine.sources import Sources, Undo
 from ras_triage.service.engine.time_limit import TimeLimit, TimeLimitExceeded
-from ras_triage.service.engine.used_facts import KeptFacts, same_knowledge
+from ras_triage.service.engine.used_facts import StoredFacts, same_facts
 from ras_triage.service.store.port import NewDecision, RowDamaged, Store, StoredDecision, StoreError, Summary
 from ras_triage.service.store.writer import EarlierWriteFailed, WriteQueueFull, Writer
 from ras_triage.service.telemetry import logs, tracing
 from ras_triage.service.telemetry.hooks import call_each
 
 EXPECTED_GROWTH: Final = 4
-"""Bytes that are kept for each byte of an event, roughly: itself and its decision."""
+"""Approximate bytes in the write queue for each byte of an event: the event and its decision."""
 
-UNREAD_S: Final = 30.0
-"""Seconds for which a read that failed counts against the service: long enough for a probe to see it, and then events may try again."""
+LOOKUP_FAILED_S: Final = 30.0
+"""Seconds for which a failed look-up makes the service not ready: long enough for a probe to notice, then events may try again."""
 
 LOOP_S: Final = 1.0
-"""Seconds that an event may take in the event loop, whatever was estimated: one that takes longer is given to a worker process."""
+"""Time limit for an event in the event loop, in seconds. An event that takes longer than estimated goes to a worker process."""
 
 TURN_S: Final = 0.02
-"""Seconds of processor time after which a slice of a batch lets others have the event loop."""
+"""Processor time after which a slice of a batch yields the event loop, in seconds."""
 
 ATTEMPTS: Final = 5
-"""How often an event is decided where something comes in between: kept facts that change meanwhile, or a defect of the store."""
+"""Attempts to decide an event whose source facts change meanwhile, or after an unexpected exception of the store."""
 
 
 @frozen
 class EventResponse:
-    """What the sender hears of one event."""
+    """Response to one event."""
 
     id: str
     body: bytes
@@ -75,46 +76,46 @@ class EventResponse:
 
 @dataclass(slots=True, eq=False)
 class Decided:
-    """An event that was decided for the first time, and will be answered once that is durable."""
+    """New event whose decision is in the write queue."""
 
     document: EventDocument
     entry: NewDecision
     durable: asyncio.Future[None]
-    alone: bool
-    """Whether it is kept by itself: a defect of the store is then its own."""
+    separate: bool
+    """Whether it is stored in a transaction of its own, so that an unexpected exception of the store is due to it."""
 
 
 @frozen
 class PendingRepeat:
-    """An event that is decided already, but not durably."""
+    """Repeat of an event whose decision is not durable yet."""
 
     document: EventDocument
     first: Decided
 
 
 Turn = Callable[[Sequence[BatchItem]], AbstractAsyncContextManager[None]]
-"""Waits until it is somebody's turn to have items decided in the event loop."""
+"""Waits for a turn to decide items in the event loop."""
 
 
 def at_once(_items: Sequence[BatchItem]) -> AbstractAsyncContextManager[None]:
-    """Wait for nothing: single requests go ahead of batches."""
+    """Take a turn at once: single requests go before batches."""
     return nullcontext()
 
 
 Outcome = Decided | PendingRepeat | StoredDecision | ProblemError
-"""What becomes of an event; `Kept` is its first decision, `Refused` the problem with it."""
+"""Result of admitting an event; `StoredDecision`: the first decision of a repeat."""
 
 
 @frozen
-class _Elsewhere:
-    """An event that is to be decided by a worker process, with what is kept for its source as far as that is known."""
+class _ForWorker:
+    """Event for a worker process, with the stored facts of its source as far as they are known."""
 
     document: EventDocument
-    known: KeptFacts | None
+    known: StoredFacts | None
 
 
-class _FoundDefect(Exception):
-    """Deciding an event ran into a defect elsewhere."""
+class _WorkerDefect(Exception):
+    """A worker reported an unexpected exception for the event."""
 
     def __init__(self, defect: Defect) -> None:
         super().__init__()
@@ -123,18 +124,18 @@ class _FoundDefect(Exception):
 
 @dataclass(slots=True)
 class _Slice:
-    """Events that are decided between two awaits, and whose decisions are handed over together."""
+    """Events that are decided without an await in between, and queued together."""
 
     durable: asyncio.Future[None]
-    alone: bool
+    separate: bool
     entries: list[NewDecision] = field(default_factory=list)
     undos: list[Undo] = field(default_factory=list)
-    """What takes back what the decisions did to their sources."""
+    """Revert the effects of the decisions on the cached sources."""
     repeats: int = 0
 
 
 class Intake:
-    """Takes events in."""
+    """Admits events and waits for their decisions to be durable."""
 
     def __init__(
         self,
@@ -155,29 +156,29 @@ class Intake:
         self._clock_ms = clock_ms
         self.limit = TimeLimit(LOOP_S)
         self._pending: dict[bytes, Decided] = {}
-        """What is not durable yet, by repeat key."""
-        self._keeping: set[asyncio.Task[None]] = set()
-        """Decisions that are kept by themselves."""
+        """Decisions that are not durable yet, by repeat key."""
+        self._storing: set[asyncio.Task[None]] = set()
+        """Tasks that store decisions one by one."""
         self.decided: list[Callable[[Summary], None]] = []
         """Called for each new decision once it is durable."""
         self.repeated: list[Callable[[], None]] = []
-        """Called for each event that was decided before."""
-        self._last_unread = -UNREAD_S, ""
-        self.unread: list[Callable[[StoreError], None]] = []
-        """Called with why, where the store gave no answer."""
+        """Called for each repeat."""
+        self._last_lookup_failure = -LOOKUP_FAILED_S, ""
+        self.lookup_failed: list[Callable[[StoreError], None]] = []
+        """Called with the error of each failed look-up."""
 
     def use(self, settings: Settings) -> None:
-        """Decide by other settings from now on."""
+        """Apply new settings from now on."""
         self._settings = settings
 
     @property
     def unavailable_reason(self) -> str | None:
-        """Why events are turned away: a moment ago, the store could not be asked whether one is new; None where that works."""
-        since, why = self._last_unread
-        return why if monotonic() - since < UNREAD_S else None
+        """Reason for refusing events after a failed duplicate look-up; None if look-ups work."""
+        since, why = self._last_lookup_failure
+        return why if monotonic() - since < LOOKUP_FAILED_S else None
 
     async def decide(self, document: EventDocument) -> EventResponse:
-        """Return one event's answer, durable. Raises Refused, Busy, StoreError."""
+        """Decide one event. Return the response once durable. Raises ProblemError, WriteQueueFull, StoreError."""
         self._writer.require_room(1, EXPECTED_GROWTH * len(document.data))
         with tracing.span("decide"):
             (outcome,) = await self.admit([document], None, patient=False)
@@ -189,7 +190,7 @@ class Intake:
     async def decide_dry_run(
         self, document: EventDocument, place: int | None = None, *, patient: bool = False, turn: Turn = at_once
     ) -> bytes:
-        """Return one event's answer, of which nothing is kept; arguments as for `admit`. Raises Refused, Busy, StoreError."""
+        """Decide one event without storing anything; parameters as for `admit`. Raises ProblemError, WriteQueueFull, StoreError."""
         item: BatchItem = document
         for _ in range(ATTEMPTS):
             async with turn([item]):
@@ -200,19 +201,19 @@ class Intake:
         raise ProblemError(_changed())
 
     async def admit(
-        self, items: Sequence[BatchItem], place: int | None = 0, *, patient: bool = True, alone: bool = False, turn: Turn = at_once
+        self, items: Sequence[BatchItem], place: int | None = 0, *, patient: bool = True, separate: bool = False, turn: Turn = at_once
     ) -> list[Outcome]:
-        """Decide what is new, and hand it over to be kept. Raises Busy where it is not `patient`.
+        """Decide new events and queue their decisions. Raises WriteQueueFull if not `patient` and the workers' queue is full.
 
-        One event after the other, because one that is done with makes room in the processor's caches for the next. `place`: of the first
-        event in what it came in, from 0; None: it came by itself. `alone`: each decision is kept by itself. `turn` is waited for
-        before anything is decided here; what a worker decides takes nobody else's turn.
+        Events are processed one by one, which keeps the processor's caches warm. `place`: index of the first event in its batch or file,
+        from 0; None: a single event. `separate`: store each decision in a transaction of its own. `turn` is awaited before anything is
+        decided in the event loop; workers need no turn.
         """
         outcomes: list[Outcome] = []
         rest, attempts = list(items), 0
         while True:
             async with turn(rest):
-                some, elsewhere = self._admit(rest, None if place is None else place + len(outcomes), alone=alone)
+                some, elsewhere = self._admit(rest, None if place is None else place + len(outcomes), separate=separate)
             outcomes += some
             rest = rest[len(some) :]
             if not rest:
@@ -224,81 +225,81 @@ class Intake:
             rest[0] = await self._decide_elsewhere(elsewhere, patient=patient) if attempts <= ATTEMPTS else ProblemError(_changed())
 
     async def await_response(self, outcome: Decided | PendingRepeat | StoredDecision, place: int | None = None) -> EventResponse:
-        """Return the answer, once it is durable. Raises StoreError, Refused.
+        """Return the response once the decision is durable. Raises StoreError, ProblemError.
 
-        Where a defect of the store keeps decisions from being kept that were handed over together, each is made and kept anew by itself.
+        If a transaction fails with an unexpected exception, each of its events is decided again and stored in a transaction of its own.
         """
         for attempt in range(ATTEMPTS):
             if isinstance(outcome, StoredDecision):
-                return _answered(outcome.id, outcome.decided_at_ms, outcome.decision, repeat=True)
+                return _response(outcome.id, outcome.decided_at_ms, outcome.decision, repeat=True)
             first = outcome.first if isinstance(outcome, PendingRepeat) else outcome
             try:
                 await asyncio.shield(first.durable)
             except Exception as error:
                 if _is_failure(error) or attempt == ATTEMPTS - 1:
                     raise
-                if first.alone and not isinstance(error, EarlierWriteFailed):
+                if first.separate and not isinstance(error, EarlierWriteFailed):
                     summary = first.entry.summary
                     raise self._fail("store", logs.explain(error), outcome.document, place, summary.event_id) from None
             else:
                 summary = first.entry.summary
-                return _answered(summary.id, summary.decided_at_ms, first.entry.decision, repeat=isinstance(outcome, PendingRepeat))
-            (anew,) = await self.admit([outcome.document], place, alone=True)
+                return _response(summary.id, summary.decided_at_ms, first.entry.decision, repeat=isinstance(outcome, PendingRepeat))
+            (anew,) = await self.admit([outcome.document], place, separate=True)
             if isinstance(anew, ProblemError):
                 raise anew
             outcome = anew
         raise AssertionError
 
-    # Elsewhere.
+    # In a worker process.
 
-    async def _decide_elsewhere(self, elsewhere: _Elsewhere, *, patient: bool) -> BatchItem:
-        """Have a worker process decide an event. Raises Busy."""
+    async def _decide_elsewhere(self, elsewhere: _ForWorker, *, patient: bool) -> BatchItem:
+        """Decide an event in a worker process. Raises WriteQueueFull."""
         if self._workers.is_full and not patient:
-            raise WriteQueueFull("many large events wait to be decided")
+            raise WriteQueueFull("too many large events wait for a worker process")
         try:
             return await self._workers.decide(elsewhere.document, elsewhere.known)
         except Exception as error:
-            return Failed(elsewhere.document, Defect(logs.explain(error)))
+            return FailedEvent(elsewhere.document, Defect(logs.explain(error)))
 
-    # Between two awaits.
+    # In the event loop, without an await.
 
-    def _admit(self, items: Sequence[BatchItem], place: int | None, *, alone: bool) -> tuple[list[Outcome], _Elsewhere | None]:
-        """Admit the first events, and the one behind them where that is to be decided elsewhere; None: it is not, or there is none."""
-        part = _Slice(asyncio.get_running_loop().create_future(), alone)
+    def _admit(self, items: Sequence[BatchItem], place: int | None, *, separate: bool) -> tuple[list[Outcome], _ForWorker | None]:
+        """Admit events up to the first one for a worker process. Return their outcomes and that event; None: there is none yet."""
+        part = _Slice(asyncio.get_running_loop().create_future(), separate)
         outcomes: list[Outcome] = []
-        elsewhere: _Elsewhere | None = None
+        elsewhere: _ForWorker | None = None
         end, worked = monotonic() + TURN_S, thread_time() if len(items) > 1 else 0.0
         for item in items:
             taken = self._take(item, part, None if place is None else place + len(outcomes))
-            if isinstance(taken, _Elsewhere):
+            if isinstance(taken, _ForWorker):
                 elsewhere = taken
                 break
             outcomes.append(taken)
-            if monotonic() > end and thread_time() - worked > TURN_S:  # on a busy machine, turns cut short would cost it still more
+            if monotonic() > end and thread_time() - worked > TURN_S:  # on a busy machine, shorter turns would cost even more
                 break
         try:
-            self._hand_over(part)
+            self._queue(part)
         except Exception as error:
-            self._take_back(part)
+            self._revert(part)
             if len(outcomes) > 1:
-                return self._admit_singly(items[: len(outcomes)], place, alone=alone)
+                return self._admit_singly(items[: len(outcomes)], place, separate=separate)
             return [self._fail("decide", logs.explain(error), _document(items[0]), place)], elsewhere
         for _ in range(part.repeats):
             call_each(self.repeated)
         return outcomes, elsewhere
 
-    def _admit_singly(self, items: Sequence[BatchItem], place: int | None, *, alone: bool) -> tuple[list[Outcome], _Elsewhere | None]:
-        """Admit events of which one cannot be handed over, each by itself."""
+    def _admit_singly(self, items: Sequence[BatchItem], place: int | None, *, separate: bool) -> tuple[list[Outcome], _ForWorker | None]:
+        """Admit events one by one, after queueing them together failed."""
         outcomes: list[Outcome] = []
         for item in items:
-            some, elsewhere = self._admit([item], None if place is None else place + len(outcomes), alone=alone)
+            some, elsewhere = self._admit([item], None if place is None else place + len(outcomes), separate=separate)
             outcomes += some
             if elsewhere is not None:
                 return outcomes, elsewhere
         return outcomes, None
 
-    def _take_back(self, part: _Slice) -> None:
-        """Undo what the decisions of a slice changed."""
+    def _revert(self, part: _Slice) -> None:
+        """Revert what the decisions of a slice changed."""
         while part.undos:
             part.undos.pop()()
         self._forget_pending(part)
@@ -308,19 +309,19 @@ class Intake:
             if entry.repeat_key is not None:
                 self._pending.pop(entry.repeat_key, None)
 
-    def _hand_over(self, part: _Slice) -> None:
+    def _queue(self, part: _Slice) -> None:
         if not part.entries:
             return
-        if part.alone:
-            keeping = asyncio.create_task(self._keep_alone(part))
-            self._keeping.add(keeping)
-            keeping.add_done_callback(self._keeping.discard)
+        if part.separate:
+            keeping = asyncio.create_task(self._store_separately(part))
+            self._storing.add(keeping)
+            keeping.add_done_callback(self._storing.discard)
         else:
-            self._writer.keep(part.entries, part.durable)
-        part.durable.add_done_callback(partial(self._settled, part))
+            self._writer.enqueue(part.entries, part.durable)
+        part.durable.add_done_callback(partial(self._written, part))
 
-    async def _keep_alone(self, part: _Slice) -> None:
-        """Have the writer keep a slice by itself, so that a defect of the store fails nothing else."""
+    async def _store_separately(self, part: _Slice) -> None:
+        """Store a slice in a transaction of its own, so that an unexpected exception fails nothing else."""
         try:
             defect = await self._writer.call(partial(_append, self._store, part.entries))
         except Exception as error:
@@ -331,56 +332,56 @@ class Intake:
         else:
             part.durable.set_exception(defect)
 
-    def _take(self, item: BatchItem, part: _Slice, place: int | None) -> Outcome | _Elsewhere:
+    def _take(self, item: BatchItem, part: _Slice, place: int | None) -> Outcome | _ForWorker:
         if isinstance(item, ProblemError):
             return item
         document, keys, known = _document(item), None, None
         try:
-            keys, understood = self._read(item)
-            found = self._recognise(keys, document)
+            keys, parsed = self._read(item)
+            found = self._find_repeat(keys, document)
             if found is not None:
                 part.repeats += 1
                 return found
             known = self._sources.known(keys)
-            return self._keep(document, keys, self._conclude(item, understood, known), part)
+            return self._keep(document, keys, self._encode_decision(item, parsed, known), part)
         except ProblemError as refused:
             return refused
         except (HeavyEvent, TimeLimitExceeded):
-            return _Elsewhere(document, known)
+            return _ForWorker(document, known)
         except StoreError as error:
-            if not isinstance(error, RowDamaged):  # that is the fault of one row
-                self._last_unread = monotonic(), str(error)
-            call_each(self.unread, error)
+            if not isinstance(error, RowDamaged):  # which concerns only one row
+                self._last_lookup_failure = monotonic(), str(error)
+            call_each(self.lookup_failed, error)
             return ProblemError(store_failed(error))
         except Exception as error:
             return self._fail("decide", _facts(error), document, place, None if keys is None else keys.event_id)
 
-    def _try(self, item: BatchItem, place: int | None) -> bytes | _Elsewhere:
-        """Decide without keeping anything. Raises Refused, StoreError."""
+    def _try(self, item: BatchItem, place: int | None) -> bytes | _ForWorker:
+        """Decide without storing anything. Raises ProblemError, StoreError."""
         if isinstance(item, ProblemError):
             raise item
         document, keys, known = _document(item), None, None
         try:
-            keys, understood = self._read(item)
+            keys, parsed = self._read(item)
             known = self._sources.known(keys)
-            return wrap_decision(self._conclude(item, understood, known).decision)
+            return wrap_decision(self._encode_decision(item, parsed, known).decision)
         except (HeavyEvent, TimeLimitExceeded):
-            return _Elsewhere(document, known)
+            return _ForWorker(document, known)
         except (ProblemError, StoreError):
             raise
         except Exception as error:
             raise self._fail("decide", _facts(error), document, place, None if keys is None else keys.event_id) from None
 
-    def _read(self, item: EventDocument | Predecided | Failed) -> tuple[EventKeys, ParsedEvent | None]:
-        """Return what an event says, and the event where it was read here. Raises Refused, HeavyEvent, TimeLimitExceeded, _FoundDefect."""
+    def _read(self, item: EventDocument | Predecided | FailedEvent) -> tuple[EventKeys, ParsedEvent | None]:
+        """Return the keys, and the event if it was parsed here. Raises ProblemError, HeavyEvent, TimeLimitExceeded, _WorkerDefect."""
         if isinstance(item, EventDocument):
-            understood = self._understand(item)
-            return understood.keys, understood
-        if isinstance(item, Failed):
-            raise _FoundDefect(item.defect)
+            parsed = self._parse(item)
+            return parsed.keys, parsed
+        if isinstance(item, FailedEvent):
+            raise _WorkerDefect(item.defect)
         return item.keys, None
 
-    def _understand(self, document: EventDocument) -> ParsedEvent:
+    def _parse(self, document: EventDocument) -> ParsedEvent:
         if is_long(document):
             raise HeavyEvent
         self.limit.begin()
@@ -389,8 +390,8 @@ class Intake:
         finally:
             self.limit.end()
 
-    def _recognise(self, keys: EventKeys, document: EventDocument) -> PendingRepeat | StoredDecision | None:
-        """Return what became of an event when it came first; None: it never did. Raises Refused, StoreError."""
+    def _find_repeat(self, keys: EventKeys, document: EventDocument) -> PendingRepeat | StoredDecision | None:
+        """Return the first decision of a repeat; None: the event is new. Raises ProblemError (conflict), StoreError."""
         if keys.repeat_key is None:
             return None
         if (first := self._pending.get(keys.repeat_key)) is not None:
@@ -398,38 +399,38 @@ class Intake:
             _require_same(keys, summary.event_key, summary.id)
             return PendingRepeat(document, first)
         found = self._store.repeat(keys.repeat_key)
-        if self._last_unread[1]:
-            self._last_unread = -UNREAD_S, ""  # the store answers again
+        if self._last_lookup_failure[1]:
+            self._last_lookup_failure = -LOOKUP_FAILED_S, ""  # the store works again
         if found is not None:
             _require_same(keys, found.event_key, found.id)
         return found
 
-    def _conclude(
-        self, item: EventDocument | Predecided | Failed, understood: ParsedEvent | None, known: KeptFacts | None
+    def _encode_decision(
+        self, item: EventDocument | Predecided | FailedEvent, parsed: ParsedEvent | None, known: StoredFacts | None
     ) -> EncodedDecision:
-        """Return the decision with what is kept for the source now. Raises Refused, HeavyEvent, TimeLimitExceeded, _FoundDefect."""
-        if isinstance(item, Predecided) and same_knowledge(item.known, known):
-            if isinstance(item.conclusion, Problem):
-                raise ProblemError(item.conclusion)
-            if isinstance(item.conclusion, Defect):
-                raise _FoundDefect(item.conclusion)
-            return item.conclusion
-        understood = understood or self._understand(_document(item))
+        """Return the decision under the current facts of the source. Raises ProblemError, HeavyEvent, TimeLimitExceeded, _WorkerDefect."""
+        if isinstance(item, Predecided) and same_facts(item.known, known):
+            if isinstance(item.result, Problem):
+                raise ProblemError(item.result)
+            if isinstance(item.result, Defect):
+                raise _WorkerDefect(item.result)
+            return item.result
+        parsed = parsed or self._parse(_document(item))
         self.limit.begin()
         try:
-            return understood.conclude(self._settings, known, LOOP_STEPS)
+            return parsed.decide(self._settings, known, LOOP_STEPS)
         finally:
             self.limit.end()
 
-    def _keep(self, document: EventDocument, keys: EventKeys, conclusion: EncodedDecision, part: _Slice) -> Decided:
-        """Put an event that is new to what is handed over, and remember what it does to its source. Raises StoreError."""
-        summary = self._summarise(keys, conclusion)
-        entry = NewDecision(summary, keys.repeat_key, document.data, conclusion.decision, conclusion.poisoned, conclusion.went_down)
-        new = Decided(document, entry, part.durable, part.alone)
+    def _keep(self, document: EventDocument, keys: EventKeys, encoded: EncodedDecision, part: _Slice) -> Decided:
+        """Add a new event to the slice, and apply its effects to the cached source. Raises StoreError."""
+        summary = self._summarise(keys, encoded)
+        entry = NewDecision(summary, keys.repeat_key, document.data, encoded.decision, encoded.poisoned, encoded.panics)
+        new = Decided(document, entry, part.durable, part.separate)
         part.entries.append(entry)
         try:
-            if keys.source is not None and not part.alone:
-                undo = self._sources.apply(keys.source, conclusion.poisoned, conclusion.went_down)
+            if keys.source is not None and not part.separate:
+                undo = self._sources.apply(keys.source, encoded.poisoned, encoded.panics)
                 if undo is not None:
                     part.undos.append(undo)
         except BaseException:
@@ -439,17 +440,17 @@ class Intake:
             self._pending[keys.repeat_key] = new
         return new
 
-    def _summarise(self, keys: EventKeys, conclusion: EncodedDecision) -> Summary:
+    def _summarise(self, keys: EventKeys, encoded: EncodedDecision) -> Summary:
         return Summary(
             str(uuid7()),
             self._clock_ms(),
             keys.source,
             keys.event_id,
             keys.event_key,
-            conclusion.policy,
-            conclusion.policy_digest,
-            conclusion.action,
-            conclusion.certainty,
+            encoded.policy,
+            encoded.policy_digest,
+            encoded.action,
+            encoded.certainty,
             keys.notification,
             keys.severity,
             keys.sections,
@@ -459,12 +460,12 @@ class Intake:
     def _fail(
         self, stage: Stage, facts: Mapping[str, Any], document: EventDocument, place: int | None, event_id: str | None = None
     ) -> ProblemError:  # fmt: skip
-        """Report a defect that an event ran into. Return its problem."""
+        """Report an unexpected exception. Return the event's problem."""
         self._defects.report(stage, facts, item=place, event_id=event_id, document=document.data)
         return ProblemError(internal())
 
-    def _settled(self, part: _Slice, durable: asyncio.Future[None]) -> None:
-        """Entries are durable, or never will be; then the writer has had everything that is held forgotten."""
+    def _written(self, part: _Slice, durable: asyncio.Future[None]) -> None:
+        """Process the end of a write. After a failure there is nothing to do: the source cache has been cleared."""
         self._forget_pending(part)
         if durable.exception() is not None:
             return
@@ -473,14 +474,14 @@ class Intake:
             source = entry.summary.source
             if source is None:
                 continue
-            if part.alone:
+            if part.separate:
                 call_each([self._sources.apply], source, entry.poisons, entry.forgets)
             if entry.poisons:
                 self._sources.saved(source, entry.poisons)
 
 
 def _append(store: Store, entries: Sequence[NewDecision]) -> Exception | None:
-    """Keep decisions. Return the defect that kept the store from it. Raises StoreError."""
+    """Store decisions. Return an unexpected exception. Raises StoreError."""
     try:
         store.append(entries)
     except StoreError:
@@ -498,25 +499,25 @@ def _document(item: BatchItem) -> EventDocument:
 
 
 def _facts(error: Exception) -> Mapping[str, Any]:
-    return error.defect.facts if isinstance(error, _FoundDefect) else logs.explain(error)
+    return error.defect.facts if isinstance(error, _WorkerDefect) else logs.explain(error)
 
 
 def _is_failure(error: Exception) -> bool:
-    """Whether the store failed, not an event in it: whoever waited hears of that."""
+    """Return whether the store failed, rather than one event: then all waiting requests fail."""
     if isinstance(error, EarlierWriteFailed):
         return isinstance(error.failure, StoreError)
     return isinstance(error, StoreError)
 
 
 def _changed() -> Problem:
-    return busy("what is kept for the source changed again and again while the event was decided; retry later")
+    return busy("the stored facts of the source kept changing while the event was decided; retry later")
 
 
-def _answered(identity: str, decided_at_ms: int, decision: bytes, *, repeat: bool) -> EventResponse:
+def _response(identity: str, decided_at_ms: int, decision: bytes, *, repeat: bool) -> EventResponse:
     return EventResponse(identity, wrap_decision(decision, identity=identity, decided_at=rfc3339(decided_at_ms), repeat=repeat), repeat)
 
 
 def _require_same(keys: EventKeys, first_key: str, first_id: str) -> None:
-    """Raises Refused where what came first was something else."""
+    """Raise ProblemError (conflict) if the first event with this repeat key was a different one."""
     if keys.event_key != first_key:
         raise ProblemError(conflict(keys.event_id, keys.source, keys.event_key, first_id, first_key))

@@ -1,4 +1,4 @@
-"""Pages of policies."""
+"""Builder of the policy responses: list, page, comparison."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from ras_triage.models.decision import PolicyRef
 from ras_triage.policies.catalog.behaviours import FLAGS
 from ras_triage.policies.catalog.change_points import added_flags, change_points, removed_flags
 from ras_triage.policies.catalog.policies import Policy, flag_differences, flag_meanings, uniform_policy
-from ras_triage.service.api.policy_pages import Difference, Differing, Entry, Flag, PolicyList, PolicyPage
+from ras_triage.service.api.policy_pages import Difference, FlagDifference, FlagValue, PolicyEntry, PolicyList, PolicyPage
 from ras_triage.service.config.settings import Settings
 
 
 def list_policies(settings: Settings) -> PolicyList:
-    """`uniform`, the operator's own, and the releases from the oldest on."""
+    """Return `uniform`, the operator's own policies, and the releases, oldest first."""
     own = (uniform_policy(), *settings.custom.values())
     releases = (_entry(policy, added_flags(policy), removed_flags(policy)) for policy in change_points())
     return PolicyList(settings.default_policy.name, (*(_entry(policy) for policy in own), *releases))
 
 
-def _entry(policy: Policy, brings: tuple[str, ...] = (), drops: tuple[str, ...] = ()) -> Entry:
-    return Entry(policy.name, policy.digest, _release(policy), brings, drops)
+def _entry(policy: Policy, brings: tuple[str, ...] = (), drops: tuple[str, ...] = ()) -> PolicyEntry:
+    return PolicyEntry(policy.name, policy.digest, _release(policy), brings, drops)
 
 
 def _release(policy: Policy) -> str:
@@ -26,15 +26,15 @@ def _release(policy: Policy) -> str:
 
 
 def page(policy: Policy) -> PolicyPage:
-    """Every flag in the order in which flags are listed everywhere."""
-    flags = (Flag(flag, getattr(policy.behaviours, flag), policy.since.get(flag), *flag_meanings()[flag]) for flag in FLAGS)
+    """Return a policy with all of its behaviour flags, in the common order of flags."""
+    flags = (FlagValue(flag, getattr(policy.behaviours, flag), policy.since.get(flag), *flag_meanings()[flag]) for flag in FLAGS)
     return PolicyPage(policy.name, policy.digest, _release(policy), policy.notes, tuple(flags))
 
 
 def compare(a: Policy, b: Policy) -> Difference:
-    """What holds under one and not under the other."""
+    """Return the behaviour flags in which two policies differ."""
     differs = (
-        Differing(flag, ours, theirs, (a if ours else b).since.get(flag), *flag_meanings()[flag])
+        FlagDifference(flag, ours, theirs, (a if ours else b).since.get(flag), *flag_meanings()[flag])
         for flag, (ours, theirs) in flag_differences(a, b).items()
     )
     return Difference(PolicyRef(a.name, a.digest), PolicyRef(b.name, b.digest), tuple(differs))

@@ -1,4 +1,4 @@
-"""From the bytes of a question to the bytes of its answer: the same for HTTP and the command line."""
+"""Requests to response bytes, shared by HTTP and the command line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pydantic_core import to_json
 from ras_triage.models.decision import Decision
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event, event_key
-from ras_triage.models.records.block_fields import describe
+from ras_triage.models.records.block_fields import describe_block
 from ras_triage.models.records.cper_record import describe_record
-from ras_triage.models.records.status_block import StatusBlock, parse
+from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.models.scalars import Base64, WireModel
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.policies.decide import NOTHING_ASSUMED, decide_parsed
 from ras_triage.policies.workload import TooMuchWork, require_workload
 from ras_triage.service.api.decision_response import UsedFacts
-from ras_triage.service.api.json_limits import require_countable
+from ras_triage.service.api.json_limits import require_value_limit
 from ras_triage.service.api.problems import ProblemError, invalid, malformed, unknown_policy
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.input_detection import DetectedInput, InputKind
@@ -32,18 +32,18 @@ def _decision() -> TypeAdapter[Decision]:
     return TypeAdapter(Decision)
 
 
-def policy_of(event: Event, settings: Settings, *, kept: bool = False) -> Policy:
-    """The policy that the event asks for. Raises Refused where there is no such policy.
+def policy_of(event: Event, settings: Settings, *, uses_stored_facts: bool = False) -> Policy:
+    """Return the policy that an event selects. Raises ProblemError if the policy is unknown.
 
-    `kept`: its host's facts are those kept for its source.
+    `uses_stored_facts`: the host facts are the stored ones of the source.
     """
     try:
         return choose_policy(event, settings.default_policy, settings.custom)
     except UnknownPolicy as error:
         if event.policy is not None:
             raise ProblemError(unknown_policy(str(error), "/policy")) from None
-        if kept:
-            raise ProblemError(unknown_policy(f"{error}; the facts kept for `{event.source}` name this kernel", "")) from None
+        if uses_stored_facts:
+            raise ProblemError(unknown_policy(f"{error}; this kernel is in the stored facts of source `{event.source}`", "")) from None
         raise ProblemError(unknown_policy(str(error), "/host/kernel")) from None
 
 
@@ -54,46 +54,46 @@ def require_affordable(
     policy: Policy,
     *,
     assumed: frozenset[str] = NOTHING_ASSUMED,
-    remembered: int = 0,
-    kept: bool = False,
+    stored_pages: int = 0,
+    uses_stored_facts: bool = False,
 ) -> None:
-    """Raise Refused where deciding the event would take more work than the settings allow.
+    """Raise ProblemError if deciding the event would take more steps than `max_workload` allows.
 
-    `remembered` counts the pages kept as poisoned that bear on it; `kept`: its host's facts are those kept for its source.
+    `stored_pages`: number of stored poisoned pages that the event refers to; `uses_stored_facts`: as for `policy_of`.
     """
     try:
-        require_workload(event, block, settings.max_workload, policy, assumed=assumed, remembered=remembered)
+        require_workload(event, block, settings.max_workload, policy, assumed=assumed, known_poisoned=stored_pages)
     except TooMuchWork as error:
-        raise ProblemError(too_much_work(error, kept=kept)) from None
+        raise ProblemError(too_much_work(error, uses_stored_facts=uses_stored_facts)) from None
 
 
 def decide_event(event: Event, settings: Settings, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:
-    """The decision under the policy that the event asks for; `assumed` as for `decide`.
+    """Return the decision under the policy that the event selects; `assumed` as for `decide`.
 
-    Raises Refused where there is no such policy, or where deciding would take too much work.
+    Raises ProblemError if the policy is unknown or deciding would take more steps than `max_workload` allows.
     """
     policy = policy_of(event, settings)
-    block = None if event.status_block is None else parse(event.status_block)
+    block = None if event.status_block is None else parse_block(event.status_block)
     require_affordable(event, block, settings, policy, assumed=assumed)
     return decide_parsed(event, block, policy, event_key(event), assumed)
 
 
 def decision_json(decision: Decision, used: UsedFacts | None = None) -> bytes:
-    """The part of an answer that equal events under equal policies and equal kept facts have in common, byte for byte."""
+    """Encode a decision. Equal events under equal policies and stored facts give equal bytes."""
     facts = b"null" if used is None else to_json(used)
     return b'{"host_facts":' + facts + b"," + _decision().dump_json(decision)[1:]
 
 
 def wrap_decision(decision: bytes, *, identity: str | None = None, decided_at: str | None = None, repeat: bool = False) -> bytes:
-    """The answer: a decision's bytes, with what tells one telling of it from another in front.
+    """Return the response: `id`, `decided_at` and `repeat`, then the encoded decision.
 
-    Id and time are null where nothing is kept, so that equal events get equal bytes.
+    Id and time are null if nothing is stored, so that equal events get equal bytes.
     """
     return to_json({"id": identity, "decided_at": decided_at, "repeat": repeat})[:-1] + b"," + decision[1:]
 
 
 class DecodeRequest(WireModel):
-    """Bytes to take apart: either of the two."""
+    """Decode request: exactly one of the two."""
 
     status_block: Base64 | None = None
     """ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1)."""
@@ -103,13 +103,13 @@ class DecodeRequest(WireModel):
     @model_validator(mode="after")
     def _is_one(self) -> DecodeRequest:
         if (self.status_block is None) == (self.record is None):
-            raise ValueError("expected `status_block` or `record`, one of the two")
+            raise ValueError("expected exactly one of `status_block` and `record`")
         return self
 
 
 def decode_response(document: bytes) -> dict[str, Any]:
-    """A decode request's answer. Raises Refused."""
-    require_countable(document)
+    """Return the response to a decode request. Raises ProblemError."""
+    require_value_limit(document)
     try:
         request = DecodeRequest.model_validate_json(document)
     except ValidationError as error:
@@ -119,9 +119,9 @@ def decode_response(document: bytes) -> dict[str, Any]:
     return explain_bytes(DetectedInput(InputKind.STATUS_BLOCK, request.status_block or b""), "/status_block")
 
 
-def explain_bytes(sniffed: DetectedInput, pointer: str = "") -> dict[str, Any]:
-    """Bytes as fields, and what the fields mean. Raises Refused."""
+def explain_bytes(detected: DetectedInput, pointer: str = "") -> dict[str, Any]:
+    """Return a record or status block as fields with their meanings. Raises ProblemError."""
     try:
-        return describe_record(sniffed.data) if sniffed.kind is InputKind.RECORD else describe(sniffed.data)
+        return describe_record(detected.data) if detected.kind is InputKind.RECORD else describe_block(detected.data)
     except MalformedBytes as error:
         raise ProblemError(malformed(error, pointer)) from None

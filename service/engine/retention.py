@@ -1,4 +1,4 @@
-"""Retention: purges decisions that are too old or too many, a few at a time, and puts that on record."""
+"""Retention by age and store size: purges in small transactions, on record."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ras_triage.service.store.port import Store, StoreError, Usage
 from ras_triage.service.store.writer import Writer
 
 EVERY_S: Final = 60.0
-"""Seconds between two looks for what is too old. For what is too much the writer looks after each commit."""
+"""Interval of the check for age, in seconds. The writer checks the size after each commit."""
 
 AT_ONCE: Final = 1000
 AT_ONCE_BYTES: Final = 16 << 20
-"""What one write takes away, in decisions and roughly in bytes: others wait no longer than that takes. It is more than one commit adds."""
+"""Limits of one purge transaction, in decisions and approximate bytes: other writes wait for it. It is more than one commit adds."""
 
 _LOG_SHARE: Final = 8
-"""The write-ahead log is emptied at this part of the limit."""
+"""Divisor of the limit: length from which the write-ahead log is emptied."""
 _LONGEST_LOG_SHARE: Final = 4
-"""Until that is done it may grow to this part, which is not for decisions. How long it is now makes no difference: a log that somebody
-keeps from being emptied must not cost decisions.
+"""Divisor of the limit: share that is reserved for the write-ahead log. Its actual length does not count: a reader that keeps the log from
+being emptied must not cause purges.
 """
 _LEAST_SHARE: Final = 4
-"""This part is for decisions, whatever else there is."""
+"""Divisor of the limit: share that is always left for decisions."""
 _SLACK_SHARE: Final = 64
-"""This part of the limit is purged at once, so that not each commit brings a purge."""
+"""Divisor of the limit: how far below the target a purge goes, so that not every commit needs one."""
 
 Reason = Literal["age", "size"]
 
@@ -37,7 +37,7 @@ _DAY_MS: Final = 24 * 60 * 60 * 1000
 
 
 class Retention:
-    """Keeps a store within its limits."""
+    """Purges the decisions that exceed the limits of age and size."""
 
     def __init__(self, settings: Settings, writer: Writer, store: Store, clock_ms: Callable[[], int]) -> None:
         self._settings = settings
@@ -45,25 +45,25 @@ class Retention:
         self._store = store
         self._clock_ms = clock_ms
         self._purging = False
-        """Whether the limit of bytes was passed and the slack below it is not reached yet."""
+        """Whether the size limit was exceeded and the slack below it is not reached yet."""
         self.purged: list[Callable[[Reason, int], None]] = []
-        """Called with what was taken away."""
+        """Called with the reason and number of each purge."""
 
     def use(self, settings: Settings) -> None:
-        """Keep other limits from the next look on."""
+        """Apply new settings from the next check on."""
         self._settings = settings
 
     async def run(self) -> None:
-        """Look, time and again, until cancelled."""
+        """Check periodically, until cancelled."""
         loop = asyncio.get_running_loop()
-        self._writer.upkeep = partial(self.upkeep, lambda count: loop.call_soon_threadsafe(self._tell, "size", count))
+        self._writer.upkeep = partial(self.upkeep, lambda count: loop.call_soon_threadsafe(self._report, "size", count))
         while True:
-            with suppress(StoreError):  # the writer has it on record, and the next look tries again
+            with suppress(StoreError):  # the writer records the failure; the next check tries again
                 await self.purge()
             await asyncio.sleep(EVERY_S)
 
     async def purge(self) -> int:
-        """Take away what is beyond the limits; how many decisions that was. Raises StoreError."""
+        """Purge what exceeds the limits. Return the number of decisions. Raises StoreError."""
         total = 0
         now = self._clock_ms()
         if (days := self._settings.retention_days) is not None:
@@ -73,9 +73,9 @@ class Retention:
         return total
 
     def upkeep(self, purged: Callable[[int], object]) -> bool:
-        """Look after the store, in the writer's thread; whether there is more to purge. Raises StoreError.
+        """Maintain the store, in the writer's thread. Return whether there is more to purge. Raises StoreError.
 
-        `purged` is called with how many were.
+        `purged` is called with the number of purged decisions.
         """
         limit = self._settings.retention_bytes
         self._store.upkeep(LIMIT_BYTES if limit is None else min(LIMIT_BYTES, limit // _LOG_SHARE))
@@ -89,7 +89,7 @@ class Retention:
         return self._store.purge_older(than_ms, now, portion(self._store.usage(), AT_ONCE_BYTES))
 
     def _purge_larger(self, limit: int, now: int) -> int:
-        """Purge a few, from the limit down to a little below it; how many."""
+        """Purge one portion, down to slightly below the limit. Return the number of decisions."""
         usage = self._store.usage()
         target = max(limit - min(2 * LIMIT_BYTES, limit // _LONGEST_LOG_SHARE) - usage.reserve_bytes, limit // _LEAST_SHARE)
         if usage.live_bytes > target:
@@ -103,14 +103,14 @@ class Retention:
         total = 0
         while count := await self._writer.call(some):
             total += count
-            self._tell(reason, count)
+            self._report(reason, count)
         return total
 
-    def _tell(self, reason: Reason, count: int) -> None:
-        for hear in self.purged:
-            hear(reason, count)
+    def _report(self, reason: Reason, count: int) -> None:
+        for hook in self.purged:
+            hook(reason, count)
 
 
 def portion(usage: Usage, size: int) -> int:
-    """How many decisions of average size that many bytes are, within what one write may take away."""
+    """Return how many decisions of average size make up `size` bytes, within the limit of one transaction."""
     return max(1, min(AT_ONCE, size * usage.decisions // max(1, usage.live_bytes)))

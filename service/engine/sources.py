@@ -1,7 +1,7 @@
-"""What is kept for each source and goes into its next decisions: facts about its machine, and the pages that were poisoned.
+"""Cache of the state of each source: host facts and poisoned pages.
 
-The event loop holds what it uses, ahead of the writer by what is not durable yet. Writes are handed over in the order in which this
-changes, so whatever a decision rested on is durable before it; when a write fails, everything held is forgotten and read anew.
+The cache belongs to the event loop and is ahead of the store by the writes that are not durable yet. Writes are queued in the order of
+the changes, so that everything a decision rests on is durable before the decision is. When a write fails, the cache is cleared.
 """
 
 from __future__ import annotations
@@ -16,54 +16,55 @@ from ras_triage.models.host import Host
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.service.api.decision_response import UsedFacts
 from ras_triage.service.engine.evaluation import EventKeys
-from ras_triage.service.engine.used_facts import LOOP_BYTES, KeptFacts
+from ras_triage.service.engine.used_facts import LOOP_BYTES, StoredFacts
 from ras_triage.service.store.port import HostFacts, Store
 
 T = TypeVar("T")
 
-HELD_SOURCES: Final = 4096
-HELD_BYTES: Final = 128 << 20
-"""Memory of the facts of all sources that are held, roughly; where there are more, the store is asked."""
+CACHED_SOURCES: Final = 4096
+CACHED_BYTES: Final = 128 << 20
+"""Approximate memory for cached facts of all sources; others are read from the store."""
 GROWTH: Final = 16
-"""Bytes of memory that a byte of facts takes once it is read."""
-HELD_PAGES: Final = 256
-"""Pages of one source that are held; where there are more, the store is asked."""
+"""Bytes of memory for each byte of facts, after parsing."""
+CACHED_PAGES: Final = 256
+"""Cached pages of one source; if there are more, they are read from the store."""
 
 Undo = Callable[[], object]
-"""Takes a change back that was the last."""
+"""Reverts the last change."""
 
 
 def _count_down(counter: Counter[T], key: T) -> None:
-    """Take one away, and forget what has come to nothing."""
+    """Decrement a count, and remove it at zero."""
     counter[key] -= 1
     if counter[key] <= 0:
         del counter[key]
 
 
 def facts_digest(facts: bytes) -> str:
-    """The content hash of facts as they are kept."""
+    """Return the content hash of stored facts."""
     return "sha256:" + hashlib.sha256(facts).hexdigest()
 
 
 class SourceState:
-    """One source's state."""
+    """Cached state of one source."""
 
     __slots__ = ("digest", "facts", "host", "pages", "unsaved")
 
     def __init__(self, facts: HostFacts | None, pages: tuple[PoisonedPage, ...]) -> None:
         self.facts = facts
-        """The newest version; None: there never was one."""
+        """The newest version; None: there are no facts."""
         self.host: Host | None = None
-        """The same, read; None: they are too long to be read in the event loop."""
+        """The facts, parsed; None: none, or too long to be parsed in the event loop."""
         self.digest: str | None = None
-        """Their content hash."""
+        """Content hash of the facts."""
         self.set_facts(facts)
-        self.pages: set[PoisonedPage] | None = set(pages) if len(pages) <= HELD_PAGES else None
-        """All poisoned pages; None: they are too many to hold."""
+        self.pages: set[PoisonedPage] | None = set(pages) if len(pages) <= CACHED_PAGES else None
+        """All poisoned pages; None: too many to cache."""
         self.unsaved: Counter[PoisonedPage] = Counter()
         """Pages whose poisoning is not durable yet."""
 
     def set_facts(self, facts: HostFacts | None) -> None:
+        """Replace the facts."""
         self.facts = facts
         content = None if facts is None else facts.facts
         self.host = None if content is None or len(content) > LOOP_BYTES else Host.model_validate_json(content)
@@ -71,17 +72,17 @@ class SourceState:
 
     @property
     def size(self) -> int:
-        """Bytes of memory that its facts take, roughly."""
+        """Approximate memory of the facts, in bytes."""
         return 0 if self.facts is None or self.facts.facts is None else GROWTH * len(self.facts.facts)
 
     def poison(self, pages: Sequence[PoisonedPage]) -> Undo:
-        """Add pages."""
+        """Add poisoned pages."""
         known = self.pages
         added = () if known is None else tuple(page for page in pages if page not in known)
         self.unsaved.update(pages)
         if known is not None:
             known.update(added)
-            if len(known) > HELD_PAGES:
+            if len(known) > CACHED_PAGES:
                 self.pages = None
         return partial(self._unpoison, pages, added)
 
@@ -91,11 +92,12 @@ class SourceState:
             self.pages.difference_update(added)
 
     def saved(self, pages: Sequence[PoisonedPage]) -> None:
+        """Mark pages as durable."""
         for page in pages:
             _count_down(self.unsaved, page)
 
     def forget_pages(self) -> Undo:
-        """Forget all pages."""
+        """Remove all poisoned pages."""
         undo = partial(self._remember, self.pages, self.unsaved)
         self.pages, self.unsaved = set(), Counter()
         return undo
@@ -105,85 +107,85 @@ class SourceState:
 
 
 class Sources:
-    """The state of all sources, as far as it is held."""
+    """LRU cache of the state of sources."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._held: OrderedDict[str, SourceState] = OrderedDict()
+        self._cached: OrderedDict[str, SourceState] = OrderedDict()
         self._changing: Counter[str] = Counter()
         """Sources whose newest facts are not durable yet."""
         self._size = 0
-        """Of all sources that are held."""
+        """Of all cached sources, in bytes."""
 
     def state(self, name: str) -> SourceState:
-        """A source's state, read from the store where it is not held. Raises StoreError."""
-        found = self._held.get(name)
+        """Return a source's state, from the cache or the store. Raises StoreError."""
+        found = self._cached.get(name)
         if found is not None:
-            self._held.move_to_end(name)
+            self._cached.move_to_end(name)
             return found
-        found = self._held[name] = SourceState(self._store.host(name), self._store.poisoned(name, HELD_PAGES + 1))
+        found = self._cached[name] = SourceState(self._store.host(name), self._store.poisoned(name, CACHED_PAGES + 1))
         self._size += found.size
-        self._let_go(name)
+        self._evict(name)
         return found
 
-    def apply(self, name: str, poisoned: Sequence[PoisonedPage], went_down: bool) -> Undo | None:
-        """Do to a source what a decision does whose entry is handed over next; None: that is nothing. Raises StoreError."""
-        if went_down:
+    def apply(self, name: str, poisoned: Sequence[PoisonedPage], panics: bool) -> Undo | None:
+        """Apply a decision that is queued next to its source. Return how to revert it; None: no change. Raises StoreError."""
+        if panics:
             return self.state(name).forget_pages()
         return self.state(name).poison(poisoned) if poisoned else None
 
     def put_facts(self, facts: HostFacts) -> None:
-        """Facts that are handed over next become the source's newest. Raises StoreError."""
+        """Make facts that are queued next the source's newest. Raises StoreError."""
         state = self.state(facts.source)
         self._size -= state.size
         state.set_facts(facts)
         self._size += state.size
         self._changing[facts.source] += 1
-        self._let_go(facts.source)
+        self._evict(facts.source)
 
     def facts_saved(self, name: str) -> None:
-        """They are durable, or never will be."""
+        """Mark the newest facts as durable or failed."""
         _count_down(self._changing, name)
 
     def saved(self, name: str, poisoned: Sequence[PoisonedPage]) -> None:
-        """What was poisoned is durable."""
-        if (state := self._held.get(name)) is not None:
+        """Mark poisoned pages as durable."""
+        if (state := self._cached.get(name)) is not None:
             state.saved(poisoned)
 
-    def _let_go(self, used: str) -> None:
-        """Let go of what was used longest ago while too much is held, but not of `used`, nor of what is not durable yet."""
-        while len(self._held) > HELD_SOURCES or self._size > HELD_BYTES:
-            name = next((name for name, state in self._held.items() if name != used and not self._is_ahead(name, state)), None)
+    def _evict(self, used: str) -> None:
+        """Evict the least recently used sources over the limit, except `used` and those with changes that are not durable yet."""
+        while len(self._cached) > CACHED_SOURCES or self._size > CACHED_BYTES:
+            name = next((name for name, state in self._cached.items() if name != used and not self._is_ahead(name, state)), None)
             if name is None:
                 return
-            self._size -= self._held.pop(name).size
+            self._size -= self._cached.pop(name).size
 
     def _is_ahead(self, name: str, state: SourceState) -> bool:
-        """Whether something that is held of a source is not durable yet."""
+        """Return whether the cached state has changes that are not durable yet."""
         return bool(state.unsaved) or name in self._changing
 
     def forget_everything(self) -> None:
-        """Read anew from now on: what is held may rest on what was not kept."""
-        self._held.clear()
+        """Clear the cache after a failed write: it may contain changes that were not stored."""
+        self._cached.clear()
         self._size = 0
 
-    def known(self, keys: EventKeys) -> KeptFacts | None:
-        """What is kept for an event's source and bears on it; None: nothing does.
+    def known(self, keys: EventKeys) -> StoredFacts | None:
+        """Return the stored facts of the event's source that apply to the event; None: none apply.
 
-        Facts do where the event brings none; poisoned pages that hold one of its addresses, unless it says itself what its pages are.
-        Raises StoreError.
+        Host facts apply if the event has none; poisoned pages apply if they contain one of its addresses, unless the event has its own page
+        states. Raises StoreError.
         """
         if keys.source is None:
             return None
         state = self.state(keys.source)
-        facts = None if keys.brings_host or state.facts is None else state.facts.facts
-        poisoned = self._poisoned(keys.source, state, keys.physical_addresses) if facts is not None or not keys.brings_pages else ()
+        facts = None if keys.has_host or state.facts is None else state.facts.facts
+        poisoned = self._poisoned(keys.source, state, keys.physical_addresses) if facts is not None or not keys.has_pages else ()
         if facts is None and not poisoned:
             return None
         addresses = tuple(hex(page.address) for page in poisoned)
         if facts is None or state.facts is None:
-            return KeptFacts(None, poisoned, UsedFacts(None, None, addresses))
-        return KeptFacts(state.host, poisoned, UsedFacts(state.facts.version, state.digest, addresses), facts)
+            return StoredFacts(None, poisoned, UsedFacts(None, None, addresses))
+        return StoredFacts(state.host, poisoned, UsedFacts(state.facts.version, state.digest, addresses), facts)
 
     def _poisoned(self, name: str, state: SourceState, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
         if state.pages is not None:
@@ -194,4 +196,5 @@ class Sources:
             return ()
         if not candidates:
             return ()
-        return tuple(sorted((page for page in candidates if any(map(page.holds, addresses))), key=lambda page: (page.address, page.shift)))
+        matching = (page for page in candidates if any(map(page.contains, addresses)))
+        return tuple(sorted(matching, key=lambda page: (page.address, page.shift)))

@@ -1,4 +1,4 @@
-"""Answers to questions about syndromes."""
+"""Syndrome requests: decoding and KVM injection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ras_triage.policies.catalog.choice import find_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy, resolve_policy
 from ras_triage.policies.guest.kvm import VcpuState, set_vcpu_events
 from ras_triage.policies.pipeline.facts import ASSUMED_RAS
-from ras_triage.service.api.json_limits import require_countable
+from ras_triage.service.api.json_limits import require_value_limit
 from ras_triage.service.api.problems import ProblemError, invalid, malformed, unknown_policy
 from ras_triage.service.api.syndromes import (
     Explanation,
@@ -38,8 +38,8 @@ def _answer() -> TypeAdapter[SyndromeAnswer]:
 
 
 def read_syndrome_request(document: bytes) -> SyndromeRequest:
-    """A request from its JSON. Raises Refused."""
-    require_countable(document)
+    """Parse a request. Raises ProblemError."""
+    require_value_limit(document)
     try:
         return _request().validate_json(document)
     except ValidationError as error:
@@ -47,7 +47,7 @@ def read_syndrome_request(document: bytes) -> SyndromeRequest:
 
 
 def answer_syndromes(request: SyndromeRequest, settings: Settings) -> SyndromeAnswer:
-    """The answer to one question. Raises Refused where a policy is not known, or bytes are not the structure."""
+    """Return the response. Raises ProblemError for an unknown policy or malformed `vcpu_events` bytes."""
     if request.vcpu_events is not None:
         return _inject(request, _events(request.vcpu_events), _policy(request, settings))
     if request.values is not None:
@@ -56,24 +56,24 @@ def answer_syndromes(request: SyndromeRequest, settings: Settings) -> SyndromeAn
 
 
 def syndromes_json(answer: SyndromeAnswer) -> bytes:
-    """The answer's bytes: equal questions get equal ones."""
+    """Encode a response; equal requests give equal bytes."""
     return _answer().dump_json(answer)
 
 
 def explain_syndrome(syndrome: int, kind: SyndromeKind | None = None) -> Explanation:
-    """A 64-bit value taken apart."""
+    """Decode a 64-bit syndrome into its fields."""
     decoded = decode_syndrome(syndrome, kind)
     fields = (FieldReading(field.name, field.bits, field.value, field.meaning, field.section, field.reserved) for field in decoded.fields)
     return Explanation(syndrome, decoded.kind, syndrome_summary(decoded), tuple(fields))
 
 
-def _events(given: VcpuEventsInput | bytes) -> VcpuEvents:
-    if isinstance(given, bytes):
+def _events(events: VcpuEventsInput | bytes) -> VcpuEvents:
+    if isinstance(events, bytes):
         try:
-            return decode_vcpu_events(given)
+            return decode_vcpu_events(events)
         except MalformedBytes as error:
             raise ProblemError(malformed(error, "/vcpu_events")) from None
-    return VcpuEvents(given.serror_pending, given.serror_has_esr, given.ext_dabt_pending, given.serror_esr)
+    return VcpuEvents(events.serror_pending, events.serror_has_esr, events.ext_dabt_pending, events.serror_esr)
 
 
 def _policy(request: SyndromeRequest, settings: Settings) -> Policy:

@@ -1,4 +1,4 @@
-"""Time limit for Python code in the main thread, by an interval timer (setitimer(2))."""
+"""Time limit for Python code in the main thread (setitimer(2))."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ T = TypeVar("T")
 
 
 class TimeLimitExceeded(BaseException):
-    """Code took longer than its limit. No handler of `Exception` in that code stops it."""
+    """A call exceeded its time limit. A BaseException, so that `except Exception` in the called code does not catch it."""
 
 
 class TimeLimit:
-    """Limits calls, where the process's alarm signal is not used otherwise; elsewhere, and in other threads, calls are not limited.
+    """Limits calls in the main thread of a process that does not use SIGALRM otherwise; elsewhere calls are not limited.
 
-    The timer runs all the time, since setting it for each call would cost more than most calls do: a call ends after one to one and a half
-    times its limit. What is called must hold nothing that has to be given back: the exception may come between any two steps.
+    The timer runs all the time, since setting it for each call would cost more than most calls do: a call ends after 1 to 1.5 times its
+    limit. The called code must hold no resource that has to be released: the exception may be raised between any two bytecodes.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._since: float | None = None
-        """When the call under way began."""
+        """Start of the current call, by the monotonic clock."""
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Use the alarm signal for as long as the context lasts."""
+        """Install the SIGALRM handler and the timer for the duration of the context."""
         if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGALRM) not in (signal.SIG_DFL, None):
             yield
             return
@@ -45,7 +45,7 @@ class TimeLimit:
             signal.signal(signal.SIGALRM, before)
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Call a function. Raises TimeLimitExceeded, and what it raises."""
+        """Call a function. Raises TimeLimitExceeded and the function's own exceptions."""
         self.begin()
         try:
             return function(*arguments, **named)
@@ -53,7 +53,7 @@ class TimeLimit:
             self.end()
 
     def begin(self) -> None:
-        """Begin a call: for callers that are called so often that the one above costs too much. From now on TimeLimitExceeded may come."""
+        """Begin a call, for hot paths where `call` costs too much. TimeLimitExceeded may be raised from now on."""
         self._since = monotonic()
 
     def end(self) -> None:
@@ -61,7 +61,7 @@ class TimeLimit:
         self._since = None
 
     def _tick(self, _signal: int, _frame: FrameType | None) -> None:
-        """Raise where a call is late, once for each call."""
+        """Raise TimeLimitExceeded if the call exceeded its limit, once for each call."""
         if self._since is not None and monotonic() - self._since >= self._seconds:
             self._since = None
             raise TimeLimitExceeded

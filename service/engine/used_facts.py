@@ -1,4 +1,4 @@
-"""What of the facts kept for a source went into a decision."""
+"""Stored facts of a source that apply to an event."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from ras_triage.models.event import Event
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Host
 from ras_triage.models.poison import PoisonedPage
-from ras_triage.policies.pipeline.poisoned_pages import with_poisoned
+from ras_triage.policies.pipeline.poisoned_pages import add_poisoned_pages
 from ras_triage.service.api.decision_response import UsedFacts
 
 LOOP_BYTES: Final = 128 << 10
-"""Longest kept facts that are read in the event loop, which is done once for each version: at most about 15 ms."""
+"""Longest facts that are parsed in the event loop, in bytes: at most about 15 ms, once for each version."""
 
 
 @frozen
-class KeptFacts:
-    """What is kept for a source and bears on one of its events."""
+class StoredFacts:
+    """Stored host facts and poisoned pages that apply to one event."""
 
     host: Host | None
-    """`facts`, where they have been read."""
+    """`facts`, if parsed."""
     poisoned: tuple[PoisonedPage, ...]
     used: UsedFacts
-    """The same, as the decision tells of it."""
+    """The same, as the decision response names them."""
     facts: bytes | None = None
-    """Facts for an event that brings none, JSON; None: it brings its own."""
+    """Host facts for an event without any, JSON; None: the event has its own."""
 
     @property
     def is_long(self) -> bool:
-        """Whether the facts have not been read, because that would keep the event loop for too long."""
+        """Whether the facts are too long to be parsed in the event loop."""
         return self.facts is not None and self.host is None
 
-    def unread(self) -> KeptFacts:
-        """Return the same with facts that are to be read, as it goes to another process."""
+    def without_host(self) -> StoredFacts:
+        """Return the same without the parsed host, to be sent to another process."""
         return self if self.host is None else replace(self, host=None)
 
-    def place(self, event: Event) -> Event:
-        """Return the event with the kept facts where it brings none, and without the pages that are kept as poisoned."""
+    def with_host(self, event: Event) -> Event:
+        """Return the event with the stored host facts if it has none; without the stored poisoned pages."""
         return event if self.facts is None else event.model_copy(update={"host": self.host or _read_host(self.facts)})
 
-    def poison(self, event: Event) -> Event:
-        """Return a placed event as it is decided: with the pages that are kept as poisoned."""
-        return event.model_copy(update={"host": with_poisoned(event.host, self.poisoned)}) if self.poisoned else event
+    def add_poisoned(self, event: Event) -> Event:
+        """Return the result of `with_host` with the stored poisoned pages added."""
+        return event.model_copy(update={"host": add_poisoned_pages(event.host, self.poisoned)}) if self.poisoned else event
 
 
-def same_knowledge(one: KeptFacts | None, other: KeptFacts | None) -> bool:
-    """Return whether a decision made with one is the decision made with the other."""
+def same_facts(one: StoredFacts | None, other: StoredFacts | None) -> bool:
+    """Return whether both lead to the same decision."""
     if one is None or other is None:
         return one is other
     return one.used == other.used and one.poisoned == other.poisoned
@@ -56,5 +56,5 @@ def same_knowledge(one: KeptFacts | None, other: KeptFacts | None) -> bool:
 
 @lru_cache(maxsize=1)
 def _read_host(facts: bytes) -> Host:
-    """Return facts as an object. A worker is asked about the events of one source in a row."""
+    """Parse host facts. Cached: a worker gets the events of one source in a row."""
     return Host.model_validate_json(facts)

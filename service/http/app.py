@@ -41,7 +41,7 @@ from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddle
 from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, policies, syndromes
 from ras_triage.service.http.routes import store as store_route
 from ras_triage.service.http.runtime import Runtime, running
-from ras_triage.service.security.guard import Security, guarded
+from ras_triage.service.security.guard import Security, require_method_scope
 from ras_triage.service.store.opening import open_store
 from ras_triage.service.store.port import ApiKey, Store, StoreError
 from ras_triage.service.store.writer import WriteQueueFull
@@ -77,11 +77,11 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
             runtime.writer.committed.append(metrics.committed)
             runtime.writer.failed.append(store_failure)
             runtime.unread.append(store_failure)
-            runtime.intake.unread.append(store_failure)
+            runtime.intake.lookup_failed.append(store_failure)
             runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
             runtime.intake.repeated.append(metrics.repeated)
             runtime.retention.purged.append(metrics.purged)
-            runtime.defects.found.append(metrics.defect)
+            runtime.defects.hooks.append(metrics.defect)
             yield
 
     app = FastAPIOffline(
@@ -99,7 +99,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.state.limits = limits = ConcurrencyLimits(chosen)
     app.state.security = Security(chosen, partial(_stored_keys, app))
     for routes in (decisions, imports, hosts, decode, syndromes, policies, store_route):
-        app.include_router(routes.router, dependencies=[Depends(guarded)])
+        app.include_router(routes.router, dependencies=[Depends(require_method_scope)])
     app.include_router(health.router)
     app.state.shutdown = shutdown = Shutdown()
     app.add_middleware(LimitsMiddleware, settings=chosen, limits=limits)

@@ -200,7 +200,7 @@ class BatchRun:
             return await self._workers.predecide(documents)
 
     def _is_large(self) -> bool:
-        return self._received >= self._workers.alone and self._workers.at_work
+        return self._received >= self._workers.inline_events and self._workers.available
 
     def _document(self, index: int, item: bytes | ProblemError) -> EventDocument | ProblemError:
         """Return an event with its repeat key, made from that of the batch and its index."""

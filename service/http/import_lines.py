@@ -13,7 +13,7 @@ from ras_triage.policies.agreement import Agreement
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.engine.evaluation import Defect
-from ras_triage.service.engine.imports.prepared_errors import Prepared, Ready, Spoilt
+from ras_triage.service.engine.imports.prepared_errors import DefectiveItem, PreparedError, PreparedItem
 from ras_triage.service.engine.imports.results import ImportCounts, agreement_of, other_line, reading_line
 from ras_triage.service.telemetry import logs
 
@@ -21,21 +21,21 @@ _ACTION: Final = re.compile(rb'"action":"([a-z]+)"')
 """The first match is the action of the decision: no member before it has this name, and quotes in strings are escaped."""
 
 
-def write_lines(items: Sequence[Ready], results: Sequence[bytes | Problem], tally: ImportCounts) -> tuple[bytes, list[Defect]]:
+def write_lines(items: Sequence[PreparedItem], results: Sequence[bytes | Problem], tally: ImportCounts) -> tuple[bytes, list[Defect]]:
     """Return the lines, and the defects found when comparing. `results` are those of the errors among the items."""
     next_results = iter(results)
     defects: list[Defect] = []
     lines: list[bytes] = []
     for item in items:
         tally.add(item)
-        if isinstance(item, Prepared):
+        if isinstance(item, PreparedError):
             lines.append(_error_line(item, next(next_results), tally, defects))
         else:
-            lines.append(other_line(item.unread if isinstance(item, Spoilt) else item))
+            lines.append(other_line(item.record if isinstance(item, DefectiveItem) else item))
     return b"".join([line + b"\n" for line in lines]), defects
 
 
-def _error_line(item: Prepared, result: bytes | Problem, tally: ImportCounts, defects: list[Defect]) -> bytes:
+def _error_line(item: PreparedError, result: bytes | Problem, tally: ImportCounts, defects: list[Defect]) -> bytes:
     if isinstance(result, Problem):
         tally.refused += 1
         return reading_line(item, item.event, result, None)

@@ -22,7 +22,15 @@ from ras_triage.models.notification import NotificationType
 from ras_triage.service.api.problems import Problem, ProblemError, problem_json, with_retry_hint
 from ras_triage.service.engine.batch.spill_queue import SpillQueue
 from ras_triage.service.engine.evaluation import LOOP_BYTES, BatchItem, EventDocument
-from ras_triage.service.engine.imports.prepared_errors import Prepared, Ready, Spoilt, prepare, read_document, read_found, spoilt
+from ras_triage.service.engine.imports.prepared_errors import (
+    DefectiveItem,
+    PreparedError,
+    PreparedItem,
+    defective_item,
+    prepare,
+    read_document,
+    read_prepared,
+)
 from ras_triage.service.engine.imports.results import ImportCounts, summary_line
 from ras_triage.service.engine.intake import Outcome
 from ras_triage.service.engine.problems import store_failed
@@ -159,18 +167,18 @@ class ImportRun:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._runtime.importers, partial(function, *arguments, **named))
 
-    def _items(self, body: ImportBody) -> Iterator[Found | Ready]:
+    def _items(self, body: ImportBody) -> Iterator[Found | PreparedItem]:
         source = ImportSource(io.BufferedReader(body, 64 << 10), max_database_bytes=self._runtime.settings.spill_bytes)
         yield from find_items(source, self._request.form, self._request.options.notification, partial(self._items_in, body))
 
     def _items_in(
         self, body: ImportBody, source: ImportSource, form: InputFormat, notification: NotificationType | None
-    ) -> Iterator[Found | Ready]:
+    ) -> Iterator[Found | PreparedItem]:
         """Yield the items of a file; a long one that has to be in memory as a whole is read in a worker process."""
         if form in STREAMED or form is InputFormat.RASDAEMON or source.is_whole:
             yield from find_in(source, form, notification)
             return
-        data = source.everything()
+        data = source.read_all()
         if len(data) <= LONG_BYTES:
             yield from find_in(ImportSource(io.BytesIO(data)), form, notification)
             return
@@ -179,11 +187,11 @@ class ImportRun:
             source_file.flush()
             read = self._runtime.workers.run_document(read_document, form, self._request.options, source_file.name, item_file.name)
             body.wait_for(read)
-            yield from read_found(item_file.file)
+            yield from read_prepared(item_file.file)
 
-    def _prepare(self, item: Found | Ready) -> Ready | RawEvent:
+    def _prepare(self, item: Found | PreparedItem) -> PreparedItem | RawEvent:
         """Prepare an item, except an event in JSON: the event loop parses it under a time limit."""
-        if isinstance(item, RawEvent | Prepared | Spoilt):
+        if isinstance(item, RawEvent | PreparedError | DefectiveItem):
             return item
         return prepare(self._runtime.settings, item, self._request.options)
 
@@ -200,16 +208,16 @@ class ImportRun:
         if self.refusal is not None:
             raise self.refusal
 
-    async def _lines(self, items: list[Ready | RawEvent]) -> bytes:
+    async def _lines(self, items: list[PreparedItem | RawEvent]) -> bytes:
         """Return the lines of some items, in order."""
         ready = [await self._read(item) if isinstance(item, RawEvent) else item for item in items]
         await asyncio.sleep(0)
         for one in ready:
-            if isinstance(one, Spoilt):
-                place = {"line": one.unread.place.line, "offset": one.unread.place.offset}
+            if isinstance(one, DefectiveItem):
+                place = {"line": one.record.place.line, "offset": one.record.place.offset}
                 self._runtime.defects.report("import", {**{name: at for name, at in place.items() if at is not None}, **one.defect.facts})
         first = self._errors
-        documents = self._documents([one for one in ready if isinstance(one, Prepared)])
+        documents = self._documents([one for one in ready if isinstance(one, PreparedError)])
         if documents:
             await self._principal.pace(len(documents))
         results = await (self._decide_dry_run(documents, first) if self._request.dry_run else self._decide(documents, first))
@@ -218,7 +226,7 @@ class ImportRun:
             self._runtime.defects.report("import", defect.facts)
         return lines
 
-    async def _read(self, raw: RawEvent) -> Ready:
+    async def _read(self, raw: RawEvent) -> PreparedItem:
         """Parse an event in JSON, a long one in a worker process."""
         options, settings = self._request.options, self._runtime.settings
         if len(raw.document) <= LOOP_BYTES:
@@ -266,7 +274,7 @@ class ImportRun:
         except StoreError as error:
             return with_retry_hint(store_failed(error))
 
-    def _documents(self, errors: list[Prepared]) -> list[EventDocument]:
+    def _documents(self, errors: list[PreparedError]) -> list[EventDocument]:
         first, self._errors = self._errors, self._errors + len(errors)
         return [error.document(self._repeat_key(index)) for index, error in enumerate(errors, first)]
 
@@ -283,18 +291,20 @@ def _problem_line(refused: ProblemError) -> bytes:
 class _Slices:
     """Items of a body in slices, read in threads one after the other."""
 
-    def __init__(self, items: Iterator[Found | Ready], prepare: Callable[[Found | Ready], Ready | RawEvent], at_work: Semaphore) -> None:
+    def __init__(
+        self, items: Iterator[Found | PreparedItem], prepare: Callable[[Found | PreparedItem], PreparedItem | RawEvent], at_work: Semaphore
+    ) -> None:
         """`at_work` is acquired by a thread while it reads."""
         self._items = items
         self._prepare = prepare
         self._at_work = at_work
         self._end: Exception | None = None
 
-    def next(self) -> list[Ready | RawEvent]:
+    def next(self) -> list[PreparedItem | RawEvent]:
         """Return the next items; none at the end. Raises ProblemError, ClientDisconnect, CancelledError after the items before it."""
         if self._end is not None:
             raise self._end
-        items: list[Ready | RawEvent] = []
+        items: list[PreparedItem | RawEvent] = []
         try:
             with self._at_work:
                 items.extend(map(self._prepare, islice(self._items, SLICE)))
@@ -303,5 +313,5 @@ class _Slices:
                 raise
             self._end = error
         except Exception as error:
-            items.append(spoilt(error, Position(), "unknown"))
+            items.append(defective_item(error, Position(), "unknown"))
         return items

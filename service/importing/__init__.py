@@ -1,1 +1,1 @@
-"""Taking in what other tools keep: the files behind the readers of `ras_triage.models.formats`."""
+"""Import of files of other tools: detection, reading, options."""

@@ -1,4 +1,4 @@
-"""Which format a file is in, told by how it begins."""
+"""Detection of a file's format by its first bytes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ras_triage.service.importing.rasdaemon_db import MAGIC
 
 
 class InputFormat(StrEnum):
-    """What can be imported."""
+    """Format of a file that can be imported."""
 
     EVENT = "event"
-    """Events of this project: one, a JSON array, or one to a line."""
+    """Events of ras-triage: one, a JSON array, or one per line."""
     CPER = "cper"
     """CPER records, a status block, or pstore's records, as bytes, hexadecimal, base64 or memory words."""
     REDFISH = "redfish"
@@ -28,21 +28,19 @@ class InputFormat(StrEnum):
     QMP = "qmp"
     QEMU_ARGUMENT = "qemu_argument"
     """The base64 of QEMU's `cper` argument."""
-    GHES_INJECT = "ghes_inject"
-    """Command lines of QEMU's ghes_inject.py, one to a line."""
     KERNEL_LOG = "kernel_log"
     JOURNAL = "journal"
-    """What `journalctl -o json` prints."""
+    """Output of `journalctl -o json`."""
     RAS_TRACE = "ras_trace"
     RASDAEMON = "rasdaemon"
     """An SQLite database."""
 
 
-STREAMED: Final = frozenset({InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.RAS_TRACE, InputFormat.GHES_INJECT})
-"""Read line by line, however long; of the others, all but the database are held as a whole."""
+STREAMED: Final = frozenset({InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.RAS_TRACE})
+"""Formats that are read line by line. Of the others, all but the database are read into memory."""
 
 HEAD_BYTES: Final = 64 << 10
-"""What is looked at."""
+"""Bytes that detection examines."""
 
 _KERNEL: Final = re.compile(rb"\[Hardware Error\]|Linux version |Memory failure: 0x|Kernel panic - not syncing")
 _KERNEL_LINE: Final = re.compile(
@@ -50,35 +48,34 @@ _KERNEL_LINE: Final = re.compile(
     rb"|^(?:\d\.[^\s,]{1,64},)?\d{1,4},\d{1,20},\d{1,20},[^;\n]{0,64};",
     re.MULTILINE,
 )
-"""The stamps of dmesg in its time formats, of journald and syslog, and of /dev/kmsg."""
+"""Line prefixes of dmesg in its time formats, of journald and syslog, and of /dev/kmsg."""
 _TRACE: Final = re.compile(
     rb"(?:^|\s)(?:mc_event|aer_event|arm_event|non_standard_event|extlog_mem_event|memory_failure_event|cxl_[a-z_]{3,32}):?\s"
 )
-_INJECT: Final = re.compile(rb"\s*(?:#[^\n]*\n\s*)*(?:[^\n]{0,256}ghes_inject(?:\.py)?\b|arm\s+-|arm\s*$)")
 _BASE64: Final = re.compile(rb"[0-9A-Za-z+/]+={0,2}")
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _JSON: Final = re.compile(rb"(?:\[\s*)*\{\s*(?:[\"}]|\Z)")
-"""An object, or an array of them. `[   12.345678]` and `{1}[Hardware Error]` begin lines of logs."""
+"""An object or an array of objects. `[   12.345678]` and `{1}[Hardware Error]` start lines of kernel logs."""
 _LETTERS: Final = 4
 _MAX_TABLE: Final = 1 << 20
-"""Bytes; what is text and begins like a table claims far more."""
+"""Largest ACPI table, in bytes. Text that starts like a table has a far larger number in the length field."""
 
 _KEYS: Final = (
     (InputFormat.REDFISH, ("@odata.id", "@odata.type", "DiagnosticData", "DiagnosticDataType", "Members", "Events", "LogEntry", "CPER")),
     (InputFormat.LIBCPER, ("sectionDescriptors", "sectionDescriptor", "sections", "section", "header")),
     (InputFormat.QMP, ("execute", "return", "QMP", "exec-oob")),
 )
-"""Members of a JSON document by which it is known; a document with none of them is an event, or an entry of a journal."""
+"""JSON members that identify a format; a document with none of them is an event or a journal entry."""
 
 
 def detect_format(head: bytes, *, is_whole: bool = True) -> InputFormat:
-    """Tell by the first bytes of a file, or by all of it. Whatever is text and nothing else is a log."""
+    """Detect the format by the first bytes of a file, or all of it. The fallback for text is a kernel log."""
     if head.startswith(MAGIC):
         return InputFormat.RASDAEMON
     if head.startswith(SIGNATURE):
         return InputFormat.CPER
     text = head.removeprefix(BYTE_ORDER_MARK).lstrip()
-    json_text = text[BEFORE.match(text).end() :]  # type: ignore[union-attr] # it matches everywhere
+    json_text = text[BEFORE.match(text).end() :]  # type: ignore[union-attr] # always matches
     if _JSON.match(json_text) and (document := _document(json_text)) is not None:
         return _of_json(document)
     return _of_text(text, is_whole=is_whole)
@@ -89,13 +86,11 @@ def _of_text(text: bytes, *, is_whole: bool) -> InputFormat:
         return InputFormat.KERNEL_LOG
     if _TRACE.search(text):
         return InputFormat.RAS_TRACE
-    if _INJECT.match(text):
-        return InputFormat.GHES_INJECT
     return InputFormat.CPER if _is_encoded(text, is_whole=is_whole) or _is_binary(text) else InputFormat.KERNEL_LOG
 
 
 def _is_encoded(text: bytes, *, is_whole: bool) -> bool:
-    """Whether text is bytes that were written down; of the beginning of one, whether it may be."""
+    """Return whether text is encoded binary data; for the start of a file, whether it may be."""
     if not text:
         return False
     if is_whole:
@@ -106,12 +101,12 @@ def _is_encoded(text: bytes, *, is_whole: bool) -> bool:
 
 
 def _is_binary(text: bytes) -> bool:
-    """A log from a serial console has a stray control character; bytes have many."""
+    """Return whether data is binary: more than 2 % control characters. A log of a serial console has a few."""
     return len(_BINARY.findall(text)) * 50 > len(text)
 
 
 def _document(text: bytes) -> Any:
-    """The first JSON value, as far as it goes; None where there is none."""
+    """Return the first JSON value, possibly truncated; None: there is none."""
     written = text.decode("utf-8", "replace")
     try:
         return json.JSONDecoder().raw_decode(written)[0]
@@ -134,12 +129,12 @@ def _of_json(document: Any) -> InputFormat:
 
 
 def is_kernel_log(head: bytes) -> bool:
-    """Whether a kernel wrote some of these lines, be there an error in them or not."""
+    """Return whether some of the lines are kernel messages, with or without an error."""
     return _KERNEL.search(head) is not None or _KERNEL_LINE.search(head) is not None
 
 
 def acpi_table(head: bytes) -> str | None:
-    """The signature of the ACPI table that a file is; None where it is none (ACPI 6.5 5.2.6: signature, length, revision, checksum)."""
+    """Return the signature of an ACPI table; None: not one (ACPI 6.5 5.2.6: signature, length, revision, checksum)."""
     signature = head[:_LETTERS]
     if signature not in (b"HEST", b"BERT", b"ERST", b"EINJ") or not 36 <= int.from_bytes(head[4:8], "little") <= _MAX_TABLE:
         return None

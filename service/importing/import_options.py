@@ -1,4 +1,4 @@
-"""What whoever imports a file knows of it and the file does not say."""
+"""Options of an import: notification type, kernel, policy, HEST."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ NOTIFICATION = "/notification/type"
 
 @frozen
 class ImportOptions:
-    """It outranks what a reader assumes, and a notification or policy also what the file says."""
+    """Options of an import. They override what a reader assumes; notification type, kernel and policy also override the file."""
 
     notification: NotificationType | None = None
     kernel: str | None = None
-    """Release, such as `6.12.107`."""
+    """Kernel release, such as `6.12.107`."""
     policy: str | None = None
     hest: Mapping[int, Notification] = field(default_factory=dict)
-    """How each of the machine's error sources notifies, by its id."""
+    """Notification of each error source, by source id, from the machine's HEST."""
 
 
 def read_sources(table: bytes) -> dict[int, Notification]:
-    """How each error source of a HEST table notifies. Raises Refused."""
+    """Return the notification of each error source of a HEST. Raises ProblemError."""
     try:
         return notifications(read_hest(table))
     except MalformedBytes as error:
         raise ProblemError(malformed(error)) from None
 
 
-def apply_options(told: ImportOptions, reading: FoundError, default: Policy, custom: Mapping[str, Policy]) -> FoundError:
-    """A reading with what was told. Raises Refused nowhere: what cannot be decided is found when it is."""
-    reading = notified(told, reading)
+def apply_options(options: ImportOptions, reading: FoundError, default: Policy, custom: Mapping[str, Policy]) -> FoundError:
+    """Return an error with the options applied. Nothing is validated here: the decision does that."""
+    reading = apply_notification(options, reading)
     event, assumed = reading.event, reading.assumed
     changes: dict[str, Any] = {}
-    if told.kernel is not None:
-        changes |= {"host": event.host.model_copy(update={"kernel": told.kernel}), "policy": None}
-    if told.policy is not None:
-        changes["policy"] = told.policy
+    if options.kernel is not None:
+        changes |= {"host": event.host.model_copy(update={"kernel": options.kernel}), "policy": None}
+    if options.policy is not None:
+        changes["policy"] = options.policy
     event = event.model_copy(update=changes) if changes else event
-    if reading.format != "event" and told.kernel is None and told.policy is None:
-        event, assumed = _known(event, assumed, default, custom)
+    if reading.format != "event" and options.kernel is None and options.policy is None:
+        event, assumed = _with_known_policy(event, assumed, default, custom)
     return replace(reading, event=event, assumed=assumed)
 
 
-def notified(told: ImportOptions, reading: FoundError) -> FoundError:
-    """A reading with what was told of how it was notified."""
+def apply_notification(options: ImportOptions, reading: FoundError) -> FoundError:
+    """Return an error with the notification of the options applied."""
     event, assumed = reading.event, reading.assumed
-    if told.notification is not None:
-        notification = event.notification.model_copy(update={"type": told.notification})
+    if options.notification is not None:
+        notification = event.notification.model_copy(update={"type": options.notification})
         left = tuple(one for one in assumed if one.field != NOTIFICATION)
         return replace(reading, event=event.model_copy(update={"notification": notification}), assumed=left)
     is_assumed = any(one.field == NOTIFICATION for one in assumed)
     source_id = event.notification.source_id
-    found = told.hest.get(source_id) if is_assumed and source_id is not None else None
+    found = options.hest.get(source_id) if is_assumed and source_id is not None else None
     if found is None:
         return reading
     known = {
@@ -78,10 +78,10 @@ def notified(told: ImportOptions, reading: FoundError) -> FoundError:
     return replace(reading, event=event.model_copy(update={"notification": notification}), assumed=left)
 
 
-def _known(
+def _with_known_policy(
     event: Event, assumed: tuple[AssumedField, ...], default: Policy, custom: Mapping[str, Policy]
 ) -> tuple[Event, tuple[AssumedField, ...]]:
-    """A log names kernels of which nothing is known: they are decided as the default has it, and that is said."""
+    """Select the default policy for an unknown kernel, as an assumption: kernel logs name kernels without a policy."""
     try:
         choose_policy(event, default, custom)
     except UnknownPolicy as error:

@@ -1,7 +1,7 @@
-"""rasdaemon's SQLite file, opened as what it is: somebody else's.
+"""Reader of rasdaemon's SQLite database, treated as untrusted.
 
-A database can hold far more than rows: views and triggers that run code, generated columns, virtual tables, rows of a gibibyte, pages that
-point at each other. Here nothing runs but `SELECT` over ordinary tables, within bounds on time, on the length of a value and on columns.
+A hostile database may have views and triggers that run code, generated columns, virtual tables, rows of a gibibyte, and cycles of pages.
+Only `SELECT` on ordinary tables is allowed here, with limits on time, length of values and number of columns.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ from time import monotonic
 from urllib.parse import quote
 
 from ras_triage.models.formats.items import Position, UnreadableRecord
-from ras_triage.models.formats.ras.rasdaemon import FORMAT, Item, read_rows
+from ras_triage.models.formats.ras.rasdaemon import FORMAT, read_rows
+from ras_triage.models.formats.ras.traced_event import TraceItem
 from ras_triage.models.notification import Notification
 
 MAGIC = b"SQLite format 3\0"
 """The first 16 bytes of every SQLite 3 database."""
 
 MAX_VALUE_BYTES = 4 << 20
-"""Longest value, and longest row; an arm_event keeps a record, and a record is 64 KiB at most."""
+"""Longest value and longest row. An `arm_event` row has a record of at most 64 KiB."""
 MAX_TABLES = 256
 MAX_COLUMNS = 256
-"""The widest table of rasdaemon 0.8.5 has 40."""
+"""Columns of a table; the widest of rasdaemon 0.8.5 has 40."""
 MAX_SECONDS = 60.0
-"""Of SQLite's own work, for all tables of one file; the time that the caller takes between rows is not counted."""
+"""Time limit for SQLite, for all tables of one file; time of the caller between rows is not counted."""
 _SMALLEST_ROW = 4
-"""Bytes that a row takes at least (https://www.sqlite.org/fileformat2.html, table b-tree leaf); a file with more has pages in a circle."""
+"""Smallest row in bytes (https://www.sqlite.org/fileformat2.html, table b-tree leaf); a file with more rows has a cycle of pages."""
 _STEPS = 4096
-"""Virtual machine instructions between two looks at the clock."""
+"""Virtual machine instructions between two checks of the time limit."""
 _PRAGMAS = ("trusted_schema=OFF", "cell_size_check=ON", "mmap_size=0", "temp_store=MEMORY", "cache_size=-2048")
-"""Set before the first statement that looks at the schema."""
+"""Set before the first statement that reads the schema."""
 _MAX_OWN_TABLES = 8
-"""More than SQLite keeps of its own: sequences and statistics."""
+"""Upper limit for the number of SQLite's internal tables (sequences, statistics)."""
 _OWN = b"sqlite_"
-"""How the names of SQLite's own tables begin."""
+"""Name prefix of SQLite's internal tables."""
 _CREATE = b"CREATE TABLE"
 
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
@@ -53,21 +54,21 @@ _LIMITS = {
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
-"""What https://www.sqlite.org/security.html advises for files from strangers, tighter where rasdaemon needs less."""
+"""Limits after https://www.sqlite.org/security.html for untrusted files, lower where rasdaemon needs less."""
 _FAILURES = (sqlite3.Error, UnicodeDecodeError, MemoryError)
-"""What the `sqlite3` module raises for a damaged file. It decodes as UTF-8 what SQLite says, which may quote any bytes of the schema."""
+"""Exceptions of the `sqlite3` module for a damaged file. It decodes messages as UTF-8, and they may quote any bytes of the schema."""
 
 
 class UnreadableDatabase(ValueError):
-    """The file cannot be opened, or is no SQLite database that can be read; its text says why."""
+    """The file cannot be opened, or is not a readable SQLite database; the text has the reason."""
 
 
 class _Unreadable(ValueError):
-    """A table that is not read, or not any further."""
+    """A table cannot be read, or not to its end."""
 
 
-class _Clock:
-    """Stops SQLite when its own work has taken too long; the time between two rows is the caller's and does not count."""
+class _TimeLimit:
+    """Time limit for SQLite; time of the caller between rows does not count."""
 
     def __init__(self, seconds: float) -> None:
         self._left = seconds
@@ -83,62 +84,62 @@ class _Clock:
         return monotonic() - self._since > self._left
 
 
-class _Allowance:
-    """How many rows there may be in all."""
+class _RowLimit:
+    """Limit for the number of rows in the file."""
 
     def __init__(self, rows: int) -> None:
         self._left = rows
 
     def take(self) -> None:
-        """Raises _Unreadable where there are more."""
+        """Count a row. Raises _Unreadable over the limit."""
         self._left -= 1
         if self._left < 0:
-            raise _Unreadable("it has more rows than the file has room for")
+            raise _Unreadable("more rows than the size of the file allows")
 
 
-def read_database(path: str, *, notification: Notification | None = None, seconds: float = MAX_SECONDS) -> Iterator[Item]:
-    """Every row of every ordinary table, tables by name and rows in the order of the file.
+def read_database(path: str, *, notification: Notification | None = None, seconds: float = MAX_SECONDS) -> Iterator[TraceItem]:
+    """Return every row of every ordinary table: tables by name, rows in the order of the file.
 
-    Holds one row at a time. A table that cannot be read, or not to its end, is one Unread that names it, and reading goes on with the
-    next one; a view or virtual table is never read. Raises NotADatabase before the first row.
+    Only one row is in memory at a time. A table that cannot be read to its end gives one UnreadableRecord with its name, and reading
+    continues with the next one; views and virtual tables are never read. Raises UnreadableDatabase before the first row.
     """
-    clock = _Clock(seconds)
-    connection = _open(path, clock)
+    time_limit = _TimeLimit(seconds)
+    connection = _open(path, time_limit)
     try:
         yield from _beside(path)
-        rows = _Allowance(Path(path).stat().st_size // _SMALLEST_ROW)
-        clock.start()
+        rows = _RowLimit(Path(path).stat().st_size // _SMALLEST_ROW)
+        time_limit.start()
         tables = _tables(connection)
         if len(tables) > MAX_TABLES:
-            yield _unread("sqlite_schema", f"has more than {MAX_TABLES} tables, and the rest was not read")
+            yield _unread("sqlite_schema", f"has more than {MAX_TABLES} tables; the rest was not read")
         for name, is_plain in tables[:MAX_TABLES]:
             if is_plain:
-                yield from _read_table(connection, name, clock, rows, notification)
+                yield from _read_table(connection, name, time_limit, rows, notification)
             else:
-                yield _unread(name, "is no ordinary table and was not read")
+                yield _unread(name, "is not an ordinary table and was not read")
     except _FAILURES as error:
         yield UnreadableRecord(Position(item="sqlite_schema"), f"the list of tables cannot be read: {_reason(error)}", FORMAT)
     finally:
         connection.close()
 
 
-def _open(path: str, clock: _Clock) -> sqlite3.Connection:
-    """A connection that can do nothing but read. Raises NotADatabase."""
+def _open(path: str, time_limit: _TimeLimit) -> sqlite3.Connection:
+    """Return a read-only, restricted connection. Raises UnreadableDatabase."""
     try:
         with open(path, "rb") as file:
             magic = file.read(len(MAGIC))
     except OSError as error:
         raise UnreadableDatabase((error.strerror or "cannot be read").lower()) from None
     except ValueError:
-        raise UnreadableDatabase("its name is not one of a file") from None
+        raise UnreadableDatabase("invalid file name") from None
     if magic != MAGIC:
-        raise UnreadableDatabase("an SQLite database begins with `SQLite format 3`")
-    # Immutable: no locks are taken, no journal beside the file is rolled back, nothing is ever written.
+        raise UnreadableDatabase("not an SQLite database; expected `SQLite format 3` as the first bytes")
+    # immutable: SQLite takes no locks, rolls no journal back and writes nothing
     uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro&immutable=1"
-    # One reader at a time, though not always the same thread: a web server takes the rows in whichever is free.
+    # one reader at a time, but not always in the same thread: a web server reads rows in a thread pool
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     try:
-        _restrict(connection, clock)
+        _restrict(connection, time_limit)
         connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
     except _FAILURES as error:
         connection.close()
@@ -146,32 +147,32 @@ def _open(path: str, clock: _Clock) -> sqlite3.Connection:
     return connection
 
 
-def _restrict(connection: sqlite3.Connection, clock: _Clock) -> None:
+def _restrict(connection: sqlite3.Connection, time_limit: _TimeLimit) -> None:
     for limit, value in _LIMITS.items():
         connection.setlimit(limit, value)
     connection.text_factory = bytes
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     connection.set_authorizer(_authorize)
-    connection.set_progress_handler(clock.is_over, _STEPS)
+    connection.set_progress_handler(time_limit.is_over, _STEPS)
 
 
 def _authorize(action: int, first: str | None, _second: str | None, _database: str | None, inner: str | None) -> int:
-    """Reading columns of tables and asking for their names; nothing at all on behalf of a view or trigger."""
+    """Allow reading columns of tables and their names, but nothing on behalf of a view or trigger."""
     is_allowed = action in _ALLOWED or (action == sqlite3.SQLITE_PRAGMA and first == "table_xinfo")
     return sqlite3.SQLITE_OK if is_allowed and inner is None else sqlite3.SQLITE_DENY
 
 
 def _beside(path: str) -> Iterator[UnreadableRecord]:
-    """What a writer that was not finished has left beside the file."""
+    """Report journal files of an unfinished writer."""
     for suffix in ("-wal", "-journal"):
         other = Path(path + suffix)
         if other.is_file() and other.stat().st_size:
-            yield _unread(other.name, "lies beside the database and was not read: its last rows may be missing or half written")
+            yield _unread(other.name, "exists next to the database and was not read: the last rows may be missing or incomplete")
 
 
 def _tables(connection: sqlite3.Connection) -> list[tuple[bytes, bool]]:
-    """Names of tables and views, and whether it is a table with rows of its own. Raises sqlite3.Error."""
+    """Return the names of tables and views, and whether each is an ordinary table. Raises sqlite3.Error."""
     query = "SELECT type, name, rootpage, sql FROM sqlite_master WHERE type = 'table' OR type = 'view' ORDER BY name LIMIT ?"
     found: list[tuple[bytes, bool]] = []
     for kind, name, root, sql in connection.execute(query, (_MAX_OWN_TABLES + MAX_TABLES,)):
@@ -182,29 +183,29 @@ def _tables(connection: sqlite3.Connection) -> list[tuple[bytes, bool]]:
 
 
 def _read_table(
-    connection: sqlite3.Connection, name: bytes, clock: _Clock, rows: _Allowance, notification: Notification | None
-) -> Iterator[Item]:
+    connection: sqlite3.Connection, name: bytes, time_limit: _TimeLimit, rows: _RowLimit, notification: Notification | None
+) -> Iterator[TraceItem]:
     try:
         table = name.decode()
-        clock.start()
+        time_limit.start()
         columns = _columns(connection, table)
         cursor = connection.execute(_query(connection, table, columns))
-        yield from read_rows(table, _rows(cursor, columns, clock, rows), notification=notification)
+        yield from read_rows(table, _rows(cursor, columns, time_limit, rows), notification=notification)
     except (*_FAILURES, _Unreadable) as error:
         yield _unread(name, f"cannot be read to its end: {_reason(error)}")
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    """The columns that are stored: one that is generated would run an expression of the file's. Raises _Unreadable."""
+    """Return the stored columns; a generated one would evaluate an expression of the file. Raises _Unreadable."""
     found = connection.execute(f"PRAGMA table_xinfo({_quoted(table)})").fetchall()
     columns = [str(column[1], "utf-8") for column in found if column[6] == 0]
     if not columns:
-        raise _Unreadable("it has no stored column")
+        raise _Unreadable("no stored column")
     return columns
 
 
 def _query(connection: sqlite3.Connection, table: str, columns: list[str]) -> str:
-    """The stored columns, and before them what SQLite orders the rows by, where that is a number (https://www.sqlite.org/rowidtable.html)."""
+    """Return the query for the row id, if there is one (https://www.sqlite.org/rowidtable.html), and the stored columns."""
     selected, source = ", ".join(_quoted(column) for column in columns), _quoted(table)
     numbered, plain = f"SELECT _rowid_, {selected} FROM {source}", f"SELECT NULL, {selected} FROM {source}"
     if any(column.lower() == "_rowid_" for column in columns):
@@ -216,27 +217,27 @@ def _query(connection: sqlite3.Connection, table: str, columns: list[str]) -> st
     return numbered
 
 
-def _rows(cursor: sqlite3.Cursor, columns: list[str], clock: _Clock, rows: _Allowance) -> Iterator[Mapping[str, object]]:
+def _rows(cursor: sqlite3.Cursor, columns: list[str], time_limit: _TimeLimit, rows: _RowLimit) -> Iterator[Mapping[str, object]]:
     last: int | None = None
     while True:
-        clock.start()
+        time_limit.start()
         row = cursor.fetchone()
-        clock.stop()
+        time_limit.stop()
         if row is None:
             return
         number, *values = row
         if isinstance(number, int):
             if last is not None and number <= last:
-                raise _Unreadable("its rows come in circles")
+                raise _Unreadable("row ids do not increase: the pages form a cycle")
             last = number
         rows.take()
         yield dict(zip(columns, values, strict=True))
 
 
 def _quoted(name: str) -> str:
-    """A name as SQL. Raises _Unreadable where it cannot be written."""
+    """Return a quoted SQL identifier. Raises _Unreadable for a name with a NUL."""
     if "\0" in name:
-        raise _Unreadable("a name has a NUL in it")
+        raise _Unreadable("a column or table name contains a NUL character")
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -248,8 +249,8 @@ def _unread(name: bytes | str, why: str) -> UnreadableRecord:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
-        return "a name in its schema is not UTF-8"
+        return "a name in the schema is not UTF-8"
     if isinstance(error, MemoryError):
-        return "it asks for more memory than there is"
-    text = str(error).lower().rstrip(".") or "sqlite cannot read it"
-    return "it takes too long" if text == "interrupted" else text
+        return "out of memory"
+    text = str(error).lower().rstrip(".") or "unknown error"
+    return "time limit exceeded" if text == "interrupted" else text

@@ -1,4 +1,4 @@
-"""What is imported: a stream of bytes of which the beginning was looked at."""
+"""Input of an import: a byte stream with its first bytes peeked."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ras_triage.service.api.problems import ProblemError, too_large
 from ras_triage.service.importing.format_detection import HEAD_BYTES
 
 MAX_LINE_BYTES: Final = 256 << 10
-"""A longer line is cut."""
+"""Longest line, in bytes; longer ones are truncated."""
 
 MAX_DOCUMENT_BYTES: Final = 16 << 20
-"""Longest file that has to be held as a whole."""
+"""Longest file that is read into memory, in bytes."""
 
 _PIECE: Final = 256 << 10
 
 
 class ImportSource:
-    """A file, standard input, or a request's body; it is read once, from its beginning."""
+    """A file, standard input or a request body, read once from the start."""
 
     def __init__(
         self,
@@ -31,15 +31,15 @@ class ImportSource:
         taken: Callable[[int], None] = lambda _size: None,
         max_database_bytes: int = 1 << 40,
     ) -> None:
-        """`path`: where the file is, if it is one. `taken` hears how many more bytes were read."""
+        """`path`: path of a file; None: a stream. `taken` is called with the number of bytes of each read."""
         self._stream = stream
         self._path = path
         self._taken = taken
         self._max_database_bytes = max_database_bytes
         self.head = self._read_head()
-        """How it begins."""
+        """First bytes."""
         self.is_whole = len(self.head) < HEAD_BYTES
-        """Whether that is all."""
+        """Whether `head` is the whole input."""
 
     def _read_head(self) -> bytes:
         pieces: list[bytes] = []
@@ -49,8 +49,8 @@ class ImportSource:
             left -= len(piece)
         return b"".join(pieces)
 
-    def everything(self) -> bytes:
-        """All of it. Raises Refused where it is longer than may be held."""
+    def read_all(self) -> bytes:
+        """Return the whole input. Raises ProblemError if it is too long."""
         rest = b"" if self.is_whole else self._stream.read(MAX_DOCUMENT_BYTES + 1 - len(self.head))
         data = self.head + rest
         self._taken(len(data))
@@ -59,7 +59,7 @@ class ImportSource:
         return data
 
     def lines(self) -> Iterator[bytes]:
-        """Its lines with their ends; what is too long of one is left out."""
+        """Return the lines with their ends; long lines are truncated."""
         head = BytesIO(self.head)
         head.seek(len(BYTE_ORDER_MARK) if self.head.startswith(BYTE_ORDER_MARK) else 0)
         while line := head.readline():
@@ -80,7 +80,7 @@ class ImportSource:
 
     @contextmanager
     def file(self) -> Iterator[str]:
-        """The path of a file with its content. Raises Refused where it is longer than may be put on disk."""
+        """Return the path of a file with the content. Raises ProblemError if it is too long for a temporary file."""
         if self._path is not None:
             yield self._path
             return

@@ -1,4 +1,4 @@
-"""How much each key may ask for."""
+"""Rate limiter by principal."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from ras_triage.service.api.problems import ProblemError, rate_limited
 
 
-class Allowance:
-    """A rate that holds for each name by itself: `burst` at once, `rate` per second in the long run."""
+class RateLimiter:
+    """Rate limit for each name: `burst` at once, `rate` per second on average."""
 
     def __init__(self, rate: float, burst: int | None = None) -> None:
         seconds = max(1, ceil((burst or rate) / rate))
@@ -23,12 +23,12 @@ class Allowance:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def take(self, name: str, events: int) -> None:
-        """Count them. Raises Refused where they are too many now; more than may ever come at once count as that."""
+        """Count events. Raises ProblemError over the limit. More events than the burst size count as the burst size."""
         if not self._fits(name, min(events, self._item.amount)):
             raise ProblemError(rate_limited(self._rate), {"Retry-After": str(max(1, ceil(self._seconds(name))))})
 
     async def wait(self, name: str, events: int) -> None:
-        """Count them, however many, as fast as the rate allows."""
+        """Count events, waiting as long as the rate requires."""
         while events > 0:
             portion = min(events, self._item.amount)
             while not self._fits(name, portion):
@@ -39,5 +39,5 @@ class Allowance:
         return self._limiter.hit(self._item, name, cost=events)
 
     def _seconds(self, name: str) -> float:
-        """Until there is room for at least one more."""
+        """Return the seconds until at least one more event is allowed."""
         return self._limiter.get_window_stats(self._item, name).reset_time - time()

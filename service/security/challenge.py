@@ -1,4 +1,4 @@
-"""What a client is told about how to authenticate (RFC 6750 3)."""
+"""Authentication challenges: `WWW-Authenticate` (RFC 6750 3)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final
 _SCHEME: Final = 'Bearer realm="ras-triage"'
 
 CHALLENGE: Final = {"WWW-Authenticate": _SCHEME}
-"""Nothing was shown."""
+"""No credentials."""
 
 REJECTED: Final = {"WWW-Authenticate": f'{_SCHEME}, error="invalid_token"'}
-"""What was shown is not good."""
+"""Invalid credentials."""
 
 
-def insufficient(scope: str) -> dict[str, str]:
-    """What was shown is good, but not for this."""
+def insufficient_scope(scope: str) -> dict[str, str]:
+    """Return the challenge for valid credentials without the scope."""
     return {"WWW-Authenticate": f'{_SCHEME}, error="insufficient_scope", scope="{scope}"'}

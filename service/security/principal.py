@@ -1,4 +1,4 @@
-"""Who asks."""
+"""Principal of a request, and scopes."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ras_triage.service.security.allowance import Allowance
+from ras_triage.service.security.allowance import RateLimiter
 
 Scope = Literal["decide", "read", "admin"]
 
 ANONYMOUS: Final = "anonymous"
-"""Who asks where nobody needs a key."""
+"""Name of the principal if no authentication is required."""
 
 SCOPES: Final[tuple[Scope, ...]] = ("decide", "read", "admin")
 
 
 def granted(names: Iterable[str]) -> frozenset[Scope]:
-    """The scopes among names, and what they imply: who may administer may do everything."""
+    """Return the scopes among names; `admin` implies all others."""
     found = frozenset(scope for scope in SCOPES if scope in names)
     return frozenset(SCOPES) if "admin" in found else found
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody who asks, and what they may do."""
+    """Authenticated principal with its scopes."""
 
     name: str
-    """For logs: `anonymous`, `key <id>`, `token <subject>`."""
+    """Name in logs: `anonymous`, `key <id>` or `token <subject>`."""
     scopes: frozenset[Scope]
-    allowance: Allowance | None = None
-    """How much they may ask for; None: as much as they like."""
+    limiter: RateLimiter | None = None
+    """Rate limit; None: unlimited."""
 
     def charge(self, events: int = 1) -> None:
-        """Count events against the limit of this key. Raises Refused."""
-        if self.allowance is not None:
-            self.allowance.take(self.name, events)
+        """Count events. Raises ProblemError over the rate limit."""
+        if self.limiter is not None:
+            self.limiter.take(self.name, events)
 
     async def pace(self, events: int) -> None:
-        """Wait until so many events are within the limit of this key: what streams in is slowed, and not refused."""
-        if self.allowance is not None:
-            await self.allowance.wait(self.name, events)
+        """Count events, waiting until the rate limit allows them: batches are slowed down, not refused."""
+        if self.limiter is not None:
+            await self.limiter.wait(self.name, events)

@@ -1,1 +1,1 @@
-"""Where decisions are kept: a port, SQLite behind it, and a twin in memory."""
+"""Store of decisions: interface, SQLite implementation, writer thread."""

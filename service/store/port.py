@@ -1,14 +1,14 @@
-"""What the service asks of a store, and what goes in and out.
+"""Interface of a store, with its types and errors.
 
-A store is written by one thread and read by any. What `append` was given is durable when it returns, all of it or nothing.
+A store is written by one thread and read by any number. Decisions are durable when `append` returns, all or none.
 
 StoreError
- ├ StoreUnusable      it cannot be opened: not a store, newer than this program, held by another process
- │ └ StoreIncomplete  what was committed is missing from it
- ├ StoreUnavailable   it cannot do this now, and may later: disk full, read-only, an I/O error
- ├ StoreDamaged       what it holds cannot be read
- │ └ RowDamaged       one row cannot be read, others can
- └ QueryTooSlow       a question took longer than it may
+ ├ StoreUnusable      cannot be opened: not a store, newer than this program, locked by another process
+ │ └ StoreIncomplete  committed transactions are missing
+ ├ StoreUnavailable   temporary failure: disk full, read-only, an I/O error
+ ├ StoreDamaged       stored data is corrupt
+ │ └ RowDamaged       one row is corrupt, others can be read
+ └ QueryTooSlow       time limit of a query exceeded
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ras_triage.service.api.errors import LoggableError
 
 
 class StoreError(LoggableError):
-    """The store could not do what it was asked."""
+    """An operation of the store failed."""
 
 
 class StoreUnusable(StoreError):
@@ -30,28 +30,28 @@ class StoreUnusable(StoreError):
 
 
 class StoreIncomplete(StoreUnusable):
-    """What was committed is missing from the store."""
+    """Committed transactions are missing from the store."""
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot do this now."""
+    """The store is temporarily unavailable."""
 
 
 class StoreDamaged(StoreError):
-    """The store's content cannot be read."""
+    """Stored data is corrupt."""
 
 
 class RowDamaged(StoreDamaged):
-    """One row of the store cannot be read, others can."""
+    """One row is corrupt, others can be read."""
 
 
 class QueryTooSlow(StoreError):
-    """The question took longer than it may."""
+    """The time limit of a query was exceeded."""
 
 
 @frozen
 class Summary:
-    """What a list of decisions shows of one, and what it can be found by."""
+    """Columns of a decision for lists and filters."""
 
     id: str
     """UUID version 7."""
@@ -76,24 +76,24 @@ class Summary:
 
 @frozen
 class NewDecision:
-    """One decision, as it is to be kept."""
+    """A decision to be stored."""
 
     summary: Summary
     repeat_key: bytes | None
-    """32 bytes that a repeat of the event shares with it; None where there is no telling."""
+    """32 bytes that are equal for repeats of the event; None: repeats cannot be recognised."""
     event: bytes
     """As it was sent."""
     decision: bytes
-    """The answer's JSON without what tells one telling of it from another."""
+    """The response's JSON without `id`, `decided_at` and `repeat`."""
     poisons: tuple[PoisonedPage, ...] = ()
-    """Pages that are to be remembered as poisoned for the source."""
+    """Pages of the source that the decision poisons."""
     forgets: bool = False
-    """Whether the source's poisoned pages are forgotten: its machine went down."""
+    """Whether the source's poisoned pages are deleted: its machine reboots."""
 
 
 @frozen
 class StoredDecision:
-    """A decision that was kept."""
+    """A stored decision."""
 
     id: str
     decided_at_ms: int
@@ -103,7 +103,7 @@ class StoredDecision:
 
 @frozen
 class StreamedDecision:
-    """A decision with its place in the order in which decisions were kept."""
+    """A decision with its sequence number, in the order of commits."""
 
     sequence: int
     summary: Summary
@@ -111,25 +111,25 @@ class StreamedDecision:
 
 @frozen
 class HostFacts:
-    """A version of the facts kept for a source."""
+    """A version of the stored facts of a source."""
 
     source: str
     version: int
-    """From 1, up with every change of this source."""
+    """From 1, incremented with every change of this source."""
     changed_at_ms: int
     facts: bytes | None
-    """JSON; None: they were deleted with this version."""
+    """JSON; None: deleted in this version."""
 
 
 Field = Literal["source", "action", "policy", "notification", "severity", "section", "physical_address"]
 
 FIELDS: Final[tuple[Field, ...]] = ("source", "action", "policy", "notification", "severity", "section", "physical_address")
-"""What decisions are filtered and grouped by."""
+"""Fields for filters and groups."""
 
 
 @frozen
 class Filter:
-    """Which decisions are asked for; None: any."""
+    """Filter of decisions; None: any value."""
 
     source: str | None = None
     action: str | None = None
@@ -139,14 +139,14 @@ class Filter:
     section: str | None = None
     physical_address: int | None = None
     since_ms: int | None = None
-    """Decided then or later."""
+    """Inclusive lower bound of the decision time."""
     until_ms: int | None = None
-    """Decided before."""
+    """Exclusive upper bound of the decision time."""
 
 
 @frozen
 class Cursor:
-    """Where a page ends: the next one begins behind it."""
+    """Position of the last decision of a page."""
 
     decided_at_ms: int
     sequence: int
@@ -158,29 +158,29 @@ class Page:
 
     decisions: tuple[Summary, ...]
     next: Cursor | None
-    """None: there are no more."""
+    """None: last page."""
     damaged: int = 0
-    """Decisions that belong here and are left out, because their rows are damaged."""
+    """Number of decisions missing from the page because their rows are corrupt."""
 
 
 @frozen
 class BucketCount:
-    """How many decisions of a group fall into a span of time."""
+    """Number of decisions of a group in a bucket of time."""
 
     bucket_ms: int
-    """Beginning of the span."""
+    """Start of the bucket."""
     group: tuple[str | None, ...]
-    """A value for each field grouped by."""
+    """Values of the fields it is grouped by."""
     count: int
 
 
 PURGES: Final = 10_000
-"""Purges that stay on record."""
+"""Records of purges that are kept."""
 
 
 @frozen
 class Purge:
-    """What retention took away."""
+    """Record of a purge."""
 
     at_ms: int
     reason: Literal["age", "size"]
@@ -189,56 +189,56 @@ class Purge:
     last_sequence: int
     oldest_ms: int
     newest_ms: int
-    """Of what was taken away."""
+    """Time of the newest purged decision."""
 
 
 @frozen
 class StoreSize:
-    """How much the store holds."""
+    """Size of the store."""
 
     decisions: int
     bytes: int
-    """On disk, without what was freed."""
+    """On disk, without free pages."""
     oldest_ms: int | None
     newest_ms: int | None
     last_sequence: int
-    """Of the newest decision ever kept; 0: none was."""
+    """Sequence of the newest decision ever stored; 0: none."""
     log_bytes: int = 0
     """Of the write-ahead log."""
     lost: int = 0
-    """Decisions that were given up, on record."""
+    """Lost decisions, as accepted by an operator."""
 
 
 @frozen
 class Usage:
-    """Room that the store takes, as far as that can be told without reading much of it."""
+    """Disk usage of the store, as far as it is cheap to determine."""
 
     live_bytes: int
-    """Of the database, without what was freed."""
+    """Of the database, without free pages."""
     reserve_bytes: int
-    """Kept free for a purge on a full disk."""
+    """Reserved for a purge on a full disk."""
     decisions: int
-    """At most."""
+    """Upper bound."""
 
 
 @frozen
 class Loss:
-    """Something committed that was missing, or could not be read any more, and was given up by an operator."""
+    """Record of a loss of committed data that an operator accepted."""
 
     at_ms: int
     reason: Literal["incomplete", "replaced", "damaged"]
-    """Commits were missing; another store was in this one's place; rows could not be read."""
+    """Missing commits; another store at the same path; corrupt rows."""
     decisions: int
     first_sequence: int | None
     last_sequence: int | None
-    """The decisions are among these; None: none is lost."""
+    """Range that contains the lost decisions; None: none is lost."""
     changes: int
-    """Commits of anything else."""
+    """Number of other commits that are lost."""
 
 
 @frozen
 class ApiKey:
-    """A key as it is kept: what it may do, and the hash of its secret."""
+    """Stored API key, with the hash of its secret."""
 
     id: str
     name: str
@@ -250,88 +250,88 @@ class ApiKey:
 
 
 class Store(Protocol):
-    """A store. Everything raises StoreError."""
+    """A store. All methods raise StoreError."""
 
     def append(self, entries: Sequence[NewDecision]) -> None:
-        """Keep decisions, in this order, all or none."""
+        """Store decisions in this order, all or none."""
 
     def probe(self) -> None:
-        """Write something, to see whether it can be done."""
+        """Test whether the store can be written."""
 
     def upkeep(self, log_bytes: int) -> None:
-        """Check the files and shorten the write-ahead log where it is longer than that; between two writes, by the thread that writes."""
+        """Check the files, and truncate the write-ahead log if it exceeds `log_bytes`. Called by the writer thread between writes."""
 
     def repeat(self, key: bytes) -> StoredDecision | None:
-        """The decision that was kept under a repeat key."""
+        """Return the decision with a repeat key."""
 
     def decision(self, identity: str) -> StoredDecision | None:
-        """One decision by its id."""
+        """Return a decision by its id."""
 
     def event(self, identity: str) -> bytes | None:
-        """The event that a decision was made for, as it was sent."""
+        """Return the event of a decision, as it was sent."""
 
-    def page(self, asked: Filter, after: Cursor | None, limit: int) -> Page:
-        """Decisions, newest first, from behind `after`."""
+    def page(self, filter_: Filter, after: Cursor | None, limit: int) -> Page:
+        """Return decisions after the cursor, newest first."""
 
-    def stats(self, asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[BucketCount]:
-        """Counts by span of time and group, in order; at most `limit`."""
+    def stats(self, filter_: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[BucketCount]:
+        """Return counts by bucket and group, in order; at most `limit`."""
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
-        """Decisions kept after `sequence`, in the order of keeping, and the sequence up to which that is all there are."""
+    def after_sequence(self, sequence: int, filter_: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+        """Return decisions after `sequence` in the order of commits, and the sequence up to which the result is complete."""
 
     def host(self, source: str, version: int | None = None) -> HostFacts | None:
-        """The facts kept for a source: the newest version, or the one named."""
+        """Return the facts of a source: the newest or the given version."""
 
     def put_host(self, facts: HostFacts) -> None:
-        """Keep a source's next version."""
+        """Store the next version of a source's facts."""
 
     def poisoned(self, source: str, limit: int) -> tuple[PoisonedPage, ...]:
-        """Pages that decisions poisoned, at most `limit`."""
+        """Return the poisoned pages of a source, at most `limit`."""
 
     def poisoned_at(self, source: str, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
-        """Those of them that hold one of these physical addresses."""
+        """Return the poisoned pages that contain one of these physical addresses."""
 
     def forget_poisoned(self, source: str) -> int:
-        """Forget them; how many there were."""
+        """Delete the poisoned pages of a source. Return their number."""
 
     def purge_older(self, than_ms: int, at_ms: int, limit: int) -> int:
-        """Take away at most `limit` of the decisions made before `than_ms`, on record; how many."""
+        """Purge at most `limit` decisions made before `than_ms`, on record. Return their number."""
 
     def purge_larger(self, than_bytes: int, at_ms: int, limit: int) -> int:
-        """Take away at most `limit` of the oldest decisions where the live bytes are more; how many."""
+        """Purge at most `limit` of the oldest decisions if the live bytes exceed `than_bytes`, on record. Return their number."""
 
     def disk_bytes(self) -> int:
-        """Bytes of all files."""
+        """Return the size of all files in bytes."""
 
     def usage(self) -> Usage:
-        """What `purge_larger` compares, and more. By the thread that writes."""
+        """Return the disk usage, with what `purge_larger` compares. Called by the writer thread."""
 
     def purges(self, limit: int) -> list[Purge]:
-        """What was taken away, latest first."""
+        """Return records of purges, newest first."""
 
     def losses(self) -> list[Loss]:
-        """What was given up, latest first."""
+        """Return records of losses, newest first."""
 
     def last_sequence(self) -> int:
-        """Of the newest decision ever kept; 0: none was."""
+        """Return the sequence of the newest decision ever stored; 0: none."""
 
     def size(self) -> StoreSize:
-        """How much there is."""
+        """Return the size of the store."""
 
     def api_key(self, identity: str) -> ApiKey | None:
-        """A key by its id, revoked or not."""
+        """Return an API key by its id, also a revoked one."""
 
     def api_keys(self) -> list[ApiKey]:
-        """All keys, oldest first."""
+        """Return all API keys, oldest first."""
 
     def add_api_key(self, key: ApiKey) -> None:
-        """Keep a key."""
+        """Store an API key."""
 
     def revoke_api_key(self, identity: str, at_ms: int) -> bool:
-        """Revoke a key; whether there was one to revoke."""
+        """Revoke an API key. Return whether there was an unrevoked one."""
 
     def release_memory(self) -> None:
-        """Free what is only cached; from any thread."""
+        """Free caches; from any thread."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the store."""

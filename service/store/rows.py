@@ -1,4 +1,4 @@
-"""Entries as rows, and rows as what the port hands out."""
+"""Conversion between rows and the types of the store, with checksums."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _KEY_PREFIX: Final = "sha256:"
 
 
 def key_bytes(event_key: str) -> bytes:
-    """The 32 bytes of an event key."""
+    """Return the 32 bytes of an event key."""
     return bytes.fromhex(event_key.removeprefix(_KEY_PREFIX))
 
 
 def key_text(data: bytes) -> str:
-    """An event key from its 32 bytes."""
+    """Return an event key from its 32 bytes."""
     return _KEY_PREFIX + data.hex()
 
 
 def id_bytes(identity: str) -> bytes | None:
-    """The 16 bytes of a decision's id; None for what is no UUID as decisions have them."""
+    """Return the 16 bytes of a decision's id; None: not a canonical UUID."""
     try:
         found = UUID(identity)
     except ValueError:
@@ -45,17 +45,17 @@ def id_bytes(identity: str) -> bytes | None:
 
 
 def id_text(data: bytes) -> str:
-    """A decision's id from its 16 bytes."""
+    """Return a decision's id from its 16 bytes."""
     return str(UUID(bytes=data))
 
 
 def start_text(start: int) -> str:
-    """The first byte of a poisoned page, so that the order of texts is that of numbers."""
+    """Return the start address of a poisoned page as text with fixed width, so that texts sort like numbers."""
     return f"{start:#018x}"
 
 
 def decision_row(sequence: int, entry: NewDecision) -> tuple[Any, ...]:
-    """The columns of `decisions`, in the order of DECISION_COLUMNS."""
+    """Return a row of `decisions`, in the order of DECISION_COLUMNS."""
     found = entry.summary
     poisons = (
         to_json([(start_text(page.start), page.shift, hex(page.address)) for page in entry.poisons]).decode() if entry.poisons else None
@@ -82,26 +82,26 @@ def decision_row(sequence: int, entry: NewDecision) -> tuple[Any, ...]:
 
 
 BODY_COLUMNS: Final = "seq, event, event_check, decision, decision_check"
-KEPT_COLUMNS: Final = "d.id, d.at, d.event_key, b.decision, b.decision_check"
-"""What `kept` takes."""
+STORED_COLUMNS: Final = "d.id, d.at, d.event_key, b.decision, b.decision_check"
+"""Columns for `stored_decision`."""
 
 
 def body_row(sequence: int, entry: NewDecision) -> tuple[int, bytes, int, bytes, int]:
-    """The columns of `bodies`. SQLite does not notice when bytes of a row change on the disk; the checksums do."""
+    """Return a row of `bodies`. The checksums detect bytes that changed on the disk, which SQLite does not."""
     found = entry.summary
     check = _decision_check(bytes.fromhex(found.id.replace("-", "")), found.decided_at_ms, key_bytes(found.event_key), entry.decision)
     return sequence, entry.event, crc32(entry.event), entry.decision, check
 
 
 LOST_EVENT: Final = b""
-"""Stands for an event that was damaged, where its decision was not."""
+"""Placeholder for a corrupt event whose decision is sound."""
 
 
 def decision_is_sound(identity: Any, at: Any, event_key: Any, decision: Any, check: Any) -> bool:
-    """Whether these columns are what was kept."""
+    """Return whether the columns match their checksum."""
     try:
         return bool(_decision_check(identity, at, event_key, decision) == check)
-    except (AttributeError, OverflowError, TypeError, ValueError):  # a column of another type
+    except (AttributeError, OverflowError, TypeError, ValueError):  # wrong column type
         return False
 
 
@@ -110,33 +110,33 @@ def _decision_check(identity: bytes, at: int, event_key: bytes, decision: bytes)
 
 
 def event(row: tuple[Any, ...]) -> bytes:
-    """A row of event and checksum. Raises RowDamaged."""
+    """Return the event of a row of event and checksum. Raises RowDamaged."""
     data, check = row
     if data == LOST_EVENT:
-        raise RowDamaged("the event of this decision was lost; the decision is sound")
+        raise RowDamaged("the event of this decision is lost; the decision is sound")
     if not event_is_sound(data, check):
-        raise RowDamaged("an event is not what was kept")
+        raise RowDamaged("checksum mismatch in an event")
     return bytes(data)
 
 
 def event_is_sound(data: Any, check: Any) -> bool:
-    """Whether these columns are what was kept."""
+    """Return whether the columns match their checksum."""
     return isinstance(data, bytes) and crc32(data) == check
 
 
 def array(texts: Iterable[str]) -> str:
-    """A JSON array of names and numbers, none of which needs escaping."""
+    """Return a JSON array of names or numbers that need no escaping."""
     return "[" + ",".join(f'"{text}"' for text in texts) + "]"
 
 
 def summary(row: tuple[Any, ...]) -> Summary:
-    """A row of SUMMARY_COLUMNS. Raises RowDamaged."""
+    """Convert a row of SUMMARY_COLUMNS. Raises RowDamaged."""
     identity, at, source, event_id, event_key, policy, digest, action, certainty, notification, severity, sections, addresses = row
     try:
         if type(at) is not int or not all(map(_is_text, (policy, digest, action, certainty, notification, sections, addresses))):
-            raise TypeError("a column of another type")
+            raise TypeError("wrong column type")
         if not all(text is None or _is_text(text) for text in (source, event_id, severity)):
-            raise TypeError("a column of another type")
+            raise TypeError("wrong column type")
         return Summary(
             id_text(identity),
             at,
@@ -153,14 +153,14 @@ def summary(row: tuple[Any, ...]) -> Summary:
             tuple(int(address, 16) for address in from_json(addresses)),
         )
     except (TypeError, ValueError) as error:
-        raise RowDamaged(f"a decision's summary cannot be read: {error}") from None
+        raise RowDamaged(f"corrupt summary of a decision: {error}") from None
 
 
 def stored_decision(row: tuple[Any, ...]) -> StoredDecision:
-    """A row of KEPT_COLUMNS. Raises RowDamaged."""
+    """Convert a row of STORED_COLUMNS. Raises RowDamaged."""
     identity, at, event_key, decision, check = row
     if not decision_is_sound(identity, at, event_key, decision, check):
-        raise RowDamaged("a decision is not what was kept")
+        raise RowDamaged("checksum mismatch in a decision")
     return StoredDecision(id_text(identity), at, key_text(event_key), decision)
 
 
@@ -168,20 +168,20 @@ HOST_COLUMNS: Final = "source, version, changed_at, facts, facts_check"
 
 
 def host_row(facts: HostFacts) -> tuple[Any, ...]:
-    """The values of HOST_COLUMNS."""
+    """Return a row of HOST_COLUMNS."""
     return facts.source, facts.version, facts.changed_at_ms, facts.facts, None if facts.facts is None else crc32(facts.facts)
 
 
 def host(row: tuple[Any, ...]) -> HostFacts:
-    """A row of HOST_COLUMNS. Raises RowDamaged."""
+    """Convert a row of HOST_COLUMNS. Raises RowDamaged."""
     source, version, changed_at, facts, check = row
     if check is not None and (not isinstance(facts, bytes) or crc32(facts) != check):
-        raise RowDamaged("facts of a host are not what was kept")
+        raise RowDamaged("checksum mismatch in host facts")
     return HostFacts(source, version, changed_at, facts)
 
 
 def poisoned(row: tuple[Any, ...]) -> PoisonedPage:
-    """A row of start, address and shift. Raises RowDamaged."""
+    """Convert a row of start, address and shift. Raises RowDamaged."""
     start, address, shift = row
     try:
         page = PoisonedPage(int(address, 16), shift)
@@ -189,7 +189,7 @@ def poisoned(row: tuple[Any, ...]) -> PoisonedPage:
     except (TypeError, ValueError):
         sound = False
     if not sound:
-        raise RowDamaged("a poisoned page is not what was kept")
+        raise RowDamaged("corrupt row of a poisoned page")
     return page
 
 
@@ -198,8 +198,8 @@ def _is_text(column: Any) -> bool:
 
 
 def api_key(row: tuple[Any, ...]) -> ApiKey:
-    """A row of `api_keys`. Raises RowDamaged."""
+    """Convert a row of `api_keys`. Raises RowDamaged."""
     identity, name, scopes, secret_hash, created, revoked = row
     if not all(map(_is_text, (identity, name, scopes, secret_hash))):
-        raise RowDamaged("an API key is not what was kept")
+        raise RowDamaged("corrupt row of an API key")
     return ApiKey(identity, name, tuple(scopes.split()), secret_hash, created, revoked)

@@ -1,7 +1,7 @@
-"""The store in one SQLite file.
+"""SQLite implementation of the store.
 
-One connection writes, in WAL mode with `synchronous=FULL`, so what was committed survives a loss of power. Readers have read-only
-connections of their own and see what was committed. A lock beside the file keeps a second service away.
+One connection writes, in WAL mode with `synchronous=FULL`, so that commits survive a power failure. Each reading thread has a read-only
+connection and sees committed data. Lock files keep a second service from opening the store.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ras_triage.service.store.files.database import (
     StoreLock,
     committed,
     connect,
-    explain,
     is_undecodable,
     open_writer,
-    refusal,
+    opening_error,
     text_or_bytes,
+    to_store_error,
 )
-from ras_triage.service.store.files.free_space import Room, commit_bytes
+from ras_triage.service.store.files.free_space import FreeSpace, commit_bytes
 from ras_triage.service.store.files.high_water_mark import Mark, MarkFile
 from ras_triage.service.store.files.identity import OpenFiles, log_path
 from ras_triage.service.store.files.read_check import ReadCheck
@@ -59,85 +59,89 @@ from ras_triage.service.store.port import (
 T = TypeVar("T")
 
 QUERY_SECONDS: Final = 10.0
-"""How long one question may take."""
+"""Time limit for one query, in seconds."""
 
 _CHUNKS: Final = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
-"""Rows that one statement inserts. Every statement gives the interpreter away once, so fewer are quicker."""
-_FOLLOWED_AT_ONCE: Final = 20_000
+"""Rows per INSERT statement. Each statement releases the GIL once, so that fewer are faster."""
+_SEQUENCES_AT_ONCE: Final = 20_000
 PAGE_SHIFTS: Final = (12, 49)
-"""log2 of the sizes that a poisoned page can have, from and below (`ras_triage.models.host.Page.shift`)."""
+"""Range of log2 of the size of a poisoned page (`ras_triage.models.host.Page.shift`)."""
 
-_REPEAT: Final = f"SELECT {rows.KEPT_COLUMNS} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.repeat_key = ?"
+_REPEAT: Final = f"SELECT {rows.STORED_COLUMNS} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.repeat_key = ?"
 PROBE_BYTES: Final = 64 << 10
-"""What a probe writes: about as much as a large event, so that a disk with a last few bytes does not pass for one with room."""
+"""Bytes that a probe writes: as many as a large event, so that an almost full disk is detected."""
 
 _LAST_EVER: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'"
 _SERIALIZED: Final = 3
-"""Connections may be used by several threads at once (DB-API 2.0, `threadsafety`)."""
+"""Value of `sqlite3.threadsafety` if threads may share connections (DB-API 2.0)."""
 _CHECK_EVERY: Final = 10_000
-"""Virtual machine steps between two looks at the clock."""
+"""Virtual machine instructions between two checks of the time limit."""
 
-_TIGHT: Final = 16
-"""Decisions that one purge takes away on a full disk."""
+_FULL_DISK_DECISIONS: Final = 16
+"""Decisions in one purge on a full disk."""
 
 _SHRINK_PAGES: Final = 1024
-_TIGHT_PAGES: Final = 32
-"""Pages that are given back at a time; on a full disk."""
+_FULL_DISK_PAGES: Final = 32
+"""Free pages released at a time; on a full disk."""
 
 _CHECK_S: Final = 1.0
 _QUICK_CHECK_S: Final = 0.01
 _START_CHECK_S: Final = 10.0
-"""Seconds to wait for whether the disk failed or the content is damaged: for a question, in the event loop, and at the start."""
+"""Seconds to wait for the check whether the disk failed or data is corrupt: for a query, in the event loop, and at the start."""
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _store_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise explain(error) from error
+        raise to_store_error(error) from error
     except UnicodeDecodeError as error:  # SQLite's message quotes a damaged schema
         raise StoreDamaged("the schema is not UTF-8") from error
 
 
 class SqliteStore:
-    """A store in a file; see `ras_triage.service.store.port.Store` for what its methods promise."""
+    """Store in an SQLite file; see `ras_triage.service.store.port.Store`."""
 
-    def __init__(self, path: Path, *, exclusive: bool = True) -> None:
-        """Open or create. `exclusive`: be the only service on this file. Raises StoreUnusable, StoreDamaged."""
+    def __init__(self, path: Path, *, exclusive: bool = True, durable: bool = True) -> None:
+        """Open or create a store. Raises StoreUnusable, StoreDamaged.
+
+        `exclusive`: take the locks of a service, and keep the mark and the reserve. `durable`: flush commits to the disk.
+        """
         self.path = path
+        self._durable = durable
         self._lock = StoreLock(path) if exclusive else None
         self._readers: list[sqlite3.Connection] = []
         self._reading = threading.local()
         self._readers_lock = threading.Lock()
         self._open_lock = threading.Lock()
-        """Held while connections are used by a thread that is not theirs, or closed."""
+        """Held while connections are closed, or used by another thread than their own."""
         self._closed = False
         self._mark: MarkFile | None = None
-        self._room = Room(path)
+        self._space = FreeSpace(path)
         try:
             self._writer = self._open_writer()
             try:
-                self._begin()
+                self._initialise()
             except (OSError, UnicodeDecodeError, sqlite3.Error, StoreError):
                 self._writer.close()
                 raise
         except (OSError, UnicodeDecodeError, sqlite3.Error, StoreError) as error:
-            found = self._why_not_opened(refusal(path, error))
+            found = self._opening_error(opening_error(path, error))
             self._unlock()
             raise found from None
 
     def _open_writer(self) -> sqlite3.Connection:
-        """On a full disk with the reserve's room: a log and its index have to be made."""
+        """Open the connection that writes; on a full disk with the reserve's space, since the log and its index have to be created."""
         try:
-            return open_writer(self.path)
+            return open_writer(self.path, durable=self._durable)
         except StoreUnusable:
-            if not self._room.give_way():
+            if not self._space.release_if_full():
                 raise
-        return open_writer(self.path)
+        return open_writer(self.path, durable=self._durable)
 
-    def _why_not_opened(self, error: StoreError) -> StoreError:
-        """The error; instead of damage a failure of the disk, where that is what looks like it."""
+    def _opening_error(self, error: StoreError) -> StoreError:
+        """Return the error; for apparent corruption, a disk failure if reading the file fails."""
         if self._lock is not None and isinstance(error, StoreDamaged):
             check = ReadCheck(self._lock.database, log_path(self.path))
             if (why := check.failure(_START_CHECK_S)) is not None:
@@ -145,8 +149,8 @@ class SqliteStore:
             check.close()
         return error
 
-    def _begin(self) -> None:
-        """What goes along with the connection that writes."""
+    def _initialise(self) -> None:
+        """Initialise what depends on the writer's connection."""
         found = committed(self._writer)
         assert found is not None, "the schema is up to date"
         self._store_id, self._sequence, self._changes = found.store_id, found.sequence, found.changes
@@ -154,23 +158,23 @@ class SqliteStore:
         self._log = WriteAheadLog(self._writer, self._files.log_path)
         self._read_check: ReadCheck | None = None
         if self._lock is None:
-            self._mark = MarkFile.existing(self.path, found.store_id)
+            self._mark = MarkFile.open_existing(self.path, found.store_id)
             return
         if not self._lock.names(self.path):
             raise StoreUnusable(f"`{self.path}` was replaced while it was opened")
-        with suppress(OSError):  # on a full disk it may come later
+        with suppress(OSError):  # on a full disk it is created later
             self._mark = MarkFile.create(self.path, found)
-        self._room.take_reserve()
+        self._space.take_reserve()
         self._read_check = ReadCheck(self._lock.database, self._files.log_path)
 
-    # Writing: by one thread.
+    # Writing, by one thread.
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing. What comes after it checks the files before anything is acknowledged."""
+        """Run a transaction. The caller checks the files before it acknowledges anything."""
         self._files.check_sometimes()
         try:
-            with _explained():
+            with _store_errors():
                 self._writer.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._writer
@@ -186,7 +190,7 @@ class SqliteStore:
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction of anything but new decisions, counted."""
+        """Run a counted transaction, for anything but new decisions."""
         with self._transaction() as connection:
             yield connection
             changes = connection.execute("UPDATE store SET changes = changes + 1 RETURNING changes").fetchone()[0]
@@ -211,13 +215,13 @@ class SqliteStore:
             self._mark.set_sequence(self._sequence)
 
     def _require_room(self, needed: int) -> None:
-        """Raises StoreUnavailable where a commit that adds so much to the log would leave no room for a checkpoint of all of it."""
+        """Raise StoreUnavailable if a commit that adds `needed` bytes to the log would leave no space for a checkpoint of the whole log."""
         self._log.grow(needed)
-        if self._room.surely_has(2 * needed) or self._room.has(2 * needed + self._log.size()):
+        if self._space.surely_has(2 * needed) or self._space.has(2 * needed + self._log.size()):
             return
-        with _explained():
-            self._log.empty()
-        self._room.require(2 * needed + self._log.size())
+        with _store_errors():
+            self._log.truncate()
+        self._space.require(2 * needed + self._log.size())
 
     def probe(self) -> None:
         self._require_room(commit_bytes(1, PROBE_BYTES))
@@ -227,14 +231,16 @@ class SqliteStore:
 
     def upkeep(self, log_bytes: int) -> None:
         if self._files.check_sometimes():
-            self._keep_mark()
-            self._room.take_reserve()
-        with _explained():
-            self._log.keep_within(0 if self._room.short else log_bytes)
+            self._restore_files()
+        with _store_errors():
+            self._log.keep_within(0 if self._space.short else log_bytes)
 
-    def _keep_mark(self) -> None:
-        """Make the mark again where somebody removed it."""
-        if self._lock is None or (self._mark is not None and self._mark.is_there()):
+    def _restore_files(self) -> None:
+        """Create the reserve and the mark again if they were removed."""
+        if self._lock is None:
+            return
+        self._space.take_reserve()
+        if self._mark is not None and self._mark.is_there():
             return
         if self._mark is not None:
             self._mark.close()
@@ -255,27 +261,27 @@ class SqliteStore:
         return self._purge("age", "WHERE at < ?", (than_ms,), limit, at_ms)
 
     def purge_larger(self, than_bytes: int, at_ms: int, limit: int) -> int:
-        with _explained():
+        with _store_errors():
             live = _live_bytes(self._writer)
         count = self._purge("size", "", (), limit, at_ms) if live > than_bytes else 0
         self._shrink(than_bytes)
         return count
 
     def _purge(self, reason: str, where: str, values: tuple[int, ...], limit: int, at_ms: int) -> int:
-        """Purge; on a full disk with what was kept back for it, and a few at a time."""
+        """Purge; on a full disk with the reserve's space, in small steps."""
         try:
             return self._delete(reason, where, values, limit, at_ms)
         except StoreUnavailable:
             self._files.check()
-            self._room.release_reserve()
-        with _explained():
-            self._log.empty()
-            count = self._delete(reason, where, values, min(limit, _TIGHT), at_ms)
-            self._log.empty()
+            self._space.release_reserve()
+        with _store_errors():
+            self._log.truncate()
+            count = self._delete(reason, where, values, min(limit, _FULL_DISK_DECISIONS), at_ms)
+            self._log.truncate()
         return count
 
     def _delete(self, reason: str, where: str, values: tuple[int, ...], limit: int, at_ms: int) -> int:
-        self._log.suspect()
+        self._log.grow_unknown()
         with self._change() as connection:
             chosen = f"SELECT seq FROM decisions {where} ORDER BY at, seq LIMIT ?"
             going = f"SELECT count(*), min(seq), max(seq), min(at), max(at) FROM decisions WHERE seq IN ({chosen})"
@@ -290,25 +296,25 @@ class SqliteStore:
         return int(count)
 
     def _shrink(self, to_bytes: int) -> None:
-        """Give freed pages back to the file system as far as the file is larger; in steps, of which each takes room first."""
-        with _explained():
+        """Release free pages to the file system down to `to_bytes`, in steps, each of which needs space in the log first."""
+        with _store_errors():
             page_size = _pragma(self._writer, "page_size")
             while (pages := min(_pragma(self._writer, "freelist_count"), _pragma(self._writer, "page_count") - to_bytes // page_size)) > 0:
-                tight = not self._room.has(2 * _SHRINK_PAGES * page_size + self._log.size())
-                if not self._room.has(4 * _TIGHT_PAGES * page_size):
-                    self._room.release_reserve()
-                # `execute` would take one step of it, which frees one page
-                self._writer.executescript(f"PRAGMA incremental_vacuum({min(pages, _TIGHT_PAGES if tight else _SHRINK_PAGES)})")
-                if tight and not self._log.empty():
-                    return  # somebody reads from the log; the next call goes on
+                is_full = not self._space.has(2 * _SHRINK_PAGES * page_size + self._log.size())
+                if not self._space.has(4 * _FULL_DISK_PAGES * page_size):
+                    self._space.release_reserve()
+                # `execute` would do only one step, which frees one page
+                self._writer.executescript(f"PRAGMA incremental_vacuum({min(pages, _FULL_DISK_PAGES if is_full else _SHRINK_PAGES)})")
+                if is_full and not self._log.truncate():
+                    return  # a reader blocks the checkpoint; the next call continues
 
     def disk_bytes(self) -> int:
-        return sum(_size(path) for path in (self.path, self._files.log_path, self._room.path))
+        return sum(_size(path) for path in (self.path, self._files.log_path, self._space.path))
 
     def usage(self) -> Usage:
-        with _explained():
+        with _store_errors():
             first, last = self._writer.execute("SELECT (SELECT min(seq) FROM decisions), (SELECT max(seq) FROM decisions)").fetchone()
-            return Usage(_live_bytes(self._writer), self._room.reserve, 0 if first is None else last - first + 1)
+            return Usage(_live_bytes(self._writer), self._space.reserve, 0 if first is None else last - first + 1)
 
     def add_api_key(self, key: ApiKey) -> None:
         row = (key.id, key.name, " ".join(key.scopes), key.secret_hash, key.created_at_ms, key.revoked_at_ms)
@@ -320,7 +326,7 @@ class SqliteStore:
             revoked = connection.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (at_ms, identity))
             return revoked.rowcount > 0
 
-    # Reading: by any thread, each with a connection of its own.
+    # Reading, by any thread, each with its own connection.
 
     def _reader(self) -> sqlite3.Connection:
         found: sqlite3.Connection | None = getattr(self._reading, "connection", None)
@@ -329,7 +335,7 @@ class SqliteStore:
             found = connect(self.path, "ro")
             try:
                 found.execute(_LAST_EVER).fetchone()
-                self._files.check()  # it must not be another file that was opened now
+                self._files.check()  # the file may have been replaced before it was opened
             except (sqlite3.Error, StoreUnavailable):
                 found.close()
                 raise
@@ -338,18 +344,18 @@ class SqliteStore:
             self._reading.connection = found
         return found
 
-    def _read(self, ask: Callable[[sqlite3.Connection], T], *, quick: bool = True) -> T:
-        """Ask; what looks like damage, twice. `quick`: without waiting for others, in the event loop too."""
+    def _read(self, query: Callable[[sqlite3.Connection], T], *, quick: bool = True) -> T:
+        """Run a query, twice if data appears to be corrupt. `quick`: do not wait for a checkpoint, for the event loop."""
         if not quick:
             self._log.wait()
         try:
-            return self._ask(ask)
+            return self._query(query)
         except RowDamaged:
             raise
         except StoreDamaged:
             pass
         try:
-            return self._ask(ask)
+            return self._query(query)
         except RowDamaged:
             raise
         except StoreDamaged as error:
@@ -360,13 +366,13 @@ class SqliteStore:
     def _unreadable(self, patience_s: float) -> str | None:
         return None if self._read_check is None else self._read_check.failure(patience_s)
 
-    def _ask(self, ask: Callable[[sqlite3.Connection], T]) -> T:
-        with _explained():
+    def _query(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        with _store_errors():
             connection = self._reader()
             deadline = monotonic() + QUERY_SECONDS
             connection.set_progress_handler(lambda: monotonic() > deadline, _CHECK_EVERY)
             try:
-                return ask(connection)
+                return query(connection)
             finally:
                 connection.set_progress_handler(None, 0)
 
@@ -378,13 +384,13 @@ class SqliteStore:
 
     def repeat(self, key: bytes) -> StoredDecision | None:
         try:
-            with _explained():
+            with _store_errors():
                 row = self._reader().execute(_REPEAT, (key,)).fetchone()
         except StoreDamaged:
             row = self._read(lambda connection: connection.execute(_REPEAT, (key,)).fetchone())
         if row is None:
             return None
-        self._files.check_quickly()  # a repeat is an acknowledgement as well
+        self._files.check_quickly()  # the response to a repeat is an acknowledgement as well
         return rows.stored_decision(row)
 
     def _body(self, columns: str, identity: str) -> tuple[Any, ...] | None:
@@ -393,34 +399,34 @@ class SqliteStore:
         return found[0] if found else None
 
     def decision(self, identity: str) -> StoredDecision | None:
-        row = self._body(rows.KEPT_COLUMNS, identity)
+        row = self._body(rows.STORED_COLUMNS, identity)
         return None if row is None else rows.stored_decision(row)
 
     def event(self, identity: str) -> bytes | None:
         row = self._body("b.event, b.event_check", identity)
         return None if row is None else rows.event(row)
 
-    def page(self, asked: Filter, after: Cursor | None, limit: int) -> Page:
-        found = self._rows(*queries.page(asked, after, limit + 1), quick=False)
-        decisions = tuple(summary for row in found[:limit] if (summary := _sound(rows.summary, row[1:])) is not None)
+    def page(self, filter_: Filter, after: Cursor | None, limit: int) -> Page:
+        found = self._rows(*queries.page(filter_, after, limit + 1), quick=False)
+        decisions = tuple(summary for row in found[:limit] if (summary := _convert(rows.summary, row[1:])) is not None)
         more = _cursor(found[:limit]) if len(found) > limit else None
         return Page(decisions, more, min(len(found), limit) - len(decisions))
 
-    def stats(self, asked: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[BucketCount]:
+    def stats(self, filter_: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[BucketCount]:
         try:
-            found = self._rows(*queries.stats(asked, group_by, bucket_ms, limit), quick=False)
+            found = self._rows(*queries.stats(filter_, group_by, bucket_ms, limit), quick=False)
         except StoreDamaged:
-            found = self._rows(*queries.stats(asked, group_by, bucket_ms, limit, guarded=True), quick=False)
-        return [BucketCount(row[0], tuple(map(_shown, row[1:-1])), row[-1]) for row in found]
+            found = self._rows(*queries.stats(filter_, group_by, bucket_ms, limit, lenient=True), quick=False)
+        return [BucketCount(row[0], tuple(map(_decode_group, row[1:-1])), row[-1]) for row in found]
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
-        def ask(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], int]:
+    def after_sequence(self, sequence: int, filter_: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+        def query(connection: sqlite3.Connection) -> tuple[list[tuple[Any, ...]], int]:
             newest = connection.execute(_LAST_EVER).fetchone()[0]
-            up_to = min(newest, sequence + _FOLLOWED_AT_ONCE)
-            return _fetch(connection, *queries.following(asked, sequence, up_to, limit)), max(up_to, sequence)
+            up_to = min(newest, sequence + _SEQUENCES_AT_ONCE)
+            return _fetch(connection, *queries.after_sequence(filter_, sequence, up_to, limit)), max(up_to, sequence)
 
-        found, up_to = self._read(ask, quick=False)
-        streamed = [StreamedDecision(row[0], summary) for row in found if (summary := _sound(rows.summary, row[1:])) is not None]
+        found, up_to = self._read(query, quick=False)
+        streamed = [StreamedDecision(row[0], summary) for row in found if (summary := _convert(rows.summary, row[1:])) is not None]
         return streamed, found[-1][0] if len(found) == limit else up_to
 
     def host(self, source: str, version: int | None = None) -> HostFacts | None:
@@ -449,14 +455,14 @@ class SqliteStore:
         return [Loss(*row) for row in self._rows(sql)]
 
     def size(self) -> StoreSize:
-        def ask(connection: sqlite3.Connection) -> StoreSize:
+        def query(connection: sqlite3.Connection) -> StoreSize:
             figures = ("count(*)", "min(at)", "max(at)")
             count, oldest, newest = (connection.execute(f"SELECT {figure} FROM decisions").fetchone()[0] for figure in figures)
             ever = connection.execute(_LAST_EVER).fetchone()[0]
             lost = connection.execute("SELECT coalesce(sum(decisions), 0) FROM losses").fetchone()[0]
             return StoreSize(count, _live_bytes(connection), oldest, newest, ever, self._log.size(), lost)
 
-        return self._read(ask)
+        return self._read(query)
 
     def api_key(self, identity: str) -> ApiKey | None:
         found = self._rows("SELECT * FROM api_keys WHERE id = ?", (identity,))
@@ -464,18 +470,18 @@ class SqliteStore:
 
     def api_keys(self) -> list[ApiKey]:
         found = self._rows("SELECT * FROM api_keys ORDER BY created_at, id")
-        return [key for row in found if (key := _sound(rows.api_key, row)) is not None]
+        return [key for row in found if (key := _convert(rows.api_key, row)) is not None]
 
     def check(self) -> list[str]:
-        """What SQLite finds wrong with the file; nothing if it is sound. Reads all of it."""
-        with _explained():
+        """Return the errors of SQLite's integrity check, which reads the whole file."""
+        with _store_errors():
             found = [str(row[0]) for row in self._writer.execute("PRAGMA integrity_check")]
         return [] if found == ["ok"] else found
 
     def release_memory(self) -> None:
         if sqlite3.threadsafety != _SERIALIZED:
             return
-        with self._open_lock, _explained():
+        with self._open_lock, _store_errors():
             for connection in self._connections():
                 connection.execute("PRAGMA shrink_memory")
 
@@ -518,7 +524,7 @@ def _live_bytes(connection: sqlite3.Connection) -> int:
 
 
 def _fetch(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Rows, with bytes in the place of text that is not UTF-8 any more: else one such row would take all others with it."""
+    """Return rows, with bytes instead of text that is not UTF-8: one such row would fail the whole query."""
     try:
         return connection.execute(sql, values).fetchall()
     except sqlite3.OperationalError as error:
@@ -531,12 +537,12 @@ def _fetch(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> l
         connection.text_factory = str
 
 
-def _shown(group: Any) -> Any:
+def _decode_group(group: Any) -> Any:
     return group.decode(errors="replace") if isinstance(group, bytes) else group
 
 
-def _sound(read: Callable[[tuple[Any, ...]], T], row: tuple[Any, ...]) -> T | None:
-    """What a row says; None where it is damaged."""
+def _convert(read: Callable[[tuple[Any, ...]], T], row: tuple[Any, ...]) -> T | None:
+    """Convert a row; None: corrupt."""
     try:
         return read(row)
     except RowDamaged:
@@ -544,13 +550,13 @@ def _sound(read: Callable[[tuple[Any, ...]], T], row: tuple[Any, ...]) -> T | No
 
 
 def _cursor(shown: list[tuple[Any, ...]]) -> Cursor | None:
-    """Where a page ends: behind its last row whose time can be read."""
+    """Return the cursor of a page: its last row with a valid time."""
     places = (Cursor(row[2], row[0]) for row in reversed(shown) if type(row[2]) is int)
     return next(places, None)
 
 
 def _insert(connection: sqlite3.Connection, table: str, columns: str, values: list[tuple[Any, ...]]) -> None:
-    """Insert rows with as few statements as there are chunks."""
+    """Insert rows with as few statements as possible."""
     one = "(" + ", ".join("?" * len(values[0])) + ")"
     start = 0
     for size in _CHUNKS:

@@ -1,7 +1,7 @@
-"""The one thread that writes the store. Decisions that wait are kept together: one commit, one wait for the disk, for all of them.
+"""Writer thread of the store, with group commit.
 
-Busy                more waits than may wait
-EarlierWriteFailed  a write that this one may rest on failed
+WriteQueueFull      the write queue is full
+EarlierWriteFailed  an earlier write failed on which this one may depend
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ T = TypeVar("T")
 
 GROUP_ENTRIES: Final = 512
 GROUP_BYTES: Final = 8 << 20
-"""The most that one commit keeps."""
+"""Limits of one commit."""
 
 FRESH_S: Final = 1.0
-"""A commit that recent proves that the store takes writes."""
+"""Age up to which the last commit proves that the store can be written, in seconds."""
 
 PROBE_S: Final = 3.0
-"""Seconds that a probe may take before the store counts as stuck."""
+"""Time limit of a probe, in seconds."""
 
 IDLE_S: Final = 0.5
-"""Seconds without a write after which the store is looked after all the same."""
+"""Interval of the store's upkeep without writes, in seconds."""
 
 
 class WriteQueueFull(Exception):
-    """More decisions wait to be written than may wait."""
+    """The write queue is full."""
 
 
 class EarlierWriteFailed(StoreUnavailable):
-    """A write that this one may rest on failed."""
+    """An earlier write failed on which this one may depend."""
 
     def __init__(self, failure: Exception | None) -> None:
         super().__init__("an earlier write failed")
@@ -48,21 +48,21 @@ class EarlierWriteFailed(StoreUnavailable):
 
 @frozen
 class WriterStats:
-    """The writer's state, for whoever is on call."""
+    """Statistics of the writer."""
 
     queue_entries: int
     queue_bytes: int
     oldest_unanswered_s: float
-    """Age of the decision that waits longest; 0 where none waits."""
+    """Age of the oldest decision in the queue; 0: the queue is empty."""
     last_failure: str | None
-    """Why the store takes no writes, as far as that is known; None where it does."""
+    """Reason why the store cannot be written; None: it can, as far as known."""
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """Entries to keep, or a call to make; either is answered through `done`.
+    """Entries to store, or a function to call; `done` gets the result.
 
-    An epoch lasts until the event loop hears of a failed write: what was decided in it may rest on what was not kept.
+    An epoch ends when the event loop learns of a failed write: decisions of the epoch may depend on what was not stored.
     """
 
     done: asyncio.Future[Any]
@@ -78,9 +78,9 @@ def _size(entry: NewDecision) -> int:
 
 
 class Writer:
-    """Writes a store from a thread of its own, for one event loop.
+    """Writes a store in its own thread, for one event loop.
 
-    When a write fails, everything that waited fails with it: a decision may rest on what an earlier one did to its source.
+    When a write fails, all queued writes fail: a decision may depend on the effects of an earlier one on its source.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Writer:
         self._store = store
         self._max_entries, self._max_bytes = max_entries, max_bytes
         self.committed: list[Callable[[int, float], None]] = []
-        """Called in the event loop with the entries and seconds of each commit, before anybody hears that they are durable."""
+        """Called in the event loop with the entries and seconds of each commit, before the futures are completed."""
         self.failed: list[Callable[[Exception], None]] = []
         """Called in the event loop with each failure."""
         self.upkeep: Callable[[], bool] = lambda: False
-        """Called in the writer's thread after each write and twice a second; whether there is more to do."""
+        """Called in the writer's thread after each write and twice a second. Returns whether there is more to do."""
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job] = deque()
         self._waiting: deque[_Job] = deque()
@@ -106,7 +106,7 @@ class Writer:
         self._entries = self._bytes = 0
         self._epoch, self._failed_epoch = 0, -1
         self._failure: Exception | None = None
-        """Why the writes of the failed epoch failed."""
+        """Cause of the failed epoch."""
         self._closing = False
         self._last_write = -FRESH_S
         self._last_failure: str | None = None
@@ -116,33 +116,33 @@ class Writer:
 
     # In the event loop.
 
-    def keep(self, entries: Sequence[NewDecision], durable: asyncio.Future[None]) -> None:
-        """Hand over entries; the future is done when they are durable, or raises StoreError."""
-        self._hand_over(_Job(durable, monotonic(), self._epoch, entries, sum(map(_size, entries))))
+    def enqueue(self, entries: Sequence[NewDecision], durable: asyncio.Future[None]) -> None:
+        """Queue entries. The future completes when they are durable, or fails with StoreError."""
+        self._enqueue(_Job(durable, monotonic(), self._epoch, entries, sum(map(_size, entries))))
 
     def require_room(self, entries: int, size: int) -> None:
-        """Raises Busy where that much more, in entries and bytes, may not wait."""
+        """Raise WriteQueueFull if the queue has no room for so many entries and bytes."""
         if not self._has_room(entries, size):
             raise WriteQueueFull(f"{self._entries} decisions wait to be written")
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Make a write in its turn. Raises StoreError."""
+        """Call a function that writes, in the order of the queue. Raises StoreError."""
         job = _Job(self._loop.create_future(), monotonic(), self._epoch, call=function)
-        self._hand_over(job)
+        self._enqueue(job)
         result: T = await job.done
         return result
 
     async def room(self, entries: int, size: int, share: float = 1.0) -> None:
-        """Wait until that much more may wait, in a share of the queue."""
+        """Wait for room in the queue, of which only `share` may be used."""
         while not self._has_room(entries, size, share):
             await self._freed.wait()
 
     def _has_room(self, entries: int, size: int, share: float = 1.0) -> bool:
-        """Whether more may wait; an empty queue takes whatever comes."""
+        """Return whether the queue has room; an empty queue accepts any size."""
         fits = self._entries + entries <= self._max_entries * share and self._bytes + size <= self._max_bytes * share
         return fits or not self._entries
 
-    def _hand_over(self, job: _Job) -> None:
+    def _enqueue(self, job: _Job) -> None:
         if self._closing:
             job.done.set_exception(StoreUnavailable("the service is stopping"))
             return
@@ -155,26 +155,26 @@ class Writer:
 
     @property
     def figures(self) -> WriterStats:
-        """How it stands now."""
+        """Current statistics."""
         oldest = monotonic() - self._waiting[0].since if self._waiting else 0.0
-        return WriterStats(self._entries, self._bytes, oldest, self._last_failure or self._lost_store)
+        return WriterStats(self._entries, self._bytes, oldest, self._last_failure or self._upkeep_error)
 
     @property
-    def _lost_store(self) -> str | None:
-        """Why the store takes no writes, found out without one."""
+    def _upkeep_error(self) -> str | None:
+        """Reason why the store cannot be written, found by its upkeep."""
         return str(self._upkeep_failure) if isinstance(self._upkeep_failure, StoreUnavailable) else None
 
     async def probe(self) -> None:
-        """Find out whether the store takes writes. Raises StoreError."""
+        """Test whether the store can be written. Raises StoreError."""
         if self.figures.last_failure is None and monotonic() - self._last_write < FRESH_S:
             return
         try:
             await asyncio.wait_for(self.call(self._store.probe), PROBE_S)
         except TimeoutError:
-            raise StoreUnavailable(f"no write came to an end within {PROBE_S:.0f} s") from None
+            raise StoreUnavailable(f"no write finished within {PROBE_S:.0f} s") from None
 
     async def close(self) -> None:
-        """Write what waits, then stop."""
+        """Write the queue, then stop."""
         self._closing = True
         with self._wake:
             self._wake.notify()
@@ -188,36 +188,36 @@ class Writer:
             while (jobs := self._next(0.0 if more else IDLE_S)) is not None:
                 if jobs:
                     self._commit(jobs)
-                more = self._look_after_store()
+                more = self._run_upkeep()
         except RuntimeError:
-            return  # the loop is gone, and with it whoever waited
+            return  # the event loop is closed, and nothing waits for the result
 
     def _commit(self, jobs: list[_Job]) -> None:
-        """Write, and have whoever waits for it told. Raises RuntimeError where the loop is gone."""
+        """Write, and pass the results to the event loop. Raises RuntimeError if it is closed."""
         began = monotonic()
         results: list[Any] = []
         error: Exception | None = None
         try:
             results = self._write(jobs)
-        except Exception as failure:  # a defect too: whoever waits for it must hear of it, and the thread goes on
+        except Exception as failure:  # unexpected exceptions too: the futures must fail, and the thread goes on
             error = failure
             if jobs[0].epoch > self._failed_epoch:
                 self._failed_epoch, self._failure = jobs[0].epoch, failure
         self._loop.call_soon_threadsafe(self._answer, jobs, results, error, monotonic() - began)
 
-    def _look_after_store(self) -> bool:
-        """Whether there is more to do at once. Raises RuntimeError where the loop is gone."""
+    def _run_upkeep(self) -> bool:
+        """Run the store's upkeep. Return whether there is more to do at once. Raises RuntimeError if the event loop is closed."""
         more, error = False, None
         try:
             more = self.upkeep()
-        except Exception as failure:  # a defect too: the thread goes on
+        except Exception as failure:  # unexpected exceptions too: the thread goes on
             error = failure
         if error is not None or self._upkeep_failure is not None:
             self._loop.call_soon_threadsafe(self._upkept, error)
         return more
 
     def _next(self, idle_s: float) -> list[_Job] | None:
-        """What is written next: one call, or as many entries as one commit keeps; nothing when none came for so long, None at the end."""
+        """Return the next jobs: one call, or the entries of one commit; empty after `idle_s` without jobs, None at the end."""
         with self._wake:
             self._wake.wait_for(lambda: self._jobs or self._closing, idle_s)
             if not self._jobs:
@@ -243,7 +243,7 @@ class Writer:
     # In the event loop again.
 
     def _upkept(self, error: Exception | None) -> None:
-        """The store was looked after; a failure is heard once for as long as it is the same."""
+        """Process the result of an upkeep; repeated equal failures are reported once."""
         before, self._upkeep_failure = self._upkeep_failure, error
         if error is not None and str(error) not in (str(before), self._last_failure):
             call_each(self.failed, error)

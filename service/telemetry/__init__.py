@@ -1,1 +1,1 @@
-"""Logs, metrics, traces, and escaping of text from outside."""
+"""Logs, metrics, traces, redaction."""

@@ -1,7 +1,7 @@
-"""C allocator: its limits, what it holds, and the return of what it does not use to the kernel.
+"""C allocator: limits, statistics, and return of free memory to the kernel.
 
-glibc keeps what was freed below an allocation that is still in use, which after a load is most of what the load took (mallopt(3),
-malloc_trim(3)). Other C libraries are left alone.
+glibc cannot release freed memory below an allocation that is still in use, which after a load is most of what the load took (mallopt(3),
+malloc_trim(3)). Other C libraries are not touched.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from typing import Any, Final, NamedTuple
 from ras_triage.service.telemetry import logs
 
 ARENAS: Final = 2
-"""Most heaps that threads allocate from. By default it is 8 for each processor, and what is free in one is of no use to the others; where
-Python code runs in one thread at a time, few threads wait for each other."""
+"""Maximum number of malloc arenas. The default is 8 per processor, and free memory of one is unusable by the others. With the GIL, few
+threads compete for an arena."""
 
 MMAP_BYTES: Final = 1 << 20
-"""Allocations of this size and larger go back as soon as they are freed. By default this grows to the largest that was ever freed."""
+"""Allocations from this size on are returned as soon as they are freed. glibc's default threshold grows to the largest freed allocation."""
 
-LOOK_S: Final = 1.0
-"""Seconds between two looks at the memory in use."""
+CHECK_S: Final = 1.0
+"""Interval of the checks of resident memory, in seconds."""
 
 GROWTH_BYTES: Final = 24 << 20
-"""Growth since the last return from which a return is worth it."""
+"""Growth since the last trim from which the next one is worth its cost."""
 
 WORTH_BYTES: Final = 4 << 20
-"""What a return must have come to for another one soon, while requests are under way."""
+"""Result of a trim from which the next one comes soon even while requests are under way."""
 
 IDLE_SHARE: Final = 0.2
-"""Processor time of the service over time that passes, up to which it counts as idle: what is returned would soon be needed again."""
+"""Share of processor time up to which the service is idle. Under load, returned memory would soon be needed again."""
 
 PAUSE_S: Final = 10.0
-"""Shortest time between two returns."""
+"""Shortest time between two trims, in seconds."""
 
 LATEST_S: Final = 60.0
-"""Seconds between two returns while the service is not idle."""
+"""Interval of trims while the service is not idle, in seconds."""
 
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
@@ -50,8 +50,8 @@ _M_ARENA_MAX: Final = -8
 _STATM: Final = Path("/proc/self/statm")
 
 
-class Holdings(NamedTuple):
-    """Bytes that the allocator has from the kernel. The pages of those that are free may have been returned."""
+class AllocatorStats(NamedTuple):
+    """Bytes that the allocator has from the kernel. Free ones may have been returned already."""
 
     used: int
     free: int
@@ -66,7 +66,7 @@ class _Mallinfo2(ctypes.Structure):
 
 @lru_cache
 def _function(name: str) -> Any:
-    """Return a function of the C library; None where it has none of this name."""
+    """Return a function of the C library; None: there is no such function."""
     try:
         return getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError, TypeError):
@@ -74,7 +74,7 @@ def _function(name: str) -> Any:
 
 
 def limit() -> None:
-    """Have the allocator keep less of what is freed."""
+    """Limit arenas and the mmap threshold."""
     mallopt = _function("mallopt")
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, ARENAS)
@@ -82,24 +82,24 @@ def limit() -> None:
 
 
 def trim() -> None:
-    """Return the pages that hold nothing to the kernel."""
+    """Return free pages to the kernel (malloc_trim)."""
     malloc_trim = _function("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(ctypes.c_size_t(0))
 
 
-def holdings() -> Holdings | None:
-    """Return what the allocator holds; None where it does not tell (glibc does from 2.33 on)."""
+def allocator_stats() -> AllocatorStats | None:
+    """Return the allocator's statistics; None: not available (before glibc 2.33)."""
     mallinfo2 = _function("mallinfo2")
     if mallinfo2 is None:
         return None
     mallinfo2.restype = _Mallinfo2
     found = mallinfo2()
-    return Holdings(found.uordblks + found.hblkhd, found.fordblks)
+    return AllocatorStats(found.uordblks + found.hblkhd, found.fordblks)
 
 
 def resident_bytes() -> int | None:
-    """Return the memory that the process has in use; None where the kernel does not tell."""
+    """Return the resident memory of the process in bytes; None: not available."""
     try:
         return int(_STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -107,30 +107,30 @@ def resident_bytes() -> int | None:
 
 
 class MemoryReturn:
-    """Returns memory to the kernel when a load is over."""
+    """Returns memory to the kernel after a load."""
 
     def __init__(self, release: Callable[[], None]) -> None:
-        """`release` frees what is only cached; it is called in a thread."""
+        """`release` frees caches; it is called in a thread."""
         self._release = release
         self.is_busy: Callable[[], bool] = lambda: False
-        """Whether requests are under way: a machine that has much else to do makes a service look idle that is not."""
+        """Returns whether requests are under way: on a busy machine a service under load may look idle."""
         self._least = resident_bytes()
-        """Resident bytes after the last return while nothing was under way, or the least since then."""
+        """Lowest resident memory since the last trim without requests, in bytes."""
         self._returned_at = monotonic() - PAUSE_S
         self._gained = WORTH_BYTES
-        """Bytes that the last return came to."""
+        """Bytes returned by the last trim."""
         self.returned_bytes = 0
-        """All that was returned, as far as the resident memory shows."""
+        """Sum of returned bytes, by resident memory."""
 
     async def run(self) -> None:
-        """Look every second, until cancelled."""
+        """Check every second, until cancelled."""
         while self._least is not None:
             began, used = monotonic(), process_time()
-            await asyncio.sleep(LOOK_S)
-            await self._look((process_time() - used) / (monotonic() - began))
+            await asyncio.sleep(CHECK_S)
+            await self._check((process_time() - used) / (monotonic() - began))
 
-    async def _look(self, share: float) -> None:
-        """Return memory if it has grown; `share`: of the time that passed, how much the processors worked for this process."""
+    async def _check(self, share: float) -> None:
+        """Return memory if it has grown. `share`: processor time of this process over elapsed time."""
         resident = resident_bytes()
         if resident is None or self._least is None:
             return
@@ -141,20 +141,20 @@ class MemoryReturn:
         await asyncio.to_thread(self._return_all if is_idle else trim)
         left = resident_bytes() or resident
         self._returned_at, self._gained = monotonic(), resident - left
-        if is_idle and not self.is_busy():  # else what is left is not what will stay
+        if is_idle and not self.is_busy():  # under load, part of the remaining memory is still transient
             self._least = left
         self.returned_bytes += max(0, self._gained)
         logs.log(logging.INFO, "memory returned", resident_mib=left >> 20, returned_mib=max(0, self._gained) >> 20)
 
     def _pause_s(self, is_idle: bool) -> float:
-        """Return the seconds from the last return to the next."""
+        """Return the seconds from the last trim to the next."""
         is_worth_it = not self.is_busy() or self._gained >= WORTH_BYTES
         return PAUSE_S if is_idle and is_worth_it else LATEST_S
 
     def _return_all(self) -> None:
         try:
             self._release()
-        except Exception as error:  # the rest can be returned all the same
+        except Exception as error:  # trimming is still useful
             logs.log(logging.ERROR, "caches not released", **logs.explain(error))
         gc.collect()
         trim()

@@ -1,4 +1,4 @@
-"""Functions that are called when something has happened."""
+"""Callbacks that must not fail their caller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ P = ParamSpec("P")
 
 
 def call_each(hooks: Iterable[Callable[P, object]], *arguments: P.args, **named: P.kwargs) -> None:
-    """Call each of the hooks. One that raises keeps neither the others nor the caller from going on: it is logged."""
+    """Call all hooks. An exception of one is logged, and affects neither the others nor the caller."""
     for hook in hooks:
         try:
             hook(*arguments, **named)

@@ -1,8 +1,8 @@
-"""Logs: one line of JSON or text for each thing that happened, to standard error.
+"""Structured logs on standard error: one line of JSON or text per log event.
 
-What is logged is a phrase and a few facts. What is known of the request under way (`request_id`, `trace_id`, `principal`, `decision_id`)
-stands on every line that is written meanwhile. A line never quotes what a client sent: of an error that nobody foresaw it says the type and
-the place, since its text may well be a piece of an event. What a client may choose, such as its request's id, is hidden where it is a key.
+A line has a constant phrase and some facts. The context of the current request (`request_id`, `trace_id`, `principal`, `decision_id`) is
+added to every line. A line never quotes a request: of an unexpected exception it has the type and the location, since the text may quote
+an event. API keys in values that a client can choose, such as the request id, are redacted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic_core import to_json
 
 from ras_triage.service.api.errors import LoggableError
 from ras_triage.service.api.escaping import escape, escape_json, valid_text
-from ras_triage.service.telemetry.redaction import hidden
+from ras_triage.service.telemetry.redaction import redact
 
 Fact = str | int | float | bool | None
 Format = Literal["json", "text"]
@@ -31,42 +31,42 @@ _LOG = logging.getLogger("ras_triage")
 _AUDIT = logging.getLogger("ras_triage.audit")
 
 CONNECTIONS: Final = "uvicorn.error.connection"
-"""Logger of uvicorn's connections. It warns of each malformed request and each `Upgrade`, with which a client could fill the log."""
+"""Logger of uvicorn's connections. It warns of each malformed request and each `Upgrade`, so that a client could flood the log."""
 
-_UNDER_WAY: ContextVar[dict[str, Fact] | None] = ContextVar("under_way", default=None)
+_CONTEXT: ContextVar[dict[str, Fact] | None] = ContextVar("log_context", default=None)
 
 _MAX_FRAMES = 30
-_SPOKEN_FREELY = (LoggableError, OSError, sqlite3.Error)
-"""Errors whose text is the machine's: it holds nothing that a client sent."""
+_LOGGABLE = (LoggableError, OSError, sqlite3.Error)
+"""Errors whose text contains nothing that a client sent."""
 
 
 def begin(**facts: Fact) -> dict[str, Fact]:
-    """Forget the request before, and know this of the one that begins. What `bind` adds shows in the mapping returned."""
+    """Start the log context of a request. Return the context, to which `bind` adds."""
     known = dict(facts)
-    _UNDER_WAY.set(known)
+    _CONTEXT.set(known)
     return known
 
 
 def bind(**facts: Fact) -> None:
-    """Know more of the request under way, in whichever task or thread of it this is called. Without a request it does nothing."""
-    known = _UNDER_WAY.get()
+    """Add facts to the log context of the current request, from any of its tasks or threads. No-op without a request."""
+    known = _CONTEXT.get()
     if known is not None:
         known.update(facts)
 
 
 def bound() -> Mapping[str, Fact]:
-    """What is known of the request under way."""
-    return _UNDER_WAY.get() or {}
+    """Return the log context of the current request."""
+    return _CONTEXT.get() or {}
 
 
 def log(level: int, event: str, /, *, logger: logging.Logger = _LOG, **facts: Fact) -> None:
-    """Write one line. `event` is a constant phrase: everything that varies is a fact."""
+    """Write one line. `event` is a constant phrase; everything variable is a fact."""
     if logger.isEnabledFor(level):
         logger.handle(_record(logger.name, level, event, facts))
 
 
 class LogRateLimit:
-    """A limit for log lines that a client can cause: so many of one kind in a period, and a count of those suppressed."""
+    """Rate limit for log lines that a client can cause, by kind, with a count of suppressed lines."""
 
     def __init__(self, lines: int = 5, period_s: float = 1.0, clock: Callable[[], float] = monotonic) -> None:
         self._lines, self._period_s, self._clock = lines, period_s, clock
@@ -87,7 +87,7 @@ class LogRateLimit:
         return True, suppressed
 
     def take_suppressed(self) -> list[tuple[str, int]]:
-        """Return the kinds whose period is over, with the suppressed lines that no later line told of."""
+        """Return kinds whose period is over, with the number of suppressed lines that was not logged yet."""
         now = self._clock()
         over = [(kind, period) for kind, period in self._kinds.items() if period.suppressed and now - period.since >= self._period_s]
         found = [(kind, period.suppressed) for kind, period in over]
@@ -109,22 +109,22 @@ _LIMIT = LogRateLimit()
 def log_limited(
     level: int, event: str, /, *, kind: str, limit: LogRateLimit | None = None, logger: logging.Logger = _LOG, **facts: Fact
 ) -> None:
-    """Write one line, unless too many of its kind were written within the last second; `suppressed` counts those."""
+    """Write one line, unless the rate limit of its kind is reached; `suppressed` counts the lines before that were not written."""
     allowed, suppressed = (limit or _LIMIT).allows(kind)
     if allowed:
         log(level, event, logger=logger, **facts, **({"suppressed": suppressed} if suppressed else {}))
 
 
 def report_suppressed() -> None:
-    """Write how many lines were suppressed, of kinds of which none came since."""
+    """Log the number of suppressed lines for kinds without a later line."""
     for kind, count in _LIMIT.take_suppressed():
         log(logging.WARNING, "log lines suppressed", kind=kind, suppressed=count)
 
 
 def audit(action: str, target: str, principal: str | None, **facts: Fact) -> None:
-    """Write who changed what. It is written at every level of logging.
+    """Write an audit line, at every log level.
 
-    `action` is a verb and its object (`host.put`, `key.revoke`), `target` what it was done to, by its public name.
+    `action`: object and verb (`host.put`, `key.revoke`); `target`: public name of the changed object.
     """
     _AUDIT.handle(_record(_AUDIT.name, logging.INFO, "audit", {"action": action, "target": target, "principal": principal, **facts}))
 
@@ -136,7 +136,7 @@ def _record(name: str, level: int, event: str, facts: Mapping[str, Fact]) -> log
 
 
 def config(style: Format = "text", level: Level = "info") -> dict[str, Any]:
-    """What `logging.config.dictConfig` and uvicorn's `log_config` take. Other libraries are heard from WARNING on."""
+    """Return the configuration for `logging.config.dictConfig` and uvicorn's `log_config`. Other libraries log from WARNING on."""
     ours = {"level": level.upper()}
     return {
         "version": 1,
@@ -149,19 +149,19 @@ def config(style: Format = "text", level: Level = "info") -> dict[str, Any]:
 
 
 class JsonLines(logging.Formatter):
-    """A line is a JSON object."""
+    """Formatter: a JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return hidden(_json(_line(record)))
+        return redact(_json(_line(record)))
 
 
 class TextLines(logging.Formatter):
-    """A line is a time, a level, a logger, a phrase and `name=value` pairs, without control characters of anybody's choosing."""
+    """Formatter: time, level, logger, phrase and `name=value` pairs, with control characters escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = _line(record)
         head = f"{line.pop('time')} {line.pop('level'):<7} {line.pop('logger')}: {escape(line.pop('event'))}"
-        return hidden(" ".join([head, *(f"{name}={_quoted(fact)}" for name, fact in line.items())]))
+        return redact(" ".join([head, *(f"{name}={_quoted(fact)}" for name, fact in line.items())]))
 
 
 def _quoted(fact: Fact | list[str]) -> str:
@@ -185,26 +185,26 @@ def _line(record: logging.LogRecord) -> dict[str, Any]:
     line.update(getattr(record, "facts", {}))
     if record.exc_info and record.exc_info[1] is not None:
         line.update(explain(record.exc_info[1]))
-    return {name: _spelt(fact) for name, fact in line.items()}
+    return {name: _encodable(fact) for name, fact in line.items()}
 
 
-def _spelt(fact: Any) -> Any:
-    """A fact as text can hold it: of half a surrogate pair its number."""
+def _encodable(fact: Any) -> Any:
+    """Return a fact that UTF-8 can encode, with unpaired surrogates escaped."""
     if isinstance(fact, list):
-        return [_spelt(part) for part in fact]
+        return [_encodable(part) for part in fact]
     return valid_text(fact) if isinstance(fact, str) else fact
 
 
 def _event(record: logging.LogRecord) -> str:
-    """The text of a line. Of what asyncio complains about only the first line: the rest shows objects with all that they hold."""
+    """Return the text of a line; for asyncio only its first line, since the rest has the repr of objects with their content."""
     text = record.getMessage().strip()
     return text.partition("\n")[0] if record.name == "asyncio" else text
 
 
 def explain(error: BaseException) -> dict[str, Any]:
-    """An error as facts: its type, what caused it, where it was raised, and its text if the text is the machine's own."""
+    """Return facts of an exception: types of the chain, stack frames, and its text if that may be logged."""
     facts: dict[str, Any] = {"error": " from ".join(_names(error))}
-    if isinstance(error, _SPOKEN_FREELY):
+    if isinstance(error, _LOGGABLE):
         facts["reason"] = str(error)
     frames = extract_tb(error.__traceback__, limit=-_MAX_FRAMES)
     facts["frames"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]

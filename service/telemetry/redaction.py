@@ -11,6 +11,6 @@ PREFIX: Final = "rt_"
 _SHOWN: Final = re.compile(r"(rt_[0-9A-Za-z]{1,64}_)[0-9A-Za-z_-]{43,}")
 
 
-def hidden(text: str) -> str:
-    """A text without the secrets of keys that somebody put where they do not belong."""
+def redact(text: str) -> str:
+    """Replace the secrets of API keys in a text."""
     return _SHOWN.sub(r"\1********", text)

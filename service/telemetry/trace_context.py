@@ -1,4 +1,4 @@
-"""W3C trace context: what a caller says of the trace that a request belongs to (https://www.w3.org/TR/trace-context/)."""
+"""W3C trace context of requests (https://www.w3.org/TR/trace-context/)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_MEMBERS = 32
 
 @frozen
 class TraceContext:
-    """A caller's place in a trace, as it is passed on."""
+    """Trace context, as it is propagated."""
 
     trace_id: str
     """16 bytes, hexadecimal."""
@@ -26,13 +26,13 @@ class TraceContext:
 
 
 CURRENT: ContextVar[TraceContext | None] = ContextVar("trace_context", default=None)
-"""Of the request under way."""
+"""Trace context of the current request."""
 
 
 def read(parents: Sequence[bytes], states: Iterable[bytes]) -> TraceContext | None:
-    """The context from the values of a request's `traceparent` and `tracestate` headers; None where there is none or none that is valid.
+    """Parse the values of the `traceparent` and `tracestate` headers; None: missing or invalid.
 
-    Of a later version than 00 what version 00 has is read, and passed on as version 00 (trace-context 4.3).
+    A later version is parsed and propagated as version 00 (trace-context 4.3).
     """
     if len(parents) != 1:
         return None
@@ -43,7 +43,7 @@ def read(parents: Sequence[bytes], states: Iterable[bytes]) -> TraceContext | No
 
 
 def _state(values: Iterable[bytes]) -> str | None:
-    """The vendors' own part, joined; None as soon as one member is not well formed, as a key is to be there once."""
+    """Return the joined `tracestate`; None: empty, a malformed member, a duplicate key, or too many members."""
     members = [member.strip(b" \t") for value in values for member in value.split(b",") if member.strip(b" \t")]
     keys = {member.partition(b"=")[0] for member in members}
     if not members or len(keys) < len(members) or len(members) > _MAX_MEMBERS or not all(map(_MEMBER.fullmatch, members)):

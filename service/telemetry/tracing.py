@@ -1,7 +1,7 @@
-"""Tracing by OpenTelemetry, for those who install `ras-triage[otel]` and switch it on.
+"""OpenTelemetry tracing (optional: `ras-triage[otel]`).
 
-Where traces go and which are kept is said by OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, ...).
-Switched off, nothing of the extra is imported. A caller's W3C trace context is passed on either way.
+Exporter and sampling are configured by OpenTelemetry's variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, ...). If disabled,
+nothing of the extra is imported. A W3C trace context is propagated either way.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _tracer: Tracer | None = None
 
 
 def start(app: FastAPI) -> TracerProvider:
-    """Trace the application's requests. What is returned is to be shut down: that sends what is left. Raises InvalidSetting."""
+    """Enable tracing of the application. Return the provider, whose shutdown sends the remaining spans. Raises InvalidSetting."""
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - only where it is on
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - optional dependency
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError:
-        raise InvalidSetting("`otel` needs what `pip install ras-triage[otel]` brings") from None
-    named = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "ras-triage"), "ras_triage.service.api.version": installed_version()}
+        raise InvalidSetting("`otel` requires `pip install ras-triage[otel]`") from None
+    named = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "ras-triage"), "service.version": installed_version()}
     provider = TracerProvider(resource=Resource.create(named))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     instrument(app, provider)
@@ -43,41 +43,41 @@ def start(app: FastAPI) -> TracerProvider:
 
 
 def instrument(app: FastAPI, provider: TracerProvider) -> None:
-    """A span for each request, and for what `span` wraps. Of the process, the last application that was instrumented has the latter."""
-    global _tracer  # noqa: PLW0603 - spans are opened in places that know of no application
-    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415 - only where it is on
+    """Create spans for requests and for `span`. Spans of `span` go to the application that was instrumented last in the process."""
+    global _tracer  # noqa: PLW0603 - `span` has no reference to the application
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415 - optional dependency
 
     FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, excluded_urls=_NOT_TRACED, exclude_spans=["send", "receive"])
     _tracer = provider.get_tracer("ras-triage", installed_version())
 
 
 def stop() -> None:
-    """Open no more spans."""
+    """Disable `span`."""
     global _tracer  # noqa: PLW0603
     _tracer = None
 
 
 def span(name: str, **attributes: str | int | bool) -> AbstractContextManager[Any]:
-    """A part of the request under way; nothing where nothing is traced. An error's text stays out of it: it may quote an event."""
+    """Return a context manager for a span; no-op if tracing is disabled. Exception texts are not recorded: they may quote an event."""
     if _tracer is None:
         return _NOTHING
     return _tracer.start_as_current_span(name, attributes=attributes, record_exception=False, set_status_on_exception=False)
 
 
 def trace_id() -> str | None:
-    """The trace that the current span belongs to; None where nothing is traced."""
+    """Return the trace id of the current span; None: tracing is disabled."""
     if _tracer is None:
         return None
-    from opentelemetry.trace import format_trace_id, get_current_span  # noqa: PLC0415 - only where it is on
+    from opentelemetry.trace import format_trace_id, get_current_span  # noqa: PLC0415 - optional dependency
 
     context = get_current_span().get_span_context()
     return format_trace_id(context.trace_id) if context.is_valid else None
 
 
 def outgoing_headers() -> dict[str, str]:
-    """Headers that pass the trace of the request under way on to whom it makes us call."""
+    """Return headers that propagate the trace context to other services."""
     if trace_id() is not None:
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415 - only where it is on
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415 - optional dependency
 
         headers: dict[str, str] = {}
         TraceContextTextMapPropagator().inject(headers)

@@ -1,14 +1,16 @@
+"""Tests of the status block summary: section names and addresses."""
+
 from __future__ import annotations
 
 from typing import Any
 
 from ras_triage.models.records.block_fields import encode_structured
 from ras_triage.models.records.block_summary import MAX_ADDRESSES, physical_addresses, section_names
-from ras_triage.models.records.status_block import parse
+from ras_triage.models.records.status_block import parse_block
 
 
 def contents(*sections: dict[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    block = parse(encode_structured({"severity": "recoverable", "sections": list(sections)}))
+    block = parse_block(encode_structured({"severity": "recoverable", "sections": list(sections)}))
     return section_names(block), physical_addresses(block)
 
 
@@ -41,5 +43,5 @@ def test_of_very_many_addresses_the_first_are_told() -> None:
 def test_an_arm_section_that_is_cut_tells_the_addresses_that_are_there() -> None:
     infos = [{"error_type": 2, "physical_fault_address": hex(0x1000 * number)} for number in range(1, 4)]
     whole = encode_structured({"severity": "recoverable", "sections": [{"type": "arm_processor", "error_infos": infos}]})
-    assert physical_addresses(parse(whole[:-1])) == (0x1000, 0x2000)
-    assert physical_addresses(parse(whole[:50])) == ()
+    assert physical_addresses(parse_block(whole[:-1])) == (0x1000, 0x2000)
+    assert physical_addresses(parse_block(whole[:50])) == ()

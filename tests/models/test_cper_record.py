@@ -1,4 +1,4 @@
-"""CPER records keep every byte, and carry the sections of a status block."""
+"""Tests of CPER records: round trips, and conversion of status blocks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ras_triage.models.records.cper_record import (
     to_status_block,
 )
 from ras_triage.models.records.guid import MEMORY
-from ras_triage.models.records.status_block import decode
+from ras_triage.models.records.status_block import decode_block
 
 BLOCK = encode_structured(
     {
@@ -78,7 +78,7 @@ def test_a_mutated_record_is_read_or_malformed_and_nothing_else(data, edits, cut
         assert encode_record(record) == bytes(mutated)
         block = to_status_block(record)
         assert len(block) <= 20 + 72 * len(record.sections) + len(record.body)
-        assert decode(block).is_whole
+        assert decode_block(block).is_complete
 
 
 def test_a_status_block_comes_back_from_its_record():
@@ -136,7 +136,7 @@ def test_sections_that_share_bytes_are_read_but_make_no_status_block():
     shared = patched(128, struct.pack("<II", 272, 288) + RECORD[136:200] + struct.pack("<II", 272, 288))
     record = decode_record(shared)
     assert encode_record(record) == shared
-    with pytest.raises(MalformedBytes, match="more bytes than the record has"):
+    with pytest.raises(MalformedBytes, match="longer than the record"):
         to_status_block(record)
 
 

@@ -1,4 +1,4 @@
-"""Every section's codec keeps every byte, whatever the bytes are."""
+"""Property tests of the section codecs: round trips of any bytes."""
 
 from __future__ import annotations
 

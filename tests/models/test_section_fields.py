@@ -1,4 +1,4 @@
-"""What single sections say, and what they refuse."""
+"""Tests of the fields and validation of single sections."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_first_memory_section_ends_with_the_error_type():
 
 
 def test_a_rank_does_not_fit_into_the_first_memory_section():
-    with pytest.raises(ValidationError, match="beyond the payload's 73 bytes"):
+    with pytest.raises(ValidationError, match="after the 73 bytes of `payload_length`"):
         Memory(rank=1, payload_length=73)
 
 
@@ -79,9 +79,9 @@ def test_reserved_bits_are_kept_apart():
 
 
 def test_reserved_bytes_cannot_hide_in_a_field():
-    with pytest.raises(ValidationError, match="within a field"):
+    with pytest.raises(ValidationError, match="overlap a field"):
         Memory(node=1, reserved=[{"offset": 32, "data": "AQ=="}])
-    with pytest.raises(ValidationError, match="beyond the 80 bytes"):
+    with pytest.raises(ValidationError, match="outside the 80 bytes"):
         Memory(reserved=[{"offset": 80, "data": "AQ=="}])
 
 
@@ -140,7 +140,7 @@ def test_an_arm_section_counts_what_it_holds():
     ],
 )
 def test_an_error_type_is_read_under_each_numbering(error_type, legacy, bits_2_10, bits_2_11):
-    assert arm_processor.error_type_readings(error_type) == {"legacy": legacy, "uefi-2.10": bits_2_10, "uefi-2.11": bits_2_11}
+    assert arm_processor.describe_error_type(error_type) == {"legacy": legacy, "uefi-2.10": bits_2_10, "uefi-2.11": bits_2_11}
 
 
 def test_the_error_type_readings_are_no_input():
@@ -150,7 +150,7 @@ def test_the_error_type_readings_are_no_input():
 
 def test_error_information_names_only_what_is_valid():
     value = 0b1_0001 | 1 << 16 | 1 << 26
-    assert arm_processor.error_information_reading(value) == {"transaction": "data", "corrected": True}
+    assert arm_processor.describe_error_information(value) == {"transaction": "data", "corrected": True}
 
 
 def test_huge_counts_yield_no_more_than_the_payload_holds():
@@ -244,7 +244,7 @@ def test_a_slot_is_the_upper_13_bits():
 
 
 def test_bytes_of_the_wrong_length_are_refused():
-    with pytest.raises(ValidationError, match="`aer_header_log` has 1 bytes, not 16"):
+    with pytest.raises(ValidationError, match="`aer_header_log`: expected 16 bytes, got 1"):
         Pcie(aer_header_log=b"x")
 
 
@@ -287,7 +287,7 @@ def test_a_component_event_states_its_length():
 
 
 def test_nothing_follows_a_structure_that_is_cut():
-    with pytest.raises(ValidationError, match="nothing can follow"):
+    with pytest.raises(ValidationError, match="no bytes can follow"):
         Memory(payload_length=10, trailing=b"x")
-    with pytest.raises(ValidationError, match="shorter than the 80 bytes"):
+    with pytest.raises(ValidationError, match="less than the 80 bytes"):
         Memory(payload_length=80)

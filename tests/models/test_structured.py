@@ -1,4 +1,4 @@
-"""A status block and its structured form say the same."""
+"""Tests of the structured status block: round trips."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ras_triage.models.errors import MalformedBytes
-from ras_triage.models.records.block_fields import StructuredBlock, decode_structured, describe, encode_structured
+from ras_triage.models.records.block_fields import StructuredBlock, decode_structured, describe_block, encode_structured
 from ras_triage.models.records.guid import MEMORY, NULL, SECTION_TYPES, guid
-from ras_triage.models.records.status_block import DataEntry, decode, encode_entry, encode_header
+from ras_triage.models.records.status_block import DataEntry, decode_block, encode_block_header, encode_entry
 
 VENDOR = guid("e8ed898d-df16-43cc-8ecc-54f060ef157f")
 
@@ -48,7 +48,7 @@ def blocks(draw) -> bytes:
     raw_offset = draw(st.just(0) | st.integers(0, len(body) + 60) | st.integers(0, 2**32 - 1))
     raw_length = draw(st.just(0) | st.integers(0, 20) | st.integers(0, 2**32 - 1))
     status = draw(st.integers(0, 2**32 - 1))
-    return encode_header(status, raw_offset, raw_length, len(body), draw(severities)) + body + behind
+    return encode_block_header(status, raw_offset, raw_length, len(body), draw(severities)) + body + behind
 
 
 @given(data=blocks())
@@ -65,9 +65,9 @@ def test_any_well_formed_block_survives_the_way_through_json(data):
 
 @given(data=blocks())
 def test_the_block_in_a_description_can_be_posted_unchanged(data):
-    description = describe(data)
+    description = describe_block(data)
     assert encode_structured(json.loads(json.dumps(description["status_block"]))) == data
-    assert len(description["readings"]) == len(decode(data).entries)
+    assert len(description["readings"]) == len(decode_block(data).entries)
 
 
 @given(data=blocks(), edits=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=6), cut=st.integers(0, 2**16))
@@ -82,7 +82,7 @@ def test_a_mutated_block_is_read_or_malformed_and_nothing_else(data, edits, cut)
 
 def test_the_smallest_structured_block_takes_its_defaults():
     data = encode_structured({"severity": "recoverable", "sections": [{"type": "memory", "physical_address": "0x56edd040"}]})
-    block = decode(data)
+    block = decode_block(data)
     assert (block.block_status, block.raw_data_offset, block.raw_data_length, block.error_severity) == (0x11, 0, 0, 0)
     (entry,) = block.entries
     assert (entry.section_type, entry.error_severity, entry.revision, entry.validation_bits, entry.flags) == (MEMORY, 0, 0x300, 0, 0)
@@ -95,12 +95,12 @@ def test_the_smallest_structured_block_takes_its_defaults():
     [("recoverable", 1), ("fatal", 1), ("corrected", 2), ("informational", 2), (4, 1), (2**32 - 1, 1)],
 )
 def test_the_block_status_follows_the_severity(severity, status):
-    assert decode(encode_structured({"severity": severity})).block_status == status
+    assert decode_block(encode_structured({"severity": severity})).block_status == status
 
 
 def test_a_section_takes_the_blocks_severity_unless_it_has_its_own():
     data = encode_structured({"severity": "fatal", "sections": [{"type": "pcie"}, {"type": "pcie", "severity": "corrected"}]})
-    assert [entry.error_severity for entry in decode(data).entries] == [1, 2]
+    assert [entry.error_severity for entry in decode_block(data).entries] == [1, 2]
 
 
 def test_the_entry_header_is_written_as_asked():
@@ -112,7 +112,7 @@ def test_the_entry_header_is_written_as_asked():
         "timestamp": "2025-01-16T20:04:48+01:00",
         "timestamp_precise": True,
     }
-    (entry,) = decode(encode_structured({"severity": 2, "sections": [section]})).entries
+    (entry,) = decode_block(encode_structured({"severity": 2, "sections": [section]})).entries
     assert (entry.flags, entry.validation_bits) == (0x82, 0b111)
     assert entry.fru_id == guid("cc4f334a-c563-11eb-8f88-9f7ac76c6f0c")
     assert entry.fru_text == b"DIMM 3".ljust(20, b"\0")
@@ -120,9 +120,9 @@ def test_the_entry_header_is_written_as_asked():
 
 
 def test_an_old_entry_has_no_timestamp():
-    (entry,) = decode(encode_structured({"severity": 2, "sections": [{"type": "memory", "revision": "0x201"}]})).entries
+    (entry,) = decode_block(encode_structured({"severity": 2, "sections": [{"type": "memory", "revision": "0x201"}]})).entries
     assert (entry.header_length, entry.timestamp) == (64, None)
-    with pytest.raises(ValidationError, match="needs a `revision`"):
+    with pytest.raises(ValidationError, match="requires a `revision`"):
         encode_structured({"severity": 2, "sections": [{"type": "memory", "revision": "0x201", "timestamp": "2025-01-16T19:04:48Z"}]})
 
 
@@ -130,29 +130,29 @@ def test_an_old_entry_has_no_timestamp():
 def test_a_timestamp_that_is_no_date_survives_as_bytes(stamp):
     payload = bytes.fromhex(stamp).ljust(8, b"\0")
     entry = DataEntry(0, VENDOR, 0, 0x300, 4, 0, 0, NULL, bytes(20), payload)
-    data = encode_header(1, 0, 0, 72, 0) + encode_entry(entry)
-    text = describe(data)["status_block"]["sections"][0]["timestamp"]
+    data = encode_block_header(1, 0, 0, 72, 0) + encode_entry(entry)
+    text = describe_block(data)["status_block"]["sections"][0]["timestamp"]
     assert (text == "2025-01-16T19:04:48Z") == (stamp == "4804190016012520")
-    assert encode_structured(describe(data)["status_block"]) == data
+    assert encode_structured(describe_block(data)["status_block"]) == data
 
 
 def test_a_section_of_any_type_can_be_given_as_bytes():
     data = encode_structured({"severity": 0, "sections": [{"type": "e8ed898d-df16-43cc-8ecc-54f060ef157f", "payload": "AQID"}]})
-    block = decode(data)
+    block = decode_block(data)
     assert block.entries[0].section_type == VENDOR
     assert data[-3:] == b"\1\2\3"
-    assert describe(data)["readings"] == [{"name": "e8ed898d-df16-43cc-8ecc-54f060ef157f"}]
+    assert describe_block(data)["readings"] == [{"name": "e8ed898d-df16-43cc-8ecc-54f060ef157f"}]
 
 
 def test_raw_data_lie_behind_the_sections():
     data = encode_structured({"severity": 0, "sections": [{"type": "memory"}], "raw_data": "AQID"})
-    block = decode(data)
+    block = decode_block(data)
     assert (block.raw_data_offset, block.raw_data_length) == (172, 3)
     assert decode_structured(data).raw_data == b"\1\2\3"
 
 
 def test_raw_data_that_lie_elsewhere_are_not_taken_apart():
-    data = encode_header(1, 4, 8, 0, 0) + b"behind"
+    data = encode_block_header(1, 4, 8, 0, 0) + b"behind"
     block = decode_structured(data)
     assert (block.raw_data_offset, block.raw_data_length, block.raw_data, block.trailing) == (4, 8, None, b"behind")
 
@@ -180,7 +180,7 @@ def test_a_bad_field_is_named_with_its_path(section, path):
 
 def test_a_description_lists_what_the_bytes_mean():
     section = {"type": "arm_processor", "error_infos": [{"error_type": 2, "flags": 1}]}
-    (reading,) = describe(encode_structured({"severity": 0, "sections": [section]}))["readings"]
+    (reading,) = describe_block(encode_structured({"severity": 0, "sections": [section]}))["readings"]
     assert reading["name"] == "arm_processor"
     assert reading["error_infos"] == [
         {"error_type_readings": {"legacy": "bus", "uefi-2.10": ["cache"], "uefi-2.11": ["tlb"]}, "flags": ["first_error"]}

@@ -1,4 +1,4 @@
-"""Syndromes field by field, and struct kvm_vcpu_events."""
+"""Tests of syndrome decoding and struct kvm_vcpu_events."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_syndrome_has_one_line_of_words(value: int) -> None:
 
 
 def test_a_value_too_wide_for_its_field_cannot_be_encoded() -> None:
-    with pytest.raises(ValueError, match="`AET` has bits 12:10"):
+    with pytest.raises(ValueError, match="`AET`: 0x8 does not fit into bits 12:10"):
         encode_syndrome(Syndrome("vsesr", (SyndromeField("AET", 12, 10, 8, "", ""),)))
 
 
@@ -109,7 +109,7 @@ def test_the_error_type_has_its_name(aet: int, words: str) -> None:
 def test_the_error_type_means_nothing_beside_another_status_code() -> None:
     for value, reserved in ((0x1800, True), (0x0, False)):
         field = named(decode_syndrome(value))["AET"]
-        assert (field.meaning, field.reserved) == ("means nothing: DFSC is not 0x11", reserved)
+        assert (field.meaning, field.reserved) == ("not meaningful: DFSC is not 0x11", reserved)
 
 
 def test_an_implementation_defined_syndrome_is_not_taken_further_apart() -> None:
@@ -210,7 +210,7 @@ def test_an_instruction_abort_has_a_status_code_of_its_own_name() -> None:
 def test_whether_the_address_is_valid_is_said_only_of_an_external_abort_on_the_access(code: int) -> None:
     field = named(decode_syndrome(0x9200_0400 | code))["FnV"]
     assert field.reserved
-    assert field.meaning.startswith("means nothing")
+    assert field.meaning.startswith("not meaningful")
 
 
 @pytest.mark.parametrize(
@@ -263,6 +263,6 @@ def test_the_structure_is_laid_out_as_the_kernel_lays_it_out() -> None:
 
 @pytest.mark.parametrize("length", [0, 16, 63, 65, 128])
 def test_another_length_is_not_the_structure(length: int) -> None:
-    with pytest.raises(MalformedBytes, match=f"not {length}") as caught:
+    with pytest.raises(MalformedBytes, match=f"got {length}") as caught:
         decode_vcpu_events(bytes(length))
     assert (caught.value.offset, caught.value.field) == (min(length, VCPU_EVENTS.size), "kvm_vcpu_events")

@@ -1,4 +1,4 @@
-"""Times at the ends of what `datetime` holds: kept exactly, or refused, wherever a time is read."""
+"""Tests of times at the limits of `datetime`: preserved or rejected everywhere."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def kernel_log(time: str) -> bytes:
 
 
 def journal(_: str) -> bytes:
-    """Microseconds of the year 5138, with as many digits as are read."""
+    """Return microseconds of the year 5138, with as many digits as are parsed."""
     entry = {"__REALTIME_TIMESTAMP": "9" * 17, "_HOSTNAME": "node-17", "_TRANSPORT": "kernel"}
     lines = (line.partition("kernel: ")[2] for line in kernel_log("").decode().splitlines())
     return b"".join(json.dumps({**entry, "MESSAGE": line}).encode() + b"\n" for line in lines)
@@ -112,17 +112,13 @@ def trace(time: str) -> bytes:
     ).encode()
 
 
-def ghes_inject(time: str) -> bytes:
-    return f"ghes_inject.py arm -t cache --timestamp '{time[:10]} {time[11:19]}'\n".encode()
-
-
 def record(_: str) -> bytes:
-    """A year that BCD has and `datetime` does not."""
+    """Return a record with a year that BCD can represent and `datetime` cannot."""
     return write_record(SENT.model_copy(update={"time": datetime(9999, 12, 31, tzinfo=UTC)})).replace(b"\x99\x99", b"\x00\x00")
 
 
 @OUTSIDE
-@pytest.mark.parametrize("form", [redfish, libcper, kernel_log, journal, trace, ghes_inject, record])
+@pytest.mark.parametrize("form", [redfish, libcper, kernel_log, journal, trace, record])
 def test_every_format_goes_without_a_time_that_utc_does_not_have(form: Any, text: str) -> None:
     items = list(read_items(ImportSource(BytesIO(form(text))), None, None))
 

@@ -1,4 +1,4 @@
-"""How far a decision agrees with a recording."""
+"""Agreement of a decision with a recording."""
 
 from __future__ import annotations
 

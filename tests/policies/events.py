@@ -1,4 +1,4 @@
-"""Events, status blocks and host facts for tests: bytes packed by hand, so that a fault in the codec cannot hide one in a rule."""
+"""Events, status blocks and host facts for tests, packed without the codec."""
 
 from __future__ import annotations
 

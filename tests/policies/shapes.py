@@ -1,4 +1,4 @@
-"""Events of any size in each of their dimensions, made so that the dimensions meet in one decision."""
+"""Events of any size in each dimension."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ras_triage.models.event import Event
 from ras_triage.models.host import Host
 from ras_triage.models.memslots import Memslots
 from ras_triage.models.poison import PoisonedPage
-from ras_triage.models.records.status_block import StatusBlock, parse
+from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.decide import decide_parsed
-from ras_triage.policies.pipeline.poisoned_pages import with_poisoned
+from ras_triage.policies.pipeline.poisoned_pages import add_poisoned_pages
 from tests.growth import Counted
 from tests.policies import events as e
 
@@ -129,14 +129,14 @@ def build(shape: Shape, notification: Any = None) -> tuple[Event, StatusBlock]:
     """The event, whose lists count who looks into them, and its status block; without what is remembered of its pages."""
     event = e.event(notification or e.sea(error_block_length=1 << 24), e.block(*sections(shape)), facts(shape))
     count_looks(event.host)
-    return event, parse(event.status_block or b"")
+    return event, parse_block(event.status_block or b"")
 
 
 def decide(shape: Shape, policy: Policy) -> Callable[[], Decision]:
     """The work of deciding the event, with what is remembered of its pages."""
     sent, block = build(shape)
     poisoned = tuple(PoisonedPage(BASE + 4096 * index, 12) for index in range(shape.remembered))
-    return lambda: decide_parsed(sent.model_copy(update={"host": with_poisoned(sent.host, poisoned)}), block, policy, "")
+    return lambda: decide_parsed(sent.model_copy(update={"host": add_poisoned_pages(sent.host, poisoned)}), block, policy, "")
 
 
 def count_looks(host: Host) -> None:

@@ -1,4 +1,4 @@
-"""A decision beside what the kernel said it did."""
+"""Comparison of a decision with a kernel log."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_page_that_was_handled_otherwise_differs_and_says_how():
 def test_a_difference_that_an_assumed_page_may_explain_tells_nothing():
     agreement = compare(seen("Memory failure: 0x45678: recovery action for free buddy page: Recovered"), decided())
     assert agreement.verdict == "cannot_tell"
-    assert agreement.comparisons[0].because == "the decision rests on an assumption about `host.pages`"
+    assert agreement.comparisons[0].because == "the decision depends on an assumption about `host.pages`"
 
 
 def test_a_page_that_was_handled_though_nothing_was_planned_differs():

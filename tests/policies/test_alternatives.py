@@ -1,4 +1,4 @@
-"""What a decision says of the readings that it did not take."""
+"""Alternative interpretations of an event."""
 
 from __future__ import annotations
 
@@ -150,11 +150,11 @@ def test_an_untold_numbering_has_an_alternative_for_each_that_comes_to_another_a
 def test_the_warning_names_what_the_byte_means_in_each_numbering() -> None:
     decision = decided(UNIFORM, "gpio", block(arm(error_info(2))), host(early=True))
     assert detail(decision, "ambiguous_arm_error_type") == (
-        "ARM error type 0x02 is bus (legacy), cache (uefi-2.10), tlb (uefi-2.11): uefi-2.10 is taken, "
-        "and legacy comes to `handled`, uefi-2.11 comes to `handled`"
+        "ARM error type 0x02 is bus (legacy), cache (uefi-2.10), tlb (uefi-2.11); uefi-2.10 assumed; "
+        "the action would be `handled` with legacy or `handled` with uefi-2.11"
     )
     old = decided(L510, "gpio", block(arm(error_info(0))), host(early=True))
-    assert "legacy is this kernel's own reading, whatever the firmware means" in detail(old, "ambiguous_arm_error_type")
+    assert "legacy used, this kernel's numbering whatever the firmware's" in detail(old, "ambiguous_arm_error_type")
 
 
 def test_the_uniform_policy_says_which_numbering_it_assumed() -> None:
@@ -224,7 +224,7 @@ def test_an_assumed_asynchronous_notification_has_the_abort_as_its_alternative(p
     assert others(decision) == [({"notification.type": "sea"}, "signal")]
     assert codes(decision) == ["assumed_asynchronous"]
     assert detail(decision, "assumed_asynchronous") == (
-        "nobody told the notification, and `polled` is taken: `notification.type` sea comes to `signal`"
+        "notification type not given, `polled` assumed; with `sea` the action would be `signal`"
     )
 
 
@@ -254,7 +254,7 @@ def test_a_page_that_is_not_told_may_be_one_of_which_nothing_is_lost(policy: str
     decision = decided(policy, sea(), block(memory()), host(pages=None))
     assert (decision.action, others(decision)) == (Action.SIGNAL, [(CLEAN, "handled")])
     assert detail(decision, "assumed_page_state") == (
-        "the state of a page is not told, and an anonymous one is taken: `page.state` page_cache and `page.dirty` false comes to `handled`"
+        "page state not given, `anonymous` assumed; the action would be `handled` with `page.state=page_cache`, `page.dirty=false`"
     )
     assert [(step.page_type, step.result) for step in decision.alternatives[0].plan if isinstance(step, MemoryFailure)] == [
         ("clean LRU page", "recovered")

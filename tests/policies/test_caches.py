@@ -1,4 +1,4 @@
-"""What is kept between decisions is bounded in bytes, whatever the events were."""
+"""Memory limits of the caches between decisions."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Choice of the policy for an event."""
+
 from __future__ import annotations
 
 import pytest
@@ -40,11 +42,11 @@ def test_a_kernel_is_never_one_of_the_operators_own_policies() -> None:
 
 @pytest.mark.parametrize("name", ["uniform", "linux-6.12.107", "ours"])
 def test_a_name_that_is_taken_is_refused(name: str) -> None:
-    with pytest.raises(InvalidPolicy, match="taken"):
+    with pytest.raises(InvalidPolicy, match="already in use"):
         load_policies(['name = "ours"\nbase = "uniform"', f'name = "{name}"\nbase = "uniform"'])
 
 
-def test_every_release_behaves_like_the_landmark_before_it() -> None:
+def test_every_release_behaves_like_the_change_point_before_it() -> None:
     marks = [policy.release for policy in change_points()]
     series = [(5, minor) for minor in range(10, 20)] + [(6, minor) for minor in range(20)] + [(7, minor) for minor in range(4)]
     for major, minor in series:
@@ -56,5 +58,5 @@ def test_every_release_behaves_like_the_landmark_before_it() -> None:
     assert series[-1] == NEWEST_SERIES
 
 
-def test_landmarks_are_policies_of_the_catalogue() -> None:
+def test_change_points_are_policies_of_the_catalogue() -> None:
     assert all(resolve_policy(policy.name) is policy for policy in change_points())

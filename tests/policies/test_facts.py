@@ -1,4 +1,4 @@
-"""Host facts are found by address and name as if each list were gone through from its beginning, however long it is."""
+"""Look-ups in host facts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ras_triage.models.host import Host, Page
-from ras_triage.models.memslots import FEW_SLOTS, Memslot, Memslots
-from ras_triage.policies.pipeline.facts import FEW, Facts
+from ras_triage.models.memslots import LINEAR_SEARCH_SLOTS, Memslot, Memslots
+from ras_triage.policies.pipeline.facts import LINEAR_SEARCH_LIMIT, Facts
 from tests.policies.events import ALL, PAGE, block, decided, host, memory, page, sea
 
 frames = st.integers(0, 40)
@@ -22,7 +22,7 @@ def elsewhere(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("policy", [*ALL, "uniform"])
-@pytest.mark.parametrize("count", [1, FEW, FEW + 1, 1000])
+@pytest.mark.parametrize("count", [1, LINEAR_SEARCH_LIMIT, LINEAR_SEARCH_LIMIT + 1, 1000])
 def test_page_facts_that_do_not_cover_the_error_change_nothing(policy: str, count: int) -> None:
     """With nine of them this was an IndexError."""
     alone = decided(policy, sea(), block(memory()), host(pages=None) | {"pages": None})
@@ -66,7 +66,7 @@ def test_a_device_is_found_as_by_going_through_all(present: list[str], device: s
     assert Facts(Host(pci_devices=tuple(present))).has_device(device) is (device in present)
 
 
-slots = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30), st.integers(1, 12)), max_size=4 * FEW_SLOTS)
+slots = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30), st.integers(1, 12)), max_size=4 * LINEAR_SEARCH_SLOTS)
 
 
 @given(made=slots, start=st.integers(0, 50), length=st.integers(1, 20))
@@ -79,7 +79,7 @@ def test_slots_are_found_as_by_going_through_all(made: list[tuple[int, int, int]
     low, high = start * 4096, (start + length) * 4096
     spans = [(slot.userspace_addr, slot.userspace_addr + slot.memory_size) for slot in given_slots]
     found = Memslots(given_slots)
-    assert sorted(found.holding(low, high)) == [index for index, (begin, end) in enumerate(spans) if begin < high and low < end]
-    starts = [spans[index][0] for index in found.holding(low, high)]
+    assert sorted(found.overlapping(low, high)) == [index for index, (begin, end) in enumerate(spans) if begin < high and low < end]
+    starts = [spans[index][0] for index in found.overlapping(low, high)]
     assert starts == sorted(starts, reverse=True)
-    assert found.first_holding(low) == next((index for index, (begin, end) in enumerate(spans) if begin <= low < end), None)
+    assert found.first_containing(low) == next((index for index, (begin, end) in enumerate(spans) if begin <= low < end), None)

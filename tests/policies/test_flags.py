@@ -1,4 +1,4 @@
-"""Every behaviour flag changes what is decided, and comes with exactly the releases that brought it."""
+"""Behaviour flags and the releases that set them."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ SHOWN: dict[str, Flag] = {
         sea(taken_from="guest"),
         PLAIN,
         host(page("shmem", dirty=False)),
-        lambda decision: any("stage-2" in reason for reason in decision.reasons),
+        lambda decision: any("stage 2" in reason for reason in decision.reasons),
         True,
         False,
     ),
@@ -237,8 +237,8 @@ SHOWN: dict[str, Flag] = {
         L612, "gpio", PLAIN, host(huge(), early=1), signals, [(PID, AO, HUGE_START, 21)], [(PID, AO, VA, 21)]
     ),
     "hugetlb_tail_not_collected": Flag(L612, "gpio", PLAIN, host(huge(), early=1), signals, [(PID, AO, VA, 21)], []),
-    "shmem_page_kept": Flag(L61, "gpio", PLAIN, host(page("shmem", dirty=True)), says("stays in its file"), False, True),
-    "hugetlbfs_page_kept": Flag(L61, "gpio", PLAIN, host(huge(file_backed=True)), says("stays in its file"), False, True),
+    "shmem_page_kept": Flag(L61, "gpio", PLAIN, host(page("shmem", dirty=True)), says("stays in the page cache"), False, True),
+    "hugetlbfs_page_kept": Flag(L61, "gpio", PLAIN, host(huge(file_backed=True)), says("stays in the page cache"), False, True),
     "dax_early_kill": Flag(L61, "gpio", PLAIN, host(huge("dax"), early=1), signals, [], [(PID, AO, VA, 21)]),
     "action_optional_to_others": Flag(
         L73, sea(), PLAIN, host(page("anonymous", PID, OTHER, dirty=True), tasks=EAGER), signals, [AR_T], [AR_T, (OTHER, AO, VA, 12)]
@@ -285,7 +285,7 @@ SHOWN: dict[str, Flag] = {
         sea(0x9600_0010, taken_from="kernel"),
         block(memory(CORRECTED), severity=CORRECTED),
         host(),
-        lambda decision: (decision.action.value, rejected(decision, "never consults APEI")),
+        lambda decision: (decision.action.value, rejected(decision, "does not call APEI")),
         ("signal", True),
         ("handled", False),
     ),
@@ -328,10 +328,18 @@ class Answer(NamedTuple):
 REFUSED = VcpuEvents(serror_pending=1, serror_has_esr=1, ext_dabt_pending=1, serror_esr=0x11)
 ANSWERED: dict[str, Answer] = {
     "kvm_serror_emulated": Answer(
-        VcpuEvents(serror_pending=1), VcpuState(False, False, serror_masked=False), lambda done: done.guest_esr, 0xBE00_0000, 0xBF00_0000
+        VcpuEvents(serror_pending=1),
+        VcpuState(host_ras=False, guest_ras=False, serror_masked=False),
+        lambda done: done.guest_esr,
+        0xBE00_0000,
+        0xBF00_0000,
     ),
     "kvm_ext_dabt_first": Answer(
-        REFUSED, VcpuState(False, False, None), lambda done: (done.errno, done.guest_esr), (22, None), (22, 0x9600_0010)
+        REFUSED,
+        VcpuState(host_ras=False, guest_ras=False, serror_masked=None),
+        lambda done: (done.errno, done.guest_esr),
+        (22, None),
+        (22, 0x9600_0010),
     ),
 }
 
@@ -574,13 +582,13 @@ def test_a_series_without_its_stable_release_is_taken_with_every_back_port_and_s
     decision = decided("linux-6.1.x", sea(), block(memory(address=None)))
     assert signals(decision) == [BUSKERN]
     assert decision.certainty == "depends"
-    assert any("every back-port" in reason for reason in decision.reasons)
+    assert any("every backport" in reason for reason in decision.reasons)
 
 
 def test_a_rule_that_a_flag_decided_says_since_when() -> None:
     decision = decided(L61, sea(), block(memory(address=None)))
     assert [fired.since for fired in decision.rationale if fired.rule == "exceptions.nothing_queued"] == ["6.1.164"]
-    assert outcomes(decision, "exceptions.nothing_queued") == ["the interrupted thread is killed: nothing in the record could be recovered"]
+    assert outcomes(decision, "exceptions.nothing_queued") == ["nothing queued: SIGBUS for the interrupted thread"]
 
 
 def test_section_types_have_the_guids_that_kernels_compare_with() -> None:

@@ -1,4 +1,4 @@
-"""The record that a VMM writes for its guest, byte by byte."""
+"""Status block that a VMM writes for its guest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ras_triage.models.decision import GuestRange, Translate
 from ras_triage.models.records.block_fields import decode_structured
-from ras_triage.models.records.status_block import decode
+from ras_triage.models.records.status_block import decode_block
 from ras_triage.policies.guest.guest_record import count_guest_pages, encode_guest_record, guest_pages
 
 LAYOUT = (
@@ -60,7 +60,7 @@ def test_the_address_keeps_its_offset_within_the_page() -> None:
 @given(st.integers(0, 2**64 - 1))
 def test_every_record_is_well_formed_and_says_its_address(ipa: int) -> None:
     record = encode_guest_record(ipa)
-    assert decode(record).fault is None
+    assert decode_block(record).format_error is None
     (section,) = decode_structured(record).sections
     assert section.model_dump(exclude_none=True)["physical_address"] == ipa
     assert section.model_dump()["physical_address_mask"] is None

@@ -1,4 +1,4 @@
-"""What a VMM does with the kernel's signal: from the signal's address to what the guest sees, or the VMM's own end."""
+"""Responses of VMMs to signals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ras_triage.models.decision import Action, Decision, InjectAbort, InjectSerr
 from ras_triage.models.memslots import MAX_SLOTS
 from ras_triage.policies.guest.guest_record import encode_guest_record
 from ras_triage.policies.guest.injection import serror_severity
-from ras_triage.policies.guest.vmm_response import ASSUMED_USER, MAX_RECORDS
+from ras_triage.policies.guest.vmm_response import ASSUMED_EL0, MAX_RECORDS
 from tests.policies.events import (
     ALL,
     AO,
@@ -129,7 +129,7 @@ def test_a_thread_that_nobody_listed_is_taken_to_run_the_first_vcpu(vcpus: list[
 def test_a_guest_without_an_abort_source_finds_the_record_elsewhere() -> None:
     decision = consumed(guest={"ghes": ["gsiv"]})
     assert (records(decision), aborts(decision)) == ([("gsiv", IPA)], [(3, 0x92000410)])
-    assert outcomes(decision, "guest.tell") == ["the guest takes an abort, and finds the record in another source"]
+    assert outcomes(decision, "guest.tell") == ["the guest takes an abort; the record is in its gsiv source"]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_guest_that_does_not_see_the_ras_extension_gets_none_of_its_syndromes_
 )
 def test_what_the_guest_half_leans_on_and_nobody_said_is_listed(vmm: dict[str, Any], facts: dict[str, Any], assumed: list[str]) -> None:
     decision = decided(L73, sea(taken_from="user"), PLAIN, host(vms=[vmm], **facts))
-    listed = [one.fact for one in decision.assumptions if one.assumed != ASSUMED_USER.assumed]
+    listed = [one.fact for one in decision.assumptions if one.assumed != ASSUMED_EL0.assumed]
     assert listed == assumed
 
 
@@ -198,9 +198,9 @@ def test_memory_of_the_vmm_itself_consumed_on_the_guests_behalf_ends_the_guest()
 def test_a_record_that_the_guest_has_not_acknowledged_is_waited_for() -> None:
     decision = consumed(guest={"ack_pending": ["sea"]})
     assert guest_half(decision) == ["translate", "log", "record_guest_error", "inject_abort", "log"]
-    assert logged(decision, "has yet to acknowledge the last record of its sea source")
+    assert logged(decision, "until the guest acknowledges the last record in its sea source")
     other = consumed(guest={"ack_pending": ["gpio"]})
-    assert not logged(other, "has yet to acknowledge")
+    assert not logged(other, "until the guest acknowledges")
 
 
 def test_a_record_that_the_guest_has_not_acknowledged_ends_qemu() -> None:
@@ -223,7 +223,7 @@ def test_every_guest_page_of_a_huge_page_gets_a_record() -> None:
     assert [notification for notification, _ in told[1:]] == ["gpio"] * 511
     assert sorted(ipa for _, ipa in told) == [start + number * 4096 for number in range(512)]
     assert aborts(decision) == [(3, 0x92000410)]
-    assert logged(decision, "acknowledges each record of its gpio source before the next is written")
+    assert logged(decision, "acknowledgement after each record in its gpio source")
 
 
 def test_guest_pages_have_the_guests_own_size() -> None:
@@ -261,7 +261,7 @@ def test_what_nobody_consumed_is_told_by_a_source_of_its_own() -> None:
     assert guest_half(decision) == ["translate", "record_guest_error", "log"]
     assert records(decision) == [("gpio", IPA)]
     assert decision.action is Action.TRANSLATE
-    assert logged(decision, "before anybody touches it")
+    assert logged(decision, "before any access")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_what_nobody_consumed_is_told_by_a_source_of_its_own() -> None:
 def test_a_free_source_is_preferred(ghes: list[str], pending: list[str], source: str, waits: bool) -> None:
     decision = announced(guest={"ghes": ghes, "ack_pending": pending})
     assert records(decision) == [(source, IPA)]
-    assert logged(decision, "has yet to acknowledge") is waits
+    assert logged(decision, "until the guest acknowledges") is waits
 
 
 @pytest.mark.parametrize("ghes", [[], ["sea"]])
@@ -292,14 +292,14 @@ def test_without_such_a_source_the_guest_gets_an_serror_that_it_outlives(ghes: l
 def test_nobody_panics_for_an_error_that_nobody_consumed(guest: dict[str, Any], facts: dict[str, Any]) -> None:
     decision = decided(L73, "gpio", PLAIN, host(vms=[vm(guest={"ghes": []} | guest)], tasks=EARLY, **facts))
     assert guest_half(decision) == ["translate", "log"]
-    assert logged(decision, "its guest is told when it touches it")
+    assert logged(decision, "its guest is notified when it accesses the page")
 
 
 def test_qemu_tells_nothing_of_what_nobody_consumed() -> None:
     decision = announced("qemu")
     assert guest_half(decision) == ["translate", "log"]
     assert logged(decision, "blocks migration")
-    assert outcomes(decision, "guest.tell") == ["the guest is not told before it touches the page"]
+    assert outcomes(decision, "guest.tell") == ["no notification until the guest accesses the page"]
 
 
 def test_a_signal_about_the_vmms_own_memory_does_not_concern_the_guest() -> None:
@@ -323,7 +323,7 @@ def test_two_pages_in_one_source_are_told_one_after_the_other() -> None:
     pages[1]["mappings"] = [{"pid": PID, "address": VA + 0x1000}]
     decision = decided(L73, "gpio", two, host(*pages, vms=[vm()], tasks=EARLY))
     assert records(decision) == [("gpio", IPA), ("gpio", IPA + 0x1000)]
-    assert [step.what for step in decision.plan if step.kind == "log" and "has yet to acknowledge" in step.what]
+    assert [step.what for step in decision.plan if step.kind == "log" and "until the guest acknowledges" in step.what]
 
 
 def test_virtual_serrors_that_are_pending_together_are_one() -> None:
@@ -343,7 +343,7 @@ def test_a_signal_without_an_address_ends_the_guest_or_its_vmm() -> None:
     assert guest_half(decision) == ["inject_serror", "log"]
     assert serrors(decision) == [(3, 0x411, 0xBE000411)]
     assert exits(consumed("qemu", data=NOWHERE)) == [
-        "QEMU handles BUS_MCEERR_AR and BUS_MCEERR_AO alone: it restores the default action and raises SIGBUS again"
+        "QEMU handles only BUS_MCEERR_AR and BUS_MCEERR_AO: it restores the default action and raises SIGBUS again"
     ]
 
 
@@ -357,14 +357,14 @@ def test_an_abort_of_the_vmm_that_no_record_accounts_for_is_no_memory_error() ->
 def test_no_vmm_outlives_sigkill() -> None:
     for vmm in ("standard", "qemu", "firecracker"):
         walk = sea(0x92000015)
-        assert exits(decided(L73, walk, None, host(vms=[vm(vmm)]))) == ["no process outlives SIGKILL"]
+        assert exits(decided(L73, walk, None, host(vms=[vm(vmm)]))) == ["SIGKILL cannot be handled"]
 
 
 def test_an_address_that_nobody_told_leaves_the_outcome_open() -> None:
     facts = {"pages": None, "current": {"pid": PID, "tid": TID}, "vms": [vm()]}
     decision = decided(L73, FROM_GUEST, PLAIN, facts)
     assert decision.certainty == "depends"
-    assert any("address of the VMM's signal is not known" in reason for reason in decision.reasons)
+    assert any("signal address unknown" in reason for reason in decision.reasons)
     assert serrors(decision) == [(3, 0x411, 0xBE000411)]
     unsure = decided(L73, FROM_GUEST, PLAIN, facts | {"vms": [vm("qemu")]})
     assert (unsure.certainty, exits(unsure), serrors(unsure)) == ("depends", [], [])
@@ -423,7 +423,7 @@ def test_a_plan_that_would_never_end_is_cut_and_says_so() -> None:
     machines = [vm(id=f"vm-{n}", memslots=aliases) for n in range(4)]
     decision = decided(L73, FROM_GUEST, PLAIN, host(vms=machines))
     assert len(steps(decision, Translate)) == 2
-    assert [reason for reason in decision.reasons if "room for" in reason]
+    assert [reason for reason in decision.reasons if "plan too long" in reason]
 
 
 def test_a_page_that_many_machines_share_is_told_to_each() -> None:

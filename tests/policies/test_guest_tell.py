@@ -1,4 +1,4 @@
-"""The table of syndromes: how a guest is told of each kind of error, and that it is never told something milder."""
+"""Choice of a guest's notification."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ras_triage.models.syndrome import serror_syndrome
 from ras_triage.policies.guest.injection import (
     GuestError,
     GuestErrorKind,
+    InjectionCapabilities,
     InjectionChoice,
-    InjectionMeans,
     InjectionMethod,
     choose_injection,
     combine_serrors,
     injection_step,
     serror_severity,
 )
-from ras_triage.policies.guest.kvm import linux_guest_on
+from ras_triage.policies.guest.kvm import linux_guest_reaction
 
 CE, UEO, UER, UEU, UC, IDS = 0x1811, 0x811, 0xC11, 0x411, 0x11, 0x1000000
-BOTH = InjectionMeans()
-SEA = InjectionMeans(sea_source=True)
-GPIO = InjectionMeans(other_source=True)
-HIDDEN = InjectionMeans(guest_ras=False)
-NO_HOST_RAS = InjectionMeans(host_ras=False)
+BOTH = InjectionCapabilities()
+SEA = InjectionCapabilities(sea_source=True)
+GPIO = InjectionCapabilities(other_source=True)
+HIDDEN = InjectionCapabilities(guest_ras=False)
+NO_HOST_RAS = InjectionCapabilities(host_ras=False)
 NOTHING, HOST_PANIC = InjectionChoice(InjectionMethod.NOTHING), InjectionChoice(InjectionMethod.HOST_PANIC, survives=False)
 CONSUMED = GuestError(GuestErrorKind.RECOVERABLE, consumed=True, address="guest")
 LATENT = GuestError(GuestErrorKind.RECOVERABLE, consumed=False, address="guest")
@@ -43,8 +43,8 @@ class Line(NamedTuple):
     """One line of the table."""
 
     name: str
-    hit: GuestError
-    means: InjectionMeans
+    error: GuestError
+    capabilities: InjectionCapabilities
     told: InjectionChoice
 
 
@@ -53,14 +53,14 @@ LINES = [
     Line(
         "corrected, in the guest's memory",
         GuestError(GuestErrorKind.CORRECTED, consumed=True, address="guest"),
-        InjectionMeans(True, True),
+        InjectionCapabilities(sea_source=True, other_source=True),
         NOTHING,
     ),
     Line("consumed, with a source", CONSUMED, SEA, InjectionChoice(InjectionMethod.ABORT)),
     Line(
         "consumed, whatever the RAS extension",
         CONSUMED,
-        InjectionMeans(sea_source=True, host_ras=False, guest_ras=False),
+        InjectionCapabilities(sea_source=True, host_ras=False, guest_ras=False),
         InjectionChoice(InjectionMethod.ABORT),
     ),
     Line("consumed, with a source that is not for aborts", CONSUMED, GPIO, InjectionChoice(InjectionMethod.ABORT)),
@@ -70,19 +70,37 @@ LINES = [
     Line("latent, without, and the guest has no RAS", LATENT, HIDDEN, NOTHING),
     Line("latent, without, and the host has no RAS", LATENT, NO_HOST_RAS, NOTHING),
     Line(
-        "latent, in the VMM's own memory", GuestError(GuestErrorKind.RECOVERABLE, address="elsewhere"), InjectionMeans(True, True), NOTHING
+        "latent, in the VMM's own memory",
+        GuestError(GuestErrorKind.RECOVERABLE, address="elsewhere"),
+        InjectionCapabilities(sea_source=True, other_source=True),
+        NOTHING,
     ),
     Line("recoverable at an unknown address", GuestError(GuestErrorKind.UER), BOTH, panics(UER)),
-    Line("unrecoverable", GuestError(GuestErrorKind.UEU, address="guest"), InjectionMeans(True, True), panics(UEU)),
+    Line(
+        "unrecoverable",
+        GuestError(GuestErrorKind.UEU, address="guest"),
+        InjectionCapabilities(sea_source=True, other_source=True),
+        panics(UEU),
+    ),
     Line(
         "consumed on the guest's behalf",
         GuestError(GuestErrorKind.RECOVERABLE, consumed=True, address="elsewhere"),
-        InjectionMeans(True, True),
+        InjectionCapabilities(sea_source=True, other_source=True),
         panics(UEU),
     ),
     Line("uncontained", GuestError(GuestErrorKind.UNCONTAINED), BOTH, HOST_PANIC),
-    Line("uncontained, and the policy isolates the VM", GuestError(GuestErrorKind.UNCONTAINED), InjectionMeans(isolates=True), panics(UC)),
-    Line("fatal", GuestError(GuestErrorKind.FATAL, address="guest"), InjectionMeans(True, True, isolates=True), HOST_PANIC),
+    Line(
+        "uncontained, and the policy isolates the VM",
+        GuestError(GuestErrorKind.UNCONTAINED),
+        InjectionCapabilities(ends_vm=True),
+        panics(UC),
+    ),
+    Line(
+        "fatal",
+        GuestError(GuestErrorKind.FATAL, address="guest"),
+        InjectionCapabilities(sea_source=True, other_source=True, ends_vm=True),
+        HOST_PANIC,
+    ),
     *[
         Line(f"{kind}, guest RAS hidden", GuestError(kind), HIDDEN, panics(IDS))
         for kind in (GuestErrorKind.UER, GuestErrorKind.UEU, GuestErrorKind.UNCATEGORISED)
@@ -100,7 +118,7 @@ LINES = [
 
 @pytest.mark.parametrize("line", [pytest.param(line, id=line.name) for line in LINES])
 def test_a_line_of_the_syndrome_table(line: Line) -> None:
-    assert choose_injection(line.hit, line.means) == line.told
+    assert choose_injection(line.error, line.capabilities) == line.told
 
 
 @pytest.mark.parametrize(
@@ -129,25 +147,25 @@ LEAST = {
 hits = st.builds(GuestError, st.sampled_from(GuestErrorKind), st.booleans(), st.sampled_from(["guest", "elsewhere", "unknown"]))
 
 
-@given(hits, st.builds(InjectionMeans, *[st.booleans()] * 5))
-def test_no_syndrome_is_milder_than_the_error(hit: GuestError, means: InjectionMeans) -> None:
-    told = choose_injection(hit, means)
-    if told.way is InjectionMethod.SERROR:
-        least = LEAST.get(hit.kind, UER if hit.consumed else UEO)
+@given(hits, st.builds(InjectionCapabilities, *[st.booleans()] * 5))
+def test_no_syndrome_is_milder_than_the_error(error: GuestError, capabilities: InjectionCapabilities) -> None:
+    told = choose_injection(error, capabilities)
+    if told.method is InjectionMethod.SERROR:
+        least = LEAST.get(error.kind, UER if error.consumed else UEO)
         assert serror_severity(told.iss) >= serror_severity(least)
-    if hit.kind in LEAST:
-        assert told.way in (InjectionMethod.SERROR, InjectionMethod.HOST_PANIC)
-    if hit.kind is GuestErrorKind.RECOVERABLE and hit.consumed:
-        assert told.way in (InjectionMethod.ABORT, InjectionMethod.SERROR), (
+    if error.kind in LEAST:
+        assert told.method in (InjectionMethod.SERROR, InjectionMethod.HOST_PANIC)
+    if error.kind is GuestErrorKind.RECOVERABLE and error.consumed:
+        assert told.method in (InjectionMethod.ABORT, InjectionMethod.SERROR), (
             "the guest must not go on from its access as if nothing had happened"
         )
 
 
-@given(hits, st.builds(InjectionMeans, *[st.booleans()] * 5))
-def test_a_guest_is_never_shown_a_syndrome_that_it_does_not_know(hit: GuestError, means: InjectionMeans) -> None:
-    told = choose_injection(hit, means)
-    if told.way is InjectionMethod.SERROR and not (means.host_ras and means.guest_ras):
-        assert told.iss == (IDS if means.host_ras else 0)
+@given(hits, st.builds(InjectionCapabilities, *[st.booleans()] * 5))
+def test_a_guest_is_never_shown_a_syndrome_that_it_does_not_know(error: GuestError, capabilities: InjectionCapabilities) -> None:
+    told = choose_injection(error, capabilities)
+    if told.method is InjectionMethod.SERROR and not (capabilities.host_ras and capabilities.guest_ras):
+        assert told.iss == (IDS if capabilities.host_ras else 0)
         assert not told.survives
 
 
@@ -159,4 +177,4 @@ def test_an_uncontained_error_is_the_worst_and_no_syndrome_worse_than_any() -> N
 
 @pytest.mark.parametrize(("iss", "survives"), [(CE, True), (UEO, True), (UER, False), (UEU, False), (UC, False), (IDS, False), (0, False)])
 def test_a_linux_guest_survives_only_what_it_can_go_on_from(iss: int, survives: bool) -> None:
-    assert (linux_guest_on(serror_syndrome(iss), guest_ras=True) == "survives") is survives
+    assert (linux_guest_reaction(serror_syndrome(iss), guest_ras=True) == "survives") is survives

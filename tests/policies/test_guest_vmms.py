@@ -1,4 +1,4 @@
-"""Virtual machine monitors: what each does with a signal, and that every flag of theirs changes something."""
+"""VMM behaviour flags."""
 
 from __future__ import annotations
 

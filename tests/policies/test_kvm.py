@@ -1,4 +1,4 @@
-"""What KVM_SET_VCPU_EVENTS comes to: for KVM, for the guest, and for a Linux guest."""
+"""Outcome of KVM_SET_VCPU_EVENTS."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from ras_triage.models.kvm import VcpuEvents
 from ras_triage.models.syndrome import serror_syndrome
 from ras_triage.policies.catalog.policies import resolve_policy
-from ras_triage.policies.guest.kvm import InjectionOutcome, VcpuState, linux_guest_on, set_vcpu_events
+from ras_triage.policies.guest.kvm import InjectionOutcome, VcpuState, linux_guest_reaction, set_vcpu_events
 from tests.policies.events import ALL, L61, L73, L510, L612
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 RECORDED = sorted(VECTORS.glob("kvm-*.jsonl"))
-ON_RAS, WITHOUT_RAS = VcpuState(True, True, None), VcpuState(False, False, None)
+ON_RAS, WITHOUT_RAS = (
+    VcpuState(host_ras=True, guest_ras=True, serror_masked=None),
+    VcpuState(host_ras=False, guest_ras=False, serror_masked=None),
+)
 EINVAL = 22
 IDS = 1 << 24
 ABORT = 0x9600_0010
@@ -48,7 +51,7 @@ def test_answers_agree_with_what_the_booted_kernel_did(path: Path) -> None:
         given_events, seen = vector["vcpu_events"], vector["observed"]
         fields = given_events | {"serror_esr": int(given_events["serror_esr"], 16)}
         ras = vector["host_ras"]
-        done = asked(f"linux-{vector['kernel']}", VcpuState(ras, ras, None), **fields)
+        done = asked(f"linux-{vector['kernel']}", VcpuState(host_ras=ras, guest_ras=ras, serror_masked=None), **fields)
         assert done.errno == seen["errno"], vector["id"]
         if seen.get("guest_esr") is not None:
             assert done.guest_esr == int(seen["guest_esr"], 16), vector["id"]
@@ -109,7 +112,14 @@ def test_every_value_but_0_is_yes(policy: str) -> None:
 @pytest.mark.parametrize("policy", ALL)
 def test_an_abort_is_taken_before_the_serror_that_comes_with_it(policy: str) -> None:
     for masked in (None, False):
-        done = asked(policy, VcpuState(True, True, masked), serror_pending=1, serror_has_esr=1, serror_esr=0x411, ext_dabt_pending=1)
+        done = asked(
+            policy,
+            VcpuState(host_ras=True, guest_ras=True, serror_masked=masked),
+            serror_pending=1,
+            serror_has_esr=1,
+            serror_esr=0x411,
+            ext_dabt_pending=1,
+        )
         assert [(arrival.esr, arrival.when) for arrival in done.arrivals] == [(ABORT, "at_once"), (0xBE00_0411, "when_unmasked")]
         assert (done.guest_esr, done.linux_guest) == (ABORT, "panics")
 
@@ -139,7 +149,9 @@ def test_row_140_an_older_kernel_refuses_both(policy: str, vcpu: VcpuState) -> N
 @pytest.mark.parametrize("policy", ALL)
 def test_an_unmasked_serror_is_emulated_by_newer_kernels_and_masked_by_none(policy: str) -> None:
     for masked, expected in ((False, "at_once" if policy == L73 else "when_unmasked"), (True, "when_unmasked"), (None, "when_unmasked")):
-        (arrival,) = asked(policy, VcpuState(True, True, masked), serror_pending=1, serror_has_esr=1, serror_esr=0x811).arrivals
+        (arrival,) = asked(
+            policy, VcpuState(host_ras=True, guest_ras=True, serror_masked=masked), serror_pending=1, serror_has_esr=1, serror_esr=0x811
+        ).arrivals
         assert (arrival.when, arrival.esr) == (expected, 0xBE00_0811)
 
 
@@ -185,11 +197,11 @@ def test_what_arrives_is_what_was_asked_for(given_events: VcpuEvents, vcpu: Vcpu
     ids=lambda value: hex(value) if isinstance(value, int) else value,
 )
 def test_a_linux_guest_survives_only_what_lets_its_context_go_on(iss: int, does: str) -> None:
-    assert linux_guest_on(serror_syndrome(0xBE00_0000 | iss), guest_ras=True) == does
-    assert linux_guest_on(serror_syndrome(0xBE00_0000 | iss), guest_ras=False) == "panics"
+    assert linux_guest_reaction(serror_syndrome(0xBE00_0000 | iss), guest_ras=True) == does
+    assert linux_guest_reaction(serror_syndrome(0xBE00_0000 | iss), guest_ras=False) == "panics"
 
 
 def test_a_guest_from_which_the_extension_is_hidden_panics_of_what_it_cannot_read() -> None:
-    done = asked(L73, VcpuState(True, False, None), serror_pending=1, serror_has_esr=1, serror_esr=0x811)
+    done = asked(L73, VcpuState(host_ras=True, guest_ras=False, serror_masked=None), serror_pending=1, serror_has_esr=1, serror_esr=0x811)
     assert (done.guest_esr, done.linux_guest) == (0xBE00_0811, "panics")
     assert rules(done)["kvm.linux_guest"] == "the guest sees no architected syndrome: panics"

@@ -1,4 +1,4 @@
-"""The matrix of representative cases: what each kernel does with each event, one row at a time."""
+"""Matrix of representative cases: each event under each kernel."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ AR_T: Signalled = (TID, AR, VA, 12)
 AR_LATER: Signalled = (PID, AR, VA, 12)
 LOGGED = ("sections.memory", "logged")
 UNHANDLED = ("sections.arm_error_info", "unhandled")
-NOTHING_QUEUED = ("exceptions.nothing_queued", "killed")
+NOTHING_QUEUED = ("exceptions.nothing_queued", "SIGBUS")
 RETRIED = ("exceptions.nothing_queued", "retried")
 KILLED = Expected("signal", signals=(BUSKERN,), why=NOTHING_QUEUED)
 RESUMED = Expected(why=RETRIED)
@@ -174,9 +174,9 @@ def fatality() -> Iterator[Row]:
     yield Row(6, ALL, ASYNCHRONOUS, fatal_section, host(), Expected(why=LOGGED))
     yield Row(7, (L510,), SEA, fatal_section, host(), RESUMED)
     yield Row(8, SINCE_6_1, SEA, fatal_section, host(), KILLED)
-    refused = Expected(reject="refused at probe", why=("admit.notification", "refused at probe"))
+    refused = Expected(reject="at probe", why=("admit.notification", "at probe"))
     yield Row(9, ALL, ("sei",), block(memory(), severity=FATAL), host(), refused)
-    corrected_serror = refused._replace(why=("exceptions.serror", "nothing is done"))
+    corrected_serror = refused._replace(why=("exceptions.serror", "no action"))
     yield Row(9, ALL, (sei(0xBE001811),), block(memory(), severity=FATAL), host(), corrected_serror, "the-syndrome-decides")
     for severity in (*SEVERITIES_SHORT_OF_FATAL, FATAL):
         yield Row(10, ALL, ("nmi", "local", "cmci", "mce"), block(memory(), severity=severity), host(), refused, str(severity))
@@ -199,7 +199,7 @@ def asynchronous_memory() -> Iterator[Row]:
     yield Row(
         14, ALL, ASYNCHRONOUS, plain, host(page(dirty=True), early=1, tasks=declined), Expected(later=(AR_LATER,), why=quiet.why, **DIRTY)
     )
-    spared = ("signals.collect", "nobody is signalled")
+    spared = ("signals.collect", "no signal")
     yield Row(15, ALL, ASYNCHRONOUS, plain, host(page("page_cache", dirty=False), early=1), Expected(why=spared, **CLEAN))
     lost = Expected("signal", signals=((PID, AO, VA, 12),), later=(AR_LATER,), log="EIO", **DIRTY)
     yield Row(16, ALL, ASYNCHRONOUS, plain, host(page("page_cache", dirty=True), early=1), lost)
@@ -210,7 +210,9 @@ def asynchronous_memory() -> Iterator[Row]:
 
 def corrections_and_refusals(plain: bytes) -> Iterator[Row]:
     only_logged = Expected(why=LOGGED)
-    yield Row(17, ALL, ASYNCHRONOUS, block(memory(address=None)), host(), Expected(why=("sections.memory", "no physical address")))
+    yield Row(
+        17, ALL, ASYNCHRONOUS, block(memory(address=None)), host(), Expected(why=("sections.memory", "physical address is not valid"))
+    )
     yield Row(18, ALL, ASYNCHRONOUS, block(memory(CORRECTED), severity=CORRECTED), host(), only_logged)
     worn = memory(CORRECTED, THRESHOLD)
     offered = Expected(**SOFT)
@@ -245,8 +247,8 @@ def repeats_and_limits(plain: bytes) -> Iterator[Row]:
             later=(AR_LATER,),
             queued=((PFN, (), "kworker"),),
             failures=((PFN, named, named and "failed", 0 if policy == L510 else EHWPOISON),),
-            log="repeat",
-            why=("read.duplicate", "only printing"),
+            log="duplicate record",
+            why=("read.duplicate", "not printed"),
         )
         yield Row(32, (policy,), IRQ_LIKE, plain, poisoned, again)
     dropped = Expected(reject="byte-identical", why=("read.duplicate", "dropped"))
@@ -324,10 +326,10 @@ def synchronous_memory() -> Iterator[Row]:
         number = {L510: 41, L73: 43}.get(policy, 42)
         yield Row(number, (policy,), SEA, plain, host(shared, tasks=eager), with_bystander)
         yield Row(44, (policy,), SEA, plain, host(shared), to_consumer._replace(later=both_later))
-        untouched = Expected(why=("signals.collect", "nobody is signalled"), **consumed(policy, "clean LRU page"))
+        untouched = Expected(why=("signals.collect", "no signal"), **consumed(policy, "clean LRU page"))
         yield Row(45, (policy,), SEA, plain, host(page("page_cache", dirty=False)), untouched)
         yield Row(46, (policy,), SEA, plain, host(page("page_cache", dirty=True)), to_consumer._replace(log="EIO"))
-        shmem = to_consumer._replace(log="cut out of its file" if policy == L510 else "stays in its file")
+        shmem = to_consumer._replace(log="removed from the page cache" if policy == L510 else "stays in the page cache")
         yield Row(47 if policy == L510 else 48, (policy,), SEA, plain, host(page("shmem", dirty=True)), shmem)
         yield Row(53, (policy,), SEA, plain, host(page("thp", dirty=True, shift=HUGE)), to_consumer)
         yield Row(80, (policy,), SEA, block(memory(flags=LATENT)), host(), to_consumer)
@@ -366,7 +368,7 @@ def shared_and_poisoned(plain: bytes, eager: list[dict[str, Any]]) -> Iterator[R
         both = Expected("signal", racy(policy), (AR_T, (OTHER, AO, VA, 12)), (AR_LATER, (OTHER, AR, VA, 12)), **consumed(policy))
         yield Row(57, (policy,), SEA, plain, host(ksm, tasks=eager), both)
     mapped, gone = page(dirty=True, poisoned=True), page("anonymous", OTHER, dirty=True, poisoned=True)
-    again = ("memory.already_poisoned", "nothing")
+    again = ("memory.already_poisoned", "no action")
     yield Row(58, (L510,), SEA, plain, host(mapped), Expected(later=(AR_LATER,), why=again, **consumed(L510, None, None, 0)))  # type: ignore[arg-type]
     # recorded: the kernel worker wins, finds no page tables to search, and nobody is signalled
     for policy, named in ((L61, None), (L612, "already poisoned page")):
@@ -374,12 +376,12 @@ def shared_and_poisoned(plain: bytes, eager: list[dict[str, Any]]) -> Iterator[R
         yield Row(59, (policy,), SEA, plain, host(mapped), lost)
         elsewhere = lost._replace(certainty="certain", later=((OTHER, AR, VA, 12),))
         yield Row(60, (policy,), SEA, plain, host(gone), elsewhere)
-    walked = ("memory.already_poisoned", "is signalled")
+    signalled = ("memory.already_poisoned", "SIGBUS for the thread")
     found = Expected(
-        "signal", signals=(AR_T,), later=(AR_LATER,), why=walked, **consumed(L73, "already poisoned page", "failed", EHWPOISON)
+        "signal", signals=(AR_T,), later=(AR_LATER,), why=signalled, **consumed(L73, "already poisoned page", "failed", EHWPOISON)
     )
     yield Row(59, (L73,), SEA, plain, host(mapped), found)
-    absent = ("memory.already_poisoned", "does not map it any more")
+    absent = ("memory.already_poisoned", "no longer maps it")
     missed = Expected(later=((OTHER, AR, VA, 12),), why=absent, **consumed(L73, "already poisoned page", "failed", 0))
     yield Row(60, (L73,), SEA, plain, host(gone), missed)
 
@@ -459,8 +461,8 @@ def unclaimed_aborts() -> Iterator[Row]:
     yield Row(82, (L73,), SEA, plain, twice, to_far._replace(reject="byte-identical"))
     yield Row(82, (L73,), (sea(ESR_USER | FNV),), plain, twice, to_zero._replace(reject="byte-identical"), "far-not-valid")
     idle = block(memory(), status=0)
-    yield Row(83, ALL, SEA, idle, host(), to_far._replace(reject="no record is pending"))
-    yield Row(84, ALL, (sea(ESR_USER | FNV),), idle, host(), to_zero._replace(reject="no record is pending"))
+    yield Row(83, ALL, SEA, idle, host(), to_far._replace(reject="no record pending"))
+    yield Row(84, ALL, (sea(ESR_USER | FNV),), idle, host(), to_zero._replace(reject="no record pending"))
     killed = Expected("signal", signals=((TID, SIGKILL, None, None),), reject="no record", why=("exceptions.unclaimed", "table walk"))
     for code in (*range(0x14, 0x18), *range(0x1C, 0x20)):
         yield Row(85, ALL, (sea(ESR_USER & ~0x3F | code),), idle, host(), killed, hex(code))
@@ -471,7 +473,7 @@ def unclaimed_aborts() -> Iterator[Row]:
         (block(memory(), bytes(8)), "leftover"),
     ):
         yield Row(86, ALL, SEA, data, host(), to_far._replace(reject="malformed"), name)
-    oops = Expected("signal", oopses=1, reject="never consults APEI", why=("exceptions.kernel_mode", "oops"))
+    oops = Expected("signal", oopses=1, reject="does not call APEI", why=("exceptions.kernel_mode", "oops"))
     from_kernel = (sea(0x9600_0010, taken_from="kernel"),)
     for data, name in ((plain, "recoverable"), (block(severity=FATAL), "fatal"), (None, "no-record")):
         yield Row(88, ALL, from_kernel, data, host(), oops, name)
@@ -514,12 +516,19 @@ def arm_sections() -> Iterator[Row]:
     told = Expected("signal", signals=(AR_T,), later=(AR_LATER,), **consumed(L73))
     yield Row(101, (L73,), SEA, block_of(2), host(), told)
     for size in (0, 8, 39):
-        short = Expected(log="firmware bug", why=("sections.arm_processor", "too short"))
+        short = Expected(log="firmware bug", why=("sections.arm_processor", "shorter than its header"))
         yield Row(104, SINCE_6_12, ASYNCHRONOUS, block(arm(error_info(2), size=size)), host(), short, str(size))
     behind = block(arm(count=1), other(error_info(2)[:16]))
     slack = Expected(certainty="depends", log="Invalid address in generic error data: 0x10", why=("sections.page_frame", "no struct page"))
     yield Row(105, (L612,), ASYNCHRONOUS, behind, host(), slack)
-    yield Row(106, (L73,), ASYNCHRONOUS, behind, host(), Expected(log="ARM processor error", why=("sections.arm_processor", "looked at")))
+    yield Row(
+        106,
+        (L73,),
+        ASYNCHRONOUS,
+        behind,
+        host(),
+        Expected(log="ARM processor error", why=("sections.arm_processor", "error infos are handled")),
+    )
 
 
 def devices() -> Iterator[Row]:
@@ -542,17 +551,17 @@ def devices() -> Iterator[Row]:
         yield Row(112, ALL, ASYNCHRONOUS, data, host(), recovers("correctable", yes=False), str(severity))
     for valid in (0x08, 0x80, 0):
         yield Row(113, ALL, ASYNCHRONOUS, block(pcie(valid=valid)), host(), Expected(why=("sections.pcie", "not both valid")), hex(valid))
-    reported = Expected(log="non-standard event", why=("sections.other", "reported, nothing else"))
+    reported = Expected(log="non-standard event", why=("sections.other", "traced, no other action"))
     kinds = {"cxl_general_media": guid.CXL_GENERAL_MEDIA, "cxl_dram": guid.CXL_DRAM, "cxl_memory_module": guid.CXL_MEMORY_MODULE}
     for name, kind in kinds.items():
         yield Row(115, UNTIL_6_1, ASYNCHRONOUS, block(cxl_event(kind)), host(), reported, name)
-        traced = Expected(cxl=(name,), why=("sections.cxl", "tracepoints"))
+        traced = Expected(cxl=(name,), why=("sections.cxl", "traces it"))
         yield Row(116, SINCE_6_12, ASYNCHRONOUS, block(cxl_event(kind)), host(), traced, name)
         for length, valid in ((32, 4), (145, 4), (144, 3)):
-            refused = Expected(log="firmware bug", why=("sections.cxl", "refused"))
+            refused = Expected(log="firmware bug", why=("sections.cxl", "rejected"))
             data = block(cxl_event(kind, length=length, valid=valid))
             yield Row(117, SINCE_6_12, ASYNCHRONOUS, data, host(), refused, f"{name}-{length}-{valid}")
-    protocol = Expected(cxl=("cxl_protocol",), why=("sections.cxl", "tracepoints"))
+    protocol = Expected(cxl=("cxl_protocol",), why=("sections.cxl", "traces it"))
     yield Row(118, (L73,), ASYNCHRONOUS, block(cxl_protocol()), host(), protocol)
     yield Row(119, BEFORE_7_3, ASYNCHRONOUS, block(cxl_protocol()), host(), reported)
     for kind, severity in product((guid.GENERIC_PROCESSOR, guid.FIRMWARE_RECORD_REFERENCE, other()[:16]), SEVERITIES_SHORT_OF_FATAL):
@@ -565,10 +574,10 @@ def serror_esr(aet: int, dfsc: int = 0x11, ids: int = 0) -> int:
 
 
 def serrors() -> Iterator[Row]:
-    unread = "refused at probe"
-    nothing = Expected(reject=unread, why=("exceptions.serror", "nothing is done"))
+    unread = "at probe"
+    nothing = Expected(reject=unread, why=("exceptions.serror", "no action"))
     panics = Expected("panic", panic=("serror", "Asynchronous SError Interrupt", None), reject=unread, why=("exceptions.serror", "panic"))
-    forwarded = Expected("inject", injected=(1 << 24,), reject=unread, why=("exceptions.serror", "the guest gets"))
+    forwarded = Expected("inject", injected=(1 << 24,), reject=unread, why=("exceptions.serror", "for the guest"))
     no_ras = host(ras_extension=False)
     for where in ("user", "kernel", "guest"):
         for aet in (2, 6):
@@ -598,7 +607,7 @@ def guests() -> Iterator[Row]:
     walk = ESR_USER & ~0x3F | 0x15
     from_guest = sea(taken_from="guest")
     injected = Expected("inject", injected=(1 << 24,), reject="no record", why=("exceptions.guest", "KVM injects"))
-    told = Expected("signal", exits=1, reject="no record", why=("exceptions.guest", "the VMM is told"))
+    told = Expected("signal", exits=1, reject="no record", why=("exceptions.guest", "KVM exits to the VMM"))
     yield Row(131, BEFORE_7_3, (from_guest,), None, with_vm(), injected)
     yield Row(132, (L73,), (from_guest,), None, host(vms=[VM]), injected)
     yield Row(133, (L73,), (from_guest,), None, with_vm(), told)
@@ -606,12 +615,12 @@ def guests() -> Iterator[Row]:
     yield Row(135, (L73,), (sea(walk, taken_from="guest"),), None, with_vm(), told)
     for data, name in ((block(memory(CORRECTED), severity=CORRECTED), "corrected"), (block(memory(address=None)), "no-address")):
         yield Row(136, SINCE_6_1, (from_guest,), data, with_vm(), KILLED._replace(action="inject", injected=(0x411,)), name)
-    stays = Expected(reject="the guest's own", log="never reaches KVM", why=("exceptions.guest", "never reaches KVM"))
+    stays = Expected(reject="takes the abort to the guest", log="not to KVM", why=("exceptions.guest", "not to KVM"))
     for data, name in ((None, "no-record"), (block(memory()), "recoverable"), (block(severity=FATAL), "fatal")):
         yield Row(138, ALL, (from_guest,), data, with_vm(ras_extension=False), stays, name)
     for code in (0x13, 0x1B):
         abort = sea(ESR_USER & ~0x3F | code, taken_from="guest")
-        fails = Expected(reject="no handler", log="KVM_RUN fails with EFAULT", why=("exceptions.guest", "does not know"))
+        fails = Expected(reject="does not call APEI", log="KVM_RUN returns EFAULT", why=("exceptions.guest", "does not know"))
         for data, name in ((None, "no-record"), (block(memory()), "recoverable")):
             yield Row(141, UNTIL_6_1, (abort,), data, host(), fails, f"{code:#x}-{name}")
 

@@ -1,4 +1,4 @@
-"""What memory failure handling makes of a page, who is signalled for it, and what soft offline does: state by state, kernel by kernel."""
+"""Memory failure, signals and soft offline for each page state and kernel."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ BUDDY_LATER = Came("free buddy page", "delayed")
 HIGH_ORDER = refused("high-order kernel page")
 UNKNOWN, NOT_GOT, OWNED = refused("unknown page"), refused("get hwpoison page"), refused("reserved kernel page")
 CLEAN = Came("clean LRU page", "recovered")
-CUT, KEPT = "cut out of its file", "stays in its file"
+CUT, KEPT = "removed from the page cache", "stays in the page cache"
 BASE, START = (VA, HUGE), (VA & -(1 << HUGE), HUGE)
 
 

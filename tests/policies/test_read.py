@@ -1,4 +1,4 @@
-"""Whether a record is read, refused, dropped or handled, and when firmware gets it back."""
+"""Admission, validation, duplicates and acknowledgement of records."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ REFUSED = ("local", "nmi", "cmci", "mce", "sei")
 def test_arm64_probes_seven_of_the_twelve_notification_types(policy: str, kind: str) -> None:
     decision = decided(policy, kind, PLAIN)
     assert bool(failures(decision)) == (kind in ACCEPTED)
-    assert rejected(decision, "refused at probe") == (kind in REFUSED)
+    assert rejected(decision, "at probe") == (kind in REFUSED)
     assert outcomes(decision, "admit.notification") == [
-        "the source's record is read" if kind in ACCEPTED else next(step.why for step in decision.plan if step.kind == "reject")
+        "the driver reads the source's record" if kind in ACCEPTED else next(step.why for step in decision.plan if step.kind == "reject")
     ]
 
 
@@ -80,7 +80,7 @@ def test_the_uniform_policy_reads_every_notification_the_same_way(kind: str) -> 
 
 @pytest.mark.parametrize("policy", ALL)
 def test_a_source_with_no_room_for_a_header_is_refused(policy: str) -> None:
-    assert rejected(decided(policy, gpio(error_block_length=19), PLAIN), "fewer than 20 bytes")
+    assert rejected(decided(policy, gpio(error_block_length=19), PLAIN), "below 20 bytes")
     assert not rejected(decided(policy, gpio(error_block_length=20), block(severity=CORRECTED)))
 
 
@@ -143,7 +143,7 @@ def test_a_malformed_record_is_refused_cleared_and_lost(policy: str, name: str, 
     assert rejected(decision, "malformed record")
     assert queued(decision) == []
     assert len(steps(decision, Acknowledge)) == 1
-    assert outcomes(decision, "read.validate") == ["refused, cleared and lost"]
+    assert outcomes(decision, "read.validate") == ["rejected as malformed: the record is cleared and lost"]
     assert signals(decision) == ([(TID, OBJERR, FAR, None)] if kind == "sea" else [])
 
 
@@ -182,7 +182,7 @@ def test_what_no_kernel_checks_is_accepted(policy: str, name: str) -> None:
 def test_a_block_may_fill_its_source_to_the_last_byte(length: int) -> None:
     for policy in ALL:
         decision = decided(policy, gpio(error_block_length=length), PLAIN)
-        assert rejected(decision, "longer than its source") == (length < len(PLAIN))
+        assert rejected(decision, "longer than the buffer") == (length < len(PLAIN))
 
 
 LONG = block(other(), raw=(20 + 88, 70_000), tail=bytes(70_000))
@@ -201,7 +201,7 @@ LONG = block(other(), raw=(20 + 88, 70_000), tail=bytes(70_000))
 )
 def test_a_block_longer_than_the_kernels_buffer_is_refused_since_the_bound_was_added(policy: str, refused: bool) -> None:
     decision = decided(policy, gpio(error_block_length=1 << 17), LONG)
-    assert rejected(decision, "longer than its source") == refused
+    assert rejected(decision, "longer than the buffer") == refused
     assert decision.certainty == ("certain" if refused else "depends")
 
 
@@ -209,7 +209,7 @@ def test_a_block_that_was_not_given_whole_is_read_as_zero_and_said_to_depend() -
     decision = decided(L612, "gpio", block(memory(), data_length=152 + 128))
     assert decision.certainty == "depends"
     assert failures(decision)
-    assert logged(decision, "2 empty entries")
+    assert logged(decision, "2 zero data entries")
 
 
 def test_a_malformed_record_is_reported_with_offset_section_and_field() -> None:

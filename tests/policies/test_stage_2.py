@@ -1,4 +1,4 @@
-"""What a guest's access to a poisoned page brings its VMM."""
+"""Signal to a VMM whose guest accesses a poisoned page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Host virtual addresses to guest physical memory: every slot, aliases, holes, tags, and slots that KVM would have refused."""
+"""Translation of host virtual addresses to guest physical ranges."""
 
 from __future__ import annotations
 
@@ -206,10 +206,10 @@ GOOD = [slot(0, GIB, MIB, RAM), slot(1, 2 * GIB, MIB, RAM + MIB)]
         (slot(2, 3 * GIB, MIB, RAM + 8), "`userspace_addr` 0xffff40000008 is not page aligned"),
         (slot(2, 3 * GIB, 0, RAM), "`memory_size` is 0"),
         (slot(2, 3 * GIB, 1 << 43, RAM), "more than 2147483647 pages"),
-        (slot(2, (1 << 64) - 4096, 4096, RAM), "goes beyond 64 bits"),
-        (slot(2, (1 << 64) - 4096, MIB, RAM), "goes beyond 64 bits"),
-        (slot(2, 3 * GIB, MIB, (1 << 64) - 4096), "goes beyond the end of user space"),
-        (slot(2, 3 * GIB, MIB, (1 << 56) - 4096), "goes beyond the end of user space"),
+        (slot(2, (1 << 64) - 4096, 4096, RAM), "exceeds 64 bits"),
+        (slot(2, (1 << 64) - 4096, MIB, RAM), "exceeds 64 bits"),
+        (slot(2, 3 * GIB, MIB, (1 << 64) - 4096), "exceeds the end of user space"),
+        (slot(2, 3 * GIB, MIB, (1 << 56) - 4096), "exceeds the end of user space"),
         (slot(2, 2 * GIB + MIB - 4096, MIB, RAM), "overlaps entry 1 in guest physical address space 0, at 0x800ff000"),
         (slot(2, GIB, 8 * GIB, RAM), "overlaps entry 0"),
         (slot(1, 3 * GIB, MIB, RAM), "slot 1 of address space 0 is already entry 1"),

@@ -1,4 +1,4 @@
-"""The principles of the `uniform` policy (docs/uniform.md), held against random events."""
+"""Principles of the `uniform` policy (docs/uniform.md) with random events."""
 
 from __future__ import annotations
 

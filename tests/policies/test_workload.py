@@ -1,4 +1,4 @@
-"""The estimate of the work that an event takes, and its limit."""
+"""Workload estimate of an event, and its limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ras_triage.models.event import Event
-from ras_triage.models.records.status_block import parse
+from ras_triage.models.records.status_block import parse_block
 from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.policies.workload import TooMuchWork, require_workload, workload
 from tests.policies.events import ALL, PAGE, VA, arm, block, error_info, event, host, memory, other, page, sea
@@ -16,7 +16,7 @@ LIMIT = 2_000_000
 
 
 def estimate(sent: Event, **more: Any) -> int:
-    return workload(sent, None if sent.status_block is None else parse(sent.status_block), **more)
+    return workload(sent, None if sent.status_block is None else parse_block(sent.status_block), **more)
 
 
 def mapped(count: int, **facts: Any) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def test_page_frames_and_the_mappings_of_a_page_multiply() -> None:
 def test_what_is_above_the_limit_is_refused_with_its_two_factors() -> None:
     sent = many(430, 4000)
     with pytest.raises(TooMuchWork, match="430 page frames x 4000 mappings of one page") as caught:
-        require_workload(sent, parse(sent.status_block or b""), LIMIT)
+        require_workload(sent, parse_block(sent.status_block or b""), LIMIT)
     assert [(factor.number, factor.pointer) for factor in caught.value.factors] == [(430, "/status_block"), (4000, "/host/pages")]
     assert caught.value.steps > caught.value.limit == LIMIT
 
@@ -52,9 +52,9 @@ def test_what_is_above_the_limit_is_refused_with_its_two_factors() -> None:
 def test_a_limit_that_is_reached_exactly_is_kept() -> None:
     sent = many(20, 20)
     steps = estimate(sent)
-    require_workload(sent, parse(sent.status_block or b""), steps)
+    require_workload(sent, parse_block(sent.status_block or b""), steps)
     with pytest.raises(TooMuchWork):
-        require_workload(sent, parse(sent.status_block or b""), steps - 1)
+        require_workload(sent, parse_block(sent.status_block or b""), steps - 1)
 
 
 def test_where_nobody_consumed_the_error_page_frames_are_no_more_than_the_queue_holds() -> None:
@@ -90,7 +90,7 @@ def test_what_is_not_told_of_an_event_makes_it_several_readings() -> None:
 
 
 def test_pages_kept_as_poisoned_multiply_with_mappings() -> None:
-    assert estimate(many(1, 4000), remembered=1000) > LIMIT > estimate(many(1, 4000))
+    assert estimate(many(1, 4000), known_poisoned=1000) > LIMIT > estimate(many(1, 4000))
 
 
 def test_the_guest_half_counts_ranges_and_stops_where_its_plan_does() -> None:

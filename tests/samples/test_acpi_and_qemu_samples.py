@@ -11,10 +11,11 @@ from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import read_hest
 from ras_triage.models.formats.items import FoundError
-from ras_triage.models.formats.qemu.ghes_inject import read_arguments, to_arguments
+from ras_triage.models.formats.qemu.ghes_inject import to_arguments
 from ras_triage.models.formats.qemu.injection import NOTIFICATION, read_qmp, to_qmp
 from ras_triage.models.formats.ras.trace import read_trace
-from ras_triage.models.records.block_fields import decode_structured
+from ras_triage.models.records.block_fields import decode_structured, encode_structured
+from tests.models.formats.ghes_inject_script import inject
 
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of samples")
@@ -78,7 +79,7 @@ def test_what_rasdaemon_prints_of_qemus_arm_event_is_one_recoverable_error():
 
 
 def test_the_script_makes_the_error_that_rasdaemon_then_prints():
-    reading = read_arguments("arm -t cache -e 0x54007f -f first,propagated")
-    (info,) = decode_structured(reading.event.status_block).sections[0].error_infos
-    assert (info.flags, info.error_information, info.validation_bits) == (5, 0x54007F, 6)
-    assert to_arguments(reading.event)
+    info = {"error_type": 2, "error_information": 0x54007F, "flags": 5, "validation_bits": 6}
+    section = {"type": "arm_processor", "validation_bits": 4, "running_state": 0, "error_infos": [info]}
+    block = encode_structured({"severity": 0, "block_status": 1, "sections": [section]})
+    assert inject(to_arguments(Event(notification=NOTIFICATION, status_block=block))) == block

@@ -15,14 +15,14 @@ import pytest
 
 from ras_triage.models.formats.cper import read_cper, write_record
 from ras_triage.models.formats.items import FoundError, UnreadableRecord
-from ras_triage.models.formats.json_text import Object, read_json
+from ras_triage.models.formats.json_text import JsonObject, read_json
 from ras_triage.models.formats.libcper.arm_processor import arm_processor
 from ras_triage.models.formats.libcper.reader import ErrorTypeNumbering, read_libcper
 from ras_triage.models.formats.libcper.sections import READERS
 from ras_triage.models.formats.redfish import read_redfish, write_redfish
 from ras_triage.models.records.block_fields import OpaqueSection, decode_structured
-from ras_triage.models.sections.arm_processor import ArmErrorInfo, error_information_reading, error_type_readings
-from ras_triage.models.sections.section import BodySection
+from ras_triage.models.sections.arm_processor import ArmErrorInfo, describe_error_information, describe_error_type
+from ras_triage.models.sections.section import StructuredSection
 from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.policies.decide import decide
 
@@ -105,9 +105,9 @@ def test_a_pair_agrees_on_everything_around_the_sections(path: Path) -> None:
 ALWAYS_LOST = {"reserved", "trailing", "payload_length", "entry_validation_bits", "fru_text"}
 
 
-def differences(ours: BodySection, theirs: BodySection) -> dict[str, tuple[Any, Any]]:
+def differences(ours: StructuredSection, theirs: StructuredSection) -> dict[str, tuple[Any, Any]]:
     """The fields on which the two disagree, without those whose validation bit is clear: libcper leaves them out."""
-    unset = {*ours.LAYOUT.not_valid(ours.__dict__), *ALWAYS_LOST}
+    unset = {*ours.LAYOUT.invalid_fields(ours.__dict__), *ALWAYS_LOST}
     left, right = (section.model_dump(exclude=unset) for section in (ours, theirs))
     return {name: (left[name], right[name]) for name in left if left[name] != right[name]}
 
@@ -133,11 +133,11 @@ def arm_infos(_: Any, mine: list[dict[str, Any]], libcpers: list[dict[str, Any]]
     """
     for left, right in zip(mine, libcpers, strict=True):
         there = ArmErrorInfo.model_construct(**left)
-        kept = set(left) - {"error_type", "error_information", "reserved", *there.LAYOUT.not_valid(left)}
+        kept = set(left) - {"error_type", "error_information", "reserved", *there.LAYOUT.invalid_fields(left)}
         assert {name: right[name] for name in kept} == {name: left[name] for name in kept}
-        assert error_type_readings(left["error_type"])["uefi-2.11"] == error_type_readings(right["error_type"])["uefi-2.10"]
-        shown = error_information_reading(right["error_information"])
-        assert shown.items() <= error_information_reading(left["error_information"]).items()
+        assert describe_error_type(left["error_type"])["uefi-2.11"] == describe_error_type(right["error_type"])["uefi-2.10"]
+        shown = describe_error_information(right["error_information"])
+        assert shown.items() <= describe_error_information(left["error_information"]).items()
         assert len(shown) == (left["error_information"] & 0x7F).bit_count()
 
 
@@ -166,7 +166,7 @@ EXPLAINED = {
 class StreamItem(dict[str, Any]):
     """A JSON object that remembers which of its keys were asked for."""
 
-    def __init__(self, value: Object) -> None:
+    def __init__(self, value: JsonObject) -> None:
         super().__init__({key: watched(part) for key, part in value.items()})
         self.asked: set[str] = set()
 

@@ -13,8 +13,8 @@ from ras_triage.service.http.app import create_app
 from ras_triage.service.security.guard import Security, requires
 from ras_triage.service.security.keys import create
 from ras_triage.service.security.principal import Scope
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import ApiKey
+from ras_triage.service.store.temporary import TemporaryStore
 
 URL = "http://127.0.0.1:8080"
 
@@ -23,7 +23,7 @@ class Door:
     """The application, and the store that its keys are in."""
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.store = MemoryStore()
+        self.store = TemporaryStore()
         settings = settings or Settings()
         self.app: FastAPI = create_app(settings)
         self.app.state.security = Security(settings, self._keys)

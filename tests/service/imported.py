@@ -83,7 +83,6 @@ def files(folder: Path) -> dict[str, tuple[bytes, str]]:
         "redfish": (json.dumps(write_redfish(SENT)).encode(), "redfish"),
         "libcper": (LIBCPER, "libcper"),
         "qmp": (to_qmp(SENT).encode(), "qmp"),
-        "script": (b"ghes_inject.py arm -t cache -e 0x54007f\n", "ghes_inject"),
         "log": (LOG, "kernel_log"),
         "journal": (JOURNAL, "journal"),
         "trace": (TRACE, "ras_trace"),

@@ -17,7 +17,6 @@ from ras_triage.policies import decide
 from ras_triage.service.cli.main import main
 from ras_triage.service.engine import attempts, intake
 from ras_triage.service.engine.batch import workers
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import NewDecision
 from ras_triage.service.store.sqlite import SqliteStore
 
@@ -76,8 +75,7 @@ def plant(patch: Callable[[Any, str, Any], None] = setattr) -> None:
 
     patch(decide, "precheck", rule)
     patch(status_block, "_parse_entry", codec)
-    for store in (MemoryStore, SqliteStore):
-        patch(store, "append", _refusing(store.append))
+    patch(SqliteStore, "append", _refusing(SqliteStore.append))
 
 
 def _refusing(append: Callable[[Any, Sequence[NewDecision]], None]) -> Callable[[Any, Sequence[NewDecision]], None]:
@@ -94,7 +92,7 @@ def _refusing(append: Callable[[Any, Sequence[NewDecision]], None]) -> Callable[
 
 if __name__ in {"__main__", "__mp_main__"}:
     plant()
-    workers.ALONE = workers.ALONE_BESIDE = 0
+    workers.INLINE_EVENTS_COLD = workers.INLINE_EVENTS = 0
     intake.LOOP_S = 0.3
     attempts.LIMIT_S = 0.3
 if __name__ == "__main__":

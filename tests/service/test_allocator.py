@@ -73,16 +73,16 @@ def test_memory_is_returned_when_the_service_is_idle_and_not_before(monkeypatch:
         memory = MemoryReturn(release)
         kept = holes()
         grown = resident_bytes() or 0
-        await memory._look(0.9)
+        await memory._check(0.9)
         assert (released, memory.returned_bytes) == (0, 0)
-        await memory._look(0.0)
+        await memory._check(0.0)
         assert (resident_bytes() or 0) < grown - 40 * MIB
         assert (released, memory.returned_bytes > 40 * MIB) == (1, True)
-        await memory._look(0.0)
+        await memory._check(0.0)
         assert released == 1, "nothing has grown since"
         monkeypatch.setattr(allocator, "LATEST_S", 0.0)
         kept += holes()
-        await memory._look(0.9)
+        await memory._check(0.9)
         assert memory.returned_bytes > 80 * MIB, "a load that does not end keeps what it does not use"
         assert released == 1, "caches that are in use were released"
         kept.clear()
@@ -103,11 +103,11 @@ def test_what_is_left_during_a_load_is_no_measure_for_what_may_stay_after_it(
         memory = MemoryReturn(lambda: None)
         memory.is_busy = lambda: is_busy
         in_use = [bytes([1]) * 50_000 for _ in range(2000)]
-        await memory._look(share)
+        await memory._check(share)
         before = memory.returned_bytes
         del in_use[1::2]
         memory.is_busy = lambda: False
-        await memory._look(0.0)
+        await memory._check(0.0)
         assert memory.returned_bytes - before > 30 * MIB
 
     asyncio.run(work())
@@ -126,7 +126,7 @@ def test_requests_that_hold_memory_for_long_do_not_have_it_looked_for_all_the_ti
         memory.is_busy = lambda: True
         in_use = bytearray(b"1") * (64 * MIB)
         for _ in range(5):
-            await memory._look(0.0)
+            await memory._check(0.0)
         assert len(in_use) == 64 * MIB
         assert released <= 2
 
@@ -140,7 +140,7 @@ def test_a_cache_that_cannot_be_released_does_not_keep_the_rest(monkeypatch: pyt
     def fail() -> None:
         raise RuntimeError("planted")
 
-    asyncio.run(MemoryReturn(fail)._look(0.0))
+    asyncio.run(MemoryReturn(fail)._check(0.0))
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["caches not released"]
 
 
@@ -159,7 +159,7 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch, missin
     try:
         allocator.limit()
         allocator.trim()
-        assert allocator.holdings() is None
+        assert allocator.allocator_stats() is None
         asyncio.run(asyncio.wait_for(MemoryReturn(lambda: None).run(), 5))
     finally:
         allocator._function.cache_clear()

@@ -6,12 +6,12 @@ from time import monotonic
 import pytest
 
 from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.security.allowance import Allowance
+from ras_triage.service.security.allowance import RateLimiter
 from ras_triage.service.security.principal import Principal
 
 
 def test_what_streams_in_is_slowed_to_the_rate_and_not_refused() -> None:
-    principal = Principal("key a", frozenset({"decide"}), Allowance(20))
+    principal = Principal("key a", frozenset({"decide"}), RateLimiter(20))
     began = monotonic()
     asyncio.run(principal.pace(60))
 
@@ -19,7 +19,7 @@ def test_what_streams_in_is_slowed_to_the_rate_and_not_refused() -> None:
 
 
 def test_what_was_paced_counts_for_what_is_charged() -> None:
-    principal = Principal("key a", frozenset({"decide"}), Allowance(1, 10))
+    principal = Principal("key a", frozenset({"decide"}), RateLimiter(1, 10))
     asyncio.run(principal.pace(10))
 
     with pytest.raises(ProblemError) as refused:
@@ -29,7 +29,7 @@ def test_what_was_paced_counts_for_what_is_charged() -> None:
 
 
 def test_more_than_may_ever_come_at_once_counts_as_all_of_it() -> None:
-    principal = Principal("key a", frozenset({"decide"}), Allowance(1, 10))
+    principal = Principal("key a", frozenset({"decide"}), RateLimiter(1, 10))
     principal.charge(1000)
 
     with pytest.raises(ProblemError):

@@ -15,7 +15,7 @@ from door import Door, kind
 
 from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.security import keys
-from ras_triage.service.security.keys import KeyRing, create, file_entry, read_file, recognise
+from ras_triage.service.security.keys import KeyRing, create, file_entry, read_file, verify
 from ras_triage.service.store.port import ApiKey, StoreUnavailable
 from ras_triage.service.store.sqlite import SqliteStore
 
@@ -39,7 +39,7 @@ def test_a_key_is_shown_once_and_kept_as_a_hash() -> None:
     assert SHOWN.fullmatch(shown)
     assert key.secret_hash == sha256(shown.split("_", 2)[2].encode()).hexdigest()
     assert shown.split("_")[2] not in repr(key)
-    assert recognise(shown, {key.id: key}) == key
+    assert verify(shown, {key.id: key}) == key
 
 
 def test_no_two_keys_are_alike() -> None:
@@ -52,7 +52,7 @@ def test_no_two_keys_are_alike() -> None:
 def test_what_is_not_the_key_is_not_recognised(wrong: str) -> None:
     key, shown = create("sim", ["decide"], 0)
 
-    assert recognise(wrong.format(id=key.id, shown=shown), {key.id: key}) is None
+    assert verify(wrong.format(id=key.id, shown=shown), {key.id: key}) is None
 
 
 def test_a_key_of_a_file_opens_the_door_and_only_its_hash_is_there(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_a_file_may_hold_many_keys_and_be_exchanged_while_the_service_runs(tmp_p
         ("[[key]]\n", "key 0, `id`"),
         ('[[key]]\nid = "a"\nname = "n"\nscopes = ["root"]\nsecret_sha256 = "' + "0" * 64 + '"', "key 0, `scopes.0`"),
         ('[[key]]\nid = "a"\nname = "n"\nscopes = ["read"]\nsecret_sha256 = "rt_a_SWORDFISH"', "key 0, `secret_sha256`"),
-        (2 * file_entry(create("twice", ["read"], 0)[0]), "two keys have one `id`"),
-        ("[keys]\n", "expected nothing but `[[key]]`"),
+        (2 * file_entry(create("twice", ["read"], 0)[0]), "two keys have the same `id`"),
+        ("[keys]\n", "expected only `[[key]]`"),
         ("key", "expected"),
     ],
 )

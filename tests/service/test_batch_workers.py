@@ -15,12 +15,12 @@ import pytest
 from calling import EVENT
 from processes import Service, serving
 
-from ras_triage.service.engine.batch.workers import ALONE
+from ras_triage.service.engine.batch.workers import INLINE_EVENTS_COLD
 from ras_triage.service.http.server.run import GRACE_S
 
 NDJSON = {"content-type": "application/x-ndjson"}
 BATCH = "/v1/decisions/batch"
-LINES = 3 * ALONE
+LINES = 3 * INLINE_EVENTS_COLD
 ABORT = {name: EVENT[name] for name in ("notification", "status_block")}
 SMALL = {"source": "node-1", "notification": "polled"}
 
@@ -132,7 +132,7 @@ def test_a_large_batch_that_comes_again_under_its_key_is_decided_once(service: S
 
 
 def test_a_small_batch_starts_no_worker_and_a_large_one_no_more_than_were_set(helped: Service) -> None:
-    send(helped, ndjson([SMALL] * ALONE))
+    send(helped, ndjson([SMALL] * INLINE_EVENTS_COLD))
     assert workers(helped) == []
     send(helped, ndjson([SMALL] * LINES))
     assert 1 <= len(workers(helped)) <= 2
@@ -141,7 +141,7 @@ def test_a_small_batch_starts_no_worker_and_a_large_one_no_more_than_were_set(he
 def test_a_batch_whose_workers_die_is_answered_whole(helped: Service) -> None:
     def lines() -> Iterator[bytes]:
         for number in range(LINES):
-            if number == LINES - ALONE:
+            if number == LINES - INLINE_EVENTS_COLD:
                 while not (started := workers(helped)):
                     time.sleep(0.01)
                 for worker in started:

@@ -19,8 +19,8 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.http import batch_run
 from ras_triage.service.http.server import run
 from ras_triage.service.http.server.run import running
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import NewDecision
+from ras_triage.service.store.temporary import TemporaryStore
 
 NDJSON = "application/x-ndjson"
 STOPPING = f"{URN}stopping"
@@ -33,7 +33,7 @@ def little_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_run, "IDLE_S", 0.3)
 
 
-class Stuck(MemoryStore):
+class Stuck(TemporaryStore):
     """A store that keeps nothing more from a marked event on, until it is let."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ def _body(stream: Any, headers: httpx.Headers) -> bytes:
 class Service:
     """The service in a thread."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: TemporaryStore | None = None) -> None:
         self._context = running(Settings(), store)
         self.url = self._context.__enter__()
         assert httpx.get(f"{self.url}/healthz", timeout=20).status_code == 200

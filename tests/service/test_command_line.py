@@ -103,7 +103,7 @@ def test_a_policy_file_is_used_by_its_name(tmp_path: Path) -> None:
         (["decide", "-"], b"", "unrecognised input"),
         (["decide", "-"], b"hello, world", "unrecognised input"),
         (["decide", "-"], b'{"notification": "x"}', "`/notification`"),
-        (["decide", "-"], b'{"notification"', "not valid JSON"),
+        (["decide", "-"], b'{"notification"', "invalid JSON"),
         (["decide", "-"], b"CPER and no more", "malformed bytes"),
         (["decide", "-", "--policy", "nonsense"], LINE, "unknown policy"),
         (["decide", "-", "--kernel", "nonsense"], LINE, "unknown policy"),

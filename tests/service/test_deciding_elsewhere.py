@@ -25,13 +25,13 @@ from ras_triage.service.engine import evaluation, intake, used_facts
 from ras_triage.service.engine.batch import workers
 from ras_triage.service.engine.batch.workers import MAX_WAITING, Workers
 from ras_triage.service.engine.evaluation import LOOP_BYTES, LOOP_STEPS, EventDocument, Predecided, parse_event
-from ras_triage.service.engine.used_facts import KeptFacts
+from ras_triage.service.engine.used_facts import StoredFacts
 from ras_triage.service.http import import_run
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.runtime import Runtime, running
 from ras_triage.service.importing.format_detection import HEAD_BYTES
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import HostFacts
+from ras_triage.service.store.temporary import TemporaryStore
 from ras_triage.service.store.writer import WriteQueueFull
 
 ABORT = {key: EVENT[key] for key in ("source", "notification", "status_block")}
@@ -59,7 +59,7 @@ def plain(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: told for name, told in answer.items() if name not in UNNAMED}
 
 
-EXPECTED = [plain(json.loads(parse_event(document(event)).conclude(Settings(), None).decision)) for event in (LONG, WIDE)]
+EXPECTED = [plain(json.loads(parse_event(document(event)).decide(Settings(), None).decision)) for event in (LONG, WIDE)]
 
 
 @pytest.fixture(scope="module")
@@ -164,18 +164,18 @@ def test_a_long_file_is_read_elsewhere_as_it_is_read_here(service: Call, form: s
 
 def with_runtime(test: Callable[[Runtime], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with running(Settings(), MemoryStore(), lambda: NOON) as runtime:
+        async with running(Settings(), TemporaryStore(), lambda: NOON) as runtime:
             await test(runtime)
 
     asyncio.run(run())
 
 
-def meanwhile(happen: Callable[[int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> list[KeptFacts | None]:
+def meanwhile(happen: Callable[[int], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> list[StoredFacts | None]:
     """Have something happen whenever an event was decided elsewhere. Return with what was known each time."""
-    asked: list[KeptFacts | None] = []
+    asked: list[StoredFacts | None] = []
     decide = Workers.decide
 
-    async def decide_and_wait(self: Workers, sent: EventDocument, known: KeptFacts | None) -> Any:
+    async def decide_and_wait(self: Workers, sent: EventDocument, known: StoredFacts | None) -> Any:
         asked.append(known)
         found = await decide(self, sent, known)
         await happen(len(asked))
@@ -287,6 +287,6 @@ def test_large_events_are_decided_where_no_worker_can_be_started(monkeypatch: py
         assert (await runtime.workers.predecide([document(ABORT)])) == [document(ABORT)]
         found = await runtime.workers.decide(document(LONG), None)
         assert isinstance(found, Predecided)
-        assert not runtime.workers.at_work
+        assert not runtime.workers.available
 
     with_runtime(test)

@@ -24,7 +24,7 @@ from keeping import NOON
 from ras_triage.models.event import Event
 from ras_triage.models.formats import cper, redfish
 from ras_triage.models.formats.cper import write_record
-from ras_triage.models.formats.items import Broken, FoundError, UnreadableRecord
+from ras_triage.models.formats.items import FoundError, ReaderDefect, UnreadableRecord
 from ras_triage.models.formats.kernel_log.record import LogRecord
 from ras_triage.models.formats.libcper import reader
 from ras_triage.models.formats.qemu import injection
@@ -38,7 +38,7 @@ from ras_triage.service.http.app import create_app
 from ras_triage.service.http.runtime import Runtime, running
 from ras_triage.service.importing import readers
 from ras_triage.service.importing.source import ImportSource
-from ras_triage.service.store.memory import MemoryStore
+from ras_triage.service.store.temporary import TemporaryStore
 from ras_triage.service.store.writer import Writer
 
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -187,9 +187,8 @@ def two_rows(folder: Path) -> bytes:
 READERS: dict[str, tuple[Any, str, Callable[[Path], bytes]]] = {
     "cper": (cper, "read_record", lambda _: write_record(SENT) * 2),
     "redfish": (redfish, "read_payload", lambda _: json.dumps([redfish.write_redfish(SENT)] * 2).encode()),
-    "libcper": (reader, "_pairs", lambda _: b"[" + LIBCPER + b"," + LIBCPER + b"]"),
+    "libcper": (reader, "_section_pairs", lambda _: b"[" + LIBCPER + b"," + LIBCPER + b"]"),
     "qmp": (injection, "read_argument", lambda _: injection.to_qmp(SENT).encode() * 2),
-    "ghes_inject": (readers, "read_arguments", lambda _: b"ghes_inject.py arm -t cache\n" * 2),
     "kernel_log": (LogRecord, "finish", lambda _: LOG + LOG.replace(b"{1}", b"{2}")),
     "ras_trace": (trace, "_split_date", lambda _: TRACE * 2),
     "rasdaemon": (rasdaemon, "read_time", two_rows),
@@ -214,7 +213,7 @@ def test_a_reader_of_each_format_goes_on_behind_what_it_cannot_read(form: str, t
         item for item in readers.read_items(ImportSource(BytesIO(data)), None, None) if isinstance(item, UnreadableRecord | FoundError)
     ]
 
-    assert [type(item) for item in items] == [Broken, FoundError]
+    assert [type(item) for item in items] == [ReaderDefect, FoundError]
 
 
 # One service in this process, to be looked into.
@@ -229,7 +228,7 @@ def plants() -> Iterator[pytest.MonkeyPatch]:
 
 def with_runtime(test: Callable[[Runtime], Any]) -> None:
     async def started() -> None:
-        async with running(Settings(), MemoryStore(), lambda: NOON) as runtime:
+        async with running(Settings(), TemporaryStore(), lambda: NOON) as runtime:
             await test(runtime)
 
     with plants():
@@ -260,14 +259,14 @@ def test_nothing_of_an_event_stays_behind_that_ran_into_a_defect(bad: dict[str, 
 
 
 def test_a_hand_over_that_fails_fails_the_event_that_it_fails_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    keep = Writer.keep
+    enqueue = Writer.enqueue
 
     def refuse(writer: Writer, entries: Any, durable: Any) -> None:
         if any(entry.summary.event_id == "e-2" for entry in entries):
             raise planted.PlantedError
-        keep(writer, entries, durable)
+        enqueue(writer, entries, durable)
 
-    monkeypatch.setattr(Writer, "keep", refuse)
+    monkeypatch.setattr(Writer, "enqueue", refuse)
 
     async def test(runtime: Runtime) -> None:
         sent = [document(event) for event in events({**EVENT, "source": "node-1"})]
@@ -287,7 +286,7 @@ def test_a_hook_that_raises_changes_no_answer() -> None:
             raise planted.PlantedError
 
         heard: list[str] = []
-        for hooks in (runtime.intake.decided, runtime.intake.repeated, runtime.writer.committed, runtime.defects.found):
+        for hooks in (runtime.intake.decided, runtime.intake.repeated, runtime.writer.committed, runtime.defects.hooks):
             hooks[:] = [broken, lambda *_: heard.append("heard")]
         event = {**EVENT, "id": "a"}
         assert [await outcome(runtime, one) for one in (event, event, marked(601))] == ["signal", "signal", "internal"]
@@ -313,7 +312,7 @@ def test_a_defect_that_repeats_is_counted_and_not_logged_each_time(
 ) -> None:
     caplog.set_level(logging.ERROR)
     defects, counts = Defects(), list[str]()
-    defects.found.append(counts.append)
+    defects.hooks.append(counts.append)
     facts = {"error": "ValueError", "frames": ["a.py:1 f"]}
     for number in range(LINES + 5):
         defects.report("decide", facts, item=number, event_id=f"e-{number}", document=b"{}")
@@ -352,4 +351,4 @@ def test_a_command_imports_what_is_around_an_event_that_runs_into_a_defect() -> 
     assert (last["summary"]["decided"], last["summary"]["refused"]) == (2, 4)
     assert b"Traceback" not in done.stderr
     page = run("import", "-", given=ndjson(sent[:2]), program=planted.__file__)
-    assert "the service failed" in page.stdout.decode()
+    assert "unexpected error in the service" in page.stdout.decode()

@@ -100,7 +100,7 @@ def test_what_was_acknowledged_is_kept_once_whatever_the_disk_did(tmp_path: Path
 
 def kept_once(path: Path, sender: Sender) -> None:
     report = check(path, read_event, repair=False, at_ms=0)
-    assert report.stage_results == ()
+    assert report.findings == ()
     store = SqliteStore(path)
     kept = {summary.event_id: summary.id for summary in store.page(Filter(), None, 10_000).decisions}
     assert len(kept) == report.decisions, "each once"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,24 @@ from ras_triage.models.event import Event
 from ras_triage.models.formats.cper import write_record
 from ras_triage.models.notification import Notification
 from ras_triage.models.records.block_fields import decode_structured, encode_structured
+from tests.models.formats.ghes_inject_script import inject
 
 FORMATS = ("event", "cper", "redfish", "qmp", "qemu_argument")
-ARM = b"ghes_inject.py arm -t cache -e 0x54007f -p 0x1000\n"
+ARM_BLOCK = encode_structured(
+    {
+        "severity": 0,
+        "block_status": 1,
+        "sections": [
+            {
+                "type": "arm_processor",
+                "validation_bits": 4,
+                "running_state": 0,
+                "error_infos": [{"error_type": 2, "validation_bits": 4, "error_information": 0x54007F}],
+            }
+        ],
+    }
+)
+ARM = Event(notification=Notification(type="gpio"), status_block=ARM_BLOCK).model_dump_json(exclude_none=True).encode()
 TWO = LOG + LOG.replace(b"{1}", b"{2}").replace(b"56edd", b"77edd")
 
 
@@ -47,11 +63,16 @@ def test_several_errors_are_written_one_behind_the_other(form):
     assert sections(found(written.stdout)) == sections(found(TWO))
 
 
-def test_a_script_has_its_arguments_back():
-    (error,) = found(ARM)
+def test_an_arm_error_is_written_as_a_command_line():
     written = run("export", "--to", "ghes_inject", "-", given=ARM)
     assert (written.returncode, written.stdout[:19]) == (0, b"ghes_inject.py arm ")
-    assert found(written.stdout)[0]["event"] == error["event"]
+    assert inject(shlex.split(written.stdout.decode())[1:]) == ARM_BLOCK
+
+
+def test_a_command_line_is_not_imported():
+    written = run("export", "--to", "ghes_inject", "-", given=ARM).stdout
+    assert found(written) == []
+    assert run("import", "--as", "ghes_inject", "-", given=written).returncode == 2
 
 
 def test_what_a_format_cannot_carry_is_named_and_the_rest_is_written(tmp_path: Path):

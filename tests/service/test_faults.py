@@ -21,8 +21,8 @@ from processes import Service, serving
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.runtime import Runtime
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import Filter, RowDamaged, StoreDamaged, StoredDecision, StoreError
+from ras_triage.service.store.temporary import TemporaryStore
 
 
 def named(name: str) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def test_a_damaged_row_answers_for_itself_only_and_the_service_stays_ready(tmp_p
 
 
 def test_a_store_in_which_no_repeat_can_be_recognised_is_not_ready_and_one_that_answers_again_is() -> None:
-    class Failing(MemoryStore):
+    class Failing(TemporaryStore):
         error: StoreError | None = None
 
         def repeat(self, key: bytes) -> StoredDecision | None:
@@ -212,7 +212,7 @@ def test_a_clock_that_jumps_back_loses_nothing_and_repeats_no_id() -> None:
         for number, shown[0] in enumerate(readings):
             answers.append(call("POST", "/v1/decisions", json=named(f"e-{number}")).json())
         listed = call("GET", "/v1/decisions").json()["decisions"]
-        followed, _ = runtime.store.following(0, Filter(), 100)
+        followed, _ = runtime.store.after_sequence(0, Filter(), 100)
 
     assert len({answer["id"] for answer in answers}) == 5
     assert [streamed.summary.event_id for streamed in followed] == [f"e-{number}" for number in range(5)]

@@ -94,7 +94,7 @@ def test_a_purge_beside_the_service_makes_room_on_a_full_disk(volume: Path) -> N
         left = kept(call, acknowledged)
         assert 10 < left < len(acknowledged)
         assert sum(purge["count"] for purge in call("GET", "/v1/store").json()["purges"]) == len(acknowledged) - left
-    assert check(path, read_event, repair=False, at_ms=0).stage_results == ()
+    assert check(path, read_event, repair=False, at_ms=0).findings == ()
 
 
 @pytest.mark.parametrize("limits", [{"retention_bytes": 8 << 20}, {"retention_days": 1e-6}])
@@ -106,7 +106,7 @@ def test_retention_makes_room_on_a_full_disk_after_a_start(limits: dict[str, Any
         assert settled(call)
         assert decide(call, "after").status_code == 201
         assert kept(call, acknowledged) < len(acknowledged)
-    assert check(path, read_event, repair=False, at_ms=0).stage_results == ()
+    assert check(path, read_event, repair=False, at_ms=0).findings == ()
 
 
 def test_retention_makes_room_where_others_took_the_last_byte(volume: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_limit_below_the_size_of_the_disk_never_lets_it_run_full(volume: Path)
             await asyncio.sleep(0)
             for group in range(100):
                 durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                runtime.writer.keep([entry(group * 50 + number, size=10_000) for number in range(50)], durable)
+                runtime.writer.enqueue([entry(group * 50 + number, size=10_000) for number in range(50)], durable)
                 await durable
 
     asyncio.run(load())

@@ -45,7 +45,7 @@ def test_a_policy_without_its_stable_release_says_so(call: Call) -> None:
     page = call("GET", "/v1/policies/linux-6.1.0-50-cloud-arm64").json()
 
     assert page["name"] == "linux-6.1.x"
-    assert "not known" in page["notes"][0]
+    assert "unknown" in page["notes"][0]
 
 
 def test_a_difference_has_exactly_the_flags_that_differ(call: Call) -> None:

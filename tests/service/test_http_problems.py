@@ -228,7 +228,7 @@ def slots(count: int, **same: str) -> dict[str, Any]:
     ("event", "pointer", "words"),
     [
         (slots(20_000, guest_phys_addr="0x40000000"), "/host/vms/0/memslots/1", "overlaps entry 0"),
-        (slots(20_000, guest_phys_addr="0xfffffffffffff000"), "/host/vms/0/memslots/0", "goes beyond 64 bits"),
+        (slots(20_000, guest_phys_addr="0xfffffffffffff000"), "/host/vms/0/memslots/0", "exceeds 64 bits"),
         (slots(20_000, memory_size="0x0"), "/host/vms/0/memslots/0", "deletes a slot"),
         (slots(40_000), "/host/vms/0/memslots", "should not be longer than 32767"),
     ],

@@ -18,8 +18,8 @@ from processes import Service, serving
 
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.streaming import subscriptions
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import Filter, StoreUnavailable, StreamedDecision
+from ras_triage.service.store.temporary import TemporaryStore
 
 URL = "/v1/decisions/stream"
 
@@ -154,16 +154,13 @@ def test_what_was_purged_before_it_was_seen_is_told() -> None:
     assert [json.loads(block["data"])["event_id"] for block in decisions] == ["e-3", "e-4"]
 
 
-class QuickRetention(MemoryStore):
-    """A store that takes away its five oldest decisions before a reader looks for the second time."""
+class QuickRetention(TemporaryStore):
+    """A store that purges its five oldest decisions before a reader gets what follows the third."""
 
-    looks = 0
-
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
-        self.looks += 1
-        if self.looks == 2:
+    def after_sequence(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+        if sequence == 3:
             self.purge_older(1 << 53, 0, 5)
-        return super().following(sequence, asked, limit)
+        return super().after_sequence(sequence, asked, limit)
 
 
 def test_what_is_purged_while_a_reader_is_behind_is_told_once_and_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,16 +182,16 @@ def test_what_is_purged_while_a_reader_is_behind_is_told_once_and_in_its_place(m
     assert told[2]["data"] == '{"decisions":2}'
 
 
-class FailingSoon(MemoryStore):
+class FailingSoon(TemporaryStore):
     """A store that gives a reader one look."""
 
     looks = 0
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+    def after_sequence(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         self.looks += 1
         if self.looks > 1:
             raise StoreUnavailable("secret")
-        return super().following(sequence, asked, limit)
+        return super().after_sequence(sequence, asked, limit)
 
 
 def test_a_store_that_fails_on_the_way_ends_it_and_the_reader_that_comes_again_is_told_so(caplog: pytest.LogCaptureFixture) -> None:

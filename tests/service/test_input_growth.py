@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from calling import EVENT, Call
+from keeping import entry
 from pydantic import ValidationError
 
 from ras_triage.models.event import Event
@@ -30,11 +31,11 @@ from ras_triage.service.engine.batch.splitter import ArraySplitter, ItemSplitter
 from ras_triage.service.engine.sources import Sources
 from ras_triage.service.importing import readers
 from ras_triage.service.importing.format_detection import InputFormat
-from ras_triage.service.importing.import_options import ImportOptions, notified, read_sources
+from ras_triage.service.importing.import_options import ImportOptions, apply_notification, read_sources
 from ras_triage.service.importing.readers import read_items
 from ras_triage.service.importing.source import ImportSource
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import HostFacts
+from ras_triage.service.store.temporary import TemporaryStore
 from tests.growth import Work, multiplies, operations, require_n_log_n_of_time, seconds, squares
 
 
@@ -94,8 +95,9 @@ def test_error_sources_and_errors_do_not_multiply() -> None:
     def notifying(sources: int, errors: int) -> Work:
         table = struct.pack("<4sI28xI", b"HEST", 40 + 64 * sources, sources) + b"".join(map(error_source, range(sources)))
         event = Event(notification=Notification(type=NotificationType.GSIV, source_id=sources - 1))
-        told = ImportOptions(hest=read_sources(table))
-        return lambda: [notified(told, FoundError(event, "kernel_log", Position(), assumed)).event.notification.type for _ in range(errors)]
+        options = ImportOptions(hest=read_sources(table))
+        error = FoundError(event, "kernel_log", Position(), assumed)
+        return lambda: [apply_notification(options, error).event.notification.type for _ in range(errors)]
 
     assert notifying(3, 1)() == [NotificationType.GPIO]
     assert not multiplies(notifying)
@@ -151,41 +153,41 @@ def test_logs_that_unpack_to_more_than_is_held_are_left_out(monkeypatch: pytest.
     left_out = [one for one in found if isinstance(one, UnreadableRecord)]
     assert len(read) == 2
     assert len(left_out) == 18
-    assert "longer than 100000 bytes: it is left out" in left_out[0].reason
+    assert "exceed the limit of 100000 bytes" in left_out[0].reason
 
 
 def test_facts_of_sources_are_held_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were counted, whatever their size: 4096 sources of 4 MiB each."""
     facts = json.dumps({"pci_devices": ["0000:00:00.0"] * 100}).encode()
-    monkeypatch.setattr(sources, "HELD_BYTES", 10 * sources.GROWTH * len(facts))
-    store = MemoryStore()
+    monkeypatch.setattr(sources, "CACHED_BYTES", 10 * sources.GROWTH * len(facts))
+    store = TemporaryStore()
     held = Sources(store)
     for index in range(30):
         store.put_host(HostFacts(f"node-{index}", 1, 0, facts))
         assert held.state(f"node-{index}").host is not None
-    assert [name for name in held._held if held._held[name].host is not None] == [f"node-{index}" for index in range(20, 30)]
+    assert [name for name in held._cached if held._cached[name].host is not None] == [f"node-{index}" for index in range(20, 30)]
 
 
 def test_facts_that_are_not_durable_are_held_however_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "HELD_BYTES", 1)
-    held = Sources(MemoryStore())
+    monkeypatch.setattr(sources, "CACHED_BYTES", 1)
+    held = Sources(TemporaryStore())
     for index in range(5):
         held.put_facts(HostFacts(f"node-{index}", 1, 0, b"{}"))
     assert [held.state(f"node-{index}").facts is not None for index in range(5)] == [True] * 5
     for index in range(5):
         held.facts_saved(f"node-{index}")
     held.state("node-9")
-    assert len(held._held) == 1
+    assert len(held._cached) == 1
 
 
 def test_poisoned_pages_are_found_by_address_and_not_by_going_through_all() -> None:
-    store = MemoryStore()
-    pages = {(page.start, page.shift): page for page in (PoisonedPage(number << 12, 12) for number in range(1000))}
-    store._poisoned["node-1"] = pages | {(1 << 30, 30): PoisonedPage((1 << 30) + 4096, 30)}
+    store = TemporaryStore()
+    pages = tuple(PoisonedPage(number << 12, 12) for number in range(1000))
+    store.append([entry(1, source="node-1", poisons=(*pages, PoisonedPage((1 << 30) + 4096, 30)))])
     assert store.poisoned_at("node-1", [4096 + 8, (1 << 30) + 5, 1 << 40]) == (PoisonedPage(4096, 12), PoisonedPage((1 << 30) + 4096, 30))
 
     def looking_up(size: int) -> Work:
-        store._poisoned["node-2"] = {(number << 12, 12): PoisonedPage(number << 12, 12) for number in range(size)}
-        return lambda: store.poisoned_at("node-2", [0])
+        store.append([entry(1 + size, source=f"node-{size}", poisons=pages[:size])])
+        return lambda: store.poisoned_at(f"node-{size}", [0])
 
     assert operations(looking_up(1000)) == operations(looking_up(10))

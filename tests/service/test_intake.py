@@ -17,8 +17,8 @@ from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.intake import Decided, EventDocument, Intake, Outcome, PendingRepeat, StoredDecision
 from ras_triage.service.http.runtime import Runtime, running
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import HostFacts
+from ras_triage.service.store.temporary import TemporaryStore
 
 ABORT = {key: EVENT[key] for key in ("source", "notification", "status_block")}
 FATAL = {"source": "node-17", "notification": "sea", "status_block": {"severity": "fatal", "sections": [{"type": "memory"}]}}
@@ -27,7 +27,7 @@ TIME = "2026-11-23T10:00:00Z"
 
 def with_runtime(test: Callable[[Runtime], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with running(Settings(), MemoryStore(), lambda: NOON) as runtime:
+        async with running(Settings(), TemporaryStore(), lambda: NOON) as runtime:
             await test(runtime)
 
     asyncio.run(run())
@@ -131,7 +131,7 @@ def test_a_kernel_that_nobody_knows_is_looked_for_in_the_facts_that_name_it() ->
         refused = await admit(runtime.intake, ABORT)
         assert isinstance(refused, ProblemError)
         assert [fault.pointer for fault in refused.problem.errors] == [""]
-        assert "kept for `node-17`" in refused.problem.detail
+        assert "stored facts of source `node-17`" in refused.problem.detail
         own = await admit(runtime.intake, {**ABORT, "host": {"kernel": "nonsense"}})
         assert isinstance(own, ProblemError)
         assert [fault.pointer for fault in own.problem.errors] == ["/host/kernel"]

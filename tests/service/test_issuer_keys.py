@@ -18,7 +18,7 @@ from issuer import DISCOVERY, KEYS, Issuer
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.server.run import running
 from ras_triage.service.security import issuer_keys
-from ras_triage.service.security.issuer_keys import Unreachable, _keys
+from ras_triage.service.security.issuer_keys import IssuerUnavailable, _keys
 
 DRIP_S = 0.05
 """A document takes half a minute and more at this pace."""
@@ -75,7 +75,7 @@ def test_an_answer_of_a_byte_at_a_time_is_given_up_after_a_while(
     assert kind(answer) == (503, "issuer-unavailable")
     assert 0 < int(answer.headers["retry-after"]) <= 30
     assert time.monotonic() - begun < 10
-    assert "no whole answer within 0.5 s" in caplog.text
+    assert "no complete response within 0.5 s" in caplog.text
 
 
 def test_however_many_unknown_keys_are_named_at_once_the_issuer_is_asked_once(
@@ -175,5 +175,5 @@ def test_a_key_that_is_malformed_does_not_hide_another(before: list[Any], behind
 
 @pytest.mark.parametrize("document", [b"", b"[]", b"{}", b'{"keys": 1}', b'{"keys": []}', b'{"keys": [{}]}', b"[" * 100_000, b"\xff"])
 def test_a_document_without_a_key_is_no_key_set(document: bytes) -> None:
-    with pytest.raises(Unreachable):
+    with pytest.raises(IssuerUnavailable):
         _keys(document)

@@ -59,7 +59,7 @@ def test_a_disk_that_takes_nothing_makes_the_writer_wait_for_the_reader(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
 
     assert through(16 * IN_MEMORY, PARTS) == EVERYTHING
-    assert [record.getMessage() for record in caplog.records] == ["no room for results"]
+    assert [record.getMessage() for record in caplog.records] == ["no disk space for batch results"]
 
 
 def test_a_disk_that_is_full_in_the_middle_of_a_piece_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

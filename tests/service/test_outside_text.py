@@ -248,7 +248,6 @@ class Place:
             self.file("redfish.json", _document(REDFISH)),
             self.file("record.bin", encode_record(from_status_block(BLOCK, NOTIFICATION_TYPES["sea"]))),
             self.file("trace.txt", f"x-1 [000] .... 1.0: mc_event: 1 Corrected error: {ATTACK} on {ATTACK}\n"),
-            self.file("inject.txt", f"ghes_inject.py arm --fru-text '{ATTACK[:8]}\x1b' --type {ATTACK}\n"),
             self.file("journal.json", _document({"MESSAGE": f"mce: [Hardware Error]: {ATTACK}", "_TRANSPORT": "kernel"})),
             self.file("qmp.json", _document({"execute": "inject-ghes-v2-error", "arguments": {"cper": ATTACK}})),
             self.file("torn.json", _document(HOSTILE_EVENT)[:-40]),

@@ -17,8 +17,8 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.security.guard import Security
 from ras_triage.service.security.keys import create
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import ApiKey, QueryTooSlow, Store, StoreDamaged, StoreError, StoreUnavailable
+from ras_triage.service.store.temporary import TemporaryStore
 from ras_triage.service.store.writer import Writer
 
 URN: Final = re.compile(r"urn:ras-triage:problem:[a-z]+(-[a-z0-9]+)*")
@@ -89,7 +89,7 @@ class Failing:
 
     def __init__(self, error: StoreError) -> None:
         self._error = error
-        self._store = MemoryStore()
+        self._store = TemporaryStore()
 
     def __getattr__(self, name: str) -> Any:
         if name in ("close", "api_keys"):

@@ -119,7 +119,7 @@ def test_policies_change_and_a_batch_under_way_goes_on_with_the_new_ones(service
     ("text", "reason"),
     [
         ("retention_days = -1\nlog_level = 'error'\n", "`retention_days`"),
-        ("policies = 1\nlog_level = 'error'\n", "there is no such setting"),
+        ("policies = 1\nlog_level = 'error'\n", "unknown setting"),
         ("keys_file = '/nonexistent'\nlog_level = 'error'\n", "no such file"),
         ("default_policy = 'linux-1.0'\n", "linux-1.0"),
         ("[[\n", "config.toml"),
@@ -278,6 +278,6 @@ def test_the_last_that_closes_a_service_stays(old: Settings) -> None:
 
 def test_the_documents_say_what_a_reload_changes() -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    listed = text.partition("those that were changed of")[2].partition("and all that")[0]
+    listed = text.partition("It applies changes of")[2].partition("and of all settings")[0]
 
     assert set(re.findall(r"`([a-z_]+)`", listed)) == {"policy_files" if name == "custom" else name for name in RELOADABLE - {"oidc"}}

@@ -15,16 +15,16 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.intake import EventDocument
 from ras_triage.service.engine.retention import Retention, portion
 from ras_triage.service.http.runtime import running
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import Filter, Usage
 from ras_triage.service.store.sqlite import SqliteStore
+from ras_triage.service.store.temporary import TemporaryStore
 
 
 @pytest.mark.parametrize(("limit", "reason"), [({"retention_days": 1}, "age"), ({"retention_bytes": 1}, "size")])
 def test_what_is_beyond_a_limit_goes_on_record_and_is_new_when_it_comes_again(limit: dict[str, Any], reason: str) -> None:
     async def run() -> None:
         later = NOON + 2 * 24 * 60 * 60 * 1000
-        async with running(Settings(), MemoryStore(), lambda: NOON) as runtime:
+        async with running(Settings(), TemporaryStore(), lambda: NOON) as runtime:
             document = EventDocument(json.dumps({**EVENT, "id": "a"}).encode())
             first = await runtime.intake.decide(document)
             assert await Retention(Settings(**limit), runtime.writer, runtime.store, lambda: later).purge() == 1
@@ -92,7 +92,7 @@ def test_a_limit_of_bytes_holds_while_events_come_in_log_and_reserve_included(tm
             await asyncio.sleep(0)
             for group in range(40):
                 durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                runtime.writer.keep([entry(group * 200 + number, size=4000) for number in range(200)], durable)
+                runtime.writer.enqueue([entry(group * 200 + number, size=4000) for number in range(200)], durable)
                 await durable
                 most = max(most, on_disk(tmp_path))
             assert len(purged) < 40, "not each commit brings a purge"

@@ -19,8 +19,8 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.limits.admission import SLICE, Admission, ClientWork, Rate
 from ras_triage.service.http.limits.scheduling import STARTS, RoundRobin, StartLimiter
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import NewDecision
+from ras_triage.service.store.temporary import TemporaryStore
 
 
 async def passes(work: list[Coroutine[Any, Any, None]], count: list[int]) -> list[int]:
@@ -239,7 +239,7 @@ def test_nothing_stays_queued_after_a_turn(fails: bool) -> None:
 # The writer's queue.
 
 
-class Blocked(MemoryStore):
+class Blocked(TemporaryStore):
     """A store whose writes wait for a gate."""
 
     def __init__(self) -> None:

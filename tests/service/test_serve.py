@@ -130,7 +130,7 @@ def test_each_call_needs_its_scope(closed: tuple[str, dict[str, dict[str, str]]]
     assert httpx.request(method, url + path).status_code == 401
     for other in {"decide", "read"} - {scope}:
         answer = httpx.request(method, url + path, headers=keys[other])
-        assert (answer.status_code, answer.json()["detail"]) == (403, f"this needs the scope `{scope}`")
+        assert (answer.status_code, answer.json()["detail"]) == (403, f"scope `{scope}` is required")
     if path != "/v1/decisions/stream":
         assert httpx.request(method, url + path, headers=keys[scope]).status_code not in (401, 403)
 

@@ -177,7 +177,7 @@ def test_a_commit_during_which_the_file_was_deleted_is_not_acknowledged_and_kept
     assert kept is not None, "what comes again is recognised"
     assert kept.id == identity(1)
     store.append([entry(2)])
-    assert [streamed.sequence for streamed in store.following(0, Filter(), 9)[0]] == [1, 2]
+    assert [streamed.sequence for streamed in store.after_sequence(0, Filter(), 9)[0]] == [1, 2]
     store.close()
 
 

@@ -29,9 +29,9 @@ from ras_triage.service.http.server.run import running
 from ras_triage.service.http.streaming import events, subscriptions
 from ras_triage.service.http.streaming.subscriptions import Streams, Subscription
 from ras_triage.service.security.keys import create
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import Filter, Store, StreamedDecision
 from ras_triage.service.store.sqlite import SqliteStore
+from ras_triage.service.store.temporary import TemporaryStore
 
 T = TypeVar("T")
 
@@ -39,16 +39,16 @@ URL = "/v1/decisions/stream"
 ANY = Filter()
 
 
-class CountingStore(MemoryStore):
+class CountingStore(TemporaryStore):
     """A store that counts the reads of streams."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reads: Counter[Filter] = Counter()
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+    def after_sequence(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
         self.reads[asked] += 1
-        return super().following(sequence, asked, limit)
+        return super().after_sequence(sequence, asked, limit)
 
 
 def streams_of(store: Store, max_subscriptions: int = 1000, max_filters: int = 1000) -> Streams:
@@ -177,7 +177,7 @@ def test_no_subscriber_misses_or_repeats_a_decision_however_far_it_is_behind(don
 
 
 async def _play(done: list[tuple[str, Any]]) -> None:
-    store, ever = MemoryStore(), 0
+    store, ever = TemporaryStore(), 0
     streams = streams_of(store)
     readers: list[tuple[int, Filter, Reader]] = []
     for what, how in done:
@@ -359,7 +359,7 @@ def test_whoever_may_read_is_asked_once_for_all_streams_of_a_client_and_all_of_t
 
     async def work() -> None:
         nonlocal allowed
-        store = MemoryStore()
+        store = TemporaryStore()
         streams = streams_of(store)
         readers = [Reader(await streams.subscribe(ANY, None, "key", check)) for _ in range(100)]
         other = Reader(await streams.subscribe(ANY, None, "other key", always))
@@ -401,11 +401,11 @@ def test_a_stream_of_a_revoked_key_ends_although_nothing_is_decided(tmp_path: Pa
             assert b"data" not in b"".join(answer.iter_raw())
 
 
-class Broken(MemoryStore):
+class Broken(TemporaryStore):
     """A store in which one decision is a defect."""
 
-    def following(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
-        found, up_to = super().following(sequence, asked, limit)
+    def after_sequence(self, sequence: int, asked: Filter, limit: int) -> tuple[list[StreamedDecision], int]:
+        found, up_to = super().after_sequence(sequence, asked, limit)
         if any(streamed.summary.event_id == "event-3" for streamed in found):
             raise RuntimeError("planted")
         return found, up_to
@@ -439,7 +439,7 @@ def test_a_stream_without_events_shows_that_it_lives_and_how_far_it_has_come(mon
     monkeypatch.setattr(subscriptions, "CHECK_S", 0.02)
 
     async def work() -> None:
-        store = MemoryStore()
+        store = TemporaryStore()
         streams = streams_of(store)
         supervising = asyncio.create_task(streams.supervise())
         reader = Reader(await streams.subscribe(Filter(source="nobody"), None, "c", always))
@@ -457,7 +457,7 @@ def test_a_stream_without_events_shows_that_it_lives_and_how_far_it_has_come(mon
 
 def test_a_subscriber_that_is_refused_leaves_nothing_behind() -> None:
     async def work() -> None:
-        streams = streams_of(MemoryStore(), max_filters=1)
+        streams = streams_of(TemporaryStore(), max_filters=1)
         first = await streams.subscribe(ANY, None, "a", always)
         for number in range(5):
             with pytest.raises(ProblemError):

@@ -46,7 +46,7 @@ def test_a_value_is_taken_apart_with_names_bits_values_meanings_and_sections(cal
         "name": "AET",
         "bits": "12:10",
         "value": "0x1",
-        "meaning": "UEU, unrecoverable: contained, but the context cannot go on; end the process or guest",
+        "meaning": "UEU, unrecoverable: contained, but the context cannot continue; end the process or guest",
         "section": "DDI 0487, D24.2 ESR_ELx, ISS encoding for an SError exception",
         "reserved": False,
     }

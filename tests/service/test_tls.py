@@ -123,7 +123,7 @@ def test_clients_show_a_certificate_of_the_authority_that_is_asked_for(authority
         (["--tls-cert", "{crt}", "--tls-key", "{other}"], "invalid content"),
         (["--tls-cert", "{crt}", "--tls-key", "{locked}"], "wrong `tls_key_password`"),
         (["--tls-cert", "{crt}", "--tls-key", "{key}", "--tls-client-ca", "{folder}/text"], "`tls_client_ca`: invalid content"),
-        (["--tls-key", "{key}"], "of no use without"),
+        (["--tls-key", "{key}"], "requires `tls_certificate`"),
     ],
 )
 def test_files_that_cannot_be_used_are_said_at_once(authority: Authority, folder: Path, arguments: list[str], complaint: str) -> None:

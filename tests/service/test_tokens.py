@@ -66,8 +66,8 @@ def test_keys_may_be_where_the_settings_say(issuer: Issuer) -> None:
         ({"aud": None}, "lacks a claim"),
         ({"iss": None}, "lacks a claim"),
         ({"sub": None}, "lacks a claim"),
-        ({"sub": 7}, "`sub` is no text"),
-        ({"sub": "\ud800"}, "`sub` is no text"),
+        ({"sub": 7}, "`sub` is not valid text"),
+        ({"sub": "\ud800"}, "`sub` is not valid text"),
     ],
 )
 def test_a_claim_that_does_not_hold_is_named(issuer: Issuer, door: Door, claims: dict[str, Any], reason: str) -> None:

@@ -396,7 +396,7 @@ def torture(folder: Path, seconds: float, seed: int) -> Outcome:
     finally:
         service.kill()
         sys.stderr.write("".join(line for line in service.log if "Traceback" in line))
-    assert check(store, read_event, repair=False, at_ms=0).stage_results == ()
+    assert check(store, read_event, repair=False, at_ms=0).findings == ()
     return outcome
 
 

@@ -130,4 +130,4 @@ def test_switched_on_without_the_extra_it_says_what_is_missing() -> None:
         "try: tracing.start(create_app())\nexcept InvalidSetting as error: print(error)"
     )
 
-    assert done.stdout == "`otel` needs what `pip install ras-triage[otel]` brings\n"
+    assert done.stdout == "`otel` requires `pip install ras-triage[otel]`\n"

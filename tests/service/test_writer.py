@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import pytest
 from keeping import entry
 
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import NewDecision, StoreUnavailable
+from ras_triage.service.store.temporary import TemporaryStore
 from ras_triage.service.store.writer import WriteQueueFull, Writer
 
 
-class Slow(MemoryStore):
+class Slow(TemporaryStore):
     """A store whose appends wait for a gate, and fail while there is something to fail with."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ def _writer(store: Slow, max_entries: int = 100) -> Writer:
 
 def _keep(writer: Writer, number: int) -> asyncio.Future[None]:
     durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    writer.keep([entry(number)], durable)
+    writer.enqueue([entry(number)], durable)
     return durable
 
 

@@ -17,7 +17,7 @@ from ras_triage.service.engine.batch import workers
 
 if __name__ in {"__main__", "__mp_main__"}:
     planted.plant()
-    workers.ALONE = workers.ALONE_BESIDE = 0
+    workers.INLINE_EVENTS_COLD = workers.INLINE_EVENTS = 0
     intake.LOOP_S = 0.3
     attempts.LIMIT_S = 0.3
 if __name__ == "__main__":

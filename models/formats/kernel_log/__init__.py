@@ -1,1 +1,1 @@
-"""Kernel logs."""
+"""Kernel log parser: text lines to error records and observed actions."""

@@ -1,7 +1,7 @@
-"""What a kernel log says that the kernel did about hardware errors: pages taken away, signals sent, panics.
+"""Kernel log messages about error handling: page recovery, signals, panics.
 
-Only what is there is evidence. A line may be missing because of a rate limit, of the console's log level, or of a log that ends too early,
-so from a line that is not there nothing follows.
+Only printed lines are evidence. A line can be missing because of a rate limit, the console log level or a truncated log, so a missing
+line proves nothing.
 
 Sources: mm/memory-failure.c, drivers/acpi/apei/ghes.c, arch/arm64/mm/fault.c and kernel/traps.c, kernel/panic.c, Linux 5.4 to 7.3.
 """
@@ -35,10 +35,10 @@ KEYWORDS: Final = (
     b"[Firmware Warn]",
     b"ghes_print_estatus: ",
 )
-"""One of them is on every line that is read here, but for a note before a panic. Looking for each takes its time, for long ones less."""
+"""Every line parsed here contains one of these, except the note before a panic. Each search costs time; longer keywords are faster."""
 
 NOTE_KEYWORD: Final = b"Fatal hardware error"
-"""On that note, which never comes alone."""
+"""Keyword of the note before a panic, which is always followed by a line with one of `KEYWORDS`."""
 
 _PFN = "0x(?P<pfn>[0-9a-f]{1,16})"
 _TASK = r"(?P<comm>.{1,15}):(?P<pid>\d{1,10})"
@@ -55,7 +55,7 @@ _ERROR_TYPE = re.compile(r"(?:\[Firmware Warn\]: ?)?GHES: Unhandled processor er
 _ADDRESS = re.compile(r"(?:\[Firmware Warn\]: ?)?GHES: Invalid address in generic error data: 0x(?P<address>[0-9a-f]{1,16})")
 _PANIC_NOTE = re.compile(r"GHES: Fatal hardware error.*")
 _OTHER = re.compile(r"Soft offline: disabled .*|Memory failure: .+|ghes_print_estatus: \d{1,10} callbacks suppressed")
-"""The last: a rate limit has left out records."""
+"""The last alternative: a rate limit suppressed records."""
 
 _PANICS: Final[tuple[tuple[re.Pattern[str], Cause], ...]] = (
     (re.compile(r"(?:GHES: )?Fatal hardware error!?"), "ghes"),
@@ -67,75 +67,75 @@ _PANICS: Final[tuple[tuple[re.Pattern[str], Cause], ...]] = (
 
 
 def read_action(text: str, line: int) -> ObservedAction | None:
-    """What a line says that the kernel did; None for a line that says nothing of the kind.
+    """Return the action that a line reports; None for any other line.
 
-    `text` is the kernel's own, without what stands before it.
+    `text` is the kernel's message without the log prefix.
     """
     for pattern, make in _READERS:
-        if found := pattern.fullmatch(text):
-            return make(found, line)
+        if match := pattern.fullmatch(text):
+            return make(match, line)
     return None
 
 
-def _memory_failure(found: re.Match[str], line: int) -> ObservedAction:
+def _memory_failure(match: re.Match[str], line: int) -> ObservedAction:
     result: dict[str, Result] = {"Recovered": "recovered", "Delayed": "delayed", "Failed": "failed", "Ignored": "ignored"}
-    return ObservedMemoryFailure(line, found[0], int(found["pfn"], 16), found["type"], result[found["result"]])
+    return ObservedMemoryFailure(line, match[0], int(match["pfn"], 16), match["type"], result[match["result"]])
 
 
-def _signal(found: re.Match[str], line: int, *, signal: Literal["SIGBUS", "SIGKILL"] = "SIGBUS") -> ObservedAction:
-    pfn = found.groupdict().get("pfn")
-    comm = found["comm"].encode("latin-1").decode("utf-8", "replace")
-    return ObservedSignal(line, found[0], signal, int(found["pid"]), comm, int(pfn, 16) if pfn else None)
+def _signal(match: re.Match[str], line: int, *, signal: Literal["SIGBUS", "SIGKILL"] = "SIGBUS") -> ObservedAction:
+    pfn = match.groupdict().get("pfn")
+    comm = match["comm"].encode("latin-1").decode("utf-8", "replace")
+    return ObservedSignal(line, match[0], signal, int(match["pid"]), comm, int(pfn, 16) if pfn else None)
 
 
-def _kill(found: re.Match[str], line: int) -> ObservedAction:
-    return _signal(found, line, signal="SIGKILL")
+def _kill(match: re.Match[str], line: int) -> ObservedAction:
+    return _signal(match, line, signal="SIGKILL")
 
 
-def _soft_offline(found: re.Match[str], line: int) -> ObservedAction:
-    pfn, what = int(found["pfn"], 16), found["what"]
+def _soft_offline(match: re.Match[str], line: int) -> ObservedAction:
+    pfn, what = int(match["pfn"], 16), match["what"]
     if what == "invalidated" or what.endswith("page already poisoned"):
-        return ObservedSoftOffline(line, found[0], pfn, "recovered")
+        return ObservedSoftOffline(line, match[0], pfn, "recovered")
     if "failed" in what:
-        return ObservedSoftOffline(line, found[0], pfn, "failed")
-    return ObservedMessage(line, found[0], "page", pfn)
+        return ObservedSoftOffline(line, match[0], pfn, "failed")
+    return ObservedMessage(line, match[0], "page", pfn)
 
 
-def _panic(found: re.Match[str], line: int) -> ObservedAction:
+def _panic(match: re.Match[str], line: int) -> ObservedAction:
     for pattern, cause in _PANICS:
-        if why := pattern.fullmatch(found["why"].strip()):
+        if why := pattern.fullmatch(match["why"].strip()):
             groups = why.groupdict()
             pfn = groups.get("pfn") or groups.get("bare")
-            return ObservedPanic(line, found[0], cause, int(pfn, 16) if pfn else None)
-    return ObservedPanic(line, found[0], None)
+            return ObservedPanic(line, match[0], cause, int(pfn, 16) if pfn else None)
+    return ObservedPanic(line, match[0], None)
 
 
-def _oops(found: re.Match[str], line: int) -> ObservedAction:
-    return ObservedOops(line, found[0], int(found["syndrome"], 16))
+def _oops(match: re.Match[str], line: int) -> ObservedAction:
+    return ObservedOops(line, match[0], int(match["syndrome"], 16))
 
 
-def _serror(found: re.Match[str], line: int) -> ObservedAction:
-    return ObservedSerror(line, found[0], int(found["cpu"]), int(found["syndrome"], 16))
+def _serror(match: re.Match[str], line: int) -> ObservedAction:
+    return ObservedSerror(line, match[0], int(match["cpu"]), int(match["syndrome"], 16))
 
 
-def _page(found: re.Match[str], line: int) -> ObservedAction:
-    return ObservedMessage(line, found[0], "page", pfn=int(found["pfn"], 16))
+def _page(match: re.Match[str], line: int) -> ObservedAction:
+    return ObservedMessage(line, match[0], "page", pfn=int(match["pfn"], 16))
 
 
-def _error_type(found: re.Match[str], line: int) -> ObservedAction:
-    return ObservedMessage(line, found[0], "error_type", error_type=int(found["type"], 16) if found["type"] else None)
+def _error_type(match: re.Match[str], line: int) -> ObservedAction:
+    return ObservedMessage(line, match[0], "error_type", error_type=int(match["type"], 16) if match["type"] else None)
 
 
-def _address(found: re.Match[str], line: int) -> ObservedAction:
-    return ObservedMessage(line, found[0], "address", address=int(found["address"], 16))
+def _address(match: re.Match[str], line: int) -> ObservedAction:
+    return ObservedMessage(line, match[0], "address", address=int(match["address"], 16))
 
 
-def _panic_note(found: re.Match[str], line: int) -> ObservedAction:
-    return ObservedMessage(line, found[0], "panic")
+def _panic_note(match: re.Match[str], line: int) -> ObservedAction:
+    return ObservedMessage(line, match[0], "panic")
 
 
-def _other(found: re.Match[str], line: int) -> ObservedAction:
-    return ObservedMessage(line, found[0], "other")
+def _other(match: re.Match[str], line: int) -> ObservedAction:
+    return ObservedMessage(line, match[0], "other")
 
 
 _READERS: Final = (
@@ -153,4 +153,4 @@ _READERS: Final = (
     (_PANIC_NOTE, _panic_note),
     (_OTHER, _other),
 )
-"""In this order: the more general ones last."""
+"""Tried in this order: more general patterns last."""

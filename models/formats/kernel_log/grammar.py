@@ -1,15 +1,14 @@
-"""How the kernel prints the fields of error records, in the order in which it prints them.
+"""Kernel printk formats of error records, in print order.
 
-Two generations are in circulation. Where they differ both are listed: locations (`node: 1` up to 5.19, `node:1` from 6.0 on), the memory
-error status (a number, or words with the number behind them), ARM error types (`0, cache error`, or `0x02: cache error` since 6.19 and in
-the stable releases that took that change).
+Two generations are in use. Where they differ, both are listed: locations (`node: 1` up to 5.19, `node:1` since 6.0), the memory error
+status (a number, or text followed by the number), ARM error types (`0, cache error`, or `0x02: cache error` since 6.19 and in the stable
+releases with that back-port).
 
 Sources: `cper_estatus_print` and what it calls in drivers/firmware/efi/cper.c, cper-arm.c and cper_cxl.c, and `__ghes_print_estatus` in
 drivers/acpi/apei/ghes.c, Linux 5.4 to 7.3.
 
 A format is written as in the source, with the fields in braces: `{d:name}` decimal, `{x:name}` hexadecimal of any length,
-`{xN:name}` `0x` and N digits, `{hN:name}` N digits, `{w:name}` a word, `{t:name}` any text, `{g:name}` a GUID, `{}` text that
-says nothing new.
+`{xN:name}` `0x` and N digits, `{hN:name}` N digits, `{w:name}` a word, `{t:name}` any text, `{g:name}` a GUID, `{}` redundant text.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ class PrintkFormat:
 
     pattern: re.Pattern[str]
     bases: tuple[tuple[str, int], ...]
-    """The base of each number; a field that is not listed is text."""
+    """The base of each numeric field; a field that is not listed is text."""
     first_word: str
-    """What a line begins with, up to the first space."""
+    """The start of the line, up to the first space."""
     is_open: bool
-    """Whether it ends in a number whose length is not fixed, or in free text."""
+    """Whether the format ends in a number of variable length, or in free text."""
 
     def read(self, text: str) -> dict[str, int | str] | None:
-        """The fields in a line that was printed with this format; None for any other line."""
+        """Parse a line; return its fields, or None if it does not match this format."""
         found = self.pattern.fullmatch(text)
         if found is None:
             return None
@@ -80,15 +79,15 @@ def _format(text: str) -> PrintkFormat:
 
 
 Grammar = tuple[tuple[PrintkFormat, ...], ...]
-"""Formats by their place: a line never stands before one with a lower place. Formats at one place exclude each other."""
+"""Alternative formats by print order: no line is followed by one of a lower order; alternatives of one order exclude each other."""
 
 
-def _grammar(*places: str | tuple[str, ...]) -> Grammar:
-    return tuple(tuple(map(_format, (place,) if isinstance(place, str) else place)) for place in places)
+def _grammar(*formats: str | tuple[str, ...]) -> Grammar:
+    return tuple(tuple(map(_format, (line,) if isinstance(line, str) else line)) for line in formats)
 
 
 SEVERITIES: Final = {"recoverable": 0, "fatal": 1, "corrected": 2, "info": 3, "unknown": None}
-"""`severity_strs`; any other number prints as unknown."""
+"""`severity_strs`; any other number is printed as `unknown`."""
 
 HEAD: Final = re.compile(
     r"(?P<start>Hardware error from APEI Generic Hardware Error Source: (?P<source>\d{1,5}))"
@@ -102,26 +101,26 @@ HEAD: Final = re.compile(
     rf"|(?P<unknown>section type: unknown, (?P<guid>{_GUID}))"
     r"|(?P<length>section length: (?P<bytes>0x[0-9a-f]{1,8}))"
 )
-"""What surrounds the sections' own fields (`__ghes_print_estatus`, `cper_estatus_print`, `cper_estatus_print_section`)."""
+"""Record and section header lines (`__ghes_print_estatus`, `cper_estatus_print`, `cper_estatus_print_section`)."""
 
 OPEN_HEADS: Final = frozenset({"start", "fru_text", "length", "type"})
-"""Those that end in a number whose length is not fixed, or in free text."""
+"""Header lines that end in a number of variable length, or in free text."""
 
 DUMP: Final = re.compile(r"(?P<at>[0-9a-f]{8}): (?P<words>(?:[0-9a-f]{8}(?: |$)){1,4}|(?:[0-9a-f]{2}(?: |$)){1,16})(?:\s.*)?")
-"""`print_hex_dump` in groups of four bytes, or of one where a row's length is no multiple of four."""
+"""`print_hex_dump` in groups of four bytes, or of one where the row length is not a multiple of four."""
 
 REFUSALS: Final = re.compile(
     r"section length: (?P<section_length>-?\d{1,10})(?:, CPER size: (?P<size>\d{1,10}))?"
     r"|(?P<verdict>section length is too (?:small|big))|firmware-generated error record is incorrect"
     r"|ERR_INFO_NUM is (?P<err_info_num>\d{1,5})|(?P<context>Invalid context type: \d{1,5} \(max: \d{1,3}\))"
 )
-"""What `cper_print_proc_arm` says of a section that it does not print."""
+"""Messages of `cper_print_proc_arm` about a section that it does not print."""
 
 FIRMWARE_WARNINGS: Final = re.compile(r"\[Firmware Warn\]: ?(error section length is too small|valid bits set for fields beyond structure)")
-"""What the kernel says of a section that it does not print, without the record's number."""
+"""Messages about a section that the kernel does not print; they carry no record number."""
 
 LOCATION: Final = re.compile(r"(?:[a-z_]+: ?(?:0x[0-9a-f]{0,16}|\d{1,10})\s+)*[a-z_]+: ?(?:0x[0-9a-f]{0,16}|\d{1,10})")
-"""`cper_mem_err_location`: all on one line, whose end the kernel's buffer may cut."""
+"""`cper_mem_err_location`: one line, which the kernel's buffer may truncate."""
 LOCATION_ITEM: Final = re.compile(r"([a-z_]+): ?(0x[0-9a-f]{16}|\d{1,10})(?!\S)")
 LOCATION_FIELDS: Final = {
     "node": "node",
@@ -140,7 +139,7 @@ LOCATION_FIELDS: Final = {
     "target_id": "target_id",
     "chip_id": "chip_identification",
 }
-"""Their names in the log and in the specification, in the order in which they are printed."""
+"""Field names in the log and in the specification, in print order."""
 
 _MEMORY = _grammar(
     ("error_status: {x16:error_status}", "error_status: {} ({x16:error_status})"),
@@ -154,7 +153,7 @@ _MEMORY = _grammar(
         "DIMM location: {t:dimm}",
     ),
 )
-LOCATION_PLACE: Final = 3
+LOCATION_ORDER: Final = 3
 
 _PCIE = _grammar(
     "port_type: {d:port_type}, {}",
@@ -205,18 +204,18 @@ _ARM = _grammar(
     "overflow occurred, error info is incomplete",
     ("error_type: {x2:error_type}: {}", "error_type: {x2:error_type}:", "error_type: {d:legacy_type}, {}"),
     "error_info: {x16:error_information}",
-    (),  # what the error information means, in words
+    (),  # the error information decoded into words
     "virtual fault address: {x16:virtual_fault_address}",
     "physical fault address: {x16:physical_fault_address}",
     "Context info structure {d:context}:",
     "register context type: {t:registers}",
     "Vendor specific error info has {d:vendor_bytes} bytes:",
 )
-ARM_INFO_PLACES: Final = range(5, 16)
-"""Those of one error information structure, which follow each other once for each."""
-ARM_FLAG_PLACE: Final = 7
-"""That of the lowest flag; the others follow bit by bit."""
-ARM_CONTEXT_PLACE: Final = 16
+ARM_INFO_ORDERS: Final = range(5, 16)
+"""Print orders of one error information structure; they repeat for each structure."""
+ARM_FLAG_ORDER: Final = 7
+"""Print order of the lowest flag; the others follow bit by bit."""
+ARM_CONTEXT_ORDER: Final = 16
 
 _ARM_WORDS = re.compile(
     r"transaction type: .*|(?:[\w -]+, )?operation type: .*|(?:cache|TLB) level: \d|affinity level at which the bus error occurred: \d"
@@ -280,13 +279,13 @@ GRAMMARS: Final[dict[str, Grammar]] = {
     "firmware_record_reference": _FIRMWARE,
     "cxl_protocol": _CXL_PROTOCOL,
 }
-"""By the section's name on the wire."""
+"""Grammars by section name on the wire."""
 
 WORDS: Final[dict[str, re.Pattern[str]]] = {
     "arm_processor": _ARM_WORDS,
     "generic_processor": re.compile(rf"(?:{_NAMED_BITS})(?:, (?:{_NAMED_BITS}))*"),
 }
-"""Lines that say in words what a number on a line before said."""
+"""Lines that repeat in words what an earlier line printed as a number."""
 
 SECTION_TYPES: Final[dict[str, tuple[str | None, Guid]]] = {
     "memory error": ("memory", MEMORY),
@@ -300,4 +299,4 @@ SECTION_TYPES: Final[dict[str, tuple[str | None, Guid]]] = {
     "CXL Memory Module Event": (None, CXL_MEMORY_MODULE),
     "IA32/X64 processor error": (None, guid("dc3ea0b0-a144-4797-b95b-53fa242b6e1d")),
 }
-"""What the kernel calls a section: the grammar of its fields, where there is one here, and its type."""
+"""The kernel's name of a section: the grammar of its fields, if there is one, and the section type."""

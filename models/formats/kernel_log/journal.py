@@ -1,6 +1,7 @@
-"""What `journalctl -o json` prints, also in its variants `json-pretty`, `json-seq` and `json-sse`, as lines of a kernel log.
+"""journald JSON (`journalctl -o json` and its variants) as kernel log lines.
 
-Fields are those of systemd.journal-fields(7); of the entries only the kernel's count.
+The variants are `json-pretty`, `json-seq` and `json-sse`. Fields are those of systemd.journal-fields(7); entries that are not from the
+kernel are skipped.
 """
 
 from __future__ import annotations
@@ -14,47 +15,47 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from ras_triage.models.formats.json_text import Object
+from ras_triage.models.formats.json_text import JsonObject
 
-MAX_REFUSED: Final = 1000
-"""Lines that are kept by their number before somebody asks for them."""
+MAX_UNREADABLE: Final = 1000
+"""Unreadable lines whose numbers are kept; further ones are only counted."""
 
 MAX_ENTRY: Final = 64 << 10
-"""Bytes of an entry that is printed over several lines; journald itself cuts a kernel message far earlier."""
+"""Bytes of an entry printed over several lines; journald truncates a kernel message far earlier."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 BEFORE: Final = re.compile(rb"\s*(?:\x1e|data: )?\s*")
-"""What stands before an entry in `json-seq` and `json-sse`."""
+"""Prefix of an entry in `json-seq` and `json-sse`."""
 _MICROSECONDS = re.compile(r"\d{1,17}")
 _PRIORITY = re.compile(r"[0-7]")
 
 
 def is_entry(members: Iterable[str]) -> bool:
-    """Whether an object with these members is an entry of a journal."""
+    """Return whether an object with these members is a journal entry."""
     return not {"__REALTIME_TIMESTAMP", "__CURSOR", "_TRANSPORT"}.isdisjoint(members)
 
 
 @dataclass(slots=True)
 class UnreadableLines:
-    """Lines that cannot be read."""
+    """Lines that cannot be parsed."""
 
     numbers: deque[int] = field(default_factory=deque)
-    """From 1, until they are taken out."""
+    """Line numbers, from 1, until the caller removes them."""
     more: int = 0
-    """How many there were beside, while too many were kept."""
+    """Unreadable lines that were counted only, because `numbers` was full."""
 
     def add(self, number: int) -> None:
-        """Keep a line's number, or count it."""
-        if len(self.numbers) < MAX_REFUSED:
+        """Record a line number, or count it if there are too many."""
+        if len(self.numbers) < MAX_UNREADABLE:
             self.numbers.append(number)
         else:
             self.more += 1
 
 
-def to_kernel_lines(lines: Iterable[bytes], refused: UnreadableLines) -> Iterator[bytes]:
-    """A line of a kernel log for each line of a journal, empty where there is none in it; so their numbers stay the same.
+def to_kernel_lines(lines: Iterable[bytes], unreadable: UnreadableLines) -> Iterator[bytes]:
+    """Yield one kernel log line for each journal line, empty if there is none, so that line numbers stay the same.
 
-    Lines that cannot be read are put to `refused`.
+    Lines that cannot be parsed are added to `unreadable`.
     """
     pieces: list[bytes] = []
     size = 0
@@ -68,12 +69,12 @@ def to_kernel_lines(lines: Iterable[bytes], refused: UnreadableLines) -> Iterato
                 yield b"\n"
                 continue
             text, pieces, size = b"".join(pieces), [], 0
-        yield _kernel_line(text, number, refused)
+        yield _kernel_line(text, number, unreadable)
     if pieces:
-        refused.add(number)
+        unreadable.add(number)
 
 
-def _kernel_line(text: bytes, number: int, refused: UnreadableLines) -> bytes:
+def _kernel_line(text: bytes, number: int, unreadable: UnreadableLines) -> bytes:
     if not text:
         return b"\n"
     try:
@@ -81,7 +82,7 @@ def _kernel_line(text: bytes, number: int, refused: UnreadableLines) -> bytes:
     except ValueError:
         entry = None
     if not isinstance(entry, dict):
-        refused.add(number)
+        unreadable.add(number)
         return b"\n"
     message = _message(entry.get("MESSAGE"))
     if entry.get("_TRANSPORT", "kernel") != "kernel" or message is None:
@@ -90,7 +91,7 @@ def _kernel_line(text: bytes, number: int, refused: UnreadableLines) -> bytes:
 
 
 def _message(found: Any) -> bytes | None:
-    """journald writes a message that is no UTF-8 as a list of its bytes, and None where it is too long."""
+    """Return the message bytes: journald writes a message that is not UTF-8 as a list of bytes, and null if it is too long."""
     if isinstance(found, str):
         return found.encode("utf-8", "surrogatepass")
     try:
@@ -99,20 +100,20 @@ def _message(found: Any) -> bytes | None:
         return None
 
 
-def _level(entry: Object) -> str:
+def _level(entry: JsonObject) -> str:
     priority = str(entry.get("PRIORITY"))
     return f"<{priority}>" if _PRIORITY.fullmatch(priority) else ""
 
 
-def _origin(entry: Object) -> str:
-    """Time and host, where both are told as journald writes them."""
-    host, told = entry.get("_HOSTNAME"), str(entry.get("__REALTIME_TIMESTAMP"))
-    if not isinstance(host, str) or not host or any(map(str.isspace, host)) or not _MICROSECONDS.fullmatch(told):
+def _origin(entry: JsonObject) -> str:
+    """Return the time and host prefix, if the entry has both in journald's form."""
+    host, timestamp = entry.get("_HOSTNAME"), str(entry.get("__REALTIME_TIMESTAMP"))
+    if not isinstance(host, str) or not host or any(map(str.isspace, host)) or not _MICROSECONDS.fullmatch(timestamp):
         return ""
-    time = _EPOCH + timedelta(microseconds=int(told))
+    time = _EPOCH + timedelta(microseconds=int(timestamp))
     return f"{time.isoformat(timespec='microseconds')} {host} kernel: "
 
 
-def _uptime(entry: Object) -> str:
-    told = str(entry.get("_SOURCE_MONOTONIC_TIMESTAMP"))
-    return f"[{int(told) / 1e6:12.6f}] " if _MICROSECONDS.fullmatch(told) else ""
+def _uptime(entry: JsonObject) -> str:
+    uptime = str(entry.get("_SOURCE_MONOTONIC_TIMESTAMP"))
+    return f"[{int(uptime) / 1e6:12.6f}] " if _MICROSECONDS.fullmatch(uptime) else ""

@@ -1,8 +1,8 @@
-"""Lines of a kernel log: what the tools that carry it put before the kernel's own text, and how mail wraps it.
+"""Kernel log lines: prefix formats of log tools, and the message behind them.
 
-Known forms: dmesg with or without stamps and in each of its time formats, `dmesg -x`, /dev/kmsg and netconsole, the caller field of
-CONFIG_PRINTK_CALLER, journald's `short` formats, syslog (RFC 3164 and 5424), serial consoles, pstore's level prefixes, quoted mail. Behind
-anything else a record's number, or the beginning of what else is read here, shows where the kernel's own text begins.
+Known prefixes: dmesg with or without timestamps and in each of its time formats, `dmesg -x`, /dev/kmsg and netconsole, the caller field of
+CONFIG_PRINTK_CALLER, journald's `short` formats, syslog (RFC 3164 and 5424), serial consoles, pstore level prefixes, quoted mail. Behind
+any other prefix the message begins at a record number or at the start of a known message.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ras_triage.models.frozen import frozen
 from ras_triage.models.times import to_utc
 
 MAX_LINE: Final = 8192
-"""Bytes of a line that are looked at; the kernel's own lines end before 1024."""
+"""Bytes of a line that are parsed; the kernel's own lines are shorter than 1024."""
 
 _TIME = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
 _WORD = r"[^\s\d\[\]]{1,16}"
@@ -37,7 +37,7 @@ _LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
 _TAG = (
     rf"(?:(?:kern|user|daemon|syslog)\.(?:{'|'.join(_LEVELS)}) )?kernel(?:\[\d{{1,10}}\])?(?:: ?|(?: -){{2}} (?:- |\[[^\]]{{0,999}}\] ?))"
 )
-"""The name of what logs, as syslog daemons write it, and what follows it: a colon, or the fields of RFC 5424."""
+"""The syslog tag, followed by a colon or by the fields of RFC 5424."""
 _QUOTES = re.compile(r"[>\s]*")
 _PREFIX = re.compile(
     r"(?P<quotes>[>\s]*)(?:MESSAGE=|(?:[^\s:\[\]{}]{1,256}:)?\d{1,9}:(?=[\[<A-Za-z]))?(?:<(?P<level>\d{1,3})>(?:1 )?)?"
@@ -48,67 +48,67 @@ _PREFIX = re.compile(
     rf"(?:(?P<beside>[\w.-]{{1,256}})\s+{_TAG}\s*)?"  # journald's `short-monotonic`
     r"(?:\[\s*(?P<caller>[TC]\d{1,10})\]\s*)?"
 )
-_BEGINNING = re.compile(
+_MESSAGE_START = re.compile(
     r"(?:\]|\bkernel(?:\[\d{1,10}\])?:)\s{1,4}"
     r"(?=Memory failure: |0x[0-9a-f]{1,16}: |Linux version |Kernel panic - |Internal error: |SError Interrupt |[Ss]oft[ _]offline"
     r"|\[Firmware Warn\]|GHES: )"
 )
-"""Where the kernel's own text begins behind a prefix that is not known here."""
+"""Start of a kernel message behind an unknown prefix."""
 _HARDWARE_ERROR = re.compile(r"(?:\{(?P<seq>\d{1,10})\})?\[Hardware Error\]: ?")
 _NUMBERED = re.compile(r"\{\d{1,10}\}\[Hardware Error\]: ?")
 _TIME_OF_DAY = re.compile(r"\d:\d\d")
 COLOUR: Final = re.compile(rb"\x1b\[[\d;]*m")
 _PADDING: Final = "=20"
-"""What quoted-printable writes for a space at the end of a line."""
+"""A trailing space in quoted-printable encoding."""
 _LEVEL_MASK = 7
 
 
 @frozen
 class LogLine:
-    """One line, taken apart."""
+    """One parsed line."""
 
     number: int
-    """From 1."""
+    """Line number, from 1."""
     text: str
-    """The kernel's own text; of a line of an error record without its number and `[Hardware Error]: `. One character is one byte."""
+    """The kernel message; in an error record, without the record number and `[Hardware Error]: `. One character is one byte."""
     is_record: bool
-    """Whether it is marked as a line of an error record."""
+    """Whether the line has the `[Hardware Error]: ` mark of an error record."""
     sequence: int | None
-    """The record's number, `{n}` (`__ghes_print_estatus`)."""
+    """The record number, `{n}` (`__ghes_print_estatus`)."""
     host: str | None
     when: datetime | None
-    """Where date, year and time zone are told."""
+    """Only if the line has date, year and time zone."""
     uptime: float | None
     """Seconds since boot."""
     level: int | None
     """0 emergency to 7 debug (syslog(2))."""
     caller: str | None
-    """`T` and thread id or `C` and CPU number."""
+    """`T` and thread id, or `C` and CPU number."""
     origin: str
-    """The words that stand before the record's number and are no prefix that is known here."""
+    """Words of an unknown prefix before the message."""
     is_marked: bool
-    """Whether anything marks it as a line of its own, and not the rest of the line before."""
+    """Whether a prefix or mark shows that this is a line of its own, not the continuation of the line before."""
     is_whole: bool
-    """Whether its end is known to be there: a number at the end of a line that is cut may lack digits."""
+    """Whether the end of the line is known to be complete: a number at the end of a truncated line may lack digits."""
 
     @property
     def machine(self) -> tuple[str | None, str]:
-        """What tells the machine that wrote it from others in the same log."""
+        """Return the key that separates machines in one log."""
         return self.host, self.origin
 
 
 def line_text(raw: bytes) -> str:
-    """The line's text without its end. One character is one byte."""
+    """Return the line without its line ending. One character is one byte."""
     return raw[:MAX_LINE].rstrip(b"\r\n\0").decode("latin-1")
 
 
 def strip_quoting(text: str) -> str:
-    """The text without mail quotes and indentation."""
+    """Return the text without mail quotes and indentation."""
     return text[_QUOTES.match(text).end() :]  # type: ignore[union-attr]
 
 
-def parse_line(text: str, number: int, is_whole: bool = True) -> LogLine:
-    """Take a line apart; never fails."""
+def parse_line(text: str, number: int, *, is_whole: bool = True) -> LogLine:
+    """Parse a line; never raises."""
     prefix = _PREFIX.match(text)
     assert prefix is not None, "every part of the pattern is optional"
     quotes, level, kmsg, microseconds, when, host, priority, uptime, beside, caller = prefix.groups()
@@ -116,37 +116,37 @@ def parse_line(text: str, number: int, is_whole: bool = True) -> LogLine:
     is_marked = start > len(quotes)
     found = _HARDWARE_ERROR.match(text, start)
     origin = ""
-    if found is None and (begins := _beginning(text, start)):
-        origin = " ".join(filter(_names_something, text[start:begins].split()))
+    if found is None and (begins := _find_message(text, start)):
+        origin = " ".join(filter(_is_stable_word, text[start:begins].split()))
         found = _HARDWARE_ERROR.match(text, begins)
         start, is_marked = begins, True
     sequence = found[1] if found else None
     return LogLine(
-        number,
-        text[found.end() if found else start :].removesuffix(_PADDING).strip(),
-        found is not None,
-        int(sequence) if sequence else None,
-        host or beside,
-        _moment(when) if when else None,
-        float(uptime) if uptime else int(microseconds) / 1e6 if microseconds else None,
-        _level(level or kmsg, priority),
-        caller,
-        origin,
-        found is not None or is_marked,
-        is_whole,
+        number=number,
+        text=text[found.end() if found else start :].removesuffix(_PADDING).strip(),
+        is_record=found is not None,
+        sequence=int(sequence) if sequence else None,
+        host=host or beside,
+        when=_moment(when) if when else None,
+        uptime=float(uptime) if uptime else int(microseconds) / 1e6 if microseconds else None,
+        level=_level(level or kmsg, priority),
+        caller=caller,
+        origin=origin,
+        is_marked=found is not None or is_marked,
+        is_whole=is_whole,
     )
 
 
-def _beginning(text: str, start: int) -> int | None:
-    """Where the kernel's own text begins, if anything is known of what it may be."""
+def _find_message(text: str, start: int) -> int | None:
+    """Return the offset of a known kernel message behind an unknown prefix; None if there is none."""
     if numbered := _NUMBERED.search(text, start):
         return numbered.start()
-    other = _BEGINNING.search(text, start)
+    other = _MESSAGE_START.search(text, start)
     return other.end() if other else None
 
 
-def _names_something(word: str) -> bool:
-    """Whether a word stays the same on all lines of a record: it is no number and no time."""
+def _is_stable_word(word: str) -> bool:
+    """Return whether a word of a prefix is the same on all lines of a machine: neither a number nor a time."""
     return any(map(str.isalpha, word)) and not _TIME_OF_DAY.search(word)
 
 
@@ -157,7 +157,7 @@ def _level(number: str | None, name: str | None) -> int | None:
 
 
 def _moment(text: str) -> datetime | None:
-    """A moment in UTC, where year and time zone are told."""
+    """Return the time in UTC; None unless the text has year and time zone."""
     if not text[0].isdigit():
         return None
     try:

@@ -1,7 +1,7 @@
-"""Kernel log text: dmesg, journald, syslog, serial consoles, pstore, and mail that quotes them.
+"""Kernel log parser (dmesg, journald, syslog, serial console, pstore, mail).
 
-What a log cannot tell is in every reading's `assumed` and `lost`. Memory stays bounded however long the log is: a record is done with
-when enough lines have gone by, or too many records are open.
+Facts that a log does not contain are listed in `assumed` and `lost` of each error. Memory is bounded for a log of any length: a record is
+closed after `MAX_LINES_APART` lines without one of its own, or when too many records are open.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from itertools import islice
 from operator import itemgetter
 from typing import Final
 
-from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_one
+from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_guarded
 from ras_triage.models.formats.kernel_log.actions import KEYWORDS, NOTE_KEYWORD, read_action
 from ras_triage.models.formats.kernel_log.grammar import FIRMWARE_WARNINGS, HEAD
 from ras_triage.models.formats.kernel_log.lines import COLOUR, MAX_LINE, LogLine, line_text, parse_line
-from ras_triage.models.formats.kernel_log.record import FORMAT, MAX_LINES_APART, LogRecord, frame_of, names_memory
-from ras_triage.models.formats.kernel_log.wrapping import HeldLine
+from ras_triage.models.formats.kernel_log.record import FORMAT, MAX_LINES_APART, LogRecord, has_address, observed_frame
+from ras_triage.models.formats.kernel_log.wrapping import PendingLine
 from ras_triage.models.notification import NotificationType
 from ras_triage.models.observed import ObservedAction, group_actions
 
-Found = FoundError | UnreadableRecord | UnmatchedAction
+LogItem = FoundError | UnreadableRecord | UnmatchedAction
 Machine = tuple[str | None, str]
 
 _MARKS: Final = (b"[Hardware", b"Linux version ", *KEYWORDS)
-"""One of them is on every line that matters by itself; the first is short because a wrap may come behind it."""
+"""Every relevant line contains one of these; the first is short because mail may wrap the line behind it."""
 
 _BATCH: Final = 256
-"""Lines that are looked through at once."""
+"""Lines that are searched at once."""
 _MAX_OPEN: Final = 128
-"""Records that are kept open."""
+"""Records that are open at once."""
 _MAX_SIZE: Final = 16 << 20
-"""Bytes of them, roughly."""
+"""Bytes of the open records, approximately."""
 _MAX_MACHINES: Final = 1024
 _NEXT_LINES: Final = 3
 
@@ -43,23 +43,23 @@ _BANNER = re.compile(r"Linux version (\S{1,128}) .*")
 _shortened = itemgetter(slice(0, MAX_LINE))
 
 
-def read_kernel_log(lines: Iterable[bytes], notification: NotificationType | None = None) -> Iterator[Found]:
-    """The error records in a log, in the order in which they begin, and what the kernel said it did.
+def read_kernel_log(lines: Iterable[bytes], notification: NotificationType | None = None) -> Iterator[LogItem]:
+    """Yield the error records of a log, in the order of their first lines, and the actions that the kernel logged.
 
-    `lines` come with or without their line ends, and a few hundred of them are held at a time. `notification` says how the records were
-    notified, which the log does not; without it an ordinary interrupt is assumed. A log without records yields nothing. Never raises.
+    `lines` may have line endings or not; a few hundred of them are held at a time. `notification` is the notification type, which a log
+    does not contain; without it an ordinary interrupt is assumed. A log without records yields nothing. Never raises.
     """
     reader = _Reader(notification)
     for number, batch, is_last in _batches(lines):
         reader.read(number, batch, is_last)
-        yield from reader.found
-        reader.found.clear()
+        yield from reader.items
+        reader.items.clear()
     reader.close()
-    yield from reader.found
+    yield from reader.items
 
 
 def _batches(lines: Iterable[bytes]) -> Iterator[tuple[int, list[bytes], bool]]:
-    """The lines in batches, each with the number of its first line and whether it is the last."""
+    """Yield the lines in batches, each with the number of its first line and whether it is the last batch."""
     source = map(_shortened, lines)
     number, batch = 1, list(islice(source, _BATCH))
     while batch:
@@ -69,54 +69,54 @@ def _batches(lines: Iterable[bytes]) -> Iterator[tuple[int, list[bytes], bool]]:
 
 
 class _Reader:
-    """The records that are open, and the line that may be wrapped."""
+    """Parser state: the open records and the pending line."""
 
     def __init__(self, notification: NotificationType | None) -> None:
-        self.found: list[Found] = []
-        """What has come to an end."""
+        self.items: list[LogItem] = []
+        """Finished records and unmatched actions."""
         self._notification = notification
         self._records: deque[LogRecord] = deque()
         self._size = 0
-        """Bytes of the open records, roughly."""
+        """Bytes of the open records, approximately."""
         self._open: dict[tuple[object, ...], LogRecord] = {}
         self._running: dict[Machine, deque[LogRecord]] = {}
-        """Those of `_records` that are of a machine's present boot, oldest first."""
+        """Open records of each machine's current boot, oldest first."""
         self._frames: Counter[int] = Counter()
-        """How many of the open records name each page frame."""
+        """Number of open records that name each page frame."""
         self._kernels: dict[Machine, str] = {}
-        self._held: HeldLine | None = None
+        self._pending: PendingLine | None = None
         self._has_line_ends = False
 
     def read(self, number: int, batch: list[bytes], is_last: bool) -> None:
-        """Take a batch of lines."""
+        """Parse a batch of lines."""
         block = b"".join(batch)
-        if b"\x1b" in block:  # a colour may stand within a mark
+        if b"\x1b" in block:  # a colour escape sequence may split a mark
             batch = [COLOUR.sub(b"", line) for line in batch]
             block = b"".join(batch)
         marks = [mark for mark in _MARKS if mark in block]
         if marks:
             marks.append(NOTE_KEYWORD)
         self._has_line_ends = self._has_line_ends or batch[0].endswith(b"\n")
-        if marks or self._held is not None:
+        if marks or self._pending is not None:
             cut = number + len(batch) - 1 if is_last and self._has_line_ends and not batch[-1].endswith(b"\n") else None
-            self._look_through(number, batch, marks, cut)
+            self._scan(number, batch, marks, cut)
         self._expire(number + len(batch))
 
-    def _look_through(self, number: int, batch: list[bytes], marks: list[bytes], cut: int | None) -> None:
-        """Take the lines that matter, and what may be the rest of one; the line `cut` ends before its end."""
+    def _scan(self, number: int, batch: list[bytes], marks: list[bytes], cut: int | None) -> None:
+        """Parse the relevant lines and their continuations; the line number `cut` is that of a truncated line."""
         for at, raw in enumerate(batch, number):
             matters = False
-            for mark in marks:  # not `any`: most lines end here
+            for mark in marks:  # not `any()`: this loop runs for most lines and is faster without a generator
                 if mark in raw:
                     matters = True
                     break
-            if matters or self._held is not None:
-                self._take(line_text(raw), at, at != cut, matters)
+            if matters or self._pending is not None:
+                self._add_line(line_text(raw), at, is_whole=at != cut, matters=matters)
 
     def close(self) -> None:
-        """Bring to an end what is open at the end of the log."""
-        if self._held is not None:
-            self._read_line(self._held.line)
+        """Finish the pending line and all open records at the end of the log."""
+        if self._pending is not None:
+            self._read_line(self._pending.line)
         while self._records:
             self._finish_first()
 
@@ -125,7 +125,7 @@ class _Reader:
             self._finish_first()
 
     def _grow(self, size: int) -> None:
-        """Count what is held more, and be done with the oldest records where that is too much."""
+        """Add to the size of the open records, and finish the oldest ones above the limit."""
         self._size += size
         while self._size > _MAX_SIZE and self._records:
             self._finish_first()
@@ -133,7 +133,7 @@ class _Reader:
     def _finish_first(self) -> None:
         record = self._records.popleft()
         self._size -= record.size
-        record.named.forget()
+        record.match_keys.release()
         if not record.is_closed:
             of_machine = self._running[record.machine]
             of_machine.popleft()
@@ -142,33 +142,33 @@ class _Reader:
         key = _key(record.first)
         if self._open.get(key) is record:
             del self._open[key]
-        self.found.append(read_one(partial(record.finish, self._notification), Position(line=record.first.number), FORMAT))
+        self.items.append(read_guarded(partial(record.finish, self._notification), Position(line=record.first.number), FORMAT))
 
-    def _take(self, text: str, number: int, is_whole: bool, matters: bool) -> None:
-        """Take a line that matters by itself, or follows one that does."""
-        line = parse_line(text, number, is_whole)
-        held = self._held
+    def _add_line(self, text: str, number: int, *, is_whole: bool, matters: bool) -> None:
+        """Parse a relevant line, or one that follows a relevant line."""
+        line = parse_line(text, number, is_whole=is_whole)
+        held = self._pending
         if held is not None:
-            if not line.is_marked and held.join(text, number, is_whole, matters):
+            if not line.is_marked and held.join(text, number, is_whole=is_whole, is_candidate=matters):
                 return
-            self._held = None
+            self._pending = None
             self._read_line(held.line)
         if matters:
-            self._held = HeldLine(text, line)
+            self._pending = PendingLine(text, line)
 
     def _read_line(self, line: LogLine) -> None:
-        """Read a line of which it is known where it ends."""
+        """Process a line whose end is known."""
         if not line.is_record:
             self._read_other(line)
-        elif line.sequence is None and (seen := read_action(line.text, line.number)):
-            self._tie(seen, line)
+        elif line.sequence is None and (action := read_action(line.text, line.number)):
+            self._attach(action, line)
         else:
             self._read_record_line(line)
 
     def _read_record_line(self, line: LogLine) -> None:
         key, head = _key(line), HEAD.fullmatch(line.text)
         record = self._open.get(key)
-        if record is None or not record.takes(line, head):
+        if record is None or not record.accepts(line, head):
             if line.sequence is None and head is None:
                 return  # other drivers print `[Hardware Error]: ` too
             record = LogRecord(line, self._kernels.get(line.machine), self._frames)
@@ -183,16 +183,16 @@ class _Reader:
 
     def _read_other(self, line: LogLine) -> None:
         if banner := _BANNER.fullmatch(line.text):
-            self._boot(line.machine, banner[1])
+            self._start_boot(line.machine, banner[1])
         elif FIRMWARE_WARNINGS.fullmatch(line.text):
             newest = next(self._newest_first(line), None)
             if newest is not None and line.number - newest.last.number <= _NEXT_LINES:
                 newest.refuse(line.text)
-        elif seen := read_action(line.text, line.number):
-            self._tie(seen, line)
+        elif action := read_action(line.text, line.number):
+            self._attach(action, line)
 
-    def _boot(self, machine: Machine, release: str) -> None:
-        """Another kernel: its record numbers begin again."""
+    def _start_boot(self, machine: Machine, release: str) -> None:
+        """Close the records of a machine that booted: a new kernel numbers its records from the start."""
         for record in self._running.pop(machine, ()):
             record.is_closed = True
             key = _key(record.first)
@@ -204,23 +204,23 @@ class _Reader:
         self._kernels[machine] = release
 
     def _newest_first(self, line: LogLine) -> Iterator[LogRecord]:
-        """The records of the same boot of the same machine."""
+        """Return the open records of the same boot of the same machine, newest first."""
         return reversed(self._running.get(line.machine, ()))
 
-    def _tie(self, seen: ObservedAction, line: LogLine) -> None:
-        """Give what the kernel did to the record that it speaks of, if that is certain."""
-        frame = frame_of(seen)
+    def _attach(self, action: ObservedAction, line: LogLine) -> None:
+        """Add an action to the record that it is about; without a certain match, report it as unmatched."""
+        frame = observed_frame(action)
         for age, record in enumerate(self._newest_first(line) if frame is None or frame in self._frames else ()):
-            if age and not names_memory(seen):
+            if age and not has_address(action):
                 break
-            if record.explains(seen, line, age == 0):
+            if record.is_subject_of(action, line, is_newest=age == 0):
                 before = record.size
-                record.see(seen)
+                record.add_action(action)
                 self._grow(record.size - before)
                 return
-        self.found.append(UnmatchedAction(group_actions((seen,)), Position(line=line.number), FORMAT, line.host))
+        self.items.append(UnmatchedAction(group_actions((action,)), Position(line=line.number), FORMAT, line.host))
 
 
 def _key(line: LogLine) -> tuple[object, ...]:
-    """What lines of one record have in common; without a number the caller tells the most."""
+    """Return the key shared by all lines of one record: the record number, or else the caller field."""
     return line.machine, line.sequence, line.caller if line.sequence is None else None

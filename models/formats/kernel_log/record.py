@@ -1,6 +1,6 @@
-"""One error record of a kernel log, from its first line to the reading.
+"""An error record of a kernel log, built line by line.
 
-Two records are never made one: a line that the record cannot have at this point, after what it has already, begins another.
+Two records are never merged: a line that cannot follow the lines so far begins another record.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ras_triage.models.formats.items import FoundError, Position, UnreadableReco
 from ras_triage.models.formats.kernel_log.grammar import HEAD, OPEN_HEADS, SEVERITIES
 from ras_triage.models.formats.kernel_log.lines import LogLine
 from ras_triage.models.formats.kernel_log.section_builder import BuiltSection, build_section
-from ras_triage.models.formats.kernel_log.section_lines import Named, SectionLines, is_complete
+from ras_triage.models.formats.kernel_log.section_lines import MatchKeys, SectionLines, is_section_line
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.host import Host
 from ras_triage.models.notification import Notification, NotificationType
@@ -39,31 +39,31 @@ from ras_triage.models.severity import Severity, ghes_severity, severity_name
 FORMAT: Final = "kernel_log"
 
 MAX_LINES_APART: Final = 2000
-"""Lines between two of one record, or between a record and what the kernel said of it, beyond which they are taken for strangers."""
+"""Most lines between two lines of a record, or between a record and a message about it."""
 _RECORD_SECONDS: Final = 10.0
-"""A record is printed in one go, though a serial console may be slow."""
+"""Longest time between two lines of a record: it is printed at once, but a serial console may be slow."""
 _FOLLOW_UP_SECONDS: Final = 5.0
-"""Below the 10 seconds in which the same record again is not printed but may be handled."""
+"""Longest time between a record and a message about it; below the 10 s in which Linux handles a repeated record without printing it."""
 _CLOCK_SLACK: Final = 1.0
-"""Seconds by which stamps of different CPUs may disagree."""
+"""Seconds by which timestamps of different CPUs may differ."""
 _NEXT_LINES: Final = 3
 _PANIC_LINES: Final = 50
 _MAX_SECTIONS: Final = 1024
-"""More do not fit into a block of 64 KiB."""
-_MAX_SEEN: Final = 1000
+"""More sections do not fit into a block of 64 KiB."""
+_MAX_ACTIONS: Final = 1000
 _LINE_SIZE: Final = 200
-"""Bytes that a line takes beside its text."""
+"""Bytes of memory for each line beside its text."""
 
-_UNTOLD: Final = (
-    "flags of the sections, containment warning and threshold among them: the kernel does not print them",
-    "how long the block was, and raw data behind its sections",
+_NOT_PRINTED: Final = (
+    "section flags such as containment warning and threshold exceeded: not printed by the kernel",
+    "the block length, and raw data behind the sections",
 )
 _LEVELS: Final = {0: Severity.FATAL, 3: Severity.RECOVERABLE, 4: Severity.CORRECTED}
-"""The log level at which a severity is printed (`__ghes_panic`, `__ghes_print_estatus`); informational goes with corrected."""
+"""Severity by the log level that it is printed at (`__ghes_panic`, `__ghes_print_estatus`); informational has the level of corrected."""
 
 
 class LogRecord:
-    """A record that is being read."""
+    """A record that is being parsed."""
 
     __slots__ = (
         "_corrected",
@@ -73,6 +73,7 @@ class LogRecord:
         "_next_index",
         "_source_id",
         "_stamp",
+        "actions",
         "block_severity",
         "first",
         "has_unknown_severity",
@@ -81,49 +82,48 @@ class LogRecord:
         "last",
         "lost",
         "machine",
-        "named",
+        "match_keys",
         "sections",
-        "seen",
         "sequence",
         "size",
         "when",
     )  # fmt: skip
 
     def __init__(self, line: LogLine, kernel: str | None, frames: Counter[int]) -> None:
-        """`frames` counts the open records that name each page frame."""
+        """Begin a record with its first line; `frames` counts the open records that name each page frame."""
         self.first = self.last = line
         self.machine = line.machine
         self.sequence = line.sequence
         self.kernel = kernel
         self.size = 0
-        """Bytes of what is held of it, roughly."""
+        """Bytes of memory that the record takes, approximately."""
         self.is_closed = False
-        """Whether the machine has been booted since."""
+        """Whether the machine has booted since."""
         self.when: datetime | None = line.when
         self.block_severity: int | None = None
         self.has_unknown_severity = False
         self.sections: list[SectionLines] = []
-        self.named = Named(everywhere=frames)
-        """What its sections name."""
+        self.match_keys = MatchKeys(open_frames=frames)
+        """Addresses, page frames and error types of its sections, to match later messages."""
         self.lost: list[str] = []
-        self.seen: list[ObservedAction] = []
+        self.actions: list[ObservedAction] = []
         self._source_id: int | None = None
         self._is_full = False
         self._current: SectionLines | None = None
-        """The section at hand, which may be one too many to be kept."""
+        """The current section; not in `sections` if there are too many."""
         self._corrected = False
         self._index = -1
-        """The last that was printed."""
+        """The last section index that was printed."""
         self._next_index = 0
         self._stamp: tuple[bytes, bool] | None = None
 
-    def takes(self, line: LogLine, head: re.Match[str] | None) -> bool:
-        """Whether a line with this record's number can be one of its own; `head` is what `HEAD` makes of it."""
+    def accepts(self, line: LogLine, head: re.Match[str] | None) -> bool:
+        """Return whether a line with this record's number can belong to it; `head` is the match of `HEAD`."""
         if line.number - self.last.number > MAX_LINES_APART or not _follows(self.last, line, _RECORD_SECONDS):
             return False
         kind = head.lastgroup if head else None
         if kind is None and self.sequence is None and line.number - self.last.number > _NEXT_LINES:
-            return is_complete(line.text)  # other drivers print `[Hardware Error]: ` too
+            return is_section_line(line.text)  # other drivers print `[Hardware Error]: ` too
         if kind == "start":
             return False
         if kind in ("corrected", "severity"):
@@ -135,26 +135,26 @@ class LogRecord:
         return True
 
     def add(self, line: LogLine, head: re.Match[str] | None) -> None:
-        """Take a line; `head` is what `HEAD` makes of it."""
+        """Add a line; `head` is the match of `HEAD`."""
         self.last = line
         self.size += len(line.text) + _LINE_SIZE
-        if head is None and " #" in line.text and not is_complete(line.text):
-            line = replace(line, text=line.text.partition(" #")[0].rstrip())  # somebody noted something behind it
+        if head is None and " #" in line.text and not is_section_line(line.text):
+            line = replace(line, text=line.text.partition(" #")[0].rstrip())  # a comment added by a person
             head = HEAD.fullmatch(line.text)
         if head is None:
             self._add_body(line)
             return
         kind = head.lastgroup or ""
         if kind in OPEN_HEADS and not line.is_whole:
-            self._lose(f"`{line.text[:80]}`: cut")
+            self._note_loss(f"`{line.text[:80]}`: truncated")
             return
         self._add_head(kind, head, line)
 
     def _add_body(self, line: LogLine) -> None:
-        if self.sections or is_complete(line.text):
-            self._section(line).add(line.text, line.is_whole)
+        if self.sections or is_section_line(line.text):
+            self._section(line).add(line.text, is_whole=line.is_whole)
         else:
-            self._lose(f"`{line.text[:80]}`: not understood")
+            self._note_loss(f"`{line.text[:80]}`: unknown line")
 
     def _add_head(self, kind: str, head: re.Match[str], line: LogLine) -> None:
         if kind == "start":
@@ -173,7 +173,7 @@ class LogRecord:
 
     def _add_to_section(self, kind: str, head: re.Match[str], line: LogLine) -> None:
         section = self._section(line)
-        if section.is_past(kind):
+        if section.is_too_late(kind):
             section = self._begin_section(line, None, None)
         if kind == "type":
             section.name_by_words(head["name"])
@@ -187,106 +187,106 @@ class LogRecord:
             section.fru_text = head["fru"]
 
     def _section(self, line: LogLine) -> SectionLines:
-        """The section at hand, or one whose beginning is missing: its timestamp comes before everything else."""
+        """Return the current section, or begin one whose first line is missing; a timestamp precedes all other lines of a section."""
         current = self._current if self._stamp is None else None
         return self._begin_section(line, None, None) if current is None else current
 
     def _begin_section(self, line: LogLine, index: int | None, severity: int | None) -> SectionLines:
         if index is not None and index > self._next_index:
             missing = f"section {self._next_index}" if index == self._next_index + 1 else f"sections {self._next_index} to {index - 1}"
-            self._lose(f"{missing}: not printed")
+            self._note_loss(f"{missing}: not printed")
         if index is None and (self.sections or self._source_id is not None):
-            self._lose("the beginning of a section: its line is missing")
+            self._note_loss("the first line of a section: missing")
         self._index = self._index if index is None else index
         self._next_index = (self._next_index if index is None else index) + 1
-        is_kept = len(self.sections) < _MAX_SECTIONS
-        section = self._current = SectionLines(line.number, index, severity, named=self.named if is_kept else Named())
+        has_room = len(self.sections) < _MAX_SECTIONS
+        section = self._current = SectionLines(line.number, index, severity, match_keys=self.match_keys if has_room else MatchKeys())
         if self._stamp is not None:
             section.timestamp, section.is_precise = self._stamp
             self._stamp = None
-        if is_kept:
+        if has_room:
             self.sections.append(section)
         elif not self._is_full:
             self._is_full = True
-            self._lose(f"everything behind the first {_MAX_SECTIONS} sections")
+            self._note_loss(f"all sections after the first {_MAX_SECTIONS}")
         return section
 
-    def _lose(self, what: str) -> None:
-        if len(self.lost) < _MAX_SEEN:
+    def _note_loss(self, what: str) -> None:
+        if len(self.lost) < _MAX_ACTIONS:
             self.lost.append(what)
 
-    def see(self, seen: ObservedAction) -> None:
-        """Take something that the kernel did about it."""
-        if len(self.seen) < _MAX_SEEN:
-            self.seen.append(seen)
-            self.size += len(seen.said) + _LINE_SIZE
+    def add_action(self, action: ObservedAction) -> None:
+        """Add an action that the kernel took about this record."""
+        if len(self.actions) < _MAX_ACTIONS:
+            self.actions.append(action)
+            self.size += len(action.said) + _LINE_SIZE
 
     def refuse(self, text: str) -> None:
-        """Take the kernel's word that it prints no more of the section."""
+        """Add a message that the kernel does not print the rest of the section."""
         if self._current is not None:
             self._current.refuse(text)
 
-    # what the kernel did about it
+    # Matching of actions
 
-    def explains(self, seen: ObservedAction, line: LogLine, is_newest: bool) -> bool:
-        """Whether a line speaks of this record: by address, or because nothing else can have come between."""
+    def is_subject_of(self, action: ObservedAction, line: LogLine, *, is_newest: bool) -> bool:
+        """Return whether a line is about this record: by its address, or by its distance where it names none."""
         apart = line.number - self.last.number
         if not 0 <= apart <= MAX_LINES_APART or not _follows(self.last, line, _FOLLOW_UP_SECONDS):
             return False
-        pfn = frame_of(seen)
+        pfn = observed_frame(action)
         if pfn is not None:
-            return pfn in self.named.frames
-        if isinstance(seen, ObservedPanic):
-            return seen.cause == "ghes" and self._is_last_word(apart, is_newest)
-        return isinstance(seen, ObservedMessage) and self._is_noted(seen, apart, is_newest)
+            return pfn in self.match_keys.frames
+        if isinstance(action, ObservedPanic):
+            return action.cause == "ghes" and self._is_followed_by_panic(apart, is_newest=is_newest)
+        return isinstance(action, ObservedMessage) and self._is_noted(action, apart, is_newest=is_newest)
 
-    def _is_last_word(self, apart: int, is_newest: bool) -> bool:
-        """Whether a panic right behind the record is its doing (`__ghes_panic` prints the record and panics)."""
+    def _is_followed_by_panic(self, apart: int, *, is_newest: bool) -> bool:
+        """Return whether a panic right after the record was caused by it (`__ghes_panic` prints the record and panics)."""
         return is_newest and apart <= _PANIC_LINES and self.block_severity in (None, Severity.FATAL)
 
-    def _is_noted(self, note: ObservedMessage, apart: int, is_newest: bool) -> bool:
+    def _is_noted(self, note: ObservedMessage, apart: int, *, is_newest: bool) -> bool:
         if note.about == "address":
-            return note.address is not None and note.address in self.named.addresses
+            return note.address is not None and note.address in self.match_keys.addresses
         if note.about == "panic":
-            return self._is_last_word(apart, is_newest)
+            return self._is_followed_by_panic(apart, is_newest=is_newest)
         if note.about == "error_type":
-            return is_newest and apart <= _NEXT_LINES and note.error_type in self.named.error_types
+            return is_newest and apart <= _NEXT_LINES and note.error_type in self.match_keys.error_types
         return False
 
-    # the reading
+    # Conversion to an event
 
     def finish(self, notification: NotificationType | None) -> FoundError | UnreadableRecord:
-        """What the record comes to."""
+        """Return the record as an error with its event, or as unreadable."""
         place = Position(line=self.first.number)
-        guessed = {index for index, section in enumerate(self.sections) if section.settle()}
+        inferred = {index for index, section in enumerate(self.sections) if section.infer_type()}
         typed = [section for section in self.sections if section.type is not None]
-        knows_severity = self.block_severity is not None or self.has_unknown_severity or self._corrected
-        if not typed and not knows_severity:
-            return UnreadableRecord(place, f"{self._name()} has neither a severity nor a section", FORMAT)
+        has_severity = self.block_severity is not None or self.has_unknown_severity or self._corrected
+        if not typed and not has_severity:
+            return UnreadableRecord(place, f"{self._name()} has no severity and no section", FORMAT)
         assumed = [
-            AssumedField("/notification/type", notification or DEFAULT_NOTIFICATION, "a kernel log does not tell how it was notified")
+            AssumedField("/notification/type", notification or DEFAULT_NOTIFICATION, "a kernel log does not contain the notification type")
         ]
         if notification is not None:
             assumed.clear()
         severity = self._severity(assumed)
-        built = self._build(assumed, guessed)
+        built = self._build(assumed, inferred)
         try:
             event = self._event(notification, severity, built, assumed)
         except (ValidationError, ValueError) as error:
             return UnreadableRecord(place, f"{self._name()} does not fit into a status block: {_first_line(error)}", FORMAT)
-        lost = [*_UNTOLD, *self._untold(), *self.lost, *(what for section in built for what in section.lost)]
-        observed = group_actions(self.seen) if self.seen else None
+        lost = [*_NOT_PRINTED, *self._missing_parts(), *self.lost, *(what for section in built for what in section.lost)]
+        observed = group_actions(self.actions) if self.actions else None
         return FoundError(event, FORMAT, place, tuple(assumed), tuple(dict.fromkeys(lost)), observed)
 
     def _name(self) -> str:
         return "a record" if self.sequence is None else f"record {{{self.sequence}}}"
 
     def _severity(self, assumed: list[AssumedField]) -> int:
-        """The block's severity, or what stands in for it."""
+        """Return the block severity; if its line is missing, assume one."""
         if self.block_severity is not None:
             return self.block_severity
         if self._corrected:
-            return Severity.CORRECTED  # the sentence is printed for this severity and no other
+            return Severity.CORRECTED  # `It has been corrected` is printed for this severity only
         taken, why = self._likely_severity()
         assumed.append(AssumedField("/status_block/severity", severity_name(taken), why))
         return taken
@@ -295,42 +295,42 @@ class LogRecord:
         if self.has_unknown_severity:
             return 4, "the kernel prints `unknown` for every number above 3"
         if self.first.level in _LEVELS:
-            return _LEVELS[self.first.level], f"the line that tells it is missing; the record was logged at level {self.first.level}"
-        told = [section.severity for section in self.sections if section.severity is not None]
-        if told:
-            return max(told, key=ghes_severity), "the line that tells it is missing; the worst of the sections"
-        return Severity.RECOVERABLE, "the line that tells it is missing, and nothing else tells it"
+            return _LEVELS[self.first.level], f"the severity line is missing; the record was logged at level {self.first.level}"
+        severities = [section.severity for section in self.sections if section.severity is not None]
+        if severities:
+            return max(severities, key=ghes_severity), "the severity line is missing; worst severity of the sections"
+        return Severity.RECOVERABLE, "the severity line is missing, and no other line implies it"
 
-    def _build(self, assumed: list[AssumedField], guessed: set[int]) -> list[BuiltSection]:
+    def _build(self, assumed: list[AssumedField], inferred: set[int]) -> list[BuiltSection]:
         built: list[BuiltSection] = []
         for index, section in enumerate(self.sections):
             if section.type is None:
-                self._lose(_untyped(section))
+                self._note_loss(_describe_untyped(section))
                 continue
             at = f"/status_block/sections/{len(built)}"
-            if index in guessed:
-                because = f"the log says `{section.name}`" if section.name else "the line that tells the type is missing"
+            if index in inferred:
+                because = f"the log names `{section.name}`" if section.name else "the section type line is missing"
                 assumed.append(
-                    AssumedField(f"{at}/type", section.kind or "", f"{because}; its fields are printed in no other kind of section")
+                    AssumedField(f"{at}/type", section.kind or "", f"{because}; its fields are printed for no other section type")
                 )
             if section.severity is None:
-                assumed.append(AssumedField(f"{at}/severity", "that of the block", "the log does not tell it"))
+                assumed.append(AssumedField(f"{at}/severity", "that of the block", "not in the log"))
             built.append(build_section(section))
             assumed += [AssumedField(f"{at}/{name}", taken, why) for name, taken, why in built[-1].assumed]
         return built
 
     def _event(self, notification: NotificationType | None, severity: int, built: list[BuiltSection], assumed: list[AssumedField]) -> Event:
-        because = "the kernel does not print it"
-        assumed.append(AssumedField("/status_block/block_status", "by severity and number of sections", because))
+        because = "not printed by the kernel"
+        assumed.append(AssumedField("/status_block/block_status", "from severity and number of sections", because))
         if built:
-            assumed.append(AssumedField("/status_block/sections/*/flags", "none is set", because))
+            assumed.append(AssumedField("/status_block/sections/*/flags", "none set", because))
             assumed.append(AssumedField("/status_block/sections/*/revision", "0x300", because))
-        is_of_this_boot = self._source_id is not None or self.sequence is not None  # else it may come from BERT
+        is_of_this_boot = self._source_id is not None or self.sequence is not None  # otherwise the record may come from BERT
         facts: dict[str, Any] = {"kernel": self.kernel} if self.kernel and is_of_this_boot else {}
         numbering = frozenset().union(*(section.numbering for section in built))
         if len(numbering) == 1:
             facts["arm_error_types"] = next(iter(numbering))
-            why = "so the kernel that printed the record reads them; firmware may number them otherwise"
+            why = "numbering of the kernel that printed the record; firmware may use another"
             assumed.append(AssumedField("/host/arm_error_types", facts["arm_error_types"], why))
         sections: tuple[Any, ...] = tuple(section.section for section in built)
         block = StructuredBlock.model_construct(severity=severity, sections=sections)
@@ -342,32 +342,34 @@ class LogRecord:
             host=Host(**facts),
         )
 
-    def _untold(self) -> list[str]:
-        """What is missing of the record's frame."""
+    def _missing_parts(self) -> list[str]:
+        """Return a phrase for each missing part of the record header."""
         missing = []
         if self._source_id is None:
-            missing.append("the error source: no line tells it, as for records of the boot before (BERT)")
+            missing.append("the error source: no such line, as in records of the previous boot (BERT)")
         if not self.sections:
-            missing.append("the sections: no line of them is there")
+            missing.append("the sections: no such line")
         elif self.sections[0].index is None:
-            missing.append("the beginning of the first section")
+            missing.append("the first line of the first section")
         return missing
 
 
-def frame_of(seen: ObservedAction) -> int | None:
-    """The page frame that something is about."""
+def observed_frame(action: ObservedAction) -> int | None:
+    """Return the page frame number of an action; None if it has none."""
     return (
-        seen.pfn if isinstance(seen, (ObservedMemoryFailure, ObservedSignal, ObservedSoftOffline, ObservedMessage, ObservedPanic)) else None
+        action.pfn
+        if isinstance(action, (ObservedMemoryFailure, ObservedSignal, ObservedSoftOffline, ObservedMessage, ObservedPanic))
+        else None
     )
 
 
-def names_memory(seen: ObservedAction) -> bool:
-    """Return whether something names the memory that it is about; what does not can only be about the record right before it."""
-    return frame_of(seen) is not None or (isinstance(seen, ObservedMessage) and seen.address is not None)
+def has_address(action: ObservedAction) -> bool:
+    """Return whether an action names a memory address; one that does not can only be about the record right before it."""
+    return observed_frame(action) is not None or (isinstance(action, ObservedMessage) and action.address is not None)
 
 
 def _follows(before: LogLine, line: LogLine, seconds: float) -> bool:
-    """Whether a line can have been written within `seconds` of an earlier one by the same boot of the same machine."""
+    """Return whether a line can be at most `seconds` after an earlier one of the same boot."""
     if before.uptime is not None and line.uptime is not None:
         return -_CLOCK_SLACK <= line.uptime - before.uptime <= seconds
     if before.when is not None and line.when is not None:
@@ -376,14 +378,14 @@ def _follows(before: LogLine, line: LogLine, seconds: float) -> bool:
 
 
 def _timestamp(text: str) -> bytes:
-    """8 bytes of BCD (UEFI 2.10 N.2.1) from `2026-11-22 10:00:00`, valid or not."""
+    """Return 8 bytes of BCD (UEFI 2.10 N.2.1) for a text such as `2026-11-22 10:00:00`, whether it is a valid date or not."""
     century, year, month, day, hour, minute, second = (text[at : at + 2] for at in (0, 2, 5, 8, 11, 14, 17))
     return bytes.fromhex(second + minute + hour + "00" + day + month + year + century)
 
 
-def _untyped(section: SectionLines) -> str:
-    what = f"section type `{section.name}` is not known" if section.name else "a section whose type was not printed"
-    shown = "; ".join(f"`{text[:80]}`" for text, _ in section.unplaced[:5])
+def _describe_untyped(section: SectionLines) -> str:
+    what = f"a section of unknown type `{section.name}`" if section.name else "a section without a printed type"
+    shown = "; ".join(f"`{text[:80]}`" for text, _ in section.unassigned[:5])
     return f"{what}: {shown}" if shown else what
 
 

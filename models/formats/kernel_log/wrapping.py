@@ -1,7 +1,7 @@
-"""Lines that mail or a terminal has broken in two, put together again.
+"""Joining of log lines that mail or a terminal has wrapped.
 
-A line without a stamp, a host or a record's number is the rest of the line before only if both make a line that the kernel prints, or a
-better one than the first alone.
+An unmarked line (no timestamp, host or record number) continues the line before only if the joined line is one that the kernel prints, or
+matches better than the first line alone.
 """
 
 from __future__ import annotations
@@ -14,114 +14,117 @@ from typing import Final
 from ras_triage.models.formats.kernel_log.actions import read_action
 from ras_triage.models.formats.kernel_log.grammar import HEAD, SECTION_TYPES
 from ras_triage.models.formats.kernel_log.lines import LogLine, parse_line, strip_quoting
-from ras_triage.models.formats.kernel_log.section_lines import is_complete, is_list, names_nothing
+from ras_triage.models.formats.kernel_log.section_lines import has_unknown_name, is_number_list, is_section_line
 from ras_triage.models.observed import ObservedMessage
 
 _MAX_PIECES: Final = 8
-"""Into which a line may have been broken."""
+"""Pieces that one line may have been wrapped into."""
 _MAX_JOINED: Final = 2048
-"""Bytes of a line that is put together; the kernel's own lines end before 1024, and what stands before them is shorter."""
+"""Bytes of a joined line; the kernel's own lines are shorter than 1024, and so are prefixes."""
 _WRAP_WIDTH: Final = 68
-"""Columns from which on mail breaks a line."""
+"""Columns from which mail programs wrap a line."""
 _FREE_TEXT: Final = "fru_text:"
 _DIGITS: Final = (re.compile(r"\d+"), re.compile("[0-9a-f]+"))
 
-_NOTHING, _VAGUE, _COMPLETE = 0, 1, 2
+_UNKNOWN, _PARTIAL, _COMPLETE = 0, 1, 2
 
 
-class HeldLine:
-    """A line that waits for what may be the rest of it."""
+class PendingLine:
+    """A line that may be continued by the next one."""
 
-    __slots__ = ("_is_whole", "_line", "_number", "_pieces", "_sense", "_text", "last")
+    __slots__ = ("_is_whole", "_line", "_number", "_pieces", "_recognition", "_text", "last")
 
     def __init__(self, text: str, line: LogLine) -> None:
         self._text = text
         self._pieces: list[str] = []
         self._number = self.last = line.number
-        """The first and the last line that were taken for a part of it."""
+        """Numbers of the first and the last line that it was joined from."""
         self._is_whole = line.is_whole
         self._line: LogLine | None = line
-        """None: it was put together, and not read since."""
-        self._sense: int | None = None
+        """None: joined, and not parsed since."""
+        self._recognition: int | None = None
 
     @property
     def line(self) -> LogLine:
-        """What it comes to."""
+        """Return the parsed line."""
         if self._line is None:
-            self._line = parse_line(self._text, self._number, self._is_whole)
+            self._line = parse_line(self._text, self._number, is_whole=self._is_whole)
         return self._line
 
-    def join(self, text: str, number: int, is_whole: bool, is_candidate: bool) -> bool:
-        """Whether the unmarked line behind it is, or may be, a part of it; `is_candidate`: it may also mean something by itself."""
+    def join(self, text: str, number: int, *, is_whole: bool, is_candidate: bool) -> bool:
+        """Join the unmarked next line if it is, or may be, a continuation; return whether it was joined.
+
+        `is_candidate`: the next line may also be relevant by itself.
+        """
         if number != self.last + 1 or len(self._pieces) >= _MAX_PIECES or not strip_quoting(text):
             return False
         if len(self._text) + len(text) > _MAX_JOINED:
             return False
         if self._text.endswith("=") and not self._pieces:
-            self._become(self._text[:-1] + text, None, number)
+            self._set_text(self._text[:-1] + text, None, number)
             self._is_whole = is_whole
             return True
-        if self._sense is None:
-            self._sense = _sense(self.line)
-        if self._sense == _COMPLETE:
-            return self._extend(text, number, is_whole)
+        if self._recognition is None:
+            self._recognition = _recognise(self.line)
+        if self._recognition == _COMPLETE:
+            return self._extend(text, number, is_whole=is_whole)
         pieces = [*self._pieces, strip_quoting(text).rstrip()]
         for whole in (" ".join((self._text.rstrip(), *pieces)), self._text + "".join(pieces)):
-            line = parse_line(whole, self._number, is_whole)
-            if _sense(line) > self._sense:
-                self._become(whole, line, number)
+            line = parse_line(whole, self._number, is_whole=is_whole)
+            if _recognise(line) > self._recognition:
+                self._set_text(whole, line, number)
                 return True
         if is_candidate:
             return False
         self._pieces, self.last = pieces, number
         return True
 
-    def _become(self, text: str, line: LogLine | None, number: int) -> None:
+    def _set_text(self, text: str, line: LogLine | None, number: int) -> None:
         self._text, self._line, self.last = text, line, number
-        self._pieces, self._sense = [], None
+        self._pieces, self._recognition = [], None
 
-    def _extend(self, text: str, number: int, is_whole: bool) -> bool:
-        """The same for a line that could stand as it is, but might go on."""
+    def _extend(self, text: str, number: int, *, is_whole: bool) -> bool:
+        """Do the same as `join` for a line that is complete but may continue."""
         if not self.line.is_record:
             return False
         rest = strip_quoting(text).rstrip()
         breaks_number = self._text[-1].isdigit() and rest[0].isdigit()
         if len(self._text.rstrip()) + 1 + len(rest.split()[0]) > _WRAP_WIDTH:
             whole = self._text + rest if breaks_number and ":" in rest else self._text.rstrip() + " " + rest
-            line = parse_line(whole, self._number, is_whole)
-            if is_list(self.line.text) and is_list(line.text):
-                self._become(whole, line, number)
+            line = parse_line(whole, self._number, is_whole=is_whole)
+            if is_number_list(self.line.text) and is_number_list(line.text):
+                self._set_text(whole, line, number)
                 return True
             if self.line.text.startswith(_FREE_TEXT):
-                self._doubt()
-        if any(_sense(parse_line(self._text + digits, self._number)) == _COMPLETE for digits in _first_digits(rest)):
-            self._doubt()  # a terminal may have broken the number
+                self._mark_incomplete()
+        if any(_recognise(parse_line(self._text + digits, self._number)) == _COMPLETE for digits in _first_digits(rest)):
+            self._mark_incomplete()  # a terminal may have wrapped within the number
         return False
 
-    def _doubt(self) -> None:
-        """Whether the next line belongs to it or not, neither is sure."""
+    def _mark_incomplete(self) -> None:
+        """Mark the end of the line as uncertain: the next line may belong to it."""
         self._line = replace(self.line, is_whole=False)
 
 
 def _first_digits(text: str) -> Iterator[str]:
-    """What a text begins with that may belong to a number before it."""
+    """Yield the digits at the start of a text that may continue a number of the line before."""
     return (digits[0] for pattern in _DIGITS if (digits := pattern.match(text)))
 
 
-def _sense(line: LogLine) -> int:
-    """How much sense a line makes."""
+def _recognise(line: LogLine) -> int:
+    """Return how well a line matches what the kernel prints."""
     if line.is_record:
-        return _sense_of_record(line.text)
-    seen = read_action(line.text, line.number)
-    if seen is None:
-        return _NOTHING
-    return _VAGUE if isinstance(seen, ObservedMessage) else _COMPLETE
+        return _recognise_record_line(line.text)
+    action = read_action(line.text, line.number)
+    if action is None:
+        return _UNKNOWN
+    return _PARTIAL if isinstance(action, ObservedMessage) else _COMPLETE
 
 
-def _sense_of_record(text: str) -> int:
+def _recognise_record_line(text: str) -> int:
     head = HEAD.fullmatch(text)
     if head is not None:
-        return _VAGUE if head.lastgroup == "type" and head["name"] not in SECTION_TYPES else _COMPLETE
-    if not is_complete(text):
-        return _NOTHING
-    return _VAGUE if names_nothing(text) else _COMPLETE
+        return _PARTIAL if head.lastgroup == "type" and head["name"] not in SECTION_TYPES else _COMPLETE
+    if not is_section_line(text):
+        return _UNKNOWN
+    return _PARTIAL if has_unknown_name(text) else _COMPLETE

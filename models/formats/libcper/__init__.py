@@ -1,1 +1,1 @@
-"""JSON of libcper."""
+"""libcper JSON parser: records and sections, converted back to bytes."""

@@ -1,4 +1,7 @@
-"""The ARM processor section of libcper's JSON (openbmc/libcper 7c410e29, `sections/cper-section-arm.c`), turned into its bytes."""
+"""ARM processor section of libcper JSON, converted back to bytes.
+
+Source: openbmc/libcper 7c410e29, `sections/cper-section-arm.c`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from ras_triage.models.event import MAX_BLOCK_BYTES
-from ras_triage.models.formats.json_text import Object, find, find_bytes, find_number, find_objects, find_text
+from ras_triage.models.formats.json_text import JsonObject, find, find_bytes, find_number, find_objects, find_text
 from ras_triage.models.formats.libcper.sections import AssumedValue, SectionBody, Table, encode, flags, select_fields, validation
 from ras_triage.models.sections.arm_processor import (
     CONTEXT_HEADER_LENGTH,
@@ -23,14 +26,14 @@ _TYPE_NAMES = {
     "Bus Error": "bus",
     "Micro-Architectural Error": "micro_architectural",
 }
-"""libcper's names of the error types, the same in every version; its numbers were 0 to 3 once and are bits 0 to 3 now."""
+"""libcper's names of the error types, the same in every version; its numbers were 0 to 3 in old versions and are bits 0 to 3 now."""
 
 ERROR_TYPE_NUMBERS: dict[str, dict[str, int]] = {
     "legacy": {name: number for number, name in enumerate(LEGACY_ERROR_TYPES)},
     "uefi-2.10": {name: bit for bit, name in UEFI_2_10_ERROR_TYPES.items()},
     "uefi-2.11": {name: bit for bit, name in UEFI_2_11_ERROR_TYPES.items()},
 }
-"""How each numbering in circulation writes an error type."""
+"""Error type byte by numbering and name, for each numbering in use."""
 
 _HEADER: Table = {
     "err_info_num": "errorInfoNum",
@@ -69,7 +72,7 @@ _INFORMATION = {
 """Validation bit, shift and width of each part of cache, TLB and bus error information (UEFI 2.10 N.2.4.4.1)."""
 _INFORMATION_BITS = """transactionType operation level processorContextCorrupt corrected precisePC restartablePC participationType timedOut
     addressSpace memoryAttributes accessMode"""
-_ACCESS_MODE_DOUBT = "libcper writes the access mode under the validation bit of the time-out"
+_ACCESS_MODE_BECAUSE = "libcper writes the access mode under the validation bit of the time-out"
 
 _REGISTERS = {
     0: (4, "r0 r1 r2 r3 r4 r5 r6 r7 r8 r9 r10 r11 r12 r13_sp r14_lr r15_pc"),
@@ -93,14 +96,14 @@ _REGISTERS = {
     ),
     7: (8, "elr_el3 esr_el3 far_el3 mair_el3 sctlr_el3 sp_el3 spsr_el3 tcr_el3 tpidr_el3 ttbr0_el3"),
 }
-"""Bytes of a register and the registers in their order, by context type (UEFI 2.10 N.2.4.4.2)."""
+"""Register size in bytes and register names in order, by context type (UEFI 2.10 N.2.4.4.2)."""
 _MISC = 8
 _MRS_ENCODING = {"op2": (0, 3), "crm": (3, 4), "crn": (7, 4), "op1": (11, 3), "o0": (14, 1)}
 """Shift and width of each part of a system register's encoding."""
 
 
-def arm_processor(body: Object, numbering: str) -> SectionBody:
-    """`ArmProcessor`: UEFI 2.10 N.2.4.4, with error types numbered as `numbering` says, a key of `ERROR_TYPE_NUMBERS`."""
+def arm_processor(body: JsonObject, numbering: str) -> SectionBody:
+    """Convert an `ArmProcessor` section (UEFI 2.10 N.2.4.4); `numbering` of its error types is a key of `ERROR_TYPE_NUMBERS`."""
     fields = select_fields(body, _HEADER) | _validation(body)
     if (running := find(body, "running")) is not None:
         fields["running_state"] = int(running is True)
@@ -109,66 +112,66 @@ def arm_processor(body: Object, numbering: str) -> SectionBody:
     fields |= {"error_infos": [info for info, _, _ in infos], "contexts": contexts}
     if (vendor := find_bytes(body, "vendorSpecificInfo.data")) is not None:
         fields["vendor_info"] = vendor
-    doubts = chain.from_iterable(doubts for _, doubts, _ in infos)
+    assumptions = chain.from_iterable(assumptions for _, assumptions, _ in infos)
     lost = [*chain.from_iterable(lost for _, _, lost in infos), *lost]
-    return SectionBody(encode("arm_processor", fields), tuple(doubts), tuple(lost))
+    return SectionBody(encode("arm_processor", fields), tuple(assumptions), tuple(lost))
 
 
-def _structures(body: Object, path: str, length: int) -> list[Object]:
-    """The structures at a path, of at least `length` bytes each. Raises ValueError where an event cannot hold as many."""
+def _structures(body: JsonObject, path: str, length: int) -> list[JsonObject]:
+    """Return the structures at a path, of at least `length` bytes each. Raises ValueError if they do not fit into a status block."""
     found = find_objects(body, path)
     if len(found) * length > MAX_BLOCK_BYTES:
-        raise ValueError(f"`{path}` has {len(found)} structures, more than the {MAX_BLOCK_BYTES} bytes of an event's status block can hold")
+        raise ValueError(f"`{path}`: {len(found)} structures do not fit into the {MAX_BLOCK_BYTES} bytes of a status block")
     return found
 
 
-def _validation(body: Object) -> dict[str, int]:
-    """The validation bits, as old libcper writes them or as they follow from what is there.
+def _validation(body: JsonObject) -> dict[str, int]:
+    """Return the validation bits: those that old libcper writes, or else those of the fields present.
 
-    The PSCI state is written whatever the bit says that it shares with the running state, so it vouches for nothing.
+    libcper writes the PSCI state even if the bit that it shares with the running state is clear, so its presence is no evidence.
     """
     there = ("mpidrEl1", "errorAffinity", "running", "vendorSpecificInfo")
     return validation(body, _HEADER_BITS) or {"validation_bits": sum(1 << bit for bit, key in enumerate(there) if key in body)}
 
 
-def _error_info(info: Object, index: int, numbering: str) -> tuple[dict[str, Any], list[AssumedValue], list[str]]:
-    """The fields of one error information structure, its doubts, and what is lost of it."""
+def _error_info(info: JsonObject, index: int, numbering: str) -> tuple[dict[str, Any], list[AssumedValue], list[str]]:
+    """Return the fields of one error information structure, its assumptions, and its losses."""
     fields = select_fields(info, _ERROR_INFO) | validation(info, _ERROR_INFO_BITS)
     if (captured := flags(info, "flags", _ERROR_FLAGS)) is not None:
         fields["flags"] = captured
-    fields["error_type"], doubts = _error_type(info, f"error_infos/{index}/error_type", numbering)
+    fields["error_type"], assumptions = _error_type(info, f"error_infos/{index}/error_type", numbering)
     lost: list[str] = []
     for detail in _details(info):
         fields["error_information"] = _information(detail)
         if "accessMode" in detail and "validationBits" not in detail:
-            doubts.append(AssumedValue(f"error_infos/{index}/error_information", "a valid access mode", _ACCESS_MODE_DOUBT))
+            assumptions.append(AssumedValue(f"error_infos/{index}/error_information", "a valid access mode", _ACCESS_MODE_BECAUSE))
     if find_text(info, "errorType.name") not in ("Cache Error", "TLB Error", "Bus Error"):
-        lost.append(f"the error information of structure {index}, which libcper leaves out for its type")
-    return fields, doubts, lost
+        lost.append(f"the error information of structure {index}: libcper omits it for this type")
+    return fields, assumptions, lost
 
 
-def _details(info: Object) -> list[Object]:
-    """The error information under its one key, `cacheError`, `tlbError` or `busError`. Raises ValueError where it is something else."""
+def _details(info: JsonObject) -> list[JsonObject]:
+    """Return the error information under its single key, `cacheError`, `tlbError` or `busError`. Raises ValueError for any other form."""
     found = find(info, "errorInformation")
     details = list(found.values()) if isinstance(found, dict) else [found] if found else []
     if len(details) > 1 or not all(isinstance(detail, dict) for detail in details):
-        raise ValueError("`errorInformation` is no object with one object in it")
+        raise ValueError("`errorInformation`: expected an object with one object in it")
     return details
 
 
-def _error_type(info: Object, field: str, numbering: str) -> tuple[int, list[AssumedValue]]:
-    """The error type by its name, as the numbering writes it; a number without a name that counts stays as it is."""
+def _error_type(info: JsonObject, field: str, numbering: str) -> tuple[int, list[AssumedValue]]:
+    """Return the error type byte for its name in the numbering, and the assumption made; without a known name, the number unchanged."""
     number = find_number(info, "errorType.value", 8) or 0
     name = _TYPE_NAMES.get(find_text(info, "errorType.name") or "")
     if name is None:
-        return number, [AssumedValue(field, hex(number), "libcper has no name for the type: its number is taken as it stands")]
+        return number, [AssumedValue(field, hex(number), "libcper has no name for the type; its number is used unchanged")]
     taken = ERROR_TYPE_NUMBERS[numbering][name]
-    because = f"libcper calls the type `{name}` and numbers it {number}; its numbers differ between versions"
-    return taken, [AssumedValue(field, f"{taken:#x}, {name} as {numbering} numbers it", because)]
+    because = f"libcper names the type `{name}` with number {number}; the numbers differ between its versions"
+    return taken, [AssumedValue(field, f"{taken:#x}, {name} in the numbering {numbering}", because)]
 
 
-def _information(detail: Object) -> int:
-    """The 64 bits of error information that the parts make."""
+def _information(detail: JsonObject) -> int:
+    """Return 64 bits of error information from its parts."""
     bits = 0
     for path, (valid, shift, width) in _INFORMATION.items():
         found = find(detail, path)
@@ -179,8 +182,8 @@ def _information(detail: Object) -> int:
     return bits & ~0xFFFF | stated["validation_bits"] if stated else bits
 
 
-def _contexts(contexts: list[Object]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The contexts, and what is lost of them. The register arrays together may not be longer than an event's status block."""
+def _contexts(contexts: list[JsonObject]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the contexts and their losses. Raises ValueError if the register arrays together are longer than a status block."""
     read: list[dict[str, Any]] = []
     lost: list[str] = []
     room = MAX_BLOCK_BYTES
@@ -188,11 +191,11 @@ def _contexts(contexts: list[Object]) -> tuple[list[dict[str, Any]], list[str]]:
         size = find_number(context, "registerArraySize", 32) or 0
         room -= size
         if room < 0:
-            raise ValueError(f"the register arrays are longer than the {MAX_BLOCK_BYTES} bytes that an event may have")
+            raise ValueError(f"the register arrays are longer than the {MAX_BLOCK_BYTES} bytes of a status block")
         kind, array = find_number(context, "registerContextType.value", 16), find(context, "registerArray")
         registers = find_bytes(array, "data") or b"".join(_register_bytes(array, kind))
         if len(registers) < size:
-            lost.append(f"the last {size - len(registers)} bytes of context {index}, which libcper does not show and which read as zero")
+            lost.append(f"the last {size - len(registers)} bytes of context {index}: omitted by libcper, read as zero")
         read.append({"version": find_number(context, "version", 16) or 0, "type": kind, "registers": registers.ljust(size, b"\0")})
     return read, lost
 

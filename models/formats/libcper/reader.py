@@ -1,7 +1,7 @@
-"""libcper's JSON (openbmc/libcper 7c410e29): a whole CPER record, or a single section with its descriptor.
+"""libcper JSON parser (openbmc/libcper 7c410e29) for records and single sections.
 
-The record is put together again and read as any other, so that the two agree. What libcper leaves out stays out: reserved bytes, fields
-whose validation bit is clear, and the bytes of sections that it only tells in words.
+The CPER record is rebuilt and parsed like any other, so that both give the same event. Data that libcper omits is absent: reserved bytes,
+fields whose validation bit is clear, and the bytes of sections that it prints as text only.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from ras_triage.models.event import MAX_BLOCK_BYTES
 from ras_triage.models.formats.cper import read_record
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_each
-from ras_triage.models.formats.json_text import Object, brief, find, find_number, find_text, read_documents
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, iterate_guarded
+from ras_triage.models.formats.json_text import JsonObject, find, find_number, find_text, read_documents, shorten
 from ras_triage.models.formats.libcper.arm_processor import arm_processor
 from ras_triage.models.formats.libcper.sections import READERS, AssumedValue, SectionBody, flags
 from ras_triage.models.formats.record_context import DEFAULT_SEVERITY, RecordContext, to_notification
@@ -69,24 +69,24 @@ _NAMES: dict[Guid, str] = {
     CXL_DRAM: "CxlComponent",
     CXL_MEMORY_MODULE: "CxlComponent",
 }
-"""libcper's name of the body of each section type that can be put together again."""
+"""libcper's name of the body of each section type that can be rebuilt."""
 _TYPES = {name: kind for kind, name in _NAMES.items() if name != "CxlComponent"}
-"""The section type that a body's name alone tells."""
+"""Section type by libcper's body name, where the name is unambiguous."""
 
 _FLAGS = "primary containmentWarning reset errorThresholdExceeded resourceNotAccessible latentError propagated overflow"
 _SEVERITIES = {severity.name.lower(): int(severity) for severity in Severity}
 _TIMESTAMP = re.compile(r"(\d\d)(\d\d)-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\+00:00|Z)?")
-_DROPPED = "reserved bytes, and fields whose validation bit is clear: libcper leaves them out"
+_NOT_PRINTED = "reserved bytes, and fields whose validation bit is clear: omitted by libcper"
 _MAX_SECTIONS = MAX_BLOCK_BYTES // DESCRIPTOR_LENGTH
 
 
 @frozen
 class _Section:
-    """One section put together again."""
+    """One rebuilt section."""
 
     descriptor: SectionDescriptor
     body: SectionBody
-    severity_told: bool
+    has_severity: bool
 
 
 def read_libcper(
@@ -95,29 +95,29 @@ def read_libcper(
     notification: Notification | NotificationType | None = None,
     arm_error_types: ErrorTypeNumbering = "uefi-2.10",
 ) -> Iterator[FoundError | UnreadableRecord]:
-    """The errors in a document of libcper's, in a JSON list of them, or in one to a line.
+    """Yield the errors of a libcper document, of a JSON array of them, or of JSON lines.
 
-    A section that cannot be put together again is reported for itself, and the record is read without it. ARM error types are taken by
-    their name and numbered as `arm_error_types` says; the event's host facts say so too.
+    A section that cannot be rebuilt is reported separately, and the record is read without it. ARM error types are converted by name into
+    the numbering `arm_error_types`, which is also set in the event's host facts.
     """
-    told = to_notification(notification)
+    override = to_notification(notification)
     for line, document in read_documents(data):
         if isinstance(document, ValueError):
-            yield UnreadableRecord(Position(offset=0) if line is None else Position(line=line), brief(str(document)), FORMAT)
+            yield UnreadableRecord(Position(offset=0) if line is None else Position(line=line), shorten(str(document)), FORMAT)
             continue
         documents = enumerate(document) if isinstance(document, list) else [(None, document)]
         for index, one in documents:
             pointer = "" if index is None else f"/{index}"
             place = Position(line=line, item=pointer)
-            yield from read_each(_read_document(one, RecordContext(FORMAT, place, told), pointer, arm_error_types), place, FORMAT)
+            yield from iterate_guarded(_read_document(one, RecordContext(FORMAT, place, override), pointer, arm_error_types), place, FORMAT)
 
 
 def _read_document(
-    document: Any, envelope: RecordContext, pointer: str, numbering: ErrorTypeNumbering
+    document: Any, context: RecordContext, pointer: str, numbering: ErrorTypeNumbering
 ) -> Iterator[FoundError | UnreadableRecord]:
-    pairs = _pairs(document)
+    pairs = _section_pairs(document)
     if isinstance(pairs, str):
-        yield UnreadableRecord(envelope.place, pairs, FORMAT)
+        yield UnreadableRecord(context.place, pairs, FORMAT)
         return
     sections: list[_Section] = []
     lost: list[str] = []
@@ -129,52 +129,50 @@ def _read_document(
         except ValueError as error:
             kind = find_text(descriptor, "sectionType.type") or "unknown"
             lost.append(f"the section at `{path}` ({kind})")
-            yield UnreadableRecord(Position(line=envelope.place.line, item=pointer + path), _reason(error), FORMAT)
+            yield UnreadableRecord(Position(line=context.place.line, item=pointer + path), _reason(error), FORMAT)
         if room < 0:
-            yield UnreadableRecord(
-                envelope.place, f"the sections are longer than the {MAX_BLOCK_BYTES} bytes of an event's status block", FORMAT
-            )
+            yield UnreadableRecord(context.place, f"the sections are longer than the {MAX_BLOCK_BYTES} bytes of a status block", FORMAT)
             return
     if not sections:
         return
     try:
-        found = read_record(_record(document, sections), envelope)
+        found = read_record(_record(document, sections), context)
     except ValueError as error:
-        found = UnreadableRecord(envelope.place, _reason(error), FORMAT)
+        found = UnreadableRecord(context.place, _reason(error), FORMAT)
     yield found if isinstance(found, UnreadableRecord) else _complete(found, document, sections, lost, numbering)
 
 
-def _pairs(document: Any) -> list[tuple[str, Any, Any]] | str:
-    """The sections with their pointers and descriptors, or why the document has none."""
+def _section_pairs(document: Any) -> list[tuple[str, Any, Any]] | str:
+    """Return pointer, descriptor and body of each section, or the reason why the document has none."""
     if find(document, "section") is not None:
         return [("/section", find(document, "sectionDescriptor"), find(document, "section"))]
     sections, descriptors = find(document, "sections"), find(document, "sectionDescriptors")
     if not isinstance(sections, list) or not isinstance(descriptors, list):
-        return "the document is none of libcper's: it has neither `sections` with `sectionDescriptors`, nor a `section`"
+        return "not a libcper document: expected `sections` with `sectionDescriptors`, or `section`"
     if len(sections) > _MAX_SECTIONS:
-        return f"{len(sections)} sections are more than the {MAX_BLOCK_BYTES} bytes of an event's status block can hold"
+        return f"{len(sections)} sections do not fit into the {MAX_BLOCK_BYTES} bytes of a status block"
     if len(sections) != len(descriptors):
-        return f"there are {len(sections)} sections and {len(descriptors)} section descriptors"
+        return f"`sections` has {len(sections)} elements and `sectionDescriptors` has {len(descriptors)}; expected the same number"
     if not sections:
         return "the record has no sections"
     return [(f"/sections/{index}", *pair) for index, pair in enumerate(zip(descriptors, sections, strict=True))]
 
 
 def _reason(error: ValueError) -> str:
-    """Why a section cannot be read, without its content."""
+    """Return the reason of an error, without the section's content."""
     if not isinstance(error, ValidationError):
-        return brief(str(error))
+        return shorten(str(error))
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    message = brief(first["msg"].removeprefix("Value error, "))
+    message = shorten(first["msg"].removeprefix("Value error, "))
     message = message[:1].lower() + message[1:]
     return f"`{where}`: {message}" if where else message
 
 
 def _read_section(descriptor: Any, section: Any, numbering: ErrorTypeNumbering) -> _Section:
-    """One section. Raises ValueError, pydantic's ValidationError among them, where it cannot be put together again."""
+    """Rebuild one section. Raises ValueError or pydantic's ValidationError, a subclass."""
     if not isinstance(section, dict):
-        raise ValueError("the section is no object")
+        raise ValueError("expected a section to be an object")
     kind = _section_type(descriptor, section)
     body = _read_body(kind, section, numbering)
     length = find_number(descriptor, "sectionLength", 32)
@@ -193,48 +191,47 @@ def _read_section(descriptor: Any, section: Any, numbering: ErrorTypeNumbering) 
     return _Section(placed, body, severity is not None)
 
 
-def _section_type(descriptor: Any, section: Object) -> Guid:
+def _section_type(descriptor: Any, section: JsonObject) -> Guid:
     if (text := find_text(descriptor, "sectionType.data")) is not None:
         try:
             return guid(text)
         except ValueError:
-            raise ValueError("`sectionType.data` is no GUID") from None
+            raise ValueError("`sectionType.data`: expected a GUID") from None
     named = [_TYPES[name] for name in section if name in _TYPES]
     if not named:
-        raise ValueError("nothing says of what type the section is")
+        raise ValueError("the section has no type; expected `sectionType.data` or a named body")
     return named[0]
 
 
-def _read_body(kind: Guid, section: Object, numbering: ErrorTypeNumbering) -> SectionBody:
-    """The body under libcper's name, under `Unknown`, or, as older versions write it, without a name.
+def _read_body(kind: Guid, section: JsonObject, numbering: ErrorTypeNumbering) -> SectionBody:
+    """Rebuild the body, which is under libcper's name of it, under `Unknown`, or, in older versions, without a name.
 
-    A section of a type that is not put together again stays without bytes: its type, severity and flags are known, and no kernel looks
-    for more in it.
+    A section type that cannot be rebuilt gets no bytes: its type, severity and flags are known, and no kernel reads more of it.
     """
     if isinstance(raw := section.get("Unknown"), dict):
         return READERS["Unknown"](raw)
     name = _NAMES.get(kind)
     if name is None:
-        because = f"libcper tells `{section_name(kind)}` sections in its own words, and leaves their bytes out"
+        because = f"libcper prints `{section_name(kind)}` sections as text, without their bytes"
         return SectionBody(b"", (AssumedValue("payload", "empty", because),))
     body = section.get(name, section)
     if not isinstance(body, dict):
-        raise ValueError(f"`{name}` is no object")
+        raise ValueError(f"`{name}`: expected an object")
     return arm_processor(body, numbering) if name == "ArmProcessor" else READERS[name](body)
 
 
 def _fit(body: SectionBody, length: int) -> SectionBody:
-    """The body with the length that the descriptor states, where nothing is lost by that."""
+    """Return the body cut to the length in the descriptor, unless that would remove nonzero bytes."""
     if length < len(body.payload) and not any(body.payload[length:]):
         return replace(body, payload=body.payload[:length])
     if length < len(body.payload):
-        return replace(body, lost=(*body.lost, f"that the section has only {length} bytes"))
-    missing = f"the section's {'last ' if body.payload else ''}{length - len(body.payload)} bytes, which libcper does not show"
+        return replace(body, lost=(*body.lost, f"the stated section length of {length} bytes: the fields need more"))
+    missing = f"the section's {'last ' if body.payload else ''}{length - len(body.payload)} bytes: omitted by libcper"
     return replace(body, lost=(*body.lost, missing))
 
 
 def _severity(part: Any) -> int | None:
-    """The severity by its number or, where there is none, its name."""
+    """Return the severity from its number or, without a number, from its name."""
     code = find_number(part, "severity.code", 32)
     return _SEVERITIES.get((find_text(part, "severity.name") or "").lower()) if code is None else code
 
@@ -250,8 +247,8 @@ def _fru(descriptor: Any) -> dict[str, Any]:
     return {"validation_bits": valid, "fru_id": fru_id or NULL, "fru_text": fru_text or ""}
 
 
-def _record(document: Object, sections: list[_Section]) -> CperRecord:
-    """The record that carries the sections. Raises ValueError for a header of the wrong kind."""
+def _record(document: JsonObject, sections: list[_Section]) -> CperRecord:
+    """Rebuild the record from its header and sections. Raises ValueError for an invalid header."""
     offset = HEADER_LENGTH + DESCRIPTOR_LENGTH * len(sections)
     descriptors: list[SectionDescriptor] = []
     for section in sections:
@@ -289,25 +286,27 @@ def _header(header: Any) -> dict[str, Any]:
 
 
 def _complete(
-    reading: FoundError, document: Object, sections: list[_Section], lost: list[str], numbering: ErrorTypeNumbering
+    found: FoundError, document: JsonObject, sections: list[_Section], lost: list[str], numbering: ErrorTypeNumbering
 ) -> FoundError:
-    """The reading with what was taken for the sections, and with what libcper has dropped."""
-    assumed = [*reading.assumed, *_assumed(document, sections)]
-    dropped = [*reading.lost, *lost, *(phrase for section in sections for phrase in section.body.lost), _DROPPED]
-    event = reading.event
+    """Return the error with the assumptions and losses of its sections, and with the numbering of ARM error types."""
+    assumed = [*found.assumed, *_assumed(document, sections)]
+    lost_phrases = [*found.lost, *lost, *(phrase for section in sections for phrase in section.body.lost), _NOT_PRINTED]
+    event = found.event
     if any(section.descriptor.section_type == ARM_PROCESSOR for section in sections):
         event = event.model_copy(update={"host": event.host.model_copy(update={"arm_error_types": numbering})})
-    return replace(reading, event=event, assumed=tuple(assumed), lost=tuple(dropped))
+    return replace(found, event=event, assumed=tuple(assumed), lost=tuple(lost_phrases))
 
 
-def _assumed(document: Object, sections: list[_Section]) -> Iterator[AssumedField]:
+def _assumed(document: JsonObject, sections: list[_Section]) -> Iterator[AssumedField]:
     if _severity(document.get("header")) is None:
         severity = sections[0].descriptor.severity
         yield AssumedField(
-            "/status_block/severity", severity_name(severity), "there is no record header: the first section's severity is taken"
+            "/status_block/severity", severity_name(severity), "without a record header, the severity of the first section is used"
         )
     for index, section in enumerate(sections):
         pointer = f"/status_block/sections/{index}"
-        if not section.severity_told:
-            yield AssumedField(f"{pointer}/severity", DEFAULT_SEVERITY.name.lower(), "the section descriptor does not say it")
-        yield from (AssumedField(f"{pointer}/{doubt.field}", doubt.assumed, doubt.because) for doubt in section.body.doubts)
+        if not section.has_severity:
+            yield AssumedField(f"{pointer}/severity", DEFAULT_SEVERITY.name.lower(), "not in the section descriptor")
+        yield from (
+            AssumedField(f"{pointer}/{assumption.field}", assumption.assumed, assumption.because) for assumption in section.body.assumptions
+        )

@@ -1,8 +1,8 @@
-"""Section bodies of libcper's JSON (openbmc/libcper 7c410e29, `sections/cper-section-*.c`), turned into the bytes they were read from.
+"""Section bodies of libcper JSON, converted back to bytes.
 
-A field that the JSON leaves out has its validation bit clear. Older versions of libcper write every field and a `validationBits` object
-beside them: then the bits are the object's, and a field whose bit is clear keeps its bytes. Every function raises ValueError for a value
-of the wrong kind or width, pydantic's ValidationError among them.
+Source: openbmc/libcper 7c410e29, `sections/cper-section-*.c`. A field that the JSON omits has its validation bit clear. Older versions of
+libcper write every field and a `validationBits` object: then the bits are those of the object, and a field whose bit is clear keeps its
+bytes. Every function raises ValueError, or pydantic's ValidationError, for a value of the wrong type or width.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ras_triage.models.formats.json_text import Object, find, find_bytes, find_number, find_text
+from ras_triage.models.formats.json_text import JsonObject, find, find_bytes, find_number, find_text
 from ras_triage.models.frozen import frozen
 from ras_triage.models.records.guid import guid
 from ras_triage.models.sections.cxl import COMPONENT_EVENT_LOG_VALID, CxlGeneralMedia
@@ -18,12 +18,12 @@ from ras_triage.models.sections.pcie import AER_INFO_VALID, Pcie
 from ras_triage.models.sections.registry import SECTIONS
 
 Table = Mapping[str, str]
-"""Our name of a field to its dotted path in libcper's JSON."""
+"""Field name of the section model to dotted path in libcper JSON."""
 
 
 @frozen
 class AssumedValue:
-    """A field for whose value or validity libcper's word is not enough."""
+    """A field whose value or validity libcper's output does not determine."""
 
     field: str
     """Name of the field in the section."""
@@ -33,34 +33,34 @@ class AssumedValue:
 
 @frozen
 class SectionBody:
-    """A section's bytes, what had to be taken for them, and what libcper has dropped, a phrase each."""
+    """A section's bytes, its assumptions, and a phrase for each loss."""
 
     payload: bytes
-    doubts: tuple[AssumedValue, ...] = ()
+    assumptions: tuple[AssumedValue, ...] = ()
     lost: tuple[str, ...] = ()
 
 
 def encode(name: str, fields: Mapping[str, Any]) -> bytes:
-    """The body of the section type `name` with these fields. Raises pydantic's ValidationError, a ValueError."""
+    """Encode the body of the section type `name` with these fields. Raises pydantic's ValidationError, a ValueError."""
     return SECTIONS[name].model_validate(dict(fields)).encode_payload()
 
 
-def select_fields(body: Object, table: Table) -> dict[str, Any]:
-    """The fields of a table that the JSON has."""
+def select_fields(body: JsonObject, table: Table) -> dict[str, Any]:
+    """Return the fields of a table that are present in the JSON."""
     found = {name: find(body, path) for name, path in table.items()}
     return {name: taken for name, taken in found.items() if taken is not None}
 
 
-def validation(body: Object, names: str) -> dict[str, int]:
-    """The validation bits of older libcper, where it writes them: the names of bits 0 and up, without the `Valid` behind each."""
+def validation(body: JsonObject, names: str) -> dict[str, int]:
+    """Return the validation bits that older libcper writes, if present; `names` of bits 0 and up, without their suffix `Valid`."""
     bits = body.get("validationBits")
     if not isinstance(bits, dict):
         return {}
     return {"validation_bits": sum(1 << bit for bit, name in enumerate(names.split()) if bits.get(f"{name}Valid") is True)}
 
 
-def flags(body: Object, path: str, names: str) -> int | None:
-    """The bits of an object of truth values; None where it is absent."""
+def flags(body: JsonObject, path: str, names: str) -> int | None:
+    """Return the bits of an object of booleans; None if it is absent."""
     found = find(body, path)
     if not isinstance(found, dict):
         return None
@@ -71,7 +71,7 @@ _STATUS_SIGNALS = "addressSignal controlSignal dataSignal detectedByResponder de
 _STATUS_SIGNALS_SHIFT = 16
 
 
-def _error_status(body: Object) -> dict[str, int]:
+def _error_status(body: JsonObject) -> dict[str, int]:
     signals = flags(body, "errorStatus", _STATUS_SIGNALS)
     if signals is None:
         return {}
@@ -79,13 +79,13 @@ def _error_status(body: Object) -> dict[str, int]:
     return {"error_status": kind << 8 | signals << _STATUS_SIGNALS_SHIFT}
 
 
-_BANK_DOUBT = "libcper writes a bank as address and group wherever the bank's own validation bit is clear"
+_BANK_BECAUSE = "libcper writes a bank as address and group if the bank's own validation bit is clear"
 
 
-def _bank(body: Object, fields: dict[str, Any]) -> tuple[tuple[AssumedValue, ...], tuple[str, ...]]:
-    """Fill in the bank as a whole, or its address and group.
+def _bank(body: JsonObject, fields: dict[str, Any]) -> tuple[tuple[AssumedValue, ...], tuple[str, ...]]:
+    """Add the bank, or its address and group, to the fields; return assumptions and losses.
 
-    The halves are written whether their validation bits are set or not: nothing is made of two zeroes.
+    libcper writes address and group whether their validation bits are set or not: if both are zero, they are ignored.
     """
     if (whole := find(body, "bank.value")) is not None:
         fields["bank"] = whole
@@ -93,8 +93,8 @@ def _bank(body: Object, fields: dict[str, Any]) -> tuple[tuple[AssumedValue, ...
     halves = select_fields(body, {"bank_address": "bank.address", "bank_group": "bank.group"})
     if any(halves.values()):
         fields |= halves
-        return tuple(AssumedValue(name, str(half), _BANK_DOUBT) for name, half in halves.items()), ()
-    return (), ("whether bank address and bank group 0 mean anything",) if halves else ()
+        return tuple(AssumedValue(name, str(half), _BANK_BECAUSE) for name, half in halves.items()), ()
+    return (), ("whether bank address and bank group 0 are valid",) if halves else ()
 
 
 _MEMORY: Table = {
@@ -121,13 +121,13 @@ _MEMORY_BITS = """errorStatus physicalAddress physicalAddressMask node card modu
     chipIdentification"""
 
 
-def memory(body: Object) -> SectionBody:
-    """`Memory`: UEFI 2.10 N.2.5."""
+def memory(body: JsonObject) -> SectionBody:
+    """Convert a `Memory` section (UEFI 2.10 N.2.5)."""
     fields = select_fields(body, _MEMORY) | _error_status(body) | validation(body, _MEMORY_BITS)
     if (row := flags(body, "extended", "rowBit16 rowBit17")) is not None:
         fields["extended_row_bits"] = row
-    doubts, lost = _bank(body, fields)
-    return SectionBody(encode("memory", fields), doubts, lost)
+    assumptions, lost = _bank(body, fields)
+    return SectionBody(encode("memory", fields), assumptions, lost)
 
 
 _MEMORY_2: Table = {
@@ -139,16 +139,16 @@ _MEMORY_2: Table = {
 }
 _MEMORY_2_BITS = """errorStatus physicalAddress physicalAddressMask node card module bank device row column rank bitPosition chipID
     memoryErrorType status requestorID responderID targetID cardHandle moduleHandle bankGroup bankAddress"""
-_ADDRESS_DOUBT = "libcper writes the address of a Platform Memory 2 section under the validation bit of the error status"
+_ADDRESS_BECAUSE = "libcper writes the address of a Platform Memory 2 section under the validation bit of the error status"
 
 
-def memory2(body: Object) -> SectionBody:
-    """`Memory2`: UEFI 2.10 N.2.6."""
+def memory2(body: JsonObject) -> SectionBody:
+    """Convert a `Memory2` section (UEFI 2.10 N.2.6)."""
     fields = select_fields(body, _MEMORY_2) | _error_status(body) | validation(body, _MEMORY_2_BITS)
-    doubts, lost = _bank(body, fields)
+    assumptions, lost = _bank(body, fields)
     if "validation_bits" not in fields and "error_status" in fields and "physical_address" in fields:
-        doubts += (AssumedValue("physical_address", "valid", _ADDRESS_DOUBT),)
-    return SectionBody(encode("memory2", fields), doubts, lost)
+        assumptions += (AssumedValue("physical_address", "valid", _ADDRESS_BECAUSE),)
+    return SectionBody(encode("memory2", fields), assumptions, lost)
 
 
 _GENERIC: Table = {
@@ -169,8 +169,8 @@ _GENERIC_BITS = """processorType processorISA processorErrorType operation flags
     requestorID responderID instructionIP"""
 
 
-def generic_processor(body: Object) -> SectionBody:
-    """`GenericProcessor`: UEFI 2.10 N.2.4.1. Its error types have one numbering only, so their number counts."""
+def generic_processor(body: JsonObject) -> SectionBody:
+    """Convert a `GenericProcessor` section (UEFI 2.10 N.2.4.1). Its error types have only one numbering, so the number is used."""
     fields = select_fields(body, _GENERIC) | validation(body, _GENERIC_BITS)
     if (own := flags(body, "flags", "restartable preciseIP overflow corrected")) is not None:
         fields["processor_flags"] = own
@@ -197,8 +197,8 @@ _PCIE_BITS = """portType version commandStatus deviceID deviceSerialNumber bridg
 _AER_OFFSET, _AER_LENGTH = 112, 96
 
 
-def pcie(body: Object) -> SectionBody:
-    """`Pcie`: UEFI 2.10 N.2.7. Capability and AER structures are taken from their bytes, not from what libcper reads out of them."""
+def pcie(body: JsonObject) -> SectionBody:
+    """Convert a `Pcie` section (UEFI 2.10 N.2.7). Capability and AER structures are taken from their bytes, not from decoded fields."""
     fields = select_fields(body, _PCIE) | validation(body, _PCIE_BITS)
     for name, path in {"version_minor": "version.minor", "version_major": "version.major"}.items():
         if (number := find_number(body, path, 8)) is not None:
@@ -209,22 +209,22 @@ def pcie(body: Object) -> SectionBody:
         fields["capability_structure"] = capability
     aer = find_bytes(body, "aerInfo.data")
     if aer is None:
-        lost = ("the AER structure, of which only some bits are named",) if find(body, "aerInfo") else ()
+        lost = ("the AER structure: libcper prints only some of its bits",) if find(body, "aerInfo") else ()
         return SectionBody(encode("pcie", fields), lost=lost)
     if len(aer) != _AER_LENGTH:
-        raise ValueError(f"`aerInfo.data` has {len(aer)} bytes, not {_AER_LENGTH}")
+        raise ValueError(f"`aerInfo.data`: expected {_AER_LENGTH} bytes, got {len(aer)}")
     whole = Pcie.LAYOUT.encode(Pcie.model_validate(fields).__dict__, validation=AER_INFO_VALID)
     return SectionBody(whole[:_AER_OFFSET] + aer)
 
 
 def _bcd(number: int, path: str) -> int:
     if number > 99:
-        raise ValueError(f"`{path}` is no number of two decimal digits")
+        raise ValueError(f"`{path}`: expected a number of at most two decimal digits")
     return number // 10 << 4 | number % 10
 
 
-def firmware_record_reference(body: Object) -> SectionBody:
-    """`Firmware`: UEFI 2.10 N.2.10. libcper takes every revision for 32 bytes; in revision 0 the last 16 are the vendor's."""
+def firmware_record_reference(body: JsonObject) -> SectionBody:
+    """Convert a `Firmware` section (UEFI 2.10 N.2.10). libcper reads 32 bytes for every revision; in revision 0, 16 are vendor data."""
     fields = select_fields(body, {"record_type": "errorRecordType.value", "record_revision": "revision", "record_id": "recordID"})
     text = find_text(body, "recordIDGUID")
     if text is not None:
@@ -249,8 +249,8 @@ _AGENT_ADDRESS = {"functionNumber": (0, 8), "deviceNumber": (8, 8), "busNumber":
 """Shift and width of each part of a device's agent address."""
 
 
-def cxl_protocol(body: Object) -> SectionBody:
-    """`CxlProtocol`: UEFI 2.10 N.2.13."""
+def cxl_protocol(body: JsonObject) -> SectionBody:
+    """Convert a `CxlProtocol` section (UEFI 2.10 N.2.13)."""
     fields = select_fields(body, _CXL_PROTOCOL) | validation(body, _CXL_PROTOCOL_BITS)
     parts = {"capability_structure": "capabilityStructure", "dvsec": "cxlDVSEC", "error_log": "cxlErrorLog"}
     read = {name: find_bytes(body, path) for name, path in parts.items()}
@@ -259,13 +259,13 @@ def cxl_protocol(body: Object) -> SectionBody:
         fields["agent_address"] = address
     lost: tuple[str, ...] = ()
     if "vendor_id" in fields and "device_id" not in fields:
-        # libcper writes the vendor id whether the validation bit of the device id is set or not.
+        # libcper writes the vendor id even if the validation bit of the device id is clear.
         del fields["vendor_id"]
-        lost = ("a vendor id that nothing vouches for",)
+        lost = ("a vendor id whose validation bit is unknown",)
     return SectionBody(encode("cxl_protocol", fields), lost=lost)
 
 
-def _agent_address(body: Object) -> int | None:
+def _agent_address(body: JsonObject) -> int | None:
     if (base := find_number(body, "cxlAgentAddress.value", 64)) is not None:
         return base
     if find(body, "cxlAgentAddress") is None:
@@ -289,8 +289,8 @@ _CXL_COMPONENT_BITS = "deviceID deviceSerial cxlComponentEventLog"
 _CXL_COMPONENT_HEADER = 32
 
 
-def cxl_component(body: Object) -> SectionBody:
-    """`CxlComponent`: UEFI 2.10 N.2.14. The header is the same for every kind of event; the event record is there as bytes."""
+def cxl_component(body: JsonObject) -> SectionBody:
+    """Convert a `CxlComponent` section (UEFI 2.10 N.2.14). All event types share the header; the event record is present as bytes."""
     fields = select_fields(body, _CXL_COMPONENT)
     log = find_bytes(body, "cxlComponentEventLog.data")
     stated = validation(body, _CXL_COMPONENT_BITS)
@@ -301,15 +301,15 @@ def cxl_component(body: Object) -> SectionBody:
     return SectionBody(header[:4] + valid.to_bytes(8, "little") + header[12:] + log)
 
 
-def unknown(body: Object) -> SectionBody:
-    """`Unknown`: a section that libcper could not read either, as it stands."""
+def unknown(body: JsonObject) -> SectionBody:
+    """Convert an `Unknown` section: one that libcper does not decode, as raw bytes."""
     data = find_bytes(body, "data")
     if data is None:
         raise ValueError("`data` is missing")
     return SectionBody(data)
 
 
-READERS: dict[str, Callable[[Object], SectionBody]] = {
+READERS: dict[str, Callable[[JsonObject], SectionBody]] = {
     "Memory": memory,
     "Memory2": memory2,
     "GenericProcessor": generic_processor,
@@ -319,4 +319,4 @@ READERS: dict[str, Callable[[Object], SectionBody]] = {
     "CxlComponent": cxl_component,
     "Unknown": unknown,
 }
-"""Readers of section bodies by libcper's name of the section; `ArmProcessor` has a module of its own."""
+"""Converters of section bodies by libcper's section name; `ArmProcessor` has its own module."""

@@ -1,6 +1,7 @@
-"""QEMU's error injection: the QMP command `inject-ghes-v2-error` (qapi/acpi-hest.json, QEMU 10.2), both ways.
+"""QEMU error injection command `inject-ghes-v2-error`: parser and writer.
 
-Its `cper` is base64 of a status block with its one data entry, not of a CPER record. QEMU looks at its length alone.
+Source: qapi/acpi-hest.json, QEMU 10.2. The argument `cper` is base64 of a status block with one data entry, not of a CPER record. QEMU
+checks only its length.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_one
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.formats.json_text import MAX_CONTAINERS, MAX_VALUES
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
@@ -22,25 +23,25 @@ FORMAT = "qemu_injection"
 COMMAND = "inject-ghes-v2-error"
 
 MAX_BLOCK = 1024
-"""Bytes of a status block that QEMU takes (ACPI_GHES_MAX_RAW_DATA_LENGTH, hw/acpi/ghes.c)."""
+"""Most bytes of a status block in QEMU (ACPI_GHES_MAX_RAW_DATA_LENGTH, hw/acpi/ghes.c)."""
 
 NOTIFICATION = Notification(type=NotificationType.GPIO, source_id=1, ghes_version=2, error_block_length=MAX_BLOCK)
-"""How a virt machine of QEMU 10.2 and later tells its guest of an injected error: its second source, through a generic event device."""
+"""Notification of an injected error by a virt machine of QEMU 10.2 and later: source 1, through a generic event device."""
 _BECAUSE = (
     "a virt machine of QEMU 10.2 or later injects through its source 1, a GHESv2 source notified by GPIO; older ones have no such source"
 )
 
-LOST = ("what the guest's machine type makes of it: before 10.2 the block lands in the source for aborts",)
+LOST = ("the guest's machine type: before 10.2 the block is reported through the source for aborts",)
 
 
 class NotInjectable(ValueError):
-    """An event that QEMU cannot be given; its text says why."""
+    """An event that QEMU cannot inject; the text is the reason."""
 
 
 def read_argument(
     text: str | bytes, *, notification: Notification | None = None, place: Position | None = None
 ) -> FoundError | UnreadableRecord:
-    """The event in the base64 of a `cper` argument; blanks and line ends in it do not count."""
+    """Parse the base64 of a `cper` argument; white space in it is ignored."""
     place = place or Position()
     packed = "".join((text.decode("latin-1") if isinstance(text, bytes) else text).split())
     try:
@@ -51,49 +52,49 @@ def read_argument(
         return UnreadableRecord(place, "the argument is empty", FORMAT)
     lost: tuple[str, ...] = LOST
     if len(block) > MAX_BLOCK:
-        lost += (f"the injection itself: QEMU refuses a block of {len(block)} bytes, more than {MAX_BLOCK}",)
-    return to_reading(block, notification, place, lost)
+        lost += (f"the injection: QEMU rejects a block of {len(block)} bytes, more than {MAX_BLOCK}",)
+    return to_found_error(block, notification, place, lost)
 
 
-def to_reading(
+def to_found_error(
     block: bytes, notification: Notification | None, place: Position, lost: tuple[str, ...], assumed: tuple[AssumedField, ...] = ()
 ) -> FoundError | UnreadableRecord:
-    """The event of a block that QEMU is told to inject."""
-    taken = () if notification else _assumed_notification()
+    """Return the event of an injected block."""
+    defaults = () if notification else _assumed_notification()
     try:
         event = Event(notification=notification or NOTIFICATION, status_block=block)
     except ValueError:
-        return UnreadableRecord(place, "the block is longer than an event may carry", FORMAT)
-    return FoundError(event, FORMAT, place, (*taken, *assumed), lost)
+        return UnreadableRecord(place, "the status block is longer than an event allows", FORMAT)
+    return FoundError(event, FORMAT, place, (*defaults, *assumed), lost)
 
 
 def _assumed_notification() -> tuple[AssumedField, ...]:
-    told = NOTIFICATION.model_dump(mode="json", include={"type", "source_id", "ghes_version", "error_block_length"})
-    return tuple(AssumedField(f"/notification/{name}", str(taken), _BECAUSE) for name, taken in told.items())
+    content = NOTIFICATION.model_dump(mode="json", include={"type", "source_id", "ghes_version", "error_block_length"})
+    return tuple(AssumedField(f"/notification/{name}", str(taken), _BECAUSE) for name, taken in content.items())
 
 
 def read_qmp(text: str | bytes, *, notification: Notification | None = None) -> Iterator[FoundError | UnreadableRecord]:
-    """The injections among QMP messages: JSON values one behind the other, as a monitor is sent them or a session was recorded.
+    """Yield the injections in a sequence of QMP messages, such as a recorded session.
 
-    Other commands and QEMU's answers are passed over. Where the text is no JSON, that is one Unread and the end.
+    Other commands and QEMU's responses are skipped. Parsing stops at the first text that is not JSON, which is reported as unreadable.
     """
-    told = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    if told.count(",") > MAX_VALUES or told.count("[") + told.count("{") > MAX_CONTAINERS:
-        yield UnreadableRecord(Position(line=1), f"more than {MAX_VALUES} values, or {MAX_CONTAINERS} objects and arrays", FORMAT)
+    content = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    if content.count(",") > MAX_VALUES or content.count("[") + content.count("{") > MAX_CONTAINERS:
+        yield UnreadableRecord(Position(line=1), f"more than {MAX_VALUES} values or {MAX_CONTAINERS} objects and arrays", FORMAT)
         return
     decoder = json.JSONDecoder()
-    offset, line = _skip(told, 0), 1 + told.count("\n", 0, _skip(told, 0))
-    while offset < len(told):
+    offset, line = _skip(content, 0), 1 + content.count("\n", 0, _skip(content, 0))
+    while offset < len(content):
         place = Position(line=line)
         try:
-            message, end = decoder.raw_decode(told, offset)
+            message, end = decoder.raw_decode(content, offset)
         except (ValueError, RecursionError):
             yield UnreadableRecord(place, "expected a JSON message", FORMAT)
             return
         if isinstance(message, dict) and message.get("execute") == COMMAND:
-            yield read_one(partial(_read_command, message, notification, place), place, FORMAT)
-        behind = _skip(told, end)
-        offset, line = behind, line + told.count("\n", offset, behind)
+            yield read_guarded(partial(_read_command, message, notification, place), place, FORMAT)
+        behind = _skip(content, end)
+        offset, line = behind, line + content.count("\n", offset, behind)
 
 
 def _skip(text: str, offset: int) -> int:
@@ -106,23 +107,28 @@ def _read_command(message: dict[str, Any], notification: Notification | None, pl
     arguments = message.get("arguments")
     cper = arguments.get("cper") if isinstance(arguments, dict) else None
     if not isinstance(cper, str):
-        return UnreadableRecord(place, "the command has no `cper` that is text", FORMAT)
+        return UnreadableRecord(place, "the command needs a string argument `cper`", FORMAT)
     return read_argument(cper, notification=notification, place=place)
 
 
 def to_argument(event: Event) -> str:
-    """The event's status block as a `cper` argument. Raises NotInjectable.
+    """Return the event's status block as a `cper` argument. Raises NotInjectable.
 
-    Everything but the block stays behind: QEMU decides how the guest is notified.
+    Other facts of the event are not written: QEMU chooses the notification.
     """
+    return base64.b64encode(require_status_block(event)).decode()
+
+
+def require_status_block(event: Event) -> bytes:
+    """Return the event's status block. Raises NotInjectable if there is none, or if it is too long for QEMU."""
     block = event.status_block
     if not block:
         raise NotInjectable("the event has no status block")
     if len(block) > MAX_BLOCK:
-        raise NotInjectable(f"the status block has {len(block)} bytes, and QEMU takes {MAX_BLOCK}")
-    return base64.b64encode(block).decode()
+        raise NotInjectable(f"the status block has {len(block)} bytes; QEMU accepts at most {MAX_BLOCK}")
+    return block
 
 
 def to_qmp(event: Event) -> str:
-    """The QMP command that injects the event, one line of JSON. Raises NotInjectable."""
+    """Return the QMP command that injects the event, as one line of JSON. Raises NotInjectable."""
     return json.dumps({"execute": COMMAND, "arguments": {"cper": to_argument(event)}})

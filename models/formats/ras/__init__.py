@@ -1,1 +1,1 @@
-"""What the kernel's RAS trace events say: one module for each kind of section, fed by rasdaemon's tables and by trace text."""
+"""RAS trace events of the kernel, from trace text and rasdaemon databases."""

@@ -1,4 +1,7 @@
-"""PCIe errors as the kernel traces them: `aer_event` (include/ras/ras_event.h, Linux 5.10 to 7.3)."""
+"""PCIe AER trace events (`aer_event`) as PCIe sections.
+
+Source: include/ras/ras_event.h, Linux 5.10 to 7.3.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from ras_triage.models.formats.ras.traced_event import BadField, TracedError, integer, quoted, text
+from ras_triage.models.formats.ras.traced_event import InvalidFieldError, TracedError, integer, quoted, text
 from ras_triage.models.severity import Severity
 
 _DEVICE = re.compile(r"\s*(?:([0-9a-fA-F]{1,4}):)?([0-9a-fA-F]{1,2}):([0-9a-fA-F]{1,2})\.([0-7])\s*")
@@ -18,7 +21,7 @@ _SEVERITIES = {
     "uncorrected (fatal)": Severity.FATAL,
     "fatal": Severity.FATAL,
 }
-"""rasdaemon's words and the kernel's."""
+"""Severity texts of rasdaemon and of the kernel."""
 _WORD = "(?:0x)?([0-9a-fA-F]{1,8})"
 _TLP = re.compile(r"TLP Header[:=] ?\{?" + "[ ,]+".join([_WORD] * 4))
 _TLP_WORDS = struct.Struct("<4I")
@@ -62,21 +65,21 @@ _UNCORRECTABLE = {
     "poisoned tlp egrees blocked": 26,
     "poisoned tlp egress blocked": 26,
 }
-"""Status bits by name, without a closing `error`: the kernel's tables and those of rasdaemon 0.4 to 0.8.5, misspellings included."""
+"""Status bits by name, without a trailing `error`: names of the kernel and of rasdaemon 0.4 to 0.8.5, with their misspellings."""
 
 
 def read_aer_event(fields: Mapping[str, object]) -> TracedError:
-    """What an AER event says, by the names of rasdaemon's columns. Raises BadField."""
-    told = text(fields, "err_type") or ""
-    severity = _SEVERITIES.get(told.strip().lower())
+    """Parse an `aer_event` with the column names of rasdaemon. Raises InvalidFieldError."""
+    severity_text = text(fields, "err_type") or ""
+    severity = _SEVERITIES.get(severity_text.strip().lower())
     section: dict[str, Any] = {"type": "pcie"}
-    lost: list[str] = [] if severity is not None else [f"the severity {quoted(told)}"]
+    lost: list[str] = [] if severity is not None else [f"the severity {quoted(severity_text)}"]
     name = text(fields, "dev_name") or ""
     if match := _DEVICE.fullmatch(name[:64]):
         section |= _device(match, fields)
-        lost.append("vendor, device id, class, secondary bus and slot where they are 0: the same validation bit covers them")
+        lost.append("vendor, device id, class, secondary bus and slot if they are 0: they share a validation bit")
     else:
-        lost.append(f"the device: {quoted(name)} is no PCI function")
+        lost.append(f"the device: {quoted(name)} is not a PCI function")
     message = (text(fields, "err_msg") or "")[:_MAX_MESSAGE]
     status, unknown = _status(message, corrected=severity == Severity.CORRECTED)
     section["aer_correctable_status" if severity == Severity.CORRECTED else "aer_uncorrectable_status"] = status
@@ -90,13 +93,13 @@ def read_aer_event(fields: Mapping[str, object]) -> TracedError:
 def _device(match: re.Match[str], fields: Mapping[str, object]) -> dict[str, Any]:
     segment, bus, device, function = (int(part or "0", 16) for part in match.groups())
     if device >= 32:
-        raise BadField(f"`dev_name` has the device number {device:#x}, and 0x1f is the last")
+        raise InvalidFieldError(f"`dev_name`: device number {device:#x} is above 0x1f")
     ids = {name: number for name in ("vendor_id", "device_id") if (number := integer(fields, name, 16))}
     return {"segment": segment, "bus": bus, "device": device, "function": function, **ids}
 
 
 def _status(message: str, *, corrected: bool) -> tuple[int, list[str]]:
-    """The status register that the names stand for, and the names that stand for none."""
+    """Return the status register for the bit names, and the unknown names."""
     names = _CORRECTABLE if corrected else _UNCORRECTABLE
     status, unknown = 0, []
     for name in re.split(r"[|,]", message.partition("TLP Header")[0])[:_MAX_NAMES]:

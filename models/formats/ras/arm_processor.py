@@ -1,6 +1,7 @@
-"""ARM processor errors as the kernel traces them: `arm_event` (include/ras/ras_event.h).
+"""ARM processor trace events (`arm_event`) as ARM processor sections.
 
-Linux 6.17 and earlier trace the section's header only; distributions' kernels carried the whole of it before that.
+Source: include/ras/ras_event.h. Linux 6.17 and earlier trace the section header only; some distribution kernels traced the whole section
+before that.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ _NONE_8, _NONE_32 = 0xFF, 0xFFFFFFFF
 _MAX_COUNT = 0xFFFF
 
 _TYPE_BITS = {"cache error": 1 << 1, "TLB error": 1 << 2, "bus error": 1 << 3, "micro-architectural error": 1 << 4}
-"""rasdaemon 0.8.1 and later names the bits of UEFI 2.9A (`arm_proc_error_type_strs`, ras-arm-handler.c)."""
+"""Error type bits of UEFI 2.9A by the names of rasdaemon 0.8.1 and later (`arm_proc_error_type_strs`, ras-arm-handler.c)."""
 _FLAG_BITS = {"first error": 1 << 0, "last error": 1 << 1, "propagated error": 1 << 2, "overflow": 1 << 3}
 
 
 def read_arm_event(fields: Mapping[str, object]) -> TracedError:
-    """What an ARM processor event says, by the names of rasdaemon's columns.
+    """Parse an `arm_event` with the column names of rasdaemon.
 
-    Trace text adds `severity` (Linux's rank, 0 to 3) and `midr`, which rasdaemon does not store. Raises BadField.
+    Trace text also has `severity` (Linux's GHES severity, 0 to 3) and `midr`, which rasdaemon does not store. Raises InvalidFieldError.
     """
     rank = integer(fields, "severity", 32)
     infos, lost = _error_infos(fields)
@@ -36,11 +37,11 @@ def read_arm_event(fields: Mapping[str, object]) -> TracedError:
     vendor = blob(fields, "vendor_info")
     header, assumed = _header(fields, len(infos) // ERROR_INFO_LENGTH, count, len(infos) + len(contexts), vendor)
     if fields.get("midr") is None:
-        lost += ("MIDR: it is written as 0",)
+        lost += ("MIDR: written as 0",)
     if cut:
-        lost += (f"{cut} bytes behind the last whole context",)
+        lost += (f"{cut} bytes after the last complete context",)
     section: dict[str, Any] = {"type": ARM_PROCESSOR, "payload": header + infos + contexts + vendor}
-    lost += ("the section's validation bits: what is not valid is traced as 0 or as all ones",)
+    lost += ("the section's validation bits: invalid fields are traced as 0 or as all ones",)
     return TracedError(section, None if rank is None else section_severity(rank), lost, assumed)
 
 
@@ -68,51 +69,51 @@ def _header(fields: Mapping[str, object], infos: int, contexts: int, behind: int
     )
     if not vendor:
         return header, ()
-    because = "the kernel traces all bytes behind the contexts, whether the section calls them valid or not"
+    because = "the kernel traces all bytes behind the contexts without checking the validation bit"
     return header, (AssumedField("/status_block/sections/0/vendor_info", "valid", because),)
 
 
 def _affinity(stored: int | None) -> int:
-    """8 bits, 0xff for none: rasdaemon has stored them signed (-1) and unsigned (255)."""
+    """Return 8 bits, 0xff for none; rasdaemon releases stored the value signed (-1) or unsigned (255)."""
     return _NONE_8 if stored is None or stored > 0xFF else stored
 
 
 def _error_infos(fields: Mapping[str, object]) -> tuple[bytes, tuple[str, ...]]:
-    """Whole error information structures, and what is lost of them."""
+    """Return the complete error information structures, and what is lost."""
     data = blob(fields, "err_info")
     if not data:
         return _from_scalars(fields)
     whole = min(len(data) // ERROR_INFO_LENGTH, _MAX_COUNT) * ERROR_INFO_LENGTH
     if whole == len(data):
         return data, ()
-    return data[:whole], (f"{len(data) - whole} bytes behind the last whole error information structure",)
+    return data[:whole], (f"{len(data) - whole} bytes after the last complete error information structure",)
 
 
 def _from_scalars(fields: Mapping[str, object]) -> tuple[bytes, tuple[str, ...]]:
-    """The last error information structure, which rasdaemon spreads over columns of their own."""
-    found = {
+    """Return the last error information structure, which rasdaemon stores in separate columns."""
+    values = {
         "error_information": integer(fields, "error_info"),
         "virtual_fault_address": integer(fields, "virt_fault_addr"),
         "physical_fault_address": integer(fields, "phy_fault_addr"),
         "flags": _bits(text(fields, "error_flags"), _FLAG_BITS),
     }
-    told: dict[str, Any] = {name: number for name, number in found.items() if number}
+    nonzero: dict[str, Any] = {name: number for name, number in values.items() if number}
     kind = _bits(text(fields, "error_type"), _TYPE_BITS)
-    if not told and not kind:
-        return b"", ("the error information structures: this kernel or rasdaemon did not keep them",)
+    if not nonzero and not kind:
+        return b"", ("the error information structures: not recorded by this kernel or rasdaemon",)
     count = integer(fields, "error_count", 32)
     if count and count - 1 <= _MAX_COUNT:
-        told["multiple_error"] = count - 1
-    lost = ("all error information structures but the last, and of that fields that are 0",)
-    return ArmErrorInfo(error_type=kind, **told).encode(), lost
+        nonzero["multiple_error"] = count - 1
+    lost = ("all error information structures except the last, and its fields that are 0",)
+    return ArmErrorInfo(error_type=kind, **nonzero).encode(), lost
 
 
-def _bits(told: str | None, names: Mapping[str, int]) -> int:
-    return sum(bit for name, bit in names.items() if name in (told or ""))
+def _bits(printed: str | None, names: Mapping[str, int]) -> int:
+    return sum(bit for name, bit in names.items() if name in (printed or ""))
 
 
 def _contexts(data: bytes) -> tuple[bytes, int, int]:
-    """Whole contexts, their count, and how many bytes are left behind them."""
+    """Return the complete contexts, their count, and the number of bytes left after them."""
     offset = count = 0
     while offset + CONTEXT_HEADER_LENGTH <= len(data) and count < _MAX_COUNT:
         end = offset + CONTEXT_HEADER_LENGTH + int(_CONTEXT_SIZE.unpack_from(data, offset)[0])

@@ -1,4 +1,7 @@
-"""CXL errors as the kernel traces them (drivers/cxl/core/trace.h) and rasdaemon keeps them (ras-cxl-handler.c, 0.8.5)."""
+"""CXL trace events as CXL sections.
+
+Sources: drivers/cxl/core/trace.h, and ras-cxl-handler.c of rasdaemon 0.8.5.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from ras_triage.models.formats.ras.traced_event import BadField, TracedError, blob, integer, quoted, read_time, text
+from ras_triage.models.formats.ras.traced_event import InvalidFieldError, TracedError, blob, integer, quoted, read_time, text
 from ras_triage.models.observed import AssumedField
 from ras_triage.models.severity import Severity
 
@@ -17,7 +20,7 @@ _SEVERITIES = {
     "failure": Severity.RECOVERABLE,
     "fatal": Severity.FATAL,
 }
-"""Severities of CXL's event logs (CXL 3.1 8.2.9.2.2) as CPER severities. They are not the same scale, and the reading says so."""
+"""CPER severities for the CXL event logs (CXL 3.1 8.2.9.2.2). The scales differ, so each use is listed as an assumption."""
 _ALL_ONES = (1 << 64) - 1
 _HOST = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
 _CXL_DEVICE = 2
@@ -61,43 +64,43 @@ _MODULE = (
     ("corrected_persistent_error_count", "cor_per_err_cnt", 32),
     ("additional_status", "add_status", 8),
 )
-"""The section's field, rasdaemon's column, and the field's width in bits."""
+"""Section field, rasdaemon column, and field width in bits."""
 _LATER = ("sub_type", "sub_channel", "cme_threshold_ev_flags", "cme_count", "cvme_count", "event_sub_type")
-"""Columns of CXL 3.1 and 3.2 fields that the section's layout has no name for."""
+"""Columns of CXL 3.1 and 3.2 fields that the section layout does not have."""
 
 Fields = Mapping[str, object]
 
 
 def read_general_media(fields: Fields) -> TracedError:
-    """A `cxl_general_media_event` by the names of rasdaemon's columns. Raises BadField."""
+    """Parse a `cxl_general_media_event` with the column names of rasdaemon. Raises InvalidFieldError."""
     section = _numbers(fields, (*_MEDIA, ("memory_device", "device", 24))) | _dpa(fields) | _bytes(fields, "component_id", "comp_id", 16)
     return _component("cxl_general_media", fields, section)
 
 
 def read_dram(fields: Fields) -> TracedError:
-    """A `cxl_dram_event` by the names of rasdaemon's columns. Raises BadField."""
+    """Parse a `cxl_dram_event` with the column names of rasdaemon. Raises InvalidFieldError."""
     section = _numbers(fields, (*_MEDIA, *_DRAM)) | _dpa(fields) | _bytes(fields, "correction_mask", "cor_mask", 32)
     return _component("cxl_dram", fields, section)
 
 
 def read_memory_module(fields: Fields) -> TracedError:
-    """A `cxl_memory_module_event` by the names of rasdaemon's columns. Raises BadField."""
+    """Parse a `cxl_memory_module_event` with the column names of rasdaemon. Raises InvalidFieldError."""
     return _component("cxl_memory_module", fields, _numbers(fields, _MODULE))
 
 
 def read_aer_uncorrectable(fields: Fields) -> TracedError:
-    """A `cxl_aer_ue_event` by the names of rasdaemon's columns. Raises BadField."""
+    """Parse a `cxl_aer_ue_event` with the column names of rasdaemon. Raises InvalidFieldError."""
     first = integer(fields, "first_error", 32) or 0
     control = first.bit_length() - 1 if first else 0
     log = _swapped(blob(fields, "header_log")[:_HEADER_LOG_LENGTH])
     registers = _RAS.pack(integer(fields, "error_status", 32) or 0, 0, 0, 0, 0, control, log)
-    because = "the trace has no severity; an uncorrectable error that the kernel lived to trace was taken as recoverable"
+    because = "the trace has no severity; the kernel survived the uncorrectable error, so recoverable is assumed"
     assumed = (AssumedField("/status_block/sections/0/severity", "recoverable", because),)
     return _protocol(fields, Severity.RECOVERABLE, registers, assumed)
 
 
 def read_aer_correctable(fields: Fields) -> TracedError:
-    """A `cxl_aer_ce_event` by the names of rasdaemon's columns. Raises BadField."""
+    """Parse a `cxl_aer_ce_event` with the column names of rasdaemon. Raises InvalidFieldError."""
     return _protocol(fields, Severity.CORRECTED, _RAS.pack(0, 0, 0, integer(fields, "error_status", 32) or 0, 0, 0, b""), ())
 
 
@@ -105,14 +108,14 @@ def _protocol(fields: Fields, severity: int, registers: bytes, assumed: tuple[As
     section: dict[str, Any] = {"type": "cxl_protocol", "agent_type": _CXL_DEVICE, "error_log": registers}
     host = text(fields, "host") or ""
     lost = [
-        "mask, severity and control registers: they are written as 0",
+        "mask, severity and control registers: written as 0",
         f"the memory device {quoted(text(fields, 'memdev') or '')}",
     ]
     if match := _HOST.fullmatch(host):
         segment, bus, device, function = (int(part, 16) for part in match.groups())
         section["agent_address"] = segment << 24 | bus << 16 | device << 8 | function
     else:
-        lost.append(f"the agent's address: {quoted(host)} is no PCI function")
+        lost.append(f"the agent address: {quoted(host)} is not a PCI function")
     if serial := integer(fields, "serial"):
         section["serial_number"] = serial
     taken = AssumedField("/status_block/sections/0/agent_type", str(_CXL_DEVICE), "the kernel traces the error at a memory device")
@@ -120,7 +123,7 @@ def _protocol(fields: Fields, severity: int, registers: bytes, assumed: tuple[As
 
 
 def _swapped(log: bytes) -> bytes:
-    """The header log's words as the registers have them: rasdaemon stores each big-endian."""
+    """Return the header log in register byte order: rasdaemon stores each word big-endian."""
     padded = log.ljust(_HEADER_LOG_LENGTH, b"\0")
     return struct.pack("<16I", *struct.unpack(">16I", padded))
 
@@ -131,20 +134,20 @@ def _component(kind: str, fields: Fields, body: dict[str, Any]) -> TracedError:
         section["serial_number"] = serial
     if (moment := read_time(text(fields, "hdr_ts"))) is not None and moment.timestamp() > 0:
         section["event_timestamp"] = int(moment.timestamp()) * 10**9
-    told = (text(fields, "log_type") or "").strip().lower()
-    severity = _SEVERITIES.get(told)
+    log_name = (text(fields, "log_type") or "").strip().lower()
+    severity = _SEVERITIES.get(log_name)
     assumed: tuple[AssumedField, ...] = ()
     if severity is not None:
-        because = f"the CXL event log is called {told}; a CXL severity is not a CPER severity"
+        because = f"from the CXL event log `{log_name}`; CXL and CPER severities differ"
         assumed = (AssumedField("/status_block/sections/0/severity", Severity(severity).name.lower(), because),)
     return TracedError(section, severity, _component_lost(fields), assumed)
 
 
 def _component_lost(fields: Fields) -> tuple[str, ...]:
-    lost = ["the event's validity flags: fields that are not valid are stored as 0", "the event's time below a second"]
+    lost = ["the event's validity flags: invalid fields are stored as 0", "fractions of a second of the event's time"]
     hpa = integer(fields, "hpa")
     if hpa and hpa != _ALL_ONES:
-        lost.append(f"the host physical address {hpa:#x}: the section has the device physical address only")
+        lost.append(f"the host physical address {hpa:#x}: the section has only the device physical address")
     lost += [f"`{name}` {number}" for name in _LATER if (number := integer(fields, name, 32))]
     if name := text(fields, "memdev"):
         lost.append(f"the memory device {quoted(name)}")
@@ -157,7 +160,7 @@ def _device(host: str) -> dict[str, Any]:
 
 
 def _dpa(fields: Fields) -> dict[str, Any]:
-    """The device physical address with its flags in bits 5:0, as the record has it; the trace splits them."""
+    """Return the device physical address with its flags in bits 5:0, as in the record; the trace has them separately."""
     address = integer(fields, "dpa")
     return {} if address is None else {"device_physical_address": address & ~0x3F | (integer(fields, "dpa_flags", 32) or 0) & 0x3F}
 
@@ -169,9 +172,9 @@ def _numbers(fields: Fields, table: tuple[tuple[str, str, int], ...]) -> dict[st
         if number is None:
             continue
         if bits == 16 and number >> 16 == 0xFFFF:
-            number &= 0xFFFF  # a temperature below zero
+            number &= 0xFFFF  # a negative temperature
         if number >> bits:
-            raise BadField(f"`{column}` has {bits} bits and cannot be {number}")
+            raise InvalidFieldError(f"`{column}`: {number} does not fit into {bits} bits")
         found[field] = number
     return found
 
@@ -179,5 +182,5 @@ def _numbers(fields: Fields, table: tuple[tuple[str, str, int], ...]) -> dict[st
 def _bytes(fields: Fields, field: str, column: str, length: int) -> dict[str, Any]:
     data = blob(fields, column)
     if data and len(data) != length:
-        raise BadField(f"`{column}` has {len(data)} bytes, not {length}")
+        raise InvalidFieldError(f"`{column}`: expected {length} bytes, got {len(data)}")
     return {field: data} if data else {}

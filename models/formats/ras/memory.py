@@ -1,4 +1,7 @@
-"""Memory errors as the kernel traces them: `mc_event` (include/ras/ras_event.h, Linux 5.10 to 7.3) and `extlog_mem_event`."""
+"""Memory trace events (`mc_event`, `extlog_mem_event`) as memory sections.
+
+Source: include/ras/ras_event.h, Linux 5.10 to 7.3.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from ras_triage.models.formats.ras.traced_event import BadField, TracedError, blob, integer, quoted, text
+from ras_triage.models.formats.ras.traced_event import InvalidFieldError, TracedError, blob, integer, quoted, text
 from ras_triage.models.observed import AssumedField
 from ras_triage.models.records.guid import NULL
 from ras_triage.models.sections.memory import ERROR_TYPES
@@ -20,7 +23,7 @@ _SEVERITIES = {
     "fatal": Severity.FATAL,
     "info": Severity.INFORMATIONAL,
 }
-"""`mc_event_error_type` (include/linux/edac.h), and what `ghes_edac_report_mem_error` makes them of."""
+"""CPER severities for `mc_event_error_type` (include/linux/edac.h), the reverse of `ghes_edac_report_mem_error`."""
 _ALL_ONES = (1 << 64) - 1
 _NO_TYPE = 0xFF
 _MAX_DETAIL = 4096
@@ -44,7 +47,7 @@ _TYPES = {name.lower(): number for number, name in enumerate(ERROR_TYPES)}
 
 
 def read_mc_event(fields: Mapping[str, object]) -> TracedError:
-    """What a memory controller event says, by the names of rasdaemon's columns. Raises BadField."""
+    """Parse an `mc_event` with the column names of rasdaemon. Raises InvalidFieldError."""
     section: dict[str, Any] = {"type": "memory"}
     detail = (text(fields, "driver_detail") or "")[:_MAX_DETAIL]
     if detail.startswith(_APEI):
@@ -55,21 +58,21 @@ def read_mc_event(fields: Mapping[str, object]) -> TracedError:
     return TracedError(section, severity, _mc_lost(fields, address, detail), assumed)
 
 
-def _mc_severity(told: str | None) -> tuple[int | None, tuple[AssumedField, ...]]:
-    name = (told or "").strip().lower()
+def _mc_severity(error_type: str | None) -> tuple[int | None, tuple[AssumedField, ...]]:
+    name = (error_type or "").strip().lower()
     assumed: tuple[AssumedField, ...] = ()
     if name in ("uncorrected", "deferred"):
-        because = f"EDAC calls the error {name}, which says neither that it was recoverable nor that it was fatal"
+        because = f"EDAC reports the error as {name}, which may be recoverable or fatal"
         assumed = (AssumedField("/status_block/sections/0/severity", "recoverable", because),)
     return _SEVERITIES.get(name), assumed
 
 
 def _mc_lost(fields: Mapping[str, object], address: int | None, detail: str) -> tuple[str, ...]:
-    """A phrase for each thing that an event of the contract has no field for."""
-    lost = [] if address else ["whether the address is 0 or unknown: both are written 0"]
+    """Return a phrase for each value that an event has no field for."""
+    lost = [] if address else ["whether the address is 0 or unknown: both are traced as 0"]
     grain = integer(fields, "grain")
     if grain:
-        lost.append(f"the physical address mask: the grain is 2^{grain} bytes, rounded differently before Linux 5.6")
+        lost.append(f"the physical address mask: the grain is 2^{grain} bytes, and was rounded differently before Linux 5.6")
     if (count := integer(fields, "err_count", 32)) and count > 1:
         lost.append(f"the error count {count}")
     if label := text(fields, "label"):
@@ -78,16 +81,16 @@ def _mc_lost(fields: Mapping[str, object], address: int | None, detail: str) -> 
         lost.append(f"the ECC syndrome {syndrome:#x}")
     layers = [integer(fields, name, 32) for name in ("top_layer", "middle_layer", "lower_layer")]
     if any(layer is not None and layer < 1 << 31 for layer in layers):
-        lost.append("the EDAC layers: their meaning is the driver's")
+        lost.append("the EDAC layers: their meaning depends on the driver")
     if not detail.startswith(_APEI):
-        lost.append("location and error type: no firmware record was behind this event, or its text is cut")
+        lost.append("location and error type: the event has no firmware record, or its text is truncated")
         if detail:
-            lost.append(f"the driver's detail {quoted(detail)}")
+            lost.append(f"the driver detail {quoted(detail)}")
     return tuple(lost)
 
 
 def _apei_fields(detail: str, message: str) -> dict[str, Any]:
-    """The fields that `ghes_edac` prints (drivers/edac/ghes_edac.c, cper_mem_err_location)."""
+    """Return the fields that `ghes_edac` prints (drivers/edac/ghes_edac.c, `cper_mem_err_location`)."""
     fields: dict[str, Any] = location(detail)
     if status := _STATUS.search(detail):
         fields["error_status"] = int(status[1] or status[2], 16)
@@ -97,9 +100,9 @@ def _apei_fields(detail: str, message: str) -> dict[str, Any]:
 
 
 def location(printed: str) -> dict[str, Any]:
-    """The location of a memory error as the kernel prints it, with or without a blank behind the colon (Linux 6.0 dropped it).
+    """Parse a printed memory error location, with or without a space after the colon (removed in Linux 6.0).
 
-    `targetID` of kernels before 5.18 is left out: they print the responder's there. A value too wide for its field raises BadField.
+    `targetID` of kernels before 5.18 is ignored: they print the responder id there. Raises InvalidFieldError for a value that is too wide.
     """
     fields: dict[str, Any] = {}
     for name, number in _LOCATION.findall(printed):
@@ -110,7 +113,7 @@ def location(printed: str) -> dict[str, Any]:
     _split_row(fields)
     for name, number in fields.items():
         if number >> _WIDTHS.get(name, 16):
-            raise BadField(f"`{name}` has {_WIDTHS.get(name, 16)} bits and cannot be {number}")
+            raise InvalidFieldError(f"`{name}`: {number} does not fit into {_WIDTHS.get(name, 16)} bits")
     return fields
 
 
@@ -119,7 +122,7 @@ _ROW_BITS = 16
 
 
 def _split_row(fields: dict[str, Any]) -> None:
-    """Rows are printed with their extended bits 17:16 (`cper_get_mem_extension`)."""
+    """Split the printed row into row and extended bits 17:16 (`cper_get_mem_extension`)."""
     row = fields.get("row", 0)
     if 1 << _ROW_BITS <= row < 1 << _ROW_BITS + 2:
         fields |= {"row": row & (1 << _ROW_BITS) - 1, "extended_row_bits": row >> _ROW_BITS}
@@ -147,12 +150,12 @@ _EXTENDED_ROW, _BANK_GROUP, _BANK_ADDRESS, _CHIP = 1 << 18, 1 << 19, 1 << 20, 1 
 
 
 def read_compact(data: bytes) -> dict[str, Any]:
-    """The valid fields of `struct cper_mem_err_compact` (include/linux/cper.h): 54 bytes, 55 since Linux 5.10.
+    """Return the valid fields of `struct cper_mem_err_compact` (include/linux/cper.h): 54 bytes, 55 since Linux 5.10.
 
-    Raises BadField where it is shorter.
+    Raises InvalidFieldError if it is shorter.
     """
     if len(data) < _COMPACT.size:
-        raise BadField(f"the location has {len(data)} bytes, not {_COMPACT.size}")
+        raise InvalidFieldError(f"the location has {len(data)} bytes; expected {_COMPACT.size} or more")
     validation, *values = _COMPACT.unpack_from(data)
     fields = {name: number for (name, bit), number in zip(_COMPACT_FIELDS, values, strict=True) if validation & bit}
     bank = values[3]
@@ -169,7 +172,7 @@ def read_compact(data: bytes) -> dict[str, Any]:
 
 
 def read_extlog(fields: Mapping[str, object]) -> TracedError:
-    """What an extended error log event says, by the names of rasdaemon's columns; `pa_mask_lsb` is in traces only. Raises BadField."""
+    """Parse an `extlog_mem_event` with the column names of rasdaemon; `pa_mask_lsb` is in trace text only. Raises InvalidFieldError."""
     section: dict[str, Any] = {"type": "memory"}
     if data := blob(fields, "cper_data"):
         section |= read_compact(data)
@@ -189,7 +192,7 @@ def read_extlog(fields: Mapping[str, object]) -> TracedError:
 def _extlog_severity(fields: Mapping[str, object]) -> int | None:
     severity = integer(fields, "severity", 32)
     if severity is not None and severity > Severity.INFORMATIONAL:
-        raise BadField(f"the severity {severity} is none of the four of CPER")
+        raise InvalidFieldError(f"`severity`: {severity} is not a CPER severity; expected 0 to 3")
     return severity
 
 
@@ -198,18 +201,18 @@ def _add_mask(section: dict[str, Any], lowest: int | None) -> tuple[AssumedField
         return ()
     mask = _ALL_ONES & ~((1 << lowest) - 1)
     section["physical_address_mask"] = mask
-    because = "the trace tells the mask's lowest bit; those above it are taken as set"
+    because = "the trace has only the lowest bit of the mask; all bits above it are assumed to be set"
     return (AssumedField("/status_block/sections/0/physical_address_mask", hex(mask), because),)
 
 
 def fru(fields: Mapping[str, object]) -> dict[str, Any]:
-    """FRU id and text; the kernel traces a null GUID and no text where the record has none. Raises BadField."""
+    """Return FRU id and text; the kernel traces a null GUID and an empty text if the record has none. Raises InvalidFieldError."""
     found: dict[str, Any] = {}
     identity = blob(fields, "fru_id")
     if identity and len(identity) != len(NULL):
-        raise BadField(f"`fru_id` has {len(identity)} bytes, not {len(NULL)}")
+        raise InvalidFieldError(f"`fru_id`: expected {len(NULL)} bytes, got {len(identity)}")
     if identity and identity != NULL:
         found["fru_id"] = identity
-    if told := text(fields, "fru_text"):
-        found["fru_text"] = told[:20].encode("latin-1", "replace").decode("latin-1")
+    if fru_text := text(fields, "fru_text"):
+        found["fru_text"] = fru_text[:20].encode("latin-1", "replace").decode("latin-1")
     return found

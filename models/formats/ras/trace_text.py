@@ -1,6 +1,7 @@
-"""The words of each RAS trace event, the kernel's and rasdaemon's, as fields by the names of rasdaemon's columns.
+"""Parsers for the text of each RAS trace event, as printed by Linux and rasdaemon.
 
-Every function raises BadField where the words are not those of its event. Patterns are bounded, so that hostile text costs linear time.
+Fields have the names of rasdaemon's columns. Every function raises InvalidFieldError if the text is not that of its event. Patterns are
+bounded, so that hostile text takes linear time.
 """
 
 from __future__ import annotations
@@ -8,27 +9,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ras_triage.models.formats.ras.traced_event import BadField
+from ras_triage.models.formats.ras.traced_event import InvalidFieldError
 from ras_triage.models.records.guid import SECTION_NAMES, guid, guid_text
 from ras_triage.models.sections.memory import ERROR_TYPES
 from ras_triage.models.severity import Severity
 
-_ANNOUNCED = "announced_"
-"""Before a field's name: how many bytes the trace announces for it."""
+_STATED_LENGTH = "stated_length_"
+"""Prefix of a field that holds the stated length of another one, in bytes."""
 
 
 def missing_blob_bytes(fields: Mapping[str, object]) -> Iterator[tuple[str, int]]:
-    """Blobs of which fewer bytes were printed than announced, and how many fewer."""
-    for name, announced in fields.items():
-        data = fields.get(name.removeprefix(_ANNOUNCED))
-        if name.startswith(_ANNOUNCED) and isinstance(announced, int) and isinstance(data, bytes) and len(data) < announced:
-            yield name.removeprefix(_ANNOUNCED), announced - len(data)
+    """Yield the names of blobs with fewer bytes than stated, and the number of missing bytes."""
+    for name, stated in fields.items():
+        data = fields.get(name.removeprefix(_STATED_LENGTH))
+        if name.startswith(_STATED_LENGTH) and isinstance(stated, int) and isinstance(data, bytes) and len(data) < stated:
+            yield name.removeprefix(_STATED_LENGTH), stated - len(data)
 
 
 def _match(pattern: re.Pattern[str], text: str, what: str) -> re.Match[str]:
     match = pattern.search(text)
     if match is None:
-        raise BadField(f"it has no {what}")
+        raise InvalidFieldError(f"no {what}")
     return match
 
 
@@ -40,14 +41,14 @@ _MC_TAIL = re.compile(
 
 
 def parse_mc_event(text: str) -> dict[str, object]:
-    """`1 Corrected error: msg on label (mc:0 location:0:0:-1 address:0x.. grain:8 syndrome:0x0 detail)`.
+    """Parse `1 Corrected error: msg on label (mc:0 location:0:0:-1 address:0x.. grain:8 syndrome:0x0 detail)`.
 
     The kernel prints the grain in bytes, rasdaemon its log2; the field holds the log2.
     """
-    head = _match(_MC_HEAD, text, "`error:` behind a count and a type")
+    head = _match(_MC_HEAD, text, "`error:` after a count and a type")
     tail = _MC_TAIL.search(text, head.end())
     if tail is None:
-        raise BadField("it has no `(mc:` with a grain: it is cut")
+        raise InvalidFieldError("no `(mc:` with a grain: the text is truncated")
     message, _, label = text[head.end() : tail.start()].rpartition(" on ")
     detail = text[tail.end() :].strip()
     is_kernels = text.startswith("(mc:", tail.start()) and text[tail.start() + 4] != " "
@@ -81,13 +82,13 @@ _AER_IDS = re.compile(r" ?\([^()]{0,512}vendor_id: (0x[0-9a-f]{1,4}|0) device_id
 
 
 def parse_aer_event(text: str) -> dict[str, object]:
-    """`0000:01:00.0 PCIe Bus Error: severity=Fatal, name|name, TLP Header={..}`, or rasdaemon's `0000:01:00.0 name, name Corrected`."""
+    """Parse `0000:01:00.0 PCIe Bus Error: severity=Fatal, name|name, TLP Header={..}`, or rasdaemon's `0000:01:00.0 name Corrected`."""
     if match := _AER_KERNEL.search(text):
         return {"dev_name": match[1], "err_type": match[3], "err_msg": text[match.end() :].strip()}
     body = text.strip()
     kind = next((name for name in _AER_TYPES if body.endswith(name)), None)
     if kind is None:
-        raise BadField("it has no severity at its end, and no `Bus Error: severity=`")
+        raise InvalidFieldError("no severity at the end, and no `Bus Error: severity=`")
     device, _, message = body.removesuffix(kind).strip().partition(" ")
     fields: dict[str, object] = {"dev_name": device, "err_type": kind, "err_msg": message.strip()}
     if ids := _AER_IDS.match(message[:600]):
@@ -118,14 +119,14 @@ _DUMP = re.compile(r"(?<![0-9a-fA-F])([0-9a-fA-F]{8}):((?: {1,2}[0-9a-fA-F]{8}){
 
 
 def parse_arm_event(text: str) -> dict[str, object]:
-    """`cpu: 0; error: 2; affinity level: 0; MPIDR: ..`, or rasdaemon's `affinity: 0 MPIDR: 0x..` with dumps on the lines behind it.
+    """Parse `cpu: 0; error: 2; affinity level: 0; MPIDR: ..`, or rasdaemon's `affinity: 0 MPIDR: 0x..` with dumps on the lines after it.
 
-    Where both are there the kernel's raw data count, as they are whole to the byte.
+    If both are present, the kernel's raw data take precedence: rasdaemon's dump omits up to three bytes at its end.
     """
     fields: dict[str, object] = {name: int(match[1]) for name, pattern in _ARM_FIELDS.items() if (match := pattern.search(text))}
     fields |= {name: int(match[1], 16) for name, pattern in _ARM_REGISTERS.items() if (match := pattern.search(text))}
     if "mpidr" not in fields:
-        raise BadField("it has no `MPIDR:`")
+        raise InvalidFieldError("no `MPIDR:`")
     if "severity" not in fields and (match := _ARM_SEVERITY.search(text)):
         fields["severity"] = _RANKS[match[1]]
     for name, title in _ARM_BLOBS.items():
@@ -138,7 +139,7 @@ def _blob(text: str, name: str, title: str) -> dict[str, object]:
     at = text.find(title + " data len:")
     if at < 0 or not (length := _LENGTH.match(text, at + len(title))):
         return fields
-    fields[_ANNOUNCED + name] = int(length[1])
+    fields[_STATED_LENGTH + name] = int(length[1])
     raw = text.find(title + " raw data:")
     if raw >= 0 and (match := _RAW.match(text, raw + len(title))):
         fields[name] = bytes.fromhex(match[1].replace(",", " "))
@@ -149,9 +150,9 @@ def _blob(text: str, name: str, title: str) -> dict[str, object]:
 
 
 def _dumped(text: str) -> bytes:
-    """The bytes of rasdaemon's dump (`display_raw_data`): 32-bit words, little-endian; up to three bytes at its end are not printed.
+    """Return the bytes of rasdaemon's dump (`display_raw_data`): 32-bit little-endian words; up to three bytes at its end are not printed.
 
-    Lines count as long as each begins where the one before it ended.
+    Parsing stops at the first line whose offset does not continue the dump.
     """
     data = bytearray()
     for offset, line in _DUMP.findall(text):
@@ -175,9 +176,9 @@ _MAX_RANK = len(_NAMES) - 1
 
 
 def parse_non_standard_event(text: str) -> dict[str, object]:
-    """`severity: 2; sec type:<guid>; FRU: <guid> text; data len:8; raw data:..`, or rasdaemon's words with a dump behind them.
+    """Parse `severity: 2; sec type:<guid>; FRU: <guid> text; data len:8; raw data:..`, or rasdaemon's text followed by a dump.
 
-    The kernel prints the GUID's bytes in the order of the record (`%pU`), rasdaemon prints the GUID.
+    The kernel prints the GUID's bytes in record order (`%pU`), rasdaemon prints the GUID's text form.
     """
     if match := _NS_KERNEL.search(text):
         raw = _NS_HEX.match(text, match.end())
@@ -187,7 +188,7 @@ def parse_non_standard_event(text: str) -> dict[str, object]:
             "fru_id": _printed_guid(match[3]),
             "fru_text": match[4].strip(),
             "error": bytes.fromhex(raw[0].replace(",", " ")) if raw else b"",
-            _ANNOUNCED + "error": int(match[5]),
+            _STATED_LENGTH + "error": int(match[5]),
         }
     match = _match(_NS_DAEMON, text, "`sec type:` and no `section type:`")
     return {
@@ -196,12 +197,15 @@ def parse_non_standard_event(text: str) -> dict[str, object]:
         "fru_text": match[3],
         "fru_id": guid(match[4]),
         "error": _dumped(text[match.end() :])[: int(match[5])],
-        _ANNOUNCED + "error": int(match[5]),
+        _STATED_LENGTH + "error": int(match[5]),
     }
 
 
 def _printed_guid(text: str) -> bytes:
-    """16 record bytes. Tools that decode the event themselves print the GUID instead: a type that is known that way round is that one."""
+    """Return the 16 record bytes of a GUID printed in record order.
+
+    Tools that format the event themselves print the GUID's text form instead: it is used if only that one is a known section type.
+    """
     in_order = bytes.fromhex(text.replace("-", ""))
     return guid(text) if guid_text(guid(text)) in _KNOWN and in_order not in SECTION_NAMES else in_order
 
@@ -220,8 +224,8 @@ _ALL_ONES = (1 << 64) - 1
 
 
 def parse_extlog_mem_event(text: str) -> dict[str, object]:
-    """`{1} corrected error: type physical addr: .. (mask lsb: c) location FRU: <guid> text`, or rasdaemon's `1 corrected error: ..`."""
-    match = _match(_EXTLOG, text, "`physical addr:` behind a severity")
+    """Parse `{1} corrected error: type physical addr: .. (mask lsb: c) location FRU: <guid> text`, or rasdaemon's `1 corrected ..`."""
+    match = _match(_EXTLOG, text, "`physical addr:` after a severity")
     severity = _SEVERITIES.get(match[2])
     fields: dict[str, object] = {
         "error_count": int(match[1]),
@@ -239,7 +243,7 @@ def parse_extlog_mem_event(text: str) -> dict[str, object]:
 
 
 def _lowest(mask: int) -> int:
-    """The lowest bit of a mask that rasdaemon made of it (`err_mask`); all ones stand for none."""
+    """Return the lowest set bit of rasdaemon's mask (`err_mask`); 0xff (none) for a mask of all ones."""
     return 0xFF if mask in (0, _ALL_ONES) else (mask & -mask).bit_length() - 1
 
 
@@ -248,6 +252,6 @@ _MF_DAEMON = re.compile(r"pfn=(0x[0-9a-f]{1,16}) page_type=(.{1,80}?) action_res
 
 
 def parse_memory_failure_event(text: str) -> dict[str, object]:
-    """`pfn 0x1: recovery action for dirty LRU page: Recovered`, or rasdaemon's `pfn=0x1 page_type=.. action_result=..`."""
+    """Parse `pfn 0x1: recovery action for dirty LRU page: Recovered`, or rasdaemon's `pfn=0x1 page_type=.. action_result=..`."""
     match = _MF_KERNEL.search(text) or _match(_MF_DAEMON, text, "`pfn`, page type and result")
     return {"pfn": match[1], "page_type": match[2], "action_result": match[3]}

@@ -1,6 +1,6 @@
-"""What the kernel's RAS trace events say of one error, whoever kept it: rasdaemon's tables and trace text lead here.
+"""Conversion of a RAS trace event into an event, for trace text and rasdaemon.
 
-A trace event carries one section of a record and nothing of the block around it, so an event made of it names what was taken instead.
+A trace event contains one section of a record and nothing of the status block around it; the missing parts are listed as assumptions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ras_triage.models.severity import GhesSeverity, Severity
 from ras_triage.models.times import to_utc
 
 LOST = ("the HEST source id", "the block status", "the section's flags, containment warning among them")
-"""What no RAS trace event carries."""
+"""Parts of a record that no RAS trace event contains."""
 
 _TIME = "%Y-%m-%d %H:%M:%S %z"
 _INTEGER = re.compile(r"\s*(-?)(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})\s*")
@@ -29,7 +29,7 @@ _INTEGER = re.compile(r"\s*(-?)(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20})\s*")
 
 @frozen
 class UnmatchedRow:
-    """A row or line that is no error to decide on, kept as it stands."""
+    """A row or line that cannot become an event, unchanged."""
 
     place: Position
     format: str
@@ -39,28 +39,31 @@ class UnmatchedRow:
     fields: tuple[tuple[str, object], ...]
     """Names and values in the order of the source; the values are None, int, float, str or bytes."""
     kind: Literal["observation", "raw"]
-    """An observation says what the kernel did; raw is everything that has no place in an event."""
+    """`observation`: an action of the kernel. `raw`: anything else."""
+
+
+TraceItem = FoundError | UnreadableRecord | UnmatchedRow
 
 
 @frozen
 class TracedError:
-    """What a source says of one error."""
+    """One error of a trace event or table row."""
 
     section: Mapping[str, Any]
-    """The section, structured, without its severity."""
+    """The section's fields, without its severity."""
     severity: int | None
-    """The section's, as CPER numbers them; None where the source has none."""
+    """CPER severity of the section; None if the source has none."""
     lost: tuple[str, ...] = ()
     assumed: tuple[AssumedField, ...] = ()
 
 
-class BadField(ValueError):
-    """A field of the source that does not hold what it should; its text says which and why."""
+class InvalidFieldError(ValueError):
+    """A source field with an invalid value; the text names the field and the reason."""
 
 
 @frozen
 class TraceSource:
-    """Where a reading comes from, and what the caller knows better."""
+    """Where an error comes from, and the caller's notification type."""
 
     format: str
     place: Position
@@ -69,49 +72,49 @@ class TraceSource:
     lost: tuple[str, ...] = ()
 
 
-def to_reading(found: TracedError, source: TraceSource) -> FoundError:
-    """The event of one error. Raises ValueError where the section cannot be encoded."""
-    block_severity, assumed = _severities(found.severity)
-    section = {**found.section, "severity": block_severity if found.severity is None else found.severity}
+def to_found_error(error: TracedError, source: TraceSource) -> FoundError:
+    """Convert one error. Raises ValueError if the section cannot be encoded."""
+    block_severity, assumed = _severities(error.severity)
+    section = {**error.section, "severity": block_severity if error.severity is None else error.severity}
     if source.notification is None:
-        told = "nothing in the source says how the error was notified; an ordinary interrupt was taken"
-        assumed = (AssumedField("/notification/type", DEFAULT_NOTIFICATION.value, told), *assumed)
+        because = "the source has no notification type; an ordinary interrupt is assumed"
+        assumed = (AssumedField("/notification/type", DEFAULT_NOTIFICATION.value, because), *assumed)
     event = Event(
         time=source.time,
         notification=source.notification or Notification(type=DEFAULT_NOTIFICATION),
         status_block=encode_structured({"severity": block_severity, "sections": [section]}),
     )
-    return FoundError(event, source.format, source.place, (*assumed, *found.assumed), (*LOST, *source.lost, *found.lost))
+    return FoundError(event, source.format, source.place, (*assumed, *error.assumed), (*LOST, *source.lost, *error.lost))
 
 
-def read_or_refuse(found: TracedError | BadField, source: TraceSource) -> FoundError | UnreadableRecord:
-    """The reading, or why there is none."""
-    if isinstance(found, BadField):
-        return UnreadableRecord(source.place, str(found), source.format)
+def to_result(result: TracedError | InvalidFieldError, source: TraceSource) -> FoundError | UnreadableRecord:
+    """Return the error as an event, or the reason why it cannot be converted."""
+    if isinstance(result, InvalidFieldError):
+        return UnreadableRecord(source.place, str(result), source.format)
     try:
-        return to_reading(found, source)
+        return to_found_error(result, source)
     except ValueError:
-        # The fields are checked one by one before; what is left are fields that contradict each other or a block beyond all bounds.
-        return UnreadableRecord(source.place, "the fields do not make a section: they contradict each other or are too long", source.format)
+        # Single fields were checked before: only contradicting fields or an oversized block remain.
+        return UnreadableRecord(source.place, "the section cannot be encoded: fields contradict each other or are too long", source.format)
 
 
 def _severities(section: int | None) -> tuple[int, tuple[AssumedField, ...]]:
-    """The block's severity for a section's, and what had to be assumed for it."""
+    """Return the block severity for a section severity, and the assumptions made for it."""
     field = "/status_block/severity"
     if section is None:
         return Severity.RECOVERABLE, (
-            AssumedField(field, "recoverable", "the source has no severity; recoverable is the one that asks for something to be done"),
+            AssumedField(field, "recoverable", "the source has no severity; recoverable is the mildest that requires an action"),
             AssumedField("/status_block/sections/0/severity", "recoverable", "the source has no severity"),
         )
     if section == Severity.FATAL:
-        because = "the kernel panics on a fatal block before it traces a section, and lived to trace this one"
+        because = "the kernel panics on a fatal block before it traces any section, so this block was not fatal"
         return Severity.RECOVERABLE, (AssumedField(field, "recoverable", because),)
     name = Severity(section).name.lower()
-    return section, (AssumedField(field, name, "the source has the section's severity only"),)
+    return section, (AssumedField(field, name, "the source has only the section severity"),)
 
 
 def section_severity(ghes: int) -> int:
-    """The CPER severity that Linux ranks so (`ghes_severity`). Raises BadField for a rank off the list."""
+    """Return the CPER severity for a GHES severity (`ghes_severity`). Raises InvalidFieldError for any other number."""
     ranks = {
         GhesSeverity.NO: Severity.INFORMATIONAL,
         GhesSeverity.CORRECTED: Severity.CORRECTED,
@@ -119,12 +122,12 @@ def section_severity(ghes: int) -> int:
         GhesSeverity.PANIC: Severity.FATAL,
     }
     if ghes not in ranks:
-        raise BadField(f"the severity {ghes} is none of Linux's four")
+        raise InvalidFieldError(f"`severity`: {ghes} is not a GHES severity; expected 0 to 3")
     return ranks[GhesSeverity(ghes)]
 
 
 def read_time(text: str | None) -> datetime | None:
-    """Return the moment that rasdaemon writes (`strftime` with `%Y-%m-%d %H:%M:%S %z`); None where it is none, or none that UTC has."""
+    """Return a time in rasdaemon's format (`%Y-%m-%d %H:%M:%S %z`); None if it is malformed or out of range in UTC."""
     try:
         moment = datetime.strptime((text or "").strip(), _TIME)
         to_utc(moment)
@@ -134,48 +137,48 @@ def read_time(text: str | None) -> datetime | None:
 
 
 def integer(fields: Mapping[str, object], name: str, bits: int = 64) -> int | None:
-    """An unsigned number of `bits` bits that may have been stored signed; None where it is absent. Raises BadField."""
-    found = fields.get(name)
-    if found is None:
+    """Return an unsigned number of `bits` bits that may be stored signed; None if it is absent. Raises InvalidFieldError."""
+    value = fields.get(name)
+    if value is None:
         return None
-    number = _number(found)
+    number = _number(value)
     if number is None or not -(1 << bits - 1) <= number < 1 << bits:
-        raise BadField(f"`{name}` is not a number of {bits} bits")
+        raise InvalidFieldError(f"`{name}` is not a number of {bits} bits")
     return number & (1 << bits) - 1
 
 
-def _number(found: object) -> int | None:
-    if isinstance(found, int) and not isinstance(found, bool):
-        return found
-    text = found.decode("latin-1") if isinstance(found, bytes) else found
+def _number(value: object) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
     match = _INTEGER.fullmatch(text) if isinstance(text, str) and len(text) < 32 else None
     return int(match[1] + match[2], 16 if match[2][:2].lower() == "0x" else 10) if match else None
 
 
 def text(fields: Mapping[str, object], name: str) -> str | None:
-    """Text up to the first NUL; None where it is absent. Raises BadField."""
-    found = fields.get(name)
-    if found is None:
+    """Return text up to the first NUL; None if it is absent. Raises InvalidFieldError."""
+    value = fields.get(name)
+    if value is None:
         return None
-    if isinstance(found, bytes):
-        found = found.decode("utf-8", "replace")
-    if not isinstance(found, str):
-        raise BadField(f"`{name}` is not text")
-    return found.partition("\0")[0]
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        raise InvalidFieldError(f"`{name}` is not text")
+    return value.partition("\0")[0]
 
 
 def blob(fields: Mapping[str, object], name: str) -> bytes:
-    """Bytes, empty where they are absent. Raises BadField."""
-    found = fields.get(name)
-    if isinstance(found, str):
-        # SQLite hands out what was stored as text as text, whatever the column's type.
-        found = found.encode("utf-8", "surrogateescape")
-    if found is not None and not isinstance(found, bytes):
-        raise BadField(f"`{name}` is not a blob")
-    return found or b""
+    """Return bytes, empty if they are absent. Raises InvalidFieldError."""
+    value = fields.get(name)
+    if isinstance(value, str):
+        # SQLite returns a value that was stored as text as text, whatever the column type.
+        value = value.encode("utf-8", "surrogateescape")
+    if value is not None and not isinstance(value, bytes):
+        raise InvalidFieldError(f"`{name}` is not a blob")
+    return value or b""
 
 
-def quoted(found: str, limit: int = 80) -> str:
-    """Text of the source for a phrase: in backticks, printable, and not longer than `limit` characters."""
-    shown = "".join(character if character.isprintable() and character != "`" else "?" for character in found[:limit])
-    return f"`{shown}{'…' if len(found) > limit else ''}`"
+def quoted(text: str, limit: int = 80) -> str:
+    """Return text of the source for a message: in backticks, printable, at most `limit` characters."""
+    shown = "".join(character if character.isprintable() and character != "`" else "?" for character in text[:limit])
+    return f"`{shown}{'…' if len(text) > limit else ''}`"

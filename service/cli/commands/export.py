@@ -26,9 +26,9 @@ from ras_triage.service.cli.output import BAD_INPUT, warn, warn_of_defect, write
 from ras_triage.service.cli.progress import progress
 from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.engine.attempts import Attempts
-from ras_triage.service.engine.imports.results import place_words
+from ras_triage.service.engine.imports.results import position_text
 from ras_triage.service.importing.format_detection import InputFormat
-from ras_triage.service.importing.import_options import ImportOptions, notified
+from ras_triage.service.importing.import_options import ImportOptions, apply_notification
 from ras_triage.service.importing.source import ImportSource
 
 HELP = "export errors as CPER records, Redfish entries, QEMU injections or events"
@@ -42,13 +42,16 @@ def _command_line(event: Event) -> bytes:
     return f"ghes_inject.py {shlex.join(arguments)}\n".encode()
 
 
-WRITERS: Final[dict[InputFormat, Callable[[Event], bytes]]] = {
+GHES_INJECT: Final = "ghes_inject"
+"""The format of command lines of QEMU's ghes_inject.py, which cannot be imported."""
+
+WRITERS: Final[dict[str, Callable[[Event], bytes]]] = {
     InputFormat.EVENT: lambda event: escape_json(event_json(event)) + b"\n",
     InputFormat.CPER: write_record,
     InputFormat.REDFISH: lambda event: escape_json(to_json(write_redfish(event))) + b"\n",
     InputFormat.QMP: lambda event: to_qmp(event).encode() + b"\n",
     InputFormat.QEMU_ARGUMENT: lambda event: to_argument(event).encode() + b"\n",
-    InputFormat.GHES_INJECT: _command_line,
+    GHES_INJECT: _command_line,
 }
 """CPER records are binary and follow each other; every other format has one error per line."""
 
@@ -61,12 +64,12 @@ def configure(command: ArgumentParser) -> None:
     add_examples(command, "ras-triage export --to cper dmesg.txt > records.cper", "ras-triage export --to qmp record.cper")
     add_input_options(command)
     command.add_argument(
-        "--to", required=True, choices=[form.value for form in WRITERS], metavar="FORMAT", help="output format: " + ", ".join(WRITERS)
+        "--to", required=True, choices=[str(form) for form in WRITERS], metavar="FORMAT", help="output format: " + ", ".join(WRITERS)
     )
 
 
 def run(options: Namespace) -> int:
-    if InputFormat(options.to) is InputFormat.CPER and sys.stdout.isatty():
+    if options.to == InputFormat.CPER and sys.stdout.isatty():
         raise InvalidSetting(f"`--to {options.to}` writes binary data: redirect standard output to a file")
     import_options, complete = import_options_of(options), True
     for path in options.files:
@@ -79,17 +82,17 @@ def run(options: Namespace) -> int:
 
 def _export(path: str, options: Namespace, import_options: ImportOptions) -> bool:
     """Write the errors of a file. Return whether everything in it could be read and written."""
-    write, complete, attempts = WRITERS[InputFormat(options.to)], True, Attempts(warn_of_defect)
+    write, complete, attempts = WRITERS[options.to], True, Attempts(warn_of_defect)
     with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
         for item in read_items(ImportSource(stream, file_path(path), shown.bytes_read), options):
             if isinstance(item, UnreadableRecord):
-                complete = _report_skipped(path, place_words(item.place), item.reason)
+                complete = _report_skipped(path, position_text(item.place), item.reason)
             if not isinstance(item, FoundError):
                 continue
             try:
                 write_bytes(attempts.call(_write, write, item, import_options))
             except ProblemError as refused:
-                complete = _report_skipped(path, place_words(item.place), refused.problem.detail)
+                complete = _report_skipped(path, position_text(item.place), refused.problem.detail)
                 continue
             shown.item_done()
     return complete
@@ -98,7 +101,7 @@ def _export(path: str, options: Namespace, import_options: ImportOptions) -> boo
 def _write(write: Callable[[Event], bytes], error: FoundError, import_options: ImportOptions) -> bytes:
     """Return an error in the format. Raises ProblemError if the format cannot represent it."""
     try:
-        return write(notified(import_options, error).event)
+        return write(apply_notification(import_options, error).event)
     except MalformedBytes as fault:
         raise ProblemError(unwritable(f"byte {fault.offset}, `{fault.field}`: {fault.detail}")) from None
     except ValueError as fault:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.items import INTERNAL, Broken, FoundError, Position, UnreadableRecord
+from ras_triage.models.formats.items import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
 from ras_triage.service.cli.inputs import STANDARD_INPUT, open_input, read_all
@@ -26,7 +26,7 @@ from ras_triage.service.cli.server_options import add_server, call_service
 from ras_triage.service.cli.submission import SubmittedInput, submitted_input
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.attempts import Attempts
-from ras_triage.service.engine.imports.decisions import Result, decide_items, read_answer, result_line
+from ras_triage.service.engine.imports.decisions import Result, decide_items, parse_response, result_line
 from ras_triage.service.engine.imports.results import ImportCounts, summary_line
 from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions, apply_options, read_sources
@@ -165,7 +165,7 @@ def _read(one: Found, attempts: Attempts) -> FoundItem:
             one = attempts.call(read_raw, one)
         except ProblemError:
             return UnreadableRecord(one.place, INTERNAL, InputFormat.EVENT)
-    if isinstance(one, Broken) and one.error is not None:
+    if isinstance(one, ReaderDefect) and one.error is not None:
         warn_of_defect(one.error)
     return one
 
@@ -223,7 +223,7 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
         sent = pending.popleft()
         assert isinstance(sent, tuple)
         try:
-            result = read_answer(*sent, line, work.tally, work.attempts)
+            result = parse_response(*sent, line, work.tally, work.attempts)
         except ValidationError as invalid:
             raise UnexpectedResponse("a result is neither a decision nor a problem") from invalid
         work.show(result, path)

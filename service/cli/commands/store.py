@@ -23,7 +23,7 @@ from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.engine.evaluation import EventDocument, parse_event
 from ras_triage.service.engine.retention import AT_ONCE_BYTES, portion
 from ras_triage.service.store.maintenance.check import EventFields, Finding
-from ras_triage.service.store.maintenance.offline import Report, accept_loss, check
+from ras_triage.service.store.maintenance.offline import CheckReport, accept_loss, check
 from ras_triage.service.store.port import Loss, StoreError
 from ras_triage.service.store.sqlite import SqliteStore
 
@@ -119,7 +119,7 @@ def _path(options: Namespace) -> Path:
 def _check(options: Namespace, path: Path) -> int:
     report = check(path, read_event, repair=options.repair, at_ms=now_ms())
     repaired = report.set_aside is not None
-    sound = report.found == 0 or (repaired and not any(_remains(stage_result) for stage_result in report.stage_results) and not report.lost)
+    sound = report.total == 0 or (repaired and not any(_remains(finding) for finding in report.findings) and not report.lost)
     if options.json:
         write_json(to_json(_described(path, report, sound=sound)))
     else:
@@ -127,9 +127,9 @@ def _check(options: Namespace, path: Path) -> int:
     return 0 if sound else DAMAGED
 
 
-def _remains(stage_result: Finding) -> bool:
+def _remains(finding: Finding) -> bool:
     """Return whether a repair does not restore what a finding is about."""
-    return stage_result.kind in ("lost", "event_lost", "incomplete")
+    return finding.kind in ("lost", "event_lost", "incomplete")
 
 
 def read_event(data: bytes) -> EventFields | None:
@@ -141,33 +141,33 @@ def read_event(data: bytes) -> EventFields | None:
     return EventFields(keys.event_id, keys.repeat_key, keys.notification, keys.severity, keys.sections, keys.physical_addresses)
 
 
-def _described(path: Path, report: Report, *, sound: bool) -> dict[str, object]:
+def _described(path: Path, report: CheckReport, *, sound: bool) -> dict[str, object]:
     return {
         "store": str(path),
         "sound": sound,
         "decisions": report.decisions,
         "lost": report.lost,
-        "stage_results": report.stage_results,
-        "more_findings": report.found - len(report.stage_results),
+        "findings": report.findings,
+        "more_findings": report.total - len(report.findings),
         "set_aside": report.set_aside,
     }
 
 
-def _print(path: Path, report: Report) -> None:
-    for stage_result in report.stage_results:
-        write_text(_line(stage_result))
-    if (more := report.found - len(report.stage_results)) > 0:
+def _print(path: Path, report: CheckReport) -> None:
+    for finding in report.findings:
+        write_text(_line(finding))
+    if (more := report.total - len(report.findings)) > 0:
         write_text(f"and {more} more")
-    outcome = "no damage" if not report.found else f"{plural(report.found, 'problem')}, {plural(report.lost, 'decision')} lost"
+    outcome = "no damage" if not report.total else f"{plural(report.total, 'problem')}, {plural(report.lost, 'decision')} lost"
     write_text(f"{path}: {plural(report.decisions, 'decision')}, {outcome}")
     if report.set_aside is not None:
         write_text(f"repaired; the old file is {report.set_aside}")
 
 
-def _line(stage_result: Finding) -> str:
+def _line(finding: Finding) -> str:
     """Return a finding as one line."""
-    place = "" if stage_result.sequence is None else f"sequence {stage_result.sequence}"
-    parts = [stage_result.kind, stage_result.table, place, stage_result.id or "", stage_result.detail]
+    place = "" if finding.sequence is None else f"sequence {finding.sequence}"
+    parts = [finding.kind, finding.table, place, finding.id or "", finding.detail]
     return "  ".join(part for part in parts if part)
 
 

@@ -11,14 +11,14 @@ from rich.text import Text
 from ras_triage.models.formats.items import FoundError, UnmatchedAction, UnreadableRecord
 from ras_triage.models.observed import ObservedAction
 from ras_triage.models.records.block_summary import physical_addresses, section_names
-from ras_triage.models.records.status_block import parse
+from ras_triage.models.records.status_block import parse_block
 from ras_triage.models.severity import severity_name
 from ras_triage.policies.agreement import Agreement
 from ras_triage.service.cli.counts import listed, plural
 from ras_triage.service.cli.pages.decision import decision_page
 from ras_triage.service.cli.pages.layout import pairs, section, text
 from ras_triage.service.engine.imports.decisions import Result
-from ras_triage.service.engine.imports.results import ImportCounts, place_words
+from ras_triage.service.engine.imports.results import ImportCounts, position_text
 
 _VERDICTS = {
     "agree": "the decision agrees with the kernel log",
@@ -32,7 +32,7 @@ def result_page(result: Result, file: str) -> RenderableType:
     item = result.item
     if isinstance(item, FoundError):
         return Group(*_error(result, item, file))
-    where = f"{file}, {place_words(item.place)}" if place_words(item.place) else file
+    where = f"{file}, {position_text(item.place)}" if position_text(item.place) else file
     if isinstance(item, UnreadableRecord):
         return text(f"not read: {where}: {item.reason}", "yellow")
     if isinstance(item, UnmatchedAction):
@@ -48,7 +48,7 @@ def _messages(action: UnmatchedAction) -> Iterator[str]:
 
 
 def _error(result: Result, found: FoundError, file: str) -> Iterator[RenderableType]:
-    yield Rule(text(f"{file}, {place_words(found.place)}".removesuffix(", "), "bold"), align="left")
+    yield Rule(text(f"{file}, {position_text(found.place)}".removesuffix(", "), "bold"), align="left")
     yield text(_error_summary(found), "bold")
     yield Text()
     if result.decision is not None:
@@ -75,7 +75,7 @@ def _error_summary(found: FoundError) -> str:
     event = found.event
     if event.status_block is None:
         return f"{found.format}: no record, notified by {event.notification.type}"
-    block = parse(event.status_block)
+    block = parse_block(event.status_block)
     addresses = ", ".join(f"{address:#x}" for address in physical_addresses(block)) or "no address"
     sections = ", ".join(section_names(block)) or "no section"
     return f"{found.format}: {severity_name(block.error_severity)}, {sections}, {addresses}, notified by {event.notification.type}"

@@ -1,1 +1,1 @@
-"""Many events at once, streamed both ways: unpacked, split, decided in order, and answered at the pace of whoever reads."""
+"""Batches: splitting, worker processes, buffering of results."""

@@ -1,7 +1,7 @@
-"""Results on their way to a client that reads as it pleases: a little in memory, the rest on disk.
+"""Queue of result bytes that spills from memory to disk.
 
-Many clients send everything before they read anything. If results waited in memory for them, a large batch would fill it; if the
-service waited for them, both would wait for ever.
+Many clients send the whole batch before they read any result. Buffering in memory would need as much memory as a large batch has results;
+backpressure would be a deadlock.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from typing import Final
 from ras_triage.service.telemetry import logs
 
 IN_MEMORY: Final = 1 << 20
-"""Bytes that are held in memory."""
+"""Bytes kept in memory."""
 
 PIECE: Final = 64 << 10
-"""Bytes that are read from disk at a time."""
+"""Bytes read from disk at a time."""
 
 
 class SpillQueue:
-    """A queue of bytes between one writer and one reader."""
+    """Byte queue with one writer and one reader."""
 
     def __init__(self, limit: int) -> None:
-        """`limit`: bytes that may wait before the writer does."""
+        """`limit`: bytes in the queue, in memory and on disk, from which `put` waits."""
         self._limit = limit
         self._pieces: deque[bytes] = deque()
         self._unsent = b""
-        """A piece that was taken, and whose sending did not end."""
+        """A piece that was taken and whose sending was cancelled."""
         self._file: FileIO | None = None
         self._read_at = self._write_at = 0
         self._changed = asyncio.Event()
-        self._told = False
-        """Whether the log knows that the disk is full."""
+        self._logged = False
+        """Whether the full disk was logged."""
         self.closed = False
-        """Whether nothing more will be put."""
+        """Whether the writer is done."""
         self.waiting = 0
-        """Bytes put and not taken."""
+        """Bytes in the queue."""
 
     async def put(self, data: bytes) -> None:
-        """Add bytes, once there is room for them."""
-        while not self._holds(data):
+        """Add bytes; wait for room."""
+        while not self._add(data):
             self._changed.clear()
             await self._changed.wait()
         self.waiting += len(data)
         self._changed.set()
 
-    def _holds(self, data: bytes) -> bool:
-        """Hold bytes if there is room for them, and say whether there was. A disk that takes no more is as good as a limit."""
+    def _add(self, data: bytes) -> bool:
+        """Add bytes if there is room. Return whether they were added. A full disk counts as no room."""
         if self._file is None and (not self.waiting or self.waiting + len(data) <= IN_MEMORY):
             self._pieces.append(data)
             return True
@@ -61,16 +61,16 @@ class SpillQueue:
         try:
             self._write(data)
         except OSError as error:
-            if not self._told:
-                logs.log(logging.WARNING, "no room for results", reason=str(error))
-            self._told = True
+            if not self._logged:
+                logs.log(logging.WARNING, "no disk space for batch results", reason=str(error))
+            self._logged = True
             return False
         return True
 
     def _write(self, data: bytes) -> None:
-        """Unbuffered: what a full disk took in part is written over. Raises OSError."""
+        """Write to the file, unbuffered: a partial write on a full disk is overwritten later. Raises OSError."""
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="ras-triage-", buffering=0)  # noqa: SIM115 - it lasts until it was read
+            self._file = tempfile.TemporaryFile(prefix="ras-triage-", buffering=0)  # noqa: SIM115 - closed when it was read
         written = 0
         while written < len(data):
             self._file.seek(self._write_at + written)
@@ -78,12 +78,12 @@ class SpillQueue:
         self._write_at += written
 
     def close(self) -> None:
-        """Put nothing more."""
+        """End the queue: nothing more is put."""
         self.closed = True
         self._changed.set()
 
     async def take(self) -> bytes:
-        """The next bytes; none at the end."""
+        """Return the next bytes; empty at the end."""
         while not self.waiting and not self.closed:
             self._changed.clear()
             await self._changed.wait()
@@ -93,14 +93,14 @@ class SpillQueue:
         return piece
 
     async def drain(self, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Send everything, to the end. What could not be sent because the task was cancelled is sent first the next time."""
+        """Send everything up to the end. A piece whose sending was cancelled is sent first in the next call."""
         while piece := self._unsent or await self.take():
             self._unsent = piece
             await send(piece)
             self._unsent = b""
 
     async def news(self, seconds: float) -> None:
-        """Wait until something was put or taken, or that long."""
+        """Wait until something was put or taken, at most `seconds`."""
         self._changed.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._changed.wait(), seconds)
@@ -116,7 +116,7 @@ class SpillQueue:
         return piece
 
     def discard(self) -> None:
-        """Let go of the file, and of what is in it."""
+        """Close and delete the file."""
         if self._file is not None:
             self._file.close()
         self._file, self._read_at, self._write_at = None, 0, 0

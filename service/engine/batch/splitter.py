@@ -1,6 +1,6 @@
-"""A batch's bytes to its items, without reading more than an item at a time.
+"""Incremental splitters of batches: newline-delimited JSON and JSON arrays.
 
-Items are cut out, not understood: what is in them is checked when they are decided, so that one that is no event fails alone.
+Items are only delimited here and parsed when they are decided, so that an invalid one fails alone.
 """
 
 from __future__ import annotations
@@ -11,38 +11,38 @@ from typing import Final, Protocol
 from ras_triage.service.api.problems import ErrorDetail, Problem, ProblemError, invalid_batch, too_large
 
 RawItem = bytes | ProblemError
-"""An item's own bytes, or why it is not read."""
+"""An item's bytes, or the problem with it."""
 
 _STRING: Final = rb'"(?:[^"\\]++|\\.)*+"'
 _WITHIN: Final = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+", re.DOTALL)
 _BETWEEN: Final = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.DOTALL)
-"""Up to the next byte that can end an item, strings taken whole; or up to the beginning of a string whose end did not come yet."""
+"""Matches up to the next byte that can end an item, over complete strings; or up to the start of an incomplete string."""
 _REST_OF_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-"""Up to the quote that ends a string."""
+"""Matches up to the quote that ends a string."""
 
 _OPEN, _END, _COMMA, _QUOTE = b"[{", b"]"[0], b","[0], b'"'[0]
 
 
 class ItemSplitter(Protocol):
-    """Takes a batch's bytes as they come and gives its items as they are complete."""
+    """Splitter of the bytes of a batch into items."""
 
     def feed(self, data: bytes) -> list[RawItem]:
-        """The items that these bytes complete."""
+        """Add bytes. Return the items that they complete."""
 
     def finish(self) -> list[RawItem]:
-        """What is left when there are no more bytes."""
+        """Return the last items, at the end of the body."""
 
     @property
     def broken(self) -> bool:
-        """Whether the rest cannot be told apart any more; the last item said why."""
+        """Whether the rest cannot be split; the last item has the problem."""
 
     @property
     def incomplete(self) -> int:
-        """Bytes that are held until their item is complete."""
+        """Buffered bytes of the incomplete item."""
 
 
 class NdjsonSplitter:
-    """Newline-delimited JSON. A blank line is no item."""
+    """Splitter of newline-delimited JSON. Blank lines are ignored."""
 
     broken = False
 
@@ -80,13 +80,13 @@ class NdjsonSplitter:
 
 
 class ArraySplitter:
-    """The elements of a JSON array."""
+    """Splitter of a JSON array into its elements."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._data = bytearray()
         self._start = self._at = self._offset = 0
-        """Where the element begins, and how far it was looked through, in `data`; where `data` begins, in the batch."""
+        """Start of the element and scan position in `data`; offset of `data` in the batch."""
         self._depth = 0
         self._in_string = False
         self._stage = "before"
@@ -101,7 +101,7 @@ class ArraySplitter:
             self._open(items)
         if self._stage == "within":
             self._walk(items)
-        if self._stage == "behind":
+        if self._stage == "after":
             self._expect_nothing(items)
         self._drop()
         return items
@@ -111,10 +111,10 @@ class ArraySplitter:
         return len(self._data)
 
     def finish(self) -> list[RawItem]:
-        if self.broken or self._stage == "behind":
+        if self.broken or self._stage == "after":
             return []
         end = self._offset + len(self._data)
-        return [self._break(f"byte {end}: the array ends too early", end)]
+        return [self._break(f"byte {end}: unexpected end of the array; expected `]`", end)]
 
     def _open(self, items: list[RawItem]) -> None:
         text = self._data.lstrip()
@@ -123,7 +123,7 @@ class ArraySplitter:
             return
         place = len(self._data) - len(text)
         if not text.startswith(b"["):
-            items.append(self._break(f"byte {self._offset + place}: expected `[`, the beginning of an array", self._offset + place))
+            items.append(self._break(f"byte {self._offset + place}: expected `[`, the start of an array", self._offset + place))
             return
         self._stage, self._start, self._at = "within", place + 1, place + 1
 
@@ -145,7 +145,7 @@ class ArraySplitter:
         self._limit_waiting()
 
     def _next(self) -> bool:
-        """Go on to the next byte that can end an item; whether it is there. No byte is looked at twice, however small the pieces are."""
+        """Advance to the next byte that can end an item. Return whether there is one. No byte is scanned twice."""
         while True:
             pattern = _REST_OF_STRING if self._in_string else _WITHIN if self._depth else _BETWEEN
             found = pattern.match(self._data, self._at)
@@ -166,12 +166,12 @@ class ArraySplitter:
     def _close(self, items: list[RawItem]) -> None:
         if self._count or self._too_long or self._data[self._start : self._at].strip():
             self._take(items)
-        self._stage = "behind"
+        self._stage = "after"
         self._at += 1
         self._start = self._at
 
     def _limit_waiting(self) -> None:
-        """Let go of an element that is too long."""
+        """Discard the bytes of an element that is too long."""
         if self._at - self._start > self._limit:
             self._too_long, self._start = True, self._at
 
@@ -179,11 +179,11 @@ class ArraySplitter:
         rest = self._data[self._start :].lstrip()
         if rest:
             place = self._offset + len(self._data) - len(rest)
-            items.append(self._break(f"byte {place}: there is something behind the array", place))
+            items.append(self._break(f"byte {place}: unexpected data after the array", place))
         self._start = self._at = len(self._data)
 
     def _drop(self) -> None:
-        """Forget the bytes that are done with."""
+        """Remove processed bytes."""
         del self._data[: self._start]
         self._at -= self._start
         self._offset += self._start

@@ -1,11 +1,11 @@
-"""Worker processes that decide events beside the event loop: slices of large batches, and events that would hold it up.
+"""Pool of worker processes for slices of batches, large events and files.
 
-A worker starts when it is needed first, holds nothing that has to be kept, and ends with the service, however that ends: its standard
-input closes, and Linux kills it where it does not read that. One that dies or gives no answer in time is replaced. The events that it had
-are then decided one by one: an event that ends or stalls a worker each time has a defect of its own, and the others are not affected.
-Where no worker can be started, slices are decided in the event loop and single events in a thread.
+A worker starts on first use, is stateless, and ends with the service, however that ends: its standard input is closed, and Linux kills it
+(PR_SET_PDEATHSIG) if it does not read that. A worker that dies or times out is replaced, and its events are then decided one by one: an
+event that kills or stalls a worker each time fails alone. If no worker can be started, slices are decided in the event loop and single
+events in a thread.
 
-WorkerLost          a worker died or gave no answer in time
+WorkerLost          a worker died or timed out
 NoWorkers           no worker can be started
 """
 
@@ -38,62 +38,62 @@ from ras_triage.service.engine.evaluation import (
     EncodedDecision,
     Evaluation,
     EventDocument,
-    Failed,
+    FailedEvent,
     Predecided,
     predecide,
 )
-from ras_triage.service.engine.used_facts import KeptFacts
+from ras_triage.service.engine.used_facts import StoredFacts
 from ras_triage.service.telemetry import logs
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-ALONE: Final = 512
-"""Events of a batch that are decided without workers that do not run yet: it may be a small one, and a worker takes a second to start."""
+INLINE_EVENTS_COLD: Final = 512
+"""First events of a batch that are decided in the event loop while no worker runs: a start takes a second, and the batch may be small."""
 
-ALONE_BESIDE: Final = 64
-"""And without workers that do."""
+INLINE_EVENTS: Final = 64
+"""The same while workers run."""
 
 REST_S: Final = 60.0
-"""Seconds without workers after one could not be started."""
+"""Seconds until the next attempt after a worker could not be started."""
 
 START_S: Final = 60.0
-"""Seconds that a worker may take to start, on a machine that is busy."""
+"""Time limit for the start of a worker on a busy machine, in seconds."""
 
 TRIES: Final = 2
-"""How often a single call is made: a worker may be lost for a reason of its own, such as the kernel's OOM killer."""
+"""Attempts of a single call: a worker may be lost for a reason that is not the event's, such as the OOM killer."""
 
 DOCUMENT_TIMEOUTS: Final = 6
-"""How much longer than an event a whole file may take."""
+"""Time limit for a whole file, as a multiple of that for an event."""
 
 MAX_WAITING: Final = 64
 """Events that may wait for a worker."""
 
 _OOM_SCORE: Final = "500"
-"""Of 1000: where memory runs out, a worker is killed rather than the service (proc_pid_oom_score_adj(5))."""
+"""When memory runs out, a worker is killed rather than the service (proc_pid_oom_score_adj(5))."""
 
 _PR_SET_PDEATHSIG: Final = 1
-"""prctl(2): the signal that a process gets when its parent ends."""
+"""prctl(2) option: signal sent to a process when its parent ends."""
 
 _SAMPLE: Final = EventDocument(b'{"notification":"polled"}')
 
 
 class WorkerLost(Exception):
-    """A worker died or gave no answer in time."""
+    """A worker died or timed out."""
 
 
 class NoWorkers(Exception):
     """No worker can be started."""
 
 
-class _Lane:
-    """Calls of one kind, which wait for each other only."""
+class _CallQueue:
+    """Calls of one kind, with a queue of their own."""
 
     def __init__(self, slots: int, timeout_s: float) -> None:
         self.slots = asyncio.Semaphore(slots)
-        """As many as are made at one time."""
+        """Concurrent calls."""
         self.timeout_s = timeout_s
-        """Seconds that one may take."""
+        """Time limit for one call, in seconds."""
         self.waiting = 0
 
 
@@ -104,32 +104,32 @@ class Workers:
         self.number = settings.batch_workers
         self._defects = defects
         timeout_s = settings.worker_timeout_s
-        self._batches = _Lane(max(self.number, 1), timeout_s)
-        self._events = _Lane(max(self.number, 1), timeout_s)
-        self._documents = _Lane(1, timeout_s * DOCUMENT_TIMEOUTS)
+        self._batches = _CallQueue(max(self.number, 1), timeout_s)
+        self._events = _CallQueue(max(self.number, 1), timeout_s)
+        self._documents = _CallQueue(1, timeout_s * DOCUMENT_TIMEOUTS)
         self._no_limit = CapacityLimiter(inf)
         self.use(settings)
         self._thread = ThreadPoolExecutor(1, "decider")
         self._jobs: set[asyncio.Task[Any]] = set()
         self._ready = 0
-        """Workers that have started and have nothing to do."""
+        """Idle workers."""
         self._back_at = 0.0
-        self.alone = ALONE
-        """Events of each batch that are decided without them."""
+        self.inline_events = INLINE_EVENTS_COLD
+        """First events of each batch that are decided in the event loop."""
 
     def use(self, settings: Settings) -> None:
-        """Decide by other settings from now on."""
+        """Apply new settings from now on."""
         self._settings = pickle.dumps(Settings(settings.default_policy, settings.custom, max_workload=settings.max_workload))
-        """What decides; the rest, secrets among it, is no concern of theirs."""
+        """Only the settings that a decision needs: workers get no secrets."""
 
     @property
-    def at_work(self) -> bool:
-        """Whether it is of use to give them slices of batches."""
+    def available(self) -> bool:
+        """Whether slices of batches can be given to workers."""
         return self.number > 0 and self._can_start
 
     @property
     def is_full(self) -> bool:
-        """Whether as many events wait for a worker as may, where whoever sent them is not patient."""
+        """Whether the queue for single events is full."""
         return self._events.waiting >= MAX_WAITING
 
     @property
@@ -137,46 +137,48 @@ class Workers:
         return monotonic() >= self._back_at
 
     async def predecide(self, items: Sequence[EventDocument | ProblemError]) -> Sequence[BatchItem]:
-        """Decide a slice of a batch. Return its events in order; as they came, where no worker can be had."""
+        """Decide a slice of a batch. Return the events in order, unchanged if no worker can be started."""
         documents = [item for item in items if isinstance(item, EventDocument)]
         try:
-            answers = await self._ask(self._batches, _foresee, documents)
+            answers = await self._ask(self._batches, _predecide, documents)
         except NoWorkers:
             return items
         except WorkerLost:
             decided = [await self._decide(self._batches, document, None) for document in documents]
         else:
             decided = list(map(_decided, documents, answers))
-        self.alone = ALONE_BESIDE
+        self.inline_events = INLINE_EVENTS
         found = iter(decided)
         return [next(found) if isinstance(item, EventDocument) else item for item in items]
 
-    async def decide(self, document: EventDocument, known: KeptFacts | None) -> Predecided | Failed | ProblemError:
-        """Decide one event with what is kept for its source."""
+    async def decide(self, document: EventDocument, known: StoredFacts | None) -> Predecided | FailedEvent | ProblemError:
+        """Decide one event with the stored facts of its source."""
         return await self._decide(self._events, document, known)
 
-    async def _decide(self, lane: _Lane, document: EventDocument, known: KeptFacts | None) -> Predecided | Failed | ProblemError:
+    async def _decide(
+        self, queue: _CallQueue, document: EventDocument, known: StoredFacts | None
+    ) -> Predecided | FailedEvent | ProblemError:
         try:
-            answer = await self._run(lane, _foresee_one, document, None if known is None else known.unread())
+            answer = await self._run(queue, _predecide_one, document, None if known is None else known.without_host())
         except ProblemError as refused:
             return refused
         except WorkerLost as error:
-            return Failed(document, Defect(logs.explain(error)))
+            return FailedEvent(document, Defect(logs.explain(error)))
         return _decided(document, answer, known)
 
     async def run(self, function: Callable[Concatenate[Settings, P], T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Call a function of a module that takes long and has no effects; it gets what settings a decision needs. Raises Refused."""
+        """Call a slow module-level function without side effects; it gets the settings that a decision needs. Raises ProblemError."""
         return await self._call(self._events, function, *arguments, **named)
 
     async def run_document(self, function: Callable[Concatenate[Settings, P], T], *arguments: P.args, **named: P.kwargs) -> T:
-        """`run` for a function that reads a whole file, which may take longer."""
+        """Call as `run`, with the longer time limit for a whole file."""
         return await self._call(self._documents, function, *arguments, **named)
 
     async def _call(
-        self, lane: _Lane, function: Callable[Concatenate[Settings, P], T], *arguments: P.args, **named: P.kwargs
+        self, queue: _CallQueue, function: Callable[Concatenate[Settings, P], T], *arguments: P.args, **named: P.kwargs
     ) -> T:  # fmt: skip
         try:
-            result = await self._run(lane, _attempt, function, *arguments, **named)
+            result = await self._run(queue, _call_safely, function, *arguments, **named)
         except WorkerLost as error:
             result = Defect(logs.explain(error))
         if isinstance(result, Problem):
@@ -188,69 +190,69 @@ class Workers:
         return found
 
     async def _run(
-        self, lane: _Lane, function: Callable[Concatenate[Settings, P], T], *arguments: P.args, **named: P.kwargs
+        self, queue: _CallQueue, function: Callable[Concatenate[Settings, P], T], *arguments: P.args, **named: P.kwargs
     ) -> T:  # fmt: skip
         lost: WorkerLost | None = None
         try:
             for _ in range(TRIES):
                 try:
-                    return await self._ask(lane, function, *arguments, **named)
+                    return await self._ask(queue, function, *arguments, **named)
                 except WorkerLost as error:
                     lost = error
         except NoWorkers:
             if lost is None:
-                return await self._run_in_thread(partial(function, pickle.loads(self._settings), *arguments, **named), lane.timeout_s)
-            # What ended a worker a moment ago may end the service.
+                return await self._run_in_thread(partial(function, pickle.loads(self._settings), *arguments, **named), queue.timeout_s)
+            # The call that killed the worker could kill the service as well.
             raise ProblemError(busy("no worker process can be started")) from None
         assert lost is not None
         raise lost
 
     async def _run_in_thread(self, function: Callable[[], T], timeout_s: float) -> T:
-        """Call a function in a thread, which holds the event loop up by as long as a step of it takes. Raises Refused."""
+        """Call a function in a thread; it competes with the event loop for the GIL. Raises ProblemError."""
         result = asyncio.get_running_loop().run_in_executor(self._thread, function)
         try:
             return await asyncio.wait_for(asyncio.shield(result), timeout_s)
         except TimeoutError:
-            raise ProblemError(busy("no worker process can be started, and this takes too long without")) from None
+            raise ProblemError(busy("no worker process can be started, and the event takes too long without one")) from None
 
     async def _ask(
-        self, lane: _Lane, function: Callable[Concatenate[Settings, P], T], *arguments: P.args, **named: P.kwargs
+        self, queue: _CallQueue, function: Callable[Concatenate[Settings, P], T], *arguments: P.args, **named: P.kwargs
     ) -> T:  # fmt: skip
-        """Have a worker call a function. Whoever asks may go away: the worker goes on, so that it need not be started anew.
+        """Call a function in a worker. If the caller is cancelled, the worker finishes the call: killing it would mean to start a new one.
 
         Raises WorkerLost, NoWorkers.
         """
-        lane.waiting += 1
+        queue.waiting += 1
         try:
-            await lane.slots.acquire()
+            await queue.slots.acquire()
         finally:
-            lane.waiting -= 1
+            queue.waiting -= 1
         call = partial(_call, self._settings, function, *arguments, **named)
-        job = asyncio.create_task(self._work(call, lane.timeout_s))
+        job = asyncio.create_task(self._work(call, queue.timeout_s))
         self._jobs.add(job)
-        job.add_done_callback(partial(self._end, lane))
+        job.add_done_callback(partial(self._end, queue))
         return await asyncio.shield(job)
 
-    def _end(self, lane: _Lane, job: asyncio.Task[Any]) -> None:
-        lane.slots.release()
+    def _end(self, queue: _CallQueue, job: asyncio.Task[Any]) -> None:
+        queue.slots.release()
         self._jobs.discard(job)
         if not job.cancelled():
-            job.exception()  # nobody asks for it where whoever waited has gone
+            job.exception()  # mark as retrieved: the caller may have been cancelled
 
     async def _work(self, call: Callable[[], T], timeout_s: float) -> T:
         await self._start()
         try:
             with fail_after(timeout_s):
                 result = await to_process.run_sync(call, cancellable=True, limiter=self._no_limit)
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # the last two were the worker's: here, the server hears of them
-            self._ready = 0  # one that is counted may have died as well; then its successor must have time to start
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # the last two, raised in the worker, would stop the server here
+            self._ready = 0  # an idle worker may have died as well; its replacement needs time to start
             logs.log(logging.WARNING, "worker lost", error=type(error).__name__)
             raise WorkerLost from error
         self._ready += 1
         return result
 
     async def _start(self) -> None:
-        """Make sure that a worker has started: that takes far longer than it may take to answer. Raises NoWorkers."""
+        """Make sure that a worker is running, since a start takes far longer than the time limit of a call. Raises NoWorkers."""
         if self._ready:
             self._ready -= 1
             return
@@ -259,40 +261,40 @@ class Workers:
         for _ in range(TRIES):
             try:
                 with fail_after(START_S):
-                    await to_process.run_sync(_begin, self._settings, cancellable=True, limiter=self._no_limit)
+                    await to_process.run_sync(_initialise, self._settings, cancellable=True, limiter=self._no_limit)
                 return
             except (Exception, KeyboardInterrupt, SystemExit) as error:
                 logs.log(logging.WARNING, "worker lost", error=type(error).__name__)
-        self._back_at, self.alone = monotonic() + REST_S, ALONE
+        self._back_at, self.inline_events = monotonic() + REST_S, INLINE_EVENTS_COLD
         logs.log(logging.WARNING, "no workers", seconds=REST_S)
         raise NoWorkers
 
     def close(self) -> None:
-        """End what they do; they end with the event loop."""
+        """Cancel all calls. The worker processes end with the event loop."""
         for job in self._jobs:
             job.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _decided(document: EventDocument, answer: Evaluation, known: KeptFacts | None = None) -> Predecided | Failed | ProblemError:
+def _decided(document: EventDocument, answer: Evaluation, known: StoredFacts | None = None) -> Predecided | FailedEvent | ProblemError:
     if isinstance(answer, Problem):
         return ProblemError(answer)
-    return Failed(document, answer) if isinstance(answer, Defect) else Predecided(document, *answer, known)
+    return FailedEvent(document, answer) if isinstance(answer, Defect) else Predecided(document, *answer, known)
 
 
-# In the worker.
+# In the worker process.
 
 
-def _foresee(settings: Settings, documents: list[EventDocument]) -> list[Evaluation]:
+def _predecide(settings: Settings, documents: list[EventDocument]) -> list[Evaluation]:
     return [predecide(document, settings) for document in documents]
 
 
-def _foresee_one(settings: Settings, document: EventDocument, known: KeptFacts | None) -> Evaluation:
+def _predecide_one(settings: Settings, document: EventDocument, known: StoredFacts | None) -> Evaluation:
     return predecide(document, settings, known)
 
 
-def _attempt(settings: Settings, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Return what a function returns, or what it raises as a value: not every exception can be sent to another process."""
+def _call_safely(settings: Settings, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Call a function. Exceptions are returned as values, since not every exception can be pickled."""
     try:
         return function(settings, *arguments, **named)
     except ProblemError as refused:
@@ -302,12 +304,12 @@ def _attempt(settings: Settings, function: Callable[..., Any], *arguments: Any, 
 
 
 def _call(pickled: bytes, function: Callable[Concatenate[Settings, P], T], *arguments: P.args, **named: P.kwargs) -> T:
-    return function(_begin(pickled), *arguments, **named)
+    return function(_initialise(pickled), *arguments, **named)
 
 
 @lru_cache(maxsize=1)
-def _begin(pickled: bytes) -> Settings:
-    """Prepare a worker: it leaves the terminal's signals to the service, which has it finish what it took. Raises RuntimeError."""
+def _initialise(pickled: bytes) -> Settings:
+    """Initialise a worker. It ignores the terminal's signals, so that the service can let it finish. Raises RuntimeError."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with suppress(OSError):
@@ -318,10 +320,10 @@ def _begin(pickled: bytes) -> Settings:
         case (_, EncodedDecision()):
             raise_gc_thresholds()
             return settings
-    raise RuntimeError("a worker does not decide the simplest event")
+    raise RuntimeError("worker self-test failed: the sample event was not decided")
 
 
 def _end_with_service() -> None:
-    """Have the kernel kill this process when the service ends: one that is stopped or never comes to an end reads no standard input."""
+    """Have the kernel kill this process when the service ends: a stopped or hanging one does not notice that its input is closed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))

@@ -1,1 +1,1 @@
-"""Errors found in files, on their way to decisions."""
+"""Import of files: errors to events, decisions and result lines."""

@@ -1,4 +1,4 @@
-"""An import decided here."""
+"""Import that is decided in this process (`ras-triage import`)."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from ras_triage.service.importing.readers import FoundItem
 
 @frozen
 class Result:
-    """One thing that was in a file."""
+    """Item of a file with its decision or problem."""
 
     item: FoundItem
     decision: Decision | None = None
-    """None where it is no error, or there is a problem with it."""
+    """None: not an error, or there is a problem with it."""
     problem: Problem | None = None
     agreement: Agreement | None = None
     answer: bytes | None = None
-    """A decision as it is answered, JSON."""
+    """The decision response, JSON."""
     event: bytes = b""
-    """The event of an error, JSON."""
+    """The event made from the error, JSON."""
 
 
 def decide_items(
-    items: Iterator[FoundItem], told: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts | None = None
+    items: Iterator[FoundItem], options: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts | None = None
 ) -> Iterator[Result]:
-    """Decide every error, as it is found; an error that cannot be decided has its problem, and it goes on behind it."""
+    """Decide each error as it is read. An error that cannot be decided has a problem in its result."""
     attempts = attempts or Attempts()
     for item in items:
         tally.add(item)
         if isinstance(item, FoundError):
-            yield _decide(item, told, settings, tally, attempts)
+            yield _decide(item, options, settings, tally, attempts)
         else:
             yield Result(item)
 
 
-def _decide(reading: FoundError, told: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts) -> Result:
+def _decide(reading: FoundError, options: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts) -> Result:
     try:
-        reading = attempts.call(apply_options, told, reading, settings.default_policy, settings.custom)
+        reading = attempts.call(apply_options, options, reading, settings.default_policy, settings.custom)
         event = attempts.call(event_json, reading.event)
     except ProblemError:
         tally.refused += 1
@@ -66,7 +66,7 @@ def _decide(reading: FoundError, told: ImportOptions, settings: Settings, tally:
 
 
 def _decided(reading: FoundError, event: bytes, decision: Decision, answer: bytes, tally: ImportCounts, attempts: Attempts) -> Result:
-    """Compare a decision with what the source says was done, where that works."""
+    """Return a result with the agreement of the decision with the observed actions."""
     try:
         agreement = attempts.call(agreement_of, reading, decision)
     except ProblemError:
@@ -75,8 +75,8 @@ def _decided(reading: FoundError, event: bytes, decision: Decision, answer: byte
     return Result(reading, decision, agreement=agreement, answer=answer, event=event)
 
 
-def read_answer(reading: FoundError, event: bytes, line: bytes, tally: ImportCounts, attempts: Attempts) -> Result:
-    """Return what a service answered for an error; `event` is the event as it was sent."""
+def parse_response(reading: FoundError, event: bytes, line: bytes, tally: ImportCounts, attempts: Attempts) -> Result:
+    """Parse a service's response for an error; `event` is the event as it was sent."""
     if b'"action"' not in line:
         tally.refused += 1
         return Result(reading, problem=_problem().validate_json(line), event=event)
@@ -94,7 +94,7 @@ def _problem() -> TypeAdapter[Problem]:
 
 
 def result_line(result: Result, file: str | None = None) -> bytes:
-    """A result as JSON, without its line end."""
+    """Return a result as a line of JSON, without its line end."""
     if not isinstance(result.item, FoundError):
         return other_line(result.item, file)
     if result.answer is None:

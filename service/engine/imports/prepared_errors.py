@@ -1,4 +1,4 @@
-"""Errors that were found in a file, ready to be decided, and without the objects that took part in reading them."""
+"""Errors read from a file in a compact, picklable form for the decision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import IO, Final
 
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.items import INTERNAL, Broken, FoundError, Position, UnmatchedAction, UnreadableRecord
+from ras_triage.models.formats.items import INTERNAL, FoundError, Position, ReaderDefect, UnmatchedAction, UnreadableRecord
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
 from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import AssumedField, ObservedActions
@@ -24,11 +24,11 @@ _LENGTH: Final = struct.Struct("<Q")
 
 
 @frozen
-class Prepared:
-    """An error that was found. The fields are those of `Reading`."""
+class PreparedError:
+    """Error of a file as an encoded event. The other fields are those of `FoundError`."""
 
     event: bytes
-    """JSON, as it is decided."""
+    """JSON."""
     format: str
     place: Position
     assumed: tuple[AssumedField, ...]
@@ -36,51 +36,51 @@ class Prepared:
     observed: ObservedActions | None
 
     def document(self, name: bytes | None) -> EventDocument:
-        """Return what is to be decided. `name`: as for `Document`."""
+        """Return the event to decide. `name`: see `EventDocument`."""
         return EventDocument(self.event, name, frozenset(one.field for one in self.assumed))
 
 
 @frozen
-class Spoilt:
-    """What a defect of this program keeps from being read."""
+class DefectiveItem:
+    """Item that could not be read because of a defect of this program."""
 
-    unread: UnreadableRecord
+    record: UnreadableRecord
     defect: Defect
 
 
-Ready = Prepared | Spoilt | UnreadableRecord | UnmatchedAction | UnmatchedRow
-"""What was found in a file."""
+PreparedItem = PreparedError | DefectiveItem | UnreadableRecord | UnmatchedAction | UnmatchedRow
+"""Item of a file, ready for the decision."""
 
 
-def prepare(settings: Settings, found: Found, told: ImportOptions) -> Ready:
-    """Prepare what was found. Raises nothing that is an Exception."""
+def prepare(settings: Settings, found: Found, options: ImportOptions) -> PreparedItem:
+    """Prepare an item for the decision. Errors are returned: this raises no Exception."""
     item = read_raw(found) if isinstance(found, RawEvent) else found
-    if isinstance(item, Broken):
-        return spoilt(item.error, item.place, item.format)
+    if isinstance(item, ReaderDefect):
+        return defective_item(item.error, item.place, item.format)
     if not isinstance(item, FoundError):
         return item
     try:
-        reading = apply_options(told, item, settings.default_policy, settings.custom)
+        reading = apply_options(options, item, settings.default_policy, settings.custom)
         event = event_json(reading.event)
     except Exception as error:
-        return spoilt(error, item.place, item.format)
-    return Prepared(event, reading.format, reading.place, reading.assumed, reading.lost, reading.observed)
+        return defective_item(error, item.place, item.format)
+    return PreparedError(event, reading.format, reading.place, reading.assumed, reading.lost, reading.observed)
 
 
-def read_document(settings: Settings, form: InputFormat, told: ImportOptions, given: str, found: str) -> None:
-    """Prepare what is in the file `given`, and write it to the file `found`, for `read_found`."""
-    with open(given, "rb") as stream, open(found, "wb") as out:
-        for one in find_in(ImportSource(stream), form, told.notification):
-            pickled = pickle.dumps(prepare(settings, one, told))
+def read_document(settings: Settings, form: InputFormat, options: ImportOptions, source: str, target: str) -> None:
+    """Read the file `source`, and write its prepared items to the file `target`, for `read_prepared`."""
+    with open(source, "rb") as stream, open(target, "wb") as out:
+        for one in find_in(ImportSource(stream), form, options.notification):
+            pickled = pickle.dumps(prepare(settings, one, options))
             out.write(_LENGTH.pack(len(pickled)) + pickled)
 
 
-def read_found(stream: IO[bytes]) -> Iterator[Ready]:
-    """Read what `read_document` wrote."""
+def read_prepared(stream: IO[bytes]) -> Iterator[PreparedItem]:
+    """Read the items that `read_document` wrote."""
     while length := stream.read(_LENGTH.size):
         yield pickle.loads(stream.read(*_LENGTH.unpack(length)))
 
 
-def spoilt(error: Exception | None, place: Position, form: str) -> Spoilt:
-    """Return what stands in the place of something that could not be read because of a defect."""
-    return Spoilt(UnreadableRecord(place, INTERNAL, form), Defect({} if error is None else logs.explain(error)))
+def defective_item(error: Exception | None, place: Position, form: str) -> DefectiveItem:
+    """Return the placeholder for an item that could not be read because of a defect."""
+    return DefectiveItem(UnreadableRecord(place, INTERNAL, form), Defect({} if error is None else logs.explain(error)))

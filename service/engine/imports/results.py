@@ -1,4 +1,4 @@
-"""What an import answers: one line of JSON for each thing that was in the file, and a last one that counts them."""
+"""Result lines of an import (newline-delimited JSON) and their counts."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from ras_triage.models.observed import AssumedField, ObservedActions
 from ras_triage.policies.agreement import Agreement, compare
 from ras_triage.service.api.escaping import valid_text
 from ras_triage.service.api.problems import Problem, problem_json
-from ras_triage.service.engine.imports.prepared_errors import Prepared, Ready, Spoilt
+from ras_triage.service.engine.imports.prepared_errors import DefectiveItem, PreparedError, PreparedItem
 from ras_triage.service.importing.readers import FoundItem
 
 
 @dataclass(slots=True)
 class ImportCounts:
-    """How an import went."""
+    """Counts of an import."""
 
     errors: int = 0
-    """Errors that were found."""
+    """Errors in the file."""
     decided: int = 0
     refused: int = 0
     """Errors that could not be decided."""
     unread: int = 0
-    """What looked like a record and could not be read."""
+    """Records that could not be read."""
     observations: int = 0
-    """What was done about an error, and no telling about which."""
+    """Observed actions that could not be assigned to an error."""
     raw: int = 0
-    """Rows that are no errors to decide on."""
+    """Database rows that contain no hardware error to decide."""
     actions: Counter[str] = field(default_factory=Counter)
     agreement: Counter[str] = field(default_factory=Counter)
 
     @property
     def complete(self) -> bool:
-        """Whether everything could be read and decided."""
+        """Whether all records could be read and decided."""
         return not self.unread and not self.refused
 
-    def add(self, item: FoundItem | Ready) -> None:
-        """Count what was in the file."""
-        if isinstance(item, FoundError | Prepared):
+    def add(self, item: FoundItem | PreparedItem) -> None:
+        """Count an item."""
+        if isinstance(item, FoundError | PreparedError):
             self.errors += 1
-        elif isinstance(item, UnreadableRecord | Spoilt):
+        elif isinstance(item, UnreadableRecord | DefectiveItem):
             self.unread += 1
         elif isinstance(item, UnmatchedAction) or item.kind == "observation":
             self.observations += 1
@@ -63,19 +63,19 @@ class ImportCounts:
             self.agreement[agreement.verdict] += 1
 
     def summary(self) -> dict[str, Any]:
-        """The counts."""
+        """Return the counts by name."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
-def agreement_of(reading: FoundError | Prepared, decision: Decision) -> Agreement | None:
-    """The decision beside what the source says was done; None where it says nothing."""
+def agreement_of(reading: FoundError | PreparedError, decision: Decision) -> Agreement | None:
+    """Compare a decision with the observed actions; None: none were observed."""
     return None if reading.observed is None else compare(reading.observed, decision, assumed=reading.assumed)
 
 
 def reading_line(
-    reading: FoundError | Prepared, event: bytes, answer: bytes | Problem, agreement: Agreement | None, file: str | None = None
+    reading: FoundError | PreparedError, event: bytes, answer: bytes | Problem, agreement: Agreement | None, file: str | None = None
 ) -> bytes:  # fmt: skip
-    """An error and its answer; a problem stands in the place of a decision that could not be made."""
+    """Return the line of an error with its decision, or the problem with it."""
     front = _front(file) | {"place": _place(reading.place), "format": str(reading.format)}
     front |= {"assumed": [_assumed(one) for one in reading.assumed], "lost": list(reading.lost)}
     answered = b'"problem":' + problem_json(answer) if isinstance(answer, Problem) else b'"decision":' + answer
@@ -90,19 +90,19 @@ def reading_line(
 
 
 def other_line(item: UnreadableRecord | UnmatchedAction | UnmatchedRow, file: str | None = None) -> bytes:
-    """What is no error to decide on."""
-    told: dict[str, Any] = {"place": _place(item.place), "format": str(item.format)}
+    """Return the line of an item that is not an error to decide."""
+    content: dict[str, Any] = {"place": _place(item.place), "format": str(item.format)}
     if isinstance(item, UnreadableRecord):
-        kind, told = "unread", told | {"reason": item.reason}
+        kind, content = "unread", content | {"reason": item.reason}
     elif isinstance(item, UnmatchedAction):
-        kind, told = "observation", told | {"source": item.source, "observed": _observed().dump_python(item.observed, mode="json")}
+        kind, content = "observation", content | {"source": item.source, "observed": _observed().dump_python(item.observed, mode="json")}
     else:
-        kind, told = item.kind, told | {"table": item.table, "id": item.id, "fields": dict(item.fields)}
-    return to_json(_front(file) | {kind: told}, bytes_mode="base64", inf_nan_mode="null")
+        kind, content = item.kind, content | {"table": item.table, "id": item.id, "fields": dict(item.fields)}
+    return to_json(_front(file) | {kind: content}, bytes_mode="base64", inf_nan_mode="null")
 
 
 def summary_line(tally: ImportCounts) -> bytes:
-    """The last line: without it, the answer is not whole."""
+    """Return the last line, which marks the result as complete."""
     return to_json({"summary": tally.summary()})
 
 
@@ -111,8 +111,8 @@ def _front(file: str | None) -> dict[str, Any]:
 
 
 def _place(place: Position) -> dict[str, Any]:
-    told = {"line": place.line, "offset": place.offset, "item": place.item}
-    return {name: known for name, known in told.items() if known is not None}
+    values = {"line": place.line, "offset": place.offset, "item": place.item}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _assumed(one: AssumedField) -> dict[str, str]:
@@ -129,8 +129,8 @@ def _agreement() -> TypeAdapter[Agreement]:
     return TypeAdapter(Agreement)
 
 
-def place_words(place: Position) -> str:
-    """Where something stands, in words; none where nobody knows."""
+def position_text(place: Position) -> str:
+    """Return a position as text; empty if unknown."""
     if place.line is not None:
         return f"line {place.line}"
     return f"byte {place.offset}" if place.offset is not None else place.item or ""

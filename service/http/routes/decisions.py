@@ -36,7 +36,7 @@ from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY,
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
 from ras_triage.service.http.summaries import page_json, stats_json
-from ras_triage.service.security.guard import still_welcome
+from ras_triage.service.security.guard import is_still_authorised
 from ras_triage.service.telemetry import logs
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
@@ -150,7 +150,7 @@ async def follow(
     """
     last = None if last_event_id is None else parse_last_event_id(last_event_id)
     client = request.headers.get("authorization"), request.headers.get("host")
-    return EventStream(await runtime.streams.subscribe(filters, last, client, partial(still_welcome, request)))
+    return EventStream(await runtime.streams.subscribe(filters, last, client, partial(is_still_authorised, request)))
 
 
 @router.get("/{identity}", response_model=DecisionResponse, dependencies=[Depends(only_parameters())])

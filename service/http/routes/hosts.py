@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Host
-from ras_triage.service.api.json_limits import require_countable
+from ras_triage.service.api.json_limits import require_value_limit
 from ras_triage.service.api.problems import ProblemError, invalid, precondition_failed, unknown_source
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.config.settings import Settings
@@ -89,7 +89,7 @@ def _matches(if_match: str, newest: HostFacts | None) -> bool:
 
 def _host_json(_: Settings, body: bytes) -> bytes:
     """Return facts as they are stored. Raises ProblemError."""
-    require_countable(body)
+    require_value_limit(body)
     try:
         host = Host.model_validate_json(body)
     except ValidationError as error:

@@ -50,7 +50,7 @@ def read_page(store: Store, filters: Filter, after: int, limit: int, known: Purg
 
     Purges are read after the decisions: one in between may be reported needlessly, but none is missed.
     """
-    decisions, up_to = store.following(after, filters, limit)
+    decisions, up_to = store.after_sequence(after, filters, limit)
     purges = _purges_after(store, known)
     events = [render("decision", streamed.sequence, summary_json(streamed.summary)) for streamed in decisions]
     starts = tuple(accumulate(map(len, events), initial=0))

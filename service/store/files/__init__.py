@@ -1,1 +1,1 @@
-"""Files of the SQLite store and the file system under them."""
+"""Files of the SQLite store and their file system."""

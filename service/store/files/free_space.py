@@ -1,7 +1,7 @@
-"""Room on the store's file system: what a commit needs, and a reserve that only a purge may use.
+"""Free space of the store's file system, and a reserve for purges.
 
-A purge writes before it frees anything. So a commit is refused while a checkpoint of the write-ahead log would not fit any more, and a
-file of a few MiB is kept that a purge on a full disk can delete first.
+A purge needs space before it frees any. Therefore commits are refused while there is no space for a checkpoint of the write-ahead log, and
+a reserve file of a few MiB is kept, which a purge on a full disk deletes first.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ SUFFIX: Final = "-reserve"
 
 RESERVE_BYTES: Final = 4 << 20
 _SHARE: Final = 32
-"""The reserve takes at most this part of the file system."""
+"""Divisor of the file system's size: upper limit of the reserve."""
 
 _SURPLUS_S: Final = 0.25
-"""Seconds for which free space is taken for granted, as far as this store does not use it up. Others may: then a commit fails."""
+"""Seconds for which a measurement of free space is valid, less what this store writes. If others fill the disk, a commit fails."""
 
 _COMMIT_BYTES: Final = 64 << 10
 _ENTRY_BYTES: Final = 10 << 10
-"""Pages of indexes that a commit changes, and each of its decisions, in bytes."""
+"""Index pages changed by each commit, and by each of its decisions, in bytes."""
 
 
 def commit_bytes(entries: int, size: int) -> int:
-    """Return an upper estimate of what a commit adds to the write-ahead log, and a checkpoint then to the database.
+    """Return an upper bound for the bytes that a commit adds to the write-ahead log, and its checkpoint to the database.
 
     `size`: bytes of its events and decisions.
     """
     return _COMMIT_BYTES + entries * _ENTRY_BYTES + size + size // 4
 
 
-class Room:
+class FreeSpace:
     """Free space for one store."""
 
     def __init__(self, path: Path) -> None:
@@ -48,23 +48,23 @@ class Room:
             found = os.statvfs(self._folder)
             self.reserve = min(RESERVE_BYTES, found.f_blocks * found.f_frsize // _SHARE)
         self._lacks = 0
-        """Bytes of the reserve that were given away and have to be taken again."""
+        """Bytes of the reserve that are missing and have to be allocated again."""
         self.short = False
-        """Whether there was too little when room was asked for last."""
+        """Whether the last check found too little space."""
         self._free = 0
         self._surplus = 0
-        """Bytes that may be written before room has to be asked for again."""
+        """Bytes that may be written before the next measurement."""
         self._surplus_until = 0.0
 
     def surely_has(self, needed: int) -> bool:
-        """Whether there was so much room a moment ago that this needs no system call."""
+        """Return whether the last measurement is sufficient, without a system call."""
         if needed > self._surplus or monotonic() > self._surplus_until:
             return False
         self._surplus -= needed
         return True
 
     def has(self, needed: int) -> bool:
-        """Whether so many bytes can be written, the reserve not among them. Where that cannot be told, the write tells."""
+        """Measure, and return whether so many bytes can be written without the reserve; True if it cannot be measured."""
         try:
             found = os.statvfs(self._folder)
         except OSError:
@@ -76,12 +76,12 @@ class Room:
         return not self.short
 
     def require(self, needed: int) -> None:
-        """Raises StoreUnavailable where so many bytes cannot be written."""
+        """Raise StoreUnavailable if so many bytes cannot be written."""
         if not self.has(needed):
-            raise StoreUnavailable(f"disk full: {self._free} bytes are free, and a commit may need {needed + self._lacks}")
+            raise StoreUnavailable(f"disk full: {self._free} bytes free, a commit may need {needed + self._lacks}")
 
     def take_reserve(self) -> None:
-        """Take the reserve, if there is room for it and as much again; else a later call may."""
+        """Allocate the reserve, if there is space for twice its size."""
         if self._taken() >= self.reserve:
             self._lacks = 0
             return
@@ -98,13 +98,13 @@ class Room:
                 os.close(handle)
 
     def release_reserve(self) -> None:
-        """Give it to whoever writes next, who makes room with it."""
+        """Delete the reserve, for a purge that follows."""
         self._lacks = self.reserve
         with suppress(OSError):
             os.unlink(self.path)
 
-    def give_way(self) -> bool:
-        """Release the reserve if there is one and little else; whether that was done."""
+    def release_if_full(self) -> bool:
+        """Delete the reserve if there is little other space. Return whether it was deleted."""
         if not self._taken() or self.has(self.reserve):
             return False
         self.release_reserve()

@@ -1,8 +1,8 @@
-"""High-water mark: what was committed last, kept in a file beside the database.
+"""High-water mark: file that records the last commit.
 
-A write-ahead log that was removed or cut leaves a sound database without its last commits. The mark tells: it is written after each
-commit, so the database is never behind it unless something was lost. It is not synchronised with the disk for each commit: after a kill
-it is exact, after a loss of power it may be some seconds behind.
+A write-ahead log that was removed or truncated leaves a sound database without its last commits. The mark detects this: it is written
+after each commit, so that the database is behind it only if commits were lost. It is not flushed for each commit: after a kill it is
+exact, after a power failure it may be some seconds behind.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ _RECORD: Final = struct.Struct(">8s16sQ")
 _CHECKSUM: Final = struct.Struct(">I")
 _MAGIC: Final = b"RASmark1"
 _SECTOR: Final = 512
-"""Each of the two records has a sector of its own: one is written by the service alone, the other by commands beside it too."""
+"""Each of the two records has its own sector: one is written only by the service, the other also by commands."""
 _LENGTH: Final = _RECORD.size + _CHECKSUM.size
 
 
 @frozen
 class Mark:
-    """What a store had committed."""
+    """State of the last commit."""
 
     store_id: bytes
     """16 bytes."""
     sequence: int
-    """Of the newest decision."""
+    """Sequence of the newest decision."""
     changes: int
-    """Commits of anything else."""
+    """Number of other commits."""
 
 
 def mark_path(path: Path) -> str:
-    """The file of a store's mark, by whichever name the store is called."""
+    """Return the path of a store's mark file, with symbolic links resolved."""
     return f"{os.path.realpath(path)}{SUFFIX}"
 
 
 def read_mark(path: Path) -> Mark | None:
-    """The mark of the store at `path`; None where there is none that can be read."""
+    """Read the mark of the store at `path`; None: missing or unreadable."""
     try:
         data = Path(mark_path(path)).read_bytes()
     except OSError:
@@ -63,14 +63,14 @@ def _unpack(data: bytes) -> tuple[bytes, int] | None:
 
 
 class MarkFile:
-    """The mark of a store that is open for writing."""
+    """Open mark file."""
 
     def __init__(self, path: str, store_id: bytes, handle: int) -> None:
         self.path, self._store_id, self._handle = path, store_id, handle
 
     @classmethod
     def create(cls, path: Path, mark: Mark) -> MarkFile:
-        """Create it for the store at `path`, or set it to `mark`. Raises OSError."""
+        """Create or overwrite the mark file of the store at `path`. Raises OSError."""
         name = mark_path(path)
         made = cls(name, mark.store_id, os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:
@@ -82,8 +82,8 @@ class MarkFile:
         return made
 
     @classmethod
-    def existing(cls, path: Path, store_id: bytes) -> MarkFile | None:
-        """The one of the store at `path`, for a command beside its service; None where there is none."""
+    def open_existing(cls, path: Path, store_id: bytes) -> MarkFile | None:
+        """Open the mark file of the store at `path`, for a command while a service runs; None: missing or of another store."""
         found = read_mark(path)
         if found is None or found.store_id != store_id:
             return None
@@ -97,17 +97,17 @@ class MarkFile:
         return record + _CHECKSUM.pack(crc32(record))
 
     def set_sequence(self, sequence: int) -> None:
-        """The newest decision is durable. A mark that cannot be written stays behind, and then tells less."""
+        """Record the newest durable decision. If the mark cannot be written, it stays behind and detects less."""
         with suppress(OSError):
             os.pwrite(self._handle, self._pack(sequence), 0)
 
     def set_changes(self, changes: int) -> None:
-        """So are this many other commits."""
+        """Record the number of other durable commits."""
         with suppress(OSError):
             os.pwrite(self._handle, self._pack(changes), _SECTOR)
 
     def is_there(self) -> bool:
-        """Whether its path still names it."""
+        """Return whether the path still names the open file."""
         try:
             found, held = os.stat(self.path), os.fstat(self._handle)
         except OSError:
@@ -115,5 +115,5 @@ class MarkFile:
         return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
 
     def close(self) -> None:
-        """Close the file; it stays."""
+        """Close the file without deleting it."""
         os.close(self._handle)

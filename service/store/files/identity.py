@@ -1,6 +1,6 @@
-"""Identity of the open database files, compared with what their paths name.
+"""Detection of deleted, replaced or hard-linked database files.
 
-SQLite goes on writing to a file that was deleted or replaced, and what it writes there is gone when it closes the file.
+SQLite continues to write to a file that was deleted or replaced, and that data is lost when the file is closed.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Final, NamedTuple
 from ras_triage.service.store.port import StoreUnavailable, StoreUnusable
 
 CHECK_S: Final = 0.25
-"""Seconds for which a check of each file stands where there are many to make."""
+"""Seconds for which a check of all files is valid."""
 
 _SETTLED_NS: Final = 100_000_000
-"""Age from which on a folder's time of change tells a later change from it. The kernel's clock for it ticks every few milliseconds."""
+"""Age from which a directory's mtime differs from that of a later change: the kernel's clock for it ticks every few milliseconds."""
 
 
 class _OpenFile(NamedTuple):
     name: str
-    """As messages call it."""
+    """Name in messages."""
     path: str
     device: int
     inode: int
 
 
 class OpenFiles:
-    """The database, its write-ahead log and its shared memory, as they were when a connection had just opened them."""
+    """The database, its write-ahead log and its shared memory file, as opened by a connection."""
 
     def __init__(self, path: Path) -> None:
-        """Raises StoreUnavailable where one of them is not there."""
+        """Record the files. Raises StoreUnavailable if one is missing."""
         self._database = str(path)
         real = os.path.realpath(path)
         self.log_path = log_path(path)
@@ -41,17 +41,17 @@ class OpenFiles:
         self._folder = os.path.dirname(real)
         self._is_link = real != os.path.abspath(path)
         self._folder_state: tuple[int, int, int] | None = None
-        """Device, inode and time of change when the files were compared; None: it would not tell a later change."""
+        """Device, inode and mtime of the directory at the last check; None: mtime too recent to detect a later change."""
         self._checked = 0.0
         self.check()
 
     def check(self) -> None:
-        """Compare. Raises StoreUnavailable where a path names another file or none, or the database has a second name.
+        """Check all files. Raises StoreUnavailable if a path names another file or none, or the database has a second name.
 
-        Inode numbers are not given to other files while these are open.
+        Inode numbers are not reused while the files are open.
         """
         self._checked = 0.0
-        folder = _folder_state(self._folder)  # first: what changes from now on changes it
+        folder = _folder_state(self._folder)  # first, so that later changes are detected
         for file in self._files:
             found = _stat(file.name, file.path)
             if (found.st_dev, found.st_ino) != (file.device, file.inode):
@@ -63,16 +63,16 @@ class OpenFiles:
         self._folder_state = folder if settled else None
 
     def check_quickly(self) -> None:
-        """Compare the folder, whose time of change tells that a file in it was deleted, replaced or renamed. Raises StoreUnavailable.
+        """Check only the directory, whose mtime shows that a file was deleted, replaced or renamed. Raises StoreUnavailable.
 
-        Each system call gives the interpreter away, and a commit waits to have it back. What the folder does not tell, a hard link from
-        elsewhere, is found a moment later.
+        Each system call releases the GIL, and a commit waits to get it back. A hard link from another directory does not change the
+        mtime; the next full check finds it.
         """
         if monotonic() - self._checked > CHECK_S or self._folder_state is None or _folder_state(self._folder) != self._folder_state:
             self.check()
 
     def check_sometimes(self) -> bool:
-        """Compare, unless that was done a moment ago; whether it was done. Raises StoreUnavailable."""
+        """Check all files, unless the last check is still valid. Return whether it checked. Raises StoreUnavailable."""
         if monotonic() - self._checked <= CHECK_S:
             return False
         self.check()
@@ -80,7 +80,7 @@ class OpenFiles:
 
 
 def log_path(path: Path) -> str:
-    """The write-ahead log of a database, by whichever name that is called."""
+    """Return the path of the write-ahead log, with symbolic links resolved."""
     return f"{os.path.realpath(path)}-wal"
 
 
@@ -107,7 +107,7 @@ def _stat(name: str, path: str) -> os.stat_result:
 
 
 def require_one_name(path: Path) -> None:
-    """Raises StoreUnusable for a file with a second name: by each name it would have a write-ahead log of its own."""
+    """Raise StoreUnusable for a file with hard links: under each name it would have another write-ahead log."""
     try:
         links = path.stat().st_nlink
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Length of the write-ahead log.
+"""Length limit of the write-ahead log.
 
-SQLite starts its log over when everything in it is in the database and nobody reads from it. Readers that follow one another without a
-gap keep it from doing so, and the log grows without limit. Beyond a limit, new questions therefore wait until the log was emptied.
+SQLite restarts its log when all of it is checkpointed and no reader uses it. Overlapping readers prevent that, and the log grows without
+limit ("checkpoint starvation"). Therefore new queries wait while the log is over the limit.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from time import monotonic
 from typing import Final
 
 LIMIT_BYTES: Final = 16 << 20
-"""Length beyond which the log is emptied."""
+"""Length from which the log is truncated."""
 
-_LOOK_S: Final = 0.1
-_LOOK_SHARE: Final = 8
-"""The length is looked at so often, or when it may have grown by this part of the limit: each look is a system call."""
+_CHECK_S: Final = 0.1
+_CHECK_SHARE: Final = 8
+"""Interval of the checks, and growth (as a divisor of the limit) that causes one earlier: each check is a system call."""
 
 _ATTEMPT_S: Final = 0.1
-"""Seconds between two attempts while somebody reads."""
+"""Seconds between two attempts while there are readers."""
 _PATIENCE_S: Final = 11.0
-"""Seconds for which new questions wait: no question takes longer than 10. Who still reads then is not of this process."""
+"""Seconds for which new queries wait: no query takes more than 10, so that a later reader is another process."""
 _REST_S: Final = 30.0
 """Seconds until the next series of attempts."""
 
@@ -36,37 +36,37 @@ class WriteAheadLog:
         self._open = Event()
         self._open.set()
         self._since: float | None = None
-        """When new questions began to wait."""
+        """When new queries began to wait."""
         self._next_attempt = 0.0
         self._grown = 0
-        """Bytes that were added at most since the length was looked at."""
-        self._next_look = 0.0
+        """Upper bound for the bytes added since the last check."""
+        self._next_check = 0.0
 
     def grow(self, size: int) -> None:
-        """So much is added at most."""
+        """Record that at most `size` bytes are added."""
         self._grown += size
 
-    def suspect(self) -> None:
-        """Something was written of which nobody knows how much it was."""
-        self._next_look = 0.0
+    def grow_unknown(self) -> None:
+        """Record a write of unknown size."""
+        self._next_check = 0.0
 
     def size(self) -> int:
-        """Bytes of the file."""
+        """Return the length in bytes."""
         try:
             return os.stat(self._path).st_size
         except OSError:
             return 0
 
     def wait(self) -> None:
-        """Before a question that may take long: wait while the log is about to be emptied."""
+        """Wait while the log is being truncated; call it before a long query."""
         self._open.wait(_PATIENCE_S)
 
     def keep_within(self, limit: int) -> None:
-        """Empty the log if it is longer. Raises sqlite3.Error."""
+        """Truncate the log if it exceeds the limit. Raises sqlite3.Error."""
         now = monotonic()
-        if self._grown <= limit // _LOOK_SHARE and now < self._next_look and self._since is None:
+        if self._grown <= limit // _CHECK_SHARE and now < self._next_check and self._since is None:
             return
-        self._grown, self._next_look = 0, now + _LOOK_S
+        self._grown, self._next_check = 0, now + _CHECK_S
         if self.size() <= limit:
             self._resume()
             return
@@ -75,7 +75,7 @@ class WriteAheadLog:
         if self._since is None:
             self._since = now
             self._open.clear()
-        if self.empty():
+        if self.truncate():
             self._resume()
         elif now - self._since > _PATIENCE_S:
             self._resume()
@@ -87,8 +87,8 @@ class WriteAheadLog:
         self._since = None
         self._open.set()
 
-    def empty(self) -> bool:
-        """Write everything in it into the database and cut it to nothing, unless somebody reads from it. Raises sqlite3.Error."""
+    def truncate(self) -> bool:
+        """Checkpoint and truncate the log. Return whether no reader prevented it. Raises sqlite3.Error."""
         self._writer.execute("PRAGMA busy_timeout = 0")
         try:
             busy: int = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]

@@ -1,4 +1,4 @@
-"""Verification of every row of a store: checksums, columns against bodies, derived tables, indexes."""
+"""Verification of a store: checksums, columns, derived tables, indexes."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from ras_triage.service.store import rows
 from ras_triage.service.store.port import RowDamaged
 
 Kind = Literal["lost", "event_lost", "wrong", "index", "incomplete"]
-"""A row that cannot be had any more; an event, while its decision can; something that follows from what is sound; what SQLite finds
-wrong with the file; commits that are missing.
+"""A lost row; a lost event with a sound decision; wrong data that can be derived from sound data; an error of SQLite's integrity check;
+missing commits.
 """
 
 MAX_FINDINGS: Final = 10_000
-"""Findings that are listed; all are counted."""
+"""Limit for listed findings; all are counted."""
 
 WINDOW: Final = 256
-"""Decisions that are read at a time."""
+"""Decisions read at a time."""
 
 _SQLITE_FINDINGS: Final = 1000
 
 
 @frozen
 class Finding:
-    """One thing that is wrong with a store."""
+    """One error in a store."""
 
     kind: Kind
     table: str
     detail: str
     sequence: int | None = None
     id: str | None = None
-    """Of the decision; None where that cannot be read either."""
+    """Id of the decision; None: unreadable."""
 
 
 @frozen
 class EventFields:
-    """What follows from an event's bytes."""
+    """Columns that are derived from an event."""
 
     event_id: str | None
     repeat_key: bytes | None
-    """None: of the event alone it has none."""
+    """None: not derivable from the event alone."""
     notification: str
     severity: str | None
     sections: tuple[str, ...]
@@ -52,21 +52,21 @@ class EventFields:
 
 
 ReadEvent = Callable[[bytes], EventFields | None]
-"""Reads an event; None for one that this release refuses."""
+"""Parses an event; None: this release refuses it."""
 
 
 @frozen
 class Examined:
-    """A decision, as far as it can be had."""
+    """A decision, as far as it can be recovered."""
 
     sequence: int
     row: tuple[Any, ...] | None
-    """In the order of DECISION_COLUMNS, corrected; None: it is lost."""
+    """Corrected row in the order of DECISION_COLUMNS; None: lost."""
     body: tuple[Any, ...] | None
-    """In the order of BODY_COLUMNS, corrected."""
+    """Corrected row in the order of BODY_COLUMNS."""
     found: tuple[tuple[Any, ...] | None, tuple[Any, ...] | None]
-    """Both as they are in the store; None: not there, or unreadable."""
-    stage_results: tuple[Finding, ...]
+    """Both rows as stored; None: missing or unreadable."""
+    findings: tuple[Finding, ...]
 
 
 _COLUMNS: Final = tuple(rows.DECISION_COLUMNS.replace(" ", "").split(","))
@@ -74,34 +74,34 @@ _PLACE: Final = {name: place for place, name in enumerate(_COLUMNS)}
 
 
 class Examination:
-    """Reads a store, whatever state it is in. The connection's text has to be bytes where it is not UTF-8."""
+    """Examines a store in any state. The connection must return text that is not UTF-8 as bytes."""
 
     def __init__(self, connection: sqlite3.Connection, read_event: ReadEvent) -> None:
         self._connection = connection
         self._read_event = read_event
         self.decisions = 0
-        """Those that can be had."""
+        """Number of recoverable decisions."""
         self.lost: list[int] = []
-        """Sequences of those that cannot."""
+        """Sequences of lost decisions."""
         self.poison_unknown = False
-        """Whether it cannot be told any more which pages the decisions poisoned."""
+        """Whether the pages poisoned by the decisions cannot be determined."""
 
     def all(self) -> Iterator[Finding]:
-        """Everything that is wrong."""
+        """Return all findings."""
         yield from self.file()
         for examined in self.decisions_examined():
-            yield from examined.stage_results
+            yield from examined.findings
         yield from self.derived()
         yield from self.poisoned()
         for table in OTHER_TABLES:
-            for _, stage_result in other_rows(self._connection, table):
-                if stage_result is not None:
-                    yield stage_result
+            for _, finding in other_rows(self._connection, table):
+                if finding is not None:
+                    yield finding
 
     # The file, as SQLite sees it.
 
     def file(self) -> Iterator[Finding]:
-        """What SQLite finds wrong: pages, indexes, constraints."""
+        """Return the errors of SQLite's integrity check: pages, indexes, constraints."""
         try:
             for (text,) in self._connection.execute(f"PRAGMA integrity_check({_SQLITE_FINDINGS})"):
                 if text != "ok":
@@ -112,7 +112,7 @@ class Examination:
     # Decisions.
 
     def decisions_examined(self) -> Iterator[Examined]:
-        """Each decision, in order of sequence."""
+        """Examine each decision, in order of sequence."""
         for first in self._windows():
             last = first + WINDOW - 1
             found, unread = self._table("decisions", rows.DECISION_COLUMNS, first, last)
@@ -136,14 +136,14 @@ class Examination:
                 yield Examined(min(unknown), None, None, (None, None), (Finding("lost", "decisions", detail, min(unknown)),))
 
     def _windows(self) -> Iterator[int]:
-        """First sequences of the windows in which there may be decisions; those that were purged are passed over."""
+        """Return the first sequences of windows that may have decisions; purged ranges are skipped."""
         first = 1
         while (following := self._next_sequence(first)) is not None:
             yield following
             first = following + WINDOW
 
     def _next_sequence(self, first: int) -> int | None:
-        """The first sequence from there on that has a row or body, or that cannot be read."""
+        """Return the first sequence from `first` on with a row or body, or that cannot be read."""
         candidates: list[int] = []
         newest = self._number("SELECT max(seq) FROM sqlite_sequence WHERE name = 'decisions'")
         for table in ("decisions", "bodies"):
@@ -162,7 +162,7 @@ class Examination:
         return found
 
     def _table(self, table: str, columns: str, first: int, last: int) -> tuple[dict[int, tuple[Any, ...]], set[int]]:
-        """Rows of a window by sequence, and the sequences that cannot be read."""
+        """Return the rows of a window by sequence, and the unreadable sequences."""
         sql = f"SELECT {columns} FROM {table} NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq"
         try:
             return {row[0]: row for row in self._connection.execute(sql, (first, last))}, set()
@@ -175,7 +175,7 @@ class Examination:
         return found | more, unread | unread_too
 
     def _indexed(self, first: int, last: int) -> dict[int, tuple[Any, Any]]:
-        """What indexes say of a window: id and time by sequence."""
+        """Return id and time by sequence, from the indexes of a window."""
         ids = self._index("id", "sqlite_autoindex_decisions_1", first, last)
         times = self._index("at", "decisions_by_time", first, last)
         return {sequence: (ids.get(sequence), times.get(sequence)) for sequence in ids.keys() | times.keys()}
@@ -194,19 +194,19 @@ class Examination:
         identity = _identity(found, body, indexed)
         if identity is None:
             shown = _id_text((found[_PLACE["id"]] if found else None) or (indexed[0] if indexed else None))
-            why = "there is no body" if body is None else "it does not have the checksum that it was kept with"
+            why = "the body is missing" if body is None else "checksum mismatch"
             return Examined(
                 sequence, None, None, as_found, (Finding("lost", "decisions", f"the decision is lost: {why}", sequence, shown),)
             )
         assert body is not None
         shown = _id_text(identity[0])
-        stage_results: list[Finding] = []
+        findings: list[Finding] = []
         _, event, event_check, decision, check = body
         fields = None
         if event == rows.LOST_EVENT:
-            pass  # on record: its loss was found before
+            pass  # its loss is on record already
         elif not rows.event_is_sound(event, event_check):
-            stage_results.append(Finding("event_lost", "bodies", "the event is lost, its decision is not", sequence, shown))
+            findings.append(Finding("event_lost", "bodies", "the event is lost; the decision is sound", sequence, shown))
             event, event_check = rows.LOST_EVENT, 0
         else:
             fields = self._read_event(event)
@@ -214,16 +214,16 @@ class Examination:
         row, wrong = _corrected(sequence, found, expected)
         self.poison_unknown = self.poison_unknown or "row" in wrong or "poisons" in wrong
         if wrong:
-            stage_results.append(Finding("wrong", "decisions", f"differs from the decision: {', '.join(wrong)}", sequence, shown))
+            findings.append(Finding("wrong", "decisions", f"columns differ from the decision: {', '.join(wrong)}", sequence, shown))
         if not _is_sound(row):
-            stage_results.append(Finding("lost", "decisions", "the decision is lost: its row and its event are damaged", sequence, shown))
-            return Examined(sequence, None, None, as_found, tuple(stage_results))
-        return Examined(sequence, row, (sequence, event, event_check, decision, check), as_found, tuple(stage_results))
+            findings.append(Finding("lost", "decisions", "the decision is lost: row and event are corrupt", sequence, shown))
+            return Examined(sequence, None, None, as_found, tuple(findings))
+        return Examined(sequence, row, (sequence, event, event_check, decision, check), as_found, tuple(findings))
 
-    # What follows from decisions.
+    # Tables derived from decisions.
 
     def derived(self) -> Iterator[Finding]:
-        """The tables by which sections and addresses are found, against the decisions."""
+        """Verify the tables of sections and addresses against the decisions."""
         for table, column, array in DERIVED:
             try:
                 for sequence, entry in self._connection.execute(_MISSING.format(table=table, column=column, array=array)):
@@ -234,7 +234,7 @@ class Examination:
                 yield Finding("wrong", table, str(error))
 
     def poisoned(self) -> Iterator[Finding]:
-        """The poisoned pages, against the decisions that poisoned them, unless it cannot be told which they did."""
+        """Verify the poisoned pages against the decisions, if these can be determined."""
         try:
             table = {(source, start, shift): address for source, start, shift, address in self._connection.execute(_POISONED)}
             expected, complete = self.replayed()
@@ -253,9 +253,9 @@ class Examination:
             yield Finding("wrong", "poisoned_pages", f"`{start}` of `{source}` is missing")
 
     def replayed(self) -> tuple[dict[tuple[str, str, int], str], set[str]]:
-        """The poisoned pages that follow from the decisions, and the sources of which that is all. Raises RowDamaged, sqlite3.Error.
+        """Return the poisoned pages derived from decisions, and the sources for which they are complete. Raises RowDamaged, sqlite3.Error.
 
-        Pages of purged decisions stay poisoned, so of other sources there may be more.
+        Pages of purged decisions stay poisoned, so that other sources may have more.
         """
         known_after = self._connection.execute(_KNOWN_AFTER).fetchone()[0]
         forgotten = dict(self._connection.execute("SELECT source, seq FROM forgotten_pages").fetchall())
@@ -292,13 +292,13 @@ _POISONING: Final = (
 
 
 def _pages(poisons: Any) -> list[tuple[str, int, str]]:
-    """The pages of a row's `poisons`. Raises RowDamaged."""
+    """Parse the column `poisons`. Raises RowDamaged."""
     if poisons is None:
         return []
     try:
         pages = [(str(start), shift, str(address)) for start, shift, address in from_json(poisons)]
     except (TypeError, ValueError):
-        raise RowDamaged("the pages that a decision poisoned are not what was kept") from None
+        raise RowDamaged("corrupt list of the pages that a decision poisoned") from None
     for start, shift, address in pages:
         rows.poisoned((start, address, shift))
     return pages
@@ -309,7 +309,7 @@ Identity = tuple[bytes, int, bytes]
 
 
 def _identity(found: tuple[Any, ...] | None, body: tuple[Any, ...] | None, indexed: tuple[Any, Any] | None) -> Identity | None:
-    """What a decision was kept as, from the row or the indexes, whichever its checksum vouches for; None where it does for neither."""
+    """Return the identity for which the checksum matches, from the row or the indexes; None: neither matches."""
     if body is None:
         return None
     _, _, _, decision, check = body
@@ -328,7 +328,7 @@ def _key_of(decision: Any) -> list[bytes]:
 
 
 def _expected(identity: Identity, decision: bytes, fields: EventFields | None) -> dict[str, Any]:
-    """The columns that follow from a sound decision and its event."""
+    """Return the columns derived from a sound decision and its event."""
     content = from_json(decision)
     expected: dict[str, Any] = dict(zip(("id", "at", "event_key"), identity, strict=True))
     expected |= {name: content[name] for name in ("source", "action", "certainty")}
@@ -348,7 +348,7 @@ def _expected(identity: Identity, decision: bytes, fields: EventFields | None) -
 
 
 def _corrected(sequence: int, found: tuple[Any, ...] | None, expected: dict[str, Any]) -> tuple[tuple[Any, ...], list[str]]:
-    """A row with the columns that are expected, and which of them differed."""
+    """Return a row with the expected columns, and the names of those that differed."""
     before = dict(zip(_COLUMNS, found, strict=True)) if found else dict.fromkeys(_COLUMNS)
     wrong = ["row"] if found is None else [name for name, right in expected.items() if before[name] != right]
     try:
@@ -361,7 +361,7 @@ def _corrected(sequence: int, found: tuple[Any, ...] | None, expected: dict[str,
 
 
 def _is_sound(row: tuple[Any, ...]) -> bool:
-    """Whether a row can be shown and kept."""
+    """Return whether a row can be listed and stored."""
     after = dict(zip(_COLUMNS, row, strict=True))
     if not isinstance(after["repeat_key"], bytes | None):
         return False
@@ -392,7 +392,7 @@ _ORDERED_BY: Final = {
 
 
 def other_rows(connection: sqlite3.Connection, table: str) -> Iterator[tuple[tuple[Any, ...] | None, Finding | None]]:
-    """Each row of a table, or what is wrong with it. From where it cannot be read on, it is read from the other end."""
+    """Return each row of a table, or the finding about it. After an unreadable row, the table is read from the other end."""
     seen: set[int] = set()
     for direction in ("", " DESC"):
         order = ", ".join(f"{column}{direction}" for column in _ORDERED_BY[table].split(", "))
@@ -419,14 +419,14 @@ def _other(table: str, row: tuple[Any, ...]) -> tuple[tuple[Any, ...] | None, Fi
         elif table == "api_keys":
             rows.api_key(row)
         elif table == "poisoned_pages":
-            return row, None  # examined against the decisions
+            return row, None  # verified against the decisions
         elif table != "quarantine" and any(isinstance(column, bytes) for column in row):
-            raise RowDamaged("a text is not UTF-8")
+            raise RowDamaged("text is not UTF-8")
     except (RowDamaged, ValueError) as error:
         return None, Finding("lost", table, f"`{_name(row)}`: {error}")
     return row, None
 
 
 def _name(row: Iterable[Any]) -> str:
-    """The beginning of a row, as far as it is a name."""
+    """Return text that identifies a row."""
     return " ".join(str(column) for column in row if isinstance(column, str | int))[:80]

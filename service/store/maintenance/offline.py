@@ -1,4 +1,4 @@
-"""Check, repair and acceptance of losses, for a store that no service has open."""
+"""Offline maintenance: check, repair, acceptance of losses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ras_triage.models.frozen import frozen
-from ras_triage.service.store.files.database import StoreLock, committed, explain, missing, open_writer, text_or_bytes
+from ras_triage.service.store.files.database import StoreLock, committed, missing, open_writer, text_or_bytes, to_store_error
 from ras_triage.service.store.files.high_water_mark import Mark, MarkFile, read_mark
 from ras_triage.service.store.files.identity import log_path
 from ras_triage.service.store.files.read_check import ReadCheck
@@ -19,51 +19,51 @@ from ras_triage.service.store.port import Loss, StoreUnavailable, StoreUnusable
 
 
 @frozen
-class Report:
-    """What a check found."""
+class CheckReport:
+    """Result of a check."""
 
     decisions: int
-    """Those that can be had."""
+    """Number of recoverable decisions."""
     lost: int
-    """Decisions that cannot."""
-    stage_results: tuple[Finding, ...]
-    """Of very many the first."""
-    found: int
-    """All of them."""
+    """Number of lost decisions."""
+    findings: tuple[Finding, ...]
+    """The first of them."""
+    total: int
+    """Number of all findings."""
     set_aside: str | None
-    """After a repair: the file as it was."""
+    """After a repair, the path of the previous file."""
 
 
-def check(path: Path, read_event: ReadEvent, *, repair: bool, at_ms: int) -> Report:
-    """Verify everything in a store; `repair`: and build a new file where something is wrong. Raises StoreError."""
+def check(path: Path, read_event: ReadEvent, *, repair: bool, at_ms: int) -> CheckReport:
+    """Verify a store; `repair`: rebuild it if there are findings. Raises StoreError."""
     with _locked(path) as lock:
         _require_readable(path, lock)
         connection = open_writer(path, incomplete=True)
         try:
             connection.text_factory = text_or_bytes
-            stage_results = _Findings()
-            stage_results.add_all(_incomplete(path, connection))
-            incomplete = stage_results.number
+            findings = _Findings()
+            findings.add_all(_incomplete(path, connection))
+            incomplete = findings.number
             examination = Examination(connection, read_event)
-            stage_results.add_all(examination.all())
+            findings.add_all(examination.all())
             rebuild = None
-            if repair and stage_results.number > incomplete:
+            if repair and findings.number > incomplete:
                 examination = Examination(connection, read_event)
                 rebuild = Rebuild(path, connection, examination, at_ms)
                 for _ in rebuild.build():
                     pass  # the same findings
         except sqlite3.Error as error:
-            raise explain(error) from error
+            raise to_store_error(error) from error
         except OSError as error:
             raise StoreUnavailable(f"the store cannot be rebuilt: {(error.strerror or 'unknown reason').lower()}") from error
         finally:
             connection.close()
         aside = None if rebuild is None else rebuild.put_in_place()
-    return Report(examination.decisions, len(examination.lost), tuple(stage_results.first), stage_results.number, aside)
+    return CheckReport(examination.decisions, len(examination.lost), tuple(findings.first), findings.number, aside)
 
 
 def accept_loss(path: Path, at_ms: int) -> Loss | None:
-    """Go on without what is missing, and put that on record; None where nothing is. Raises StoreError."""
+    """Record missing commits as lost, so that the store can be opened; None: nothing is missing. Raises StoreError."""
     mark = read_mark(path)
     with _locked(path):
         connection = open_writer(path, incomplete=True)
@@ -78,12 +78,12 @@ def accept_loss(path: Path, at_ms: int) -> Loss | None:
             connection.execute("INSERT INTO losses (at, reason, decisions, first_seq, last_seq, changes) VALUES (?, ?, ?, ?, ?, ?)", row)
             sequence, changes = max(mark.sequence, found.sequence), max(mark.changes, found.changes)
             connection.execute("DELETE FROM sqlite_sequence WHERE name = 'decisions'")
-            connection.execute("INSERT INTO sqlite_sequence VALUES ('decisions', ?)", (sequence,))  # none is given twice
+            connection.execute("INSERT INTO sqlite_sequence VALUES ('decisions', ?)", (sequence,))  # no sequence is assigned twice
             connection.execute("UPDATE store SET changes = ?, poison_known_after = ?", (changes, sequence))
             connection.execute("COMMIT")
             MarkFile.create(path, Mark(found.store_id, sequence, changes)).close()
         except sqlite3.Error as error:
-            raise explain(error) from error
+            raise to_store_error(error) from error
         except OSError as error:
             raise StoreUnavailable(f"the mark cannot be written: {(error.strerror or 'unknown reason').lower()}") from error
         finally:
@@ -102,7 +102,7 @@ def _loss(mark: Mark, found: Mark, at_ms: int) -> Loss:
 @contextmanager
 def _locked(path: Path) -> Iterator[StoreLock]:
     if not os.path.exists(path):
-        raise StoreUnusable(f"there is no store at `{path}`")
+        raise StoreUnusable(f"no store at `{path}`")
     lock = StoreLock(path)
     try:
         yield lock
@@ -111,7 +111,7 @@ def _locked(path: Path) -> Iterator[StoreLock]:
 
 
 def _require_readable(path: Path, lock: StoreLock) -> None:
-    """Raises StoreUnavailable where the disk fails: what cannot be read now may be read later, or elsewhere, and is not lost."""
+    """Raise StoreUnavailable if the disk fails: unreadable data may be readable later or from a copy, and is not lost yet."""
     reading = ReadCheck(lock.database, log_path(path))
     try:
         if (why := reading.failure(None)) is not None:
@@ -128,14 +128,14 @@ def _incomplete(path: Path, connection: sqlite3.Connection) -> Iterator[Finding]
 
 
 class _Findings:
-    """Findings, the first of them at hand."""
+    """Counts findings and keeps the first ones."""
 
     def __init__(self) -> None:
         self.first: list[Finding] = []
         self.number = 0
 
-    def add_all(self, stage_results: Iterator[Finding]) -> None:
-        for stage_result in stage_results:
+    def add_all(self, findings: Iterator[Finding]) -> None:
+        for finding in findings:
             self.number += 1
             if len(self.first) < MAX_FINDINGS:
-                self.first.append(stage_result)
+                self.first.append(finding)

@@ -1,4 +1,4 @@
-"""Repair of a store: everything that can be had goes into a new file, which then takes the old one's place."""
+"""Repair of a store: rebuild with all recoverable data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COMMIT_EVERY: Final = 2000
 
 
 class Rebuild:
-    """A new file with everything that an old one still has."""
+    """Builds a new file with all recoverable data of a store, and replaces the old one."""
 
     def __init__(self, path: Path, old: sqlite3.Connection, examination: Examination, at_ms: int) -> None:
         self._path = Path(os.path.realpath(path))
@@ -32,13 +32,13 @@ class Rebuild:
         self._at_ms = at_ms
 
     def build(self) -> Iterator[Finding]:
-        """Build it beside the old one; gives everything that is wrong with that. Raises sqlite3.Error, OSError."""
+        """Build the new file next to the old one; yield all findings. Raises sqlite3.Error, OSError."""
         yield from self._examination.file()
         self._new.unlink(missing_ok=True)
         try:
             os.close(os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             with closing(connect(self._new, "rw")) as connection:
-                connection.execute("PRAGMA journal_mode = OFF")  # it counts only when it is complete
+                connection.execute("PRAGMA journal_mode = OFF")  # an incomplete file is deleted anyway
                 connection.execute("PRAGMA synchronous = OFF")
                 create_schema(connection)
                 yield from self._fill(connection)
@@ -50,8 +50,8 @@ class Rebuild:
     def _fill(self, new: sqlite3.Connection) -> Iterator[Finding]:
         new.execute("BEGIN")
         for number, examined in enumerate(self._examination.decisions_examined(), 1):
-            yield from examined.stage_results
-            self._take(new, examined)
+            yield from examined.findings
+            self._copy(new, examined)
             if number % _COMMIT_EVERY == 0:
                 new.execute("COMMIT")
                 new.execute("BEGIN")
@@ -60,43 +60,43 @@ class Rebuild:
         yield from self._fill_others(new)
         self._fill_poisoned(new)
         self._record_losses(new)
-        self._carry_on(new)
+        self._copy_identity(new)
         new.execute("COMMIT")
 
-    def _take(self, new: sqlite3.Connection, examined: Examined) -> None:
-        """One decision, or what is left of it."""
+    def _copy(self, new: sqlite3.Connection, examined: Examined) -> None:
+        """Copy one decision, or put its remains into quarantine."""
         if examined.row is not None and examined.body is not None:
             for table, columns, row in (
                 ("decisions", rows.DECISION_COLUMNS, examined.row),
                 ("bodies", rows.BODY_COLUMNS, examined.body),
             ):
                 new.execute(f"INSERT INTO {table} ({columns}) VALUES ({_marks(row)})", row)
-        if examined.stage_results and any(examined.found):
-            reason = "; ".join(stage_result.detail for stage_result in examined.stage_results)
+        if examined.findings and any(examined.found):
+            reason = "; ".join(finding.detail for finding in examined.findings)
             identity = next((row[1] for row in examined.found[:1] if row and isinstance(row[1], bytes)), None)
             self._quarantine(new, "decisions", examined.sequence, identity, reason, examined.found)
 
     def _quarantine(
         self, new: sqlite3.Connection, table: str, sequence: int | None, identity: bytes | None, reason: str, content: Any
     ) -> None:
-        """Keep what was found, for whoever wants to look at it."""
+        """Store corrupt rows for a later analysis."""
         written = to_json(content, bytes_mode="base64", fallback=str)
         row = (self._at_ms, table, sequence, identity, reason, written)
         new.execute(f"INSERT INTO quarantine (at, origin, seq, id, reason, content) VALUES ({_marks(row)})", row)
 
     def _fill_others(self, new: sqlite3.Connection) -> Iterator[Finding]:
-        """Tables that do not follow from decisions; the poisoned pages do in part."""
-        new.execute("DELETE FROM poisoned_pages")  # those that inserting decisions poisoned
+        """Copy the tables that are not derived from decisions; poisoned pages are in part."""
+        new.execute("DELETE FROM poisoned_pages")  # the insert trigger has added pages of the decisions
         for table in OTHER_TABLES:
-            for row, stage_result in other_rows(self._old, table):
-                if stage_result is not None:
-                    yield stage_result
-                    self._quarantine(new, table, None, None, stage_result.detail, None)
+            for row, finding in other_rows(self._old, table):
+                if finding is not None:
+                    yield finding
+                    self._quarantine(new, table, None, None, finding.detail, None)
                 elif row is not None and (table != "poisoned_pages" or _is_page(row)):
                     new.execute(f"INSERT OR IGNORE INTO {table} VALUES ({_marks(row)})", row)
 
     def _fill_poisoned(self, new: sqlite3.Connection) -> None:
-        """The poisoned pages that follow from decisions; where that cannot be told any more, those that are in the table stay."""
+        """Add the poisoned pages derived from decisions; if they cannot be determined, keep those in the table."""
         if self._examination.poison_unknown:
             return
         try:
@@ -113,8 +113,8 @@ class Rebuild:
             row = (self._at_ms, "damaged", number, first, last, 0)
             new.execute(f"INSERT INTO losses (at, reason, decisions, first_seq, last_seq, changes) VALUES ({_marks(row)})", row)
 
-    def _carry_on(self, new: sqlite3.Connection) -> None:
-        """The new file is the same store, and gives no sequence twice."""
+    def _copy_identity(self, new: sqlite3.Connection) -> None:
+        """Copy the store's identity and counters, so that no sequence is assigned twice."""
         lost = self._examination.lost
         store_id, changes, known_after = self._old.execute("SELECT id, changes, poison_known_after FROM store").fetchone()
         newest = self._old.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'").fetchone()[0]
@@ -132,10 +132,10 @@ class Rebuild:
             raise sqlite3.DatabaseError(f"the repaired file is damaged: {result}")
 
     def put_in_place(self) -> str:
-        """Put the new file in the old one's place; return what that is called then. No connection may have it open. Raises OSError."""
+        """Replace the old file by the new one. Return the new path of the old file. No connection may be open. Raises OSError."""
         aside = next(name for number in count() if not (name := self._path.with_name(f"{self._path.name}-damaged-{number}")).exists())
         _synchronise(self._new)
-        os.link(self._path, aside)  # there is a store at the path at any time
+        os.link(self._path, aside)  # so that the path names a store at any time
         os.replace(self._new, self._path)
         _synchronise(self._path.parent)
         return str(aside)
@@ -155,7 +155,7 @@ def _is_page(row: tuple[Any, ...]) -> bool:
 
 
 def _spans(sequences: list[int]) -> Iterator[tuple[int, int, int]]:
-    """First, last and number of each run of sequences, in order."""
+    """Return first, last and number of each run of consecutive sequences."""
     first = 0
     for place, sequence in enumerate(sequences):
         if place + 1 == len(sequences) or sequences[place + 1] != sequence + 1:

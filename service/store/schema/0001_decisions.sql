@@ -1,7 +1,7 @@
--- Decisions, what they are found by, and what is kept beside them.
+-- Decisions, their search tables, and related data.
 --
 -- `decisions` is narrow, because lists and statistics read many of its rows; the event and the decision themselves are in `bodies`.
--- Decisions with several sections or addresses are found through tables that triggers keep in step, so that one statement writes them all.
+-- Decisions with several sections or addresses have search tables that triggers maintain, so that one statement writes them all.
 
 CREATE TABLE decisions (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -69,7 +69,7 @@ CREATE TRIGGER decision_is_found_by_addresses AFTER INSERT ON decisions WHEN NEW
     INSERT INTO decision_addresses SELECT value, NEW.at, NEW.seq FROM json_each(NEW.addresses);
 END;
 
--- One trigger for both: the order in which several run is not defined.
+-- One trigger for both, because SQLite does not define the order of several triggers.
 CREATE TRIGGER decision_changes_poison AFTER INSERT ON decisions WHEN NEW.source IS NOT NULL AND (NEW.forgets OR NEW.poisons IS NOT NULL) BEGIN
     DELETE FROM poisoned_pages WHERE NEW.forgets AND source = NEW.source;
     INSERT OR IGNORE INTO poisoned_pages

@@ -1,4 +1,4 @@
--- What is needed to find out at the next start whether anything that was committed is missing, and a record of what was lost.
+-- Counters to detect missing commits at the next start, and a record of losses.
 
 CREATE TABLE store (
     only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -19,7 +19,7 @@ CREATE TABLE losses (
     changes INTEGER NOT NULL
 ) STRICT;
 
--- Rows that `store check --repair` could not keep where they were.
+-- Remains of corrupt rows that `store check --repair` removed.
 CREATE TABLE quarantine (
     item INTEGER PRIMARY KEY,
     at INTEGER NOT NULL,
@@ -30,16 +30,16 @@ CREATE TABLE quarantine (
     content BLOB NOT NULL
 ) STRICT;
 
--- The newest decision when a source's poisoned pages were forgotten by request. With it, `poisoned_pages` can be checked against the decisions.
+-- The newest decision when a source's poisoned pages were deleted by request, to verify `poisoned_pages` against the decisions.
 CREATE TABLE forgotten_pages (
     source TEXT PRIMARY KEY,
     seq INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- NULL: kept before there were checksums.
+-- NULL: stored before there were checksums.
 ALTER TABLE host_facts ADD COLUMN facts_check INTEGER;
 
--- A row whose `sections` or `addresses` are not JSON any more must not keep retention from deleting it.
+-- Retention must be able to delete a row whose `sections` or `addresses` are corrupt JSON.
 DROP TRIGGER decision_is_gone;
 CREATE TRIGGER decision_is_gone AFTER DELETE ON decisions BEGIN
     DELETE FROM bodies WHERE seq = OLD.seq;

@@ -1,4 +1,4 @@
-"""Error records as the kernel prints them, after cper.c, cper-arm.c, cper_cxl.c and ghes.c.
+"""Generator of kernel log records, after cper.c, cper-arm.c and ghes.c.
 
 A record here is a dict: `sequence`, `source`, `severity`, and `sections`, each with the names of the structured status block.
 """
@@ -29,7 +29,7 @@ LOCATION = (
 
 
 def bodies(record: Record, new: bool) -> list[str]:
-    """The lines of a record without what stands before them; `new`: as kernels of the second generation print."""
+    """Return the lines of a record without prefixes; `new`: in the format of newer kernels."""
     lines = [f"Hardware error from APEI Generic Hardware Error Source: {record['source']}"]
     if record["severity"] == 2:
         lines.append("It has been corrected by h/w and requires no further action")
@@ -47,7 +47,7 @@ def bodies(record: Record, new: bool) -> list[str]:
 
 
 def dump(data: bytes, *, ascii_column: bool) -> list[str]:
-    """`print_hex_dump` with rows of 16 bytes in groups of four."""
+    """Return a dump as `print_hex_dump` prints it: rows of 16 bytes in groups of four."""
     lines = []
     for at in range(0, len(data), 16):
         row = data[at : at + 16]
@@ -222,7 +222,7 @@ def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Record]:
 
 
 def together(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Record]:
-    """All of them or none."""
+    """Generate all of the fields, or none."""
     return st.just({}) | st.fixed_dictionaries(fields)
 
 
@@ -317,6 +317,6 @@ def records(sequence: int | st.SearchStrategy[int] = 1, most_sections: int = 3) 
 
 
 def distinct_records(most: int = 4, most_sections: int = 3) -> st.SearchStrategy[list[Record]]:
-    """Records with numbers of their own."""
+    """Generate records with distinct numbers."""
     count = st.integers(1, most)
     return count.flatmap(lambda n: st.tuples(*(records(sequence, most_sections) for sequence in range(7, 7 + n)))).map(list)

@@ -1,4 +1,4 @@
-"""Events and records for the tests of the readers and writers that carry CPER records."""
+"""Events and records for the tests of formats with CPER records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ras_triage.models.formats.items import FoundError, UnreadableRecord
 from ras_triage.models.records.block_fields import decode_structured, encode_structured
 from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
 from ras_triage.models.records.guid import NULL, SECTION_TYPES
-from ras_triage.models.records.status_block import DataEntry, encode_entry, encode_header
+from ras_triage.models.records.status_block import DataEntry, encode_block_header, encode_entry
 from ras_triage.models.sections.fields import encode_timestamp, join_timestamp
 
 BLOCK = encode_structured(
@@ -30,32 +30,32 @@ VENDOR = "e8ed898d-df16-43cc-8ecc-54f060ef157f"
 
 
 def record(name: str = "sea", *, block: bytes = BLOCK, record_id: int = 0) -> bytes:
-    """A record of a status block, with a notification type of CPER."""
+    """Return the record of a status block, with a CPER notification type."""
     return encode_record(from_status_block(block, NOTIFICATION_TYPES[name], record_id=record_id))
 
 
 def only(found: Any) -> FoundError:
-    """The one reading of a reader."""
+    """Return the only error that a parser found."""
     (one,) = found
     assert isinstance(one, FoundError), one
     return one
 
 
 def refused(found: Any) -> UnreadableRecord:
-    """The one thing that a reader could not read."""
+    """Return the only unreadable record."""
     (one,) = found
     assert isinstance(one, UnreadableRecord), one
     return one
 
 
 def section_dicts(event: Event) -> list[dict[str, Any]]:
-    """The sections of an event's status block, as JSON."""
+    """Return the sections of an event's status block as JSON."""
     assert event.status_block is not None
     return [section.model_dump(mode="json", exclude_none=True) for section in decode_structured(event.status_block).sections]
 
 
 def carried(event: Event) -> dict[str, Any]:
-    """What of an event a CPER record has a place for."""
+    """Return the facts of an event that a CPER record has fields for."""
     assert event.status_block is not None
     block = decode_structured(event.status_block)
     kept = ("fru_id", "fru_text")
@@ -83,9 +83,10 @@ kinds = st.sampled_from(list(SECTION_TYPES.values())) | st.binary(min_size=16, m
 
 @st.composite
 def entries(draw: st.DrawFn) -> bytes:
-    """A data entry of any section type and content, as firmware may write it."""
+    """Generate a data entry of any section type and content."""
     payload = draw(st.binary(max_size=120))
     revision = draw(st.sampled_from([0x0201, 0x0300, 0x0301]))
+    stamps = st.builds(join_timestamp, times.map(stamp), is_precise=st.booleans())
     head = DataEntry(
         offset=0,
         section_type=draw(kinds),
@@ -96,19 +97,19 @@ def entries(draw: st.DrawFn) -> bytes:
         error_data_length=len(payload),
         fru_id=draw(st.just(NULL) | st.binary(min_size=16, max_size=16)),
         fru_text=draw(texts).encode("latin-1").ljust(20, b"\0"),
-        timestamp=draw(st.just(bytes(8)) | st.builds(join_timestamp, times.map(stamp), st.booleans())) if revision >= 0x0300 else None,
+        timestamp=draw(st.just(bytes(8)) | stamps) if revision >= 0x0300 else None,
     )
     return encode_entry(head) + payload
 
 
 def stamp(time: datetime) -> bytes:
-    """The CPER timestamp of a moment."""
+    """Return the CPER timestamp of a time."""
     return encode_timestamp(time.replace(microsecond=0))
 
 
 @st.composite
 def events(draw: st.DrawFn) -> Event:
-    """An event with a well-formed status block."""
+    """Generate an event with a well-formed status block."""
     body = b"".join(draw(st.lists(entries(), max_size=3)))
     kind = st.sampled_from(["sea", "sei", "nmi", "mce", "polled", "gsiv", "gpio", "sdei"])
     return Event.model_validate(
@@ -118,6 +119,6 @@ def events(draw: st.DrawFn) -> Event:
             "policy": draw(st.none() | st.just("uniform")),
             "time": draw(st.none() | times),
             "notification": {"type": draw(kind), "source_id": draw(st.none() | st.integers(0, 9)), "ghes_version": draw(st.integers(1, 2))},
-            "status_block": encode_header(draw(st.integers(1, 0x3FFF)), 0, 0, len(body), draw(severities)) + body,
+            "status_block": encode_block_header(draw(st.integers(1, 0x3FFF)), 0, 0, len(body), draw(severities)) + body,
         }
     )

@@ -1,4 +1,4 @@
-"""CPER records, status blocks and single sections become events; events become records; nothing is made up on the way."""
+"""Tests of the CPER parser and writer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ras_triage.models.records.cper_record import (
     encode_record,
 )
 from ras_triage.models.records.guid import MEMORY, guid
-from ras_triage.models.records.status_block import decode
+from ras_triage.models.records.status_block import decode_block
 from ras_triage.models.sections.fields import encode_timestamp
 from tests.models.formats.records import BLOCK, MEMORY_BODY, TIME, VENDOR, carried, entries, events, only, record, refused, section_dicts
 
@@ -78,7 +78,7 @@ def test_the_callers_notification_outranks_the_records():
 
 def test_a_notification_type_that_hest_does_not_have_is_named_and_lost():
     reading = only(read_cper(record("pei")))
-    assert [assumed.because for assumed in reading.assumed] == ["the CPER notification type is none that HEST has"]
+    assert [assumed.because for assumed in reading.assumed] == ["HEST does not have this CPER notification type"]
     assert reading.lost == ("the notification type `pei`",)
 
 
@@ -94,7 +94,7 @@ def test_a_timestamp_that_is_no_date_or_not_valid_is_no_time(valid):
     unix_seconds = decode_record(RECORD).model_copy(update={"timestamp": bytes.fromhex("c3b2a16800000000"), "validation_bits": valid})
     reading = only(read_cper(encode_record(unix_seconds)))
     assert (reading.event.time, reading.assumed) == (None, ())
-    assert reading.lost == (("the record's timestamp, which is no date (bytes `c3b2a16800000000`)",) if valid else ())
+    assert reading.lost == (("the record's timestamp: not a date (bytes `c3b2a16800000000`)",) if valid else ())
 
 
 def test_what_an_event_has_no_place_for_is_named():
@@ -110,8 +110,8 @@ def test_what_an_event_has_no_place_for_is_named():
         "the record's flags `0x6` (previous error, simulated)",
         "the record's revision `0x0100`",
         "the section descriptors' revision `0x0300`",
-        "reserved bytes of the record's header",
-        "3 bytes behind the record",
+        "reserved bytes of the record header",
+        "3 bytes after the record",
     )
 
 
@@ -123,7 +123,7 @@ def test_records_behind_each_other_are_all_read():
 
 def test_bytes_between_records_belong_to_the_one_before_them():
     first, second = read_cper(RECORD + bytes(5) + record("sei"))
-    assert (first.lost, second.lost, second.place.offset) == (("5 bytes behind the record",), (), len(RECORD) + 5)
+    assert (first.lost, second.lost, second.place.offset) == (("5 bytes after the record",), (), len(RECORD) + 5)
 
 
 @pytest.mark.parametrize("length", [0, 127, len(RECORD) - 1, len(RECORD) + 1, 2**32 - 1])
@@ -150,10 +150,10 @@ def test_a_record_cut_anywhere_says_where_it_ends(cut):
 @pytest.mark.parametrize("cut", range(0, len(BLOCK), 3))
 def test_a_status_block_cut_within_its_last_section_reads_as_zero_behind_the_cut_and_any_other_is_unread(cut):
     (found,) = read_cper(BLOCK[:cut])
-    last = decode(BLOCK).entries[-1]
+    last = decode_block(BLOCK).entries[-1]
     if last.payload_offset < cut:
         assert isinstance(found, FoundError)
-        assert found.lost == (f"the block's last {len(BLOCK) - cut} bytes, which are missing and read as zero",)
+        assert found.lost == (f"the block's last {len(BLOCK) - cut} bytes: missing, read as zero",)
     elif cut <= last.offset:
         assert isinstance(found, UnreadableRecord)
         assert found.reason
@@ -162,19 +162,19 @@ def test_a_status_block_cut_within_its_last_section_reads_as_zero_behind_the_cut
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "there are no bytes"),
-        (bytes(200), "all bytes are zero: a status block like that has no error in it"),
-        (b"hello, world", "the bytes are neither a CPER record nor a status block; a section's body needs its type to be told"),
-        (patched(BLOCK, 0, bytes(4)), "the status block says that no error is pending: its `block_status` is 0"),
+        (b"", "the input is empty"),
+        (bytes(200), "all bytes are zero: no error is pending in such a status block"),
+        (b"hello, world", "the bytes are neither a CPER record nor a status block; for the body of a section, specify the section type"),
+        (patched(BLOCK, 0, bytes(4)), "no error is pending in the status block: its `block_status` is 0"),
         (
             patched(BLOCK, 20 + 24, b"\xff\xff\xff\xff"),
-            "the bytes are neither a CPER record nor a status block, for as one a header of 72 bytes and 4294967295 of data do not fit",
+            "the bytes are neither a CPER record nor a status block (parsed as one: a header of 72 bytes and 4294967295 of data exceed",
         ),
         (patched(BLOCK, 12, b"\xff\xff\xff\xff"), "the bytes are neither a CPER record nor a status block"),
-        (patched(RECORD, 6, b"\0"), "the signature ends with 0xffffff00, not 0xffffffff (`signature_end`)"),
-        (patched(RECORD, 10, b"\xff\xff"), f"the record claims {len(RECORD)} bytes; its header and 65535 section descriptors take 4718648"),
+        (patched(RECORD, 6, b"\0"), "signature end 0xffffff00; expected 0xffffffff (`signature_end`)"),
+        (patched(RECORD, 10, b"\xff\xff"), f"the stated length is {len(RECORD)} bytes; header and 65535 section descriptors need 4718648"),
         (patched(RECORD, 128 + 4, b"\xff\xff\xff\xff"), "section 0: the section's 4294967295 bytes from byte 272 do not fit"),
-        (patched(RECORD, 128 + 72, b"\xff\xff\xff\xff"), "section 1: the section begins at byte 4294967295, outside"),
+        (patched(RECORD, 128 + 72, b"\xff\xff\xff\xff"), "section 1: the section begins at byte 4294967295; expected 272 to 560"),
     ],
 )
 def test_bytes_that_hold_no_error_say_why(data, reason):
@@ -191,7 +191,7 @@ def test_sections_that_share_bytes_are_not_read_twice():
     first = shared.sections[0].model_copy(update={"section_length": len(shared.body)})
     second = first.model_copy(update={"section_type": guid(VENDOR)})
     unread = refused(read_cper(encode_record(shared.model_copy(update={"sections": (first, second)}))))
-    assert unread.reason == "the sections claim more bytes than the record has (`section_length`)"
+    assert unread.reason == "the sections together are longer than the record (`section_length`)"
 
 
 def test_more_sections_than_an_event_can_hold_are_refused():
@@ -200,12 +200,12 @@ def test_more_sections_than_an_event_can_hold_are_refused():
     many = patched(encode_record(head), 10, b"\xff\xff")
     offsets = b"".join(struct.pack("<I", 128 + len(data)) + bytes(68) for _ in range(65535))
     unread = refused(read_cper(patched(many, 128, offsets)))
-    assert unread.reason == "the sections make a status block of 4718540 bytes; an event's has 1048576 at most"
+    assert unread.reason == "the sections give a status block of 4718540 bytes; expected at most 1048576"
 
 
 def test_a_status_block_longer_than_an_events_is_refused():
     long = BLOCK + bytes(1 << 20)
-    assert refused(read_cper(long)).reason == f"the status block has {len(long)} bytes; an event's has 1048576 at most"
+    assert refused(read_cper(long)).reason == f"the status block has {len(long)} bytes; expected at most 1048576"
 
 
 @pytest.mark.parametrize("kind", ["memory", "a5bc1114-6f64-4ede-b863-3e83ed7c83b1"])
@@ -227,7 +227,7 @@ def test_a_sections_body_without_bytes_is_unread():
 
 
 def test_a_section_type_that_is_none_is_an_error():
-    with pytest.raises(ValueError, match="`memroy` is neither the name of a section type nor a GUID"):
+    with pytest.raises(ValueError, match="unknown section type `memroy`; expected a name"):
         list(read_cper(MEMORY_BODY, section_type="memroy"))
 
 

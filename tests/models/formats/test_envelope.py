@@ -1,4 +1,4 @@
-"""How an error was notified: the caller's word, the record's, the envelope's, and else an assumption that says it is one."""
+"""Tests of the record context: precedence of notification types, and defaults."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def test_the_caller_comes_first_then_the_record_then_the_envelope(told, own, aro
 @pytest.mark.parametrize(
     ("own", "because"),
     [
-        (PEI, "the CPER notification type is none that HEST has"),
-        (MEMORY, "the CPER notification type is none that HEST has"),
-        (NULL, "nothing says how the error was notified"),
-        (None, "nothing says how the error was notified"),
+        (PEI, "HEST does not have this CPER notification type"),
+        (MEMORY, "HEST does not have this CPER notification type"),
+        (NULL, "the source has no notification type"),
+        (None, "the source has no notification type"),
     ],
 )
 def test_where_nobody_says_an_interrupt_is_assumed_and_said_to_be(own, because):

@@ -1,4 +1,4 @@
-"""Every input format: work grows with each thing that there may be many of no faster than n log n, alone and beside every other."""
+"""Tests of the run time of all input formats: O(n log n) in each repeated part."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ import pytest
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.formats import encoded_bytes
 from ras_triage.models.formats.cper import read_cper, write_record
-from ras_triage.models.formats.erst import PSTORE_CREATOR, log_lines, read_stored
-from ras_triage.models.formats.ghes_options import MAX_LENGTH
+from ras_triage.models.formats.erst import PSTORE_CREATOR, log_lines, read_pstore_record
 from ras_triage.models.formats.hest import notifications, read_hest
-from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.json_text import read_documents
 from ras_triage.models.formats.kernel_log import reader
 from ras_triage.models.formats.kernel_log.actions import read_action
@@ -27,17 +26,16 @@ from ras_triage.models.formats.kernel_log.grammar import HEAD
 from ras_triage.models.formats.kernel_log.journal import MAX_ENTRY, UnreadableLines, to_kernel_lines
 from ras_triage.models.formats.kernel_log.lines import MAX_LINE, parse_line
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
-from ras_triage.models.formats.kernel_log.section_lines import is_complete
-from ras_triage.models.formats.kernel_log.wrapping import HeldLine
+from ras_triage.models.formats.kernel_log.section_lines import is_section_line
+from ras_triage.models.formats.kernel_log.wrapping import PendingLine
 from ras_triage.models.formats.libcper.reader import read_libcper
-from ras_triage.models.formats.qemu.ghes_inject import read_arguments
 from ras_triage.models.formats.qemu.injection import read_qmp
 from ras_triage.models.formats.ras import trace_text
 from ras_triage.models.formats.ras.rasdaemon import READERS, read_rows
 from ras_triage.models.formats.ras.trace import read_trace
-from ras_triage.models.formats.ras.traced_event import BadField
+from ras_triage.models.formats.ras.traced_event import InvalidFieldError
 from ras_triage.models.formats.redfish import read_redfish
-from ras_triage.models.records.block_fields import decode_structured, describe, encode_structured
+from ras_triage.models.records.block_fields import decode_structured, describe_block, encode_structured
 from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor, encode_record
 from ras_triage.models.records.guid import ARM_PROCESSOR, MEMORY, guid, guid_text
 from tests.growth import Work, require_n_log_n_of_time, squares
@@ -80,7 +78,7 @@ LOG: dict[str, Line] = {
 ARM = [LOG["record"](1), LOG["section"](0), LOG["ARM section"](0), LOG["ARM error info"](0)]
 HEADS = {name for name in LOG if "section" in name or "FRU" in name or "not understood" in name}
 UNTYPED = [LOG["record"](1), LOG["section"](0), LOG["line that is not understood"](0)]
-"""Lines with which a log begins: a section whose fields are read, and one whose type is not told."""
+"""First lines of a log: a section whose fields are parsed, and one of unknown type."""
 
 
 def alternating(one: Line, other: Line, size: int) -> Iterable[str]:
@@ -184,12 +182,12 @@ def block(kind: str, **many: Any) -> bytes:
 
 
 def finished(work: Callable[[], object]) -> Work:
-    """The same, where hostile bytes end in the error that they should."""
+    """Do the same for hostile bytes, which must raise the expected error."""
 
     def run() -> object:
         try:
             return work()
-        except (MalformedBytes, BadField) as error:
+        except (MalformedBytes, InvalidFieldError) as error:
             return error
 
     return run
@@ -224,9 +222,6 @@ INPUTS: dict[str, Callable[[int], Work]] = {
     "JSON lines that are none": lambda size: lambda: list(read_documents(b"{}\n" + b"{\n" * size)),
     "QMP messages": lambda size: lambda: list(read_qmp(as_json({"execute": "x"}) * size)),
     "QMP blanks": lambda size: lambda: list(read_qmp(b" \n," * size + b"{}")),
-    "words of ghes_inject": lambda size: lambda: read_arguments("arm --type " + "cache " * size),
-    "contexts of ghes_inject": lambda size: lambda: read_arguments("arm --ctx-array " + "1,2 " * size),
-    "options of ghes_inject": lambda size: lambda: read_arguments("arm " + "--mpidr 1 " * size),
     "hexadecimal": lambda size: lambda: encoded_bytes.unpack_text(b"00 \n" * size),
     "words of memory": lambda size: lambda: encoded_bytes.unpack_words(b"0000: 0x00000000\n" * size),
     "comments": lambda size: lambda: encoded_bytes.unpack_text(b"# x\n" * size + b"00"),
@@ -234,19 +229,19 @@ INPUTS: dict[str, Callable[[int], Work]] = {
     "CPER signatures": lambda size: lambda: list(read_cper(b"CPER\1\1\xff\xff\xff\xff" * size)),
     "CPER sections": lambda size: lambda: list(read_cper(record(size))),
     "status block": lambda size: lambda: list(read_cper(record(size)[200:])),
-    "pstore lines": lambda size: lambda: list(log_lines([read_stored(stored(size))])),
-    "pstore records": lambda size: lambda: list(log_lines([read_stored(stored(1))] * size)),
+    "pstore lines": lambda size: lambda: list(log_lines([read_pstore_record(stored(size))])),
+    "pstore records": lambda size: lambda: list(log_lines([read_pstore_record(stored(1))] * size)),
     "error sources": lambda size: lambda: notifications(read_hest(error_sources(size))),
     "rows of rasdaemon": lambda size: lambda: list(read_rows("mc_event", [{"id": index, "address": index} for index in range(size)])),
-    "sections of fields": lambda size: lambda: describe(encode_structured({"severity": 0, "sections": [{"type": "memory"}] * size})),
-    "error infos of fields": lambda size: lambda: describe(block("arm_processor", error_infos=[{"error_type": 2}] * size)),
-    "contexts of fields": lambda size: lambda: describe(block("arm_processor", contexts=[{"type": 0, "registers": ""}] * size)),
+    "sections of fields": lambda size: lambda: describe_block(encode_structured({"severity": 0, "sections": [{"type": "memory"}] * size})),
+    "error infos of fields": lambda size: lambda: describe_block(block("arm_processor", error_infos=[{"error_type": 2}] * size)),
+    "contexts of fields": lambda size: lambda: describe_block(block("arm_processor", contexts=[{"type": 0, "registers": ""}] * size)),
     "trailing bytes": lambda size: lambda: decode_structured(block("memory", trailing=bytes(64 * size))),
 }
-"""Inputs of a size, by what there is of it."""
+"""Inputs of a size, by their repeated part."""
 
 LARGE = {"lines that end in =": 256, "a row of bytes that goes on": 512}
-"""What grows piece by piece takes long only where it is long."""
+"""Inputs that are parsed piece by piece."""
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -261,14 +256,14 @@ FRAGMENTS = (
     "pfn=0x1 page_type=", "raw data: 00 ", "Fatal section type: ", "#\n", "ghes_inject", "2026-01-01 00:00:00 ", "<1>", "6,1,1,-;",
     "Program execution ",
 )  # fmt: skip
-"""Of which long lines are made to lead every pattern astray."""
+"""Fragments for long lines that stress every pattern."""
 
 COLUMNS = ("err_msg", "driver_detail", "location", "dev_name", "host", "hdr_ts", "timestamp", "error_type")
 PATTERNS: dict[str, Callable[[str], object]] = {
     "log line": lambda text: parse_line(text, 1),
     "what the kernel did": lambda text: read_action(text, 1),
     "head": HEAD.fullmatch,
-    "section": is_complete,
+    "section": is_section_line,
     "mc_event": trace_text.parse_mc_event,
     "aer_event": trace_text.parse_aer_event,
     "arm_event": trace_text.parse_arm_event,
@@ -283,7 +278,7 @@ PATTERNS: dict[str, Callable[[str], object]] = {
 
 
 BEFORE = {"extlog_mem_event": "1 fatal error: x physical addr: 1 (mask lsb: 1)", "trace line": "[1] 0.1: mc_event: "}
-"""What has to stand at the beginning for the rest of a line to be looked at."""
+"""Line starts that make the parser look at the rest of the line."""
 
 
 @pytest.mark.parametrize("name", PATTERNS)
@@ -298,10 +293,10 @@ def reading_beginning(read: Callable[[str], object], text: str, size: int) -> Wo
 
 
 def test_a_line_is_put_together_up_to_a_length() -> None:
-    """Without a limit it grew for as long as the lines behind it ended in `=`."""
+    """Check that joining of lines that end in `=` is limited."""
     text = f"{RECORD}a line="
-    held, number = HeldLine(text, parse_line(text, 1)), 2
-    while number < 1000 and held.join("a piece=", number, True, False):
+    held, number = PendingLine(text, parse_line(text, 1)), 2
+    while number < 1000 and held.join("a piece=", number, is_whole=True, is_candidate=False):
         number += 1
     assert 200 < number < 400
     assert held.line.text.startswith("a linea piecea piece")
@@ -318,14 +313,8 @@ def test_records_are_done_with_where_too_much_is_held(monkeypatch: pytest.Monkey
     assert all(isinstance(one, FoundError) for one in found)
 
 
-def test_arguments_that_are_too_long_are_not_taken_apart() -> None:
-    found = read_arguments("arm --mpidr " + "1" * MAX_LENGTH)
-    assert isinstance(found, UnreadableRecord)
-    assert found.reason == f"there are more than {MAX_LENGTH} characters"
-
-
 def test_an_entry_of_empty_lines_holds_nothing() -> None:
-    """Each was held, without a limit."""
+    """Check that the number of held values is limited."""
     lines = chain([b"{\n"], (b"\n" for _ in range(2 * MAX_ENTRY)), [b'"MESSAGE": "x"\n', b"}\n"])
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""HEST tables: every structure is walked by its own length, and each generic source says how it notifies."""
+"""Tests of the HEST parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `journalctl -o json` prints is read as the kernel log that it carries."""
+"""Tests of the conversion of journald JSON to kernel log lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ras_triage.models.formats.kernel_log.journal import MAX_ENTRY, MAX_REFUSED, UnreadableLines, to_kernel_lines
+from ras_triage.models.formats.kernel_log.journal import MAX_ENTRY, MAX_UNREADABLE, UnreadableLines, to_kernel_lines
 
 
 def entry(message: Any = "Memory failure: 0x1: x", **more: Any) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def entry(message: Any = "Memory failure: 0x1: x", **more: Any) -> dict[str, Any
 
 
 def read(*lines: str | bytes) -> tuple[list[bytes], list[int]]:
-    """The lines of the kernel log, and the numbers of those that cannot be read."""
+    """Return the kernel log lines, and the numbers of unreadable lines."""
     refused = UnreadableLines()
     found = list(to_kernel_lines([line if isinstance(line, bytes) else line.encode() + b"\n" for line in lines], refused))
     return found, list(refused.numbers)
@@ -82,8 +82,8 @@ def test_an_entry_without_an_end_is_given_up():
 
 def test_of_lines_that_nobody_takes_out_some_are_kept_and_the_rest_is_counted():
     refused = UnreadableLines()
-    assert sum(1 for _ in to_kernel_lines([b"x\n"] * (MAX_REFUSED + 5), refused)) == MAX_REFUSED + 5
-    assert (len(refused.numbers), refused.more) == (MAX_REFUSED, 5)
+    assert sum(1 for _ in to_kernel_lines([b"x\n"] * (MAX_UNREADABLE + 5), refused)) == MAX_UNREADABLE + 5
+    assert (len(refused.numbers), refused.more) == (MAX_UNREADABLE, 5)
 
 
 @given(lines=st.lists(st.binary(max_size=40) | st.sampled_from([b"{", b"}", json.dumps(entry()).encode()]), max_size=20))

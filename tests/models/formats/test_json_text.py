@@ -1,10 +1,10 @@
-"""JSON of strangers is parsed in bounded depth, and looked into without trust."""
+"""Tests of bounded JSON parsing and access by path."""
 
 from __future__ import annotations
 
 import pytest
 
-from ras_triage.models.formats.json_text import brief, find, find_bytes, find_number, find_objects, find_text, read_json
+from ras_triage.models.formats.json_text import find, find_bytes, find_number, find_objects, find_text, read_json, shorten
 
 HOSTILE = {
     "deep": b"[" * 100_000,
@@ -47,20 +47,20 @@ def test_what_is_found_is_of_the_kind_that_was_asked_for():
 
 @pytest.mark.parametrize(("path", "bits"), [("a.b", 2), ("a.big", 64), ("a.t", 8), ("a.yes", 8)])
 def test_a_number_that_does_not_fit_is_an_error(path, bits):
-    with pytest.raises(ValueError, match=f"`{path}` is no number of {bits} bits"):
+    with pytest.raises(ValueError, match=f"`{path}`: expected an unsigned number of {bits} bits"):
         find_number(DOCUMENT, path, bits)
 
 
 def test_bytes_and_lists_of_the_wrong_kind_are_errors():
-    with pytest.raises(ValueError, match=r"`a\.bad` is not valid base64"):
+    with pytest.raises(ValueError, match=r"`a\.bad`: not valid base64"):
         find_bytes(DOCUMENT, "a.bad")
-    with pytest.raises(ValueError, match=r"`a\.b` is no text"):
+    with pytest.raises(ValueError, match=r"`a\.b`: expected a string"):
         find_bytes(DOCUMENT, "a.b")
     for path in ("a.odd", "a.t"):
-        with pytest.raises(ValueError, match="is no list of objects"):
+        with pytest.raises(ValueError, match="expected an array of objects"):
             find_objects(DOCUMENT, path)
 
 
 def test_a_quoted_text_is_short():
-    assert brief("x" * 200) == "x" * 200
-    assert brief("x" * 10_000) == "x" * 200 + "…"
+    assert shorten("x" * 200) == "x" * 200
+    assert shorten("x" * 10_000) == "x" * 200 + "…"

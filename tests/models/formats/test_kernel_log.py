@@ -1,4 +1,4 @@
-"""What a kernel log says of its errors, and what the kernel did about them."""
+"""Tests of the kernel log parser: records and observed actions."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_severity_whose_line_is_missing_is_assumed_by_name():
 def test_lines_without_severity_or_section_are_no_record():
     (found,) = read_kernel_log(log(*record(1, MEMORY[:1])))
     assert isinstance(found, UnreadableRecord)
-    assert found.reason == "record {1} has neither a severity nor a section"
+    assert found.reason == "record {1} has no severity and no section"
 
 
 def test_a_section_that_the_kernel_refused_is_malformed_and_says_what_is_known():
@@ -153,7 +153,7 @@ def test_a_number_that_a_terminal_may_have_broken_is_no_number():
     reading = only([*log(*record(1, bodies)), b"07 rank: 3 bank: 4\n"])
     (section,) = decode_structured(reading.event.status_block or b"").sections
     assert (section.node, section.card, section.module, section.rank) == (1, 2, None, None)
-    assert "`module: 28`: cut" in reading.lost
+    assert "`module: 28`: truncated" in reading.lost
 
 
 def test_the_head_of_a_section_begins_another_where_its_first_line_is_missing():
@@ -163,7 +163,7 @@ def test_the_head_of_a_section_begins_another_where_its_first_line_is_missing():
     assert (first.physical_address, first.fru_text) == (0x45678000, None)
     assert (other.physical_address, other.fru_text) == (0x99999000, "DIMM B")
     assert third.type == "pcie"
-    assert "the beginning of a section: its line is missing" in reading.lost
+    assert "the first line of a section: missing" in reading.lost
 
 
 def test_a_section_that_was_numbered_before_is_another_records():
@@ -179,7 +179,7 @@ def test_structures_that_were_not_printed_are_counted_and_named():
     head = ("event severity: recoverable", " Error 0, type: recoverable", "  section_type: ARM processor error")
     infos = ("  num errors: 1", "   error_type: 0x02: cache error", "  Error info structure 3:", "   error_type: 0x04: TLB error")
     reading = only(log(*record(1, (*head, *infos))))
-    assert "the beginning of error information structure 0: its line is missing" in reading.lost
+    assert "the first line of error information structure 0: missing" in reading.lost
     assert "error information structure 1 to 2: not printed" in reading.lost
 
 
@@ -188,18 +188,18 @@ def test_what_is_too_much_of_a_record_is_left_out_and_named():
     reading = only(log(*record(1, (*MEMORY[:2], *many, "  error_type: 3, multi-bit ECC"))))
     sections = decode_structured(reading.event.status_block or b"").sections
     assert (len(sections), sections[-1].memory_error_type) == (1024, None)
-    assert "everything behind the first 1024 sections" in reading.lost
+    assert "all sections after the first 1024" in reading.lost
     dump = [f"  {at * 16:08x}: 00000000 00000000 00000000 00000000" for at in range(20_010)]
     kind = "  section type: unknown, e8ed898d-df16-43cc-8ecc-54f060ef157f"
     long = only(log(*record(1, (*MEMORY[:3], kind, *dump))))
-    assert "everything behind the first 20000 lines of a section" in long.lost
+    assert "all lines of a section after the first 20000" in long.lost
 
 
 def test_bytes_among_words_that_are_not_read_are_not_the_sections():
     told = ("  section_type: IA32/X64 processor error", "  CPUID Info:", "  00000000: 00a20f12 00000000 00100800 00000000")
     reading = only(log(*record(1, (*MEMORY[:3], *told, " Error 3, type: recoverable", *MEMORY[3:]))))
     assert decode_structured(reading.event.status_block or b"").sections[0].payload == b""
-    assert "section body: the kernel prints nothing of it that could be read back" in reading.lost
+    assert "section body: not printed by the kernel in a form that can be parsed" in reading.lost
     assert "sections 1 to 2: not printed" in reading.lost
 
 

@@ -1,4 +1,4 @@
-"""Whatever happens to a log, its reader invents no field and makes no one record of two."""
+"""Property tests of the kernel log parser: no invented field, no merged records."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def readings_of(lines: list[bytes]) -> list[FoundError]:
 
 
 def shuffled_together(draw: Any, parts: list[list[str]]) -> list[str]:
-    """The lines of all parts, those of each in order."""
+    """Generate an interleaving of the parts' lines that keeps the order within each part."""
     order = draw(st.permutations([index for index, part in enumerate(parts) for _ in part]))
     left = [iter(part) for part in parts]
     return [next(left[index]) for index in order]
 
 
 def sequence_of(reading: FoundError, lines: list[bytes]) -> int:
-    """The number of the record that begins where a reading says it does."""
+    """Return the number of the record at the position of an error."""
     line = lines[(reading.place.line or 0) - 1].decode("latin-1")
     return int(line[line.index("{") + 1 : line.index("}[")])
 
@@ -78,7 +78,7 @@ def test_a_record_is_read_back_as_it_was_printed(record, new, style):
 
 @st.composite
 def interleaved(draw, most_sections=3):
-    """Records between each other's lines and those of others."""
+    """Generate a log of records interleaved with each other and with other lines."""
     recorded = draw(distinct_records(most_sections=most_sections))
     style, new = draw(styles), draw(generations)
     before = STYLES[style].format(uptime=100.0)
@@ -97,13 +97,13 @@ def test_records_between_each_others_lines_are_told_apart(log):
 
 
 def is_told_apart(section: dict[str, Any]) -> bool:
-    """Whether a section is printed with no two things in it that look alike."""
+    """Return whether no two parts of a printed section look alike."""
     return len(section.get("contexts", ())) + ("vendor_info" in section) <= 1 and len(section.get("error_infos", ())) <= 1
 
 
 @given(log=interleaved(most_sections=1), data=st.data())
 def test_lines_that_are_missing_bring_nothing_in_their_place(log, data):
-    """One section, error structure and dump each: where the line that begins the second is missing, no reader can tell whose a line is."""
+    """Generate records with one section, error structure and dump each: without the first line of a second one, lines are ambiguous."""
     recorded, lines = log
     assume(all(is_told_apart(section) for record in recorded for section in record["sections"]))
     kept = data.draw(st.lists(st.booleans(), min_size=len(lines), max_size=len(lines)))
@@ -159,7 +159,7 @@ def test_firmware_may_write_between_the_lines(log, data):
 
 @given(first=records(3), second=records(3), new=generations, data=st.data(), gap=st.sampled_from([0.0, 0.5, 3600.0, -90.0]))
 def test_two_boots_that_number_their_records_alike_are_two_records(first, second, new, data, gap):
-    """Whatever is missing of either, as long as the second one's beginning, another boot's clock or another machine tells them apart."""
+    """Check records with missing lines that differ by the first line, the boot or the machine."""
     one = printed(first, new, "dmesg", 100.0)
     two = printed(second, new, "dmesg", 100.0 + gap)
     one = one[: data.draw(st.integers(1, len(one)))]

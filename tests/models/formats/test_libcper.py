@@ -1,4 +1,4 @@
-"""libcper's documents become the events that the records they were read from would become."""
+"""Tests of the libcper parser: same events as from the original records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ras_triage.models.records.cper_record import NOTIFICATION_TYPES
 from ras_triage.models.records.guid import ARM_PROCESSOR, MEMORY, guid, guid_text
 from tests.models.formats.records import VENDOR, only, refused, section_dicts
 
-DROPPED = "reserved bytes, and fields whose validation bit is clear: libcper leaves them out"
+DROPPED = "reserved bytes, and fields whose validation bit is clear: omitted by libcper"
 FLAGS = "primary containmentWarning reset errorThresholdExceeded resourceNotAccessible latentError propagated overflow".split()  # noqa: SIM905
 SEA = guid_text(NOTIFICATION_TYPES["sea"])
 
@@ -91,7 +91,7 @@ def test_the_records_time_is_taken_for_utc_and_said_to_be():
 def test_a_time_that_is_no_date_is_named_and_lost(text):
     reading = only(read(document(head=header(timestamp=text))))
     assert reading.event.time is None
-    assert reading.lost[0].startswith("the record's timestamp, which is no date")
+    assert reading.lost[0].startswith("the record's timestamp: not a date")
 
 
 def test_what_an_event_has_no_place_for_is_named():
@@ -183,7 +183,7 @@ def test_a_section_told_in_words_keeps_its_type_severity_and_flags_and_has_no_by
     (section,) = section_dicts(reading.event)
     assert (section["type"], section["severity"], section["flags"], section["payload"]) == (VENDOR, "corrected", ["threshold_exceeded"], "")
     assert [(assumed.field, assumed.assumed) for assumed in reading.assumed] == [("/status_block/sections/0/payload", "empty")]
-    assert reading.lost[0] == "the section's 128 bytes, which libcper does not show"
+    assert reading.lost[0] == "the section's 128 bytes: omitted by libcper"
 
 
 def test_a_section_that_cannot_be_read_is_reported_and_the_rest_goes_on():
@@ -198,8 +198,8 @@ def test_a_section_that_cannot_be_read_is_reported_and_the_rest_goes_on():
     ("length", "payload", "lost"),
     [
         (73, 73, ()),
-        (100, 80, ("the section's last 20 bytes, which libcper does not show",)),
-        (20, 80, ("that the section has only 20 bytes",)),
+        (100, 80, ("the section's last 20 bytes: omitted by libcper",)),
+        (20, 80, ("the stated section length of 20 bytes: the fields need more",)),
         (None, 80, ()),
     ],
 )
@@ -228,20 +228,20 @@ def test_documents_may_stand_one_to_a_line():
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ({}, "the document is none of libcper's"),
-        (7, "the document is none of libcper's"),
-        ({"sections": 5, "sectionDescriptors": []}, "the document is none of libcper's"),
-        (document() | {"sections": []}, "there are 0 sections and 1 section descriptors"),
+        ({}, "not a libcper document"),
+        (7, "not a libcper document"),
+        ({"sections": 5, "sectionDescriptors": []}, "not a libcper document"),
+        (document() | {"sections": []}, "`sections` has 0 elements and `sectionDescriptors` has 1"),
         ({"sections": [], "sectionDescriptors": []}, "the record has no sections"),
-        ({"sections": [{}] * 400_000, "sectionDescriptors": []}, "400000 sections are more than the 1048576 bytes"),
-        (document((descriptor(), 7)), "the section is no object"),
-        (document((7, {})), "nothing says of what type the section is"),
-        (document((descriptor() | {"sectionType": {"data": "x"}}, {})), "`sectionType.data` is no GUID"),
-        (document((descriptor(), {"Memory": 7})), "`Memory` is no object"),
-        (document((descriptor(severity={"code": 2**32}), MEMORY_SECTION)), "`severity.code` is no number of 32 bits"),
+        ({"sections": [{}] * 400_000, "sectionDescriptors": []}, "400000 sections do not fit into the 1048576 bytes"),
+        (document((descriptor(), 7)), "expected a section to be an object"),
+        (document((7, {})), "the section has no type"),
+        (document((descriptor() | {"sectionType": {"data": "x"}}, {})), "`sectionType.data`: expected a GUID"),
+        (document((descriptor(), {"Memory": 7})), "`Memory`: expected an object"),
+        (document((descriptor(severity={"code": 2**32}), MEMORY_SECTION)), "`severity.code`: expected an unsigned number of 32 bits"),
         (document((descriptor(fruText="x" * 21), MEMORY_SECTION)), "`fru_text`: value should have at most 20"),
         (document((descriptor(fruID="x" * 10_000), MEMORY_SECTION)), "`fru_id`: `xxx"),
-        (document(head=header(recordID=2**64)), "`recordID` is no number of 64 bits"),
+        (document(head=header(recordID=2**64)), "`recordID`: expected an unsigned number of 64 bits"),
         (document(head=header(creatorID="x")), "`creator_id`: `x` is not a GUID"),
     ],
 )
@@ -257,9 +257,9 @@ MANY = {"ArmProcessor": {"errorInfo": [{}] * 20_000}}
 @pytest.mark.parametrize(
     ("sections", "reason"),
     [
-        ([{"ArmProcessor": {"errorInfo": [{}] * 300_000}}], "`errorInfo` has 300000 structures, more than the 1048576 bytes"),
-        ([{"ArmProcessor": {"contextInfo": [{}] * 300_000}}], "`contextInfo` has 300000 structures, more than the 1048576 bytes"),
-        ([MANY] * 20, "the sections are longer than the 1048576 bytes of an event's status block"),
+        ([{"ArmProcessor": {"errorInfo": [{}] * 300_000}}], "`errorInfo`: 300000 structures do not fit into the 1048576 bytes"),
+        ([{"ArmProcessor": {"contextInfo": [{}] * 300_000}}], "`contextInfo`: 300000 structures do not fit into the 1048576 bytes"),
+        ([MANY] * 20, "the sections are longer than the 1048576 bytes of a status block"),
     ],
 )
 def test_more_than_an_event_can_hold_is_refused_before_it_is_made(sections, reason):
@@ -293,7 +293,7 @@ json_values = st.recursive(
 
 
 def spoil(value: Any, draw: st.DrawFn, left: list[int]) -> Any:
-    """The document with some of its values replaced by anything."""
+    """Generate the document with some of its values replaced."""
     left[0] -= 1
     if left[0] == 0:
         return draw(json_values)

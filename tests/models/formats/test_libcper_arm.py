@@ -1,4 +1,4 @@
-"""The ARM processor section in libcper's words: error types by name, and nothing valid that libcper does not call so."""
+"""Tests of the ARM processor section of libcper JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from ras_triage.models.formats.libcper.arm_processor import _REGISTERS, ERROR_TYPE_NUMBERS, arm_processor
 from ras_triage.models.formats.libcper.sections import SectionBody
-from ras_triage.models.sections.arm_processor import ArmProcessor, error_information_reading
+from ras_triage.models.sections.arm_processor import ArmProcessor, describe_error_information
 
 
 def info(kind: str = "Cache Error", number: int = 1, **more: Any) -> dict[str, Any]:
@@ -54,14 +54,14 @@ def test_a_psci_state_without_a_running_state_vouches_for_nothing():
 def test_error_types_go_by_their_name_not_their_number(name, number, numbering, expected):
     found = arm_processor(body(info(name, number)), numbering)
     assert section(found).error_infos[0].error_type == expected
-    (doubt,) = found.doubts
+    (doubt,) = found.assumptions
     assert (doubt.field, doubt.assumed.split(",")[0]) == ("error_infos/0/error_type", hex(expected))
 
 
 def test_an_error_type_without_a_name_keeps_its_number_and_says_so():
     found = arm_processor(body(info("Unknown (Reserved)", 26)), "uefi-2.10")
     assert section(found).error_infos[0].error_type == 26
-    assert found.doubts[0].because == "libcper has no name for the type: its number is taken as it stands"
+    assert found.assumptions[0].because == "libcper has no name for the type; its number is used unchanged"
 
 
 def test_every_numbering_names_the_same_types():
@@ -91,7 +91,7 @@ def test_error_information_is_put_together_from_its_parts():
     }
     found = section(arm_processor(body(info("Bus Error", 4, errorInformation={"busError": bus})), "uefi-2.10"))
     assert found.error_infos[0].validation_bits == 0b100
-    assert error_information_reading(found.error_infos[0].error_information or 0) == {
+    assert describe_error_information(found.error_infos[0].error_information or 0) == {
         "transaction": "data",
         "operation": {"cache": "data_write", "tlb": "data_write", "bus": "data_write"},
         "level": 2,
@@ -107,12 +107,12 @@ def test_an_access_mode_is_doubted_because_libcper_asks_another_bit_for_it():
     bus = {"timedOut": False, "accessMode": {"value": 1, "name": "Normal"}}
     found = arm_processor(body(info("Bus Error", 4, errorInformation={"busError": bus})), "uefi-2.10")
     assert section(found).error_infos[0].error_information == 1 << 8 | 1 << 11 | 1 << 43
-    assert [doubt.assumed for doubt in found.doubts][1:] == ["a valid access mode"]
+    assert [doubt.assumed for doubt in found.assumptions][1:] == ["a valid access mode"]
 
 
 def test_the_error_information_of_a_micro_architectural_error_is_lost():
     found = arm_processor(body(info("Micro-Architectural Error", 8)), "uefi-2.10")
-    assert found.lost == ("the error information of structure 0, which libcper leaves out for its type",)
+    assert found.lost == ("the error information of structure 0: libcper omits it for this type",)
 
 
 def context(kind: int, size: int, **registers: Any) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def test_a_context_has_as_many_registers_as_uefi_gives_it(kind, first, last, cou
 
 def test_registers_that_libcper_does_not_show_are_named():
     found = arm_processor(body(contextInfo=[context(3, 12, sctlr_s=1, spsr_mon=2)]), "uefi-2.10")
-    assert found.lost == ("the last 4 bytes of context 0, which libcper does not show and which read as zero",)
+    assert found.lost == ("the last 4 bytes of context 0: omitted by libcper, read as zero",)
 
 
 def test_vendor_bytes_lie_behind_everything_else():

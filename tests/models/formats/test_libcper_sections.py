@@ -1,4 +1,4 @@
-"""Section bodies in libcper's words, field by field: what the JSON leaves out is not there, and what libcper blurs is named."""
+"""Tests of the section bodies of libcper JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(name: str, body: dict[str, Any]) -> SectionBody:
 
 
 def fields(name: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the section that a body makes, without those that are absent or always there."""
+    """Return the fields of a converted section, without those that are absent or always present."""
     section = SECTIONS[NAMES[name]]
     made = section.model_construct(**section.decode_payload(read(name, body).payload))
     return made.model_dump(exclude_defaults=True)
@@ -75,7 +75,7 @@ def test_a_memory_section_has_the_fields_that_are_named():
         "rank": 1,
         "card_handle": 17,
     }
-    assert (read("Memory", body).doubts, read("Memory", body).lost) == ((), ())
+    assert (read("Memory", body).assumptions, read("Memory", body).lost) == ((), ())
 
 
 def test_an_empty_section_says_nothing():
@@ -86,13 +86,13 @@ def test_an_empty_section_says_nothing():
 def test_a_bank_in_two_halves_is_taken_with_a_doubt_for_nobody_says_that_it_is_valid():
     found = read("Memory", {"bank": {"address": 2, "group": 1}})
     assert fields("Memory", {"bank": {"address": 2, "group": 1}}) == {"validation_bits": 3 << 19, "bank_address": 2, "bank_group": 1}
-    assert [doubt.field for doubt in found.doubts] == ["bank_address", "bank_group"]
+    assert [doubt.field for doubt in found.assumptions] == ["bank_address", "bank_group"]
 
 
 def test_two_zero_halves_of_a_bank_are_no_bank():
     found = read("Memory", {"bank": {"address": 0, "group": 0}})
     assert not any(found.payload)
-    assert found.lost == ("whether bank address and bank group 0 mean anything",)
+    assert found.lost == ("whether bank address and bank group 0 are valid",)
 
 
 def test_a_platform_memory_2_section_has_its_own_widths_and_validation_bits():
@@ -110,7 +110,7 @@ def test_a_platform_memory_2_section_has_its_own_widths_and_validation_bits():
 
 def test_the_address_of_platform_memory_2_is_doubted_because_libcper_asks_another_bit_for_it():
     found = read("Memory2", {"errorStatus": STATUS, "physicalAddress": 64})
-    assert [(doubt.field, doubt.assumed) for doubt in found.doubts] == [("physical_address", "valid")]
+    assert [(doubt.field, doubt.assumed) for doubt in found.assumptions] == [("physical_address", "valid")]
 
 
 def test_a_generic_processor_section_keeps_its_numbers_even_where_they_have_no_name():
@@ -165,7 +165,7 @@ def test_a_pcie_section_takes_its_structures_from_their_bytes():
 def test_an_aer_structure_without_its_bytes_is_lost():
     found = read("Pcie", {"aerInfo": {"capability_header": 1}})
     assert not any(found.payload)
-    assert found.lost == ("the AER structure, of which only some bits are named",)
+    assert found.lost == ("the AER structure: libcper prints only some of its bits",)
 
 
 @pytest.mark.parametrize("revision", [1, 2])
@@ -195,7 +195,7 @@ def test_a_cxl_protocol_error_has_an_address_of_either_kind(address, expected):
 def test_a_vendor_id_that_stands_alone_is_not_taken():
     found = read("CxlProtocol", {"deviceID": {"vendorID": 7}})
     assert not any(found.payload)
-    assert found.lost == ("a vendor id that nothing vouches for",)
+    assert found.lost == ("a vendor id whose validation bit is unknown",)
 
 
 def test_a_cxl_component_event_is_its_header_and_the_record_behind_it():

@@ -1,4 +1,4 @@
-"""What the tools that carry a kernel log put before the kernel's own text is taken off, and what it tells is kept."""
+"""Tests of the prefix formats of kernel log lines."""
 
 from __future__ import annotations
 

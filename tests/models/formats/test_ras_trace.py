@@ -1,4 +1,4 @@
-"""RAS trace text, the kernel's and rasdaemon's words: what is printed comes back, and two events never become one."""
+"""Tests of the RAS trace text parser: round trips, and events are never merged."""
 
 from __future__ import annotations
 
@@ -192,14 +192,14 @@ def test_lines_of_another_event_end_the_one_before():
     lines = [*daemon_arm()[:1], other, *daemon_arm()[1:]]
     reading, unread = read(*lines)
     assert block(reading).sections[0].error_infos == ()
-    assert unread.reason == "`mce_record` is not read from a trace"
+    assert unread.reason == "`mce_record` is not supported in trace text"
 
 
 def test_bytes_that_were_announced_and_not_printed_are_named():
     text = kernel_arm(info=INFO * 2).replace(INFO.hex(" ") + "; ARM", "; ARM")
     reading = only(FTRACE.format("arm_event", text))
     assert len(block(reading).sections[0].error_infos) == 1
-    assert "err_info: 32 bytes were printed less than the trace announces" in reading.lost
+    assert "err_info: 32 bytes of the stated length were not printed" in reading.lost
 
 
 def test_a_non_standard_event_in_the_kernels_words_has_its_guid_in_record_order():
@@ -223,7 +223,7 @@ def test_a_non_standard_event_in_rasdaemons_words(name):
     reading = only(*DAEMON.format("non_standard_event", text).split("\n"))
     vendor = block(reading).sections[0]
     assert (vendor.type, vendor.payload, vendor.severity) == (VENDOR, bytes(range(8)), 2)
-    assert "error: 2 bytes were printed less than the trace announces" in reading.lost
+    assert "error: 2 bytes of the stated length were not printed" in reading.lost
 
 
 def test_an_extended_error_log_event_in_the_kernels_words():
@@ -273,7 +273,7 @@ def test_an_event_that_is_cut_says_what_is_missing(event):
     items = read("nothing of interest", FTRACE.format(event, "1 Corrected error: cut"))
     assert [type(item) for item in items] == [UnreadableRecord]
     assert items[0].place.line == 2
-    assert items[0].reason.startswith(f"this `{event}` cannot be read: it has no ")
+    assert items[0].reason.startswith(f"invalid `{event}`: no ")
 
 
 def test_lines_that_are_no_event_are_passed_over():
@@ -284,13 +284,13 @@ def test_lines_that_are_no_event_are_passed_over():
 def test_an_error_whose_words_are_not_read_is_listed(name):
     (unread,) = read_trace([f" <idle>-0 [001] d.h1. 428.000001: {name}: memdev=mem0 host=0000:0d:00.0\n".encode()])
     assert isinstance(unread, UnreadableRecord)
-    assert (unread.place.line, unread.reason) == (1, f"`{name}` is not read from a trace")
+    assert (unread.place.line, unread.reason) == (1, f"`{name}` is not supported in trace text")
 
 
 def test_an_event_that_goes_on_for_ever_is_held_to_a_limit():
     lines = [daemon_arm()[0], *["x" * 1000] * (2 * MAX_TEXT // 1000)]
     reading = only(*lines)
-    assert any(f"behind the first {MAX_TEXT} characters" in phrase for phrase in reading.lost)
+    assert any(f"after the first {MAX_TEXT} characters" in phrase for phrase in reading.lost)
 
 
 @given(infos=st.lists(st.binary(min_size=32, max_size=32), max_size=4), vendor=st.binary(max_size=40), form=st.booleans())

@@ -1,4 +1,4 @@
-"""rasdaemon's rows: each table's errors come back as sections, and what the table cannot carry is named."""
+"""Tests of the rasdaemon row parser: sections of each table, and listed losses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ras_triage.models.formats.items import FoundError, UnreadableRecord
-from ras_triage.models.formats.ras.rasdaemon import OBSERVATIONS, READERS, read_rows
+from ras_triage.models.formats.ras.rasdaemon import OBSERVATION_TABLES, READERS, read_rows
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
 from ras_triage.models.notification import Notification
 from ras_triage.models.records.block_fields import StructuredBlock, decode_structured
@@ -91,7 +91,7 @@ def test_an_address_that_sqlite_stored_signed_is_unsigned_again():
 def test_an_address_of_0_is_no_address():
     reading = only("mc_event", {**MC, "address": 0})
     assert block(reading).sections[0].physical_address is None
-    assert any("both are written 0" in phrase for phrase in reading.lost)
+    assert any("both are traced as 0" in phrase for phrase in reading.lost)
 
 
 @pytest.mark.parametrize(
@@ -167,21 +167,21 @@ def test_without_a_blob_the_columns_give_the_last_structure():
     (info,) = block(reading).sections[0].error_infos
     assert (info.error_type, info.flags, info.multiple_error, info.error_information) == (4, 9, 2, 0x54007F)
     assert (info.virtual_fault_address, info.physical_fault_address) == (None, 0x1000)
-    assert any("all error information structures but the last" in phrase for phrase in reading.lost)
+    assert any("all error information structures except the last" in phrase for phrase in reading.lost)
 
 
 def test_a_table_of_the_first_release_has_the_sections_header_only():
     row = {name: ARM[name] for name in ("id", "timestamp", "error_count", "affinity", "mpidr", "running_state", "psci_state")}
     reading = only("arm_event", row)
     assert block(reading).sections[0].error_infos == ()
-    assert any("did not keep them" in phrase for phrase in reading.lost)
+    assert any("not recorded by" in phrase for phrase in reading.lost)
 
 
 def test_a_blob_that_ends_within_a_structure_gives_the_whole_ones():
     reading = only("arm_event", {**ARM, "err_info": INFO + b"\0" * 5, "context_info": CONTEXT + CONTEXT[:-1]})
     arm = block(reading).sections[0]
     assert (len(arm.error_infos), len(arm.contexts)) == (1, 1)
-    assert {"5 bytes behind the last whole error information structure", "23 bytes behind the last whole context"} <= set(reading.lost)
+    assert {"5 bytes after the last complete error information structure", "23 bytes after the last complete context"} <= set(reading.lost)
 
 
 def test_an_aer_event_names_its_device_and_its_bits():
@@ -209,7 +209,7 @@ def test_a_corrected_aer_event_fills_the_correctable_status():
 def test_a_device_that_is_no_pci_function_is_lost():
     reading = only("aer_event", {**TIME, "dev_name": "mem0", "err_type": "Corrected", "err_msg": "Bad TLP"})
     assert block(reading).sections[0].bus is None
-    assert any("`mem0` is no PCI function" in phrase for phrase in reading.lost)
+    assert any("`mem0` is not a PCI function" in phrase for phrase in reading.lost)
 
 
 NON_STANDARD = {**TIME, "sec_type": VENDOR, "fru_id": bytes(16), "fru_text": "", "severity": "Recoverable", "error": b"\x01\x02\x03"}
@@ -236,7 +236,7 @@ def test_a_section_type_that_was_cut_at_zero_bytes_is_not_guessed():
     unread = only("non_standard_event", {**NON_STANDARD, "sec_type": VENDOR[:6]})
     assert isinstance(unread, UnreadableRecord)
     assert unread.place.item == "non_standard_event/7"
-    assert "`sec_type` has 6 bytes of the 16 of a GUID" in unread.reason
+    assert "`sec_type`: expected the 16 bytes of a GUID, got 6" in unread.reason
 
 
 COMPACT = struct.pack("<Q8HQQQ3H", 1 << 3 | 1 << 8 | 1 << 17 | 1 << 18 | 1 << 21, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)
@@ -270,7 +270,7 @@ def test_a_cxl_media_event_has_its_device_address_and_no_host_address():
     assert (media.bus, media.serial_number, media.component_id) == (0xD, 5, bytes(range(16)))
     assert media.event_timestamp == 1720691444 * 10**9
     assert any("0x8000001000" in phrase for phrase in reading.lost)
-    assert any("not a CPER severity" in one.because for one in reading.assumed)
+    assert any("CXL and CPER severities differ" in one.because for one in reading.assumed)
 
 
 def test_a_cxl_dram_event_has_its_bank_and_row():
@@ -348,7 +348,7 @@ def test_text_may_come_as_bytes():
     assert only("mc_event", MC).event.time == datetime(2024, 7, 11, 9, 50, 45, tzinfo=zone)
 
 
-CONTRADICTION = "the fields do not make a section: they contradict each other or are too long"
+CONTRADICTION = "the section cannot be encoded: fields contradict each other or are too long"
 
 
 @pytest.mark.parametrize(
@@ -358,17 +358,17 @@ CONTRADICTION = "the fields do not make a section: they contradict each other or
         ("mc_event", {**MC, "address": 2**64}, "`address` is not a number of 64 bits"),
         ("mc_event", {**MC, "address": 1.5}, "`address` is not a number of 64 bits"),
         ("mc_event", {**MC, "err_type": 5}, "`err_type` is not text"),
-        ("mc_event", {**MC, "driver_detail": "APEI location: node:99999"}, "`node` has 16 bits and cannot be 99999"),
+        ("mc_event", {**MC, "driver_detail": "APEI location: node:99999"}, "`node`: 99999 does not fit into 16 bits"),
         ("mc_event", {**MC, "timestamp": 5}, "`timestamp` is not text"),
         ("arm_event", {**ARM, "err_info": 5}, "`err_info` is not a blob"),
         ("arm_event", {**ARM, "err_info": bytes(32 * 40000)}, CONTRADICTION),
         ("mc_event", {**MC, "driver_detail": "APEI location: bank:257 bank_group:2"}, CONTRADICTION),
-        ("extlog_event", {**TIME, "cper_data": b"123"}, "the location has 3 bytes, not 54"),
-        ("extlog_event", {**TIME, "severity": 4}, "the severity 4 is none of the four of CPER"),
-        ("extlog_event", {**TIME, "fru_id": b"123"}, "`fru_id` has 3 bytes, not 16"),
-        ("aer_event", {**TIME, "dev_name": "0000:00:20.0"}, "`dev_name` has the device number 0x20, and 0x1f is the last"),
-        ("cxl_dram_event", {**HEADER, "bank": 256}, "`bank` has 8 bits and cannot be 256"),
-        ("cxl_dram_event", {**HEADER, "cor_mask": b"1"}, "`cor_mask` has 1 bytes, not 32"),
+        ("extlog_event", {**TIME, "cper_data": b"123"}, "the location has 3 bytes; expected 54 or more"),
+        ("extlog_event", {**TIME, "severity": 4}, "`severity`: 4 is not a CPER severity; expected 0 to 3"),
+        ("extlog_event", {**TIME, "fru_id": b"123"}, "`fru_id`: expected 16 bytes, got 3"),
+        ("aer_event", {**TIME, "dev_name": "0000:00:20.0"}, "`dev_name`: device number 0x20 is above 0x1f"),
+        ("cxl_dram_event", {**HEADER, "bank": 256}, "`bank`: 256 does not fit into 8 bits"),
+        ("cxl_dram_event", {**HEADER, "cor_mask": b"1"}, "`cor_mask`: expected 32 bytes, got 1"),
     ],
 )  # fmt: skip
 def test_a_column_that_does_not_hold_what_it_should_makes_the_row_unread(table, row, why):
@@ -407,5 +407,5 @@ def test_every_error_information_structure_survives(infos, midr, rank):
 
 
 def test_tables_are_errors_or_observations_and_not_both():
-    assert not OBSERVATIONS & set(READERS)
+    assert not OBSERVATION_TABLES & set(READERS)
     assert ARM_PROCESSOR in only("arm_event", ARM).event.status_block

@@ -1,4 +1,4 @@
-"""Redfish entries that carry a CPER become events, those that only speak of one say what is missing, and events become entries."""
+"""Tests of the Redfish parser and writer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEA, PEI = (guid_text(NOTIFICATION_TYPES[name]) for name in ("sea", "pei"))
 
 
 def entry(payload: bytes | None = None, kind: str = "CPER", **more: Any) -> dict[str, Any]:
-    """A log entry, as a BMC would send it."""
+    """Return a log entry such as BMCs send."""
     data = {} if payload is None else {"DiagnosticData": base64.b64encode(payload).decode()}
     return {"@odata.id": "/redfish/v1/Systems/1/LogServices/EventLog/Entries/9", "DiagnosticDataType": kind, **data, **more}
 
@@ -55,7 +55,7 @@ def test_documents_may_stand_one_to_a_line_and_one_that_is_none_is_listed():
     assert (first.place, first.event.notification.type) == (Position(line=1, item=""), "sea")
     assert (broken.place, broken.reason[:8]) == (Position(line=3), "not JSON")
     assert (second.place, second.event.notification.type) == (Position(line=4, item="/Events/0"), "sei")
-    assert (other.place, other.reason) == (Position(line=5, item=""), "none of 0 entries says anything of a CPER")
+    assert (other.place, other.reason) == (Position(line=5, item=""), "none of 0 entries has CPER data")
 
 
 CONTAINERS = {
@@ -77,7 +77,7 @@ def test_a_record_that_is_labelled_a_section_is_read_as_a_record():
     labelled = entry(record("pei"), "CPERSection", CPER={"NotificationType": PEI, "SectionType": MEMORY})
     reading = only(read(labelled))
     assert [section["type"] for section in section_dicts(reading.event)] == ["memory", "pcie"]
-    assert "the label `CPERSection`: the payload is a whole record" in reading.lost
+    assert "the label `CPERSection`: the payload is a complete record" in reading.lost
 
 
 def test_a_section_without_a_record_takes_its_type_and_notification_from_the_entry():
@@ -129,18 +129,18 @@ def test_a_time_without_a_zone_is_no_time(text):
         ({}, "the entry has no `DiagnosticData`"),
         (
             {"CPER": {"NotificationType": SEA, "SectionType": VENDOR}, "Severity": "Critical"},
-            f"the entry has no `DiagnosticData`; it only says notification type `sea`, section type `{VENDOR}`, log severity `Critical`",
+            f"the entry has no `DiagnosticData`; it only has notification type `sea`, section type `{VENDOR}`, log severity `Critical`",
         ),
-        ({"CPER": {"SectionType": MEMORY}, "DiagnosticData": ""}, "the entry has no `DiagnosticData`; it only says section type `memory`"),
-        ({"AdditionalDataURI": "/e/9/attachment"}, "the CPER is not in the entry and has to be fetched from `/e/9/attachment`"),
+        ({"CPER": {"SectionType": MEMORY}, "DiagnosticData": ""}, "the entry has no `DiagnosticData`; it only has section type `memory`"),
+        ({"AdditionalDataURI": "/e/9/attachment"}, "the CPER record is not in the entry; fetch it from `/e/9/attachment`"),
         (
             {"AdditionalDataURI": "/e/9", "AdditionalDataSizeBytes": 408},
-            "the CPER (408 bytes) is not in the entry and has to be fetched from `/e/9`",
+            "the CPER record (408 bytes) is not in the entry; fetch it from `/e/9`",
         ),
-        ({"DiagnosticData": "Q1BF*"}, "`DiagnosticData` is not valid base64: only base64 data is allowed"),
-        ({"DiagnosticData": ["Q1BF"]}, "`DiagnosticData` is no text"),
+        ({"DiagnosticData": "Q1BF*"}, "`DiagnosticData`: not valid base64: only base64 data is allowed"),
+        ({"DiagnosticData": ["Q1BF"]}, "`DiagnosticData`: expected a string"),
         ({"DiagnosticData": "Q1BF"}, "the bytes are neither a CPER record nor a status block"),
-        ({"DiagnosticData": base64.b64encode(record()[:200]).decode()}, "2 section descriptors end at byte 272, and 200 bytes are there"),
+        ({"DiagnosticData": base64.b64encode(record()[:200]).decode()}, "2 section descriptors end at byte 272; the input has 200 bytes"),
     ],
 )
 def test_an_entry_without_a_readable_payload_says_what_it_knows(more, reason):
@@ -151,7 +151,7 @@ def test_an_entry_without_a_readable_payload_says_what_it_knows(more, reason):
 
 @pytest.mark.parametrize(("document", "seen"), [({"Members": [{"Id": "1"}, {"Id": "2"}]}, 2), ({"Members": []}, 0), ({}, 1), (7, 0)])
 def test_a_document_that_says_nothing_of_a_cper_says_so_once(document, seen):
-    assert refused(read(document)).reason == f"none of {seen} entries says anything of a CPER"
+    assert refused(read(document)).reason == f"none of {seen} entries has CPER data"
 
 
 def test_one_bad_entry_does_not_spoil_the_others():
@@ -161,7 +161,7 @@ def test_one_bad_entry_does_not_spoil_the_others():
 
 def test_what_the_log_says_of_itself_is_lost():
     reading = only(read(entry(record(), Severity="OK", CPER={"Oem": {"Vendor": {}}})))
-    assert reading.lost[1:] == ("the log severity `OK`", "what the vendor says of the CPER in `CPER/Oem`")
+    assert reading.lost[1:] == ("the log severity `OK`", "the vendor data in `CPER/Oem`")
 
 
 FULL = Event.model_validate(
@@ -208,7 +208,7 @@ def test_what_an_entry_says_as_an_event_is_believed_only_where_the_record_agrees
 def test_what_an_entry_says_as_an_event_and_is_none_is_named(own):
     reading = only(read(entry(record(), Oem={"RasTriage": {"Event": own}})))
     assert reading.event.notification.type == "sea"
-    assert reading.lost == ("what `Oem.RasTriage.Event` says, which is no event",)
+    assert reading.lost == ("`Oem.RasTriage.Event`: not a valid event",)
 
 
 def test_an_entry_brings_no_host_facts_along():

@@ -1,4 +1,4 @@
-"""Bytes written down as text come back, and nothing else is taken for them."""
+"""Tests of bytes encoded as text."""
 
 from __future__ import annotations
 

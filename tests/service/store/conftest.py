@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from ras_triage.service.store.memory import MemoryStore
 from ras_triage.service.store.port import Store
 from ras_triage.service.store.sqlite import SqliteStore
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """Each of the two that must do the same."""
-    opened: Store = SqliteStore(tmp_path / "store.db") if request.param == "sqlite" else MemoryStore()
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened: Store = SqliteStore(tmp_path / "store.db")
     yield opened
     opened.close()
 

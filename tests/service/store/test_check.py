@@ -20,7 +20,7 @@ from keeping import NOON
 from ras_triage.service.cli.commands.store import read_event
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
-from ras_triage.service.store.maintenance.offline import Report, check
+from ras_triage.service.store.maintenance.offline import CheckReport, check
 from ras_triage.service.store.port import Filter, RowDamaged, StoreDamaged, StoreUnusable
 from ras_triage.service.store.sqlite import SqliteStore
 
@@ -67,7 +67,7 @@ def answers(path: Path) -> Answers:
     return {identity: kept.decision for identity, kept in found.items() if kept is not None}
 
 
-def examined(path: Path, *, repair: bool = False) -> Report:
+def examined(path: Path, *, repair: bool = False) -> CheckReport:
     return check(path, read_event, repair=repair, at_ms=NOON)
 
 
@@ -89,7 +89,7 @@ def overwrite(path: Path, name: str, damage: bytes) -> None:
 
 def test_a_sound_store_is_said_to_be_sound(path: Path, made: tuple[Path, Answers]) -> None:
     report = examined(path)
-    assert (report.found, report.lost, report.decisions) == (0, 0, len(made[1]))
+    assert (report.total, report.lost, report.decisions) == (0, 0, len(made[1]))
     assert examined(path, repair=True).set_aside is None, "there is nothing to repair"
 
 
@@ -110,9 +110,9 @@ def test_a_column_that_differs_from_what_was_decided_is_found_and_put_right(
         before = connection.execute("SELECT * FROM decisions WHERE seq = ?", (sequence,)).fetchone()
     harm(path, f"UPDATE decisions SET {column} = {wrong} WHERE seq = ?", sequence)
     report = examined(path)
-    assert [stage_result.kind for stage_result in report.stage_results if stage_result.sequence == sequence][:1] == ["wrong"]
+    assert [finding.kind for finding in report.findings if finding.sequence == sequence][:1] == ["wrong"]
     assert (report.lost, examined(path, repair=True).lost) == (0, 0)
-    assert examined(path).found == 0
+    assert examined(path).total == 0
     with closing(sqlite3.connect(path)) as connection:
         after = connection.execute("SELECT * FROM decisions WHERE seq = ?", (sequence,)).fetchone()
     if column != "poisons":  # it follows from nothing that is kept; the pages themselves are in a table of their own
@@ -128,7 +128,7 @@ def test_an_id_or_time_that_was_damaged_is_taken_from_its_index(place: int, path
     row = data.index(identity + at.to_bytes(6)) + place  # these columns are neighbours
     path.write_bytes(data[:row] + bytes([data[row] ^ 1]) + data[row + 1 :])
     report = examined(path, repair=True)
-    assert (report.lost, [stage_result.kind for stage_result in report.stage_results if stage_result.sequence == 30][:1]) == (0, ["wrong"])
+    assert (report.lost, [finding.kind for finding in report.findings if finding.sequence == 30][:1]) == (0, ["wrong"])
     assert answers(path) == made[1]
 
 
@@ -142,13 +142,13 @@ def test_a_damaged_decision_is_lost_by_name_and_everything_else_stays(path: Path
             store.decision(gone[1])
         assert len(store.page(Filter(), None, 1000).decisions) == len(made[1])
     report = examined(path, repair=True)
-    lost = [stage_result for stage_result in report.stage_results if stage_result.kind == "lost"]
-    assert [stage_result.sequence for stage_result in lost][-1] == 36
+    lost = [finding for finding in report.findings if finding.kind == "lost"]
+    assert [finding.sequence for finding in lost][-1] == 36
     assert lost[-1].id == gone[1]
     left = answers(path)
     assert left == {identity: decision for identity, decision in made[1].items() if identity in left}
-    assert made[1].keys() - left.keys() == {stage_result.id for stage_result in lost}
-    assert examined(path).found == 0
+    assert made[1].keys() - left.keys() == {finding.id for finding in lost}
+    assert examined(path).total == 0
     with closing(SqliteStore(path)) as store:
         assert sum(loss.decisions for loss in store.losses()) == len(lost)
     with closing(sqlite3.connect(path)) as connection:
@@ -161,12 +161,12 @@ def test_a_damaged_decision_is_lost_by_name_and_everything_else_stays(path: Path
 def test_a_damaged_event_is_lost_and_its_decision_is_not(path: Path, made: tuple[Path, Answers]) -> None:
     harm(path, "UPDATE bodies SET event = x'7b7d' WHERE seq = 20")
     report = examined(path, repair=True)
-    (stage_result,) = report.stage_results
-    assert (stage_result.kind, stage_result.sequence, report.lost) == ("event_lost", 20, 0)
-    assert examined(path).found == 0
+    (finding,) = report.findings
+    assert (finding.kind, finding.sequence, report.lost) == ("event_lost", 20, 0)
+    assert examined(path).total == 0
     assert answers(path) == made[1]
-    with closing(SqliteStore(path)) as store, pytest.raises(RowDamaged, match="the event of this decision was lost"):
-        store.event(stage_result.id or "")
+    with closing(SqliteStore(path)) as store, pytest.raises(RowDamaged, match="the event of this decision is lost"):
+        store.event(finding.id or "")
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ def test_a_damaged_event_is_lost_and_its_decision_is_not(path: Path, made: tuple
 def test_a_table_that_follows_from_the_decisions_is_found_wrong_and_built_anew(sql: str, path: Path) -> None:
     before = contents(path)
     harm(path, sql)
-    assert examined(path).found
+    assert examined(path).total
     assert examined(path, repair=True).lost == 0
-    assert examined(path).found == 0
+    assert examined(path).total == 0
     assert contents(path) == before
 
 
@@ -201,11 +201,11 @@ def contents(path: Path) -> dict[str, list[Any]]:
 def test_a_page_that_was_overwritten_costs_what_was_on_it(name: str, path: Path, made: tuple[Path, Answers]) -> None:
     overwrite(path, name, b"\xa5" * 2500)
     report = examined(path, repair=True)
-    assert report.found
+    assert report.total
     left = answers(path)
     assert all(made[1][identity] == decision for identity, decision in left.items())
     assert len(left) == report.decisions
-    assert examined(path).found == 0
+    assert examined(path).total == 0
     if name not in ("decisions", "bodies"):
         assert left == made[1]
 
@@ -214,8 +214,8 @@ def test_facts_and_keys_that_were_damaged_are_set_aside(path: Path) -> None:
     harm(path, """UPDATE host_facts SET facts = CAST('{"kernel":"6.9"}' AS BLOB)""")
     harm(path, "INSERT INTO api_keys VALUES ('k1', CAST(x'ff' AS TEXT), 'read', '', 0, NULL)")
     report = examined(path, repair=True)
-    assert sorted(stage_result.table for stage_result in report.stage_results) == ["api_keys", "host_facts"]
-    assert examined(path).found == 0
+    assert sorted(finding.table for finding in report.findings) == ["api_keys", "host_facts"]
+    assert examined(path).total == 0
     with closing(SqliteStore(path)) as store:
         assert store.host("node-1") is None
         assert store.api_keys() == []
@@ -244,7 +244,7 @@ def test_whatever_was_overwritten_what_is_left_is_right_and_the_rest_is_named(
     assert left.keys() <= made[1].keys()
     if made[1].keys() - left.keys():
         assert report.lost, "what is gone is named"
-    assert examined(copy).found == 0
+    assert examined(copy).total == 0
 
 
 def test_a_store_that_a_service_has_open_is_not_checked(path: Path) -> None:
@@ -264,7 +264,7 @@ def test_the_command_tells_by_status_and_as_json_what_it_found(path: Path, made:
     assert {key: report[key] for key in ("sound", "decisions", "lost", "more_findings", "set_aside")} == {
         "sound": False, "decisions": len(made[1]), "lost": 0, "more_findings": 0, "set_aside": None,
     }  # fmt: skip
-    assert [stage_result["kind"] for stage_result in report["stage_results"]] == ["event_lost", "wrong"]
+    assert [finding["kind"] for finding in report["findings"]] == ["event_lost", "wrong"]
     repaired = run("store", "check", "--repair", "--store", store)
     assert repaired.returncode == 1, "an event is lost"
     assert b"repaired; the old file is " in repaired.stdout
@@ -283,5 +283,5 @@ def test_a_repair_keeps_what_tells_repeats(path: Path) -> None:
 
 def test_a_finding_is_a_plain_record(path: Path) -> None:
     harm(path, "UPDATE decisions SET source = ? WHERE seq = 29", "\x1b[31m")
-    (stage_result, *_) = examined(path).stage_results
-    assert json.dumps(asdict(stage_result))
+    (finding, *_) = examined(path).findings
+    assert json.dumps(asdict(finding))

@@ -69,7 +69,7 @@ def test_a_log_that_is_missing_is_told_at_every_start_until_it_is_accepted(kille
     assert callable(harm)
     harm(killed)
     for exclusive in (True, False, True):  # a command must not write over what can be put back either
-        with pytest.raises(StoreIncomplete, match="lacks what was committed"):
+        with pytest.raises(StoreIncomplete, match="lacks committed data"):
             SqliteStore(killed, exclusive=exclusive)
     loss = accept_loss(killed, NOON)
     assert loss is not None
@@ -77,7 +77,7 @@ def test_a_log_that_is_missing_is_told_at_every_start_until_it_is_accepted(kille
     store = SqliteStore(killed)
     assert store.losses() == [loss]
     store.append([entry(9)])
-    assert [streamed.sequence for streamed in store.following(0, Filter(), 9)[0]] == [6], "no sequence is given twice"
+    assert [streamed.sequence for streamed in store.after_sequence(0, Filter(), 9)[0]] == [6], "no sequence is given twice"
     store.close()
     assert accept_loss(killed, NOON) is None
 
@@ -214,7 +214,7 @@ def test_a_mark_is_read_as_it_was_written_or_not_at_all(
 
 def test_the_mark_of_another_store_is_left_alone(path: Path) -> None:
     MarkFile.create(path, Mark(b"0123456789abcdef", 7, 8)).close()
-    assert MarkFile.existing(path, b"another store...") is None
+    assert MarkFile.open_existing(path, b"another store...") is None
 
 
 def test_the_command_line_says_what_is_missing_and_takes_the_acceptance(killed: Path) -> None:
@@ -222,16 +222,14 @@ def test_the_command_line_says_what_is_missing_and_takes_the_acceptance(killed: 
     store = f"sqlite:///{killed}"
     refused = run("serve", "--port", "0", "--store", store)
     assert refused.returncode == 2
-    assert b"lacks what was committed" in refused.stderr
+    assert b"lacks committed data" in refused.stderr
     assert b"ras-triage store accept-loss" in refused.stderr
     found = check(killed, read_event, repair=True, at_ms=NOON)
-    assert ([stage_result.kind for stage_result in found.stage_results], found.set_aside) == (["incomplete"], None), (
-        "that is no matter of repair"
-    )
+    assert ([finding.kind for finding in found.findings], found.set_aside) == (["incomplete"], None), "that is no matter of repair"
     accepted = run("store", "accept-loss", "--store", store)
     assert accepted.returncode == 0
     assert b"loss recorded: 5 decisions" in accepted.stdout
-    assert check(killed, read_event, repair=False, at_ms=NOON).stage_results == ()
+    assert check(killed, read_event, repair=False, at_ms=NOON).findings == ()
 
 
 def test_a_loss_that_was_accepted_stays_in_sight(path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_file_of_schema_1_is_taken_forward_with_everything_it_holds(name: str,
     assert version(path) == len(migrations())
     assert rows(path) == before
     report = check(path, read_event, repair=False, at_ms=0)
-    assert (report.stage_results, report.decisions) == ((), count)
+    assert (report.findings, report.decisions) == ((), count)
 
 
 def test_a_file_of_schema_1_is_served_as_before(folder: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from keeping import NOON, entry, identity, name, page
 
-from ras_triage.service.store import memory, sqlite
+from ras_triage.service.store import sqlite
 from ras_triage.service.store.port import ApiKey, Cursor, Filter, HostFacts, NewDecision, Store, StoredDecision, StreamedDecision
 
 ANY = Filter()
@@ -57,7 +57,7 @@ def test_nothing_can_be_appended(store: Store) -> None:
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 63, 64, 65, 85, 257])
 def test_any_number_is_appended_in_order(store: Store, count: int) -> None:
     store.append([entry(number) for number in range(1, count + 1)])
-    streamed, up_to = store.following(0, ANY, 1000)
+    streamed, up_to = store.after_sequence(0, ANY, 1000)
     assert [found.sequence for found in streamed] == list(range(1, count + 1))
     assert [found.summary.id for found in streamed] == [identity(number) for number in range(1, count + 1)]
     assert up_to == count
@@ -135,7 +135,7 @@ def test_a_clock_that_jumped_back_changes_the_place_in_a_list_but_not_the_order_
     store.append([entry(1, decided_at_ms=NOON + 500)])
     store.append([entry(2, decided_at_ms=NOON - 500)])
     assert numbers(store) == [1, 2]
-    assert [found.sequence for found in store.following(0, ANY, 9)[0]] == [1, 2]
+    assert [found.sequence for found in store.after_sequence(0, ANY, 9)[0]] == [1, 2]
 
 
 # Statistics.
@@ -180,24 +180,24 @@ def test_statistics_count_what_the_filter_finds(store: Store) -> None:
 
 def test_a_reader_of_the_stream_goes_on_where_it_was(store: Store) -> None:
     store.append([entry(number) for number in range(1, 6)])
-    first, at = store.following(0, ANY, 2)
-    rest, end = store.following(at, ANY, 10)
+    first, at = store.after_sequence(0, ANY, 2)
+    rest, end = store.after_sequence(at, ANY, 10)
     assert ([found.sequence for found in first], at) == ([1, 2], 2)
     assert ([found.sequence for found in rest], end) == ([3, 4, 5], 5)
-    assert store.following(end, ANY, 10) == ([], 5)
+    assert store.after_sequence(end, ANY, 10) == ([], 5)
 
 
 def test_a_reader_that_filters_comes_as_far_as_one_that_does_not(store: Store) -> None:
     store.append([entry(1, action="panic"), entry(2), entry(3)])
-    found, up_to = store.following(0, Filter(action="panic"), 10)
+    found, up_to = store.after_sequence(0, Filter(action="panic"), 10)
     assert found == [StreamedDecision(1, entry(1, action="panic").summary)]
     assert up_to == 3
-    assert store.following(3, Filter(action="panic"), 10) == ([], 3)
+    assert store.after_sequence(3, Filter(action="panic"), 10) == ([], 3)
 
 
 def test_a_reader_beyond_the_end_stays_there(store: Store) -> None:
     store.append([entry(1)])
-    assert store.following(7, ANY, 10) == ([], 7)
+    assert store.after_sequence(7, ANY, 10) == ([], 7)
 
 
 # Hosts and poisoned pages.
@@ -277,7 +277,6 @@ def test_what_is_older_goes_oldest_first_a_few_at_a_time_and_on_record(store: St
 
 
 def test_the_record_of_purges_does_not_grow_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "PURGES", 3)
     monkeypatch.setattr(sqlite, "PURGES", 3)
     store.append(kept())
     for number in range(6):
@@ -295,7 +294,7 @@ def test_what_was_purged_is_nowhere_any_more(store: Store) -> None:
     for asked in (ANY, Filter(section="memory"), Filter(physical_address=0x1000), Filter(source="node-1")):
         assert 1 not in numbers(store, asked)
     assert [count.count for count in store.stats(ANY, ("section", "physical_address"), HOUR, 10)] == [1]
-    assert [found.sequence for found in store.following(0, ANY, 10)[0]] == [2]
+    assert [found.sequence for found in store.after_sequence(0, ANY, 10)[0]] == [2]
 
 
 def test_a_purge_leaves_poisoned_pages_and_facts(store: Store) -> None:
@@ -310,9 +309,9 @@ def test_a_purged_event_can_be_kept_again_and_sequences_go_on(store: Store) -> N
     store.append(kept(2))
     assert store.purge_older(NOON + 9, NOON + 90, 10) == 2
     assert store.size().last_sequence == 2
-    assert store.following(0, ANY, 10) == ([], 2)
+    assert store.after_sequence(0, ANY, 10) == ([], 2)
     store.append([replace(entry(7), repeat_key=name("1"))])
-    assert [found.sequence for found in store.following(0, ANY, 10)[0]] == [3]
+    assert [found.sequence for found in store.after_sequence(0, ANY, 10)[0]] == [3]
     again = store.repeat(name("1"))
     assert again is not None
     assert again.id == identity(7)
@@ -361,4 +360,4 @@ def test_a_probe_changes_nothing_that_can_be_read(store: Store) -> None:
     store.append([entry(1)])
     store.probe()
     assert store.size().decisions == 1
-    assert store.following(0, ANY, 9)[1] == 1
+    assert store.after_sequence(0, ANY, 9)[1] == 1
