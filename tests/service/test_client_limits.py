@@ -163,7 +163,7 @@ def test_what_is_packed_as_was_asked_for_is_unpacked(ask: Ask, encoding: str, pa
         ("gzip", b"x" * 100, "does not match its content encoding"),
         ("zstd", b"x" * 100, "does not match its content encoding"),
     ],
-    ids=["not asked for", "twice", "no gzip", "no zstd"],
+    ids=["not requested", "twice", "no gzip", "no zstd"],
 )
 def test_what_is_packed_otherwise_is_no_answer(ask: Ask, encoding: str, body: bytes, reason: str) -> None:
     with hostile.serving(always(head(content_encoding=encoding) + body)) as url, pytest.raises(UnexpectedResponse, match=reason):

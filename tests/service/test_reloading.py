@@ -176,7 +176,7 @@ def test_a_keys_file_closes_the_service_and_cannot_be_taken_away_again(tmp_path:
         assert httpx.get(f"{found.url}/v1/policies", headers={"authorization": f"Bearer {shown}"}).status_code == 200
 
         found.write()
-        assert "that needs a restart" in found.reload(REFUSED)
+        assert "this needs a restart" in found.reload(REFUSED)
         assert httpx.get(f"{found.url}/v1/policies").status_code == 401
     finally:
         found.service.kill()

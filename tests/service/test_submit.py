@@ -97,7 +97,7 @@ def test_answers_for_other_events_are_not_gone_on_with(server: Service, events: 
     shorter = write(tmp_path / "shorter.ndjson", [EVENT])
     done = submit(server, shorter, "--output", out)
     assert (done.returncode, out.read_bytes()) == (2, before)
-    assert "there are 700 answers, and only 1 events" in done.stderr.decode()
+    assert "it has 700 results, the input 1 event" in done.stderr.decode()
 
 
 @pytest.mark.parametrize("content", [b"precious\n", b"precious", b"[1, 2]\n", b'{"a": 1}\n', b"\0" * 100])
@@ -174,7 +174,7 @@ def test_a_service_that_is_not_there_is_exit_1_at_once(events: Path) -> None:
 
     assert done.returncode == 1
     assert f"no response from `{url}`" in done.stderr.decode()
-    assert "the same command begins again" in done.stderr.decode()
+    assert "run the same command again" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(

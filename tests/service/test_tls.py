@@ -119,10 +119,10 @@ def test_clients_show_a_certificate_of_the_authority_that_is_asked_for(authority
     ("arguments", "complaint"),
     [
         (["--tls-cert", "{folder}/none.crt"], "`tls_certificate`, `tls_key`: no such file"),
-        (["--tls-cert", "{folder}/text"], "not what is expected"),
-        (["--tls-cert", "{crt}", "--tls-key", "{other}"], "not what is expected"),
-        (["--tls-cert", "{crt}", "--tls-key", "{locked}"], "`tls_key_password` does not open it"),
-        (["--tls-cert", "{crt}", "--tls-key", "{key}", "--tls-client-ca", "{folder}/text"], "`tls_client_ca`: not what is expected"),
+        (["--tls-cert", "{folder}/text"], "invalid content"),
+        (["--tls-cert", "{crt}", "--tls-key", "{other}"], "invalid content"),
+        (["--tls-cert", "{crt}", "--tls-key", "{locked}"], "wrong `tls_key_password`"),
+        (["--tls-cert", "{crt}", "--tls-key", "{key}", "--tls-client-ca", "{folder}/text"], "`tls_client_ca`: invalid content"),
         (["--tls-key", "{key}"], "requires `tls_certificate`"),
     ],
 )

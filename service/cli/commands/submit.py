@@ -13,6 +13,7 @@ from ras_triage.models.event import event_key
 from ras_triage.service.api.escaping import escape_json
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.cli.counts import plural
 from ras_triage.service.cli.options import add_examples
 from ras_triage.service.cli.output import BAD_INPUT, warn
 from ras_triage.service.cli.progress import Progress, progress
@@ -110,7 +111,9 @@ def _checked_events(source: SubmittedInput, tally: SubmissionCounts, shown: Prog
         shown.bytes_read(len(event))
         yield event
     if count < earlier:
-        raise InvalidSetting(f"the output file belongs to a different input: it has {earlier} results, the input {count} events")
+        raise InvalidSetting(
+            f"the output file belongs to a different input: it has {plural(earlier, 'result')}, the input {plural(count, 'event')}"
+        )
 
 
 def _key(event: bytes) -> str | None:
