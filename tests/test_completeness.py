@@ -150,7 +150,6 @@ EXAMPLES: Final = {
     InputFormat.REDFISH: b'{"@odata.type":"#LogEntry.v1_16_0.LogEntry"}\n',
     InputFormat.LIBCPER: b'{"sectionDescriptor":{},"section":{}}\n',
     InputFormat.QMP: b'{"execute":"inject-ghes-v2-error","arguments":{"cper":""}}\n',
-    InputFormat.GHES_INJECT: b"ghes_inject.py arm\n",
     InputFormat.KERNEL_LOG: b"[    0.000000] Linux version 6.12.107\n",
     InputFormat.JOURNAL: b'{"_TRANSPORT":"kernel","__CURSOR":"s=1","__REALTIME_TIMESTAMP":"1","MESSAGE":"x"}\n',
     InputFormat.RAS_TRACE: b"<idle>-0 [000] d.h1. 12.5: mc_event: 1 Corrected error:\n",
