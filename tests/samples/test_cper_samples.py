@@ -68,7 +68,7 @@ def test_a_record_is_found_and_can_be_decided(path: Path) -> None:
 @pytest.mark.parametrize("path", RECORDS + PAIRS, **names)
 def test_a_reading_survives_the_way_through_a_record_and_an_entry(path: Path) -> None:
     event = one(path).event
-    if "missing and read as zero" in "".join(one(path).lost):
+    if "missing, read as zero" in "".join(one(path).lost):
         pytest.skip("a status block that is cut makes no record")
     by_record = next(read_cper(write_record(event), notification=event.notification))
     by_entry = next(read_redfish(json.dumps(write_redfish(event)).encode()))

@@ -61,19 +61,19 @@ RAISING = (601, 602, 603)
 
 def plant(patch: Callable[[Any, str, Any], None] = setattr) -> None:
     """Plant the defects."""
-    precheck, parse_entry = decide.precheck, status_block._parse_entry
+    run_precheck, parse_entry = decide.run_precheck, status_block._parse_entry
 
     def rule(notification: Any, *arguments: Any) -> Any:
         if notification.source_id in ACTIONS:
             ACTIONS[notification.source_id]()
-        return precheck(notification, *arguments)
+        return run_precheck(notification, *arguments)
 
     def codec(data: bytes, offset: int) -> Any:
         if SPOILT in data:
             fail()
         return parse_entry(data, offset)
 
-    patch(decide, "precheck", rule)
+    patch(decide, "run_precheck", rule)
     patch(status_block, "_parse_entry", codec)
     patch(SqliteStore, "append", _refusing(SqliteStore.append))
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from calling import EVENT
+from imported import TRACE
 
 from ras_triage.service.api.problems import URN
 from ras_triage.service.config.settings import Settings
@@ -198,7 +199,7 @@ def test_an_import_that_is_broken_off_says_so_behind_what_it_answered(monkeypatc
     service = Service()
     client = service.client()
     monkeypatch.setattr("ras_triage.service.http.import_run.HOLD_S", 0.3)
-    client.send("/v1/import", b"ghes_inject.py arm -t cache -e 0x54007f -p 0x1000\n" * 3000, length=1 << 20)
+    client.send("/v1/import", TRACE * 3000, length=1 << 20)
     assert client.socket.recv(1, socket.MSG_PEEK)
     with service.stopping():
         answer = client.read()

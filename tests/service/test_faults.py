@@ -193,7 +193,7 @@ def test_a_store_in_which_no_repeat_can_be_recognised_is_not_ready_and_one_that_
         assert kind(call("POST", "/v1/decisions", json=named("e-1"))) == "store-damaged"
         ready = call("GET", "/readyz")
         assert (ready.status_code, kind(ready)) == (503, "not-ready")
-        assert "cannot be read" in ready.json()["detail"]
+        assert "not readable" in ready.json()["detail"]
         store.error = None
         assert call("POST", "/v1/decisions", json=named("e-1")).status_code == 201
         assert call("GET", "/readyz").status_code == 200

@@ -164,7 +164,7 @@ class QuickRetention(TemporaryStore):
 
 
 def test_what_is_purged_while_a_reader_is_behind_is_told_once_and_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriptions, "AT_ONCE", 2)
+    monkeypatch.setattr(subscriptions, "READ_DECISIONS", 2)
     app = create_app(store=QuickRetention())
     with client(app) as call:
         for number in range(9):

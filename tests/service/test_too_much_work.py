@@ -128,7 +128,7 @@ def test_pages_that_earlier_events_poisoned_multiply_with_mappings() -> None:
         calling("PUT", "/v1/hosts/node-1", json=facts).raise_for_status()
         problem = calling("POST", "/v1/decisions", json=sent).json()
     assert problem.get("type") == TYPE, problem
-    assert problem["detail"].startswith("64 pages kept as poisoned x 2000 mappings of one page")
+    assert problem["detail"].startswith("64 stored poisoned pages x 2000 mappings of one page")
 
 
 def test_the_limit_is_a_setting() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from typing import Any
@@ -73,10 +74,15 @@ def is_closed(connection: socket.socket) -> bool:
         connection.settimeout(PATIENCE_S)
 
 
+def responses(answer: bytes) -> int:
+    """Return how many responses there are in what was received."""
+    return len(re.findall(rb"^HTTP/1\.1 ", answer, re.MULTILINE))
+
+
 def problem(answer: bytes) -> tuple[int, str, dict[str, Any]]:
     """Return status, type and document of a problem that is the only answer in these bytes."""
     lines, _, body = answer.partition(b"\r\n\r\n")
-    assert answer.count(b"HTTP/1.1 ") == 1, answer
+    assert responses(answer) == 1, answer
     assert b"content-type: application/problem+json" in lines
     document = json.loads(body)
     assert int(lines.split()[1]) == document["status"]
