@@ -43,7 +43,7 @@ from ras_triage.service.config.sources import default_workers
 from ras_triage.service.engine.responses import decision_json
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.dependencies import Body
-from ras_triage.service.http.server.run import run as run_server
+from ras_triage.service.http.server.run import run_server
 from ras_triage.service.security.guard import require_method_scope
 
 CONNECTIONS = 64

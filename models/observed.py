@@ -7,7 +7,7 @@ from typing import Literal
 
 from ras_triage.models.frozen import frozen
 
-Result = Literal["recovered", "delayed", "failed", "ignored"]
+ObservedResult = Literal["recovered", "delayed", "failed", "ignored"]
 
 
 Cause = Literal["ghes", "serror", "oops", "memory_failure"]
@@ -23,7 +23,7 @@ class ObservedMemoryFailure:
     """The kernel message."""
     pfn: int
     page_type: str
-    result: Result
+    result: ObservedResult
 
 
 @frozen

@@ -35,6 +35,19 @@ WITHOUT_RULES: Final = ("api", "client", "security", "store")
 
 MOST_MODULES: Final = 15
 
+SHARED_NAMES: Final[dict[str, str]] = {
+    "configure": "every command has it",
+    "run": "every command has it",
+    "show": "routes that return one item",
+    "to_found_error": "of every format",
+    "Health": "the response, as the service sends and the client reads it",
+    "Page": "of decisions, in the store and as the client reads it",
+    "Purge": "in the store and as the client reads it",
+    "StreamedDecision": "in the store and as the client reads it",
+    "Summary": "of a decision, in the store and as the client reads it",
+}
+"""Public names that several modules of a floor share, because they mean the same there."""
+
 NEVER_IN_POLICIES: Final = {
     "asyncio", "datetime", "fastapi", "httpx", "io", "logging", "os", "pathlib", "random", "secrets", "socket", "sqlite3", "subprocess",
     "sys", "threading", "time", "urllib", "uuid", "uvicorn",
@@ -140,6 +153,26 @@ def test_every_module_says_what_it_is_in_one_noun_phrase() -> None:
         assert 0 < len(first) <= 80, f"{path}: {first}"
         assert first.endswith("."), f"{path}: {first}"
         assert not re.match(r"(What|Which|Whether|How|Why|Where|Who|When|From)\b", first), f"{path}: {first}"
+
+
+def public_names(path: Path) -> set[str]:
+    """Return the classes, functions and type aliases that a module defines."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and re.fullmatch("[A-Z][a-z]\\w*", node.targets[0].id):
+            names.add(node.targets[0].id)
+    return {name for name in names if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_public_name_means_one_thing_on_its_floor(floor: str) -> None:
+    modules: dict[str, list[str]] = defaultdict(list)
+    for path in sources(floor):
+        for name in public_names(path):
+            modules[name].append(path.relative_to(ROOT).as_posix())
+    assert {name: found for name, found in modules.items() if len(found) > 1 and name not in SHARED_NAMES} == {}
 
 
 def test_every_test_that_proves_a_bound_exists() -> None:

@@ -25,7 +25,7 @@ CONFIG_VARIABLE: Final = f"{PREFIX}CONFIG"
 
 HIDDEN: Final = "********"
 
-Origin = Literal["default", "file", "environment", "flag"]
+SettingOrigin = Literal["default", "file", "environment", "flag"]
 
 Words = Annotated[tuple[str, ...], NoDecode]
 """Several values: an array in the file, separated by commas in the environment."""
@@ -169,7 +169,7 @@ class EffectiveSettings:
 
     settings: Settings
     raw: RawSettings
-    origins: Mapping[str, Origin]
+    origins: Mapping[str, SettingOrigin]
     """By name; defaults are not listed."""
 
     def listed(self) -> dict[str, dict[str, Any]]:
@@ -227,12 +227,12 @@ def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Effecti
     """
     named = os.environ.get(CONFIG_VARIABLE)
     path = file or (Path(named) if named else None)
-    layers: dict[Origin, Mapping[str, Any]] = {
+    layers: dict[SettingOrigin, Mapping[str, Any]] = {
         "file": _read_file(path) if path else {},
         "environment": EnvSettingsSource(RawSettings)(),
         "flag": {name: value for name, value in flags.items() if value is not None},
     }
-    origins: dict[str, Origin] = {name: origin for origin, layer in layers.items() for name in layer}
+    origins: dict[str, SettingOrigin] = {name: origin for origin, layer in layers.items() for name in layer}
     merged = {name: value for layer in layers.values() for name, value in layer.items()}
     try:
         raw = RawSettings(**merged)
@@ -252,7 +252,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _explain(error: ValidationError, origins: Mapping[str, Origin], path: Path | None) -> str:
+def _explain(error: ValidationError, origins: Mapping[str, SettingOrigin], path: Path | None) -> str:
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0])
     where = written(name, origins.get(name, "default"), path)
@@ -262,7 +262,7 @@ def _explain(error: ValidationError, origins: Mapping[str, Origin], path: Path |
     return f"{where}: {message[:1].lower()}{message[1:]}"
 
 
-def written(name: str, origin: Origin, path: Path | None = None) -> str:
+def written(name: str, origin: SettingOrigin, path: Path | None = None) -> str:
     """Return the name of a setting in its source."""
     if origin == "environment":
         return f"`{PREFIX}{name.upper()}`"

@@ -25,7 +25,7 @@ def _release(policy: Policy) -> str:
     return str(policy.release)
 
 
-def page(policy: Policy) -> PolicyPage:
+def describe_policy(policy: Policy) -> PolicyPage:
     """Return a policy with all of its behaviour flags, in the common order of flags."""
     flags = (FlagValue(flag, getattr(policy.behaviours, flag), policy.since.get(flag), *flag_meanings()[flag]) for flag in FLAGS)
     return PolicyPage(policy.name, policy.digest, _release(policy), policy.notes, tuple(flags))

@@ -31,7 +31,7 @@ _LEAST_SHARE: Final = 4
 _SLACK_SHARE: Final = 64
 """Divisor of the limit: how far below the target a purge goes, so that not every commit needs one."""
 
-Reason = Literal["age", "size"]
+PurgeReason = Literal["age", "size"]
 
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
@@ -46,7 +46,7 @@ class Retention:
         self._clock_ms = clock_ms
         self._purging = False
         """Whether the size limit was exceeded and the slack below it is not reached yet."""
-        self.purged: list[Callable[[Reason, int], None]] = []
+        self.purged: list[Callable[[PurgeReason, int], None]] = []
         """Called with the reason and number of each purge."""
 
     def use(self, settings: Settings) -> None:
@@ -99,14 +99,14 @@ class Retention:
         self._purging = self._purging and count > 0
         return count
 
-    async def _all(self, reason: Reason, some: Callable[[], int]) -> int:
+    async def _all(self, reason: PurgeReason, some: Callable[[], int]) -> int:
         total = 0
         while count := await self._writer.call(some):
             total += count
             self._report(reason, count)
         return total
 
-    def _report(self, reason: Reason, count: int) -> None:
+    def _report(self, reason: PurgeReason, count: int) -> None:
         for hook in self.purged:
             hook(reason, count)
 

@@ -40,7 +40,7 @@ from ras_triage.service.http.middleware.security_headers import SecurityHeadersM
 from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddleware
 from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, policies, syndromes
 from ras_triage.service.http.routes import store as store_route
-from ras_triage.service.http.runtime import Runtime, running
+from ras_triage.service.http.runtime import Runtime, open_runtime
 from ras_triage.service.security.guard import Security, require_method_scope
 from ras_triage.service.store.opening import open_store
 from ras_triage.service.store.port import ApiKey, Store, StoreError
@@ -67,7 +67,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(chosen, store or open_store(chosen.store), clock_ms) as runtime:
+        async with open_runtime(chosen, store or open_store(chosen.store), clock_ms) as runtime:
             app.state.runtime = runtime
             path = sqlite_path(chosen.store)
             metrics.watch(runtime.writer, runtime.store, None if path is None else path.parent)
@@ -112,7 +112,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.add_exception_handler(Exception, _unexpected_error)
     app.add_middleware(AccessLogMiddleware, metrics=metrics)
     app.add_middleware(SecurityHeadersMiddleware)
-    app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
+    app.openapi = partial(openapi.describe_api, app)  # type: ignore[method-assign]
     return app
 
 

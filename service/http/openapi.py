@@ -109,7 +109,7 @@ def _problem_response(status: int) -> dict[str, Any]:
 CONFLICT: dict[int | str, dict[str, Any]] = {409: _problem_response(409)}
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
+def describe_api(app: FastAPI) -> dict[str, Any]:
     """Return the document, which is made once."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)

@@ -81,7 +81,7 @@ class Runtime:
 
 
 @asynccontextmanager
-async def running(settings: Settings, store: Store, clock_ms: Callable[[], int]) -> AsyncIterator[Runtime]:
+async def open_runtime(settings: Settings, store: Store, clock_ms: Callable[[], int]) -> AsyncIterator[Runtime]:
     """Run the parts for the duration of the context; at its end the write queue is drained. Raises StoreError."""
     sources = Sources(store)
     writer = Writer(store, max_entries=settings.queue_entries, max_bytes=settings.queue_bytes)

@@ -62,7 +62,7 @@ def _add_columns(conditions: _Conditions, filter_: Filter, times: str) -> None:
     conditions.add(f"{times}.at < ?", filter_.until_ms)
 
 
-def page(filter_: Filter, after: Cursor | None, limit: int) -> Query:
+def page_query(filter_: Filter, after: Cursor | None, limit: int) -> Query:
     """Return the query for a page, which starts from the most selective filter: address, section, any other column."""
     conditions = _Conditions()
     if filter_.physical_address is not None:

@@ -407,7 +407,7 @@ class SqliteStore:
         return None if row is None else rows.event(row)
 
     def page(self, filter_: Filter, after: Cursor | None, limit: int) -> Page:
-        found = self._rows(*queries.page(filter_, after, limit + 1), quick=False)
+        found = self._rows(*queries.page_query(filter_, after, limit + 1), quick=False)
         decisions = tuple(summary for row in found[:limit] if (summary := _convert(rows.summary, row[1:])) is not None)
         more = _cursor(found[:limit]) if len(found) > limit else None
         return Page(decisions, more, min(len(found), limit) - len(decisions))

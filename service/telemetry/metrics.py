@@ -63,7 +63,7 @@ class WriterFigures(Protocol):
         """Reason why the last write (or probe) failed; None: it succeeded."""
 
 
-class Writer(Protocol):
+class MeasuredWriter(Protocol):
     """The writer of the store."""
 
     @property
@@ -195,7 +195,7 @@ class Metrics:
         """Count purged decisions."""
         self._purged.labels(reason).inc(decisions)
 
-    def watch(self, writer: Writer, store: Sized, folder: Path | None) -> None:
+    def watch(self, writer: MeasuredWriter, store: Sized, folder: Path | None) -> None:
         """Set the sources of the gauges. `folder`: directory of the store's file; None: no file."""
         self._runtime.watched = (writer, store, folder)
 
@@ -248,7 +248,7 @@ class _Runtime(Collector):
     """Collector of gauges of the queue, the store and its disk."""
 
     def __init__(self) -> None:
-        self.watched: tuple[Writer, Sized, Path | None] | None = None
+        self.watched: tuple[MeasuredWriter, Sized, Path | None] | None = None
         self.streams: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.returned: Callable[[], int] = lambda: 0
 

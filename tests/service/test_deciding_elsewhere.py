@@ -28,7 +28,7 @@ from ras_triage.service.engine.evaluation import LOOP_BYTES, LOOP_STEPS, EventDo
 from ras_triage.service.engine.used_facts import StoredFacts
 from ras_triage.service.http import import_run
 from ras_triage.service.http.app import create_app
-from ras_triage.service.http.runtime import Runtime, running
+from ras_triage.service.http.runtime import Runtime, open_runtime
 from ras_triage.service.importing.format_detection import HEAD_BYTES
 from ras_triage.service.store.port import HostFacts
 from ras_triage.service.store.temporary import TemporaryStore
@@ -164,7 +164,7 @@ def test_a_long_file_is_read_elsewhere_as_it_is_read_here(service: Call, form: s
 
 def with_runtime(test: Callable[[Runtime], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with running(Settings(), TemporaryStore(), lambda: NOON) as runtime:
+        async with open_runtime(Settings(), TemporaryStore(), lambda: NOON) as runtime:
             await test(runtime)
 
     asyncio.run(run())

@@ -35,7 +35,7 @@ from ras_triage.service.engine import defects as defects_module
 from ras_triage.service.engine.defects import LINES, Defects
 from ras_triage.service.engine.evaluation import EventDocument
 from ras_triage.service.http.app import create_app
-from ras_triage.service.http.runtime import Runtime, running
+from ras_triage.service.http.runtime import Runtime, open_runtime
 from ras_triage.service.importing import readers
 from ras_triage.service.importing.source import ImportSource
 from ras_triage.service.store.temporary import TemporaryStore
@@ -228,7 +228,7 @@ def plants() -> Iterator[pytest.MonkeyPatch]:
 
 def with_runtime(test: Callable[[Runtime], Any]) -> None:
     async def started() -> None:
-        async with running(Settings(), TemporaryStore(), lambda: NOON) as runtime:
+        async with open_runtime(Settings(), TemporaryStore(), lambda: NOON) as runtime:
             await test(runtime)
 
     with plants():

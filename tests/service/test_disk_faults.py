@@ -17,7 +17,7 @@ from disk_faults import Disk
 from keeping import entry
 from processes import serving
 
-from ras_triage.service.cli.commands.store import read_event
+from ras_triage.service.cli.commands.store import read_stored_event
 from ras_triage.service.store.maintenance.offline import check
 from ras_triage.service.store.port import Filter
 from ras_triage.service.store.sqlite import SqliteStore
@@ -99,7 +99,7 @@ def test_what_was_acknowledged_is_kept_once_whatever_the_disk_did(tmp_path: Path
 
 
 def kept_once(path: Path, sender: Sender) -> None:
-    report = check(path, read_event, repair=False, at_ms=0)
+    report = check(path, read_stored_event, repair=False, at_ms=0)
     assert report.findings == ()
     store = SqliteStore(path)
     kept = {summary.event_id: summary.id for summary in store.page(Filter(), None, 10_000).decisions}

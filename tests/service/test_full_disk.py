@@ -15,10 +15,10 @@ import pytest
 from calling import EVENT, Call, client, run
 from keeping import NOON, entry
 
-from ras_triage.service.cli.commands.store import read_event
+from ras_triage.service.cli.commands.store import read_stored_event
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
-from ras_triage.service.http.runtime import running
+from ras_triage.service.http.runtime import open_runtime
 from ras_triage.service.store.maintenance.offline import check
 from ras_triage.service.store.port import StoreUnavailable
 from ras_triage.service.store.sqlite import SqliteStore
@@ -94,7 +94,7 @@ def test_a_purge_beside_the_service_makes_room_on_a_full_disk(volume: Path) -> N
         left = kept(call, acknowledged)
         assert 10 < left < len(acknowledged)
         assert sum(purge["count"] for purge in call("GET", "/v1/store").json()["purges"]) == len(acknowledged) - left
-    assert check(path, read_event, repair=False, at_ms=0).findings == ()
+    assert check(path, read_stored_event, repair=False, at_ms=0).findings == ()
 
 
 @pytest.mark.parametrize("limits", [{"retention_bytes": 8 << 20}, {"retention_days": 1e-6}])
@@ -106,7 +106,7 @@ def test_retention_makes_room_on_a_full_disk_after_a_start(limits: dict[str, Any
         assert settled(call)
         assert decide(call, "after").status_code == 201
         assert kept(call, acknowledged) < len(acknowledged)
-    assert check(path, read_event, repair=False, at_ms=0).findings == ()
+    assert check(path, read_stored_event, repair=False, at_ms=0).findings == ()
 
 
 def test_retention_makes_room_where_others_took_the_last_byte(volume: Path) -> None:
@@ -120,7 +120,7 @@ def test_retention_makes_room_where_others_took_the_last_byte(volume: Path) -> N
         take_the_rest(volume)
         with pytest.raises(StoreUnavailable, match="full"):
             store.append([entry(1000)])
-        async with running(Settings(retention_bytes=4 << 20), store, lambda: NOON):
+        async with open_runtime(Settings(retention_bytes=4 << 20), store, lambda: NOON):
             for _ in range(200):
                 await asyncio.sleep(0.05)
                 if store.size().decisions < 200:
@@ -153,7 +153,7 @@ def test_a_store_is_opened_on_a_disk_without_a_free_byte(volume: Path) -> None:
 def test_a_limit_below_the_size_of_the_disk_never_lets_it_run_full(volume: Path) -> None:
     async def load() -> None:
         store = SqliteStore(volume / "store.db")
-        async with running(Settings(retention_bytes=10 << 20), store, lambda: NOON) as runtime:
+        async with open_runtime(Settings(retention_bytes=10 << 20), store, lambda: NOON) as runtime:
             await asyncio.sleep(0)
             for group in range(100):
                 durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -16,7 +16,7 @@ from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.intake import Decided, EventDocument, Intake, Outcome, PendingRepeat, StoredDecision
-from ras_triage.service.http.runtime import Runtime, running
+from ras_triage.service.http.runtime import Runtime, open_runtime
 from ras_triage.service.store.port import HostFacts
 from ras_triage.service.store.temporary import TemporaryStore
 
@@ -27,7 +27,7 @@ TIME = "2026-11-23T10:00:00Z"
 
 def with_runtime(test: Callable[[Runtime], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with running(Settings(), TemporaryStore(), lambda: NOON) as runtime:
+        async with open_runtime(Settings(), TemporaryStore(), lambda: NOON) as runtime:
             await test(runtime)
 
     asyncio.run(run())

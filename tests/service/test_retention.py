@@ -14,7 +14,7 @@ from keeping import NOON, entry
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.intake import EventDocument
 from ras_triage.service.engine.retention import Retention, portion
-from ras_triage.service.http.runtime import running
+from ras_triage.service.http.runtime import open_runtime
 from ras_triage.service.store.port import Filter, Usage
 from ras_triage.service.store.sqlite import SqliteStore
 from ras_triage.service.store.temporary import TemporaryStore
@@ -24,7 +24,7 @@ from ras_triage.service.store.temporary import TemporaryStore
 def test_what_is_beyond_a_limit_goes_on_record_and_is_new_when_it_comes_again(limit: dict[str, Any], reason: str) -> None:
     async def run() -> None:
         later = NOON + 2 * 24 * 60 * 60 * 1000
-        async with running(Settings(), TemporaryStore(), lambda: NOON) as runtime:
+        async with open_runtime(Settings(), TemporaryStore(), lambda: NOON) as runtime:
             document = EventDocument(json.dumps({**EVENT, "id": "a"}).encode())
             first = await runtime.intake.decide(document)
             assert await Retention(Settings(**limit), runtime.writer, runtime.store, lambda: later).purge() == 1
@@ -40,7 +40,7 @@ def test_what_is_beyond_a_limit_goes_on_record_and_is_new_when_it_comes_again(li
 def test_a_limit_of_bytes_takes_no_more_of_large_decisions_than_it_must(tmp_path: Path) -> None:
     async def run() -> int:
         store = SqliteStore(tmp_path / "store.db")
-        async with running(Settings(), store, lambda: NOON) as runtime:
+        async with open_runtime(Settings(), store, lambda: NOON) as runtime:
             store.append([entry(number, size=1 << 20) for number in range(40)])
             await Retention(Settings(retention_bytes=25 << 20), runtime.writer, store, lambda: NOON).purge()
             assert [kept.event_id for kept in store.page(Filter(), None, 1).decisions] == ["event-39"]
@@ -66,7 +66,7 @@ def held(*, decisions: int, size: int) -> Usage:
 def test_a_limit_of_days_beyond_all_time_keeps_everything_and_leaves_the_limit_of_bytes_in_force(tmp_path: Path) -> None:
     async def run(**limits: Any) -> int:
         store = SqliteStore(tmp_path / "store.db")
-        async with running(Settings(), store, lambda: NOON) as runtime:
+        async with open_runtime(Settings(), store, lambda: NOON) as runtime:
             if not limits:
                 store.append([entry(number) for number in range(5)])
             return await Retention(Settings(retention_days=1e308, **limits), runtime.writer, store, lambda: NOON).purge()
@@ -86,7 +86,7 @@ def test_a_limit_of_bytes_holds_while_events_come_in_log_and_reserve_included(tm
     async def run() -> None:
         nonlocal most
         store = SqliteStore(tmp_path / "store.db")
-        async with running(Settings(retention_bytes=limit), store, lambda: NOON) as runtime:
+        async with open_runtime(Settings(retention_bytes=limit), store, lambda: NOON) as runtime:
             purged: list[int] = []
             runtime.retention.purged.append(lambda _reason, count: purged.append(count))
             await asyncio.sleep(0)
@@ -114,7 +114,7 @@ def test_a_lower_limit_is_reached_after_a_start_without_an_event(tmp_path: Path)
 
     async def run() -> int:
         store = SqliteStore(tmp_path / "store.db")
-        async with running(Settings(retention_bytes=16 << 20), store, lambda: NOON):
+        async with open_runtime(Settings(retention_bytes=16 << 20), store, lambda: NOON):
             for _ in range(100):
                 await asyncio.sleep(0.05)
                 if on_disk(tmp_path) <= 16 << 20:

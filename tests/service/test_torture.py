@@ -35,7 +35,7 @@ from test_crashes import listed, without_repeat  # noqa: E402
 from test_defects import marked  # noqa: E402
 from wire import connect, head, is_closed, received  # noqa: E402
 
-from ras_triage.service.cli.commands.store import read_event  # noqa: E402
+from ras_triage.service.cli.commands.store import read_stored_event  # noqa: E402
 from ras_triage.service.store.maintenance.offline import check  # noqa: E402
 
 SECONDS = 4.0
@@ -396,7 +396,7 @@ def torture(folder: Path, seconds: float, seed: int) -> Outcome:
     finally:
         service.kill()
         sys.stderr.write("".join(line for line in service.log if "Traceback" in line))
-    assert check(store, read_event, repair=False, at_ms=0).findings == ()
+    assert check(store, read_stored_event, repair=False, at_ms=0).findings == ()
     return outcome
 
 

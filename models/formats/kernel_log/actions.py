@@ -18,10 +18,10 @@ from ras_triage.models.observed import (
     ObservedMessage,
     ObservedOops,
     ObservedPanic,
+    ObservedResult,
     ObservedSerror,
     ObservedSignal,
     ObservedSoftOffline,
-    Result,
 )
 
 KEYWORDS: Final = (
@@ -78,7 +78,7 @@ def read_action(text: str, line: int) -> ObservedAction | None:
 
 
 def _memory_failure(match: re.Match[str], line: int) -> ObservedAction:
-    result: dict[str, Result] = {"Recovered": "recovered", "Delayed": "delayed", "Failed": "failed", "Ignored": "ignored"}
+    result: dict[str, ObservedResult] = {"Recovered": "recovered", "Delayed": "delayed", "Failed": "failed", "Ignored": "ignored"}
     return ObservedMemoryFailure(line, match[0], int(match["pfn"], 16), match["type"], result[match["result"]])
 
 

@@ -10,7 +10,7 @@ import struct
 from typing import Any, Final, NamedTuple
 
 from ras_triage.models.formats.kernel_log.grammar import ARM_FLAG_ORDER, CONTEXT_TYPES, FIRMWARE_RECORD_TYPES
-from ras_triage.models.formats.kernel_log.section_lines import Fields, HexDump, SectionLines
+from ras_triage.models.formats.kernel_log.section_lines import HexDump, LineFields, SectionLines
 from ras_triage.models.records.block_fields import OpaqueSection
 from ras_triage.models.records.guid import FIRMWARE_RECORD_REFERENCE, guid
 from ras_triage.models.sections.arm_processor import ArmContext, ArmErrorInfo
@@ -48,10 +48,10 @@ class _Notes:
         self.lost = list(lines.lost)
         self.numbering: set[str] = set()
 
-    def fit(self, layout: Layout, fields: Fields) -> Fields:
+    def fit(self, layout: Layout, fields: LineFields) -> LineFields:
         """Return the fields that the layout has and whose values fit; record the others as lost."""
         widths = {field.name: field.width for field in layout.fields}
-        fitting: Fields = {}
+        fitting: LineFields = {}
         for name, number in fields.items():
             if name not in widths:
                 continue
@@ -135,7 +135,7 @@ def _memory(lines: SectionLines, notes: _Notes) -> dict[str, Any]:
     return {"type": "memory", **fields}
 
 
-def _drop_contradicting_bank(fields: Fields, notes: _Notes) -> None:
+def _drop_contradicting_bank(fields: LineFields, notes: _Notes) -> None:
     """Remove the bank if its value contradicts its group or address, which are printed too."""
     bank = fields.get("bank")
     halves = {"bank_group": 8, "bank_address": 0}
@@ -227,7 +227,7 @@ def _note_refused_parts(section: dict[str, Any], lines: SectionLines, notes: _No
         notes.lost.append("section body: not printed from the refused context on")
 
 
-def _error_info(fields: Fields, notes: _Notes) -> dict[str, Any] | None:
+def _error_info(fields: LineFields, notes: _Notes) -> dict[str, Any] | None:
     kind = fields.get("error_type", fields.get("legacy_type"))
     info: dict[str, Any] = {"error_type": kind}
     if not isinstance(kind, int):

@@ -31,7 +31,7 @@ from ras_triage.models.formats.kernel_log.grammar import (
 from ras_triage.models.records.guid import SECTION_TYPES as SECTION_GUIDS
 from ras_triage.models.records.guid import Guid
 
-Fields = dict[str, int | str]
+LineFields = dict[str, int | str]
 
 _MAX_LINES: Final = 20_000
 """Most lines of one section; a block of 64 KiB prints as fewer."""
@@ -74,7 +74,7 @@ class MatchKeys:
     open_frames: Counter[int] = field(default_factory=Counter)
     """Number of open records that name each page frame."""
 
-    def add(self, fields: Fields) -> None:
+    def add(self, fields: LineFields) -> None:
         """Add the fields of one line."""
         for name in ("physical_address", "physical_fault_address"):
             if isinstance(address := fields.get(name), int):
@@ -115,8 +115,8 @@ class SectionLines:
     """Whether the kernel prints the section as text that is not parsed here: hex dumps in it are not the section's bytes."""
     length: int | None = None
     """Bytes, as printed for a section type unknown to the kernel."""
-    fields: Fields = field(default_factory=dict)
-    infos: list[Fields] = field(default_factory=list)
+    fields: LineFields = field(default_factory=dict)
+    infos: list[LineFields] = field(default_factory=list)
     contexts: list[tuple[str | None, HexDump]] = field(default_factory=list)
     dumps: dict[str, HexDump] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
@@ -240,7 +240,7 @@ class SectionLines:
             self.match_keys.add(fields)
             self.dump_name = _DUMPS_BEHIND.get((self.kind, order), self.dump_name)
 
-    def _add_arm(self, order: int, fields: Fields, text: str) -> None:
+    def _add_arm(self, order: int, fields: LineFields, text: str) -> None:
         """Add the fields of a line of an ARM section, where error information structures and contexts repeat."""
         if order in ARM_INFO_ORDERS:
             if not self.infos or order <= self.order or order == ARM_INFO_ORDERS.start:
@@ -314,7 +314,7 @@ def _by_first_word(kind: str) -> dict[str, tuple[tuple[int, PrintkFormat], ...]]
     return found
 
 
-def read_fields(kind: str, text: str) -> tuple[int, PrintkFormat, Fields] | None:
+def read_fields(kind: str, text: str) -> tuple[int, PrintkFormat, LineFields] | None:
     """Return print order, format and fields of a line of a section kind; None if such sections have no such line."""
     for order, form in _by_first_word(kind).get(text.partition(" ")[0], ()):
         fields = form.read(text)

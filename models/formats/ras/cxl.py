@@ -68,27 +68,27 @@ _MODULE = (
 _LATER = ("sub_type", "sub_channel", "cme_threshold_ev_flags", "cme_count", "cvme_count", "event_sub_type")
 """Columns of CXL 3.1 and 3.2 fields that the section layout does not have."""
 
-Fields = Mapping[str, object]
+TraceFields = Mapping[str, object]
 
 
-def read_general_media(fields: Fields) -> TracedError:
+def read_general_media(fields: TraceFields) -> TracedError:
     """Parse a `cxl_general_media_event` with the column names of rasdaemon. Raises InvalidFieldError."""
     section = _numbers(fields, (*_MEDIA, ("memory_device", "device", 24))) | _dpa(fields) | _bytes(fields, "component_id", "comp_id", 16)
     return _component("cxl_general_media", fields, section)
 
 
-def read_dram(fields: Fields) -> TracedError:
+def read_dram(fields: TraceFields) -> TracedError:
     """Parse a `cxl_dram_event` with the column names of rasdaemon. Raises InvalidFieldError."""
     section = _numbers(fields, (*_MEDIA, *_DRAM)) | _dpa(fields) | _bytes(fields, "correction_mask", "cor_mask", 32)
     return _component("cxl_dram", fields, section)
 
 
-def read_memory_module(fields: Fields) -> TracedError:
+def read_memory_module(fields: TraceFields) -> TracedError:
     """Parse a `cxl_memory_module_event` with the column names of rasdaemon. Raises InvalidFieldError."""
     return _component("cxl_memory_module", fields, _numbers(fields, _MODULE))
 
 
-def read_aer_uncorrectable(fields: Fields) -> TracedError:
+def read_aer_uncorrectable(fields: TraceFields) -> TracedError:
     """Parse a `cxl_aer_ue_event` with the column names of rasdaemon. Raises InvalidFieldError."""
     first = integer(fields, "first_error", 32) or 0
     control = first.bit_length() - 1 if first else 0
@@ -99,12 +99,12 @@ def read_aer_uncorrectable(fields: Fields) -> TracedError:
     return _protocol(fields, Severity.RECOVERABLE, registers, assumed)
 
 
-def read_aer_correctable(fields: Fields) -> TracedError:
+def read_aer_correctable(fields: TraceFields) -> TracedError:
     """Parse a `cxl_aer_ce_event` with the column names of rasdaemon. Raises InvalidFieldError."""
     return _protocol(fields, Severity.CORRECTED, _RAS.pack(0, 0, 0, integer(fields, "error_status", 32) or 0, 0, 0, b""), ())
 
 
-def _protocol(fields: Fields, severity: int, registers: bytes, assumed: tuple[AssumedField, ...]) -> TracedError:
+def _protocol(fields: TraceFields, severity: int, registers: bytes, assumed: tuple[AssumedField, ...]) -> TracedError:
     section: dict[str, Any] = {"type": "cxl_protocol", "agent_type": _CXL_DEVICE, "error_log": registers}
     host = text(fields, "host") or ""
     lost = [
@@ -128,7 +128,7 @@ def _swapped(log: bytes) -> bytes:
     return struct.pack("<16I", *struct.unpack(">16I", padded))
 
 
-def _component(kind: str, fields: Fields, body: dict[str, Any]) -> TracedError:
+def _component(kind: str, fields: TraceFields, body: dict[str, Any]) -> TracedError:
     section: dict[str, Any] = {"type": kind, **_numbers(fields, _HEADER), **body, **_device(text(fields, "host") or "")}
     if serial := integer(fields, "serial"):
         section["serial_number"] = serial
@@ -143,7 +143,7 @@ def _component(kind: str, fields: Fields, body: dict[str, Any]) -> TracedError:
     return TracedError(section, severity, _component_lost(fields), assumed)
 
 
-def _component_lost(fields: Fields) -> tuple[str, ...]:
+def _component_lost(fields: TraceFields) -> tuple[str, ...]:
     lost = ["the event's validity flags: invalid fields are stored as 0", "fractions of a second of the event's time"]
     hpa = integer(fields, "hpa")
     if hpa and hpa != _ALL_ONES:
@@ -159,13 +159,13 @@ def _device(host: str) -> dict[str, Any]:
     return dict(zip(("segment", "bus", "device", "function"), (int(part, 16) for part in match.groups()), strict=True)) if match else {}
 
 
-def _dpa(fields: Fields) -> dict[str, Any]:
+def _dpa(fields: TraceFields) -> dict[str, Any]:
     """Return the device physical address with its flags in bits 5:0, as in the record; the trace has them separately."""
     address = integer(fields, "dpa")
     return {} if address is None else {"device_physical_address": address & ~0x3F | (integer(fields, "dpa_flags", 32) or 0) & 0x3F}
 
 
-def _numbers(fields: Fields, table: tuple[tuple[str, str, int], ...]) -> dict[str, Any]:
+def _numbers(fields: TraceFields, table: tuple[tuple[str, str, int], ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field, column, bits in table:
         number = integer(fields, column, 32)
@@ -179,7 +179,7 @@ def _numbers(fields: Fields, table: tuple[tuple[str, str, int], ...]) -> dict[st
     return found
 
 
-def _bytes(fields: Fields, field: str, column: str, length: int) -> dict[str, Any]:
+def _bytes(fields: TraceFields, field: str, column: str, length: int) -> dict[str, Any]:
     data = blob(fields, column)
     if data and len(data) != length:
         raise InvalidFieldError(f"`{column}`: expected {length} bytes, got {len(data)}")

@@ -19,7 +19,7 @@ from ras_triage.models.formats.qemu.injection import NotInjectable, to_argument,
 from ras_triage.models.formats.redfish import write_redfish
 from ras_triage.service.api.escaping import escape, escape_json
 from ras_triage.service.api.problems import ProblemError, unwritable
-from ras_triage.service.cli.commands.import_ import add_input_options, file_path, file_size, import_options_of, read_items
+from ras_triage.service.cli.commands.import_ import add_input_options, file_path, file_size, import_options_of, read_input
 from ras_triage.service.cli.inputs import open_input
 from ras_triage.service.cli.options import add_examples
 from ras_triage.service.cli.output import BAD_INPUT, warn, warn_of_defect, write_bytes
@@ -84,7 +84,7 @@ def _export(path: str, options: Namespace, import_options: ImportOptions) -> boo
     """Write the errors of a file. Return whether everything in it could be read and written."""
     write, complete, attempts = WRITERS[options.to], True, Attempts(warn_of_defect)
     with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
-        for item in read_items(ImportSource(stream, file_path(path), shown.bytes_read), options):
+        for item in read_input(ImportSource(stream, file_path(path), shown.bytes_read), options):
             if isinstance(item, UnreadableRecord):
                 complete = _report_skipped(path, position_text(item.place), item.reason)
             if not isinstance(item, FoundError):

@@ -121,7 +121,7 @@ def run(options: Namespace) -> int:
 def _decide_file(work: _Import, path: str) -> None:
     with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
         source = ImportSource(stream, file_path(path), shown.bytes_read)
-        for result in decide_items(read_items(source, work.options), work.import_options, work.settings, work.tally, work.attempts):
+        for result in decide_items(read_input(source, work.options), work.import_options, work.settings, work.tally, work.attempts):
             work.show(result, path)
             if isinstance(result.item, FoundError):
                 shown.item_done()
@@ -143,7 +143,7 @@ def import_options_of(options: Namespace) -> ImportOptions:
     return ImportOptions(options.notification, getattr(options, "kernel", None), getattr(options, "policy", None), hest)
 
 
-def read_items(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
+def read_input(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
     """Yield the items of a file; where it cannot be read any further, the last one says so."""
     form = None if options.form is None else InputFormat(options.form)
     attempts = Attempts(warn_of_defect)
@@ -204,7 +204,7 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
     pending: deque[FoundItem | tuple[FoundError, bytes]] = deque()
 
     def events() -> Iterator[bytes]:
-        for item in read_items(ImportSource(source.stream, file_path(path), shown.bytes_read), work.options):
+        for item in read_input(ImportSource(source.stream, file_path(path), shown.bytes_read), work.options):
             work.tally.add(item)
             if not isinstance(item, FoundError):
                 pending.append(item)

@@ -13,7 +13,7 @@ from ras_triage.service.api.problems import ProblemError, unknown_policy
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
 from ras_triage.service.cli.output import draw, write_json
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.policy_pages import compare, list_policies, page
+from ras_triage.service.engine.policy_pages import compare, describe_policy, list_policies
 
 HELP = "list policies, show one, or compare two"
 
@@ -57,5 +57,5 @@ def _look_up(options: Namespace, settings: Settings) -> PolicyList | PolicyPage 
     if options.name is None:
         return list_policies(settings)
     if options.diff is None:
-        return page(_find(options.name, settings))
+        return describe_policy(_find(options.name, settings))
     return compare(_find(options.name, settings), _find(options.diff, settings))

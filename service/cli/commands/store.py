@@ -117,7 +117,7 @@ def _path(options: Namespace) -> Path:
 
 
 def _check(options: Namespace, path: Path) -> int:
-    report = check(path, read_event, repair=options.repair, at_ms=now_ms())
+    report = check(path, read_stored_event, repair=options.repair, at_ms=now_ms())
     repaired = report.set_aside is not None
     sound = report.total == 0 or (repaired and not any(_remains(finding) for finding in report.findings) and not report.lost)
     if options.json:
@@ -132,7 +132,7 @@ def _remains(finding: Finding) -> bool:
     return finding.kind in ("lost", "event_lost", "incomplete")
 
 
-def read_event(data: bytes) -> EventFields | None:
+def read_stored_event(data: bytes) -> EventFields | None:
     """Return the columns that are derived from an event; None for an event that this release refuses."""
     try:
         keys = parse_event(EventDocument(data)).keys

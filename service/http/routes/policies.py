@@ -9,7 +9,7 @@ from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import ProblemError, unknown_policy
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.policy_pages import compare, list_policies, page
+from ras_triage.service.engine.policy_pages import compare, describe_policy, list_policies
 from ras_triage.service.http.dependencies import SettingsOf, only_parameters
 
 router = APIRouter(prefix="/v1/policies", tags=["policies"], dependencies=[Depends(only_parameters())])
@@ -31,7 +31,7 @@ async def list_all(settings: SettingsOf) -> PolicyList:
 @router.get("/{name}")
 async def show(name: str, settings: SettingsOf) -> PolicyPage:
     """Return one policy, flag by flag."""
-    return page(_find(name, settings))
+    return describe_policy(_find(name, settings))
 
 
 @router.get("/{a}/diff/{b}")

@@ -36,7 +36,7 @@ _DISCONNECTED: Final = (errno.ECONNABORTED, errno.EPROTO)
 MakeProtocol = Callable[[Connection], asyncio.Protocol]
 
 
-async def bind(host: str, port: int, backlog: int) -> list[socket.socket]:
+async def open_listeners(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Return sockets that listen on all addresses of a host. Raises OSError."""
     server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port, backlog=backlog, start_serving=False)
     try:

@@ -22,7 +22,7 @@ STALLED_S: Final = 1.0
 
 _MOST_DESCRIPTORS: Final = 65_536
 
-Reason = Literal["limit", "evicted", "idle", "head_timeout", "answer_timeout", "body_unread", "malformed", "tls"]
+CloseReason = Literal["limit", "evicted", "idle", "head_timeout", "answer_timeout", "body_unread", "malformed", "tls"]
 """Why the service closed a connection."""
 
 
@@ -92,7 +92,7 @@ class Connection:
         self.protocol = None
         self._connections.forget(self)
 
-    def count(self, reason: Reason) -> None:
+    def count(self, reason: CloseReason) -> None:
         """Count that the service closes the connection."""
         self._connections.metrics.closed(reason)
 
@@ -100,7 +100,7 @@ class Connection:
         """Count a problem response to a malformed request."""
         self._connections.metrics.refused(kind)
 
-    def report(self, reason: Reason) -> None:
+    def report(self, reason: CloseReason) -> None:
         """Count and log that the service closes the connection."""
         self._connections.report(reason, self.host)
 
@@ -168,7 +168,7 @@ class Connections:
             self._peers.pop(connection.peer.name, None)
         self.metrics.connections = len(self._all.connections)
 
-    def report(self, reason: Reason, host: str) -> None:
+    def report(self, reason: CloseReason, host: str) -> None:
         """Count and log that the service closes a connection."""
         self.metrics.closed(reason)
         logs.log_limited(logging.WARNING, "connection closed", kind=f"connection closed: {reason}", reason=reason, client=host)

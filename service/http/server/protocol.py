@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ras_triage.service.api.problems import MEDIA_TYPE, Problem, headers_too_large, malformed_head, not_http, problem_json, request_timeout
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.middleware.security_headers import security_headers
-from ras_triage.service.http.server.connections import Connection, Reason
+from ras_triage.service.http.server.connections import CloseReason, Connection
 from ras_triage.service.http.server.request_head import check_head, head_length
 from ras_triage.service.telemetry import logs
 
@@ -256,7 +256,7 @@ class HttpProtocol(H11Protocol):
         self.conn.problem = request_timeout(f"request head not complete within {self._settings.head_timeout_s:g} s")
         self._refuse()
 
-    def _end(self, reason: Reason) -> None:
+    def _end(self, reason: CloseReason) -> None:
         self._connection.report(reason)
         self.abort()
 

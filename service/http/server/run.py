@@ -23,7 +23,7 @@ from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.middleware.shutdown import Shutdown
 from ras_triage.service.http.runtime import Runtime
-from ras_triage.service.http.server.accept_loop import Acceptor, bind
+from ras_triage.service.http.server.accept_loop import Acceptor, open_listeners
 from ras_triage.service.http.server.connections import Connection, Connections, raise_descriptor_limit
 from ras_triage.service.http.server.protocol import HttpProtocol
 from ras_triage.service.http.server.reload import Reload
@@ -54,12 +54,12 @@ def serve(settings: Settings, reload: Reload | None = None) -> None:
     except StoreError as error:
         raise InvalidSetting(str(error)) from None
     try:
-        run(create_app(settings, store), settings, reload)
+        run_server(create_app(settings, store), settings, reload)
     finally:
         store.close()
 
 
-def run(app: FastAPI, settings: Settings, reload: Reload | None = None) -> None:
+def run_server(app: FastAPI, settings: Settings, reload: Reload | None = None) -> None:
     """Serve an application until a signal stops it; `reload` reloads its settings on request."""
     raise_gc_thresholds()
     allocator.limit()
@@ -99,7 +99,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=[])
         try:
             inherited = None if sockets is None else [listener.dup() for listener in sockets]
-            listeners = inherited or await bind(self.config.host, self.config.port, self.config.backlog)
+            listeners = inherited or await open_listeners(self.config.host, self.config.port, self.config.backlog)
         except OSError as error:
             logging.getLogger("uvicorn.error").error(error)
             await self.lifespan.shutdown()

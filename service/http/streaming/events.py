@@ -19,7 +19,7 @@ MAX_PURGES: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class StreamPage:
     """Rendered events: the decisions of one filter between two sequence numbers."""
 
     after: int
@@ -45,7 +45,7 @@ def render(kind: str, sequence: int, data: Any) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (sequence, kind.encode(), to_json(data))
 
 
-def read_page(store: Store, filters: Filter, after: int, limit: int, known: Purge | None) -> tuple[Page, list[Purge]]:
+def read_page(store: Store, filters: Filter, after: int, limit: int, known: Purge | None) -> tuple[StreamPage, list[Purge]]:
     """Return at most `limit` decisions after a sequence number, and the purges after `known`, latest first. Raises StoreError.
 
     Purges are read after the decisions: one in between may be reported needlessly, but none is missed.
@@ -54,7 +54,7 @@ def read_page(store: Store, filters: Filter, after: int, limit: int, known: Purg
     purges = _purges_after(store, known)
     events = [render("decision", streamed.sequence, summary_json(streamed.summary)) for streamed in decisions]
     starts = tuple(accumulate(map(len, events), initial=0))
-    return Page(after, up_to, tuple(streamed.sequence for streamed in decisions), starts, b"".join(events)), purges
+    return StreamPage(after, up_to, tuple(streamed.sequence for streamed in decisions), starts, b"".join(events)), purges
 
 
 def _purges_after(store: Store, known: Purge | None) -> list[Purge]:

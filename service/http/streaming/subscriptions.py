@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Final, Protocol, TypeVar
 
 from ras_triage.service.api.problems import ProblemError, busy
-from ras_triage.service.http.streaming.events import Page, PurgeLog, read_page, render
+from ras_triage.service.http.streaming.events import PurgeLog, StreamPage, read_page, render
 from ras_triage.service.store.port import Filter, Store, StoreError
 from ras_triage.service.telemetry import logs
 
@@ -90,7 +90,7 @@ class Feed:
         self.filters = filters
         self.at = self.floor = at
         """Sequence numbers: events after `floor` up to `at` are cached."""
-        self._pages: list[tuple[Page, int]] = []
+        self._pages: list[tuple[StreamPage, int]] = []
         """Pages with events or a purge, each with the number of the latest purge when it was read."""
         self._bytes = 0
         self._purges = 0
@@ -101,7 +101,7 @@ class Feed:
         self.closed = False
         self._task = asyncio.create_task(self._run())
 
-    def page(self, at: int) -> tuple[Page, int] | None:
+    def page(self, at: int) -> tuple[StreamPage, int] | None:
         """Return the first page with events after a sequence number, which is not below `floor`."""
         index = bisect_right(self._pages, at, key=lambda kept: kept[0].up_to)
         return self._pages[index] if index < len(self._pages) else None
@@ -170,7 +170,7 @@ class Subscription:
         """Sequence number up to which everything was sent."""
         self._purges = 0
         """Number of the latest purge that was reported."""
-        self._own: tuple[Page, int] | None = None
+        self._own: tuple[StreamPage, int] | None = None
         """Page that was read for this subscriber alone, and the number of the latest purge then."""
         self._woken = asyncio.Event()
         self._ended = False
@@ -340,7 +340,7 @@ class Streams:
             del self._feeds[feed.filters]
         feed.close()
 
-    async def read(self, filters: Filter, after: int) -> tuple[Page, int]:
+    async def read(self, filters: Filter, after: int) -> tuple[StreamPage, int]:
         """Return the next decisions, rendered, and the number of the latest purge then. Raises StoreError."""
         async with self._reads:
             known = self.purges.latest

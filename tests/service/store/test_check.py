@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keeping import NOON
 
-from ras_triage.service.cli.commands.store import read_event
+from ras_triage.service.cli.commands.store import read_stored_event
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.store.maintenance.offline import CheckReport, check
@@ -68,7 +68,7 @@ def answers(path: Path) -> Answers:
 
 
 def examined(path: Path, *, repair: bool = False) -> CheckReport:
-    return check(path, read_event, repair=repair, at_ms=NOON)
+    return check(path, read_stored_event, repair=repair, at_ms=NOON)
 
 
 def harm(path: Path, sql: str, *values: object) -> None:

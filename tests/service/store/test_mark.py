@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keeping import NOON, entry, name
 
-from ras_triage.service.cli.commands.store import read_event
+from ras_triage.service.cli.commands.store import read_stored_event
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.store.files.high_water_mark import Mark, MarkFile, mark_path, read_mark
@@ -224,12 +224,12 @@ def test_the_command_line_says_what_is_missing_and_takes_the_acceptance(killed: 
     assert refused.returncode == 2
     assert b"lacks committed data" in refused.stderr
     assert b"ras-triage store accept-loss" in refused.stderr
-    found = check(killed, read_event, repair=True, at_ms=NOON)
+    found = check(killed, read_stored_event, repair=True, at_ms=NOON)
     assert ([finding.kind for finding in found.findings], found.set_aside) == (["incomplete"], None), "that is no matter of repair"
     accepted = run("store", "accept-loss", "--store", store)
     assert accepted.returncode == 0
     assert b"loss recorded: 5 decisions" in accepted.stdout
-    assert check(killed, read_event, repair=False, at_ms=NOON).findings == ()
+    assert check(killed, read_stored_event, repair=False, at_ms=NOON).findings == ()
 
 
 def test_a_loss_that_was_accepted_stays_in_sight(path: Path) -> None:

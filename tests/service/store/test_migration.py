@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from calling import ROOT, client
 
-from ras_triage.service.cli.commands.store import read_event
+from ras_triage.service.cli.commands.store import read_stored_event
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.store.files.database import migrations
@@ -83,7 +83,7 @@ def test_a_file_of_schema_1_is_taken_forward_with_everything_it_holds(name: str,
     store.close()
     assert version(path) == len(migrations())
     assert rows(path) == before
-    report = check(path, read_event, repair=False, at_ms=0)
+    report = check(path, read_stored_event, repair=False, at_ms=0)
     assert (report.findings, report.decisions) == ((), count)
 
 
