@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench growth crash torture fuzz lock audit clean
+.PHONY: run test test-long lint bench growth crash torture fuzz lock audit clean
 
 run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
 	@$(BIN)/ras-triage demo
 
 test: $(VENV)/.test  ## set up and run the tests
 	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+test-long: $(VENV)/.test  ## the same tests with far more examples, kills and time; takes hours
+	@RAS_TRIAGE_TESTS=long $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(VENV)/.lint  ## ruff and mypy
 	@$(BIN)/ruff check .

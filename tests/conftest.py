@@ -1,9 +1,11 @@
-"""What holds for all tests."""
+"""Settings of all tests."""
 
 from __future__ import annotations
 
 from hypothesis import settings
 
+from tests.effort import effort
+
 # How long an example takes says more about the machine that runs the tests, and what else runs there, than about the code.
-settings.register_profile("ras-triage", deadline=None)
+settings.register_profile("ras-triage", deadline=None, max_examples=effort(40, 1000))
 settings.load_profile("ras-triage")

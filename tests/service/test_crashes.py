@@ -30,8 +30,9 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from ras_triage.service.config.settings import Settings  # noqa: E402
 from ras_triage.service.http.server.run import serve  # noqa: E402 - this file is also run by itself
 from ras_triage.service.store.sqlite import SqliteStore  # noqa: E402
+from tests.effort import effort  # noqa: E402
 
-KILLS = 60
+KILLS = effort(15, 300)
 STREAMS = 3
 LINES = 40
 """Events that one batch holds."""

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from calling import BLOCK, EVENT, NOTHING_TO_QUEUE, Call, caller
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ras_triage.policies.catalog.choice import load_policies
@@ -93,7 +93,6 @@ def test_a_block_that_the_kernel_would_refuse_is_a_decision(call: Call, event: d
     assert "reject" in [step["kind"] for step in answer.json()["plan"]]
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(["sea", "gpio", "sei", "polled"]))
 def test_any_bytes_in_a_block_give_a_decision(data: bytes, notification: str) -> None:
     event = {**EVENT, "notification": notification, "status_block": base64.b64encode(data).decode()}
@@ -101,7 +100,6 @@ def test_any_bytes_in_a_block_give_a_decision(data: bytes, notification: str) ->
     assert CALL("POST", "/v1/decisions", json=event).status_code == 201
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, len(BLOCK)))
 def test_a_mutated_block_gives_a_decision(patch: bytes, offset: int) -> None:
     data = BLOCK[:offset] + patch + BLOCK[offset + len(patch) :]

@@ -4,7 +4,7 @@ import base64
 from typing import Any
 
 from calling import BLOCK, Call, caller
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
@@ -57,7 +57,6 @@ def test_a_request_holds_one_of_the_two(call: Call) -> None:
         assert answer.json()["type"] == "urn:ras-triage:problem:invalid-request"
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=600), st.sampled_from([b"", b"CPER", BLOCK[:40], RECORD[:200], b"{"]))
 def test_any_bytes_are_explained_or_refused(data: bytes, start: bytes) -> None:
     for headers in (RAW, {}):

@@ -1,12 +1,8 @@
-"""Schemathesis against a server: every response conforms to the OpenAPI document.
-
-`RAS_TRIAGE_SCHEMATHESIS_EXAMPLES` makes it think longer: requests for each operation.
-"""
+"""Schemathesis against a server: every response conforms to the OpenAPI document."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
@@ -29,8 +25,9 @@ from schemathesis.specs.openapi.checks import (
 
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.server.run import running
+from tests.effort import effort
 
-EXAMPLES = int(os.environ.get("RAS_TRIAGE_SCHEMATHESIS_EXAMPLES", "25"))
+EXAMPLES = effort(10, 200)
 
 ENDLESS = "/v1/decisions/stream"
 """Answers a good request without end, where Schemathesis waits for one: tested below, and in `test_http_stream`."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 from door import kind
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from keeping import NOON, entry
 from processes import Service, serving
@@ -167,7 +167,6 @@ actions = st.one_of(
 )
 
 
-@settings(max_examples=80)
 @given(done=st.lists(actions, min_size=12, max_size=40), kept=st.sampled_from((1, 2000, 1 << 20)), piece=st.sampled_from((1, 1500)))
 def test_no_subscriber_misses_or_repeats_a_decision_however_far_it_is_behind(done: list[tuple[str, Any]], kept: int, piece: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -37,8 +37,9 @@ from wire import connect, head, is_closed, received  # noqa: E402
 
 from ras_triage.service.cli.commands.store import read_stored_event  # noqa: E402
 from ras_triage.service.store.maintenance.offline import check  # noqa: E402
+from tests.effort import effort  # noqa: E402
 
-SECONDS = 4.0
+SECONDS = float(effort(4, 180))
 LINES = 40
 MEMORY_MIB = 768
 """The service with its workers: events of hostile clients are held up to `max_in_flight_bytes`, 256 MiB."""

@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ras_triage.models.formats.items import FoundError, UnmatchedAction, UnreadableRecord
@@ -183,7 +183,6 @@ def test_two_machines_in_one_log_are_kept_apart(first, second, new, data):
 
 @pytest.mark.parametrize("terminator", [b"", b"\n", b"\r\n"])
 @given(data=st.data())
-@settings(max_examples=50)
 def test_any_bytes_are_read_without_a_fault(terminator, data):
     words = st.sampled_from(PIECES)
     lines = data.draw(st.lists(st.lists(words | st.binary(max_size=12), max_size=6).map(b"".join), max_size=30))
