@@ -471,8 +471,9 @@ class SqliteStore:
                 connection.execute("PRAGMA shrink_memory")
 
     def _connections(self) -> list[sqlite3.Connection]:
+        """Return all, the writer last: only a connection that may write empties the log when it is the last to close."""
         with self._readers_lock:
-            return [] if self._closed else [self._writer, *self._readers]
+            return [] if self._closed else [*self._readers, self._writer]
 
     def close(self) -> None:
         if self._read_check is not None:

@@ -38,7 +38,7 @@ from wire import connect, head, is_closed, received  # noqa: E402
 from service.commands.store import read_event  # noqa: E402
 from service.store.maintenance import check  # noqa: E402
 
-SECONDS = 8.0
+SECONDS = 4.0
 LINES = 40
 MEMORY_MIB = 768
 """The service with its workers: events of hostile clients are held up to `max_in_flight_bytes`, 256 MiB."""
