@@ -73,10 +73,10 @@ class Security:
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not credentials.strip():
             raise ProblemError(unauthenticated("API key or token required: `Authorization: Bearer ...`"), CHALLENGE)
-        principal = await self._principal_of(credentials.strip(), keys, request.headers.get("traceparent"))
+        principal = await self._principal_of(credentials.strip(), keys)
         return replace(principal, limiter=self._limiter)
 
-    async def _principal_of(self, credentials: str, keys: Mapping[str, ApiKey], traceparent: str | None) -> Principal:
+    async def _principal_of(self, credentials: str, keys: Mapping[str, ApiKey]) -> Principal:
         if credentials.startswith(PREFIX):
             key = verify(credentials, keys)
             if key is None:
@@ -84,7 +84,7 @@ class Security:
             return Principal(f"key {key.id}", granted(key.scopes))
         if self._tokens is None:
             raise ProblemError(unauthenticated("the bearer token is not an API key, and no token issuer is configured"), REJECTED)
-        return await self._tokens.identify(credentials, traceparent)
+        return await self._tokens.identify(credentials)
 
     def _check_host(self, request: Request, *, known: bool) -> None:
         """Check the header `Host`. Raises ProblemError."""

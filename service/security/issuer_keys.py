@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Mapping
+from contextvars import Context
 from math import ceil, inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,7 @@ from jwt import PyJWK, PyJWTError
 from pydantic_core import from_json
 
 from ras_triage.service.config.settings import Oidc
+from ras_triage.service.telemetry.tracing import outgoing_headers
 
 if TYPE_CHECKING:  # imported on use: not needed without an issuer
     import httpx
@@ -63,13 +65,13 @@ class IssuerKeys:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def find(self, kid: str, traceparent: str | None = None) -> PyJWK:
-        """Return a key. `traceparent` is sent with a request to the issuer. Raises UnknownKey, IssuerUnavailable."""
+    async def find(self, kid: str) -> PyJWK:
+        """Return a key. Raises UnknownKey, IssuerUnavailable."""
         if (found := self._usable().get(kid)) is not None:
             if monotonic() - self._read_at >= LIFESPAN_S:
-                self._read_again(traceparent)
+                self._read_again()
             return found
-        if (reading := self._read_again(traceparent)) is not None:
+        if (reading := self._read_again()) is not None:
             await asyncio.shield(reading)
         usable = self._usable()
         if kid not in usable:
@@ -89,21 +91,21 @@ class IssuerKeys:
     def _usable(self) -> Mapping[str, PyJWK]:
         return self._cached if monotonic() - self._read_at <= STALE_S else {}
 
-    def _read_again(self, traceparent: str | None = None) -> asyncio.Task[None] | None:
+    def _read_again(self) -> asyncio.Task[None] | None:
         """Return the current read, started now if there is none; None: within the cooldown."""
         if self._reading is not None and not self._reading.done():
             return self._reading
         if monotonic() - self._tried_at < COOLDOWN_S:
             return None
         self._tried_at = monotonic()
-        self._reading = asyncio.create_task(self._read(traceparent))
+        self._reading = asyncio.create_task(self._read())
         return self._reading
 
-    async def _read(self, traceparent: str | None) -> None:
+    async def _read(self) -> None:
         pause = COOLDOWN_S
         try:
             async with asyncio.timeout(FETCH_S):
-                document = await self._fetch(traceparent)
+                document = await self._fetch()
             self._cached = await asyncio.to_thread(_keys, document)
             self._read_at, pause = monotonic(), LIFESPAN_S
         except TimeoutError:
@@ -113,15 +115,13 @@ class IssuerKeys:
         if self._timer is not None:
             self._timer.cancel()
         if not self._closed:
-            self._timer = asyncio.get_running_loop().call_later(pause, self._read_again)
+            self._timer = asyncio.get_running_loop().call_later(pause, self._read_again, context=Context())
 
-    async def _fetch(self, traceparent: str | None) -> bytes:
-        """Fetch the key set. Raises IssuerUnavailable."""
+    async def _fetch(self) -> bytes:
+        """Fetch the key set, with the trace context of the request that caused it. Raises IssuerUnavailable."""
         import httpx  # noqa: PLC0415
 
-        headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "ras-triage"}
-        if traceparent is not None:
-            headers["traceparent"] = traceparent
+        headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "ras-triage", **outgoing_headers()}
         async with httpx.AsyncClient(verify=self._tls, headers=headers, follow_redirects=False, timeout=FETCH_S) as client:
             location = self._oidc.jwks_url or self._location(await _get(client, f"{self._oidc.issuer.rstrip('/')}{_DISCOVERY}"))
             return await _get(client, location)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -22,9 +21,6 @@ LEEWAY_S: Final = 60
 
 _THREADS: Final = 4
 
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context 3.2."""
-
 
 class Tokens:
     """Token verifier. Signatures are verified in a thread pool."""
@@ -34,10 +30,10 @@ class Tokens:
         self._keys = IssuerKeys(oidc)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tokens")
 
-    async def identify(self, token: str, traceparent: str | None = None) -> Principal:
-        """Return the principal of a token. `traceparent` is sent with requests to the issuer, if valid. Raises ProblemError."""
+    async def identify(self, token: str) -> Principal:
+        """Return the principal of a token. Raises ProblemError."""
         try:
-            key = await self._keys.find(self._key_id(token), traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None)
+            key = await self._keys.find(self._key_id(token))
             claims = await asyncio.get_running_loop().run_in_executor(self._threads, self._verify, token, key)
         except IssuerUnavailable:
             raise ProblemError(issuer_unavailable(), {"Retry-After": str(self._keys.retry_s())}) from None
