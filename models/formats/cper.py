@@ -21,7 +21,6 @@ from ras_triage.models.formats.record_context import CPER_TYPES, DEFAULT_SEVERIT
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
 from ras_triage.models.records.cper_record import (
-    DESCRIPTOR,
     DESCRIPTOR_LENGTH,
     HEADER_LENGTH,
     RECORD_REVISION,
@@ -35,6 +34,7 @@ from ras_triage.models.records.cper_record import (
     from_status_block,
     notification_name,
     to_status_block,
+    unpack_descriptor,
 )
 from ras_triage.models.records.guid import NULL, SECTION_NAMES, Guid, guid, guid_text, section_name
 from ras_triage.models.records.status_block import HEADER_LENGTH as BLOCK_HEADER_LENGTH
@@ -252,21 +252,11 @@ def _parse_descriptor(data: bytes, section_type: Guid | None) -> SectionDescript
     """Return the section descriptor at the start of a single section; None unless its type is the specified one or a known one."""
     if len(data) < DESCRIPTOR_LENGTH:
         return None
-    offset, length, revision, validation, reserved, flags, kind, fru_id, severity, fru_text = DESCRIPTOR.unpack_from(data)
+    descriptor = unpack_descriptor(data)
+    offset, length, kind = descriptor.section_offset, descriptor.section_length, descriptor.section_type
     if offset < DESCRIPTOR_LENGTH or offset + length > len(data) or (kind != section_type and kind not in SECTION_NAMES):
         return None
-    return SectionDescriptor.model_construct(
-        section_offset=offset,
-        section_length=length,
-        revision=revision,
-        validation_bits=validation,
-        reserved=reserved,
-        flags=flags,
-        section_type=kind,
-        fru_id=fru_id,
-        severity=severity,
-        fru_text=fru_text.decode("latin-1").rstrip("\0"),
-    )
+    return descriptor
 
 
 def _read_described(data: bytes, descriptor: SectionDescriptor, context: RecordContext) -> FoundError | UnreadableRecord:

@@ -185,9 +185,27 @@ def _require_headers(count: int, length: int, there: int) -> None:
         )
 
 
+def unpack_descriptor(data: bytes, at: int = 0) -> SectionDescriptor:
+    """Return the section descriptor at byte `at` (UEFI 2.10 N.2.2). Its offset and length are not checked."""
+    offset, length, revision, validation, reserved, flags, section_type, fru_id, severity, fru_text = DESCRIPTOR.unpack_from(data, at)
+    return SectionDescriptor.model_construct(
+        section_offset=offset,
+        section_length=length,
+        revision=revision,
+        validation_bits=validation,
+        reserved=reserved,
+        flags=flags,
+        section_type=section_type,
+        fru_id=fru_id,
+        severity=severity,
+        fru_text=fru_text.decode("latin-1").rstrip("\0"),
+    )
+
+
 def _decode_descriptor(data: bytes, index: int, count: int, record_length: int) -> SectionDescriptor:
     at = HEADER_LENGTH + DESCRIPTOR_LENGTH * index
-    offset, length, revision, validation, reserved, flags, section_type, fru_id, severity, fru_text = DESCRIPTOR.unpack_from(data, at)
+    descriptor = unpack_descriptor(data, at)
+    offset, length = descriptor.section_offset, descriptor.section_length
     headers, end = HEADER_LENGTH + DESCRIPTOR_LENGTH * count, min(record_length, len(data))
     if not headers <= offset <= end:
         raise MalformedBytes(
@@ -203,18 +221,7 @@ def _decode_descriptor(data: bytes, index: int, count: int, record_length: int) 
             field="section_length",
             section=index,
         )
-    return SectionDescriptor.model_construct(
-        section_offset=offset,
-        section_length=length,
-        revision=revision,
-        validation_bits=validation,
-        reserved=reserved,
-        flags=flags,
-        section_type=section_type,
-        fru_id=fru_id,
-        severity=severity,
-        fru_text=fru_text.decode("latin-1").rstrip("\0"),
-    )
+    return descriptor
 
 
 def encode_record(record: CperRecord) -> bytes:
