@@ -78,7 +78,6 @@ Hex16 = Annotated[int, *_unsigned(16)]
 Hex8 = Annotated[int, *_unsigned(8)]
 """8-bit code or flags."""
 
-U64 = Annotated[int, Field(strict=True, ge=0, lt=1 << 64)]
 U32 = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]
 U16 = Annotated[int, Field(strict=True, ge=0, lt=1 << 16)]
 U8 = Annotated[int, Field(strict=True, ge=0, lt=1 << 8)]

@@ -12,7 +12,7 @@ from typing import Final, get_args
 import pytest
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.hest import notification_of, read_hest
+from ras_triage.models.formats.hest import notifications, read_hest
 from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.kernel_log import grammar
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
@@ -90,7 +90,7 @@ def test_every_notification_type_has_a_delivery() -> None:
 
 @pytest.mark.parametrize("kind", NotificationType)
 def test_every_notification_type_is_that_of_an_error_source(kind: NotificationType) -> None:
-    assert notification_of(read_hest(table(generic(7, kind.hest_number))), 7).type is kind
+    assert notifications(read_hest(table(generic(7, kind.hest_number)))).get(7).type is kind
 
 
 @pytest.mark.parametrize("kind", NotificationType)

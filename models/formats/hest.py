@@ -247,11 +247,6 @@ def notifications(sources: Iterable[ErrorSource]) -> dict[int, Notification]:
     return {source_id: notification for source_id, notification in found.items() if notification is not None}
 
 
-def notification_of(sources: Iterable[ErrorSource], source_id: int) -> Notification | None:
-    """Return the notification of the generic error source with this id; None if `notifications` has none."""
-    return notifications(sources).get(source_id)
-
-
 def _to_notification(source: ErrorSource, structure: HardwareNotification) -> Notification | None:
     if structure.type is None:
         return None

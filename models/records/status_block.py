@@ -17,7 +17,6 @@ HEADER_LENGTH = 20
 ENTRY = struct.Struct("<16sIHBBI16s20s")
 ENTRY_LENGTH = 64
 ENTRY_V3_LENGTH = 72
-TIMESTAMP_LENGTH = 8
 
 _HEADER_FIELDS = ("block_status", "raw_data_offset", "raw_data_length", "data_length", "error_severity")
 

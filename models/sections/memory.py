@@ -13,8 +13,6 @@ from ras_triage.models.sections.section import StructuredSection
 
 LENGTH = 80
 """Bytes of a Platform Memory section since UEFI 2.3."""
-SHORT_LENGTH = 73
-"""Bytes of a Platform Memory section in UEFI 2.1 and 2.2: it ends with the error type."""
 LENGTH_2 = 96
 """Bytes of a Platform Memory 2 section."""
 

@@ -16,8 +16,6 @@ from ras_triage.policies.guest.kvm import linux_guest_reaction
 
 ABORT_FROM_USER: Final = 0x92000410
 """ESR_EL1 of an injected data abort that interrupts the guest's EL0: DFSC 0x10, FAR not valid."""
-ABORT_FROM_KERNEL: Final = 0x96000410
-"""The same where it interrupts the guest's EL1."""
 
 
 class GuestErrorKind(StrEnum):

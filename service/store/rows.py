@@ -20,7 +20,6 @@ DECISION_COLUMNS: Final = (
     "seq, id, at, source, event_id, event_key, repeat_key, policy, policy_digest, action, certainty, notification, severity,"
     " sections, addresses, poisons, forgets"
 )
-DECISION_WIDTH: Final = DECISION_COLUMNS.count(",") + 1
 
 _KEY_PREFIX: Final = "sha256:"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ras_triage.models.errors import MalformedBytes
-from ras_triage.models.formats.hest import ErrorSource, SourceType, notification_of, read_hest
+from ras_triage.models.formats.hest import ErrorSource, SourceType, notifications, read_hest
 from ras_triage.models.notification import NotificationType
 
 
@@ -51,7 +51,7 @@ def test_each_generic_source_says_how_it_notifies():
 
 
 def test_a_source_id_leads_to_a_notification_for_an_event():
-    notification = notification_of(read_hest(TABLE), 3)
+    notification = notifications(read_hest(TABLE)).get(3)
     assert notification.model_dump(exclude_none=True) == {
         "type": "polled",
         "source_id": 3,
@@ -60,22 +60,22 @@ def test_a_source_id_leads_to_a_notification_for_an_event():
         "poll_interval_ms": 500,
         "taken_from": "user",
     }
-    assert notification_of(read_hest(TABLE), 4).type is NotificationType.GPIO
-    assert notification_of(read_hest(TABLE), 4).poll_interval_ms is None
+    assert notifications(read_hest(TABLE)).get(4).type is NotificationType.GPIO
+    assert notifications(read_hest(TABLE)).get(4).poll_interval_ms is None
 
 
 def test_there_is_no_notification_for_an_id_that_is_not_there():
-    assert notification_of(read_hest(TABLE), 7) is None
+    assert notifications(read_hest(TABLE)).get(7) is None
 
 
 def test_a_notification_type_without_a_name_is_kept_as_a_number_and_taken_for_nothing():
     sources = read_hest(table(generic(1, 12)))
     assert (sources[0].notification.number, sources[0].notification.type) == (12, None)
-    assert notification_of(sources, 1) is None
+    assert notifications(sources).get(1) is None
 
 
 def test_of_two_sources_with_one_id_the_first_counts():
-    assert notification_of(read_hest(table(generic(1, 8), generic(1, 7))), 1).type is NotificationType.SEA
+    assert notifications(read_hest(table(generic(1, 8), generic(1, 7)))).get(1).type is NotificationType.SEA
 
 
 def test_structures_of_every_type_keep_the_walk_in_step():
@@ -102,7 +102,7 @@ def test_structures_of_every_type_keep_the_walk_in_step():
 def test_a_machine_check_source_is_no_answer_to_how_a_record_came():
     sources = read_hest(table(machine_check(1, 2, 0)))
     assert sources[0].notification is not None
-    assert notification_of(sources, 2) is None
+    assert notifications(sources).get(2) is None
 
 
 def test_bytes_behind_the_table_do_not_matter():
