@@ -18,14 +18,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 import httpx
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+from sending import PersistentSender  # noqa: E402
 
 from ras_triage.service.config.settings import Settings  # noqa: E402
 from ras_triage.service.http.server.run import serve  # noqa: E402 - this file is also run by itself
@@ -57,31 +58,16 @@ def hash_of(name: str) -> int:
     return sum(name.encode()) * 31 + len(name)
 
 
-class Client(Thread):
-    """Sends events until each was answered, whatever happens to the service meanwhile."""
+class Client(PersistentSender):
+    """Notes the answers that say that an event was decided."""
 
     def __init__(self, name: str, url: str, enough: Event, lines: int) -> None:
-        super().__init__(daemon=True)
-        self.sent: set[str] = set()
+        super().__init__(name, url, enough, lines)
         self.answers: dict[str, bytes] = {}
         self.statuses: Counter[int] = Counter()
-        self._names = (f"{name}-{number}" for number in range(1 << 30))
-        self._url = url
-        self._enough = enough
-        self._lines = lines
 
-    def run(self) -> None:
-        waiting: list[str] = []
-        with httpx.Client(base_url=self._url, timeout=10) as client:
-            while waiting or not self._enough.is_set():
-                while len(waiting) < self._lines and not self._enough.is_set():
-                    waiting.append(next(self._names))
-                self.sent.update(waiting)
-                with suppress(httpx.HTTPError):
-                    self._send(client, waiting)
-                waiting = [name for name in waiting if name not in self.answers]
-                if waiting:
-                    time.sleep(0.02)
+    def _is_final(self, name: str) -> bool:
+        return name in self.answers
 
     def _send(self, client: httpx.Client, names: list[str]) -> None:
         """Every line that has its end was answered."""

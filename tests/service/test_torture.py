@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 
@@ -30,6 +29,7 @@ import planted  # noqa: E402
 from calling import EVENT  # noqa: E402
 from disk_faults import Disk  # noqa: E402
 from processes import Service  # noqa: E402
+from sending import PersistentSender  # noqa: E402
 from test_batch_workers import wait_until_gone  # noqa: E402
 from test_crashes import listed, without_repeat  # noqa: E402
 from test_defects import marked  # noqa: E402
@@ -82,33 +82,18 @@ def sound(name: str) -> bytes:
     return json.dumps({**EVENT, "id": name, "source": f"node-{len(name) % 7}"}).encode()
 
 
-class Sender(Thread):
-    """Sends sound events, with odd ones among them, until each was answered for good."""
+class Sender(PersistentSender):
+    """Sends sound events, with odd ones among them, and notes what was answered for good."""
 
     def __init__(self, name: str, url: str, enough: Event, lines: int) -> None:
-        super().__init__(daemon=True)
-        self.sent: set[str] = set()
+        super().__init__(name, url, enough, lines)
         self.acknowledged: dict[str, bytes] = {}
         self.refused: dict[str, bytes] = {}
         self.odd: Counter[str] = Counter()
-        self._url = url
-        self._enough = enough
-        self._lines = lines
-        self._names = (f"{name}-{number}" for number in count())
         self._chance = random.Random(name)
 
-    def run(self) -> None:
-        waiting: list[str] = []
-        with httpx.Client(base_url=self._url, timeout=30) as client:
-            while waiting or not self._enough.is_set():
-                while len(waiting) < self._lines and not self._enough.is_set():
-                    waiting.append(next(self._names))
-                self.sent.update(waiting)
-                with suppress(httpx.HTTPError):
-                    self._send(client, waiting)
-                waiting = [name for name in waiting if name not in self.acknowledged and name not in self.refused]
-                if waiting:
-                    time.sleep(0.05)
+    def _is_final(self, name: str) -> bool:
+        return name in self.acknowledged or name in self.refused
 
     def _send(self, client: httpx.Client, names: list[str]) -> None:
         if self._lines == 1:
