@@ -113,6 +113,8 @@ class Page(WireModel):
     shift: Annotated[int, Field(ge=12, le=48)] | None = None
     """log2 of the size in bytes; absent: one base page."""
     file_backed: StrictBool = False
+    backing: Literal["tmpfs", "disk"] | None = None
+    """Where the file of a `file_thp` page keeps its content; absent: `tmpfs`. The other states imply it."""
     unmap_fails: StrictBool = False
     split_fails: StrictBool = False
     mappings: FailFastTuple[Mapping] = ()

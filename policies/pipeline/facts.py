@@ -23,6 +23,7 @@ ASSUMED_VALID = Assumption("host.valid_ranges", "every physical address has a st
 ASSUMED_DEVICES = Assumption("host.pci_devices", "every PCI device named in a record is present")
 ASSUMED_TASKS = Assumption("host.tasks", "tasks not listed have one thread and the default kill policy")
 ASSUMED_CURRENT = Assumption("host.current", "a user thread with an unknown pid was running")
+ASSUMED_BACKING = Assumption("host.pages.backing", "a file on tmpfs (shmem)")
 ASSUMED_VMS = Assumption("host.vms", "a guest with an unknown name was running")
 
 DEFAULT_PAGE: Final = Page(physical_address=0, state=PageState.ANONYMOUS, dirty=True)
@@ -202,7 +203,9 @@ class Facts:
 
     def is_dirty(self, page: Page) -> bool:
         """Return whether the page holds the only copy of its content. Unknown: clean only where the state implies a copy on disk."""
-        return page.dirty if page.dirty is not None else page.state in _HAS_NO_OTHER_COPY
+        if page.dirty is not None:
+            return page.dirty
+        return page.state in _HAS_NO_OTHER_COPY or (page.state is PageState.FILE_THP and page.backing != "disk")
 
     def vm_of_current(self) -> Vm | None:
         """Return the virtual machine whose vCPU was running."""

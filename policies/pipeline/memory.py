@@ -12,7 +12,7 @@ from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.syndrome import abort_syndrome
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline import page_states
-from ras_triage.policies.pipeline.facts import ASSUMED_CURRENT, ASSUMED_SYSCTL, Facts
+from ras_triage.policies.pipeline.facts import ASSUMED_BACKING, ASSUMED_CURRENT, ASSUMED_SYSCTL, Facts
 from ras_triage.policies.pipeline.page_states import EFAULT, EHWPOISON, PageOutcome, PageTraits
 from ras_triage.policies.pipeline.sections import MemoryFailureRequest, QueuedFrame
 from ras_triage.policies.pipeline.severity import reboot_delay
@@ -134,6 +134,8 @@ def _frame(item: QueuedFrame, notification: Notification, facts: Facts) -> Frame
         return Frame(item, pfn, assumed_page, facts.page_shift, mappings, (*assumptions, *assumed))
     if page.dirty is None and page.mappings:
         assumptions = (*assumptions, ASSUMED_DIRTY)
+    if page.backing is None and page.state is PageState.FILE_THP:
+        assumptions = (*assumptions, ASSUMED_BACKING)
     return frame_of(item, page, facts, assumptions)
 
 
@@ -211,6 +213,7 @@ def traits_of(frame: Frame, facts: Facts) -> PageTraits:
         page.file_backed,
         page.unmap_fails,
         page.split_fails,
+        page.backing == "disk",
     )
 
 

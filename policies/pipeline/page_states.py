@@ -40,6 +40,8 @@ class PageTraits(NamedTuple):
     file_backed: bool
     unmap_fails: bool
     split_fails: bool
+    on_disk: bool
+    """Whether a disk keeps the content of the file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +67,8 @@ class PageOutcome:
     """Whether vm.panic_on_unrecoverable_memory_failure applies."""
     becomes_poisoned: bool = True
     """Whether the page counts as poisoned from now on."""
+    unmapped_by_split: bool = False
+    """Whether splitting a file's huge page unmapped it, so that nobody is found who maps it."""
     notes: tuple[Log, ...] = ()
     reasons: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
@@ -237,7 +241,20 @@ def _thp(policy: Policy, traits: PageTraits) -> PageOutcome:
 def _file_thp(policy: Policy, traits: PageTraits) -> PageOutcome:
     if not policy.behaviours.file_thp_handled:
         return PageOutcome("high-order kernel page", "ignored", EBUSY, stays_mapped=True)
-    return replace(_split(policy, traits, _page_cache), flags=("file_thp_handled",))
+    return replace(_split(policy, traits, _split_file_page), flags=("file_thp_handled",))
+
+
+def _split_file_page(policy: Policy, traits: PageTraits) -> PageOutcome:
+    """Return the outcome for a base page of a file's huge page.
+
+    Unlike an anonymous one, it is unmapped by the split, and not mapped again: nobody is collected (`unmap_folio`, `remap_page`). A page
+    that stays in its file is found there by the next access.
+    """
+    done = replace(_user_page(traits, leaves_poison_entry=False, kills=False), unmapped_by_split=traits.mapped)
+    if traits.on_disk:
+        return replace(done, notes=(_DATA_LOST,)) if traits.dirty else done
+    kept = policy.behaviours.shmem_page_kept
+    return replace(done, leaves_poison_entry=kept and traits.mapped, notes=(_IN_PAGE_CACHE if kept else _TRUNCATED,))
 
 
 def _ksm(policy: Policy, traits: PageTraits) -> PageOutcome:

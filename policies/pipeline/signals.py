@@ -167,7 +167,7 @@ def _recipients(
     count = (consumed and not pending) + (tells_others and early)
     rationale = [_collected(policy, outcome, count, required=required, early_kill=early_kill)] if mapped else []
     if outcome.kill == "none" and outcome.result == "recovered" and not was_poisoned:
-        rationale.append(rule(policy, "signals.collect", "no signal: no process loses data", "kill_procs"))
+        rationale.append(_nobody_found(policy) if outcome.unmapped_by_split else _nobody_loses_data(policy))
     if unrecovered:
         words = "SIGBUS for the interrupted thread: the page could not be recovered"
         rationale.append(
@@ -181,6 +181,16 @@ def _recipients(
         races=consumed and not was_poisoned and not does.action_required_in_task_work,
         rationale=tuple(rationale),
     )
+
+
+@lru_cache(maxsize=256)
+def _nobody_loses_data(policy: Policy) -> Rationale:
+    return rule(policy, "signals.collect", "no signal: no process loses data", "kill_procs")
+
+
+@lru_cache(maxsize=256)
+def _nobody_found(policy: Policy) -> Rationale:
+    return rule(policy, "signals.collect", "no signal: splitting the huge page of a file unmapped it", "unmap_folio", "file_thp_handled")
 
 
 def _collected(policy: Policy, outcome: PageOutcome, count: int, *, required: bool, early_kill: bool) -> Rationale:

@@ -80,6 +80,7 @@ HIGH_ORDER = refused("high-order kernel page")
 UNKNOWN, NOT_GOT, OWNED = refused("unknown page"), refused("get hwpoison page"), refused("reserved kernel page")
 CLEAN = Came("clean LRU page", "recovered")
 CUT, KEPT = "removed from the page cache", "stays in the page cache"
+SPLIT = Came("dirty LRU page", "recovered", later=(MEETS,), log=KEPT)
 BASE, START = (VA, HUGE), (VA & -(1 << HUGE), HUGE)
 
 
@@ -137,8 +138,17 @@ TABLE: dict[str, tuple[dict[str, Any], tuple[Came, Came, Came, Came]]] = {
         page("thp", dirty=True, shift=HUGE, pinned=True),
         (refused("unsplit thp"), refused("unsplit thp"), UNSPLIT, UNSPLIT),
     ),
-    "a huge page of a file": (page("file_thp", dirty=True, shift=HUGE), (HIGH_ORDER, recovered(), recovered(), recovered())),
-    "a clean huge page of a file": (page("file_thp", dirty=False, shift=HUGE), (HIGH_ORDER, CLEAN, CLEAN, CLEAN)),
+    # recorded: splitting the huge page of a file unmaps it before anybody is collected, and the page of a tmpfs file stays in its file
+    "a huge page of a tmpfs file": (page("file_thp", dirty=True, shift=HUGE), (HIGH_ORDER, *(SPLIT,) * 3)),
+    "a clean huge page of a tmpfs file": (
+        page("file_thp", dirty=False, shift=HUGE, backing="tmpfs"),
+        (HIGH_ORDER, *(SPLIT._replace(kind="clean LRU page"),) * 3),
+    ),
+    "a huge page of a file on disk": (
+        page("file_thp", dirty=True, shift=HUGE, backing="disk"),
+        (HIGH_ORDER, *(Came("dirty LRU page", "recovered", log="EIO"),) * 3),
+    ),
+    "a clean huge page of a file on disk": (page("file_thp", dirty=False, shift=HUGE, backing="disk"), (HIGH_ORDER, CLEAN, CLEAN, CLEAN)),
     "a huge page of a file that cannot be split": (
         page("file_thp", dirty=True, shift=HUGE, split_fails=True),
         (HIGH_ORDER, refused("unsplit thp"), UNSPLIT, UNSPLIT),
@@ -194,6 +204,30 @@ def test_a_page_comes_to_what_its_state_says(name: str, index: int) -> None:
     assert decision.action is (Action.SIGNAL if came.told else Action.HANDLED)
     assert decision.certainty == "certain"
     assert len(outcomes(decision, "memory.page_state")) == 1
+
+
+@pytest.mark.parametrize("policy", [L61, L612, L73])
+def test_the_consumer_of_a_huge_page_of_a_file_is_signalled_by_its_retry_and_nobody_else_is(policy: str) -> None:
+    decision = decided(policy, sea(), PLAIN, host(page("file_thp", PID, OTHER, dirty=True, shift=HUGE, backing="tmpfs"), early=1))
+    assert signals(decision) == [(TID, AR, VA, 12)]
+    assert outcomes(decision, "signals.collect") == ["no signal: splitting the huge page of a file unmapped it"]
+    assert outcomes(decision, "signals.retry") == ["the interrupted access is retried and faults on the poison entry"]
+
+
+def test_a_poisoned_tmpfs_page_that_leaves_its_file_is_met_by_nobody() -> None:
+    decision = decided("linux-5.16.20", sea(), PLAIN, host(page("file_thp", dirty=True, shift=HUGE)))
+    assert (signals(decision), later(decision), logged(decision, CUT)) == ([], [], True)
+
+
+def test_a_huge_page_of_a_file_is_taken_to_be_of_tmpfs_and_dirty() -> None:
+    decision = decided(L73, "gpio", PLAIN, host(page("file_thp", shift=HUGE)))
+    assert failures(decision) == [(PFN, "dirty LRU page", "recovered", 0)]
+    assert "a file on tmpfs (shmem)" in [
+        assumption.assumed for assumption in decision.assumptions if assumption.fact == "host.pages.backing"
+    ]
+    given = decided(L73, "gpio", PLAIN, host(page("file_thp", shift=HUGE, backing="disk")))
+    assert failures(given) == [(PFN, "clean LRU page", "recovered", 0)]
+    assert "host.pages.backing" not in [assumption.fact for assumption in given.assumptions]
 
 
 def test_an_unmapped_locked_page_still_shows_that_it_was_locked() -> None:
