@@ -31,7 +31,7 @@ _U64: Final = (1 << 64) - 1
 
 
 class MappedAddress(NamedTuple):
-    """One process's mapping of the failing base page."""
+    """One mapping of the failing base page."""
 
     pid: int | None
     """None: the process that consumed the error, where the event does not say which."""
@@ -49,7 +49,7 @@ class Frame:
     shift: int
     """log2 of the bytes that the page fact covers."""
     mappings: tuple[MappedAddress, ...]
-    """One for each process that maps the page, in reverse-map order."""
+    """In reverse-map order."""
     assumptions: tuple[Assumption, ...]
 
     def is_mapped_by(self, pid: int) -> bool:
@@ -151,16 +151,9 @@ def poison_stays(frame: Frame, policy: Policy, facts: Facts) -> bool:
 
 
 def _mappings(page: Page, address: int, page_size: int) -> tuple[MappedAddress, ...]:
-    """Return one mapping for each process. A second SIGBUS to the same process would find the first still pending."""
+    """Return the mappings of the base page at `address`."""
     distance = (address & -page_size) - (page.physical_address & -page_size)
-    if len(page.mappings) == 1:
-        only = page.mappings[0]
-        return (MappedAddress(only.pid, (only.address & -page_size) + distance & _U64),)
-    first: dict[int, MappedAddress] = {}
-    for mapping in page.mappings:
-        if mapping.pid not in first:
-            first[mapping.pid] = MappedAddress(mapping.pid, (mapping.address & -page_size) + distance & _U64)
-    return tuple(first.values())
+    return tuple([MappedAddress(mapping.pid, (mapping.address & -page_size) + distance & _U64) for mapping in page.mappings])
 
 
 def _mapping_of_consumer(item: QueuedFrame, notification: Notification, facts: Facts) -> tuple[MappedAddress, ...]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ras_triage.models.decision import Action, Panic
+from ras_triage.models.decision import Action, Decision, Panic
 from ras_triage.models.host import PageState
 from tests.policies.events import (
     ALL,
@@ -206,6 +206,10 @@ def test_a_page_comes_to_what_its_state_says(name: str, index: int) -> None:
     assert len(outcomes(decision, "memory.page_state")) == 1
 
 
+def assumed(decision: Decision) -> dict[str, str]:
+    return {assumption.fact: assumption.assumed for assumption in decision.assumptions}
+
+
 @pytest.mark.parametrize("policy", [L61, L612, L73])
 def test_the_consumer_of_a_huge_page_of_a_file_is_signalled_by_its_retry_and_nobody_else_is(policy: str) -> None:
     decision = decided(policy, sea(), PLAIN, host(page("file_thp", PID, OTHER, dirty=True, shift=HUGE, backing="tmpfs"), early=1))
@@ -222,12 +226,10 @@ def test_a_poisoned_tmpfs_page_that_leaves_its_file_is_met_by_nobody() -> None:
 def test_a_huge_page_of_a_file_is_taken_to_be_of_tmpfs_and_dirty() -> None:
     decision = decided(L73, "gpio", PLAIN, host(page("file_thp", shift=HUGE)))
     assert failures(decision) == [(PFN, "dirty LRU page", "recovered", 0)]
-    assert "a file on tmpfs (shmem)" in [
-        assumption.assumed for assumption in decision.assumptions if assumption.fact == "host.pages.backing"
-    ]
+    assert assumed(decision)["host.pages.backing"] == "a file on tmpfs (shmem)"
     given = decided(L73, "gpio", PLAIN, host(page("file_thp", shift=HUGE, backing="disk")))
     assert failures(given) == [(PFN, "clean LRU page", "recovered", 0)]
-    assert "host.pages.backing" not in [assumption.fact for assumption in given.assumptions]
+    assert "host.pages.backing" not in assumed(given)
 
 
 def test_an_unmapped_locked_page_still_shows_that_it_was_locked() -> None:
@@ -270,10 +272,48 @@ def test_what_is_larger_than_a_page_middle_directory_depends_on_the_page_size(pa
         assert failures(decision)[0][1] == kind
 
 
-def test_a_page_mapped_twice_by_one_process_is_signalled_once_with_the_first_address() -> None:
-    mappings = [{"pid": PID, "address": VA}, {"pid": PID, "address": VA + 0x10000}, {"pid": OTHER, "address": VA}]
-    facts = host({"physical_address": PAGE, "state": "anonymous", "dirty": True, "mappings": mappings}, early=1)
-    assert signals(decided(L612, "gpio", PLAIN, facts)) == [GOT, (OTHER, AO, VA, 12)]
+ALIAS = VA - 0x10000
+"""Another address of the page in the same process, behind `VA` in the order of the reverse mapping."""
+
+
+def mapped_twice(state: str = "shmem", **facts: Any) -> dict[str, Any]:
+    """A page that the consumer maps at `VA` and `ALIAS`, and another process once."""
+    mappings = [{"pid": PID, "address": VA}, {"pid": PID, "address": ALIAS}, {"pid": OTHER, "address": VA}]
+    return {"physical_address": PAGE, "state": state, "dirty": True, "mappings": mappings, **facts}
+
+
+@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize("state", ["anonymous", "shmem", "page_cache"])
+def test_a_process_is_signalled_once_for_each_mapping_of_the_page(policy: str, state: str) -> None:
+    decision = decided(policy, "gpio", PLAIN, host(mapped_twice(state), early=1))
+    assert signals(decision) == [GOT, (PID, AO, ALIAS, 12), (OTHER, AO, VA, 12)]
+    assert outcomes(decision, "signals.collect") == ["2 threads signalled"]
+    assert decision.certainty == "depends"
+    assert [reason for reason in decision.reasons if "pending is lost" in reason] != []
+    assert later(decision) == [MEETS, (PID, AR, ALIAS, 12), (OTHER, AR, VA, 12)]
+
+
+def test_the_processes_of_a_ksm_page_are_signalled_once_each() -> None:
+    decision = decided(L73, "gpio", PLAIN, host(mapped_twice("ksm"), early=1))
+    assert signals(decision) == [GOT, (OTHER, AO, VA, 12)]
+    assert decision.certainty == "certain"
+
+
+def test_the_consumer_of_a_page_mapped_twice_gets_one_signal_for_the_first_mapping() -> None:
+    decision = decided(L73, sea(), PLAIN, host(mapped_twice(), early=1))
+    assert signals(decision) == [(TID, AR, VA, 12), (OTHER, AO, VA, 12)]
+    assert decision.certainty == "certain"
+
+
+def test_a_process_that_maps_a_page_twice_is_killed_once() -> None:
+    decision = decided(L61, "gpio", PLAIN, host(mapped_twice("anonymous", unmap_fails=True), early=1))
+    assert signals(decision) == [(PID, SIGKILL, None, None), (OTHER, SIGKILL, None, None)]
+
+
+@pytest.mark.parametrize("state", ["anonymous", "ksm", "shmem"])
+def test_the_consumer_of_a_page_poisoned_before_is_told_its_lowest_address(state: str) -> None:
+    decision = decided(L73, sea(), PLAIN, host(mapped_twice(state, poisoned=True), early=1))
+    assert signals(decision) == [(TID, AR, ALIAS, 12)]
 
 
 # Who is signalled
