@@ -109,7 +109,7 @@ class Page(WireModel):
     mlocked: StrictBool = False
     pinned: StrictBool = False
     poisoned: StrictBool = False
-    """PG_hwpoison is already set."""
+    """PG_hwpoison is already set; of a hugetlb page, the base page at `physical_address` failed."""
     shift: Annotated[int, Field(ge=12, le=48)] | None = None
     """log2 of the size in bytes; absent: one base page."""
     file_backed: StrictBool = False

@@ -81,6 +81,7 @@ class Facts:
         "_by_shift",
         "_devices",
         "_early_kill_threads",
+        "_poisoned_frames",
         "_tasks",
         "_valid",
         "_vcpu_threads",
@@ -102,6 +103,7 @@ class Facts:
     _valid: Ranges | None
     _devices: frozenset[str] | None
     _early_kill_threads: dict[int, int | None] | None
+    _poisoned_frames: frozenset[int] | None
 
     def __init__(self, host: Host, default_page: Page = DEFAULT_PAGE, arm_numbering: str | None = None) -> None:
         self.host = host
@@ -115,6 +117,7 @@ class Facts:
         self.page_shift: int = self.page_size.bit_length() - 1
         self.early_kill = bool(self.sysctl.early_kill)
         self._tasks = self._vms = self._vcpu_threads = self._by_shift = self._valid = self._devices = self._early_kill_threads = None
+        self._poisoned_frames = None
 
     @property
     def consumer(self) -> Consumer:
@@ -167,6 +170,13 @@ class Facts:
                 self._by_shift.setdefault(shift, {}).setdefault(page.physical_address >> shift, (position, page))
         found = [facts[address >> shift] for shift, facts in self._by_shift.items() if address >> shift in facts]
         return min(found, key=itemgetter(0))[1] if found else None
+
+    @property
+    def poisoned_frames(self) -> frozenset[int]:
+        """Return the page frames of the base pages that were poisoned before."""
+        if self._poisoned_frames is None:
+            self._poisoned_frames = frozenset(page.physical_address >> self.page_shift for page in self.host.pages or () if page.poisoned)
+        return self._poisoned_frames
 
     def has_struct_page(self, address: int, page: Page | None) -> bool:
         """Return whether a physical address has a struct page (`pfn_valid`); `page` is the fact that covers it."""

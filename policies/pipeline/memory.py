@@ -87,22 +87,28 @@ def handle_memory(items: list[QueuedFrame], notification: Notification, policy: 
     """
     handled: list[HandledFrame] = []
     poisoned: dict[tuple[int, int], EarlierPoison] = {}
+    """By base page, and by what is poisoned together."""
     for item in items if len(items) == 1 else _in_order(items, policy):
         frame = _frame(item, notification, facts)
-        before = poisoned.get(_poison_key(frame)) or _poisoned_before(frame, facts)
+        before = poisoned.get((frame.pfn, 0)) or poisoned.get(_poison_key(frame)) or _poisoned_before(frame, facts)
         done = _handle(frame, policy, facts, before)
         handled.append(done)
         if done.panics:
             break
         if done.becomes_poisoned and len(items) > 1:
             reachable = done.outcome is not None and (done.outcome.leaves_poison_entry or done.outcome.stays_mapped)
-            poisoned.setdefault(_poison_key(frame), EarlierPoison(frame.pfn, is_reachable=reachable))
+            earlier = EarlierPoison(frame.pfn, is_reachable=reachable)
+            poisoned.setdefault((frame.pfn, 0), earlier)
+            poisoned.setdefault(_poison_key(frame), earlier)
     return handled
 
 
 def _poisoned_before(frame: Frame, facts: Facts) -> EarlierPoison | None:
-    """Return the poison that the page's fact reports."""
-    return EarlierPoison(frame.page.physical_address >> facts.page_shift, is_reachable=True) if frame.page.poisoned else None
+    """Return the poison that the page's fact reports: of this base page, if it is one of several that failed."""
+    if not frame.page.poisoned:
+        return None
+    pfn = frame.pfn if frame.pfn in facts.poisoned_frames else frame.page.physical_address >> facts.page_shift
+    return EarlierPoison(pfn, is_reachable=True)
 
 
 def _poison_key(frame: Frame) -> tuple[int, int]:
@@ -168,13 +174,29 @@ def _mapping_of_consumer(item: QueuedFrame, notification: Notification, facts: F
 
 
 def _handle(frame: Frame, policy: Policy, facts: Facts, before: EarlierPoison | None) -> HandledFrame:
+    dissolved = before is not None and _is_dissolved(frame, policy, facts)
+    freed = dissolved and before is not None and before.pfn != frame.pfn
     if frame.item.request is MemoryFailureRequest.SOFT_OFFLINE:
-        return _soft_offline(frame, policy, facts, was_poisoned=before is not None)
+        return _soft_offline(frame, policy, facts, was_poisoned=before is not None and not freed, dissolved=dissolved)
     if not facts.sysctl.recovery:
         return _recovery_is_off(frame, policy, facts)
+    if freed:
+        return _freed_base_page(frame, policy)
     if before is not None:
-        return _handle_repeat(frame, policy, facts, before)
+        return _handle_repeat(frame, policy, facts, before, dissolved=dissolved)
     return _first_time(frame, policy, facts)
+
+
+def _is_dissolved(frame: Frame, policy: Policy, facts: Facts) -> bool:
+    """Return whether the first error of a hugetlb page dissolved it."""
+    return frame.page.state is PageState.HUGETLB and page_states.page_outcome(policy, traits_of(frame, facts))[0].dissolved
+
+
+def _freed_base_page(frame: Frame, policy: Policy) -> HandledFrame:
+    """Handle a base page that an earlier error in its hugetlb page has freed."""
+    outcome, fired = page_states.dissolved_page_outcome(policy, mapped=bool(frame.mappings))
+    step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, outcome.returns)
+    return HandledFrame(frame, outcome, StageResult((step,), (fired,), (), frame.assumptions), becomes_poisoned=True)
 
 
 def _first_time(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame:
@@ -199,7 +221,7 @@ def traits_of(frame: Frame, facts: Facts) -> PageTraits:
         facts.is_dirty(page),
         bool(frame.mappings),
         order > 0,
-        order > 0 and frame.pfn % (1 << order) != 0,
+        order > 0 and _is_tail(frame, facts),
         order > 0 and frame.shift > facts.pmd_shift,
         page.mlocked,
         page.pinned,
@@ -216,20 +238,34 @@ def _recovery_is_off(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame
     return HandledFrame(frame, None, StageResult((panic,), (fired,), (), frame.assumptions), panics=True)
 
 
-def _soft_offline(frame: Frame, policy: Policy, facts: Facts, *, was_poisoned: bool) -> HandledFrame:
+def _soft_offline(frame: Frame, policy: Policy, facts: Facts, *, was_poisoned: bool, dissolved: bool) -> HandledFrame:
     page = frame.page
+    state = PageState.FREE if dissolved else page.state
+    poisoned_tail = was_poisoned and state is PageState.HUGETLB and _is_tail(frame, facts)
     stuck = page.pinned or (page.split_fails and frame.shift > facts.page_shift)
     enabled = bool(facts.sysctl.enable_soft_offline)
-    done = page_states.soft_offline(policy, page.state, stuck=stuck, poisoned=was_poisoned, enabled=enabled)
+    done = page_states.soft_offline(
+        policy, state, stuck=stuck and not dissolved, poisoned=was_poisoned, poisoned_tail=poisoned_tail, enabled=enabled
+    )
     step = SoftOffline(frame.pfn, done.result, done.returns)
     stage_result = StageResult((step,), (done.rationale,), (), frame.assumptions)
     return HandledFrame(frame, None, stage_result, was_poisoned=was_poisoned, becomes_poisoned=done.returns == 0)
 
 
-def _handle_repeat(frame: Frame, policy: Policy, facts: Facts, before: EarlierPoison) -> HandledFrame:
-    """Handle a page that was already poisoned: the same base page, or another one of a hugetlb page."""
+def _is_tail(frame: Frame, facts: Facts) -> bool:
+    """Return whether the frame is not the first base page of its huge page."""
+    return frame.pfn % (1 << frame.shift - facts.page_shift) != 0
+
+
+def _handle_repeat(frame: Frame, policy: Policy, facts: Facts, before: EarlierPoison, *, dissolved: bool) -> HandledFrame:
+    """Handle a page that was already poisoned: the same base page, or another one of a hugetlb page.
+
+    The poison entry of a dissolved hugetlb page has the frame of its first base page. Until `kill_accessing_names_base_page`,
+    `check_hwpoisoned_entry` compared it with the failing one, and so never found another base page.
+    """
     current = facts.host.current
-    maps = before.is_reachable and current is not None and frame.is_mapped_by(current.pid)
+    hidden = dissolved and _is_tail(frame, facts) and not policy.behaviours.kill_accessing_names_base_page
+    maps = not hidden and before.is_reachable and current is not None and frame.is_mapped_by(current.pid)
     huge, same = frame.page.state is PageState.HUGETLB, before.pfn == frame.pfn
     outcome, fired = _repeat_outcome(policy, frame.item.request, maps=maps, huge=huge, same=same)
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, outcome.returns)

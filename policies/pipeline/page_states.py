@@ -67,6 +67,8 @@ class PageOutcome:
     """Whether vm.panic_on_unrecoverable_memory_failure applies."""
     becomes_poisoned: bool = True
     """Whether the page counts as poisoned from now on."""
+    dissolved: bool = False
+    """Whether the hugetlb page becomes base pages, of which only the failing one is poisoned."""
     unmapped_by_split: bool = False
     """Whether splitting a file's huge page unmapped it, so that nobody is found who maps it."""
     notes: tuple[Log, ...] = ()
@@ -210,9 +212,21 @@ def _hugetlb(policy: Policy, traits: PageTraits) -> PageOutcome:
         "sigbus" if traits.dirty and traits.mapped and collected else "none",
         leaves_poison_entry=traits.mapped,
         whole_folio=True,
+        dissolved=not traits.file_backed,
         notes=(note,) if traits.file_backed else (),
         flags=("gigantic_hugetlb_handled",) if traits.gigantic else ("hugetlbfs_page_kept",) if traits.file_backed else _TAIL,
     )
+
+
+@lru_cache(maxsize=256)
+def dissolved_page_outcome(policy: Policy, *, mapped: bool) -> tuple[PageOutcome, Rationale]:
+    """Return the outcome for another base page of a dissolved hugetlb page: it is free, and the mappings still lead to the poison.
+
+    Mirrors `me_huge_page` and `free_raw_hwp_pages`.
+    """
+    outcome = replace(page_outcome(policy, _FREE)[0], leaves_poison_entry=mapped)
+    fired = rule(policy, "memory.page_state", _words(outcome), "memory_failure", *outcome.flags, state=PageState.FREE.value, dissolved=True)
+    return outcome, fired
 
 
 _TAIL: Final = ("hugetlb_tail_not_collected",)
@@ -288,6 +302,21 @@ def _guest_memfd(_policy: Policy, _traits: PageTraits) -> PageOutcome:
     return PageOutcome("clean unevictable LRU page", "failed", EBUSY, reasons=(reason,))
 
 
+_FREE: Final = PageTraits(
+    PageState.FREE,
+    dirty=False,
+    mapped=False,
+    huge=False,
+    tail=False,
+    gigantic=False,
+    mlocked=False,
+    pinned=False,
+    file_backed=False,
+    unmap_fails=False,
+    split_fails=False,
+    on_disk=False,
+)
+
 _STATES: Final[dict[PageState, Callable[[Policy, PageTraits], PageOutcome]]] = {
     PageState.FREE: _free,
     PageState.FREE_PCP: _free_pcp,
@@ -324,8 +353,14 @@ class SoftOfflineOutcome(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def soft_offline(policy: Policy, state: PageState, *, stuck: bool, poisoned: bool, enabled: bool) -> SoftOfflineOutcome:
-    """Return the outcome of soft offline; `stuck`: the page can be neither split nor migrated. Mirrors `soft_offline_page`."""
+def soft_offline(
+    policy: Policy, state: PageState, *, stuck: bool, poisoned: bool, poisoned_tail: bool, enabled: bool
+) -> SoftOfflineOutcome:
+    """Return the outcome of soft offline. Mirrors `soft_offline_page`.
+
+    `stuck`: the page can be neither split nor migrated; `poisoned_tail`: it is not the first base page of a poisoned hugetlb page, which
+    alone has PG_hwpoison.
+    """
     result: Literal["recovered", "failed", "ignored"] = "failed"
     if state is PageState.NO_STRUCT_PAGE:
         returns, outcome = ENXIO, "failed: no struct page"
@@ -333,6 +368,8 @@ def soft_offline(policy: Policy, state: PageState, *, stuck: bool, poisoned: boo
         returns, outcome = EIO, "failed: not online memory"
     elif policy.behaviours.soft_offline_sysctl and not enabled:
         result, returns, outcome = "ignored", EOPNOTSUPP, "ignored: vm.enable_soft_offline is 0"
+    elif poisoned_tail and policy.behaviours.poisoned_hugetlb_not_migratable:
+        returns, outcome = EIO, "failed: a poisoned hugetlb page cannot be migrated"
     elif poisoned:
         result, returns, outcome = "recovered", 0, "recovered: already poisoned"
     elif state in _KERNEL_OWNED and policy.behaviours.soft_offline_kernel_page_errno:
@@ -350,6 +387,7 @@ def soft_offline(policy: Policy, state: PageState, *, stuck: bool, poisoned: boo
         "soft_offline_page",
         "soft_offline_sysctl",
         "soft_offline_kernel_page_errno",
+        "poisoned_hugetlb_not_migratable" if poisoned_tail else "",
         state=state.value,
         poisoned=poisoned,
         enabled=enabled,

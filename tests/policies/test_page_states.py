@@ -450,9 +450,69 @@ def test_two_sections_about_one_page_poison_it_once() -> None:
         assert failures(decision) == [(PFN, "dirty LRU page", "recovered", 0), (PFN, *again)]
 
 
-def test_poisoning_one_page_of_a_hugetlb_page_poisons_all_of_it() -> None:
-    decision = decided(L61, "gpio", block(memory(), memory(address=PA + 0x1000)), host(page("hugetlb", dirty=True, shift=HUGE)))
+SHARED: dict[str, Any] = {"state": "hugetlb", "shift": HUGE, "file_backed": True}
+PRIVATE: dict[str, Any] = {"state": "hugetlb", "shift": HUGE}
+"""A hugetlb page of a file, and one of nobody else."""
+NEXT = PA + 0x1000
+"""In the next base page."""
+
+
+def test_poisoning_one_page_of_a_shared_hugetlb_page_poisons_all_of_it() -> None:
+    decision = decided(L61, "gpio", block(memory(), memory(address=NEXT)), host(page(dirty=True, **SHARED)))
     assert [entry[3] for entry in failures(decision)] == [0, EHWPOISON]
+
+
+@pytest.mark.parametrize(("policy", "result"), [(L510, "delayed"), (L61, "recovered"), (L612, "recovered"), (L73, "recovered")])
+def test_the_first_error_in_a_private_hugetlb_page_frees_its_other_base_pages(policy: str, result: str) -> None:
+    data = block(memory(), memory(address=NEXT), memory(address=NEXT))
+    decision = decided(policy, "gpio", data, host(page(dirty=True, **PRIVATE)))
+    first, second, again = failures(decision)
+    assert (first, second) == ((PFN, "huge page", "recovered", 0), (PFN + 1, "free buddy page", result, 0))
+    assert again[1:3] == (("already poisoned page", "failed") if policy in (L612, L73) else (None, None))
+    assert later(decision) == [(PID, AR, VA, HUGE), (PID, AR, VA + 0x1000, HUGE)]
+
+
+def test_an_access_to_a_freed_base_page_of_a_hugetlb_page_meets_the_poison_of_the_first() -> None:
+    decision = decided(L73, sea(), block(memory(address=NEXT)), host(at_failing_page(PRIVATE)))
+    assert failures(decision) == [(PFN + 1, "free buddy page", "recovered", 0)]
+    assert signals(decision) == [(TID, AR, VA + 0x1000, HUGE)]
+    assert outcomes(decision, "signals.retry") == ["the interrupted access is retried and faults on the poison entry"]
+
+
+def at_failing_page(facts: dict[str, Any], address: int = PAGE) -> dict[str, Any]:
+    """The fact of a hugetlb page whose base page at `address` was poisoned before."""
+    mapping = {"pid": PID, "address": VA + address - PAGE}
+    return {"physical_address": address, "dirty": True, "poisoned": True, "mappings": [mapping], **facts}
+
+
+def test_each_poisoned_base_page_of_a_dissolved_hugetlb_page_is_known() -> None:
+    facts = host(at_failing_page(PRIVATE), at_failing_page(PRIVATE, PAGE + 0x1000))
+    for address, came in ((PA, "already poisoned page"), (NEXT, "already poisoned page"), (NEXT + 0x1000, "free buddy page")):
+        assert failures(decided(L73, "gpio", block(memory(address=address)), facts))[0][1] == came
+
+
+@pytest.mark.parametrize(
+    ("policy", "returns", "told"),
+    [
+        ("linux-6.17.8", 0, []),
+        ("linux-6.18.8", 0, []),
+        ("linux-6.18.9", EHWPOISON, [(TID, AR, VA, HUGE)]),
+        (L73, EHWPOISON, [(TID, AR, VA, HUGE)]),
+    ],
+)
+def test_the_poison_of_a_dissolved_hugetlb_page_was_found_only_at_its_first_base_page(
+    policy: str, returns: int, told: list[Signalled]
+) -> None:
+    decision = decided(policy, sea(), PLAIN, host(at_failing_page(PRIVATE)))
+    assert failures(decision) == [(PFN, "already poisoned page", "failed", returns)]
+    assert signals(decision) == told
+    assert later(decision) == [(PID, AR, VA, HUGE)]
+
+
+@pytest.mark.parametrize("facts", [at_failing_page(PRIVATE, PAGE & -(1 << HUGE)), at_failing_page(SHARED)], ids=["first", "shared"])
+def test_the_poison_of_a_hugetlb_page_was_found_at_its_first_base_page_and_in_a_file(facts: dict[str, Any]) -> None:
+    data = block(memory(address=facts["physical_address"]))
+    assert signals(decided("linux-6.17.8", sea(), data, host(facts))) == [(TID, AR, VA & -(1 << HUGE), HUGE)]
 
 
 # Settings
@@ -522,6 +582,20 @@ def test_soft_offline_takes_a_page_away_quietly_or_leaves_it(name: str, index: i
     assert decision.action is Action.HANDLED
 
 
+@pytest.mark.parametrize(("policy", "result"), [("linux-6.1.192", MOVED), ("linux-6.2", GONE), (L612, GONE), (L73, GONE)])
+def test_soft_offline_of_a_poisoned_shared_hugetlb_page_fails_but_at_its_first_base_page(policy: str, result: tuple[str, int]) -> None:
+    decision = decided(policy, "gpio", SOFT, host(at_failing_page(SHARED)))
+    assert [entry[1:] for entry in offlined(decision)] == [result]
+    first = block(memory(CORRECTED, THRESHOLD, address=PAGE & -(1 << HUGE)), severity=CORRECTED)
+    assert [entry[1:] for entry in offlined(decided(policy, "gpio", first, host(at_failing_page(SHARED))))] == [MOVED]
+
+
+@pytest.mark.parametrize("address", [PA, NEXT])
+def test_soft_offline_of_a_dissolved_hugetlb_page_works_at_every_base_page(address: int) -> None:
+    soft = block(memory(CORRECTED, THRESHOLD, address=address), severity=CORRECTED)
+    assert [entry[1:] for entry in offlined(decided(L73, "gpio", soft, host(at_failing_page(PRIVATE))))] == [MOVED]
+
+
 @pytest.mark.parametrize("policy", ALL)
 def test_soft_offline_can_be_switched_off_only_where_the_setting_exists(policy: str) -> None:
     decision = decided(policy, "gpio", SOFT, host(sysctl={"vm.enable_soft_offline": 0}))
@@ -552,6 +626,6 @@ def test_a_page_poisoned_before_is_met_again_whatever_becomes_of_the_record(poli
 
 @pytest.mark.parametrize(("policy", "page_type"), [("linux-6.12.68", "already poisoned page"), ("linux-6.12.69", "huge page")])
 def test_another_base_page_of_a_poisoned_hugetlb_page_is_reported_as_the_kernel_does(policy: str, page_type: str) -> None:
-    huge = page("hugetlb", dirty=True, shift=HUGE)
-    decision = decided(policy, "gpio", block(memory(address=PA), memory(address=PA + 0x1000)), host(huge))
+    huge = page(dirty=True, **SHARED)
+    decision = decided(policy, "gpio", block(memory(address=PA), memory(address=NEXT)), host(huge))
     assert [(words, result) for _, words, result, _ in failures(decision)] == [("huge page", "recovered"), (page_type, "failed")]
