@@ -134,7 +134,7 @@ class RecentRecord(WireModel):
     status_block: Base64
     age_ms: U32
     printed: StrictBool = True
-    """Only a printed record is added to the cache."""
+    """Only a printed record is added to the cache. A record that is not printed counts as a duplicate of the one in the cache."""
 
 
 class Vcpu(WireModel):
