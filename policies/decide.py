@@ -36,17 +36,19 @@ def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: 
 
 @frozen
 class DecisionWithPoison:
-    """A decision and the pages that it poisoned."""
+    """A decision, and what it leaves behind on the machine."""
 
     decision: Decision
     poisoned: tuple[PoisonedPage, ...]
     """Pages that count as poisoned until the next reboot."""
+    record_is_handled: bool
+    """Whether the kernel read a well-formed record, so that the same one soon after is a duplicate."""
 
 
 def decide_with_poison(
     event: Event, block: StatusBlock | None, policy: Policy, key: str, assumed: frozenset[str] = NOTHING_ASSUMED
 ) -> DecisionWithPoison:
-    """Decide an event for a caller that stores the poisoned pages of each machine."""
+    """Decide an event for a caller that remembers what each machine's decisions leave behind."""
     facts = Facts(event.host)
     precheck = run_precheck(event.notification, block, policy, facts)
     sections = run_section_stages(event.notification, precheck, block, policy, facts)
@@ -58,7 +60,8 @@ def decide_with_poison(
         others = find_alternatives(
             DecidedCase(action=action, block=block, policy=policy, facts=facts, sections=sections, handling=handling, assumed=assumed)
         )
-    return DecisionWithPoison(_conclude(event, policy, key, action, found, handling, others), poisoned_pages(handling.handled, facts))
+    decision = _conclude(event, policy, key, action, found, handling, others)
+    return DecisionWithPoison(decision, poisoned_pages(handling.handled, facts), precheck.is_handled)
 
 
 def _conclude(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Final, NamedTuple
 
 from ras_triage.models.host import RecentRecord
@@ -27,10 +27,18 @@ class RecordContent(NamedTuple):
     """Without trailing zeroes: bytes that the sender does not have read as zero."""
 
 
+class PastRecord(NamedTuple):
+    """A record that was handled before."""
+
+    content: Hashable
+    """Equal for equal records."""
+    at_ms: int
+    printed: bool
+
+
 class _Slot(NamedTuple):
-    content: RecordContent
+    content: Hashable
     added_ms: int
-    """Minus the age of the record that was added."""
     duplicates: int
     """Since it was added."""
 
@@ -48,28 +56,34 @@ def claimed_length(raw_offset: int, raw_length: int, data_length: int) -> int:
 
 
 def is_duplicate(status_block: bytes, recent: Iterable[RecentRecord]) -> bool:
-    """Return whether the cache holds this record. Mirrors `ghes_estatus_cached`.
+    """Return whether a record is in the cache after `recent`, which may be in any order."""
+    past = [PastRecord(record_content(record.status_block), -record.age_ms, record.printed) for record in recent]
+    return cached_age(record_content(status_block), 0, past) is not None
 
-    `recent`: the records handled before, in any order. Only a printed one is added; the duplicates of one in the cache count for it.
+
+def cached_age(content: Hashable, now_ms: int, past: Iterable[PastRecord]) -> int | None:
+    """Return how long a record has been in the cache, in ms; None: it is not there. Mirrors `ghes_estatus_cached`.
+
+    Only a printed record is added. The duplicates of a record in the cache count for it.
     """
     slots: list[_Slot | None] = [None] * SLOTS
-    for record in sorted(recent, key=lambda record: -record.age_ms):
-        content, now = record_content(record.status_block), -record.age_ms
-        if not _look_up(slots, content, now) and record.printed:
-            _add(slots, content, now)
-    return _look_up(slots, record_content(status_block), 0)
+    for record in sorted(past, key=lambda record: record.at_ms):
+        if _look_up(slots, record.content, record.at_ms) is None and record.printed:
+            _add(slots, record.content, record.at_ms)
+    return _look_up(slots, content, now_ms)
 
 
-def _look_up(slots: list[_Slot | None], content: RecordContent, now: int) -> bool:
-    """Return whether a record is a duplicate, and count it: the first slot with the same content decides, even if it has expired."""
+def _look_up(slots: list[_Slot | None], content: Hashable, now: int) -> int | None:
+    """Return the age of a record in the cache, and count it: the first slot with the same content decides, even if it has expired."""
     for index, slot in enumerate(slots):
         if slot is not None and slot.content == content:
             slots[index] = slot._replace(duplicates=slot.duplicates + 1)
-            return now - slot.added_ms < MAX_AGE_MS
-    return False
+            age = now - slot.added_ms
+            return age if age < MAX_AGE_MS else None
+    return None
 
 
-def _add(slots: list[_Slot | None], content: RecordContent, now: int) -> None:
+def _add(slots: list[_Slot | None], content: Hashable, now: int) -> None:
     """Add a printed record. Mirrors `ghes_estatus_cache_add`.
 
     It takes the first slot that is free or expired, else the one with the longest time for each occurrence: age / (duplicates + 1).

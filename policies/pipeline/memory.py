@@ -77,6 +77,8 @@ class HandledFrame:
     """Whether the page was already poisoned."""
     becomes_poisoned: bool = False
     """Whether the page counts as poisoned from now on."""
+    poisons_base_page: bool = False
+    """Whether only the base page is poisoned, although the fact is about a hugetlb page, which has been or is dissolved."""
     panics: bool = False
 
 
@@ -196,7 +198,9 @@ def _freed_base_page(frame: Frame, policy: Policy) -> HandledFrame:
     """Handle a base page that an earlier error in its hugetlb page has freed."""
     outcome, fired = page_states.dissolved_page_outcome(policy, mapped=bool(frame.mappings))
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, outcome.returns)
-    return HandledFrame(frame, outcome, StageResult((step,), (fired,), (), frame.assumptions), becomes_poisoned=True)
+    return HandledFrame(
+        frame, outcome, StageResult((step,), (fired,), (), frame.assumptions), becomes_poisoned=True, poisons_base_page=True
+    )
 
 
 def _first_time(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame:
@@ -249,7 +253,9 @@ def _soft_offline(frame: Frame, policy: Policy, facts: Facts, *, was_poisoned: b
     )
     step = SoftOffline(frame.pfn, done.result, done.returns)
     stage_result = StageResult((step,), (done.rationale,), (), frame.assumptions)
-    return HandledFrame(frame, None, stage_result, was_poisoned=was_poisoned, becomes_poisoned=done.returns == 0)
+    return HandledFrame(
+        frame, None, stage_result, was_poisoned=was_poisoned, becomes_poisoned=done.returns == 0, poisons_base_page=not was_poisoned
+    )
 
 
 def _is_tail(frame: Frame, facts: Facts) -> bool:

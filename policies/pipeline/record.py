@@ -19,6 +19,9 @@ from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult,
 BUFFER_LENGTH = 65536
 """Bytes of the buffer that a source's records are copied into (GHES_ESTATUS_MAX_SIZE)."""
 
+WELL_FORMED: Final = "well formed"
+"""Outcome of the rule `read.validate` for a record that is handled."""
+
 _NOT_FATAL = frozenset(Severity) - {Severity.FATAL}
 
 _OVERRUN = "the kernel copies the block past the end of its 64 KiB buffer"
@@ -34,6 +37,8 @@ class RecordOutcome:
     claimed: bool
     """Whether an abort counts as claimed by APEI."""
     stage_result: StageResult
+    is_handled: bool = False
+    """Whether a well-formed record was read, also if it is dropped as a duplicate."""
     released_after: tuple[Step, ...] = ()
     """The acknowledgement, where it follows the processing of the record."""
 
@@ -110,10 +115,10 @@ def read_record(context: NotificationContext, header: BlockHeader | None, admiss
         )
         rejected = StageResult((*before, Reject(f"malformed record: {problem}"), *after), (fired,), reasons)
         return RecordOutcome(is_processed=False, claimed=False, stage_result=rejected)
-    fired = rule(policy, "read.validate", "well formed", "cper_estatus_check", sections=header.sections)
+    fired = rule(policy, "read.validate", WELL_FORMED, "cper_estatus_check", sections=header.sections)
     if not header.repeats or is_fatal(policy, header.severity, header.worst_section):
         accepted = StageResult(before, (fired,), reasons)
-        return RecordOutcome(is_processed=True, claimed=True, stage_result=accepted, released_after=after)
+        return RecordOutcome(is_processed=True, claimed=True, stage_result=accepted, is_handled=True, released_after=after)
     return _duplicate(policy, StageResult(before, (fired,), reasons), after, early=admission.released_early)
 
 
@@ -159,7 +164,7 @@ def _duplicate(policy: Policy, accepted: StageResult, after: tuple[Step, ...], *
         )
         steps = (*accepted.steps, Log("duplicate record within 10 s: handled again, not printed again"))
         handled = accepted._replace(steps=steps, rationale=(*accepted.rationale, fired))
-        return RecordOutcome(is_processed=True, claimed=True, stage_result=handled, released_after=after)
+        return RecordOutcome(is_processed=True, claimed=True, stage_result=handled, is_handled=True, released_after=after)
     claimed = not policy.behaviours.duplicate_sea_unclaimed
     outcome = (
         "duplicate within 10 s: dropped, an abort counts as claimed"
@@ -169,4 +174,4 @@ def _duplicate(policy: Policy, accepted: StageResult, after: tuple[Step, ...], *
     fired = rule(policy, "read.duplicate", outcome, "ghes_in_nmi_queue_one_entry", "duplicate_sea_unclaimed")
     steps = (*accepted.steps, Reject("duplicate record: a byte-identical one was handled less than 10 s ago"))
     dropped = accepted._replace(steps=steps, rationale=(*accepted.rationale, fired))
-    return RecordOutcome(is_processed=False, claimed=claimed, stage_result=dropped)
+    return RecordOutcome(is_processed=False, claimed=claimed, stage_result=dropped, is_handled=True)

@@ -56,7 +56,7 @@ def test_kept_facts_go_into_events_that_bring_none_and_the_decision_names_their_
     assert before["host_facts"] is None
     assert before["policy"]["name"] == "uniform"
     assert after["policy"]["name"] == "linux-6.12.107"
-    assert after["host_facts"] == {"version": 1, "digest": kept["digest"], "poisoned": []}
+    assert after["host_facts"] == {"version": 1, "digest": kept["digest"], "poisoned": [], "duplicate": False}
     brought = call("POST", "/v1/decisions?dry_run=true", json={**ABORT, "host": EVENT["host"]}).json()
     assert (after["action"], after["plan"], after["rationale"]) == (brought["action"], brought["plan"], brought["rationale"])
 
@@ -168,7 +168,7 @@ def test_a_poisoned_page_is_remembered_and_told_to_the_next_event(call: Call, so
     facts = {key: value for key, value in EVENT["host"].items() if key != "pages"}
     again = decide(call, source, {**EVENT, "host": facts})
     assert first["host_facts"] is None
-    assert again["host_facts"] == {"version": None, "digest": None, "poisoned": ["0x56edd000"]}
+    assert again["host_facts"] == {"version": None, "digest": None, "poisoned": ["0x56edd000"], "duplicate": False}
     same = call(
         "POST",
         "/v1/decisions?dry_run=true",
