@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calling import caller, client, run
+from calling import BLOCK, caller, client, run
 from imported import JOURNAL, LOG, SENT, files
 from processes import serving
 
@@ -77,11 +77,13 @@ def test_what_was_assumed_is_named_and_an_option_takes_its_place():
     assert "/notification/type" not in {one["field"] for one in told["assumed"]}
 
 
-def error_sources() -> bytes:
+def error_sources(enabled: int = 1) -> bytes:
     """A table of one GHESv2 source, 0, that notifies by abort."""
     notify = bytes([8, 28]) + bytes(26)
-    address = bytes(12)
-    source = struct.pack("<HHHBBIII", 10, 0, 0xFFFF, 0, 1, 1, 1, 1024) + address + notify + struct.pack("<I", 1024) + address + bytes(16)
+    address = struct.pack("<BBBBQ", 0, 64, 0, 4, 0x8000_0000)
+    source = (
+        struct.pack("<HHHBBIII", 10, 0, 0xFFFF, 0, enabled, 1, 1, 1024) + address + notify + struct.pack("<I", 1024) + address + bytes(16)
+    )
     return b"HEST" + struct.pack("<IBB", 40 + len(source), 1, 0) + bytes(26) + struct.pack("<I", 1) + source
 
 
@@ -93,6 +95,49 @@ def test_an_error_source_table_tells_how_a_source_notifies(tmp_path: Path):
     assert "/notification/type" not in {one["field"] for one in found["assumed"]}
     alone, _ = lines(run("import", "--json", str(table)).stdout)
     assert "--hest" in alone["unread"]["reason"]
+
+
+def test_a_source_that_no_kernel_reads_tells_nothing(tmp_path: Path):
+    table = tmp_path / "HEST"
+    table.write_bytes(error_sources(enabled=0))
+    found, _ = lines(run("import", "--json", "--hest", str(table), "-", given=LOG).stdout)
+    assert "/notification/type" in {one["field"] for one in found["assumed"]}
+
+
+def test_decode_says_which_sources_of_a_table_a_kernel_reads(tmp_path: Path):
+    table = tmp_path / "HEST"
+    table.write_bytes(error_sources())
+    decoded = json.loads(run("decode", str(table), "--kernel", "6.12.107", "--json").stdout)
+    assert (decoded["policy"]["name"], decoded["fault"]) == ("linux-6.12.107", None)
+    (source,) = decoded["sources"]
+    assert source == {
+        "offset": 40,
+        "type": 10,
+        "source_id": 0,
+        "notification": "sea",
+        "status": "read",
+        "why": "the driver reads the source",
+        "mirrors": "ghes_probe",
+    }
+    inside = json.loads(run("decode", str(table), "--ram", "0x80000000-0x8fffffff", "--json").stdout)
+    assert [one["why"] for one in inside["sources"]] == ["read-acknowledge register: it lies in RAM, at 0x80000000"]
+    page = run("decode", str(table), "--kernel", "6.12.107", COLUMNS="80").stdout.decode()
+    assert "HEST under linux-6.12.107" in page
+    assert "the driver reads the source" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "complaint"),
+    [
+        (["--kernel", "6.12.107"], BLOCK, "are for a HEST; this is none"),
+        (["--kernel", "nonsense"], error_sources(), "nonsense"),
+        (["--ram", "0x8"], error_sources(), "expected two addresses such as `0x40000000-0x5fffffff`"),
+    ],
+)
+def test_wrong_options_for_a_table_are_named(arguments: list[str], given: bytes, complaint: str):
+    done = run("decode", "-", *arguments, given=given)
+    assert done.returncode == 2
+    assert complaint in done.stderr.decode()
 
 
 def test_an_error_source_table_tells_it_over_http_too(call):
