@@ -73,15 +73,16 @@ def judge_sources(sources: Sequence[ErrorSource], policy: Policy, ram: Sequence[
     `ram`: first address and exclusive end of each range that the kernel maps as RAM. What a register holds, and whether anybody answers
     it, is not known: a memory register that nobody answers panics the boot like one that is not aligned.
     """
-    if fault := _table_fault(sources, policy):
+    assisted = _assisted_ids(sources, policy)
+    if fault := _table_fault(sources, assisted):
         return JudgedTable(fault, tuple([JudgedSource(source, fault) for source in sources]))
     mapped = Ranges(ram)
-    judged = tuple([JudgedSource(source, _judge(source, sources, policy, mapped)) for source in sources])
+    judged = tuple([JudgedSource(source, _judge(source, assisted, policy, mapped)) for source in sources])
     panics = next((one for one in judged if one.verdict.status == "panics"), None)
     return JudgedTable(None if panics is None else panics.verdict, judged)
 
 
-def _table_fault(sources: Sequence[ErrorSource], policy: Policy) -> SourceVerdict | None:
+def _table_fault(sources: Sequence[ErrorSource], assisted: frozenset[int | None]) -> SourceVerdict | None:
     """Return why the whole table is not used. Mirrors `apei_hest_parse` and `hest_parse_ghes`."""
     for source in sources:
         if source.type not in _KNOWN_TYPES:
@@ -90,7 +91,7 @@ def _table_fault(sources: Sequence[ErrorSource], policy: Policy) -> SourceVerdic
             )
     seen: set[int | None] = set()
     for source in sources:
-        if source.ghes_version is None or not source.enabled or _assists(source, sources, policy):
+        if source.ghes_version is None or not source.enabled or _assists(source, assisted):
             continue
         if source.source_id in seen:
             why = f"two enabled generic sources have the id {source.source_id}: HEST is disabled, no source is read"
@@ -99,19 +100,22 @@ def _table_fault(sources: Sequence[ErrorSource], policy: Policy) -> SourceVerdic
     return None
 
 
-def _assists(source: ErrorSource, sources: Sequence[ErrorSource], policy: Policy) -> bool:
-    """Return whether a generic source assists a machine check source, and is skipped for it. Mirrors `is_ghes_assist_struct`."""
-    if not policy.behaviours.ghes_assist_sources_skipped or source.related_source_id is None:
-        return False
-    related = (other for other in sources if other.source_id == source.related_source_id and other.type in _MACHINE_CHECKS)
-    return any((other.flags or 0) & _GHES_ASSIST for other in related)
+def _assisted_ids(sources: Sequence[ErrorSource], policy: Policy) -> frozenset[int | None]:
+    """Return the ids of the machine check sources whose assisting generic sources are skipped. Mirrors `is_ghes_assist_struct`."""
+    if not policy.behaviours.ghes_assist_sources_skipped:
+        return frozenset()
+    return frozenset(source.source_id for source in sources if source.type in _MACHINE_CHECKS and (source.flags or 0) & _GHES_ASSIST)
 
 
-def _judge(source: ErrorSource, sources: Sequence[ErrorSource], policy: Policy, ram: Ranges) -> SourceVerdict:
+def _assists(source: ErrorSource, assisted: frozenset[int | None]) -> bool:
+    return source.related_source_id is not None and source.related_source_id in assisted
+
+
+def _judge(source: ErrorSource, assisted: frozenset[int | None], policy: Policy, ram: Ranges) -> SourceVerdict:
     """Return what the kernel does with one source of a usable table, in the order of its own checks."""
     if source.ghes_version is None:
         return SourceVerdict("skipped", "no generic error source", "hest_parse_ghes")
-    if _assists(source, sources, policy):
+    if _assists(source, assisted):
         return SourceVerdict("skipped", "it assists a machine check source", "is_ghes_assist_struct")
     if not source.enabled:
         return SourceVerdict("skipped", "it is disabled", "hest_parse_ghes")
