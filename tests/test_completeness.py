@@ -31,6 +31,7 @@ from ras_triage.service.importing.format_detection import STREAMED, InputFormat,
 from ras_triage.service.importing.readers import find_in
 from ras_triage.service.importing.source import ImportSource
 from tests.models.formats.test_hest import generic, table
+from tests.policies.vectors import name_of, recordings
 from tests.test_architecture import ROOT, sources
 
 
@@ -58,14 +59,14 @@ def table_of(text: str) -> dict[str, list[str]]:
 
 def test_the_newest_series_is_one_that_was_recorded_and_is_described() -> None:
     newest = ".".join(map(str, NEWEST_SERIES))
-    recorded = {path.stem.partition("-")[2] for path in (ROOT / "tests/vectors").glob("linux-*.jsonl")}
+    recorded = {name_of(path).partition("-")[2] for path in recordings("linux")}
     assert any(release.startswith(f"{newest}.") for release in recorded)
     assert all(release in page("tests/vectors/README.md") for release in recorded)
 
 
 def test_no_policy_of_a_recorded_kernel_has_unknowns() -> None:
-    for path in (ROOT / "tests/vectors").glob("*.jsonl"):
-        assert resolve_policy(f"linux-{path.stem.partition('-')[2]}").unknowns == (), path
+    for path in recordings("*"):
+        assert resolve_policy(f"linux-{name_of(path).rpartition('-')[2]}").unknowns == (), path
 
 
 def test_every_flag_has_a_meaning_and_is_used_by_a_rule() -> None:

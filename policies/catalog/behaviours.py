@@ -67,7 +67,9 @@ class Behaviours:
     kill_accessing_process: bool = False
     kill_accessing_absent_is_fine: bool = False
     kill_accessing_names_base_page: bool = False
+    second_hugetlb_error_is_huge_page: bool = False
     already_poisoned_reported: bool = False
+    already_poisoned_page_type: bool = False
     panic_on_unrecoverable_sysctl: bool = False
     soft_offline_sysctl: bool = False
     soft_offline_kernel_page_errno: bool = False

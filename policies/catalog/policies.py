@@ -20,7 +20,7 @@ from ras_triage.models.decision import PolicyRef
 from ras_triage.policies.catalog.behaviours import FLAGS, Behaviours
 from ras_triage.policies.catalog.release import Release, parse_release
 
-RULES = 4
+RULES = 5
 """Version of the rules, part of every policy's digest. Raise it when decisions change, texts included."""
 
 OLDEST_PATCH = 209

@@ -261,11 +261,10 @@ def _repeat_outcome(policy: Policy, request: MemoryFailureRequest, *, maps: bool
     else:
         returns = 0 if does.kill_accessing_absent_is_fine else EFAULT
         words = "no signal: the thread that consumed the page no longer maps it"
-    reported = does.already_poisoned_reported
-    page_type = "already poisoned page" if same or not does.kill_accessing_names_base_page else "huge page"
+    page_type = _repeat_page_type(policy, same=same)
     outcome = PageOutcome(
-        page_type if reported else None,
-        "failed" if reported else None,
+        page_type,
+        None if page_type is None else "failed",
         returns,
         "sigbus" if kills else "none",
         whole_folio=huge,
@@ -281,3 +280,13 @@ def _repeat_outcome(policy: Policy, request: MemoryFailureRequest, *, maps: bool
         mapped_by_consumer=maps,
     )
     return outcome, fired
+
+
+def _repeat_page_type(policy: Policy, *, same: bool) -> str | None:
+    """Return the reported page type of a page that was already poisoned, or None where nothing is reported."""
+    does = policy.behaviours
+    if not does.already_poisoned_reported:
+        return None
+    if not same and does.second_hugetlb_error_is_huge_page:
+        return "huge page"
+    return "already poisoned page" if does.already_poisoned_page_type else "already poisoned"

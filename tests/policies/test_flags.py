@@ -251,6 +251,18 @@ SHOWN: dict[str, Flag] = {
     "already_poisoned_reported": Flag(
         L612, "gpio", PLAIN, host(POISONED), returned, (None, None, -133), ("already poisoned page", "failed", -133)
     ),
+    "already_poisoned_page_type": Flag(
+        L612, "gpio", PLAIN, host(POISONED), returned, ("already poisoned", "failed", -133), ("already poisoned page", "failed", -133)
+    ),
+    "second_hugetlb_error_is_huge_page": Flag(
+        L73,
+        "gpio",
+        PLAIN,
+        host(huge(poisoned=True, file_backed=True)),
+        returned,
+        ("already poisoned page", "failed", -133),
+        ("huge page", "failed", -133),
+    ),
     "panic_on_unrecoverable_sysctl": Flag(
         L73,
         "gpio",
@@ -398,6 +410,8 @@ HELD = {
     "kill_accessing_absent_is_fine": (0, 1, 1, 1),
     "kill_accessing_names_base_page": (0, 0, 1, 1),
     "already_poisoned_reported": (0, 0, 1, 1),
+    "already_poisoned_page_type": (0, 0, 1, 1),
+    "second_hugetlb_error_is_huge_page": (0, 0, 1, 1),
     "action_optional_to_others": (0, 1, 1, 1),
     "dax_early_kill": (0, 1, 1, 1),
     "unmap_failure_kills_clean": (0, 1, 1, 1),
@@ -478,6 +492,9 @@ FLIPS = {
     "kill_accessing_process": ("5.14.0",),
     "kill_accessing_absent_is_fine": ("5.15.181", "6.1.135", "6.12.24", "6.15.0"),
     "kill_accessing_names_base_page": ("6.12.69", "6.19.0"),
+    "second_hugetlb_error_is_huge_page": ("6.12.69", "6.18.9", "6.19.0"),
+    "already_poisoned_reported": ("6.11.0",),
+    "already_poisoned_page_type": ("6.12.48", "6.16.8", "6.17.0"),
     "soft_offline_sysctl": ("6.11.0",),
     "ksm_handled": ("6.4.0",),
     "arm_errors_handled": ("5.12.17", "5.13.2", "5.14.0"),
@@ -505,6 +522,8 @@ NEVER = {
     "kill_accessing_process": ("5.10.999",),
     "kill_accessing_names_base_page": ("6.1.999",),
     "action_optional_to_others": ("5.10.999",),
+    "already_poisoned_page_type": ("6.11.999", "6.13.999", "6.15.999"),
+    "second_hugetlb_error_is_huge_page": ("6.1.999", "6.17.999"),
     "soft_offline_sysctl": ("6.1.999",),
     "kvm_sea_to_user": ("6.12.999",),
     "kvm_serror_emulated": ("6.12.999",),

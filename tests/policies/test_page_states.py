@@ -346,6 +346,8 @@ def poisoned(**facts: Any) -> dict[str, Any]:
     [
         (L510, (PFN, None, None, 0)),
         (L61, (PFN, None, None, EHWPOISON)),
+        ("linux-6.10.14", (PFN, None, None, EHWPOISON)),
+        ("linux-6.12.47", (PFN, "already poisoned", "failed", EHWPOISON)),
         (L612, (PFN, "already poisoned page", "failed", EHWPOISON)),
         (L73, (PFN, "already poisoned page", "failed", EHWPOISON)),
     ],
