@@ -191,6 +191,8 @@ class Host(WireModel):
     """Absent: every address has a struct page."""
     pci_devices: FailFastTuple[str] | None = None
     """Present PCI functions, `segment:bus:device.function`; absent: every device is present."""
+    aer_devices: FailFastTuple[str] | None = None
+    """PCI functions with an AER capability, as in `pci_devices`; absent: none has one."""
     recent: FailFastTuple[RecentRecord] | None = None
     vms: FailFastTuple[Vm] | None = None
 

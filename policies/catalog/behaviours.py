@@ -29,6 +29,8 @@ class Behaviours:
     ghes_panic_taints: bool = False
     block_limited_to_buffer: bool = False
     aer_needs_unmasked_status: bool = False
+    aer_without_state_oopses: bool = False
+    aer_integrated_endpoint_recovered: bool = False
     cxl_events_dispatched: bool = False
     cxl_protocol_errors_dispatched: bool = False
     sdei_always_built: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -21,6 +21,7 @@ ASSUMED_SYSCTL = Assumption("host.sysctl", "every sysctl has the kernel's defaul
 ASSUMED_RAS = Assumption("host.ras_extension", "the CPU has the RAS extension")
 ASSUMED_VALID = Assumption("host.valid_ranges", "every physical address has a struct page")
 ASSUMED_DEVICES = Assumption("host.pci_devices", "every PCI device named in a record is present")
+ASSUMED_AER = Assumption("host.aer_devices", "no PCI device has an AER capability; one that has is recovered without an oops")
 ASSUMED_TASKS = Assumption("host.tasks", "tasks not listed have one thread and the default kill policy")
 ASSUMED_CURRENT = Assumption("host.current", "a user thread with an unknown pid was running")
 ASSUMED_VMS = Assumption("host.vms", "a guest with an unknown name was running")
@@ -62,6 +63,11 @@ class Ranges:
         return index >= 0 and address < self._ends[index]
 
 
+def _lookup(names: tuple[str, ...]) -> Container[str]:
+    """Return a container of the names: a set where a linear search would be slow."""
+    return names if len(names) <= LINEAR_SEARCH_LIMIT else frozenset(names)
+
+
 def find_early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int | None:
     """Return the first thread, leader first, that asked for action-optional signals. Mirrors `find_early_kill_thread`."""
     if task is None:
@@ -77,6 +83,7 @@ class Facts:
     """Look-ups in one host's facts. Indexes are built on first use, because most events need few of them."""
 
     __slots__ = (
+        "_aer_devices",
         "_by_shift",
         "_devices",
         "_early_kill_threads",
@@ -99,7 +106,8 @@ class Facts:
     _vcpu_threads: dict[int, int] | None
     _by_shift: dict[int, dict[int, tuple[int, Page]]] | None
     _valid: Ranges | None
-    _devices: frozenset[str] | None
+    _devices: Container[str] | None
+    _aer_devices: Container[str] | None
     _early_kill_threads: dict[int, int | None] | None
 
     def __init__(self, host: Host, default_page: Page = DEFAULT_PAGE, arm_numbering: str | None = None) -> None:
@@ -113,7 +121,8 @@ class Facts:
         self.page_size: int = host.page_size or PAGE_SIZE
         self.page_shift: int = self.page_size.bit_length() - 1
         self.early_kill = bool(self.sysctl.early_kill)
-        self._tasks = self._vms = self._vcpu_threads = self._by_shift = self._valid = self._devices = self._early_kill_threads = None
+        self._tasks = self._vms = self._vcpu_threads = self._by_shift = self._valid = self._early_kill_threads = None
+        self._devices = self._aer_devices = None
 
     @property
     def consumer(self) -> Consumer:
@@ -182,12 +191,19 @@ class Facts:
 
     def has_device(self, device: str) -> bool:
         """Return whether a PCI function, `segment:bus:device.function`, is present."""
-        devices = self.host.pci_devices
-        if devices is None or len(devices) <= LINEAR_SEARCH_LIMIT:
-            return devices is None or device in devices
+        if self.host.pci_devices is None:
+            return True
         if self._devices is None:
-            self._devices = frozenset(devices)
+            self._devices = _lookup(self.host.pci_devices)
         return device in self._devices
+
+    def has_aer(self, device: str) -> bool:
+        """Return whether a PCI function has an AER capability, and with it the kernel's AER state (`pci_aer_init`)."""
+        if self.host.aer_devices is None:
+            return False
+        if self._aer_devices is None:
+            self._aer_devices = _lookup(self.host.aer_devices)
+        return device in self._aer_devices
 
     def early_kill_thread(self, pid: int) -> int | None:
         """Return the thread of a process that asked for action-optional signals, leader first. Mirrors `find_early_kill_thread`."""

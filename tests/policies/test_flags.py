@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ras_triage.models.decision import Decision, ExitToVmm, InjectSerror, Panic, RecoverPcie, ReportCxl, Signal
+from ras_triage.models.decision import Decision, ExitToVmm, InjectSerror, Oops, Panic, RecoverPcie, ReportCxl, Signal
 from ras_triage.models.kvm import VcpuEvents
 from ras_triage.models.records import guid
 from ras_triage.policies.catalog.behaviours import FLAGS
@@ -95,6 +95,11 @@ def panics(decision: Decision) -> list[tuple[str, int | None]]:
     return [(step.message, step.reboots_after_s) for step in steps(decision, Panic)]
 
 
+def recovery(decision: Decision) -> tuple[list[bool], list[int | None]]:
+    """Whether recovery runs for each device, and whom oopses end."""
+    return [step.recovers for step in steps(decision, RecoverPcie)], [step.pid for step in steps(decision, Oops)]
+
+
 def arrival(name: str) -> Callable[[Decision], object]:
     return lambda decision: [fired.since for fired in decision.rationale if fired.rule == name]
 
@@ -148,9 +153,13 @@ SHOWN: dict[str, Flag] = {
         "gpio",
         block(pcie(status=0)),
         host(),
-        lambda decision: [step.recovers for step in steps(decision, RecoverPcie)],
-        [True],
-        [False],
+        recovery,
+        ([True], []),
+        ([False], []),
+    ),
+    "aer_without_state_oopses": Flag("linux-6.17.7", "gpio", block(pcie()), host(), recovery, ([True], []), ([False], [None])),
+    "aer_integrated_endpoint_recovered": Flag(
+        L61, "gpio", block(pcie(valid=0x89, bus=0, port_type=9)), host(pci_devices=None), recovery, ([True], [None]), ([True], [])
     ),
     "cxl_events_dispatched": Flag(L612, "gpio", block(cxl_event()), host(), lambda decision: len(steps(decision, ReportCxl)), 0, 1),
     "cxl_protocol_errors_dispatched": Flag(
@@ -402,6 +411,8 @@ HELD = {
     "cxl_events_dispatched": (0, 0, 1, 1),
     "cxl_protocol_errors_dispatched": (0, 0, 0, 1),
     "aer_needs_unmasked_status": (0, 0, 0, 1),
+    "aer_without_state_oopses": (0, 0, 0, 0),
+    "aer_integrated_endpoint_recovered": (0, 1, 1, 1),
     "sdei_always_built": (0, 1, 1, 1),
     "soft_offline_sysctl": (0, 0, 1, 1),
     "panic_on_unrecoverable_sysctl": (0, 0, 0, 1),
@@ -495,6 +506,7 @@ FLIPS = {
     "second_hugetlb_error_is_huge_page": ("6.12.69", "6.18.9", "6.19.0"),
     "already_poisoned_reported": ("6.11.0",),
     "already_poisoned_page_type": ("6.12.48", "6.16.8", "6.17.0"),
+    "aer_without_state_oopses": ("6.16.0",),
     "soft_offline_sysctl": ("6.11.0",),
     "ksm_handled": ("6.4.0",),
     "arm_errors_handled": ("5.12.17", "5.13.2", "5.14.0"),
@@ -517,6 +529,7 @@ NEVER = {
     "arm_section_bounded": ("5.10.999", "6.1.999"),
     "exception_taints": ("5.10.999",),
     "aer_needs_unmasked_status": ("6.12.999",),
+    "aer_without_state_oopses": ("6.12.999", "6.15.999", "6.17.8", "6.18.0"),
     "cxl_events_dispatched": ("6.1.999",),
     "cxl_protocol_errors_dispatched": ("6.12.999",),
     "kill_accessing_process": ("5.10.999",),
