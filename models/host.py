@@ -157,6 +157,8 @@ class Guest(WireModel):
     """Error sources in the guest's HEST that the guest supports."""
     ack_pending: Annotated[FailFastTuple[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
     """Error sources whose last record the guest has not acknowledged."""
+    serror_masked: StrictBool | None = None
+    """PSTATE.A of the vCPU that an SError is injected into; absent: false, as in a Linux guest that is running."""
 
 
 class Vm(WireModel):

@@ -42,8 +42,11 @@ class Behaviours:
     kvm_runs_task_work: bool = False
     kvm_walk_level_minus_1_is_sea: bool = False
     kvm_serror_emulated: bool = False
+    kvm_serror_entry_without_il: bool = False
     kvm_ext_dabt_first: bool = False
     kvm_sea_to_user: bool = False
+    kvm_abort_syndrome_sign_extended: bool = False
+    kvm_abort_il_always_set: bool = False
 
     # memory failure
     free_page_taken_at_once: bool = False

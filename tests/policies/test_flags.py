@@ -347,6 +347,7 @@ class Answer(NamedTuple):
 
 
 REFUSED = VcpuEvents(serror_pending=1, serror_has_esr=1, ext_dabt_pending=1, serror_esr=0x11)
+ABORTED = VcpuState(host_ras=True, guest_ras=True, serror_masked=False)
 ANSWERED: dict[str, Answer] = {
     "kvm_serror_emulated": Answer(
         VcpuEvents(serror_pending=1),
@@ -362,6 +363,17 @@ ANSWERED: dict[str, Answer] = {
         (22, None),
         (22, 0x9600_0010),
     ),
+    "kvm_serror_entry_without_il": Answer(
+        VcpuEvents(serror_pending=1),
+        ABORTED,
+        lambda done: done.guest_esr,
+        0xBF00_0000,
+        0xBD00_0000,
+    ),
+    "kvm_abort_syndrome_sign_extended": Answer(
+        VcpuEvents(ext_dabt_pending=1), ABORTED, lambda done: done.guest_esr, 0x9600_0010, 0xFFFF_FFFF_9600_0010
+    ),
+    "kvm_abort_il_always_set": Answer(VcpuEvents(ext_dabt_pending=1), ABORTED, lambda done: len(done.assumptions), 2, 1),
 }
 
 
@@ -447,6 +459,9 @@ HELD = {
     "abort_address_untagged": (0, 1, 1, 1),
     "kvm_walk_level_minus_1_is_sea": (0, 0, 1, 1),
     "kvm_serror_emulated": (0, 0, 0, 1),
+    "kvm_serror_entry_without_il": (0, 0, 0, 0),
+    "kvm_abort_syndrome_sign_extended": (0, 1, 0, 0),
+    "kvm_abort_il_always_set": (0, 0, 0, 1),
     "kvm_ext_dabt_first": (0, 0, 0, 1),
     "kvm_sea_to_user": (0, 0, 0, 1),
     "kvm_runs_task_work": (0, 1, 1, 1),
@@ -513,6 +528,9 @@ FLIPS = {
     "kvm_walk_level_minus_1_is_sea": ("6.8.0",),
     "walk_level_minus_1_is_sea": ("6.9.0",),
     "kvm_serror_emulated": ("6.17.0",),
+    "kvm_serror_entry_without_il": ("6.17.0",),
+    "kvm_abort_syndrome_sign_extended": ("5.19.0",),
+    "kvm_abort_il_always_set": ("7.2.0",),
     "kvm_ext_dabt_first": ("6.17.0",),
 }
 """Releases at which a behaviour arrives: mainline, and stable releases that carried it back."""
@@ -540,6 +558,8 @@ NEVER = {
     "soft_offline_sysctl": ("6.1.999",),
     "kvm_sea_to_user": ("6.12.999",),
     "kvm_serror_emulated": ("6.12.999",),
+    "kvm_serror_entry_without_il": ("6.16.999", "7.2.0", "7.3.4"),
+    "kvm_abort_syndrome_sign_extended": ("5.10.999", "5.15.999", "6.6.54", "6.10.13", "6.12.0"),
     "kvm_ext_dabt_first": ("6.12.999", "6.16.999"),
     "kvm_walk_level_minus_1_is_sea": ("6.1.999", "6.7.999"),
     "kvm_runs_task_work": ("5.10.999",),
