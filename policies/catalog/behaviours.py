@@ -61,11 +61,13 @@ class Behaviours:
     unmap_failure_sends_sigbus: bool = False
     ksm_handled: bool = False
     thp_split_failure_kills: bool = False
+    thp_split_reads_subpages: bool = False
     file_thp_handled: bool = False
     gigantic_hugetlb_handled: bool = False
     hugetlb_signal_names_base_page: bool = False
     hugetlb_tail_not_collected: bool = False
     shmem_page_kept: bool = False
+    swapped_in_page_is_dirty: bool = False
     hugetlbfs_page_kept: bool = False
     dax_early_kill: bool = False
     action_optional_to_others: bool = False

@@ -216,9 +216,14 @@ class Facts:
             self._early_kill_threads[pid] = find_early_kill_thread(task, pid, self.early_kill)
         return self._early_kill_threads[pid]
 
-    def is_dirty(self, page: Page) -> bool:
-        """Return whether the page holds the only copy of its content. Unknown: clean only where the state implies a copy on disk."""
-        return page.dirty if page.dirty is not None else page.state in _HAS_NO_OTHER_COPY
+    def is_dirty(self, page: Page, *, swapped_in: bool) -> bool:
+        """Return whether the page counts as dirty. Unknown: clean only where the state implies a copy on disk.
+
+        `swapped_in`: the kernel maps a page that it reads back from swap as dirty.
+        """
+        if page.dirty is not None:
+            return page.dirty
+        return page.state in _HAS_NO_OTHER_COPY or (swapped_in and page.state is PageState.SWAP_CACHE and bool(page.mappings))
 
     def vm_of_current(self) -> Vm | None:
         """Return the virtual machine whose vCPU was running."""
