@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from io import BytesIO
@@ -11,6 +12,7 @@ from typing import Final, get_args
 
 import pytest
 
+from ras_triage.models.decision import Evidence
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notifications, read_hest
 from ras_triage.models.formats.items import FoundError
@@ -22,7 +24,9 @@ from ras_triage.models.records.guid import SECTION_NAMES, guid_text
 from ras_triage.models.records.status_block import parse_block
 from ras_triage.models.sections.registry import SECTIONS
 from ras_triage.policies.catalog.behaviours import FLAGS
+from ras_triage.policies.catalog.evidence import SeriesEvidence, flag_evidence, series_evidence
 from ras_triage.policies.catalog.policies import NEWEST_SERIES, change_ledger, flag_meanings, resolve_policy
+from ras_triage.policies.catalog.release import Release
 from ras_triage.policies.catalog.vmms import vmms
 from ras_triage.policies.decide import decide
 from ras_triage.service.config.settings import Settings
@@ -62,6 +66,29 @@ def test_the_newest_series_is_one_that_was_recorded_and_is_described() -> None:
     recorded = {name_of(path).partition("-")[2] for path in recordings("linux")}
     assert any(release.startswith(f"{newest}.") for release in recorded)
     assert all(release in page("tests/vectors/README.md") for release in recorded)
+
+
+def evidence_of(series: tuple[int, int]) -> list[str]:
+    """The cells of a series in the table of `docs/policies.md`: what was recorded and read, and how its last known release is known."""
+    known = series_evidence().get(series, SeriesEvidence(None, (), ()))
+    changes = [release for change in change_ledger() for release in (*change.stable, *change.ended, *change.absent)]
+    releases = [*(known.changelogs or ()), *known.sources, *known.booted, *changes]
+    last = max((release for release in releases if release.series == series), default=Release(*series, None))
+    counts = Counter(flag_evidence(change.flag, last) for change in change_ledger())
+    changelogs = " to ".join(map(str, known.changelogs or ()))
+    return [
+        ", ".join(map(str, known.booted)),
+        changelogs,
+        ", ".join(map(str, known.sources)),
+        f"{last}: " + ", ".join(f"{counts[kind]} {kind.value}" for kind in Evidence if counts[kind]),
+    ]
+
+
+def test_every_series_is_documented_with_what_was_recorded_and_read() -> None:
+    series = [(5, minor) for minor in range(10, 20)] + [(6, minor) for minor in range(20)] + [(7, minor) for minor in range(4)]
+    assert series[-1] == NEWEST_SERIES
+    documented = table_of(page("docs/policies.md"))
+    assert documented == {f"{major}.{minor}": evidence_of((major, minor)) for major, minor in series}
 
 
 def test_no_policy_of_a_recorded_kernel_has_unknowns() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich import box
 from rich.console import Group
 from rich.table import Table
@@ -30,10 +32,13 @@ def policy_page(page: PolicyPage) -> Group:
     table.add_column("", no_wrap=True)
     table.add_column("behaviour")
     table.add_column("since", no_wrap=True, style=QUIET)
+    table.add_column("evidence", no_wrap=True, style=QUIET)
     for flag in page.flags:
         about = join_lines(text(flag.flag), *([text(flag.summary, QUIET)] if flag.summary else []))
-        table.add_row(Text("yes", "green") if flag.value else Text("no", QUIET), about, flag.since or "")
-    head = Group(text(page.name, HEADING), text(page.digest, QUIET), *(text(note) for note in page.notes))
+        table.add_row(Text("yes", "green") if flag.value else Text("no", QUIET), about, flag.since or "", flag.evidence or "")
+    counts = Counter(flag.evidence for flag in page.flags if flag.evidence)
+    evidence = "evidence: " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), reverse=True))
+    head = Group(text(page.name, HEADING), text(page.digest, QUIET), text(evidence, QUIET), *(text(note) for note in page.notes))
     return Group(head, table)
 
 
