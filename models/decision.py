@@ -98,6 +98,7 @@ class Oops:
 
     pid: int | None
     cause: str
+    context: Literal["interrupted_thread", "kworker"] = "interrupted_thread"
     kind: Literal["oops"] = "oops"
 
 

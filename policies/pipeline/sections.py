@@ -376,7 +376,7 @@ def _pcie(walk: SectionWalk, entry: DataEntry, _index: int) -> None:
 
 def _worker_oops(cause: str, facts: Facts) -> tuple[Step, ...]:
     """Return the steps of a kernel worker that dies of its own fault. Mirrors `die_kernel_fault` and `oops_end`."""
-    oops = Oops(None, cause)
+    oops = Oops(None, cause, "kworker")
     return (oops, Panic("oops", "Oops: Fatal exception", reboot_delay(facts))) if facts.sysctl.panic_on_oops else (oops,)
 
 

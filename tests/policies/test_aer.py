@@ -15,6 +15,7 @@ INTEGRATED, ENDPOINT = 9, 0
 
 
 def oopses(decision: Decision) -> list[str]:
+    assert {step.context for step in steps(decision, Oops)} <= {"kworker"}
     return [step.cause.partition(":")[0] for step in steps(decision, Oops)]
 
 
