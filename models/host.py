@@ -194,7 +194,7 @@ class Host(WireModel):
     pci_devices: FailFastTuple[str] | None = None
     """Present PCI functions, `segment:bus:device.function`; absent: every device is present."""
     aer_devices: FailFastTuple[str] | None = None
-    """PCI functions with an AER capability, as in `pci_devices`; absent: none has one."""
+    """PCI functions with an AER capability, as in `pci_devices`; absent: root ports and switch ports have one, other devices have none."""
     recent: FailFastTuple[RecentRecord] | None = None
     vms: FailFastTuple[Vm] | None = None
 

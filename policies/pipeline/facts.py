@@ -21,7 +21,7 @@ ASSUMED_SYSCTL = Assumption("host.sysctl", "every sysctl has the kernel's defaul
 ASSUMED_RAS = Assumption("host.ras_extension", "the CPU has the RAS extension")
 ASSUMED_VALID = Assumption("host.valid_ranges", "every physical address has a struct page")
 ASSUMED_DEVICES = Assumption("host.pci_devices", "every PCI device named in a record is present")
-ASSUMED_AER = Assumption("host.aer_devices", "no PCI device has an AER capability; one that has is recovered without an oops")
+ASSUMED_AER = Assumption("host.aer_devices", "root ports and switch ports have an AER capability, other devices have none")
 ASSUMED_TASKS = Assumption("host.tasks", "tasks not listed have one thread and the default kill policy")
 ASSUMED_CURRENT = Assumption("host.current", "a user thread with an unknown pid was running")
 ASSUMED_VMS = Assumption("host.vms", "a guest with an unknown name was running")
@@ -197,10 +197,10 @@ class Facts:
             self._devices = _lookup(self.host.pci_devices)
         return device in self._devices
 
-    def has_aer(self, device: str) -> bool:
+    def has_aer(self, device: str, *, is_port: bool) -> bool:
         """Return whether a PCI function has an AER capability, and with it the kernel's AER state (`pci_aer_init`)."""
         if self.host.aer_devices is None:
-            return False
+            return is_port
         if self._aer_devices is None:
             self._aer_devices = _lookup(self.host.aer_devices)
         return device in self._aer_devices

@@ -359,15 +359,18 @@ def _pcie(walk: SectionWalk, entry: DataEntry, _index: int) -> None:
     present = facts.has_device(record.device)
     unmasked = bool(record.uncorrectable_status & ~record.uncorrectable_mask)
     does = walk.policy.behaviours
-    unlimited = does.aer_without_state_oopses and present and severity != "fatal" and not facts.has_aer(record.device)
-    recovers, fired = _aer(walk.policy, severity, reset=reset, present=present, unmasked=unmasked, unlimited=unlimited)
+    limited = does.aer_without_state_oopses and present and severity != "fatal"
+    oopses = limited and not facts.has_aer(record.device, is_port=record.is_port)
+    recovers, fired = _aer(walk.policy, severity, reset=reset, present=present, unmasked=unmasked, oopses=oopses)
     steps: list[Step] = [RecoverPcie(record.device, severity, recovers)]
     assumptions = [ASSUMED_DEVICES] if facts.host.pci_devices is None else []
     if facts.host.config is None:
         assumptions.append(ASSUMED_CONFIG)
-    if unlimited:
+    if limited and facts.host.aer_devices is None:
+        assumptions.append(ASSUMED_AER)
+    if oopses:
         steps += _worker_oops(_NO_AER_STATE, facts)
-        assumptions += _assumed_of_oops(facts, *([ASSUMED_AER] if facts.host.aer_devices is None else []))
+        assumptions += _assumed_of_oops(facts)
     elif recovers and record.lacks_upstream_bridge and not (record.is_integrated and does.aer_integrated_endpoint_recovered):
         steps += _worker_oops(_NO_UPSTREAM_BRIDGE, facts)
         assumptions += _assumed_of_oops(facts, _ASSUMED_ROOT_BUS)
@@ -385,10 +388,10 @@ def _assumed_of_oops(facts: Facts, *assumptions: Assumption) -> tuple[Assumption
 
 
 @lru_cache(maxsize=1024)
-def _aer(policy: Policy, severity: str, *, reset: bool, present: bool, unmasked: bool, unlimited: bool) -> tuple[bool, Rationale]:
-    """Return whether recovery runs. `unlimited`: the kernel needs the device's rate limits for its message, and there are none."""
+def _aer(policy: Policy, severity: str, *, reset: bool, present: bool, unmasked: bool, oopses: bool) -> tuple[bool, Rationale]:
+    """Return whether recovery runs. `oopses`: the kernel looks for the device's rate limits, and there are none."""
     needs_status = policy.behaviours.aer_needs_unmasked_status
-    if unlimited:
+    if oopses:
         recovers, outcome = False, "oops of the kernel worker: the device has no AER state"
     elif severity == "correctable":
         recovers, outcome = False, "printed only: severity is correctable"
@@ -402,8 +405,8 @@ def _aer(policy: Policy, severity: str, *, reset: bool, present: bool, unmasked:
         policy,
         "sections.pcie",
         outcome,
-        "pci_print_aer" if unlimited else "aer_recover_work_func",
-        "aer_without_state_oopses" if unlimited else "aer_needs_unmasked_status",
+        "pci_print_aer" if oopses else "aer_recover_work_func",
+        "aer_without_state_oopses" if oopses else "aer_needs_unmasked_status",
         aer_severity=severity,
         reset=reset,
         device_present=present,

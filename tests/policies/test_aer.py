@@ -11,7 +11,7 @@ from tests.policies.events import CORRECTED, FATAL, L61, L510, block, decided, h
 
 OOPSING = ("linux-6.16.0", "linux-6.16.12", "linux-6.17.7")
 DEVICE = "0000:01:00.0"
-INTEGRATED, ENDPOINT = 9, 0
+INTEGRATED, ENDPOINT, ROOT_PORT = 9, 0, 4
 
 
 def oopses(decision: Decision) -> list[str]:
@@ -65,9 +65,10 @@ def test_a_device_that_is_gone_has_no_state_to_miss(policy: str) -> None:
     assert (oopses(decision), recovers(decision)) == ([], [False])
 
 
-def test_without_the_fact_no_device_has_aer_and_the_decision_says_so_where_it_matters() -> None:
-    decision = of("linux-6.16.12", pcie())
-    assert (oopses(decision), "host.aer_devices" in assumed(decision)) == (["pci_print_aer"], True)
+def test_without_the_fact_only_ports_have_aer_and_the_decision_says_so_where_it_matters() -> None:
+    for port_type, oopsed in ((ENDPOINT, ["pci_print_aer"]), (ROOT_PORT, [])):
+        decision = of("linux-6.16.12", pcie(valid=0x89, port_type=port_type))
+        assert (oopses(decision), "host.aer_devices" in assumed(decision)) == (oopsed, True)
     assert "host.aer_devices" not in assumed(of("linux-6.17.8", pcie()))
     assert "host.aer_devices" not in assumed(of("linux-6.16.12", pcie(FATAL)))
 

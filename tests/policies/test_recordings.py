@@ -70,7 +70,7 @@ DIGESTS: Final = {
         "c43aa00fe25f668820b4fbb2014c7b590b670c2b0f2132da454ac61be35671dc",
     ),  # words alone
     5: Digests(
-        "a8ded1b3777c5c8f9c77dbf8ab539176de7ba4cba637900465d925a8e77f0f2d",
+        "0adbfe13a4a8ec10aed8b15a54a07af7a27c76e31fc6322e2ca82aa3cb74ab7d",
         "fca5a47fd743bc1c98ad36cfb4fc6a71267f79b87f828864993db45658d4901e",
     ),
 }
