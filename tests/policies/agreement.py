@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from ras_triage.models.decision import Decision, MemoryFailure, Oops, Panic, RecoverPcie, Signal, SoftOffline
@@ -27,13 +28,27 @@ def _lucky(seen: Seen) -> tuple[str, ...]:
     return ("BUS_MCEERR_AO", "BUS_MCEERR_AR") if beaten else ("BUS_MCEERR_AO",)
 
 
+def _not_merged(missing: set[tuple[Any, ...]], seen: Seen) -> set[tuple[Any, ...]]:
+    """Decided signals that were not received, without those that the kernel sent while the same signal was pending (`res` 2)."""
+    merged = Counter((sent["tid"], sent["code"]) for sent in seen.get("sent", ()) if sent.get("res") == 2)
+    left = set()
+    for signal in sorted(missing, key=str):
+        if merged[signal[:2]]:
+            merged[signal[:2]] -= 1
+        else:
+            left.add(signal)
+    return left
+
+
 def signals_differ(decision: Decision, seen: Seen) -> list[str]:
     race = bool(seen.get("race"))
     told = {comparable(step.tid, step.code, step.address, step.lsb, race) for step in decision.plan if isinstance(step, Signal)}
     real = {comparable(s["tid"], s["code"], s.get("address"), s.get("lsb"), race) for s in seen["signals"]}
     if told == real or seen.get("signals_unseen"):
         return []
-    missing, extra = told - real, real - told
+    missing, extra = _not_merged(told - real, seen), real - told
+    if not missing and not extra:
+        return []
     if seen.get("action_required_unseen"):
         missing = {signal for signal in missing if signal[1] != "BUS_MCEERR_AR"}
     if race and not missing and all(signal[1] in _lucky(seen) for signal in extra):
