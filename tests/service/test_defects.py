@@ -253,7 +253,7 @@ def test_nothing_of_an_event_stays_behind_that_ran_into_a_defect(bad: dict[str, 
         assert await outcome(runtime, {**bad, "id": "a"}) == "internal"
         assert runtime.intake._pending == {}
         assert not runtime.sources.state("unkept").pages
-        assert runtime.writer.figures.queue_entries == 0
+        assert runtime.writer.statistics.queue_entries == 0
 
     with_runtime(test)
 

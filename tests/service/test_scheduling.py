@@ -257,7 +257,7 @@ def test_a_batch_leaves_most_of_the_writers_queue_to_single_requests() -> None:
     events = b"".join(b'{"notification":"polled","id":"%d"}\n' % number for number in range(600))
     with client(app) as call, ThreadPoolExecutor(2) as threads:
         batch = threads.submit(call, "POST", "/v1/decisions/batch", content=events, headers={"content-type": "application/x-ndjson"})
-        waiting = lambda: app.state.runtime.writer.figures.queue_entries  # noqa: E731
+        waiting = lambda: app.state.runtime.writer.statistics.queue_entries  # noqa: E731
         wait_until(lambda: waiting() > 0)
         single = threads.submit(call, "POST", "/v1/decisions", json=EVENT)
         wait_until(lambda: waiting() % SLICE == 1)
