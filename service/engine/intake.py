@@ -57,7 +57,7 @@ LOOKUP_FAILED_S: Final = 30.0
 LOOP_S: Final = 1.0
 """Time limit for an event in the event loop, in seconds. An event that takes longer than estimated goes to a worker process."""
 
-TURN_S: Final = 0.02
+TURN_S: Final = 0.005
 """Processor time after which a slice of a batch yields the event loop, in seconds."""
 
 ATTEMPTS: Final = 5

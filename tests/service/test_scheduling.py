@@ -172,14 +172,25 @@ def loaded(batches: dict[str, int], clock: Clock | None = None) -> Admission:
     return admission
 
 
-def test_a_batch_is_refused_when_it_would_wait_too_long_and_told_for_how_long() -> None:
+def refusal(admission: Admission, client: str) -> ProblemError:
+    with pytest.raises(ProblemError) as refused:
+        admission.require(client)
+    return refused.value
+
+
+def test_a_batch_that_would_wait_too_long_is_refused_with_the_time_after_which_to_retry() -> None:
     admission = loaded({"a": 100})
     assert admission.wait_s("a") == pytest.approx(6.4)
 
-    with pytest.raises(ProblemError) as refused:
-        admission.require("a")
-    assert (refused.value.problem.status, refused.value.problem.type) == (503, "urn:ras-triage:problem:busy")
-    assert refused.value.headers == {"Retry-After": "7"}
+    refused = refusal(admission, "a")
+    assert (refused.problem.status, refused.problem.type) == (503, "urn:ras-triage:problem:busy")
+    assert 7 <= int(refused.headers["Retry-After"]) <= 14
+
+
+def test_batches_that_are_refused_together_are_not_told_to_retry_together() -> None:
+    admission = loaded({"a": 100})
+    times = {int(refusal(admission, "a").headers["Retry-After"]) for _ in range(200)}
+    assert times == set(range(7, 15))
 
 
 def test_another_client_is_not_refused_because_of_the_batches_of_one() -> None:

@@ -16,7 +16,7 @@ from ras_triage.service.http.server.connections import Connection, Connections
 from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.metrics import Metrics
 
-BURST: Final = 16
+BURST: Final = 64
 """Connections that are accepted in one pass of the event loop."""
 
 FIRST_PAUSE_S: Final = 0.05
