@@ -13,9 +13,9 @@ import pytest
 
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notifications, read_hest
-from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.kernel_log import grammar
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
+from ras_triage.models.formats.results import FoundError
 from ras_triage.models.host import Vm
 from ras_triage.models.notification import DELIVERY, NotificationType
 from ras_triage.models.records.guid import SECTION_NAMES, guid_text
@@ -88,7 +88,7 @@ def test_every_notification_type_has_a_delivery() -> None:
     assert set(DELIVERY) == set(NotificationType)
 
 
-@pytest.mark.parametrize(("number", "kind"), enumerate(NotificationType))
+@pytest.mark.parametrize(("number", "kind"), list(enumerate(NotificationType)))
 def test_every_notification_type_is_that_of_an_error_source(number: int, kind: NotificationType) -> None:
     assert notifications(read_hest(table(generic(7, number)))).get(7).type is kind
 

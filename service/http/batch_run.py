@@ -151,7 +151,7 @@ class BatchRun:
             now = monotonic()
             if self.outbox.waiting and (now - began > HOLD_S or now - self._last_input > IDLE_S):
                 return
-            await self.outbox.news(IDLE_S)
+            await self.outbox.wait_for_change(IDLE_S)
         if self.refusal is not None:
             raise self.refusal
 

@@ -56,7 +56,7 @@ def test_single_requests_begin_before_batches_that_came_earlier_and_batches_begi
         starts, begun = StartLimiter(), list[str]()
 
         async def begin(kind: str) -> None:
-            await starts.turn(lasting=kind == "b")
+            await starts.turn(long_running=kind == "b")
             begun.append(kind)
 
         await asyncio.gather(*(begin("b") for _ in range(60)), *(begin("s") for _ in range(60)))
