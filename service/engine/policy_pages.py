@@ -12,7 +12,7 @@ from ras_triage.service.config.settings import Settings
 
 def list_policies(settings: Settings) -> PolicyList:
     """Return `uniform`, the operator's own policies, and the releases, oldest first."""
-    own = (uniform_policy(), *settings.custom.values())
+    own = (uniform_policy(), *settings.custom_policies.values())
     releases = (_entry(policy, added_flags(policy), removed_flags(policy)) for policy in change_points())
     return PolicyList(settings.default_policy.name, (*(_entry(policy) for policy in own), *releases))
 

@@ -38,7 +38,7 @@ def policy_of(event: Event, settings: Settings, *, uses_stored_facts: bool = Fal
     `uses_stored_facts`: the host facts are the stored ones of the source.
     """
     try:
-        return choose_policy(event, settings.default_policy, settings.custom)
+        return choose_policy(event, settings.default_policy, settings.custom_policies)
     except UnknownPolicy as error:
         if event.policy is not None:
             raise ProblemError(unknown_policy(str(error), "/policy")) from None

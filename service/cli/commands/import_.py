@@ -210,7 +210,9 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
                 pending.append(item)
                 continue
             try:
-                error = work.attempts.call(apply_options, work.import_options, item, work.settings.default_policy, work.settings.custom)
+                error = work.attempts.call(
+                    apply_options, work.import_options, item, work.settings.default_policy, work.settings.custom_policies
+                )
                 event = work.attempts.call(event_json, error.event)
             except ProblemError:
                 pending.append(UnreadableRecord(item.place, INTERNAL, item.format))

@@ -47,7 +47,7 @@ def run(options: Namespace) -> int:
 
 def _find(name: str, settings: Settings) -> Policy:
     try:
-        return find_policy(name, settings.custom)
+        return find_policy(name, settings.custom_policies)
     except UnknownPolicy as error:
         raise ProblemError(unknown_policy(str(error))) from None
 

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/policies", tags=["policies"], dependencies=[Depen
 
 def _find(name: str, settings: Settings) -> Policy:
     try:
-        return find_policy(name, settings.custom)
+        return find_policy(name, settings.custom_policies)
     except UnknownPolicy as error:
         raise ProblemError(unknown_policy(str(error), status=404)) from None
 
