@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def settings_of(options: Namespace) -> Settings:
     """Return the settings of a command that decides locally. Raises InvalidSetting."""
-    return read_settings(map(Path, options.policy_files or ()))
+    return read_settings(map(Path, options.policy_files or ()), map(Path, getattr(options, "vmm_files", None) or ()))
 
 
 def effective_settings(options: Namespace) -> EffectiveSettings:
@@ -57,6 +57,11 @@ def add_config(command: ArgumentParser) -> None:
 def add_policy_file(command: ArgumentParser) -> None:
     """Add the option for custom policies."""
     _add_setting(command, all_settings()["policy_files"])
+
+
+def add_vmm_file(command: ArgumentParser) -> None:
+    """Add the option for custom VMMs."""
+    _add_setting(command, all_settings()["vmm_files"])
 
 
 def add_json(command: ArgumentParser) -> None:

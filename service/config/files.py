@@ -1,23 +1,41 @@
-"""Files that settings name: policies, and the folder of the store."""
+"""Files that settings name: policies, VMMs, and the folder of the store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import TypeVar
 
-from ras_triage.policies.catalog.choice import find_policy, load_policies
-from ras_triage.policies.catalog.policies import UNIFORM, InvalidPolicy, UnknownPolicy
+from ras_triage.policies.catalog.choice import find_policy, load_policy
+from ras_triage.policies.catalog.definition_file import InvalidDefinition
+from ras_triage.policies.catalog.policies import UNIFORM, Policy, UnknownPolicy
+from ras_triage.policies.catalog.vmms import Vmm, load_vmm
 from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.config.store_address import default_store, sqlite_path
 
+Definition = TypeVar("Definition", Policy, Vmm)
 
-def read_settings(policy_files: Iterable[Path] = (), default_policy: str = UNIFORM) -> Settings:
+
+def read_settings(policy_files: Iterable[Path] = (), vmm_files: Iterable[Path] = (), default_policy: str = UNIFORM) -> Settings:
     """Return settings with the content of files, and otherwise defaults: those of a command without a service. Raises InvalidSetting."""
+    policies, custom_vmms = _read_definitions(policy_files, load_policy), _read_definitions(vmm_files, load_vmm)
     try:
-        custom = load_policies(read_text(path) for path in policy_files)
-        return Settings(find_policy(default_policy, custom), custom)
-    except (InvalidPolicy, UnknownPolicy) as error:
+        return Settings(find_policy(default_policy, policies), policies, custom_vmms)
+    except UnknownPolicy as error:
         raise InvalidSetting(str(error)) from None
+
+
+def _read_definitions(files: Iterable[Path], load: Callable[[str, Collection[str]], Definition]) -> dict[str, Definition]:
+    """Return policies or VMMs by name, from one file each. Raises InvalidSetting."""
+    found: dict[str, Definition] = {}
+    for path in files:
+        text = read_text(path)
+        try:
+            definition = load(text, found)
+        except (InvalidDefinition, UnknownPolicy) as error:
+            raise InvalidSetting(f"`{path}`: {error}") from None
+        found[definition.name] = definition
+    return found
 
 
 def read_text(path: Path) -> str:

@@ -141,7 +141,7 @@ def _effective(written: Mapping[str, Any]) -> Settings:
     return settings
 
 
-_FILES: Final = ("policy_files", "default_policy")
+_FILES: Final = ("policy_files", "vmm_files", "default_policy")
 """Settings that name files or what is in them."""
 
 

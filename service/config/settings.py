@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, SecretStr
 
 from ras_triage.policies.catalog.policies import UNIFORM, Policy, uniform_policy
+from ras_triage.policies.catalog.vmms import Vmm
 from ras_triage.service.config.declaration import DeclaredSetting, Setting, Written, declared_settings
 from ras_triage.service.config.store_address import MEMORY, default_store
 from ras_triage.service.config.value_types import (
@@ -88,6 +89,16 @@ class Settings:
             metavar="FILE",
             reloadable=True,
             written=Written(Files, (), "policy_files"),
+        ),
+    ] = field(default_factory=dict)
+    custom_vmms: Annotated[
+        Mapping[str, Vmm],
+        Setting(
+            "custom VMMs in TOML, one in each file",
+            option="--vmm-file",
+            metavar="FILE",
+            reloadable=True,
+            written=Written(Files, (), "vmm_files"),
         ),
     ] = field(default_factory=dict)
     host: Annotated[
