@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def settings_of(options: Namespace) -> Settings:
     """Return the settings of a command that decides locally. Raises InvalidSetting."""
-    return read_settings(map(Path, options.policy_files or ()), map(Path, getattr(options, "vmm_files", None) or ()))
+    return read_settings(options.policy_files or (), getattr(options, "vmm_files", None) or ())
 
 
 def effective_settings(options: Namespace) -> EffectiveSettings:
@@ -43,6 +43,7 @@ def _add_setting(command: ArgumentParser, setting: DeclaredSetting) -> None:
     command.add_argument(
         declared.option or "",
         dest=setting.name,
+        type=Path if setting.is_path else str,
         metavar=declared.metavar,
         action="append" if setting.is_list else "store",
         help=(declared.help + ending).replace("`", "").replace("%", "%%"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin, get_type_hints
 
 from pydantic import ByteSize, SecretStr
@@ -84,9 +85,14 @@ class DeclaredSetting:
         return get_origin(_without_limits(self.type)) is tuple
 
     @property
+    def is_path(self) -> bool:
+        """Whether the values name files, whose names need not be UTF-8."""
+        return Path in (_without_limits(self.type), *get_args(_without_limits(self.type)))
+
+    @property
     def is_secret(self) -> bool:
         """Whether the value must not be shown."""
-        return SecretStr in get_args(self.type) or self.type is SecretStr
+        return _without_limits(self.type) is SecretStr
 
 
 def declared_settings(cls: type[Any]) -> tuple[DeclaredSetting, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from calling import run
 from processes import Service
 
-from ras_triage.policies.catalog.vmms import load_vmm
+from ras_triage.policies.catalog.vmms import load_vmm, vmms
 from tests.test_architecture import ROOT
 
 OURS = """
@@ -115,6 +116,23 @@ def test_a_bad_policy_file_is_named_with_its_path(tmp_path: Path) -> None:
     assert f"`{bad}`: `base`: missing; expected a string" in message
 
 
+def test_vmms_are_listed_with_the_policies(file: Path) -> None:
+    listed = json.loads(run("policies", "--json", "--vmm-file", str(file)).stdout)["vmms"]
+    assert [vmm["name"] for vmm in listed] == [*vmms(), "ours"]
+    flags = ["handles_sigbus", "asks_for_early_signals", "waits_for_acknowledgement"]
+    assert listed[-1] == {"name": "ours", "digest": load_vmm(OURS, ()).digest, "summary": "QEMU 11.0 with our patches", "flags": flags}
+    page = run("policies", "--vmm-file", str(file)).stdout.decode()
+    assert "QEMU 11.0 with our patches" in page
+    assert listed[-1]["digest"][7:19] in page
+
+
+def test_the_name_of_a_file_need_not_be_utf_8(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/\xff.toml"
+    Path(os.fsdecode(path)).write_text(OURS)
+    assert run("policies", "--vmm-file", os.fsdecode(path)).returncode == 0
+    assert run("config", "--vmm-file", os.fsdecode(path)).returncode == 0
+
+
 # Service
 
 
@@ -157,6 +175,7 @@ def test_a_service_decides_with_a_vmm_file(running: Running) -> None:
     assert identity(ours) == [load_vmm(OURS, ()).digest]
     stored = httpx.get(f"{running.service.url}/v1/decisions/{ours['id']}", timeout=20).json()
     assert identity(stored) == identity(ours)
+    assert httpx.get(f"{running.service.url}/v1/policies", timeout=20).json()["vmms"][-1]["digest"] == load_vmm(OURS, ()).digest
 
 
 def test_workers_decide_with_it_as_well(running: Running) -> None:

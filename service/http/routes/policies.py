@@ -24,7 +24,10 @@ def _find(name: str, settings: Settings) -> Policy:
 
 @router.get("")
 async def list_all(settings: SettingsOf) -> PolicyList:
-    """List every release at which a behaviour changed, `uniform`, and custom policies. Any other `linux-<release>` is valid, too."""
+    """List every release at which a behaviour changed, `uniform`, and custom policies; and all VMMs.
+
+    Any other `linux-<release>` is valid, too.
+    """
     return list_policies(settings)
 
 
