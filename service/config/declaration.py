@@ -9,6 +9,8 @@ from typing import Annotated, Any, Final, NamedTuple, get_args, get_origin, get_
 
 from pydantic import ByteSize, SecretStr
 
+from ras_triage.service.config.value_types import IN_BYTES
+
 PREFIX: Final = "RAS_TRIAGE_"
 """Of environment variables."""
 
@@ -19,7 +21,7 @@ class Written(NamedTuple):
     type: Any
     """Type with limits."""
     default: Any
-    field: str | None = None
+    name: str | None = None
     """Name of the setting, if it is not that of the field."""
 
 
@@ -75,7 +77,7 @@ class DeclaredSetting:
             return ",".join(self.default)
         if isinstance(self.default, bool):
             return str(self.default).lower()
-        if isinstance(self.default, int) and self.name.endswith(("_bytes", "_rate")):
+        if IN_BYTES in getattr(self.type, "__metadata__", ()):
             return ByteSize(self.default).human_readable(separator=" ").replace(".0 ", " ")
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
@@ -113,7 +115,7 @@ def _declared(cls: type[Any], prefix: str, group: str | None) -> Iterator[Declar
             continue
         declaration = next(part for part in hint.__metadata__ if isinstance(part, Setting))
         written = declaration.written or Written(_without(hint, declaration), None if field.default is MISSING else field.default)
-        yield DeclaredSetting(written.field or prefix + field.name, group or field.name, written.type, written.default, declaration)
+        yield DeclaredSetting(written.name or prefix + field.name, group or field.name, written.type, written.default, declaration)
 
 
 def _without(hint: Any, declaration: Setting) -> Any:

@@ -24,6 +24,12 @@ SettingOrigin = Literal["default", "file", "environment", "flag"]
 
 _OIDC: Final = "oidc_"
 
+_FILES: Final = ("policy_files", "vmm_files", "default_policy")
+"""Settings that name files or what is in them."""
+
+_LONGEST_SHOWN: Final = 64
+"""Characters of an invalid value that an error shows."""
+
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSettings:
@@ -117,9 +123,6 @@ def _got(setting: DeclaredSetting, value: Any) -> str:
     return f"; got `{text}`" if is_shown else ""
 
 
-_LONGEST_SHOWN: Final = 64
-
-
 def written_name(setting: DeclaredSetting, origin: SettingOrigin, path: Path | None = None) -> str:
     """Return the name of a setting in its source."""
     if origin == "environment":
@@ -139,10 +142,6 @@ def _effective(written: Mapping[str, Any]) -> Settings:
     settings = replace(read_settings(**from_files), oidc=_oidc(written), **values)
     _check(settings, written)
     return settings
-
-
-_FILES: Final = ("policy_files", "vmm_files", "default_policy")
-"""Settings that name files or what is in them."""
 
 
 def _oidc(written: Mapping[str, Any]) -> Oidc | None:

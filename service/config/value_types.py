@@ -65,8 +65,10 @@ PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Seconds = PositiveNumber
 
-Bytes = Annotated[int, GetPydanticSchema(lambda _source, handler: handler(ByteSize)), Field(gt=0)]
-"""Number of bytes; written with or without a unit."""
+IN_BYTES: Final = GetPydanticSchema(lambda _source, handler: handler(ByteSize))
+"""Annotation of a number of bytes, which may be written with a unit."""
+
+Bytes = Annotated[int, IN_BYTES, Field(gt=0)]
 
 WorkerCount = Annotated[int, Field(ge=0, le=MAX_WORKERS)]
 
