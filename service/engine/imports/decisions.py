@@ -52,7 +52,7 @@ def decide_items(
 
 def _decide(reading: FoundError, options: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts) -> Result:
     try:
-        reading = attempts.call(apply_options, options, reading, settings.default_policy, settings.custom)
+        reading = attempts.call(apply_options, options, reading, settings.default_policy, settings.custom_policies)
         event = attempts.call(event_json, reading.event)
     except ProblemError:
         tally.refused += 1
