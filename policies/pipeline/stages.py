@@ -12,7 +12,6 @@ from ras_triage.models.records.status_block import StatusBlock
 from ras_triage.models.severity import GhesSeverity
 from ras_triage.policies import cpu_exceptions
 from ras_triage.policies.catalog.policies import Policy
-from ras_triage.policies.catalog.vmms import vmms
 from ras_triage.policies.guest.guest_stage import notify_guests
 from ras_triage.policies.pipeline.facts import Facts
 from ras_triage.policies.pipeline.memory import HandledFrame, handle_memory
@@ -116,7 +115,7 @@ def run_handling_stages(sections: SectionStages, policy: Policy, facts: Facts, i
         )
     at_next_access = next_access(handled, policy, facts)
     if facts.host.vms:
-        stage_results.append(notify_guests(stage_results, at_next_access, notification, policy, facts, vmms()))
+        stage_results.append(notify_guests(stage_results, at_next_access, notification, policy, facts))
     return HandlingStages(stage_results, handled, at_next_access)
 
 

@@ -148,6 +148,11 @@ def invalid(error: ValidationError, document: bytes, noun: str) -> Problem:
     return _invalid(noun, tuple(_error_detail(detail, content) for detail in details[:MAX_ERRORS]))
 
 
+def invalid_value(noun: str, pointer: str, detail: str) -> Problem:
+    """Return the problem for a `noun` (`event`, `host`) with one invalid value."""
+    return _invalid(noun, (ErrorDetail(pointer, truncate_text(detail)),))
+
+
 def _invalid(noun: str, details: tuple[ErrorDetail, ...]) -> Problem:
     more = f", and {len(details) - 1} more" if len(details) > 1 else ""
     where = f"`{details[0].pointer}`: " if details[0].pointer else ""

@@ -11,7 +11,7 @@ from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.notification import NotificationType
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.cli.inputs import read_all, to_event
-from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
+from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
 from ras_triage.service.cli.output import print_page, process_lines, warn, warn_of_defect, write_json
 from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.engine.attempts import Attempts
@@ -41,6 +41,7 @@ def configure(command: ArgumentParser) -> None:
     )
     command.add_argument("--ndjson", action="store_true", help="read one event per line, write one decision or problem per line")
     add_policy_file(command)
+    add_vmm_file(command)
     add_json(command)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
+from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage, VmmEntry
 from ras_triage.service.cli.pages.layout import DIM, HEADING, join_lines, text
 
 
 def policy_list_page(listed: PolicyList) -> Group:
-    """Return the page with all named policies, and with the changes at each release."""
+    """Return the page with all named policies, the changes at each release, and all VMMs."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("policy", no_wrap=True)
     table.add_column("digest", style=DIM, no_wrap=True)
@@ -21,7 +23,18 @@ def policy_list_page(listed: PolicyList) -> Group:
         changes = [*entry.brings, *(f"no longer {flag}" for flag in entry.drops)]
         name = f"{entry.name} (default)" if entry.name == listed.default else entry.name
         table.add_row(text(name), text(entry.digest[7:19]), text(", ".join(changes)))
-    return Group(table, Text("Any other linux-<release> is valid, too."))
+    return Group(table, Text("Any other linux-<release> is valid, too."), _vmm_table(listed.vmms))
+
+
+def _vmm_table(entries: Iterable[VmmEntry]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("VMM", no_wrap=True)
+    table.add_column("digest", style=DIM, no_wrap=True)
+    table.add_column("behaviours")
+    for entry in entries:
+        about = [text(entry.summary, DIM)] if entry.summary else []
+        table.add_row(text(entry.name), text(entry.digest[7:19]), join_lines(text(", ".join(entry.flags) or "none"), *about))
+    return table
 
 
 def policy_page(page: PolicyPage) -> Group:

@@ -119,7 +119,9 @@ class Workers:
 
     def use(self, settings: Settings) -> None:
         """Apply new settings from now on."""
-        self._settings = pickle.dumps(Settings(settings.default_policy, settings.custom, max_workload=settings.max_workload))
+        self._settings = pickle.dumps(
+            Settings(settings.default_policy, settings.custom_policies, settings.custom_vmms, max_workload=settings.max_workload)
+        )
         """Only the settings that a decision needs: workers get no secrets."""
 
     @property

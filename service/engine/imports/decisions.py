@@ -52,7 +52,7 @@ def decide_items(
 
 def _decide(found: FoundError, options: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts) -> Result:
     try:
-        found = attempts.call(apply_options, options, found, settings.default_policy, settings.custom)
+        found = attempts.call(apply_options, options, found, settings.default_policy, settings.custom_policies)
         event = attempts.call(event_json, found.event)
     except ProblemError:
         tally.refused += 1

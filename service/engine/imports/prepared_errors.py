@@ -60,7 +60,7 @@ def prepare(settings: Settings, found: Found, options: ImportOptions) -> Prepare
     if not isinstance(item, FoundError):
         return item
     try:
-        reading = apply_options(options, item, settings.default_policy, settings.custom)
+        reading = apply_options(options, item, settings.default_policy, settings.custom_policies)
         event = event_json(reading.event)
     except Exception as error:
         return defective_item(error, item.place, item.format)
