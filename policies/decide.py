@@ -91,7 +91,7 @@ def _conclude(
         certainty="depends" if found.reasons else "certain",
         reasons=found.reasons,
         plan=found.steps,
-        next_access=() if action is Action.PANIC else handling.later,
+        next_access=() if action is Action.PANIC else handling.at_next_access,
         rationale=found.rationale,
         assumptions=found.assumptions,
         alternatives=others.alternatives,

@@ -13,9 +13,9 @@ import pytest
 
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notifications, read_hest
-from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.kernel_log import grammar
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
+from ras_triage.models.formats.results import FoundError
 from ras_triage.models.notification import DELIVERY, NotificationType
 from ras_triage.models.records.guid import SECTION_NAMES, guid_text
 from ras_triage.models.records.status_block import parse_block
@@ -87,9 +87,9 @@ def test_every_notification_type_has_a_delivery() -> None:
     assert set(DELIVERY) == set(NotificationType)
 
 
-@pytest.mark.parametrize("kind", NotificationType)
-def test_every_notification_type_is_that_of_an_error_source(kind: NotificationType) -> None:
-    assert notifications(read_hest(table(generic(7, kind.hest_number)))).get(7).type is kind
+@pytest.mark.parametrize(("number", "kind"), list(enumerate(NotificationType)))
+def test_every_notification_type_is_that_of_an_error_source(number: int, kind: NotificationType) -> None:
+    assert notifications(read_hest(table(generic(7, number)))).get(7).type is kind
 
 
 @pytest.mark.parametrize("kind", NotificationType)
@@ -105,11 +105,11 @@ def test_every_notification_type_is_admitted_or_rejected_with_a_reason(kind: Not
 def test_every_notification_type_is_documented_as_it_is_decided() -> None:
     documented = table_of(page("docs/notifications.md"))
     assert list(documented) == [kind.value for kind in NotificationType]
-    for kind in NotificationType:
+    for hest_number, kind in enumerate(NotificationType):
         number, context, linux = documented[kind.value]
         decision = decide(Event.model_validate({"notification": kind.value}), resolve_policy("linux-7.3.4"))
         rejected = all(rule.stage != "read" for rule in decision.rationale)
-        assert (number, context, linux.startswith("rejects")) == (str(kind.hest_number), DELIVERY[kind].value, rejected), kind
+        assert (number, context, linux.startswith("rejects")) == (str(hest_number), DELIVERY[kind].value, rejected), kind
 
 
 # Section types

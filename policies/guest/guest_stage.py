@@ -22,12 +22,12 @@ _TRUNCATED: Final = StageResult(reasons=("plan too long: the responses of furthe
 
 def notify_guests(
     stage_results: Iterable[StageResult],
-    later: Iterable[Signal],
+    at_next_access: Iterable[Signal],
     notification: Notification,
     policy: Policy,
     facts: Facts,
 ) -> StageResult:
-    """Return the guest part of a decision whose host part is `stage_results`; `later` are the signals of the next access.
+    """Return the guest part of a decision whose host part is `stage_results`; `at_next_access` are the signals of the next access.
 
     Raises UnknownVmm.
     """
@@ -38,7 +38,7 @@ def notify_guests(
                 signalled.setdefault(step.pid, []).append(step)
             elif isinstance(step, Panic):
                 return EMPTY_RESULT
-    signalled_later = {signal.pid for signal in later} - signalled.keys()
+    signalled_later = {signal.pid for signal in at_next_access} - signalled.keys()
     distinct_signals: dict[int | None, tuple[Signal, ...]] = {}
     responses: list[StageResult] = []
     budget = MAX_SIZE

@@ -361,14 +361,14 @@ def http_problem(status: int, detail: str) -> Problem:
     return Problem(f"{URN}{kind}", title, status, truncate_text(detail))
 
 
-def not_http() -> Problem:
+def malformed_request() -> Problem:
     """Return the problem for a malformed request, or headers far over the limit."""
-    return Problem(f"{URN}not-http", "not HTTP", 400, "malformed HTTP/1.1 request, or headers too long")
+    return Problem(f"{URN}not-http", "malformed HTTP request", 400, "malformed HTTP/1.1 request, or headers too long")
 
 
 def malformed_head(status: int, detail: str) -> Problem:
     """Return the problem for a request head that violates RFC 9112, or an unsupported transfer coding or HTTP version."""
-    kind, title = _HEAD_PROBLEMS.get(status, ("not-http", "not HTTP"))
+    kind, title = _HEAD_PROBLEMS.get(status, ("not-http", "malformed HTTP request"))
     return Problem(f"{URN}{kind}", title, status, detail)
 
 

@@ -134,7 +134,7 @@ class Defect(NamedTuple):
     """From `logs.explain`."""
 
 
-class Predecided(NamedTuple):
+class PredecidedEvent(NamedTuple):
     """Event that a worker process decided."""
 
     document: EventDocument
@@ -154,7 +154,7 @@ class FailedEvent(NamedTuple):
 Evaluation = tuple[EventKeys, EncodedDecision | Problem | Defect] | Problem | Defect
 """Result of a worker for one event."""
 
-BatchItem = EventDocument | Predecided | FailedEvent | ProblemError
+BatchItem = EventDocument | PredecidedEvent | FailedEvent | ProblemError
 """An event as received or as evaluated by a worker, or the problem with it."""
 
 

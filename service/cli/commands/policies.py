@@ -11,7 +11,7 @@ from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import ProblemError, unknown_policy
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
-from ras_triage.service.cli.output import draw, write_json
+from ras_triage.service.cli.output import print_page, write_json
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.policy_pages import compare, describe_policy, list_policies
 
@@ -38,11 +38,11 @@ def run(options: Namespace) -> int:
 
     match result:
         case PolicyList():
-            draw(policy.policy_list_page(result))
+            print_page(policy.policy_list_page(result))
         case PolicyPage():
-            draw(policy.policy_page(result))
+            print_page(policy.policy_page(result))
         case Difference():
-            draw(policy.difference_page(result))
+            print_page(policy.difference_page(result))
     return 0
 
 

@@ -206,8 +206,8 @@ def _purge(options: Namespace, path: Path) -> int:
         at_ms = now_ms()
         while count := _purge_some(store, options, at_ms):
             total += count
-            store.upkeep(0)
-        store.upkeep(0)
+            store.maintain(0)
+        store.maintain(0)
     warn(f"{plural(total, 'decision')} purged")
     return 0
 

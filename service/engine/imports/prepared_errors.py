@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import IO, Final
 
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.items import INTERNAL, FoundError, Position, ReaderDefect, UnmatchedAction, UnreadableRecord
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
+from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnmatchedAction, UnreadableRecord
 from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import AssumedField, ObservedActions
 from ras_triage.service.config.settings import Settings

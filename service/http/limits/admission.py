@@ -75,11 +75,6 @@ class Admission:
         own = self._queued.get(client, 0) + SLICE
         return sum(min(queued, own) for queued in self._queued.values()) / self._rate.per_second
 
-    @property
-    def longest_wait_s(self) -> float:
-        """The seconds after which everything that is queued will be decided."""
-        return sum(self._queued.values()) / self._rate.per_second
-
     def require(self, client: str) -> None:
         """Raise ProblemError if a new batch of this client would wait too long."""
         wait_s = self.wait_s(client)
