@@ -1,4 +1,4 @@
-"""Input, output file and counts of a submission."""
+"""Submission of a file: input, output, counts."""
 
 from __future__ import annotations
 

@@ -56,9 +56,9 @@ class BatchFormat:
 
     media_type: str
     splitter: Callable[[int], ItemSplitter]
-    before: bytes
-    between: bytes
-    behind: bytes
+    opening: bytes
+    separator: bytes
+    closing: bytes
 
 
 NDJSON: Final = BatchFormat("application/x-ndjson", NdjsonSplitter, b"", b"\n", b"\n")
@@ -235,7 +235,7 @@ class BatchRun:
         self._results_complete = True
 
     def _end(self) -> bytes:
-        return self._form.behind if self.tally.items else self._form.before + self._form.behind.lstrip()
+        return self._form.closing if self.tally.items else self._form.opening + self._form.closing.lstrip()
 
     def interrupted_end(self, refused: ProblemError) -> bytes:
         """Return the end of the response after `run` was cancelled: a problem for each event without a result, and one for the rest."""
@@ -249,7 +249,7 @@ class BatchRun:
 
     def _separator(self) -> bytes:
         self.tally.items += 1
-        return self._form.between if self.tally.items > 1 else self._form.before
+        return self._form.separator if self.tally.items > 1 else self._form.opening
 
     async def _result(self, outcome: Outcome) -> bytes:
         try:

@@ -146,7 +146,7 @@ def import_options_of(options: Namespace) -> ImportOptions:
 
 
 def read_input(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
-    """Yield the items of a file; where it cannot be read any further, the last one says so."""
+    """Yield the items of a file; the last one is an UnreadableRecord where the file cannot be read to its end."""
     form = None if options.form is None else InputFormat(options.form)
     attempts = Attempts(warn_of_defect)
     try:

@@ -1,4 +1,4 @@
-"""Free space of the store's file system, and a reserve for purges.
+"""Free space of the store's file system, with a reserve for purges.
 
 A purge needs space before it frees any. Therefore commits are refused while there is no space for a checkpoint of the write-ahead log, and
 a reserve file of a few MiB is kept, which a purge on a full disk deletes first.
