@@ -89,7 +89,7 @@ async def _change(runtime: Runtime, source: str, content: bytes | None, if_match
     try:
         await runtime.writer.call(partial(runtime.store.put_host, facts))
     finally:
-        runtime.sources.facts_saved(source)
+        runtime.sources.end_facts_change(source)
     return facts
 
 
