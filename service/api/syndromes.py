@@ -110,7 +110,7 @@ class Explanations:
 
 
 @frozen
-class InjectionAnswer:
+class InjectionResult:
     """Result of one KVM_SET_VCPU_EVENTS."""
 
     policy: PolicyRef
@@ -131,4 +131,4 @@ class InjectionAnswer:
     assumptions: tuple[Assumption, ...]
 
 
-SyndromeAnswer = Explanation | Explanations | InjectionAnswer
+SyndromeResponse = Explanation | Explanations | InjectionResult

@@ -14,8 +14,8 @@ from cutting import CutOff, serving
 from ras_triage.models.event import Event, event_key
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.client import AsyncClient, Client, ProblemResponse, Retry, UnexpectedResponse, Unreachable
+from ras_triage.service.client.chunk_state import MAX_EARLY_ENDS, PLACEHOLDER
 from ras_triage.service.client.chunks import MAX_BYTES, MAX_EVENTS, chunks, event_line
-from ras_triage.service.client.sending import MAX_EARLY_ENDS, PLACEHOLDER
 
 QUICK = Retry(attempts=4, first_s=0.001)
 

@@ -5,7 +5,7 @@ from typing import Any
 from calling import Call, caller
 
 from ras_triage.policies.catalog.behaviours import FLAGS
-from ras_triage.policies.catalog.choice import load_policies
+from ras_triage.policies.catalog.choice import load_policy
 from ras_triage.policies.catalog.policies import flag_differences, resolve_policy, uniform_policy
 from ras_triage.service.config.settings import Settings
 
@@ -22,7 +22,7 @@ def test_the_list_has_uniform_and_every_release_that_changed_something(call: Cal
 
 
 def test_the_list_has_the_operators_own_policies() -> None:
-    custom = load_policies(['name = "ours"\nbase = "uniform"'])
+    custom = {"ours": load_policy('name = "ours"\nbase = "uniform"', ())}
     listed = caller(Settings(custom["ours"], custom))("GET", "/v1/policies").json()
 
     assert listed["default"] == "ours"
@@ -44,7 +44,7 @@ def test_a_policy_shows_every_flag_with_its_history(call: Call) -> None:
 
 
 def test_a_policy_has_no_evidence_for_what_it_sets_itself() -> None:
-    custom = load_policies(['name = "ours"\nbase = "linux-7.3.4"\n[flags]\nkernel_owned_type = false\n'])
+    custom = {"ours": load_policy('name = "ours"\nbase = "linux-7.3.4"\n[flags]\nkernel_owned_type = false\n', ())}
     page = caller(Settings(custom["ours"], custom))("GET", "/v1/policies/ours").json()
 
     evidence = {flag["flag"]: flag["evidence"] for flag in page["flags"]}

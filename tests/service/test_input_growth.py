@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from ras_triage.models.event import Event
 from ras_triage.models.formats.erst import PSTORE_CREATOR
-from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord
 from ras_triage.models.formats.json_text import MAX_CONTAINERS
+from ras_triage.models.formats.results import FoundError, Position, UnmatchedAction, UnreadableRecord
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
 from ras_triage.models.poison import PoisonedPage
@@ -175,7 +175,7 @@ def test_facts_that_are_not_durable_are_held_however_large(monkeypatch: pytest.M
         held.put_facts(HostFacts(f"node-{index}", 1, 0, b"{}"))
     assert [held.state(f"node-{index}").facts is not None for index in range(5)] == [True] * 5
     for index in range(5):
-        held.facts_saved(f"node-{index}")
+        held.end_facts_change(f"node-{index}")
     held.state("node-9")
     assert len(held._cached) == 1
 

@@ -153,7 +153,7 @@ def test_the_mask_of_the_guest_has_two_names_of_which_one_is_given(call: Call) -
 
 def test_a_policy_of_the_operators_own_answers() -> None:
     own = derive_policy('name = "mine"\nbase = "linux-7.3.4"\n[flags]\nkvm_ext_dabt_first = false\n')
-    call = caller(Settings(custom={"mine": own}))
+    call = caller(Settings(custom_policies={"mine": own}))
     both = {**PENDING, "serror_esr": "0xffffffff", "ext_dabt_pending": 1}
 
     assert asked(call, {"policy": "mine", "vcpu_events": both})["arrivals"] == []
@@ -226,7 +226,7 @@ def test_the_question_and_its_answers_are_described(call: Call) -> None:
     operation = document["paths"][PATH]["post"]
     assert operation["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/SyndromeRequest"}
     answers = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
-    assert [answer["$ref"].rpartition("/")[2] for answer in answers] == ["Explanation", "Explanations", "InjectionAnswer"]
+    assert [answer["$ref"].rpartition("/")[2] for answer in answers] == ["Explanation", "Explanations", "InjectionResult"]
     assert {"value", "vcpu_events", "host_ras"} <= set(document["components"]["schemas"]["SyndromeRequest"]["properties"])
 
 

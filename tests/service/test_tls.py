@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from pydantic import SecretStr
 
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.server.run import running
@@ -93,7 +94,7 @@ def test_certificate_and_key_may_be_one_file_and_the_key_locked(authority: Autho
     certificate, key = authority.sign("locked", PASSWORD)
     both = folder / "both.pem"
     both.write_bytes(certificate.read_bytes() + key.read_bytes())
-    with running(Settings(tls_certificate=both, tls_key_password=PASSWORD)) as url:
+    with running(Settings(tls_certificate=both, tls_key_password=SecretStr(PASSWORD))) as url:
         assert trusting.get(f"{url}/healthz").status_code == 200
 
 

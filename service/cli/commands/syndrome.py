@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from ras_triage.service.api.syndromes import SyndromeRequest
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
-from ras_triage.service.cli.output import answer_lines, draw, write_json
+from ras_triage.service.cli.output import print_page, process_lines, write_json
 from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.engine.syndromes import answer_syndromes, read_syndrome_request, syndromes_json
 
@@ -40,7 +40,7 @@ def run(options: Namespace) -> int:
                 "`--kind`, `--kernel`, `--policy`, `--no-ras` and `--guest-serror-masked` exclude `--ndjson`; "
                 "give them as members of each line"
             )
-        return answer_lines(
+        return process_lines(
             options.value, settings.max_body_bytes, lambda line: syndromes_json(answer_syndromes(read_syndrome_request(line), settings))
         )
     response = answer_syndromes(_syndrome_request(options), settings)
@@ -49,7 +49,7 @@ def run(options: Namespace) -> int:
     else:
         from ras_triage.service.cli.pages.syndrome import syndrome_page  # noqa: PLC0415 - JSON output starts faster without it
 
-        draw(syndrome_page(response))
+        print_page(syndrome_page(response))
     return 0
 
 
