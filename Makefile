@@ -29,10 +29,10 @@ growth: $(VENV)/.run  ## what 2 million kept decisions cost, in memory and time;
 	@$(BIN)/python bench/load.py growth
 
 crash: $(VENV)/.test  ## kill the service under load KILLS (5000) times
-	@$(BIN)/python tests/service/test_crashes.py --kills $(or $(KILLS),5000)
+	@$(BIN)/python -m tests.service.test_crashes --kills $(or $(KILLS),5000)
 
 torture: $(VENV)/.test  ## hostile clients, a failing disk, stopped workers and kills at once for SECONDS (600)
-	@$(BIN)/python tests/service/test_torture.py --seconds $(or $(SECONDS),600)
+	@$(BIN)/python -m tests.service.test_torture --seconds $(or $(SECONDS),600)
 
 fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS (600)
 	@$(BIN)/python tests/fuzz_events.py -max_total_time=$(or $(SECONDS),600) -rss_limit_mb=1024

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import ras_triage
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 SERVER = ("fastapi", "starlette", "uvicorn")
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(encoding="utf-8"), re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

@@ -3,7 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from calling import BLOCK, EVENT, Call, caller
+
+from tests.service.support.application import BLOCK, EVENT, Call, caller
 
 
 @pytest.fixture(scope="session")

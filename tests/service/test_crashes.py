@@ -1,6 +1,6 @@
 """A service that is killed, over and over, while clients send it events: what it answered is kept, once, and as it was answered.
 
-By hand, for longer: python tests/service/test_crashes.py --kills 5000
+By hand, for longer: python -m tests.service.test_crashes --kills 5000
 """
 
 from __future__ import annotations
@@ -23,15 +23,12 @@ from threading import Event
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-
-from sending import PersistentSender  # noqa: E402
-
-from ras_triage.service.config.settings import Settings  # noqa: E402
-from ras_triage.service.http.server.run import serve  # noqa: E402 - this file is also run by itself
-from ras_triage.service.store.sqlite import SqliteStore  # noqa: E402
-from tests.effort import effort  # noqa: E402
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.server.run import serve
+from ras_triage.service.store.sqlite import SqliteStore
+from tests.effort import effort
+from tests.paths import ROOT
+from tests.service.support.persistent_sender import PersistentSender
 
 KILLS = effort(15, 300)
 STREAMS = 3

@@ -1,6 +1,6 @@
 """A service under hostile clients, odd events, a failing disk, stopped workers and kills, all at once, seen from outside.
 
-By hand, for longer: python tests/service/test_torture.py --seconds 600
+By hand, for longer: python -m tests.service.test_torture --seconds 600
 """
 
 from __future__ import annotations
@@ -21,23 +21,20 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event, Thread
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+import httpx
 
-import httpx  # noqa: E402 - this file is also run by itself
-import planted  # noqa: E402
-from calling import EVENT  # noqa: E402
-from disk_faults import Disk  # noqa: E402
-from processes import Service  # noqa: E402
-from sending import PersistentSender  # noqa: E402
-from test_batch_workers import wait_until_gone  # noqa: E402
-from test_crashes import listed, without_repeat  # noqa: E402
-from test_defects import marked  # noqa: E402
-from wire import connect, head, is_closed, received  # noqa: E402
-
-from ras_triage.service.cli.commands.store import read_stored_event  # noqa: E402
-from ras_triage.service.store.maintenance.offline import check  # noqa: E402
-from tests.effort import effort  # noqa: E402
+from ras_triage.service.cli.commands.store import read_stored_event
+from ras_triage.service.store.maintenance.offline import check
+from tests.effort import effort
+from tests.service.engine.batch.test_batch_workers import wait_until_gone
+from tests.service.engine.test_defects import marked
+from tests.service.support.application import EVENT
+from tests.service.support.disk_faults import Disk
+from tests.service.support.persistent_sender import PersistentSender
+from tests.service.support.planted_defects import ACTIONS, RAISING, hang, spin
+from tests.service.support.raw_connections import connect, head, is_closed, received
+from tests.service.support.server_process import Service
+from tests.service.test_crashes import listed, without_repeat
 
 SECONDS = float(effort(4, 180))
 LINES = 40
@@ -62,7 +59,7 @@ JSON = "Content-Type: application/json"
 
 
 ODD: list[bytes] = [
-    *(json.dumps(marked(number)).encode() for number in planted.RAISING),
+    *(json.dumps(marked(number)).encode() for number in RAISING),
     json.dumps({**EVENT, "source": "unkept"}).encode(),
     json.dumps({**EVENT, "host": {**EVENT["host"], "pages": 3}}).encode(),
     json.dumps({**EVENT, "time": "9999-12-31T23:59:59-14:00"}).encode(),
@@ -72,9 +69,7 @@ ODD: list[bytes] = [
 ]
 """Events that are refused, each for itself; what they cost is theirs."""
 
-STALLING: list[bytes] = [
-    json.dumps(marked(number)).encode() for number, act in planted.ACTIONS.items() if act in (planted.hang, planted.spin)
-]
+STALLING: list[bytes] = [json.dumps(marked(number)).encode() for number, act in ACTIONS.items() if act in (hang, spin)]
 """Sent in batches, which workers decide: alone they hold the event loop, probes too, until the limit on one event."""
 
 
@@ -359,7 +354,7 @@ def torture(folder: Path, seconds: float, seed: int) -> Outcome:
     settings.write_text("".join(f"{name} = {json.dumps(setting)}\n" for name, setting in SETTINGS.items()))
     store = folder / "store.db"
     disk = Disk(folder / "control")
-    program = (str(Path(__file__).with_name("tortured.py")), str(folder / "control"))
+    program = ("-m", "tests.service.support.torture_program", str(folder / "control"))
     service = Service("--config", str(settings), "--store", f"sqlite:///{store}", program=program)
     try:
         up, calm, enough = Event(), Event(), Event()

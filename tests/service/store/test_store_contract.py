@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from keeping import NOON, entry, identity, name, page
 
 from ras_triage.service.store import sqlite
 from ras_triage.service.store.port import ApiKey, Cursor, Filter, HostFacts, NewDecision, Store, StoredDecision, StreamedDecision
+from tests.service.support.stored_decisions import NOON, entry, identity, name, page
 
 ANY = Filter()
 HOUR = 60 * 60 * 1000

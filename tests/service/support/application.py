@@ -1,0 +1,86 @@
+"""Test application, command line runner and example event."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
+
+import httpx
+from anyio.from_thread import start_blocking_portal
+from fastapi import FastAPI
+
+from ras_triage.models.records.block_fields import encode_structured
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
+from tests.paths import ROOT
+
+Call = Callable[..., httpx.Response]
+
+PAGE = {
+    "physical_address": "0x56edd000",
+    "state": "anonymous",
+    "dirty": True,
+    "mappings": [{"pid": 103, "address": "0xffff897d5000"}],
+}
+
+BLOCK = encode_structured({"severity": "recoverable", "sections": [{"type": "memory", "physical_address": "0x56edd040"}]})
+
+EVENT: dict[str, Any] = {
+    "source": "node-17",
+    "notification": {"type": "sea", "taken_from": "user"},
+    "status_block": base64.b64encode(BLOCK).decode(),
+    "host": {"kernel": "6.12.107", "current": {"pid": 103, "tid": 103}, "tasks": [{"pid": 103}], "pages": [PAGE]},
+}
+
+NOTHING_TO_QUEUE: dict[str, Any] = {**EVENT, "status_block": {"severity": "recoverable", "sections": [{"type": "memory"}]}}
+"""An abort whose record names no address: kernels differ in whether the thread survives it."""
+
+
+def caller(settings: Settings | None = None) -> Call:
+    """Call an application in this process that is started for the call and stopped after it: nothing is kept between two calls."""
+    app = create_app(settings)
+
+    def call(method: str, path: str, **arguments: Any) -> httpx.Response:
+        with client(app) as calling:
+            return calling(method, path, **arguments)
+
+    return call
+
+
+@contextmanager
+def client(app: FastAPI) -> Iterator[Call]:
+    """Call an application that runs in this process for as long as the context lasts."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(_calling(app)) as calling:
+
+        def call(method: str, path: str, **arguments: Any) -> httpx.Response:
+            return portal.call(partial(calling.request, method, path, **arguments))
+
+        yield call
+
+
+@asynccontextmanager
+async def _calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as calling:
+        yield calling
+
+
+def run(
+    *arguments: str, given: bytes = b"", program: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[bytes]:  # fmt: skip
+    """Run `ras-triage`, or a program in its place, as its own process, without a terminal."""
+    return subprocess.run(
+        [sys.executable, *(("-m", "ras_triage.service.cli.main") if program is None else (program,)), *arguments],
+        input=given,
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        timeout=60,
+        check=False,
+    )

@@ -1,0 +1,24 @@
+"""`ras-triage` with a disk that fails on command and planted defects: python -m tests.service.support.torture_program CONTROL serve ...
+
+Worker processes load the main module of their service, and with it the defects.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ras_triage.service.cli.main import main
+from ras_triage.service.engine import attempts, intake
+from ras_triage.service.engine.batch import workers
+from tests.service.support import planted_defects
+from tests.service.support.disk_faults import Disk, Faulty
+
+if __name__ in {"__main__", "__mp_main__"}:
+    planted_defects.plant()
+    workers.INLINE_EVENTS_COLD = workers.INLINE_EVENTS = 0
+    intake.LOOP_S = 0.3
+    attempts.LIMIT_S = 0.3
+if __name__ == "__main__":
+    faulty = Faulty(Disk(Path(sys.argv[1])))
+    sys.exit(main(sys.argv[2:]))
