@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
@@ -28,7 +27,7 @@ from ras_triage.service.http.server.run import serve
 from ras_triage.service.store.sqlite import SqliteStore
 from tests.effort import effort
 from tests.paths import ROOT
-from tests.service.support.persistent_sender import PersistentSender
+from tests.service.support.persistent_sender import PersistentSender, list_decisions, without_repeat
 
 KILLS = effort(15, 300)
 STREAMS = 3
@@ -120,21 +119,6 @@ class Lives:
         return subprocess.Popen([sys.executable, "-m", "ras_triage.service.cli.main", "serve", *options], cwd=ROOT, env=environment)
 
 
-def without_repeat(answer: bytes) -> bytes:
-    return answer.replace(b'"repeat":true', b'"repeat":false', 1)
-
-
-def listed(client: httpx.Client) -> Iterator[tuple[str, str]]:
-    """The ids of all decisions, ours and the senders'."""
-    cursor: dict[str, str] = {}
-    while True:
-        page = client.get("/v1/decisions", params={"limit": 1000, **cursor}).raise_for_status().json()
-        yield from ((decision["id"], decision["event_id"]) for decision in page["decisions"])
-        if page["next"] is None:
-            return
-        cursor = {"cursor": page["next"]}
-
-
 def survive(folder: Path, kills: int, seed: int) -> tuple[int, int, Counter[int]]:
     """Kill a service that many times under load, then look at what is left; events answered, with a repeat, and statuses."""
     chance = random.Random(seed)
@@ -167,7 +151,7 @@ def survive(folder: Path, kills: int, seed: int) -> tuple[int, int, Counter[int]
 
 def check(lives: Lives, clients: list[Client]) -> None:
     with httpx.Client(base_url=lives.url, timeout=30) as asking:
-        identities, events = zip(*listed(asking), strict=True)
+        identities, events = zip(*list_decisions(asking), strict=True)
         assert len(set(identities)) == len(identities)
         assert Counter(events) == Counter(name for client in clients for name in client.sent)
         for answers in (client.answers for client in clients):

@@ -26,15 +26,13 @@ import httpx
 from ras_triage.service.cli.commands.store import read_stored_event
 from ras_triage.service.store.maintenance.offline import check
 from tests.effort import effort
-from tests.service.engine.batch.test_batch_workers import wait_until_gone
-from tests.service.engine.test_defects import marked
 from tests.service.support.application import EVENT
 from tests.service.support.disk_faults import Disk
-from tests.service.support.persistent_sender import PersistentSender
-from tests.service.support.planted_defects import ACTIONS, RAISING, hang, spin
+from tests.service.support.persistent_sender import PersistentSender, list_decisions, without_repeat
+from tests.service.support.planted_defects import ACTIONS, RAISING, hang, marked, spin
 from tests.service.support.raw_connections import connect, head, is_closed, received
 from tests.service.support.server_process import Service
-from tests.service.test_crashes import listed, without_repeat
+from tests.service.support.worker_processes import wait_until_ended
 
 SECONDS = float(effort(4, 180))
 LINES = 40
@@ -308,7 +306,7 @@ class Chaos:
         self._up.clear()
         workers = children(self._service.process.pid)
         self._service.kill()
-        wait_until_gone(workers)
+        wait_until_ended(workers)
         self._restart()
 
     def stop(self) -> None:
@@ -322,7 +320,7 @@ class Chaos:
         self._service.process.send_signal(signal.SIGTERM)
         status = self._service.process.wait(STOP_S)
         assert status == 0, f"status {status} at the end: {self._service.log[-10:]}"
-        wait_until_gone(workers)
+        wait_until_ended(workers)
 
     def _restart(self) -> None:
         self._service.start()
@@ -384,7 +382,7 @@ def torture(folder: Path, seconds: float, seed: int) -> Outcome:
 def look_at(url: str, outcome: Outcome) -> None:
     """What was acknowledged is kept, as it was answered, and everything once."""
     with httpx.Client(base_url=url, timeout=30) as asking:
-        identities, names = zip(*listed(asking), strict=True)
+        identities, names = zip(*list_decisions(asking), strict=True)
         assert len(set(identities)) == len(identities)
         kept = Counter(name for name in names if name in outcome.sent)
         assert kept == Counter(outcome.sent)

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 import tomllib
-import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ras_triage.service.api.escaping import escape, escape_json, escape_toml, valid_text
-
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Control, format, surrogate, private use, unassigned; line and paragraph separators (Unicode 16.0, table 4-4)."""
+from tests.service.support.visible_text import is_visible
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()))
 VALID_TEXT = st.text()
-
-
-def shows(text: str) -> bool:
-    return not any(unicodedata.category(char) in HIDDEN for char in text)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +38,7 @@ def test_what_does_not_show_is_spelt_and_what_shows_stays(text: str, shown: str)
 
 @given(ANY_TEXT)
 def test_any_text_becomes_one_line_that_shows(text: str) -> None:
-    assert shows(escape(text))
+    assert is_visible(escape(text))
     assert escape(escape(text)) == escape(text)
     escape(text).encode()
 
@@ -54,19 +47,19 @@ def test_any_text_becomes_one_line_that_shows(text: str) -> None:
 def test_json_becomes_one_line_that_shows_and_is_equal(content: object) -> None:
     for document in (json.dumps(content, ensure_ascii=False), json.dumps(content, ensure_ascii=False, indent="\t").replace("\n", "\r\n")):
         printed = escape_json(document.encode()).decode()
-        assert shows(printed)
+        assert is_visible(printed)
         assert json.loads(printed) == content
 
 
 @given(st.binary())
 def test_bytes_that_are_no_json_become_one_line_too(document: bytes) -> None:
-    assert shows(escape_json(document).decode())
+    assert is_visible(escape_json(document).decode())
 
 
 @given(VALID_TEXT)
 def test_toml_is_equal(text: str) -> None:
     literal = escape_toml(json.dumps(text, ensure_ascii=False))
-    assert shows(literal)
+    assert is_visible(literal)
     assert tomllib.loads(f"name = {literal}") == {"name": text}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from ras_triage.policies.guest.guest_record import encode_guest_record
 from tests.paths import ROOT
-from tests.service.cli.test_command_line import run
+from tests.service.support.application import run
 
 PAGES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("guest.md", "import.md")]
 SHOWN = [shown for page in PAGES for shown in re.findall(r"```console\n\$ ras-triage (.*)\n((?:.*\n)*?)```", page)]

@@ -30,11 +30,11 @@ from ras_triage.service.engine.responses import decide_event, decision_json, wra
 from ras_triage.service.security.keys import create
 from ras_triage.service.store.sqlite import SqliteStore
 from tests.paths import ROOT
-from tests.service.api.test_escaping import shows
 from tests.service.support import scripted_server
 from tests.service.support.application import EVENT
 from tests.service.support.scripted_server import Asked, head
 from tests.service.support.stored_decisions import entry
+from tests.service.support.visible_text import is_visible
 
 ATTACK = (
     "[red]:boom:\x1b]0;owned\x07\x1b[31m\x08\x7f\x9b31m\x85\r\nras-triage:forged\u2028forged\u2029"
@@ -56,7 +56,7 @@ class Printed:
         for stream in (self.out, self.err):
             text = stream.decode()
             for line in text.split("\n"):
-                assert shows(line), line
+                assert is_visible(line), line
                 assert not line.startswith(("forged", "ras-triage:forged")), text
             assert ":boom:" in text or "owned" not in text
             assert "[red]" in text or "owned" not in text
@@ -531,7 +531,7 @@ def test_a_defect_is_told_with_escapes(run: Run, capfdbinary: pytest.CaptureFixt
     sys.stderr.flush()
     told = capfdbinary.readouterr().err.decode()
     assert "ValueError: [red]" in told
-    assert all(map(shows, told.split("\n")))
+    assert all(map(is_visible, told.split("\n")))
 
 
 def _on_a_terminal(*arguments: str) -> bytes:

@@ -25,7 +25,7 @@ from ras_triage.models.formats.kernel_log.record import LogRecord
 from ras_triage.models.formats.libcper import reader
 from ras_triage.models.formats.qemu import injection
 from ras_triage.models.formats.ras import rasdaemon, trace
-from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.api.problems import URN, ProblemError
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine import defects as defects_module
 from ras_triage.service.engine.defects import LINES, Defects
@@ -37,18 +37,10 @@ from ras_triage.service.importing.source import ImportSource
 from ras_triage.service.store.temporary import TemporaryStore
 from ras_triage.service.store.writer import Writer
 from tests.service.support import planted_defects
-from tests.service.support.application import EVENT, Call, client, run
+from tests.service.support.application import EVENT, NDJSON, Call, client, ndjson, run
 from tests.service.support.import_examples import LIBCPER, LOG, SENT, TRACE, database
+from tests.service.support.planted_defects import GOOD, marked, outcomes
 from tests.service.support.stored_decisions import NOON
-
-NDJSON = {"content-type": "application/x-ndjson"}
-URN = "urn:ras-triage:problem:"
-GOOD = {"notification": "polled"}
-
-
-def marked(source_id: int) -> dict[str, Any]:
-    return {"notification": {"type": "polled", "source_id": source_id}}
-
 
 BAD: dict[str, dict[str, Any]] = {
     **{planted_defects.ACTIONS[number].__name__: marked(number) for number in planted_defects.RAISING},
@@ -75,10 +67,6 @@ def events(bad: dict[str, Any], name: str = "e") -> list[dict[str, Any]]:
     """Events with a bad one among them, each with an id."""
     sent = [{**EVENT, "source": "node-1"}, GOOD, bad, {**EVENT, "source": "node-1"}, GOOD]
     return [{**event, "id": f"{name}-{number}"} for number, event in enumerate(sent)]
-
-
-def ndjson(some: list[dict[str, Any]]) -> bytes:
-    return b"".join(json.dumps(event).encode() + b"\n" for event in some)
 
 
 def batch(call: Call, some: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -118,10 +106,6 @@ KEEPING: list[Way] = [singles, batch, array, imported]
 TRYING: list[Way] = [tried, imports_tried]
 
 
-def told(answers: list[dict[str, Any]]) -> list[str]:
-    return [answer["action"] if "action" in answer else answer["type"].removeprefix(URN) for answer in answers]
-
-
 def counted(call: Call, metric: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in call("GET", "/metrics").text.splitlines() if line.startswith(metric))
 
@@ -135,7 +119,7 @@ def test_an_event_that_runs_into_a_defect_fails_alone(
     sent = events(bad)
     answers = way(service, sent)
 
-    assert told(answers) == ["signal", "handled", "internal", "signal", "handled"]
+    assert outcomes(answers) == ["signal", "handled", "internal", "signal", "handled"]
     assert "secret" not in json.dumps(answers) + caplog.text
     assert counted(service, "ras_triage_defects_total") == 1
     assert [record.facts["stage"] for record in caplog.records if record.message == "defect"]  # type: ignore[attr-defined]
@@ -147,7 +131,7 @@ def test_an_event_that_runs_into_a_defect_fails_alone(
 @pytest.mark.parametrize("bad", READ.values(), ids=READ)
 @pytest.mark.parametrize("way", TRYING)
 def test_a_dry_run_that_runs_into_a_defect_fails_alone(service: Call, way: Way, bad: dict[str, Any]) -> None:
-    assert told(way(service, events(bad))) == ["signal", "handled", "internal", "signal", "handled"]
+    assert outcomes(way(service, events(bad))) == ["signal", "handled", "internal", "signal", "handled"]
     assert counted(service, "ras_triage_defects_total") == 1
 
 
@@ -157,9 +141,9 @@ def test_an_event_is_decided_under_its_id_once_the_defect_is_gone(way: Way) -> N
         for name, bad in BAD.items():
             sent = events(bad, name)
             with plants():
-                assert told(way(call, sent))[2] == "internal"
+                assert outcomes(way(call, sent))[2] == "internal"
             again = way(call, sent)
-            assert told(again)[2] in {"handled", "signal"}
+            assert outcomes(again)[2] in {"handled", "signal"}
             assert [answer["repeat"] for answer in again[3:]] == [True, True]
 
 
@@ -335,7 +319,7 @@ def test_a_command_decides_the_lines_around_one_that_runs_into_a_defect() -> Non
     sent = [GOOD, *READ.values(), marked(605), GOOD]
     done = run("decide", "--ndjson", "-", given=ndjson(sent), program=planted_defects.__file__)
 
-    assert told([json.loads(line) for line in done.stdout.splitlines()]) == ["handled", *["internal"] * 5, "handled"]
+    assert outcomes([json.loads(line) for line in done.stdout.splitlines()]) == ["handled", *["internal"] * 5, "handled"]
     assert done.returncode == 2
     assert done.stderr.count(b"internal error: ") == 5
     assert b"Traceback" not in done.stderr
@@ -347,7 +331,7 @@ def test_a_command_imports_what_is_around_an_event_that_runs_into_a_defect() -> 
     done = run("import", "--json", "-", given=ndjson(sent), program=planted_defects.__file__)
     *found, last = map(json.loads, done.stdout.splitlines())
 
-    assert told([one.get("decision") or one["problem"] for one in found]) == ["handled", *["internal"] * 4, "handled"]
+    assert outcomes([one.get("decision") or one["problem"] for one in found]) == ["handled", *["internal"] * 4, "handled"]
     assert (last["summary"]["decided"], last["summary"]["refused"]) == (2, 4)
     assert b"Traceback" not in done.stderr
     page = run("import", "-", given=ndjson(sent[:2]), program=planted_defects.__file__)

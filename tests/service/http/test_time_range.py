@@ -10,22 +10,17 @@ import pytest
 from ras_triage.service.client import ResponseLimits
 from ras_triage.service.client._calls import Calls
 from ras_triage.service.client.retry import Retry
-from tests.service.support.application import Call, run
+from tests.service.support.application import NDJSON, Call, ndjson, run
 
 LAST, FIRST = "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"
 OUTSIDE = pytest.mark.parametrize("time", [LAST, FIRST])
-NDJSON = {"content-type": "application/x-ndjson"}
-
-
-def ndjson(*events: object) -> bytes:
-    return b"".join(json.dumps(event).encode() + b"\n" for event in events)
 
 
 @OUTSIDE
 def test_an_event_whose_time_utc_does_not_have_is_refused_alone(call: Call, time: str) -> None:
     odd, good = {"time": time, "notification": "gsiv"}, {"notification": "gsiv"}
     single = call("POST", "/v1/decisions", json=odd)
-    batch = call("POST", "/v1/decisions/batch", content=ndjson(good, odd, good), headers=NDJSON)
+    batch = call("POST", "/v1/decisions/batch", content=ndjson([good, odd, good]), headers=NDJSON)
 
     assert (single.status_code, single.json()["errors"][0]["pointer"]) == (422, "/time")
     assert "outside the years 1 to 9999 in UTC" in single.json()["detail"]
@@ -57,7 +52,7 @@ def test_a_client_is_told_that_it_asks_for_a_time_that_utc_does_not_have(moment:
 
 
 def test_lines_are_decided_behind_one_whose_time_utc_does_not_have() -> None:
-    done = run("decide", "--ndjson", "-", given=ndjson({"time": LAST, "notification": "gsiv"}, {"notification": "gsiv"}))
+    done = run("decide", "--ndjson", "-", given=ndjson([{"time": LAST, "notification": "gsiv"}, {"notification": "gsiv"}]))
 
     assert [json.loads(line).get("status", "decided") for line in done.stdout.splitlines()] == [422, "decided"]
     assert done.returncode == 2

@@ -18,7 +18,7 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.importing.format_detection import detect_format
 from tests.service.support.application import caller, client, run
-from tests.service.support.import_examples import JOURNAL, LOG, SENT, files
+from tests.service.support.import_examples import JOURNAL, LOG, SENT, files, hest_table
 from tests.service.support.server_process import serving
 
 NAMES = ["events", "record", "record in hexadecimal", "record in base64", "status block", "redfish",
@@ -77,17 +77,9 @@ def test_what_was_assumed_is_named_and_an_option_takes_its_place():
     assert "/notification/type" not in {one["field"] for one in told["assumed"]}
 
 
-def error_sources() -> bytes:
-    """A table of one GHESv2 source, 0, that notifies by abort."""
-    notify = bytes([8, 28]) + bytes(26)
-    address = bytes(12)
-    source = struct.pack("<HHHBBIII", 10, 0, 0xFFFF, 0, 1, 1, 1, 1024) + address + notify + struct.pack("<I", 1024) + address + bytes(16)
-    return b"HEST" + struct.pack("<IBB", 40 + len(source), 1, 0) + bytes(26) + struct.pack("<I", 1) + source
-
-
 def test_an_error_source_table_tells_how_a_source_notifies(tmp_path: Path):
     table = tmp_path / "HEST"
-    table.write_bytes(error_sources())
+    table.write_bytes(hest_table())
     found, _ = lines(run("import", "--json", "--hest", str(table), "-", given=LOG).stdout)
     assert (found["event"]["notification"]["type"], found["event"]["notification"]["source_id"]) == ("sea", 0)
     assert "/notification/type" not in {one["field"] for one in found["assumed"]}
@@ -96,7 +88,7 @@ def test_an_error_source_table_tells_how_a_source_notifies(tmp_path: Path):
 
 
 def test_an_error_source_table_tells_it_over_http_too(call):
-    told = base64.urlsafe_b64encode(error_sources()).rstrip(b"=").decode()
+    told = base64.urlsafe_b64encode(hest_table()).rstrip(b"=").decode()
     found, _ = lines(call("POST", f"/v1/import?dry_run=true&hest={told}", content=LOG).content)
     assert (found["event"]["notification"]["type"], found["event"]["notification"]["error_block_length"]) == ("sea", 1024)
     assert "/notification/type" not in {one["field"] for one in found["assumed"]}

@@ -23,9 +23,8 @@ from ras_triage.models.records.guid import guid
 from ras_triage.service.api.content_encoding import zstd
 from ras_triage.service.cli.main import main
 from ras_triage.service.http.app import create_app
-from tests.service.importing.test_import import error_sources
 from tests.service.support.application import BLOCK, EVENT, Call, client, run
-from tests.service.support.import_examples import LIBCPER, LOG, SENT, database
+from tests.service.support.import_examples import LIBCPER, LOG, SENT, database, hest_table
 
 FILES = 400
 """Mutated files of each kind."""
@@ -152,7 +151,7 @@ def test_http_decides_or_refuses_damaged_bytes(kind: str, service: Call) -> None
 def test_damaged_error_source_tables_are_read_or_refused(service: Call, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     log, path = tmp_path / "log", tmp_path / "HEST"
     log.write_bytes(LOG)
-    for number, data in enumerate(mutated(error_sources(), "hest")):
+    for number, data in enumerate(mutated(hest_table(), "hest")):
         if number % 8 == 0:
             path.write_bytes(data)
             assert main(["import", "--json", "--hest", str(path), str(log)]) in {0, 2}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import httpx
 from anyio.from_thread import start_blocking_portal
@@ -38,8 +39,15 @@ EVENT: dict[str, Any] = {
     "host": {"kernel": "6.12.107", "current": {"pid": 103, "tid": 103}, "tasks": [{"pid": 103}], "pages": [PAGE]},
 }
 
+NDJSON: Final = {"content-type": "application/x-ndjson"}
+
 NOTHING_TO_QUEUE: dict[str, Any] = {**EVENT, "status_block": {"severity": "recoverable", "sections": [{"type": "memory"}]}}
 """An abort whose record names no address: kernels differ in whether the thread survives it."""
+
+
+def ndjson(events: Iterable[object]) -> bytes:
+    """Return one line of JSON for each event."""
+    return b"".join(json.dumps(event).encode() + b"\n" for event in events)
 
 
 def caller(settings: Settings | None = None) -> Call:

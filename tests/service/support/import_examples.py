@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+import struct
 from pathlib import Path
 
 from ras_triage.models.event import Event
@@ -87,3 +88,11 @@ def files(folder: Path) -> dict[str, tuple[bytes, str]]:
         "trace": (TRACE, "ras_trace"),
         "database": (database(folder / "ras.db"), "rasdaemon"),
     }
+
+
+def hest_table() -> bytes:
+    """Return a HEST of one GHESv2 source, 0, that notifies by abort."""
+    notify = bytes([8, 28]) + bytes(26)
+    address = bytes(12)
+    source = struct.pack("<HHHBBIII", 10, 0, 0xFFFF, 0, 1, 1, 1, 1024) + address + notify + struct.pack("<I", 1024) + address + bytes(16)
+    return b"HEST" + struct.pack("<IBB", 40 + len(source), 1, 0) + bytes(26) + struct.pack("<I", 1) + source

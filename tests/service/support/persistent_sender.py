@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from threading import Event, Thread
@@ -45,3 +46,19 @@ class PersistentSender(Thread, ABC):
     @abstractmethod
     def _is_final(self, name: str) -> bool:
         """Return whether an event has its final answer."""
+
+
+def without_repeat(response: bytes) -> bytes:
+    """Return the response as it was when its event was new."""
+    return response.replace(b'"repeat":true', b'"repeat":false', 1)
+
+
+def list_decisions(client: httpx.Client) -> Iterator[tuple[str, str]]:
+    """Yield the ids of all decisions: the service's and the sender's."""
+    cursor: dict[str, str] = {}
+    while True:
+        page = client.get("/v1/decisions", params={"limit": 1000, **cursor}).raise_for_status().json()
+        yield from ((decision["id"], decision["event_id"]) for decision in page["decisions"])
+        if page["next"] is None:
+            return
+        cursor = {"cursor": page["next"]}

@@ -14,6 +14,7 @@ from typing import Any
 
 from ras_triage.models.records import status_block
 from ras_triage.policies import decide
+from ras_triage.service.api.problems import URN
 from ras_triage.service.cli.main import main
 from ras_triage.service.engine import attempts, intake
 from ras_triage.service.engine.batch import workers
@@ -58,6 +59,19 @@ ACTIONS: dict[int, Callable[[], None]] = {601: fail, 602: deepen, 603: exhaust, 
 
 RAISING = (601, 602, 603)
 
+GOOD = {"notification": "polled"}
+"""An event without a defect."""
+
+
+def marked(source_id: int) -> dict[str, Any]:
+    """Return an event that runs into a defect of the rule."""
+    return {"notification": {"type": "polled", "source_id": source_id}}
+
+
+def outcomes(responses: list[dict[str, Any]]) -> list[str]:
+    """Return the action of each decision, and the type of each problem."""
+    return [response["action"] if "action" in response else response["type"].removeprefix(URN) for response in responses]
+
 
 def plant(patch: Callable[[Any, str, Any], None] = setattr) -> None:
     """Plant the defects."""
@@ -78,6 +92,13 @@ def plant(patch: Callable[[Any, str, Any], None] = setattr) -> None:
     patch(SqliteStore, "append", _refusing(SqliteStore.append))
 
 
+def shorten_limits() -> None:
+    """Give every batch to the workers, and end what stalls soon."""
+    workers.INLINE_EVENTS_COLD = workers.INLINE_EVENTS = 0
+    intake.LOOP_S = 0.3
+    attempts.LIMIT_S = 0.3
+
+
 def _refusing(append: Callable[[Any, Sequence[NewDecision]], None]) -> Callable[[Any, Sequence[NewDecision]], None]:
     def refuse(store: Any, entries: Sequence[NewDecision]) -> None:
         for entry in entries:
@@ -92,8 +113,6 @@ def _refusing(append: Callable[[Any, Sequence[NewDecision]], None]) -> Callable[
 
 if __name__ in {"__main__", "__mp_main__"}:
     plant()
-    workers.INLINE_EVENTS_COLD = workers.INLINE_EVENTS = 0
-    intake.LOOP_S = 0.3
-    attempts.LIMIT_S = 0.3
+    shorten_limits()
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,16 +9,12 @@ import sys
 from pathlib import Path
 
 from ras_triage.service.cli.main import main
-from ras_triage.service.engine import attempts, intake
-from ras_triage.service.engine.batch import workers
 from tests.service.support import planted_defects
 from tests.service.support.disk_faults import Disk, Faulty
 
 if __name__ in {"__main__", "__mp_main__"}:
     planted_defects.plant()
-    workers.INLINE_EVENTS_COLD = workers.INLINE_EVENTS = 0
-    intake.LOOP_S = 0.3
-    attempts.LIMIT_S = 0.3
+    planted_defects.shorten_limits()
 if __name__ == "__main__":
     faulty = Faulty(Disk(Path(sys.argv[1])))
     sys.exit(main(sys.argv[2:]))

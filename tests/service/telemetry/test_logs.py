@@ -15,7 +15,7 @@ import pytest
 from ras_triage.service.security.keys import create
 from ras_triage.service.store.port import StoreUnavailable
 from ras_triage.service.telemetry import logs
-from tests.service.api.test_escaping import shows
+from tests.service.support.visible_text import is_visible
 
 LOGGERS = ("", "ras_triage", "ras_triage.audit", "uvicorn")
 
@@ -219,7 +219,7 @@ def test_nobody_forges_a_line(style: logs.Format, text: str) -> None:
 
     lines = log.text.split("\n")
     assert len(lines) == 3
-    assert all(map(shows, lines))
+    assert all(map(is_visible, lines))
 
 
 @pytest.mark.parametrize("text", [text for text in ATTACKS if "\udc9b" not in text])

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,10 +14,11 @@ import pytest
 
 from ras_triage.service.engine.batch.workers import INLINE_EVENTS_COLD
 from ras_triage.service.http.server.run import GRACE_S
-from tests.service.support.application import EVENT
+from tests.recorded_events import random_events
+from tests.service.support.application import EVENT, NDJSON, ndjson
 from tests.service.support.server_process import Service, serving
+from tests.service.support.worker_processes import wait_until_ended, worker_pids
 
-NDJSON = {"content-type": "application/x-ndjson"}
 BATCH = "/v1/decisions/batch"
 LINES = 3 * INLINE_EVENTS_COLD
 ABORT = {name: EVENT[name] for name in ("notification", "status_block")}
@@ -40,15 +40,6 @@ def helped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
         yield running
 
 
-def recorded() -> list[dict[str, Any]]:
-    path = Path(__file__).parents[1] / "vectors" / "random-6.12.107.jsonl"
-    return [json.loads(line)["event"] for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def ndjson(events: list[dict[str, Any]]) -> bytes:
-    return b"".join(json.dumps(event).encode() + b"\n" for event in events)
-
-
 def send(service: Service, content: bytes, **headers: str) -> list[dict[str, Any]]:
     answer = httpx.post(f"{service.url}{BATCH}", content=content, headers=NDJSON | headers, timeout=60)
     assert answer.status_code in {200, 207}
@@ -59,28 +50,8 @@ def timeless(answer: dict[str, Any]) -> dict[str, Any]:
     return answer | {"id": None, "decided_at": None}
 
 
-def workers(service: Service) -> list[int]:
-    """Process ids of what the service started."""
-    tasks = Path(f"/proc/{service.process.pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text(encoding="ascii").split()]
-
-
-def gone(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def wait_until_gone(processes: list[int]) -> None:
-    deadline = time.monotonic() + 20
-    while not all(map(gone, processes)):
-        assert time.monotonic() < deadline, "a worker outlives its service"
-        time.sleep(0.05)
-
-
 def test_each_event_of_a_large_batch_gets_the_decision_that_it_gets_alone(service: Service) -> None:
-    events = [{**event, "source": f"node-{number}", "id": f"e-{number}"} for number, event in enumerate(recorded() * 6)]
+    events = [{**event, "source": f"node-{number}", "id": f"e-{number}"} for number, event in enumerate(random_events() * 6)]
     assert len(events) > LINES
     with httpx.Client(base_url=service.url) as client:
         answers = send(service, ndjson(events))
@@ -133,16 +104,16 @@ def test_a_large_batch_that_comes_again_under_its_key_is_decided_once(service: S
 
 def test_a_small_batch_starts_no_worker_and_a_large_one_no_more_than_were_set(helped: Service) -> None:
     send(helped, ndjson([SMALL] * INLINE_EVENTS_COLD))
-    assert workers(helped) == []
+    assert worker_pids(helped) == []
     send(helped, ndjson([SMALL] * LINES))
-    assert 1 <= len(workers(helped)) <= 2
+    assert 1 <= len(worker_pids(helped)) <= 2
 
 
 def test_a_batch_whose_workers_die_is_answered_whole(helped: Service) -> None:
     def lines() -> Iterator[bytes]:
         for number in range(LINES):
             if number == LINES - INLINE_EVENTS_COLD:
-                while not (started := workers(helped)):
+                while not (started := worker_pids(helped)):
                     time.sleep(0.01)
                 for worker in started:
                     os.kill(worker, signal.SIGKILL)
@@ -158,33 +129,33 @@ def test_a_batch_whose_workers_die_is_answered_whole(helped: Service) -> None:
 
 def test_workers_end_with_their_service_however_that_ends(helped: Service) -> None:
     send(helped, ndjson([SMALL] * LINES))
-    started = workers(helped)
+    started = worker_pids(helped)
     assert started
     helped.kill()
-    wait_until_gone(started)
+    wait_until_ended(started)
 
     helped.start()
     send(helped, ndjson([SMALL] * LINES))
-    started = workers(helped)
+    started = worker_pids(helped)
     assert started
     for worker in started:
         os.kill(worker, signal.SIGSTOP)
     helped.kill()
-    wait_until_gone(started)
+    wait_until_ended(started)
 
     helped.start()
     send(helped, ndjson([SMALL] * LINES))
-    started = workers(helped)
+    started = worker_pids(helped)
     assert started
     helped.process.send_signal(signal.SIGTERM)
     assert helped.process.wait(GRACE_S) == 0
-    wait_until_gone(started)
+    wait_until_ended(started)
 
 
 def test_an_interrupt_from_the_terminal_reaches_the_workers_too_and_the_batch_is_finished(helped: Service) -> None:
     send(helped, ndjson([SMALL] * LINES))
-    started = workers(helped)
+    started = worker_pids(helped)
     for worker in started:
         os.kill(worker, signal.SIGINT)
     assert len(send(helped, ndjson([SMALL] * LINES))) == LINES
-    assert set(started) & set(workers(helped)), "they leave it to the service"
+    assert set(started) & set(worker_pids(helped)), "they leave it to the service"

@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.service.engine.batch.test_batch_workers import gone, workers
-from tests.service.engine.test_defects import GOOD, NDJSON, marked, ndjson, told
 from tests.service.support import planted_defects
-from tests.service.support.application import EVENT, run
+from tests.service.support.application import EVENT, NDJSON, ndjson, run
+from tests.service.support.planted_defects import GOOD, marked, outcomes
 from tests.service.support.server_process import Service, serving
+from tests.service.support.worker_processes import has_ended, worker_pids
 
 IN_FLIGHT = 6
 
@@ -65,7 +65,7 @@ def logged(service: Service, *parts: str) -> bool:
 def test_an_event_that_stalls_the_event_loop_ends_as_its_own_problem(alone: Service) -> None:
     single = httpx.post(f"{alone.url}/v1/decisions", json={**marked(605), "id": "stalls"}, timeout=60)
 
-    assert (single.status_code, told([single.json()])) == (500, ["internal"])
+    assert (single.status_code, outcomes([single.json()])) == (500, ["internal"])
     assert httpx.post(f"{alone.url}/v1/decisions", json={**GOOD, "id": "good"}, timeout=60).status_code == 201
     assert httpx.get(f"{alone.url}/readyz").status_code == 200
     assert logged(alone, "worker lost")
@@ -75,14 +75,14 @@ def test_an_import_goes_on_behind_an_event_that_stalls(alone: Service) -> None:
     content = ndjson(named([GOOD, marked(604), GOOD], "imported"))
     *found, last = map(json.loads, httpx.post(f"{alone.url}/v1/import", content=content, timeout=60).content.splitlines())
 
-    assert told([one.get("decision") or one["problem"] for one in found]) == ["handled", "internal", "handled"]
+    assert outcomes([one.get("decision") or one["problem"] for one in found]) == ["handled", "internal", "handled"]
     assert "summary" in last
 
 
 def test_a_client_submits_what_is_around_an_event_that_fails(alone: Service) -> None:
     done = run("submit", "-", given=ndjson(named([GOOD, marked(601), GOOD], "submitted")), RAS_TRIAGE_URL=alone.url)
 
-    assert told([json.loads(line) for line in done.stdout.splitlines()]) == ["handled", "internal", "handled"]
+    assert outcomes([json.loads(line) for line in done.stdout.splitlines()]) == ["handled", "internal", "handled"]
     assert done.returncode == 2
     assert b"1 refused: internal 1" in done.stderr
 
@@ -91,7 +91,7 @@ def test_events_that_raise_stall_or_end_every_worker_fail_alone_among_others(hel
     sent = named([GOOD, *map(marked, planted_defects.RAISING), GOOD, marked(604), marked(606), {**EVENT, "source": "node-1"}], "bad")
     answers = batch(helped, sent)
 
-    assert told(answers) == ["handled", "internal", "internal", "internal", "handled", "internal", "internal", "signal"]
+    assert outcomes(answers) == ["handled", "internal", "internal", "internal", "handled", "internal", "internal", "signal"]
     assert [answer["repeat"] for answer in batch(helped, [sent[0], sent[4], sent[7]])] == [True] * 3
     assert logged(helped, "worker lost")
     assert not logged(helped, "no workers")
@@ -99,13 +99,13 @@ def test_events_that_raise_stall_or_end_every_worker_fail_alone_among_others(hel
 
 def test_a_worker_that_was_stopped_is_replaced_and_the_batch_is_answered(helped: Service) -> None:
     batch(helped, named([GOOD] * 8, "before"))
-    stopped = workers(helped)
+    stopped = worker_pids(helped)
     assert stopped
     for worker in stopped:
         os.kill(worker, signal.SIGSTOP)
     sent = named([{**EVENT, "source": f"node-{number % 3}"} for number in range(300)], "stopped")
-    assert told(batch(helped, sent)) == ["signal"] * 300
-    assert any(map(gone, stopped)), "the one that was asked was killed"
+    assert outcomes(batch(helped, sent)) == ["signal"] * 300
+    assert any(map(has_ended, stopped)), "the one that was asked was killed"
 
 
 def request(service: Service, path: str, content: object) -> socket.socket:

@@ -28,9 +28,8 @@ from ras_triage.service.importing.format_detection import HEAD_BYTES
 from ras_triage.service.store.port import HostFacts
 from ras_triage.service.store.temporary import TemporaryStore
 from ras_triage.service.store.writer import WriteQueueFull
-from tests.service.engine.batch.test_batch_workers import recorded
-from tests.service.engine.test_defects import NDJSON, ndjson
-from tests.service.support.application import EVENT, Call, client
+from tests.recorded_events import random_events
+from tests.service.support.application import EVENT, NDJSON, Call, client, ndjson
 from tests.service.support.import_examples import LIBCPER, SENT
 from tests.service.support.stored_decisions import NOON
 
@@ -190,7 +189,7 @@ def facts(version: int) -> HostFacts:
 
 
 def test_recorded_events_get_elsewhere_what_they_get_in_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    events = [{**event, "source": f"node-{number % 3}", "id": f"e-{number}"} for number, event in enumerate(recorded()[:40])]
+    events = [{**event, "source": f"node-{number % 3}", "id": f"e-{number}"} for number, event in enumerate(random_events()[:40])]
 
     async def answers(runtime: Runtime) -> list[dict[str, Any]]:
         outcomes = await runtime.intake.admit([document(event) for event in [*events, *events]])

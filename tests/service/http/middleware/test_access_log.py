@@ -272,7 +272,7 @@ def test_a_defect_is_answered_as_a_problem_with_an_id_and_logged_without_its_tex
     assert UUID(answer.headers["x-request-id"])
     (defect,) = (record for record in access.records if record.getMessage() == "defect")
     assert defect.__dict__["facts"]["error"] == "RuntimeError"
-    assert re.search(r"test_observe\.py:\d+ __call__$", defect.__dict__["facts"]["frames"][-1])
+    assert re.search(r"test_access_log\.py:\d+ __call__$", defect.__dict__["facts"]["frames"][-1])
     assert facts(access)["status"] == 500
 
 

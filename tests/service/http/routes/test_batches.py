@@ -25,7 +25,7 @@ import pytest
 from ras_triage.service.api.content_encoding import PIECE, decoded_chunks
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
-from tests.service.support.application import EVENT, Call, client
+from tests.service.support.application import EVENT, NDJSON, Call, client, ndjson
 from tests.service.support.server_process import Service, serving
 
 if sys.version_info >= (3, 14):
@@ -35,17 +35,12 @@ else:
 
 URL = "/v1/decisions/batch"
 ARRAY = {"content-type": "application/json"}
-NDJSON = {"content-type": "application/x-ndjson"}
 URN = "urn:ras-triage:problem:"
 SMALL: dict[str, Any] = {"notification": "polled"}
 
 
 def event(number: int | str, **fields: Any) -> dict[str, Any]:
     return {**SMALL, "source": "batch", "id": f"e-{number}", **fields}
-
-
-def ndjson(events: list[Any]) -> bytes:
-    return b"".join(json.dumps(one).encode() + b"\n" for one in events)
 
 
 def results(answer: httpx.Response) -> list[Any]:

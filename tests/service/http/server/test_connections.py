@@ -24,7 +24,7 @@ from ras_triage.service.http.server.peers import TrustedProxies, peer_of
 from ras_triage.service.http.server.run import running
 from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.logs import LogRateLimit
-from tests.service.http.server.test_tls import Authority
+from tests.service.support.certificates import CertificateAuthority
 from tests.service.support.raw_connections import address, connect, head, is_closed, metric, problem, read_until, received, wait_until
 
 MOST, SHARE = 40, 20
@@ -179,7 +179,7 @@ def test_a_connection_whose_body_was_dropped_is_closed_without_a_next_request(br
 
 
 def test_a_tls_handshake_has_a_deadline_and_counts_as_a_connection(tmp_path: Path) -> None:
-    certificate, key = Authority(tmp_path, "authority").sign("server")
+    certificate, key = CertificateAuthority(tmp_path, "authority").sign("server")
     settings = Settings(tls_certificate=certificate, tls_key=key, max_connections=3, **BRISK)  # type: ignore[arg-type]
     with running(settings) as url, ExitStack() as stack:
         first = stack.enter_context(connect(url))

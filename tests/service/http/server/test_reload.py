@@ -27,8 +27,8 @@ from ras_triage.service.http.server.reload import RELOADABLE, Reload, merge
 from ras_triage.service.http.server.run import running as running_here
 from ras_triage.service.security.keys import create, file_entry
 from tests.paths import ROOT
-from tests.service.http.server.test_tls import Authority
 from tests.service.support.application import EVENT
+from tests.service.support.certificates import CertificateAuthority
 from tests.service.support.server_process import Service
 
 RELOADED = "settings.reload"
@@ -184,7 +184,7 @@ def test_a_keys_file_closes_the_service_and_cannot_be_taken_away_again(tmp_path:
 
 
 def test_new_connections_get_the_new_certificate_and_old_ones_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    authority = Authority(tmp_path, "authority")
+    authority = CertificateAuthority(tmp_path, "authority")
     certificate, key = authority.sign("server")
     settings = Settings(tls_certificate=certificate, tls_key=key)
     reload = Reload(lambda: settings)

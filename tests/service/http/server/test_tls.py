@@ -2,61 +2,17 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.server.run import running
 from tests.service.support.application import EVENT, run
+from tests.service.support.certificates import CertificateAuthority
 
 PASSWORD = "swordfish"
-
-
-class Authority:
-    """Signs certificates, and keeps them in a folder."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._certificate(self.name, self.key, authority=True)
-        self.file = folder / f"{name}.pem"
-        self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
-
-    def _certificate(self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool) -> x509.Certificate:
-        now = datetime.now(UTC)
-        names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")])
-        return (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(self.name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(names, critical=False)
-            .sign(self.key, SHA256())
-        )
-
-    def sign(self, name: str, password: str | None = None) -> tuple[Path, Path]:
-        """A certificate and its key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, authority=False)
-        encryption = NoEncryption() if password is None else BestAvailableEncryption(password.encode())
-        files = (self.folder / f"{name}.crt", self.folder / f"{name}.key")
-        files[0].write_bytes(certificate.public_bytes(Encoding.PEM))
-        files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
-        return files
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +21,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def authority(folder: Path) -> Authority:
-    return Authority(folder, "authority")
+def authority(folder: Path) -> CertificateAuthority:
+    return CertificateAuthority(folder, "authority")
 
 
 @pytest.fixture
-def trusting(authority: Authority) -> Iterator[httpx.Client]:
+def trusting(authority: CertificateAuthority) -> Iterator[httpx.Client]:
     with httpx.Client(verify=ssl.create_default_context(cafile=str(authority.file))) as client:
         yield client
 
 
-def test_it_decides_over_tls_and_tells_browsers_to_stay_with_it(authority: Authority, trusting: httpx.Client) -> None:
+def test_it_decides_over_tls_and_tells_browsers_to_stay_with_it(authority: CertificateAuthority, trusting: httpx.Client) -> None:
     certificate, key = authority.sign("server")
     with running(Settings(tls_certificate=certificate, tls_key=key)) as url:
         answer = trusting.post(f"{url}/v1/decisions", json=EVENT)
@@ -89,7 +45,9 @@ def test_it_decides_over_tls_and_tells_browsers_to_stay_with_it(authority: Autho
             httpx.get(url.replace("https", "http") + "/healthz")
 
 
-def test_certificate_and_key_may_be_one_file_and_the_key_locked(authority: Authority, folder: Path, trusting: httpx.Client) -> None:
+def test_certificate_and_key_may_be_one_file_and_the_key_locked(
+    authority: CertificateAuthority, folder: Path, trusting: httpx.Client
+) -> None:
     certificate, key = authority.sign("locked", PASSWORD)
     both = folder / "both.pem"
     both.write_bytes(certificate.read_bytes() + key.read_bytes())
@@ -97,9 +55,9 @@ def test_certificate_and_key_may_be_one_file_and_the_key_locked(authority: Autho
         assert trusting.get(f"{url}/healthz").status_code == 200
 
 
-def test_clients_show_a_certificate_of_the_authority_that_is_asked_for(authority: Authority, folder: Path) -> None:
+def test_clients_show_a_certificate_of_the_authority_that_is_asked_for(authority: CertificateAuthority, folder: Path) -> None:
     certificate, key = authority.sign("server")
-    clients = Authority(folder, "clients")
+    clients = CertificateAuthority(folder, "clients")
     with running(Settings(tls_certificate=certificate, tls_key=key, tls_client_ca=clients.file)) as url:
 
         def ask(shown: tuple[Path, Path] | None) -> int:
@@ -126,7 +84,9 @@ def test_clients_show_a_certificate_of_the_authority_that_is_asked_for(authority
         (["--tls-key", "{key}"], "requires `tls_certificate`"),
     ],
 )
-def test_files_that_cannot_be_used_are_said_at_once(authority: Authority, folder: Path, arguments: list[str], complaint: str) -> None:
+def test_files_that_cannot_be_used_are_said_at_once(
+    authority: CertificateAuthority, folder: Path, arguments: list[str], complaint: str
+) -> None:
     certificate, key = authority.sign("server")
     (folder / "text").write_text("hello\n")
     files = {
