@@ -20,6 +20,7 @@ from ras_triage.models.records.block_fields import encode_structured
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from tests.paths import ROOT
+from tests.service.support.forked import ForkedCommand
 
 Call = Callable[..., httpx.Response]
 
@@ -79,16 +80,15 @@ async def _calling(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield calling
 
 
-def run(
-    *arguments: str, given: bytes = b"", program: str | None = None, **environment: str
-) -> subprocess.CompletedProcess[bytes]:  # fmt: skip
-    """Run `ras-triage`, or a program in its place, as its own process, without a terminal."""
-    return subprocess.run(
-        [sys.executable, *(("-m", "ras_triage.service.cli.main") if program is None else (program,)), *arguments],
-        input=given,
-        capture_output=True,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        timeout=60,
-        check=False,
-    )
+def run(*arguments: str, given: bytes = b"", program: str | None = None, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `ras-triage`, or a program in its place, as its own process, without a terminal.
+
+    The command is forked from a process that has imported it, unless the start of the interpreter matters: with settings of Python.
+    """
+    variables = {**os.environ, **environment}
+    if program is None and not any(name.startswith("PYTHON") for name in environment):
+        process = ForkedCommand(arguments, variables)
+        out, err = process.communicate(given, timeout=60)
+        return subprocess.CompletedProcess(arguments, process.wait(), out, err)
+    started = [sys.executable, *(("-m", "ras_triage.service.cli.main") if program is None else (program,)), *arguments]
+    return subprocess.run(started, input=given, capture_output=True, cwd=ROOT, env=variables, timeout=60, check=False)

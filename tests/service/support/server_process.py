@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -11,8 +12,7 @@ from contextlib import contextmanager
 from threading import Thread
 
 from tests.paths import ROOT
-
-PROGRAM = ("-m", "ras_triage.service.cli.main")
+from tests.service.support.forked import ForkedCommand
 
 
 def interruptible() -> None:
@@ -23,7 +23,8 @@ def interruptible() -> None:
 class Service:
     """A service on loopback, on a port that stays its own."""
 
-    def __init__(self, *options: str, program: Sequence[str] = PROGRAM) -> None:
+    def __init__(self, *options: str, program: Sequence[str] = ()) -> None:
+        """`program`: what Python runs in place of `ras-triage`, from the start of the interpreter."""
         self.options = options
         self.program = program
         self.log: list[str] = []
@@ -32,17 +33,23 @@ class Service:
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        command = [sys.executable, *self.program, "serve", "--port", self.port, *self.options]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.process = self._process(["serve", "--port", self.port, *self.options])
         assert self.process.stderr is not None
-        for line in self.process.stderr:
+        lines = map(bytes.decode, self.process.stderr)
+        for line in lines:
             self.log.append(line)
             if running := re.search(r"(http://[\d.]+):(\d+)", line):
                 self.port = running[2]
                 self.url = running[0]
-                Thread(target=self.log.extend, args=(self.process.stderr,), daemon=True).start()
+                Thread(target=self.log.extend, args=(lines,), daemon=True).start()
                 return
         raise AssertionError("".join(self.log))
+
+    def _process(self, arguments: list[str]) -> ForkedCommand | subprocess.Popen[bytes]:
+        if not self.program:
+            return ForkedCommand(arguments, os.environ)
+        command = [sys.executable, *self.program, *arguments]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def kill(self) -> None:
         """As a power cut would."""
@@ -51,7 +58,7 @@ class Service:
 
 
 @contextmanager
-def serving(*options: str, program: Sequence[str] = PROGRAM) -> Iterator[Service]:
+def serving(*options: str, program: Sequence[str] = ()) -> Iterator[Service]:
     """A service for as long as the context lasts."""
     service = Service(*options, program=program)
     try:
