@@ -110,9 +110,11 @@ def error_source(index: int) -> bytes:
 
 @pytest.mark.parametrize("path", ["/v1/decisions", "/v1/decode", "/v1/syndromes"])
 @pytest.mark.parametrize("nested", [b"[" * 100 + b"]" * 100 + b",", b'{"a":' * 100 + b"1" + b"}" * 100 + b","])
-def test_lists_in_lists_count_as_values_although_they_need_no_comma(call: Call, path: str, nested: bytes) -> None:
+def test_lists_in_lists_count_as_values_although_they_need_no_comma(shared_call: Call, path: str, nested: bytes) -> None:
     """Each takes two bytes of a document and 64 of memory."""
-    answer = call("POST", path, content=b'{"a":[' + nested * (MAX_VALUES // 100 + 2) + b"1]}", headers={"content-type": "application/json"})
+    answer = shared_call(
+        "POST", path, content=b'{"a":[' + nested * (MAX_VALUES // 100 + 2) + b"1]}", headers={"content-type": "application/json"}
+    )
     assert (answer.status_code, answer.json()["type"]) == (413, f"{URN}too-many-values")
 
 

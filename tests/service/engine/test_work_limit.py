@@ -53,11 +53,6 @@ LARGE: dict[str, Any] = {
 LINE = json.dumps(LARGE).encode()
 
 
-@pytest.fixture(scope="module")
-def call() -> Call:
-    return caller()
-
-
 def refused(problem: dict[str, Any]) -> bool:
     assert (problem["status"], problem["errors"]) == (422, FACTORS)
     assert problem["detail"].startswith(f"{SECTIONS} page frames x {MAPPINGS} mappings of one page: about ")
@@ -66,23 +61,23 @@ def refused(problem: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("query", ["", "?dry_run=true"])
-def test_a_single_event_is_refused_with_its_two_factors(call: Call, query: str) -> None:
-    answer = call("POST", f"/v1/decisions{query}", content=LINE)
+def test_a_single_event_is_refused_with_its_two_factors(shared_call: Call, query: str) -> None:
+    answer = shared_call("POST", f"/v1/decisions{query}", content=LINE)
     assert answer.status_code == 422
     assert refused(answer.json())
 
 
-def test_the_other_events_of_a_batch_are_decided(call: Call) -> None:
-    answer = call("POST", "/v1/decisions/batch", json=[EVENT, LARGE, EVENT])
+def test_the_other_events_of_a_batch_are_decided(shared_call: Call) -> None:
+    answer = shared_call("POST", "/v1/decisions/batch", json=[EVENT, LARGE, EVENT])
     before, problem, behind = answer.json()
     assert refused(problem)
     assert before["action"] == behind["action"] == "signal"
 
 
 @pytest.mark.parametrize("query", ["", "?dry_run=true"])
-def test_the_other_events_of_an_import_are_decided(call: Call, query: str) -> None:
+def test_the_other_events_of_an_import_are_decided(shared_call: Call, query: str) -> None:
     events = b"\n".join([json.dumps(EVENT).encode(), LINE, json.dumps(EVENT).encode()])
-    before, large, behind, last = map(json.loads, call("POST", f"/v1/import{query}", content=events).text.splitlines())
+    before, large, behind, last = map(json.loads, shared_call("POST", f"/v1/import{query}", content=events).text.splitlines())
     assert refused(large["problem"])
     assert before["decision"]["action"] == behind["decision"]["action"] == "signal"
     assert (last["summary"]["decided"], last["summary"]["refused"]) == (2, 1)

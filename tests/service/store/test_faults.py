@@ -22,7 +22,7 @@ from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.store.port import Filter, RowDamaged, StoreDamaged, StoredDecision, StoreError
 from ras_triage.service.store.temporary import TemporaryStore
 from tests.paths import ROOT
-from tests.service.support.application import EVENT, client
+from tests.service.support.application import EVENT, client, run
 from tests.service.support.server_process import Service, serving
 
 
@@ -58,12 +58,16 @@ AS_NOBODY = (
 """The interpreter may be out of reach for somebody else, so it is loaded first."""
 
 
-def refuses_to_start(*options: str, program: tuple[str, str] = ("-m", "ras_triage.service.cli.main")) -> str:
-    command = [sys.executable, *program, "serve", "--port", "0", *options]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
-    assert ended.returncode == 2, ended.stderr
-    assert "Traceback" not in ended.stderr
-    return ended.stderr
+def refuses_to_start(*options: str) -> str:
+    return refusal(run("serve", "--port", "0", *options))
+
+
+def refusal(ended: subprocess.CompletedProcess[bytes]) -> str:
+    """Return what a service that did not start says."""
+    said = ended.stderr.decode()
+    assert ended.returncode == 2, said
+    assert "Traceback" not in said
+    return said
 
 
 def test_a_full_disk_refuses_what_is_new_keeps_what_was_answered_and_is_recovered_from(tmp_path: Path) -> None:
@@ -104,7 +108,9 @@ def test_a_store_that_cannot_be_written_is_no_store_to_start_with() -> None:
             file.chmod(0o444)
         path.parent.chmod(0o555)
 
-        assert "cannot be opened for writing" in refuses_to_start("--store", f"sqlite:///{path}", program=("-c", AS_NOBODY))
+        command = [sys.executable, "-c", AS_NOBODY, "serve", "--port", "0", "--store", f"sqlite:///{path}"]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30, check=False)
+        assert "cannot be opened for writing" in refusal(ended)
 
 
 def test_a_store_in_a_folder_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:

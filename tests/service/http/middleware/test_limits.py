@@ -16,7 +16,7 @@ from ras_triage.service.http.limits.concurrency import ConcurrencyLimits
 from ras_triage.service.http.middleware.limits import LimitsMiddleware
 from ras_triage.service.http.middleware.security_headers import SecurityHeadersMiddleware
 from ras_triage.service.http.server.run import running
-from tests.service.support.application import EVENT, caller
+from tests.service.support.application import EVENT, Call, caller
 from tests.service.support.secured_application import Door, kind
 
 ANSWERS: Any = [{"type": "http.response.start", "status": 200, "headers": []}, {"type": "http.response.body", "body": b""}]
@@ -111,8 +111,8 @@ def test_bodies_that_are_held_together_are_bounded() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/decisions", "/v1/decode", "/v1/syndromes"])
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"host":'])
-def test_json_that_is_nested_without_end_is_refused_where_it_gets_too_deep(path: str, opening: bytes) -> None:
-    answer = caller()("POST", path, content=opening * 100_000, headers={"content-type": "application/json"})
+def test_json_that_is_nested_without_end_is_refused_where_it_gets_too_deep(path: str, opening: bytes, shared_call: Call) -> None:
+    answer = shared_call("POST", path, content=opening * 100_000, headers={"content-type": "application/json"})
 
     assert kind(answer) == (400, "invalid-json")
     assert "recursion limit" in answer.json()["detail"]
@@ -130,8 +130,8 @@ MILLIONS = [
 
 @pytest.mark.parametrize("make", MILLIONS)
 @pytest.mark.parametrize("path", ["/v1/decisions", "/v1/decode", "/v1/syndromes"])
-def test_millions_of_values_are_refused_before_they_are_taken_apart(path: str, make: Callable[[], bytes]) -> None:
-    answer = caller()("POST", path, content=make()[: 4 << 20], headers={"content-type": "application/json"})
+def test_millions_of_values_are_refused_before_they_are_taken_apart(path: str, make: Callable[[], bytes], shared_call: Call) -> None:
+    answer = shared_call("POST", path, content=make()[: 4 << 20], headers={"content-type": "application/json"})
 
     assert kind(answer) == (413, "too-many-values")
     assert str(MAX_VALUES) in answer.json()["detail"]

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from functools import lru_cache
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Thread
@@ -310,6 +311,7 @@ def test_a_client_that_sends_everything_before_it_reads_is_answered_whole(server
     assert [b'"repeat":false' in line for line in received.splitlines()] == [True] * count
 
 
+@lru_cache
 def bomb(encoding: str, size: int) -> bytes:
     """Zeros, packed: to a thousandth by gzip, to far less by zstd."""
     piece = b"\0" * (1 << 20)

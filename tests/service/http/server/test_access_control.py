@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,28 +10,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.paths import ROOT
+from tests.service.support import server_process
 from tests.service.support.application import EVENT, run
 
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[str]:
     """`ras-triage serve` as its own process; gives its URL as seen from here."""
-    command = [sys.executable, "-m", "ras_triage.service.cli.main", "serve", "--port", "0", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        log = []
-        for line in process.stderr:
-            log.append(line)
-            if running := re.search(r"http://[\d.]+:(\d+)", line):
-                yield f"http://127.0.0.1:{running[1]}"
-                break
-        else:
-            raise AssertionError("".join(log))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+    with server_process.serving(*arguments) as service:
+        yield f"http://127.0.0.1:{service.port}"
 
 
 def created(store: str, *scopes: str) -> dict[str, str]:
