@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -27,9 +26,11 @@ from ras_triage.service.http.server.run import serve
 from ras_triage.service.store.sqlite import SqliteStore
 from tests.effort import effort
 from tests.paths import ROOT
-from tests.service.support.persistent_sender import PersistentSender, list_decisions, without_repeat
+from tests.service.support.acknowledged import require_served, require_stored
+from tests.service.support.forked import FORK
+from tests.service.support.persistent_sender import PersistentSender, list_decisions
 
-KILLS = effort(15, 300)
+KILLS = effort(8, 300)
 STREAMS = 3
 LINES = 40
 """Events that one batch holds."""
@@ -94,11 +95,9 @@ class Lives:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = Settings(store=f"sqlite:///{self.store}", port=self.port, log_level="error")
-        self._fork = multiprocessing.get_context("forkserver")
-        self._fork.set_forkserver_preload(["ras_triage.service.http.server.run"])
 
     def kill_after(self, seconds: float) -> None:
-        process = self._fork.Process(target=serve, args=(self._settings,), daemon=True)
+        process = FORK.Process(target=serve, args=(self._settings,), daemon=True)
         process.start()
         process.join(seconds)
         assert process.exitcode is None, f"the service ended by itself: {process.exitcode}"
@@ -129,7 +128,7 @@ def survive(folder: Path, kills: int, seed: int) -> tuple[int, int, Counter[int]
     for client in clients:
         client.start()
     for number in range(kills):
-        if number % 20 == 10:
+        if number % 20 == 5:
             lives.kill_at_birth(chance.uniform(0, 2))
         else:
             lives.kill_after(chance.uniform(0, LONGEST_LIFE_S))
@@ -141,6 +140,8 @@ def survive(folder: Path, kills: int, seed: int) -> tuple[int, int, Counter[int]
     check(lives, clients)
     last.send_signal(signal.SIGTERM)
     assert last.wait(20) == 0
+    for client in clients:
+        require_stored(lives.store, client.answers)
     store = SqliteStore(lives.store)
     assert store.check() == []
     store.close()
@@ -154,11 +155,8 @@ def check(lives: Lives, clients: list[Client]) -> None:
         identities, events = zip(*list_decisions(asking), strict=True)
         assert len(set(identities)) == len(identities)
         assert Counter(events) == Counter(name for client in clients for name in client.sent)
-        for answers in (client.answers for client in clients):
-            for name, answer in answers.items():
-                identity = json.loads(answer)["id"]
-                found = asking.get(f"/v1/decisions/{identity}").raise_for_status().content
-                assert found == without_repeat(answer), name
+        for client in clients:
+            require_served(asking, client.answers)
 
 
 def test_what_was_answered_is_kept_once_and_as_it_was_answered_however_often_the_service_is_killed(tmp_path: Path) -> None:

@@ -26,15 +26,16 @@ import httpx
 from ras_triage.service.cli.commands.store import read_stored_event
 from ras_triage.service.store.maintenance.offline import check
 from tests.effort import effort
+from tests.service.support.acknowledged import require_served, require_stored
 from tests.service.support.application import EVENT
 from tests.service.support.disk_faults import Disk
-from tests.service.support.persistent_sender import PersistentSender, list_decisions, without_repeat
+from tests.service.support.persistent_sender import PersistentSender, list_decisions
 from tests.service.support.planted_defects import ACTIONS, RAISING, hang, marked, spin
 from tests.service.support.raw_connections import connect, head, is_closed, received
 from tests.service.support.server_process import Service
 from tests.service.support.worker_processes import wait_until_ended
 
-SECONDS = float(effort(4, 180))
+SECONDS = float(effort(2, 180))
 LINES = 40
 MEMORY_MIB = 768
 """The service with its workers: events of hostile clients are held up to `max_in_flight_bytes`, 256 MiB."""
@@ -375,6 +376,7 @@ def torture(folder: Path, seconds: float, seed: int) -> Outcome:
     finally:
         service.kill()
         sys.stderr.write("".join(line for line in service.log if "Traceback" in line))
+    require_stored(store, outcome.acknowledged)
     assert check(store, read_stored_event, repair=False, at_ms=0).findings == ()
     return outcome
 
@@ -386,9 +388,7 @@ def look_at(url: str, outcome: Outcome) -> None:
         assert len(set(identities)) == len(identities)
         kept = Counter(name for name in names if name in outcome.sent)
         assert kept == Counter(outcome.sent)
-        for name, answer in outcome.acknowledged.items():
-            found = asking.get(f"/v1/decisions/{json.loads(answer)['id']}").raise_for_status().content
-            assert found == without_repeat(answer), name
+        require_served(asking, outcome.acknowledged)
 
 
 def test_a_service_under_everything_at_once_keeps_what_it_acknowledged_and_answers_probes(tmp_path: Path) -> None:

@@ -48,11 +48,6 @@ class PersistentSender(Thread, ABC):
         """Return whether an event has its final answer."""
 
 
-def without_repeat(response: bytes) -> bytes:
-    """Return the response as it was when its event was new."""
-    return response.replace(b'"repeat":true', b'"repeat":false', 1)
-
-
 def list_decisions(client: httpx.Client) -> Iterator[tuple[str, str]]:
     """Yield the ids of all decisions: the service's and the sender's."""
     cursor: dict[str, str] = {}
