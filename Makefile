@@ -8,11 +8,14 @@ BIN := $(VENV)/bin
 run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
 	@$(BIN)/ras-triage demo
 
+# Two processes with neighbouring tests each, so that servers of a module start once; and with bytecode, else each compiles all tests.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
 test: $(VENV)/.test  ## set up and run the tests
-	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@$(PYTEST)
 
 test-long: $(VENV)/.test  ## the same tests with far more examples, kills and time; takes hours
-	@RAS_TRIAGE_TESTS=long $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@RAS_TRIAGE_TESTS=long $(PYTEST)
 
 lint: $(VENV)/.lint  ## ruff and mypy
 	@$(BIN)/ruff check .

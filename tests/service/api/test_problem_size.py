@@ -58,24 +58,24 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "arguments"), REQUESTS, ids=range(len(REQUESTS)))
-def test_input_that_a_problem_repeats_is_cut(call: Call, method: str, path: str, arguments: dict[str, Any]) -> None:
-    answer = call(method, path, **arguments)
+def test_input_that_a_problem_repeats_is_cut(shared_call: Call, method: str, path: str, arguments: dict[str, Any]) -> None:
+    answer = shared_call(method, path, **arguments)
 
     assert answer.status_code >= 400 or answer.status_code == 207
     assert len(answer.content) < 4000
 
 
-def test_a_hundred_long_members_make_a_problem_of_bounded_size(call: Call) -> None:
+def test_a_hundred_long_members_make_a_problem_of_bounded_size(shared_call: Call) -> None:
     names = {f"{number}{'n' * 5000}": {"deep": 1} for number in range(200)}
-    answer = call("POST", "/v1/decisions", json={**EVENT, "host": names})
+    answer = shared_call("POST", "/v1/decisions", json={**EVENT, "host": names})
 
     assert answer.status_code == 422
     assert len(answer.json()["errors"]) == 100
     assert len(answer.content) < 100_000
 
 
-def test_a_shortened_pointer_keeps_the_members_that_lead_to_the_fault(call: Call) -> None:
-    (fault,) = call("POST", "/v1/decisions", json={**EVENT, "host": {"sysctl": {LONG: 1}}}).json()["errors"]
+def test_a_shortened_pointer_keeps_the_members_that_lead_to_the_fault(shared_call: Call) -> None:
+    (fault,) = shared_call("POST", "/v1/decisions", json={**EVENT, "host": {"sysctl": {LONG: 1}}}).json()["errors"]
 
     assert fault["pointer"] == f"/host/sysctl/{'n' * 63}…"
 

@@ -232,8 +232,10 @@ def slots(count: int, **same: str) -> dict[str, Any]:
         (slots(40_000), "/host/vms/0/memslots", "should not be longer than 32767"),
     ],
 )
-def test_a_slot_table_that_kvm_would_not_take_is_refused_at_its_slot(call: Call, event: dict[str, Any], pointer: str, words: str) -> None:
-    document = problem(call("POST", "/v1/decisions", json=event))
+def test_a_slot_table_that_kvm_would_not_take_is_refused_at_its_slot(
+    shared_call: Call, event: dict[str, Any], pointer: str, words: str
+) -> None:
+    document = problem(shared_call("POST", "/v1/decisions", json=event))
 
     assert document["status"] == 422
     assert [fault["pointer"] for fault in document["errors"]] == [pointer]
