@@ -38,8 +38,7 @@ from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import uniform_policy
 from ras_triage.policies.decide import decide
 from ras_triage.service.api.event_json import read_event
-from ras_triage.service.config.settings import Settings
-from ras_triage.service.config.sources import default_workers
+from ras_triage.service.config.settings import Settings, default_workers
 from ras_triage.service.engine.responses import decision_json
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.dependencies import Body

@@ -8,7 +8,8 @@ idle:      1,024 connections that never send a byte, with 1,024 file descriptors
 drip:      8 imports that send one byte each 5 s
 unread:    64 batches whose answer is never read
 
-The load comes from a process of its own. Meanwhile a prober opens a connection for each request, as a load balancer does, and measures
+The load comes from a process of its own; service, load and prober have a session each, so that Linux's autogroup scheduling divides the
+processors between them. Meanwhile a prober opens a connection for each request, as a load balancer does, and measures
 `POST /v1/decisions`, `GET /healthz` and `GET /readyz`.
 """
 
@@ -38,7 +39,7 @@ IMPORTS = 8
 UNREAD = 64
 EVENTS = 100
 TIMEOUT_S = 30.0
-PAUSE_S = 0.1
+PAUSE_S = 0.05
 SETTLE_S = 2.0
 
 Address = tuple[str, int]
@@ -70,7 +71,7 @@ async def batch(address: Address, body: bytes) -> str:
                 answer = await reader.readuntil(b"\r\n\r\n")
                 if status == "503":
                     after = re.search(rb"(?i)retry-after: (\d+)", answer)
-                    await asyncio.sleep(min(int(after[1]) if after else 1, 5))
+                    await asyncio.sleep(int(after[1]) if after else 1)
                 elif b"chunked" in answer:
                     while length := int(await reader.readline(), 16):
                         await reader.readexactly(length + 2)
@@ -203,6 +204,7 @@ def start(folder: Path, descriptors: int) -> tuple[subprocess.Popen[str], Addres
         [sys.executable, "-m", "ras_triage.service.cli.main", "serve", "--port", "0", "--store", f"sqlite:///{folder / 'store.db'}"],
         stderr=log,
         text=True,
+        start_new_session=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors)),  # noqa: PLW1509
     )
     while not (found := re.search(r"http://([\d.]+):(\d+)", (folder / "log").read_text())):
@@ -216,7 +218,7 @@ def run(kind: str, seconds: float, folder: Path) -> None:
     try:
         until = time.time() + SETTLE_S + seconds
         command = [sys.executable, __file__, "--load", kind, "--port", str(address[1]), "--until", str(until + 1)]
-        loading = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        loading = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         time.sleep(SETTLE_S)
         print(kind, flush=True)
         asyncio.run(measure(address, until, kind))

@@ -26,14 +26,6 @@ class NotificationType(StrEnum):
     GSIV = "gsiv"
     SDEI = "sdei"
 
-    @property
-    def hest_number(self) -> int:
-        """Return the number of the type in a HEST notification structure."""
-        return _NUMBERS[self]
-
-
-_NUMBERS = {kind: number for number, kind in enumerate(NotificationType)}
-
 
 class Delivery(StrEnum):
     """The context in which the operating system first reads the record."""

@@ -22,12 +22,26 @@ class PolicyEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class VmmEntry:
+    """A VMM in the list."""
+
+    name: str
+    """Value of `host.vms[].vmm`."""
+    digest: str
+    summary: str
+    flags: tuple[str, ...]
+    """Behaviour flags that are set."""
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyList:
-    """All named policies, and every release at which a behaviour changed."""
+    """All named policies, every release at which a behaviour changed, and all VMMs."""
 
     default: str
     """Policy for events that name neither a policy nor a kernel."""
     policies: tuple[PolicyEntry, ...]
+    vmms: tuple[VmmEntry, ...] = ()
+    """Built-in ones, then those of VMM files."""
 
 
 @dataclass(frozen=True, slots=True)

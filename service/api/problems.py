@@ -148,6 +148,11 @@ def invalid(error: ValidationError, document: bytes, noun: str) -> Problem:
     return _invalid(noun, tuple(_error_detail(detail, content) for detail in details[:MAX_ERRORS]))
 
 
+def invalid_value(noun: str, pointer: str, detail: str) -> Problem:
+    """Return the problem for a `noun` (`event`, `host`) with one invalid value."""
+    return _invalid(noun, (ErrorDetail(pointer, truncate_text(detail)),))
+
+
 def _invalid(noun: str, details: tuple[ErrorDetail, ...]) -> Problem:
     more = f", and {len(details) - 1} more" if len(details) > 1 else ""
     where = f"`{details[0].pointer}`: " if details[0].pointer else ""
@@ -356,14 +361,14 @@ def http_problem(status: int, detail: str) -> Problem:
     return Problem(f"{URN}{kind}", title, status, truncate_text(detail))
 
 
-def not_http() -> Problem:
+def malformed_request() -> Problem:
     """Return the problem for a malformed request, or headers far over the limit."""
-    return Problem(f"{URN}not-http", "not HTTP", 400, "malformed HTTP/1.1 request, or headers too long")
+    return Problem(f"{URN}not-http", "malformed HTTP request", 400, "malformed HTTP/1.1 request, or headers too long")
 
 
 def malformed_head(status: int, detail: str) -> Problem:
     """Return the problem for a request head that violates RFC 9112, or an unsupported transfer coding or HTTP version."""
-    kind, title = _HEAD_PROBLEMS.get(status, ("not-http", "not HTTP"))
+    kind, title = _HEAD_PROBLEMS.get(status, ("not-http", "malformed HTTP request"))
     return Problem(f"{URN}{kind}", title, status, detail)
 
 

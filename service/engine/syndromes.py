@@ -79,7 +79,7 @@ def _events(events: VcpuEventsInput | bytes) -> VcpuEvents:
 def _policy(request: SyndromeRequest, settings: Settings) -> Policy:
     try:
         if request.policy is not None:
-            return find_policy(request.policy, settings.custom)
+            return find_policy(request.policy, settings.custom_policies)
         return settings.default_policy if request.kernel is None else resolve_policy(f"linux-{request.kernel}")
     except UnknownPolicy as error:
         raise ProblemError(unknown_policy(str(error), "/kernel" if request.policy is None else "/policy")) from None

@@ -62,7 +62,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     metrics = Metrics()
 
     def store_failure(error: Exception) -> None:
-        metrics.store_failed(error)
+        metrics.count_store_failure(error)
         logs.log(logging.ERROR, "store failed", **logs.explain(error))
 
     @asynccontextmanager
@@ -70,18 +70,18 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
         async with open_runtime(chosen, store or open_store(chosen.store), clock_ms) as runtime:
             app.state.runtime = runtime
             path = sqlite_path(chosen.store)
-            metrics.watch(runtime.writer, runtime.store, None if path is None else path.parent)
-            metrics.watch_streams(lambda: runtime.streams.figures)
-            metrics.watch_memory(lambda: runtime.memory.returned_bytes)
-            runtime.memory.is_busy = lambda: metrics.under_way > runtime.streams.figures[0]
-            runtime.writer.committed.append(metrics.committed)
+            metrics.set_store_source(runtime.writer, runtime.store, None if path is None else path.parent)
+            metrics.set_stream_source(lambda: runtime.streams.statistics)
+            metrics.set_memory_source(lambda: runtime.memory.returned_bytes)
+            runtime.memory.is_busy = lambda: metrics.in_progress > runtime.streams.statistics[0]
+            runtime.writer.committed.append(metrics.observe_commit)
             runtime.writer.failed.append(store_failure)
             runtime.unread.append(store_failure)
             runtime.intake.lookup_failed.append(store_failure)
-            runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
-            runtime.intake.repeated.append(metrics.repeated)
-            runtime.retention.purged.append(metrics.purged)
-            runtime.defects.hooks.append(metrics.defect)
+            runtime.intake.decided.append(lambda summary: metrics.count_decision(summary.action, summary.policy))
+            runtime.intake.repeated.append(metrics.count_repeat)
+            runtime.retention.purged.append(metrics.count_purge)
+            runtime.defects.hooks.append(metrics.count_defect)
             yield
 
     app = FastAPIOffline(

@@ -151,7 +151,7 @@ class BatchRun:
             now = monotonic()
             if self.outbox.waiting and (now - began > HOLD_S or now - self._last_input > IDLE_S):
                 return
-            await self.outbox.news(IDLE_S)
+            await self.outbox.wait_for_change(IDLE_S)
         if self.refusal is not None:
             raise self.refusal
 
@@ -255,7 +255,7 @@ class BatchRun:
         try:
             if not isinstance(outcome, ProblemError):
                 response = await self._intake.await_response(outcome, self.tally.items - 1)
-                self._metrics.batched("repeat" if response.repeat else "decided")
+                self._metrics.count_batch_event("repeat" if response.repeat else "decided")
                 return response.body
         except StoreError as error:
             outcome = ProblemError(store_failed(error))
@@ -265,8 +265,8 @@ class BatchRun:
 
     def _problem(self, refused: ProblemError) -> bytes:
         self.tally.failed += 1
-        self._metrics.batched("problem")
-        self._metrics.refused(refused.problem.type)
+        self._metrics.count_batch_event("problem")
+        self._metrics.count_problem(refused.problem.type)
         return problem_json(with_retry_hint(refused.problem))
 
 

@@ -14,7 +14,7 @@ from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.engine.evaluation import Defect
 from ras_triage.service.engine.imports.prepared_errors import DefectiveItem, PreparedError, PreparedItem
-from ras_triage.service.engine.imports.results import ImportCounts, agreement_of, other_line, reading_line
+from ras_triage.service.engine.imports.results import ImportCounts, agreement_of, error_line, other_line
 from ras_triage.service.telemetry import logs
 
 _ACTION: Final = re.compile(rb'"action":"([a-z]+)"')
@@ -38,7 +38,7 @@ def write_lines(items: Sequence[PreparedItem], results: Sequence[bytes | Problem
 def _error_line(item: PreparedError, result: bytes | Problem, tally: ImportCounts, defects: list[Defect]) -> bytes:
     if isinstance(result, Problem):
         tally.refused += 1
-        return reading_line(item, item.event, result, None)
+        return error_line(item, item.event, result, None)
     agreement: Agreement | None = None
     if item.observed is not None:
         try:
@@ -48,7 +48,7 @@ def _error_line(item: PreparedError, result: bytes | Problem, tally: ImportCount
     action = _ACTION.search(result)
     assert action is not None
     tally.decide(action[1].decode(), agreement)
-    return reading_line(item, item.event, result, agreement)
+    return error_line(item, item.event, result, agreement)
 
 
 @lru_cache(maxsize=1)

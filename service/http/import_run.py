@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from ras_triage.models.formats.items import Position, UnreadableRecord
+from ras_triage.models.formats.results import Position, UnreadableRecord
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import NotificationType
 from ras_triage.service.api.problems import Problem, ProblemError, problem_json, with_retry_hint
@@ -204,7 +204,7 @@ class ImportRun:
         loop = asyncio.get_running_loop()
         end = loop.time() + HOLD_S
         while not self.outbox.closed and not (self.outbox.waiting and loop.time() > end):
-            await self.outbox.news(1.0)
+            await self.outbox.wait_for_change(1.0)
         if self.refusal is not None:
             raise self.refusal
 

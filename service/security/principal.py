@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ras_triage.service.security.allowance import RateLimiter
+from ras_triage.service.security.rate_limit import RateLimiter
 
 Scope = Literal["decide", "read", "admin"]
 

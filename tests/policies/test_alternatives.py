@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from ras_triage.models.event import Event
 from ras_triage.models.host import Mapping, Page, PageState
 from ras_triage.models.notification import NotificationType
 from ras_triage.policies.catalog.policies import Policy, derive_policy, resolve_policy
+from ras_triage.policies.catalog.vmms import vmms
 from ras_triage.policies.decide import decide
 from tests.policies.events import (
     ALL,
@@ -272,6 +274,17 @@ def test_a_page_of_a_virtual_machine_that_is_not_told_may_be_one_that_the_kernel
     decision = decided(L73, sea(), block(memory()), host(pages=None, vms=[VM]))
     assert decision.action is Action.INJECT
     assert others(decision) == [(CLEAN, "handled"), ({"page.state": "kernel"}, "signal")]
+
+
+@pytest.mark.parametrize(
+    ("notification", "data", "pages"), [(sea(), block(memory()), None), ("gpio", block(arm(error_info(0))), [page(dirty=True)])]
+)
+def test_a_vmm_of_a_file_decides_the_alternatives_as_well(notification: Any, data: bytes, pages: Any) -> None:
+    def decide_with(vmm: str) -> Decision:
+        facts = host(pages=pages, early=True, vms=[{**VM, "vmm": vmm}])
+        return decide(event(notification, data, facts), resolve_policy(L73), custom_vmms={"ours": replace(vmms()["qemu"], name="ours")})
+
+    assert [other.when for other in decide_with("ours").alternatives] == [other.when for other in decide_with("qemu").alternatives] != []
 
 
 def test_a_page_that_is_not_told_and_that_nobody_consumed_comes_to_the_same_in_any_state() -> None:

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.items import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord
+from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
 from ras_triage.service.cli.inputs import STANDARD_INPUT, open_input, read_all
-from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
-from ras_triage.service.cli.output import BAD_INPUT, draw, warn_of_defect, write_json
+from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
+from ras_triage.service.cli.output import BAD_INPUT, print_page, warn_of_defect, write_json
 from ras_triage.service.cli.progress import Progress, progress
 from ras_triage.service.cli.server_options import add_server, call_service
 from ras_triage.service.cli.submission import SubmittedInput, submitted_input
@@ -57,6 +57,7 @@ def configure(command: ArgumentParser) -> None:
     command.add_argument("--policy", metavar="NAME", help="decide under this policy")
     command.add_argument("--submit", action="store_true", help="send the errors to a service, which decides and stores them")
     add_policy_file(command)
+    add_vmm_file(command)
     add_json(command)
     add_server(command)
 
@@ -86,9 +87,10 @@ class _Import:
         from ras_triage.service.cli.pages import import_results  # noqa: PLC0415 - JSON output starts faster without it
 
         try:
-            draw(self.attempts.call(import_results.result_page, result, path))
+            print_page(self.attempts.call(import_results.result_page, result, path))
         except ProblemError as refused:
-            draw(import_results.result_page(Result(UnreadableRecord(result.item.place, refused.problem.detail, result.item.format)), path))
+            unreadable = UnreadableRecord(result.item.place, refused.problem.detail, result.item.format)
+            print_page(import_results.result_page(Result(unreadable), path))
 
     def report_unreadable(self, path: str, refused: ProblemError) -> None:
         """Report a file that cannot be opened."""
@@ -102,7 +104,7 @@ class _Import:
         else:
             from ras_triage.service.cli.pages import import_results  # noqa: PLC0415
 
-            draw(import_results.summary_page(self.tally))
+            print_page(import_results.summary_page(self.tally))
         return 0 if self.tally.complete else BAD_INPUT
 
 
@@ -210,7 +212,9 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
                 pending.append(item)
                 continue
             try:
-                error = work.attempts.call(apply_options, work.import_options, item, work.settings.default_policy, work.settings.custom)
+                error = work.attempts.call(
+                    apply_options, work.import_options, item, work.settings.default_policy, work.settings.custom_policies
+                )
                 event = work.attempts.call(event_json, error.event)
             except ProblemError:
                 pending.append(UnreadableRecord(item.place, INTERNAL, item.format))

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.rule import Rule
 from rich.text import Text
 
-from ras_triage.models.formats.items import FoundError, UnmatchedAction, UnreadableRecord
+from ras_triage.models.formats.results import FoundError, UnmatchedAction, UnreadableRecord
 from ras_triage.models.observed import ObservedAction
 from ras_triage.models.records.block_summary import physical_addresses, section_names
 from ras_triage.models.records.status_block import parse_block

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from math import ceil
+from random import randint
 from time import monotonic
 from typing import Final
 
@@ -26,6 +27,11 @@ _EXPECTED_RATE: Final = 1000.0
 def client_of(principal: Principal, peer: str) -> str:
     """Return the client for which work counts: the key or token subject, else the address."""
     return peer if principal.name == ANONYMOUS else principal.name
+
+
+def _spread(seconds: int) -> int:
+    """Return a random time of `seconds` to twice that: clients that are refused together must not come back together."""
+    return randint(seconds, 2 * seconds)
 
 
 class Rate:
@@ -69,17 +75,12 @@ class Admission:
         own = self._queued.get(client, 0) + SLICE
         return sum(min(queued, own) for queued in self._queued.values()) / self._rate.per_second
 
-    @property
-    def longest_wait_s(self) -> float:
-        """The seconds after which everything that is queued will be decided."""
-        return sum(self._queued.values()) / self._rate.per_second
-
     def require(self, client: str) -> None:
         """Raise ProblemError if a new batch of this client would wait too long."""
         wait_s = self.wait_s(client)
         if wait_s > self._longest_s:
             detail = f"a new batch would wait {wait_s:.0f} s for its first decision; at most {self._longest_s:g} s are accepted"
-            raise ProblemError(busy(detail), {"Retry-After": str(ceil(wait_s))})
+            raise ProblemError(busy(detail), {"Retry-After": str(_spread(ceil(wait_s)))})
 
     def queue(self, client: str, events: int) -> None:
         """Add events that are to be decided."""

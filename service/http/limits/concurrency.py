@@ -161,7 +161,7 @@ class ConcurrencyLimits:
         total = settings.max_in_flight
         share = settings.max_in_flight_per_client or max(1, total // 2)
         self.requests = ConcurrencyLimit(total, share)
-        self.lasting = ConcurrencyLimit(max(1, total * 3 // 4), max(1, share * 3 // 4))
+        self.long_running = ConcurrencyLimit(max(1, total * 3 // 4), max(1, share * 3 // 4))
         """Batches, imports and streams, which may last; the rest of the places is for single requests."""
         self.imports = ConcurrencyLimit(settings.max_imports, max(1, settings.max_imports // 2))
         self.admission = Admission(settings)

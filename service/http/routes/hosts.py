@@ -11,8 +11,9 @@ from pydantic_core import to_json
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Host
+from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
 from ras_triage.service.api.json_limits import require_value_limit
-from ras_triage.service.api.problems import ProblemError, invalid, precondition_failed, unknown_source
+from ras_triage.service.api.problems import ProblemError, invalid, invalid_value, precondition_failed, unknown_source
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.sources import facts_digest
@@ -87,13 +88,17 @@ def _matches(if_match: str, newest: HostFacts | None) -> bool:
     return _etag(newest) in (tag.strip() for tag in if_match.split(","))
 
 
-def _host_json(_: Settings, body: bytes) -> bytes:
+def _host_json(settings: Settings, body: bytes) -> bytes:
     """Return facts as they are stored. Raises ProblemError."""
     require_value_limit(body)
     try:
         host = Host.model_validate_json(body)
     except ValidationError as error:
         raise ProblemError(invalid(error, body, "host")) from None
+    try:
+        require_known_vmms(host, settings.custom_vmms)
+    except UnknownVmm as error:
+        raise ProblemError(invalid_value("host", f"/vms/{error.index}/vmm", str(error))) from None
     return host.model_dump_json(exclude_unset=True).encode()
 
 

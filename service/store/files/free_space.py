@@ -56,7 +56,7 @@ class FreeSpace:
         """Bytes that may be written before the next measurement."""
         self._surplus_until = 0.0
 
-    def surely_has(self, needed: int) -> bool:
+    def has_for_certain(self, needed: int) -> bool:
         """Return whether the last measurement is sufficient, without a system call."""
         if needed > self._surplus or monotonic() > self._surplus_until:
             return False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ras_triage.models.formats.items import Position
 from ras_triage.models.formats.record_context import RecordContext, choose_notification, to_notification
+from ras_triage.models.formats.results import Position
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import NOTIFICATION_TYPES
 from ras_triage.models.records.guid import MEMORY, NULL

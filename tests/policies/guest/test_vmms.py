@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import pytest
 
-from ras_triage.models.decision import Action, RecordGuestError, VmmExits
+from ras_triage.models.decision import Action, Decision, RecordGuestError, VmmExits
 from ras_triage.models.host import Vm
 from ras_triage.policies.catalog.policies import resolve_policy
-from ras_triage.policies.catalog.vmms import FLAGS, Vmm, vmms
+from ras_triage.policies.catalog.vmms import EXIT_CAUSES, FLAGS, InvalidVmm, UnknownVmm, Vmm, exit_causes, load_vmm, vmms
+from ras_triage.policies.decide import decide as decide_event
 from ras_triage.policies.guest.guest_stage import notify_guests
 from ras_triage.policies.pipeline.facts import Facts
 from ras_triage.policies.pipeline.stage_result import StageResult
@@ -49,24 +50,20 @@ def test_under_uniform_being_a_vmm_changes_no_signal(vmm: str, notification: Any
     assert signals(decided("uniform", notification, data, machine)) == signals(decided("uniform", notification, data, host(tasks=EARLY)))
 
 
-def test_every_vmm_that_host_facts_may_name_is_known() -> None:
-    assert set(get_args(Vm.model_fields["vmm"].annotation)) == set(vmms())
+def test_every_vmm_has_a_summary_and_evidence() -> None:
     assert all(vmm.summary and vmm.evidence for vmm in vmms().values())
+    assert Vm.model_fields["vmm"].default in vmms()
 
 
-CAUSES = {"signal", "code", "thread", "source", "elsewhere", "acknowledgement"}
+def test_a_vmm_that_nobody_described_is_refused_with_its_place() -> None:
+    with pytest.raises(UnknownVmm, match=r"unknown VMM `quemu`; expected one of `standard`, .*; did you mean `qemu`") as refused:
+        decided(L73, FROM_GUEST, PLAIN, host(vms=[vm(), vm("quemu", id="vm-2", pid=OTHER)]))
+    assert refused.value.index == 1
 
 
 def test_every_vmm_says_how_it_ends_where_it_may_end() -> None:
     for vmm in vmms().values():
-        does = vmm.behaviours
-        needed = {"signal"} if not does.handles_sigbus else set()
-        if does.handles_sigbus and not does.falls_back_on_serror:
-            needed |= {"code", "elsewhere"}
-        needed |= set() if does.listens_without_source or not does.handles_sigbus else {"source"}
-        needed |= set() if does.every_thread_listens or not does.handles_sigbus else {"thread"}
-        needed |= set() if does.waits_for_acknowledgement or not does.handles_sigbus else {"acknowledgement"}
-        assert set(vmm.exits) == needed <= CAUSES, vmm.name
+        assert set(vmm.exits) == set(exit_causes(vmm.behaviours)), vmm.name
 
 
 # QEMU, line by line
@@ -149,18 +146,18 @@ def test_every_flag_is_shown_to_change_something() -> None:
 def half(shown: Shown, monitor: Vmm) -> StageResult:
     """The guest half that a monitor with other flags comes to."""
     pages = page("hugetlb", dirty=True, shift=16) if shown.look is count else page(dirty=True)
-    facts = host(pages, vms=[shown.vm], **({"tasks": EARLY} if shown.early else {}))
+    facts = host(pages, vms=[{**shown.vm, "vmm": monitor.name}], **({"tasks": EARLY} if shown.early else {}))
     policy, notified = resolve_policy(L73), event(shown.notification, shown.data, facts)
     alone = decided(policy, shown.notification, shown.data, {name: fact for name, fact in facts.items() if name != "vms"})
-    return notify_guests(
-        [StageResult(alone.plan)], alone.next_access, notified.notification, policy, Facts(notified.host), {"standard": monitor}
-    )  # type: ignore[arg-type]
+    known = Facts(notified.host, custom_vmms={monitor.name: monitor})
+    return notify_guests([StageResult(alone.plan)], alone.next_access, notified.notification, policy, known)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("flag", FLAGS)
 def test_a_flag_changes_what_happens(flag: str) -> None:
     shown, standard = SHOWN[flag], vmms()["standard"]
-    ends = dict.fromkeys(CAUSES, "it ends")
+    standard = replace(standard, name="custom")
+    ends = dict.fromkeys(EXIT_CAUSES, "it ends")
     having = replace(standard, exits=ends, behaviours=replace(standard.behaviours, **{flag: True}))
     without = replace(standard, exits=ends, behaviours=replace(standard.behaviours, **{flag: False}))
     assert shown.look(half(shown, without)) == shown.without
@@ -173,3 +170,82 @@ def test_a_second_vm_of_another_process_is_not_touched() -> None:
     assert exits(decision) == []
     assert [step.ipa for step in steps(decision, RecordGuestError)] == [0x4000_0000 + VA - 0xFFFF_4000_0000]
     assert [step[0] for step in signals(decision)] == [TID]
+
+
+# VMM files
+
+OURS = """
+name = "ours"
+base = "qemu"
+summary = "QEMU with our patches"
+[flags]
+tells_every_page = true
+waits_for_acknowledgement = true
+[exits]
+source = "our QEMU exits with status 3"
+"""
+
+
+def test_a_vmm_file_names_a_base_and_what_differs() -> None:
+    ours, qemu = load_vmm(OURS, ()), vmms()["qemu"]
+    assert ours.behaviours == replace(qemu.behaviours, tells_every_page=True, waits_for_acknowledgement=True)
+    assert set(ours.exits) == {"code", "thread", "source", "elsewhere"}
+    assert (ours.exits["source"], ours.exits["code"]) == ("our QEMU exits with status 3", qemu.exits["code"])
+    assert (ours.summary, ours.mirrors) == ("QEMU with our patches", qemu.mirrors)
+
+
+def test_a_vmm_file_without_a_base_has_no_handler() -> None:
+    ours = load_vmm('name = "ours"\n[exits]\nsignal = "killed"\n', ())
+    assert exits(decide(ours)) == ["killed"]
+
+
+def decide(vmm: Vmm) -> Decision:
+    """The decision for a guest's own access under a custom VMM whose last record is not acknowledged."""
+    notified = event(FROM_GUEST, PLAIN, host(page(dirty=True), vms=[vm(vmm.name, guest={"ack_pending": ["sea"]})]))
+    return decide_event(notified, resolve_policy(L73), custom_vmms={vmm.name: vmm})
+
+
+def test_a_custom_vmm_decides_and_is_named_with_its_digest() -> None:
+    ours = load_vmm(OURS, ())
+    decision = decide(ours)
+    assert exits(decision) == []
+    assert exits(decide(replace(vmms()["qemu"], name="their-qemu"))) == [vmms()["qemu"].exits["acknowledgement"]]
+    (named,) = [fired for fired in decision.rationale if fired.rule == "guest.custom_vmm"]
+    assert named.given == {"vm": "vm-1", "vmm": "ours", "digest": ours.digest}
+    assert not any(fired.rule == "guest.custom_vmm" for fired in consumed("qemu").rationale)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("tells_every_page = true", ""), ("status 3", "status 4"), ('"ours"', '"theirs"'), ('base = "qemu"', 'base = "qemu"\nmirrors="f"')],
+)
+def test_whatever_decides_changes_the_digest(change: tuple[str, str]) -> None:
+    assert load_vmm(OURS.replace(*change), ()).digest != load_vmm(OURS, ()).digest
+    assert load_vmm(OURS.replace("our patches", "patches"), ()).digest == load_vmm(OURS, ()).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("name = \nbase = 1", "not valid TOML: .* line 1"),
+        ("", "`name`: missing; expected a string"),
+        ("name = 7", "`name`: empty or not a string"),
+        ('name = ""', "`name`: empty or not a string"),
+        (f'name = "{"x" * 65}"', "`name`: 65 characters; expected at most 64"),
+        ('name = "qemu"', "`name`: `qemu` is already in use; expected a new name"),
+        ('name = "theirs"', "`name`: `theirs` is already in use"),
+        ('name = "ours"\nbase = "quemu"', "`base`: unknown VMM `quemu`; expected one of .*; did you mean `qemu`"),
+        ('name = "ours"\nkernel = "x"', "`kernel`: unknown key; expected one of `name`, `base`"),
+        ('name = "ours"\nsummary = []', "`summary`: empty or not a string"),
+        ('name = "ours"\nflags = 1', "`flags`: expected a table"),
+        ('name = "ours"\n[flags]\nhandle_sigbus = true', "`flags.handle_sigbus`: unknown behaviour flag; did you mean `handles_sigbus`"),
+        ('name = "ours"\n[flags]\nhandles_sigbus = 1', "`flags.handles_sigbus`: expected true or false"),
+        ('name = "ours"', "`exits.signal`: missing; with these flags the VMM exits for this cause"),
+        ('name = "ours"\nbase = "qemu"\n[exits]\nsignal = "x"', "`exits.signal`: with these flags the VMM does not exit for this cause"),
+        ('name = "ours"\nbase = "qemu"\n[exits]\nsource = 1', "`exits.source`: empty or not a string"),
+        ('name = "ours"\nbase = "qemu"\n[exits]\nboredom = "x"', "`exits.boredom`: unknown cause; expected one of `signal`, `code`"),
+    ],
+)
+def test_a_malformed_vmm_file_is_refused_with_the_place(text: str, complaint: str) -> None:
+    with pytest.raises(InvalidVmm, match=complaint):
+        load_vmm(text, {"theirs"})

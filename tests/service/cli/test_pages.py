@@ -33,7 +33,7 @@ def decision(policy: str = "linux-6.12.107", **changes: Any) -> Decision:
     return decide(Event.model_validate({**EVENT, **changes}), resolve_policy(policy))
 
 
-def draw(page: Any, width: int = 100) -> str:
+def print_page(page: Any, width: int = 100) -> str:
     console = layout.console(width=width)
     with console.capture() as drawn:
         console.print(page)
@@ -95,7 +95,7 @@ def test_sizes_are_powers_of_two() -> None:
 
 
 def test_the_page_tells_action_policy_plan_and_reasons_in_this_order() -> None:
-    page = draw(pages.decision_page(decision()))
+    page = print_page(pages.decision_page(decision()))
 
     parts = ["SIGNAL", "linux-6.12.107", "Plan", "SIGBUS", "Next access to the page", "Why", "ghes_severity", "since 6.8"]
     positions = [page.index(part) for part in parts]
@@ -104,7 +104,7 @@ def test_the_page_tells_action_policy_plan_and_reasons_in_this_order() -> None:
 
 def test_two_policies_side_by_side_mark_what_differs() -> None:
     decisions = [decision(policy, status_block=NOTHING_TO_QUEUE["status_block"]) for policy in ("linux-6.1.163", "linux-6.1.164")]
-    page = draw(comparison.comparison_page(decisions), 140)
+    page = print_page(comparison.comparison_page(decisions), 140)
 
     marked = [line for line in page.splitlines() if comparison.DIFFERS in line]
     assert any("HANDLED" in line and "SIGNAL" in line for line in marked)
@@ -113,20 +113,20 @@ def test_two_policies_side_by_side_mark_what_differs() -> None:
 
 
 def test_what_a_decision_depends_on_stands_in_its_column() -> None:
-    page = draw(comparison.comparison_page([decision("linux-6.1.x"), decision("linux-5.10.209")]), 140)
+    page = print_page(comparison.comparison_page([decision("linux-6.1.x"), decision("linux-5.10.209")]), 140)
 
     assert "stable release of 6.1.x unknown" in " ".join(page.split())
 
 
 def test_equal_decisions_have_nothing_marked() -> None:
-    page = draw(comparison.comparison_page([decision("linux-6.1.190"), decision("linux-6.1.191")]))
+    page = print_page(comparison.comparison_page([decision("linux-6.1.190"), decision("linux-6.1.191")]))
 
     assert comparison.DIFFERS not in page
     assert "with the same outcome" in page
 
 
 def test_control_sequences_and_markup_of_a_sender_are_only_text() -> None:
-    page = draw(pages.decision_page(decision(source="[red]\x1b[31mnode\x07\u202e")))
+    page = print_page(pages.decision_page(decision(source="[red]\x1b[31mnode\x07\u202e")))
 
     assert "\x1b" not in page
     assert r"[red]\x1b[31mnode\x07\u202e" in page
@@ -134,7 +134,7 @@ def test_control_sequences_and_markup_of_a_sender_are_only_text() -> None:
 
 def test_many_records_in_a_row_are_counted() -> None:
     records = tuple(RecordGuestError("vm-1", "gpio", bytes(172), page << 12) for page in range(16))
-    page = " ".join(draw(pages.decision_page(replace(decision(), plan=records))).split())
+    page = " ".join(print_page(pages.decision_page(replace(decision(), plan=records))).split())
 
     assert "3 a record for 0x2000" in page
     assert "4 13 more records for guest pages, the last: a record for 0xf000" in page

@@ -306,6 +306,10 @@ def feed_policies(place: Place) -> Iterator[list[str]]:
         yield ["policies", *more, "--policy-file", policy]
         yield ["policies", *more, "--policy-file", policy, "--json"]
     yield ["policies", "--policy-file", place.file("torn.toml", f"{ATTACK}")]
+    vmm = f"name = {toml(ATTACK)}\nsummary = {toml(ATTACK)}\nmirrors = {toml(ATTACK)}\n[exits]\nsignal = {toml(ATTACK)}\n"
+    yield ["policies", "--vmm-file", place.file("vmm.toml", vmm)]
+    yield ["policies", "--vmm-file", place.file("vmm.toml", vmm), "--json"]
+    yield ["policies", "--vmm-file", place.file("unknown.toml", f"{toml(ATTACK)} = 1")]
 
 
 def feed_serve(place: Place) -> Iterator[list[str]]:

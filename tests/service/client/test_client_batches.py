@@ -12,8 +12,8 @@ import pytest
 from ras_triage.models.event import Event, event_key
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.client import AsyncClient, Client, ProblemResponse, Retry, UnexpectedResponse, Unreachable
+from ras_triage.service.client.chunk_state import MAX_EARLY_ENDS, PLACEHOLDER
 from ras_triage.service.client.chunks import MAX_BYTES, MAX_EVENTS, chunks, event_line
-from ras_triage.service.client.sending import MAX_EARLY_ENDS, PLACEHOLDER
 from tests.service.support.application import EVENT
 from tests.service.support.disconnecting_service import CutOff, serving
 

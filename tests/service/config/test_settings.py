@@ -2,21 +2,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr, TypeAdapter
 
-from ras_triage.service.config.settings import InvalidSetting, Settings, is_loopback
-from ras_triage.service.config.sources import HIDDEN, RawSettings, default_store, load_settings
-from ras_triage.service.config.store_address import sqlite_path
+from ras_triage.service.config.authority import is_loopback
+from ras_triage.service.config.loading import HIDDEN, load_settings
+from ras_triage.service.config.settings import InvalidSetting, Settings, all_settings
+from ras_triage.service.config.store_address import default_store, sqlite_path
 from tests.service.support.application import run
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in RawSettings.model_fields:
-        monkeypatch.delenv(f"RAS_TRIAGE_{name.upper()}", raising=False)
+    for setting in all_settings().values():
+        monkeypatch.delenv(setting.variable, raising=False)
     monkeypatch.delenv("RAS_TRIAGE_CONFIG", raising=False)
 
 
@@ -53,11 +56,27 @@ def test_a_file_may_be_named_by_the_environment(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_every_setting_can_be_set_and_is_listed() -> None:
-    fields = set(Settings.__dataclass_fields__) - {"custom", "oidc"}
-    listed = set(load_settings({}).listed())
+    assert {setting.field for setting in all_settings().values()} == set(Settings.__dataclass_fields__)
+    assert list(load_settings({}).listed()) == list(all_settings())
 
-    assert fields <= listed
-    assert listed - fields == {"policy_files", "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_scope_claim", "oidc_algorithms"}
+
+def test_the_settings_of_an_issuer_and_of_files_have_names_of_their_own() -> None:
+    other = {setting.name for setting in all_settings().values() if setting.name != setting.field}
+
+    assert other == {*("policy_files", "vmm_files", "oidc_issuer", "oidc_audience", "oidc_jwks_url", "oidc_scope_claim", "oidc_algorithms")}
+
+
+def test_every_option_of_the_service_is_that_of_a_setting() -> None:
+    shown = run("serve", "--help").stdout.decode()
+    options = {setting.declaration.option for setting in all_settings().values()} - {None}
+
+    assert set(re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE)) == {*options, "--config"}
+
+
+def test_every_default_is_one_that_may_be_written() -> None:
+    for setting in all_settings().values():
+        if setting.default is not None:
+            assert TypeAdapter(setting.type).validate_python(setting.default) == setting.default, setting.name
 
 
 def test_what_is_not_set_is_as_it_is_in_code() -> None:
@@ -115,6 +134,7 @@ def test_an_issuer_is_one_setting_of_several(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("PORT", "70000", "`RAS_TRIAGE_PORT`: should be less than or equal to 65535"),
         ("PORT", "tcp://10.0.0.1:8080", "`RAS_TRIAGE_PORT`: Kubernetes sets this"),
+        ("PORT", "70000", "less than or equal to 65535; got `70000`"),
         ("LOG_FORMAT", "xml", "`RAS_TRIAGE_LOG_FORMAT`: should be `json` or `text`"),
         ("OTEL", "perhaps", "`RAS_TRIAGE_OTEL`: should be a valid boolean"),
         ("STORE", "postgres://x", "`RAS_TRIAGE_STORE`: unknown store `postgres://x`"),
@@ -196,7 +216,7 @@ def test_a_bad_setting_is_exit_2(tmp_path: Path) -> None:
 
 
 def test_secrets_do_not_show_where_settings_are_printed() -> None:
-    assert "swordfish" not in repr(Settings(tls_key_password="swordfish"))
+    assert "swordfish" not in repr(Settings(tls_key_password=SecretStr("swordfish")))
 
 
 def test_a_store_is_a_path_as_it_stands() -> None:

@@ -20,11 +20,11 @@ import pytest
 from ras_triage.models.event import Event
 from ras_triage.models.formats import cper, redfish
 from ras_triage.models.formats.cper import write_record
-from ras_triage.models.formats.items import FoundError, ReaderDefect, UnreadableRecord
 from ras_triage.models.formats.kernel_log.record import LogRecord
 from ras_triage.models.formats.libcper import reader
 from ras_triage.models.formats.qemu import injection
 from ras_triage.models.formats.ras import rasdaemon, trace
+from ras_triage.models.formats.results import FoundError, ReaderDefect, UnreadableRecord
 from ras_triage.service.api.problems import URN, ProblemError
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine import defects as defects_module
@@ -237,7 +237,7 @@ def test_nothing_of_an_event_stays_behind_that_ran_into_a_defect(bad: dict[str, 
         assert await outcome(runtime, {**bad, "id": "a"}) == "internal"
         assert runtime.intake._pending == {}
         assert not runtime.sources.state("unkept").pages
-        assert runtime.writer.figures.queue_entries == 0
+        assert runtime.writer.statistics.queue_entries == 0
 
     with_runtime(test)
 

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from ras_triage.models.event import Event
 from ras_triage.models.formats.erst import PSTORE_CREATOR
-from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord
 from ras_triage.models.formats.json_text import MAX_CONTAINERS
+from ras_triage.models.formats.results import FoundError, Position, UnmatchedAction, UnreadableRecord
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
 from ras_triage.models.poison import PoisonedPage

@@ -13,7 +13,7 @@ from ras_triage.models.event import event_key
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.intake import Decided, EventDocument, Intake, Outcome, PendingRepeat, StoredDecision
+from ras_triage.service.engine.intake import DecidedEvent, EventDocument, Intake, Outcome, PendingRepeat, StoredDecision
 from ras_triage.service.http.runtime import Runtime, open_runtime
 from ras_triage.service.store.port import HostFacts
 from ras_triage.service.store.temporary import TemporaryStore
@@ -52,7 +52,7 @@ def test_two_equal_events_at_once_are_one_decision_and_one_repeat(more: dict[str
     async def test(runtime: Runtime) -> None:
         event = {**EVENT, **more}
         first, second = await runtime.intake.admit([document(event, name), document(event, name)])
-        assert isinstance(first, Decided)
+        assert isinstance(first, DecidedEvent)
         assert isinstance(second, PendingRepeat)
         one, two = await runtime.intake.await_response(first), await runtime.intake.await_response(second)
         assert (one.id, one.repeat, two.repeat) == (two.id, False, True)
@@ -66,8 +66,8 @@ def test_two_equal_events_at_once_are_one_decision_and_one_repeat(more: dict[str
 def test_events_that_say_nothing_to_be_told_by_are_each_new() -> None:
     async def test(runtime: Runtime) -> None:
         first, second = await runtime.intake.admit([document(EVENT), document(EVENT)])
-        assert isinstance(first, Decided)
-        assert isinstance(second, Decided)
+        assert isinstance(first, DecidedEvent)
+        assert isinstance(second, DecidedEvent)
         await first.durable
 
     with_runtime(test)
@@ -78,7 +78,7 @@ def test_another_event_of_the_same_name_is_a_conflict_that_names_both(durable: b
     async def test(runtime: Runtime) -> None:
         one, other = {**EVENT, "id": "a"}, {**FATAL, "id": "a"}
         first = await admit(runtime.intake, one)
-        assert isinstance(first, Decided)
+        assert isinstance(first, DecidedEvent)
         if durable:
             await first.durable
         refused = await admit(runtime.intake, other)

@@ -45,7 +45,7 @@ def test_a_limit_of_bytes_takes_no_more_of_large_decisions_than_it_must(tmp_path
             await Retention(Settings(retention_bytes=25 << 20), runtime.writer, store, lambda: NOON).purge()
             assert [kept.event_id for kept in store.page(Filter(), None, 1).decisions] == ["event-39"]
             await asyncio.sleep(0.2)
-            store.upkeep(1 << 20)
+            store.maintain(1 << 20)
             assert sum(file.stat().st_blocks * 512 for file in tmp_path.iterdir()) <= 25 << 20, "log and reserve included"
             return store.size().decisions
 

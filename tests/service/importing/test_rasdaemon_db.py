@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ras_triage.models.formats.items import FoundError, UnreadableRecord
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
+from ras_triage.models.formats.results import FoundError, UnreadableRecord
 from ras_triage.models.notification import Notification
 from ras_triage.models.records.block_fields import decode_structured
 from ras_triage.service.importing import rasdaemon_db

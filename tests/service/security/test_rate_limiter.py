@@ -6,8 +6,8 @@ from time import monotonic
 import pytest
 
 from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.security.allowance import RateLimiter
 from ras_triage.service.security.principal import Principal
+from ras_triage.service.security.rate_limit import RateLimiter
 
 
 def test_what_streams_in_is_slowed_to_the_rate_and_not_refused() -> None:

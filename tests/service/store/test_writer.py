@@ -55,11 +55,11 @@ def test_entries_that_wait_are_kept_in_one_append() -> None:
         writer = _writer(store)
         first = await _first_blocked(store, writer)
         others = [_keep(writer, number) for number in (2, 3, 4)]
-        assert writer.figures.queue_entries == 4, "what is being written waits too"
+        assert writer.statistics.queue_entries == 4, "what is being written waits too"
         store.gate.set()
         await asyncio.gather(first, *others)
         assert store.appends == [["event-1"], ["event-2", "event-3", "event-4"]]
-        assert (writer.figures.queue_entries, writer.figures.queue_bytes) == (0, 0)
+        assert (writer.statistics.queue_entries, writer.statistics.queue_bytes) == (0, 0)
         await writer.close()
 
     asyncio.run(run())
@@ -78,11 +78,11 @@ def test_a_failed_write_fails_what_was_decided_on_top_of_it_and_nothing_later() 
         results = await asyncio.gather(first, second, return_exceptions=True)
         assert [str(result) for result in results] == ["disk full", "an earlier write failed"]
         assert heard == ["disk full"], "one failure is heard once"
-        assert writer.figures.last_failure == "disk full"
+        assert writer.statistics.last_failure == "disk full"
         store.error = None
         await _keep(writer, 3)
         assert store.appends == [["event-3"]], "what is handed over after the failure was heard rests on nothing lost"
-        assert writer.figures.last_failure is None
+        assert writer.statistics.last_failure is None
         await writer.close()
 
     asyncio.run(run())

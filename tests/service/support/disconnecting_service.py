@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
 
-from ras_triage.service.client.sending import PLACEHOLDER
+from ras_triage.service.client.chunk_state import PLACEHOLDER
 
 
 @dataclass

@@ -26,7 +26,7 @@ class Figures:
 
 class Writer:
     def __init__(self, figures: Figures) -> None:
-        self.figures = figures
+        self.statistics = figures
 
 
 class Store:
@@ -49,7 +49,7 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
 def test_requests_are_counted_and_timed_by_template_and_status() -> None:
     metrics = Metrics()
     for duration in (0.0004, 0.004, 7.0):
-        metrics.requested("POST", "/v1/decisions", 201, duration, 100, 200)
+        metrics.count_request("POST", "/v1/decisions", 201, duration, 100, 200)
 
     labels = {"method": "POST", "route": "/v1/decisions", "status": "201"}
     assert sample(metrics, "request_duration_seconds_count", **labels) == 3
@@ -62,24 +62,24 @@ def test_requests_are_counted_and_timed_by_template_and_status() -> None:
 def test_a_method_of_somebodys_invention_makes_no_label() -> None:
     metrics = Metrics()
     for index in range(10):
-        metrics.requested(f"X{index}", "other", 405, 0.1, 0, 0)
+        metrics.count_request(f"X{index}", "other", 405, 0.1, 0, 0)
 
     assert sample(metrics, "request_duration_seconds_count", method="other", route="other", status="405") == 10
 
 
 def test_refusals_are_counted_by_type() -> None:
     metrics = Metrics()
-    metrics.refused("urn:ras-triage:problem:conflict")
+    metrics.count_problem("urn:ras-triage:problem:conflict")
 
     assert sample(metrics, "problems_total", type="conflict") == 1
 
 
 def test_decisions_are_counted_by_action_and_policy_and_repeats_apart() -> None:
     metrics = Metrics()
-    metrics.decided("panic", "linux-6.12.107")
-    metrics.decided("panic", "linux-6.12.42")
-    metrics.decided("signal", "uniform")
-    metrics.repeated()
+    metrics.count_decision("panic", "linux-6.12.107")
+    metrics.count_decision("panic", "linux-6.12.42")
+    metrics.count_decision("signal", "uniform")
+    metrics.count_repeat()
 
     assert sample(metrics, "decisions_total", action="panic", policy="linux-6.12") == 2
     assert sample(metrics, "decisions_total", action="signal", policy="uniform") == 1
@@ -115,20 +115,20 @@ def test_the_first_panic_and_the_first_defect_are_an_increase() -> None:
     assert sample(metrics, "problems_total", type="internal") == 0
     assert sample(metrics, "problems_total", type="busy") == 0
 
-    metrics.decided("panic", "linux-6.12.107")
-    metrics.decided("signal", "uniform")
-    metrics.refused("urn:ras-triage:problem:internal")
+    metrics.count_decision("panic", "linux-6.12.107")
+    metrics.count_decision("signal", "uniform")
+    metrics.count_problem("urn:ras-triage:problem:internal")
     assert sample(metrics, "panics_total") == 1
     assert sample(metrics, "problems_total", type="internal") == 1
 
 
 def test_items_commits_failures_and_purges_are_counted() -> None:
     metrics = Metrics()
-    metrics.batched("problem")
-    metrics.committed(40, 0.003)
-    metrics.committed(0, 0.003)
-    metrics.store_failed(StoreUnavailable("full"))
-    metrics.purged("age", 500)
+    metrics.count_batch_event("problem")
+    metrics.observe_commit(40, 0.003)
+    metrics.observe_commit(0, 0.003)
+    metrics.count_store_failure(StoreUnavailable("full"))
+    metrics.count_purge("age", 500)
 
     assert sample(metrics, "batch_items_total", outcome="problem") == 1
     assert sample(metrics, "commit_duration_seconds_count") == 1
@@ -141,10 +141,10 @@ def test_items_commits_failures_and_purges_are_counted() -> None:
 def test_the_queue_the_store_and_the_disk_are_read_when_somebody_asks(tmp_path: Path) -> None:
     metrics = Metrics()
     writer = Writer(Figures())
-    metrics.watch(writer, Store(FULL), tmp_path)
+    metrics.set_store_source(writer, Store(FULL), tmp_path)
     assert sample(metrics, "queue_entries") == 3
 
-    writer.figures = Figures(queue_entries=7, last_failure="disk is full")
+    writer.statistics = Figures(queue_entries=7, last_failure="disk is full")
     assert sample(metrics, "queue_entries") == 7
     assert sample(metrics, "queue_bytes") == 4096
     assert sample(metrics, "oldest_unanswered_seconds") == 0.25
@@ -157,7 +157,7 @@ def test_the_queue_the_store_and_the_disk_are_read_when_somebody_asks(tmp_path: 
 
 def test_a_store_that_cannot_be_read_leaves_its_own_figures_out_and_no_others(tmp_path: Path) -> None:
     metrics = Metrics()
-    metrics.watch(Writer(Figures()), Store(None), tmp_path / "gone")
+    metrics.set_store_source(Writer(Figures()), Store(None), tmp_path / "gone")
 
     assert sample(metrics, "store_bytes") is None
     assert sample(metrics, "disk_free_bytes") is None
@@ -166,7 +166,7 @@ def test_a_store_that_cannot_be_read_leaves_its_own_figures_out_and_no_others(tm
 
 def test_a_store_in_memory_has_no_disk() -> None:
     metrics = Metrics()
-    metrics.watch(Writer(Figures()), Store(StoreSize(0, 0, None, None, 0)), None)
+    metrics.set_store_source(Writer(Figures()), Store(StoreSize(0, 0, None, None, 0)), None)
 
     assert sample(metrics, "disk_free_bytes") is None
     assert sample(metrics, "store_oldest_timestamp_seconds") is None
@@ -175,7 +175,7 @@ def test_a_store_in_memory_has_no_disk() -> None:
 
 def test_applications_in_one_process_count_for_themselves() -> None:
     one, other = Metrics(), Metrics()
-    one.repeated()
+    one.count_repeat()
 
     assert (sample(one, "repeats_total"), sample(other, "repeats_total")) == (1, 0)
 
@@ -228,7 +228,7 @@ def test_a_route_is_told_as_the_document_writes_it() -> None:
 
 def test_the_page_names_every_metric(tmp_path: Path) -> None:
     metrics = Metrics()
-    metrics.watch(Writer(Figures()), Store(FULL), tmp_path)
+    metrics.set_store_source(Writer(Figures()), Store(FULL), tmp_path)
     page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
     named = {name.removesuffix("_total") for name in re.findall(r"`(ras_triage_[a-z_]+)", page)}
@@ -238,6 +238,6 @@ def test_the_page_names_every_metric(tmp_path: Path) -> None:
 
 def test_every_metric_says_what_it_is(tmp_path: Path) -> None:
     metrics = Metrics()
-    metrics.watch(Writer(Figures()), Store(FULL), tmp_path)
+    metrics.set_store_source(Writer(Figures()), Store(FULL), tmp_path)
 
     assert [family.name for family in metrics.registry.collect() if not family.documentation] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ras_triage.models.formats.items import FoundError
+from ras_triage.models.formats.results import FoundError
 from ras_triage.models.records.block_fields import OpaqueSection, decode_structured
 from ras_triage.models.records.guid import guid
 from tests.models.formats.kernel_log.printed_records import Record

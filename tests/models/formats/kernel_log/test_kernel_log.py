@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import repeat
 
-from ras_triage.models.formats.items import FoundError, UnmatchedAction, UnreadableRecord
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
+from ras_triage.models.formats.results import FoundError, UnmatchedAction, UnreadableRecord
 from ras_triage.models.notification import NotificationType
 from ras_triage.models.records.block_fields import decode_structured
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from ras_triage.models.formats.items import FoundError, UnmatchedAction, UnreadableRecord
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
+from ras_triage.models.formats.results import FoundError, UnmatchedAction, UnreadableRecord
 from tests.models.formats.kernel_log.printed_records import Record, bodies, distinct_records, records
 from tests.models.formats.kernel_log.record_comparison import is_all_there, is_invented
 

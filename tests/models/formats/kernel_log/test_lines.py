@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ras_triage.models.formats.items import FoundError, UnmatchedAction
 from ras_triage.models.formats.kernel_log.lines import parse_line
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
+from ras_triage.models.formats.results import FoundError, UnmatchedAction
 
 AT = datetime(2026, 11, 21, 9, 8, 12, tzinfo=UTC)
 MICROSECONDS = AT.replace(microsecond=123456)

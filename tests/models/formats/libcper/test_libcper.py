@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
 from ras_triage.models.formats.libcper.reader import read_libcper
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.block_fields import decode_structured
 from ras_triage.models.records.cper_record import NOTIFICATION_TYPES

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import FoundError, UnreadableRecord
 from ras_triage.models.formats.qemu.ghes_inject import to_arguments
 from ras_triage.models.formats.qemu.injection import MAX_BLOCK, NotInjectable, read_argument, read_qmp, to_argument, to_qmp
+from ras_triage.models.formats.results import FoundError, UnreadableRecord
 from ras_triage.models.notification import Notification
 from ras_triage.models.records.block_fields import encode_structured
 from tests.models.formats.qemu.ghes_inject_script import inject

@@ -19,7 +19,7 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine import evaluation, intake, used_facts
 from ras_triage.service.engine.batch import workers
 from ras_triage.service.engine.batch.workers import MAX_WAITING, Workers
-from ras_triage.service.engine.evaluation import LOOP_BYTES, LOOP_STEPS, EventDocument, Predecided, parse_event
+from ras_triage.service.engine.evaluation import LOOP_BYTES, LOOP_STEPS, EventDocument, PredecidedEvent, parse_event
 from ras_triage.service.engine.used_facts import StoredFacts
 from ras_triage.service.http import import_run
 from ras_triage.service.http.app import create_app
@@ -285,7 +285,7 @@ def test_large_events_are_decided_where_no_worker_can_be_started(monkeypatch: py
         assert json.loads((await runtime.intake.decide(document(LONG))).body)["action"] == "signal"
         assert (await runtime.workers.predecide([document(ABORT)])) == [document(ABORT)]
         found = await runtime.workers.decide(document(LONG), None)
-        assert isinstance(found, Predecided)
+        assert isinstance(found, PredecidedEvent)
         assert not runtime.workers.available
 
     with_runtime(test)

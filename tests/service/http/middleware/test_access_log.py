@@ -293,14 +293,14 @@ def test_a_request_that_is_cancelled_is_accounted_for(access: pytest.LogCaptureF
         call: Any = AccessLogMiddleware(forever, metrics)({"type": "http", "method": "GET", "headers": []}, _nothing, _nothing)
         task = asyncio.create_task(call)
         await asyncio.sleep(0)
-        assert metrics.under_way == 1
+        assert metrics.in_progress == 1
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(run())
     assert facts(access)["status"] == 500
-    assert metrics.under_way == 0
+    assert metrics.in_progress == 0
 
 
 async def _nothing(*_: Any) -> Any:

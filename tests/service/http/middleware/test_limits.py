@@ -230,6 +230,6 @@ def test_a_batch_that_would_wait_too_long_is_refused_before_anything_is_spent_on
 
     batch, imported, single, probe, other = asyncio.run(run())
     assert [answer["status"] for answer in (batch, imported)] == [503, 503]
-    assert batch["headers"]["retry-after"] == "10"
+    assert 10 <= int(batch["headers"]["retry-after"]) <= 20
     assert [answer["status"] for answer in (single, probe, other)] == [200] * 3
     assert reached == ["/v1/decisions", "/healthz", "/v1/decisions/batch"]

@@ -145,7 +145,7 @@ def test_an_unmasked_serror_is_taken_at_once_from_6_17_on(call: Call) -> None:
 
 def test_a_policy_of_the_operators_own_answers() -> None:
     own = derive_policy('name = "mine"\nbase = "linux-7.3.4"\n[flags]\nkvm_ext_dabt_first = false\n')
-    call = caller(Settings(custom={"mine": own}))
+    call = caller(Settings(custom_policies={"mine": own}))
     both = {**PENDING, "serror_esr": "0xffffffff", "ext_dabt_pending": 1}
 
     assert asked(call, {"policy": "mine", "vcpu_events": both})["arrivals"] == []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.server.run import running
@@ -51,7 +52,7 @@ def test_certificate_and_key_may_be_one_file_and_the_key_locked(
     certificate, key = authority.sign("locked", PASSWORD)
     both = folder / "both.pem"
     both.write_bytes(certificate.read_bytes() + key.read_bytes())
-    with running(Settings(tls_certificate=both, tls_key_password=PASSWORD)) as url:
+    with running(Settings(tls_certificate=both, tls_key_password=SecretStr(PASSWORD))) as url:
         assert trusting.get(f"{url}/healthz").status_code == 200
 
 

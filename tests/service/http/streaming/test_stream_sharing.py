@@ -120,7 +120,7 @@ def test_a_decision_is_read_and_rendered_once_for_all_subscribers_with_the_same_
             await settled()
         streams.stop()
         await asyncio.gather(*(reader.task for reader in readers))
-        assert streams.figures == (0, 0)
+        assert streams.statistics == (0, 0)
         return readers
 
     readers = asyncio.run(work())
@@ -370,7 +370,7 @@ def test_whoever_may_read_is_asked_once_for_all_streams_of_a_client_and_all_of_t
         allowed = False
         supervising = asyncio.create_task(streams.supervise())
         await asyncio.wait_for(asyncio.gather(*(reader.task for reader in readers)), 10)
-        assert streams.figures == (1, 1)
+        assert streams.statistics == (1, 1)
         store.append([entry(10)])
         streams.notify()
         await asyncio.sleep(0.1)
@@ -426,7 +426,7 @@ def test_a_defect_ends_the_streams_of_a_filter_and_those_of_others_go_on(monkeyp
         assert (broken.sequences, sound.sequences) == ([1, 2], [4])
         with pytest.raises(RuntimeError):
             await streams.subscribe(ANY, 2, "c", always)
-        assert streams.figures == (1, 1)
+        assert streams.statistics == (1, 1)
         streams.stop()
         await sound.task
 
@@ -461,10 +461,10 @@ def test_a_subscriber_that_is_refused_leaves_nothing_behind() -> None:
         for number in range(5):
             with pytest.raises(ProblemError):
                 await streams.subscribe(Filter(source=f"{number}"), None, f"client {number}", always)
-        assert streams.figures == (1, 1)
+        assert streams.statistics == (1, 1)
         assert list(streams._accesses) == ["a"]
         first.close()
-        assert (streams.figures, streams._accesses) == ((0, 0), {})
+        assert (streams.statistics, streams._accesses) == ((0, 0), {})
         streams.close()
 
     asyncio.run(work())

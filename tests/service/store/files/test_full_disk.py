@@ -116,7 +116,7 @@ def test_retention_makes_room_where_others_took_the_last_byte(volume: Path) -> N
     async def load() -> int:
         store = SqliteStore(path)
         store.append([entry(number, size=20_000) for number in range(200)])
-        store.upkeep(0)
+        store.maintain(0)
         take_the_rest(volume)
         with pytest.raises(StoreUnavailable, match="full"):
             store.append([entry(1000)])

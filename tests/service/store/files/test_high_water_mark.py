@@ -172,7 +172,7 @@ def test_a_failed_commit_is_nothing_that_could_be_missing(path: Path) -> None:
         store.put_host(HostFacts("node-1", 1, NOON, b"{}"))
     os.unlink(mark_path(path))
     store._files._checked = 0.0
-    store.upkeep(1 << 20)
+    store.maintain(1 << 20)
     mark = read_mark(path)
     assert mark is not None, "it is made again"
     assert (mark.sequence, mark.changes) == (1, 1)
