@@ -1,4 +1,4 @@
-"""A service that is killed, over and over, while clients send it events: what it answered is kept, once, and as it was answered.
+"""Service killed again and again under load: every answered event stored once.
 
 By hand, for longer: python -m tests.service.test_crashes --kills 5000
 """

@@ -1,4 +1,4 @@
-"""A service under hostile clients, odd events, a failing disk, stopped workers and kills, all at once, seen from outside.
+"""Service under hostile clients, defects, disk faults, stopped workers and kills.
 
 By hand, for longer: python -m tests.service.test_torture --seconds 600
 """

@@ -1,4 +1,4 @@
-"""Text from outside as it is printed: nothing in it drives a terminal, and JSON stays the same when it is parsed."""
+"""Escaping of untrusted text for terminals, JSON and TOML."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Commands as processes: input, output, exit status."""
+
 from __future__ import annotations
 
 import base64

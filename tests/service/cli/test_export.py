@@ -1,4 +1,4 @@
-"""`export`: conversion of what `import` reads to the formats of other tools."""
+"""`export`: conversion of imported errors to the formats of other tools."""
 
 from __future__ import annotations
 

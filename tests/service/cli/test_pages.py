@@ -1,3 +1,5 @@
+"""Pages of decisions, steps and comparisons."""
+
 from __future__ import annotations
 
 from dataclasses import replace

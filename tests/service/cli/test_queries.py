@@ -1,3 +1,5 @@
+"""`query`, `show` and `watch` against a running service."""
+
 from __future__ import annotations
 
 import json

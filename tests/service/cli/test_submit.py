@@ -1,3 +1,5 @@
+"""`submit`: order, resume, interruption, refused events."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Client batches: chunks, retries, responses that are cut."""
+
 from __future__ import annotations
 
 import asyncio

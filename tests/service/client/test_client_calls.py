@@ -1,3 +1,5 @@
+"""Client calls against a running service."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Examples of the client's guide."""
+
 from __future__ import annotations
 
 import re

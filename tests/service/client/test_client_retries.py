@@ -1,3 +1,5 @@
+"""Client retries: statuses, delays, deadlines."""
+
 from __future__ import annotations
 
 import asyncio

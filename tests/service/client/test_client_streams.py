@@ -1,3 +1,5 @@
+"""Client event streams: reconnects, heartbeats, purges."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Properties of the parser of `Host` and `Origin`: only what follows the grammar passes, and it means what it says."""
+"""Property tests of the parser of `Host` and `Origin`."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Settings: sources, precedence, limits."""
+
 from __future__ import annotations
 
 import json

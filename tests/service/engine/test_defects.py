@@ -1,4 +1,4 @@
-"""A defect that one event runs into is that event's problem, whichever way it came in: the others are answered as if it were not there.
+"""Isolation of defects: an event that raises fails alone, in every request.
 
 The defects are planted: in a rule, a codec and the store.
 """

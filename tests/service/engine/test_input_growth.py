@@ -1,4 +1,4 @@
-"""What the service does with inputs before and after deciding: work and memory are bounded by the input's length."""
+"""Work and memory before and after the decision, bounded by the input's length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes in is decided once, with what is known of its source."""
+"""Intake: duplicates, host facts, and one decision for each event."""
 
 from __future__ import annotations
 

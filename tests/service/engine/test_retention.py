@@ -1,4 +1,4 @@
-"""Retention takes away what is too old or too much, and puts it on record."""
+"""Retention by age and size, and its record of purges."""
 
 from __future__ import annotations
 

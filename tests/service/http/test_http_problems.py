@@ -1,3 +1,5 @@
+"""Problems of single requests, with pointers into the request."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""OpenAPI document."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Damaged binary input of every kind: read or refused, in whole answers, by command and over HTTP."""
+"""Mutated files of every binary format, by command and over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""rasdaemon's SQLite file: every ordinary table is read, and nothing that the file brings with it runs."""
+"""rasdaemon's SQLite file: ordinary tables, and nothing that would run code."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""API keys: creation, verification, revocation."""
+
 from __future__ import annotations
 
 import json
@@ -17,7 +19,7 @@ from ras_triage.service.security.keys import KeyRing, create, file_entry, read_f
 from ras_triage.service.store.port import ApiKey, StoreUnavailable
 from ras_triage.service.store.sqlite import SqliteStore
 from tests.service.support.application import run
-from tests.service.support.secured_application import Door, kind
+from tests.service.support.secured_application import SecuredApplication, kind
 
 SHOWN = re.compile(r"rt_[0-9a-f]{12}_[A-Za-z0-9_-]{43}")
 
@@ -62,9 +64,9 @@ def test_a_key_of_a_file_opens_the_door_and_only_its_hash_is_there(tmp_path: Pat
     assert shown[0].split("_", 2)[2] not in done.stdout.decode()
     (tmp_path / "keys.toml").write_bytes(done.stdout)
 
-    door = Door(Settings(keys_file=tmp_path / "keys.toml"))
-    assert door.knock("GET", "/v1/policies", shown[0]).status_code == 200
-    assert kind(door.knock("GET", "/v1/policies")) == (401, "unauthenticated")
+    secured = SecuredApplication(Settings(keys_file=tmp_path / "keys.toml"))
+    assert secured.request("GET", "/v1/policies", shown[0]).status_code == 200
+    assert kind(secured.request("GET", "/v1/policies")) == (401, "unauthenticated")
     assert [key.name for key in read_file(tmp_path / "keys.toml").values()] == ['ci "1"']
 
 
@@ -73,14 +75,14 @@ def test_a_file_may_hold_many_keys_and_be_exchanged_while_the_service_runs(tmp_p
     file = tmp_path / "keys.toml"
     (one, first), (two, second) = create("one", ["read"], 0), create("two", ["read"], 0)
     file.write_text(file_entry(one) + file_entry(two))
-    door = Door(Settings(keys_file=file))
-    assert [door.knock("GET", "/v1/policies", shown).status_code for shown in (first, second)] == [200, 200]
+    secured = SecuredApplication(Settings(keys_file=file))
+    assert [secured.request("GET", "/v1/policies", shown).status_code for shown in (first, second)] == [200, 200]
 
     file.write_text(file_entry(two))
-    assert [door.knock("GET", "/v1/policies", shown).status_code for shown in (first, second)] == [401, 200]
+    assert [secured.request("GET", "/v1/policies", shown).status_code for shown in (first, second)] == [401, 200]
 
     file.write_text("[[key]]\n")
-    assert [door.knock("GET", "/v1/policies", shown).status_code for shown in (first, second)] == [401, 200]
+    assert [secured.request("GET", "/v1/policies", shown).status_code for shown in (first, second)] == [401, 200]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_a_file_that_is_not_right_is_refused_without_repeating_it(tmp_path: Path
     file.write_text(text)
 
     with pytest.raises(InvalidSetting) as refused:
-        KeyRing(Door()._keys, file)
+        KeyRing(SecuredApplication()._keys, file)
     assert complaint.lower() in str(refused.value).lower()
     assert "SWORDFISH" not in str(refused.value)
 
@@ -161,46 +163,46 @@ def test_there_is_no_key_of_that_name(store: str) -> None:
 
 
 def test_a_key_is_good_and_gone_within_a_second() -> None:
-    door = Door()
-    assert door.knock("GET", "/v1/policies").status_code == 200
-    shown = door.key("read")
+    secured = SecuredApplication()
+    assert secured.request("GET", "/v1/policies").status_code == 200
+    shown = secured.key("read")
     time.sleep(keys.FRESH_S)
 
-    assert kind(door.knock("GET", "/v1/policies")) == (401, "unauthenticated")
-    assert door.knock("GET", "/v1/policies", shown).status_code == 200
-    door.key("read")
-    door.store.revoke_api_key(shown.split("_")[1], 1)
+    assert kind(secured.request("GET", "/v1/policies")) == (401, "unauthenticated")
+    assert secured.request("GET", "/v1/policies", shown).status_code == 200
+    secured.key("read")
+    secured.store.revoke_api_key(shown.split("_")[1], 1)
     time.sleep(keys.FRESH_S)
-    assert kind(door.knock("GET", "/v1/policies", shown)) == (401, "unauthenticated")
+    assert kind(secured.request("GET", "/v1/policies", shown)) == (401, "unauthenticated")
 
 
 def test_guessing_costs_the_store_one_look_a_second() -> None:
-    door = Door()
-    door.key("read")
+    secured = SecuredApplication()
+    secured.key("read")
     looks = 0
 
     async def load() -> list[ApiKey]:
         nonlocal looks
         looks += 1
-        return door.store.api_keys()
+        return secured.store.api_keys()
 
-    door.app.state.security._keys._load = load
-    answers = [door.knock("GET", "/v1/policies", f"rt_{n:012x}_x").status_code for n in range(20)]
+    secured.app.state.security._keys._load = load
+    answers = [secured.request("GET", "/v1/policies", f"rt_{n:012x}_x").status_code for n in range(20)]
 
     assert set(answers) == {401}
     assert looks <= 2
 
 
 def test_a_store_that_cannot_be_asked_opens_no_door() -> None:
-    door = Door()
+    secured = SecuredApplication()
 
     async def fail() -> list[ApiKey]:
         raise StoreUnavailable("disk I/O error")
 
-    door.app.state.security._keys._load = fail
-    answer = door.knock("GET", "/v1/policies")
+    secured.app.state.security._keys._load = fail
+    answer = secured.request("GET", "/v1/policies")
 
     assert kind(answer) == (503, "store-unavailable")
     assert answer.headers["retry-after"]
     assert "disk" not in answer.text
-    assert door.knock("GET", "/healthz").status_code == 200
+    assert secured.request("GET", "/healthz").status_code == 200

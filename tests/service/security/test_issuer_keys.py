@@ -1,4 +1,4 @@
-"""A token issuer that is slow, large or down harms nobody whose key is known, and is not asked more for being so."""
+"""Token issuers that are slow, large or unavailable."""
 
 from __future__ import annotations
 
@@ -89,17 +89,17 @@ def test_however_many_unknown_keys_are_named_at_once_the_issuer_is_asked_once(
     async def crowd() -> list[int]:
         async with httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=60)) as client:
 
-            async def knock(number: int) -> int:
+            async def request(number: int) -> int:
                 headers = {"authorization": f"Bearer {issuer.token(f'ec-{number + 2}', 'ES256')}"}
                 return (await client.get(f"{url}/v1/policies", headers=headers)).status_code
 
-            knocking = [asyncio.create_task(knock(number)) for number in range(40)]
+            requests = [asyncio.create_task(request(number)) for number in range(40)]
             while len(issuer.asked) == before:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.3)
             monkeypatch.setattr(issuer_keys, "COOLDOWN_S", 30.0)
             issuer.let.set()
-            return await asyncio.gather(*knocking)
+            return await asyncio.gather(*requests)
 
     assert asyncio.run(crowd()) == [401] * 40
     assert ask(url, issuer.token("rsa-9")).status_code == 401

@@ -1,3 +1,5 @@
+"""Rate limiter of a principal."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Tokens of an OpenID Connect issuer."""
+
 from __future__ import annotations
 
 import base64
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.security import issuer_keys
-from tests.service.support.secured_application import Door, kind
+from tests.service.support.secured_application import SecuredApplication, kind
 from tests.service.support.token_issuer import AUDIENCE, DISCOVERY, KEYS, Issuer, forged
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -30,28 +32,28 @@ def issuer() -> Iterator[Issuer]:
 
 
 @pytest.fixture
-def door(issuer: Issuer) -> Door:
-    return Door(Settings(oidc=issuer.oidc()))
+def secured(issuer: Issuer) -> SecuredApplication:
+    return SecuredApplication(Settings(oidc=issuer.oidc()))
 
 
-def ask(door: Door, token: str | None, **arguments: Any) -> httpx.Response:
-    return door.knock("GET", "/v1/policies", token, **arguments)
+def ask(secured: SecuredApplication, token: str | None, **arguments: Any) -> httpx.Response:
+    return secured.request("GET", "/v1/policies", token, **arguments)
 
 
 @pytest.mark.parametrize(("kid", "algorithm"), [("rsa-1", "RS256"), ("ec-1", "ES256")])
-def test_a_token_of_the_issuer_opens_the_door(issuer: Issuer, door: Door, kid: str, algorithm: str) -> None:
-    assert ask(door, issuer.token(kid, algorithm)).status_code == 200
+def test_a_token_of_the_issuer_opens_the_door(issuer: Issuer, secured: SecuredApplication, kid: str, algorithm: str) -> None:
+    assert ask(secured, issuer.token(kid, algorithm)).status_code == 200
     assert [path for path, _ in issuer.asked] == [DISCOVERY, KEYS]
 
 
-def test_without_a_token_nobody_comes_in(door: Door) -> None:
-    assert kind(ask(door, None)) == (401, "unauthenticated")
+def test_without_a_token_nobody_comes_in(secured: SecuredApplication) -> None:
+    assert kind(ask(secured, None)) == (401, "unauthenticated")
 
 
 def test_keys_may_be_where_the_settings_say(issuer: Issuer) -> None:
-    door = Door(Settings(oidc=issuer.oidc(jwks_url=f"{issuer.url}{KEYS}")))
+    secured = SecuredApplication(Settings(oidc=issuer.oidc(jwks_url=f"{issuer.url}{KEYS}")))
 
-    assert ask(door, issuer.token()).status_code == 200
+    assert ask(secured, issuer.token()).status_code == 200
     assert [path for path, _ in issuer.asked] == [KEYS]
 
 
@@ -70,20 +72,20 @@ def test_keys_may_be_where_the_settings_say(issuer: Issuer) -> None:
         ({"sub": "\ud800"}, "`sub` is not valid text"),
     ],
 )
-def test_a_claim_that_does_not_hold_is_named(issuer: Issuer, door: Door, claims: dict[str, Any], reason: str) -> None:
-    answer = ask(door, issuer.token(**claims))
+def test_a_claim_that_does_not_hold_is_named(issuer: Issuer, secured: SecuredApplication, claims: dict[str, Any], reason: str) -> None:
+    answer = ask(secured, issuer.token(**claims))
 
     assert kind(answer) == (401, "unauthenticated")
     assert reason in answer.json()["detail"]
     assert 'error="invalid_token"' in answer.headers["www-authenticate"]
 
 
-def test_clocks_may_differ_by_a_minute(issuer: Issuer, door: Door) -> None:
+def test_clocks_may_differ_by_a_minute(issuer: Issuer, secured: SecuredApplication) -> None:
     now = int(time.time())
 
-    assert ask(door, issuer.token(exp=now - 50)).status_code == 200
-    assert ask(door, issuer.token(nbf=now + 50)).status_code == 200
-    assert ask(door, issuer.token(aud=["other", AUDIENCE])).status_code == 200
+    assert ask(secured, issuer.token(exp=now - 50)).status_code == 200
+    assert ask(secured, issuer.token(nbf=now + 50)).status_code == 200
+    assert ask(secured, issuer.token(aud=["other", AUDIENCE])).status_code == 200
 
 
 def unsigned(issuer: Issuer) -> str:
@@ -142,15 +144,17 @@ def nested(_: Issuer) -> str:
         lambda _: "nonsense",
     ],
 )
-def test_a_token_that_the_issuer_did_not_sign_is_refused(issuer: Issuer, door: Door, make: Callable[[Issuer], str]) -> None:
+def test_a_token_that_the_issuer_did_not_sign_is_refused(
+    issuer: Issuer, secured: SecuredApplication, make: Callable[[Issuer], str]
+) -> None:
     token = make(issuer)
-    answer = ask(door, token)
+    answer = ask(secured, token)
 
     assert kind(answer) == (401, "unauthenticated")
     assert token not in answer.text
 
 
-def test_keys_that_are_not_the_issuers_are_not_looked_for_where_the_token_says(issuer: Issuer, door: Door) -> None:
+def test_keys_that_are_not_the_issuers_are_not_looked_for_where_the_token_says(issuer: Issuer, secured: SecuredApplication) -> None:
     other = Issuer(1)
     try:
         token = jwt.encode(
@@ -159,7 +163,7 @@ def test_keys_that_are_not_the_issuers_are_not_looked_for_where_the_token_says(i
             algorithm="RS256",
             headers={"kid": "other", "jku": f"{other.url}{KEYS}", "jwk": other.public("rsa-1")},
         )
-        assert kind(ask(door, token)) == (401, "unauthenticated")
+        assert kind(ask(secured, token)) == (401, "unauthenticated")
         assert other.asked == []
     finally:
         other.close()
@@ -178,103 +182,105 @@ def test_keys_that_are_not_the_issuers_are_not_looked_for_where_the_token_says(i
         ({"scope": [["read"], 1]}, 403),
     ],
 )
-def test_what_a_token_may_do_is_in_its_scope(issuer: Issuer, door: Door, claims: dict[str, Any], status: int) -> None:
-    assert ask(door, issuer.token(**claims)).status_code == status
+def test_what_a_token_may_do_is_in_its_scope(issuer: Issuer, secured: SecuredApplication, claims: dict[str, Any], status: int) -> None:
+    assert ask(secured, issuer.token(**claims)).status_code == status
 
 
 def test_the_claim_may_have_another_name(issuer: Issuer) -> None:
-    door = Door(Settings(oidc=issuer.oidc(scope_claim="roles")))
+    secured = SecuredApplication(Settings(oidc=issuer.oidc(scope_claim="roles")))
 
-    assert ask(door, issuer.token(scope=None, roles=["read"])).status_code == 200
-    assert kind(ask(door, issuer.token())) == (403, "forbidden")
-
-
-def test_keys_and_tokens_open_the_same_door(issuer: Issuer, door: Door) -> None:
-    assert ask(door, door.key("read")).status_code == 200
-    assert ask(door, issuer.token()).status_code == 200
+    assert ask(secured, issuer.token(scope=None, roles=["read"])).status_code == 200
+    assert kind(ask(secured, issuer.token())) == (403, "forbidden")
 
 
-def test_the_issuer_is_asked_once_however_many_tokens_come_with_keys_that_do_not_exist(issuer: Issuer, door: Door) -> None:
+def test_keys_and_tokens_open_the_same_door(issuer: Issuer, secured: SecuredApplication) -> None:
+    assert ask(secured, secured.key("read")).status_code == 200
+    assert ask(secured, issuer.token()).status_code == 200
+
+
+def test_the_issuer_is_asked_once_however_many_tokens_come_with_keys_that_do_not_exist(issuer: Issuer, secured: SecuredApplication) -> None:
     for number in range(20):
-        assert ask(door, issuer.token(f"rsa-{number + 2}")).status_code == 401
+        assert ask(secured, issuer.token(f"rsa-{number + 2}")).status_code == 401
 
     assert [path for path, _ in issuer.asked] == [DISCOVERY, KEYS]
 
 
-def test_a_new_key_is_found(issuer: Issuer, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ask(door, issuer.token()).status_code == 200
+def test_a_new_key_is_found(issuer: Issuer, secured: SecuredApplication, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(secured, issuer.token()).status_code == 200
     issuer.shown.append(issuer.public("rsa-2"))
     monkeypatch.setattr(issuer_keys, "COOLDOWN_S", 0.0)
 
-    assert ask(door, issuer.token("rsa-2")).status_code == 200
+    assert ask(secured, issuer.token("rsa-2")).status_code == 200
 
 
-def test_an_issuer_that_fails_is_no_fault_of_who_asks_and_is_not_pestered(issuer: Issuer, door: Door) -> None:
+def test_an_issuer_that_fails_is_no_fault_of_who_asks_and_is_not_pestered(issuer: Issuer, secured: SecuredApplication) -> None:
     issuer.fails = True
-    answers = [ask(door, issuer.token()) for _ in range(5)]
+    answers = [ask(secured, issuer.token()) for _ in range(5)]
 
     assert {kind(answer) for answer in answers} == {(503, "issuer-unavailable")}
     assert answers[0].headers["retry-after"] == "30"
     assert [path for path, _ in issuer.asked] == [DISCOVERY]
 
 
-def test_an_issuer_that_comes_back_is_asked_again(issuer: Issuer, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_issuer_that_comes_back_is_asked_again(issuer: Issuer, secured: SecuredApplication, monkeypatch: pytest.MonkeyPatch) -> None:
     issuer.fails = True
-    assert ask(door, issuer.token()).status_code == 503
+    assert ask(secured, issuer.token()).status_code == 503
     issuer.fails = False
     monkeypatch.setattr(issuer_keys, "COOLDOWN_S", 0.0)
 
-    assert ask(door, issuer.token()).status_code == 200
+    assert ask(secured, issuer.token()).status_code == 200
 
 
 def test_keys_that_were_read_hold_while_the_issuer_fails_but_not_for_ever(
-    issuer: Issuer, door: Door, monkeypatch: pytest.MonkeyPatch
+    issuer: Issuer, secured: SecuredApplication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ask(door, issuer.token()).status_code == 200
+    assert ask(secured, issuer.token()).status_code == 200
     issuer.fails = True
     monkeypatch.setattr(issuer_keys, "COOLDOWN_S", 0.0)
-    assert ask(door, issuer.token("rsa-9")).status_code == 401
-    assert ask(door, issuer.token()).status_code == 200
+    assert ask(secured, issuer.token("rsa-9")).status_code == 401
+    assert ask(secured, issuer.token()).status_code == 200
 
     monkeypatch.setattr(issuer_keys, "STALE_S", 0.0)
-    assert ask(door, issuer.token("rsa-9")).status_code == 503
+    assert ask(secured, issuer.token("rsa-9")).status_code == 503
 
 
 @pytest.mark.parametrize(
     "change",
     [{"issuer": "https://evil.example"}, {"jwks_uri": "file:///etc/passwd"}, {"jwks_uri": None}, {"jwks_uri": "ftp://x/y"}],
 )
-def test_a_discovery_document_that_cannot_be_trusted_opens_nothing(issuer: Issuer, door: Door, change: dict[str, Any]) -> None:
+def test_a_discovery_document_that_cannot_be_trusted_opens_nothing(
+    issuer: Issuer, secured: SecuredApplication, change: dict[str, Any]
+) -> None:
     issuer.discovery = {**issuer.discovery, **change}
 
-    assert kind(ask(door, issuer.token())) == (503, "issuer-unavailable")
+    assert kind(ask(secured, issuer.token())) == (503, "issuer-unavailable")
 
 
 @pytest.mark.parametrize("document", [[], "x", None])
-def test_a_discovery_document_that_is_none_opens_nothing(issuer: Issuer, door: Door, document: Any) -> None:
+def test_a_discovery_document_that_is_none_opens_nothing(issuer: Issuer, secured: SecuredApplication, document: Any) -> None:
     issuer.discovery = document
 
-    assert kind(ask(door, issuer.token())) == (503, "issuer-unavailable")
+    assert kind(ask(secured, issuer.token())) == (503, "issuer-unavailable")
 
 
 @pytest.mark.parametrize(("sent", "passed"), [(TRACE, TRACE), ("nonsense", None), (None, None)])
-def test_the_trace_goes_on_to_the_issuer(issuer: Issuer, door: Door, sent: str | None, passed: str | None) -> None:
-    ask(door, issuer.token(), headers={} if sent is None else {"traceparent": sent})
+def test_the_trace_goes_on_to_the_issuer(issuer: Issuer, secured: SecuredApplication, sent: str | None, passed: str | None) -> None:
+    ask(secured, issuer.token(), headers={} if sent is None else {"traceparent": sent})
 
     assert issuer.asked == [(DISCOVERY, passed), (KEYS, passed)]
 
 
 def test_each_subject_has_a_rate_of_its_own(issuer: Issuer) -> None:
-    door = Door(Settings(oidc=issuer.oidc(), rate_limit=1))
+    secured = SecuredApplication(Settings(oidc=issuer.oidc(), rate_limit=1))
 
-    assert [ask(door, issuer.token(sub="a")).status_code for _ in range(2)] == [200, 429]
-    assert ask(door, issuer.token(sub="b")).status_code == 200
+    assert [ask(secured, issuer.token(sub="a")).status_code for _ in range(2)] == [200, 429]
+    assert ask(secured, issuer.token(sub="b")).status_code == 200
 
 
 def test_a_service_without_an_issuer_says_that_it_takes_no_tokens(issuer: Issuer) -> None:
-    door = Door()
-    door.key("read")
-    answer = ask(door, issuer.token())
+    secured = SecuredApplication()
+    secured.key("read")
+    answer = ask(secured, issuer.token())
 
     assert kind(answer) == (401, "unauthenticated")
     assert "no token issuer" in answer.json()["detail"]

@@ -1,4 +1,4 @@
-"""A disk that fails under a running service: nothing is acknowledged that is not kept, nothing is called damaged, and it goes on."""
+"""Failing disk under a running service: durability, recovery, no false damage."""
 
 from __future__ import annotations
 

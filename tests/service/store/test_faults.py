@@ -1,4 +1,4 @@
-"""What goes wrong with the disk, the file and the clock: refused clearly, recovered from, and nothing that was answered is lost."""
+"""Faults of disk, file and clock: clear refusal, recovery, no lost decision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a store promises, whichever it is."""
+"""Contract of the store port."""
 
 from __future__ import annotations
 

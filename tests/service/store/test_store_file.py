@@ -1,4 +1,4 @@
-"""The SQLite file: made, taken forward, locked, read while it is written, and found damaged."""
+"""SQLite file: creation, migration, locks, concurrent readers, damage."""
 
 from __future__ import annotations
 

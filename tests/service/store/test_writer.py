@@ -1,4 +1,4 @@
-"""The writer: one commit for all that waits, and one failure for all that rests on it."""
+"""Store writer: one commit, and one failure, for all waiting entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service whose disk fails: SQLite's own system calls return errors while a control file says so.
+"""Service whose disk fails: SQLite's system calls return errors on command.
 
 Run as a program it is `ras-triage` with such a disk: python -m tests.service.support.disk_faults CONTROL serve ...
 """

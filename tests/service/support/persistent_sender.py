@@ -1,4 +1,4 @@
-"""Client thread that sends events until each has a final answer, whatever happens to the service."""
+"""Client thread that sends each event until it has a final answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ras-triage` with defects planted in a rule, a codec and the store, which events ask for.
+"""`ras-triage` with planted defects in a rule, a codec and the store.
 
 Worker processes load the main module of their service, and with it the defects.
 """

@@ -1,4 +1,4 @@
-"""HTTP servers on loopback whose response a test writes: malformed, oversized or endless."""
+"""HTTP servers on loopback whose response a test writes."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from ras_triage.service.store.temporary import TemporaryStore
 URL = "http://127.0.0.1:8080"
 
 
-class Door:
+class SecuredApplication:
     """The application, and the store that its keys are in."""
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -41,7 +41,7 @@ class Door:
         self.store.add_api_key(key)
         return shown
 
-    def knock(self, method: str, path: str, bearer: str | None = None, **arguments: Any) -> httpx.Response:
+    def request(self, method: str, path: str, bearer: str | None = None, **arguments: Any) -> httpx.Response:
         """Ask for something."""
         headers = httpx.Headers(arguments.pop("headers", None))
         if bearer is not None:

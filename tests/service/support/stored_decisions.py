@@ -1,4 +1,4 @@
-"""Decisions to keep, and stores to keep them in."""
+"""Decisions for tests of stores."""
 
 from __future__ import annotations
 

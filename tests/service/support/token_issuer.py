@@ -1,4 +1,4 @@
-"""A token issuer: a real HTTP server on loopback that serves discovery and keys, and signs what it is asked to."""
+"""Token issuer: an HTTP server on loopback with discovery and keys."""
 
 from __future__ import annotations
 

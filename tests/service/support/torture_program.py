@@ -1,4 +1,4 @@
-"""`ras-triage` with a disk that fails on command and planted defects: python -m tests.service.support.torture_program CONTROL serve ...
+"""`ras-triage` with a failing disk and planted defects.
 
 Worker processes load the main module of their service, and with it the defects.
 """

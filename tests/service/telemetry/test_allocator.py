@@ -1,4 +1,4 @@
-"""What a load took goes back to the kernel when the load is over."""
+"""Return of memory to the kernel after a load."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Log lines: formats, escaping, audit events."""
+
 from __future__ import annotations
 
 import contextvars

@@ -1,3 +1,5 @@
+"""Metrics."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""OpenTelemetry spans."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Large batches: their events are decided beforehand by other processes, which changes nothing but how long it takes."""
+"""Decisions of large batches by worker processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events and signals that end or stall worker processes, and events that stall the event loop: the service and the others go on."""
+"""Events and signals that end or stall worker processes or the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events that would hold the event loop up are decided by a worker process, and get what they would have got."""
+"""Decisions of large events by a worker process: same result as in the event loop."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Access log: request ids, traces, disconnects, defects."""
+
 from __future__ import annotations
 
 import asyncio

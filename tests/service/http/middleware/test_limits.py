@@ -1,3 +1,5 @@
+"""Request limits: headers, concurrency, body size, number of values."""
+
 from __future__ import annotations
 
 import asyncio
@@ -17,7 +19,7 @@ from ras_triage.service.http.middleware.limits import LimitsMiddleware
 from ras_triage.service.http.middleware.security_headers import SecurityHeadersMiddleware
 from ras_triage.service.http.server.run import running
 from tests.service.support.application import EVENT, Call, caller
-from tests.service.support.secured_application import Door, kind
+from tests.service.support.secured_application import SecuredApplication, kind
 
 ANSWERS: Any = [{"type": "http.response.start", "status": 200, "headers": []}, {"type": "http.response.body", "body": b""}]
 
@@ -138,9 +140,9 @@ def test_millions_of_values_are_refused_before_they_are_taken_apart(path: str, m
 
 
 def test_every_answer_tells_browsers_to_keep_off() -> None:
-    door = Door()
+    secured = SecuredApplication()
     for path in ("/healthz", "/v1/policies", "/v1/nothing", "/nothing"):
-        headers = door.knock("GET", path).headers
+        headers = secured.request("GET", path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
@@ -149,18 +151,18 @@ def test_every_answer_tells_browsers_to_keep_off() -> None:
 
 
 def test_a_defect_is_answered_with_the_same_headers() -> None:
-    door = Door()
+    secured = SecuredApplication()
 
-    @door.app.get("/v1/defect")
+    @secured.app.get("/v1/defect")
     async def defect() -> None:
         raise RuntimeError
 
-    async def knock() -> httpx.Response:
-        transport = httpx.ASGITransport(door.app, raise_app_exceptions=False)
+    async def request_defect() -> httpx.Response:
+        transport = httpx.ASGITransport(secured.app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get("/v1/defect")
 
-    answer = asyncio.run(knock())
+    answer = asyncio.run(request_defect())
     assert kind(answer) == (500, "internal")
     assert answer.headers["cache-control"] == "no-store"
     assert answer.headers["x-content-type-options"] == "nosniff"
@@ -182,7 +184,7 @@ async def _plain(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 def test_the_page_to_try_it_on_may_run_what_it_needs_and_nothing_of_elsewhere() -> None:
-    answer = Door().knock("GET", "/docs")
+    answer = SecuredApplication().request("GET", "/docs")
     policy = answer.headers["content-security-policy"]
 
     assert "script-src 'self' 'unsafe-inline'" in policy

@@ -1,4 +1,4 @@
-"""Batches over HTTP: JSON arrays and NDJSON, compression, invalid events, slow clients."""
+"""Batches over HTTP: arrays, NDJSON, compression, invalid events, slow clients."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Decisions over HTTP."""
+
 from __future__ import annotations
 
 import base64

@@ -1,3 +1,5 @@
+"""Decoding of records over HTTP."""
+
 from __future__ import annotations
 
 import base64

@@ -1,3 +1,5 @@
+"""Liveness and readiness probes."""
+
 from __future__ import annotations
 
 import asyncio

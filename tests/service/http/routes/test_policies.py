@@ -1,3 +1,5 @@
+"""Policies over HTTP."""
+
 from __future__ import annotations
 
 from typing import Any

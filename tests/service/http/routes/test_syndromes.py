@@ -1,3 +1,5 @@
+"""Syndromes and injections, over HTTP and on the command line."""
+
 from __future__ import annotations
 
 import base64

@@ -1,3 +1,5 @@
+"""Access control of a service process: keys, scopes, listening addresses."""
+
 from __future__ import annotations
 
 import re

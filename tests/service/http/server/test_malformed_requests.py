@@ -1,4 +1,4 @@
-"""Malformed requests to a real server: problem, closed connection, no smuggling, bounded log."""
+"""Malformed requests to a real server: one problem, then a closed connection."""
 
 from __future__ import annotations
 

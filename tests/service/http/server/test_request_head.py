@@ -1,4 +1,4 @@
-"""Request heads: RFC 9112 violations are refused, accepted ones mean the same to h11."""
+"""Request heads: RFC 9112 violations, and agreement with h11."""
 
 from __future__ import annotations
 

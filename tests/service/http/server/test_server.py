@@ -1,3 +1,5 @@
+"""Server process: listening, malformed requests, log."""
+
 from __future__ import annotations
 
 import json

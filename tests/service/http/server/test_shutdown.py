@@ -1,4 +1,4 @@
-"""Shutdown: requests in progress finish, decisions are durable, streams end, exit status 0."""
+"""Shutdown: requests in progress, durability, streams, exit status."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""TLS: certificates, client certificates, invalid files."""
+
 from __future__ import annotations
 
 import ssl

@@ -1,4 +1,4 @@
-"""Costs of event streams: per filter, not per subscriber; none for clients that do not read."""
+"""Costs of event streams: per filter, not per subscriber."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file system that is full and holds only the store: retention and `store purge` make room on it."""
+"""Full file system: retention and `store purge` free space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was committed and is missing at the next start: a write-ahead log that was removed or cut, a file that was replaced."""
+"""Committed data that is missing at the next start."""
 
 from __future__ import annotations
 

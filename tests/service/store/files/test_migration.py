@@ -1,4 +1,4 @@
-"""Store files of earlier releases: opened with everything that they hold, also when a start was killed in the middle."""
+"""Store files of earlier releases, also after a killed migration."""
 
 from __future__ import annotations
 

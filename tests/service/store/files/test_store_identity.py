@@ -1,4 +1,4 @@
-"""A running service whose files are deleted, replaced or linked: it acknowledges nothing that is not in the file at the path."""
+"""Store files that are deleted, replaced or linked under a running service."""
 
 from __future__ import annotations
 

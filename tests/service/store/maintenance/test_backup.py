@@ -1,4 +1,4 @@
-"""What docs/operations.md says of copies of a store."""
+"""Copies of a store, as docs/operations.md describes them."""
 
 from __future__ import annotations
 

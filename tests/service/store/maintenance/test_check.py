@@ -1,4 +1,4 @@
-"""`store check` finds every kind of damage, and `--repair` keeps everything that is sound and says what is lost."""
+"""`store check` and `--repair`: kinds of damage found, sound rows kept."""
 
 from __future__ import annotations
 
