@@ -77,7 +77,7 @@ def outcome(decision: Decision) -> tuple[Any, ...]:
 
 
 @given(blocks, hosts, asynchronous, asynchronous)
-def test_the_same_record_through_any_door_has_the_same_outcome(block: Any, host: Any, one: str, other: str) -> None:
+def test_the_same_record_has_the_same_outcome_with_every_notification_type(block: Any, host: Any, one: str, other: str) -> None:
     assert outcome(decided({"type": one}, block, host)) == outcome(decided({"type": other}, block, host))
 
 
@@ -128,7 +128,7 @@ def test_no_step_addressed_to_user_space_carries_a_raw_syndrome(block: Any, host
 
 
 @given(blocks, hosts)
-def test_a_containment_warning_panics_through_every_door(block: Any, host: Any) -> None:
+def test_a_containment_warning_panics_with_every_notification_type(block: Any, host: Any) -> None:
     warned = block | {"sections": [{"type": "memory", "severity": "recoverable", "flags": ["containment_warning"]}]}
     for kind in NotificationType:
         assert decided({"type": kind.value}, warned, host).action is Action.PANIC

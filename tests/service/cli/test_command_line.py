@@ -52,7 +52,7 @@ def test_two_processes_with_other_hash_seeds_give_equal_bytes(event_file: str) -
     ],
     ids=["bytes", "hex", "hex in groups", "0x", "base64", "base64 in lines"],
 )
-def test_a_status_block_is_known_in_every_dress(given: bytes) -> None:
+def test_a_status_block_is_detected_in_every_encoding(given: bytes) -> None:
     done = run("decide", "-", "--notification", "sea", "--kernel", "6.12.107", "--json", given=given)
 
     decision = json.loads(done.stdout)

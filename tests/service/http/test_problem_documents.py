@@ -113,7 +113,7 @@ def open_call() -> Iterator[Call]:
         yield call
 
 
-def test_every_route_is_walked(open_call: Call) -> None:
+def test_every_route_is_in_the_list(open_call: Call) -> None:
     """What the router answers is in the document that the tests below go through, or is one of the files."""
     app = create_app()
     templates: set[str] = set()
@@ -148,7 +148,7 @@ def test_a_parameter_that_is_not_known(open_call: Call, method: str, path: str) 
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_something_beside_the_path(open_call: Call, method: str, path: str) -> None:
+def test_a_path_that_does_not_exist(open_call: Call, method: str, path: str) -> None:
     if "{source}" not in path:  # a source's name may have anything in it
         answer = open_call(method, f"{where(path)}/no/such/thing", **body(method, path))
         enveloped(answer, 404, "not-found")
@@ -166,7 +166,7 @@ def test_something_beside_the_path(open_call: Call, method: str, path: str) -> N
         ("GET", "/v1/policies/nonsense/diff/uniform", "unknown-policy"),
     ],
 )
-def test_something_that_there_is_not(open_call: Call, method: str, path: str, kind: str) -> None:
+def test_an_item_that_does_not_exist(open_call: Call, method: str, path: str, kind: str) -> None:
     enveloped(open_call(method, where(path)), 404, kind)
 
 
@@ -229,7 +229,7 @@ def test_two_events_of_one_name(open_call: Call) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [one for one in OPERATIONS if one[1] not in (*OPEN, "/metrics")])
-def test_a_host_and_a_page_of_elsewhere(open_call: Call, method: str, path: str) -> None:
+def test_untrusted_host_and_origin(open_call: Call, method: str, path: str) -> None:
     enveloped(open_call(method, where(path), headers={"host": "rebound.example"}, **body(method, path)), 421, "misdirected-request")
     if method != "GET":
         answer = open_call(method, where(path), headers={"origin": "https://elsewhere.example"}, **body(method, path))
@@ -256,7 +256,7 @@ def closed() -> Iterator[tuple[Call, dict[str, str]]]:
 
 
 @pytest.mark.parametrize(("method", "path"), [one for one in OPERATIONS if one[1] not in OPEN])
-def test_nobody_and_somebody_else(closed: tuple[Call, dict[str, str]], method: str, path: str) -> None:
+def test_missing_and_insufficient_credentials(closed: tuple[Call, dict[str, str]], method: str, path: str) -> None:
     call, keys = closed
     scope = {"GET": "decide", "POST": "read"}.get(method, "decide")
 
@@ -268,14 +268,14 @@ def test_nobody_and_somebody_else(closed: tuple[Call, dict[str, str]], method: s
 
 
 @pytest.mark.parametrize(("method", "path"), [one for one in OPERATIONS if one[1] not in OPEN])
-def test_more_than_somebody_may_ask(method: str, path: str) -> None:
+def test_rate_limit_exceeded(method: str, path: str) -> None:
     with calling(Settings(rate_limit=0.001, rate_burst=1)) as call:
         call("GET", "/v1/policies")
         enveloped(call(method, where(path), **body(method, path)), 429, "rate-limited")
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_headers_without_end_and_too_many_requests(method: str, path: str) -> None:
+def test_oversized_headers_and_too_many_requests(method: str, path: str) -> None:
     with calling(Settings(max_header_bytes=500, max_in_flight=0)) as call:
         enveloped(call(method, where(path), headers={"x": "y" * 500}, **body(method, path)), 431, "headers-too-large")
         if path not in (*OPEN, "/metrics"):

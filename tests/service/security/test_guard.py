@@ -16,7 +16,7 @@ from tests.service.support.secured_application import SecuredApplication, kind
 DECODE = {"content": b"{}"}
 
 
-def test_without_keys_everything_is_open_on_this_machine() -> None:
+def test_without_keys_loopback_clients_need_no_credentials() -> None:
     secured = SecuredApplication()
 
     assert secured.request("GET", "/v1/policies").status_code == 200
@@ -26,7 +26,7 @@ def test_without_keys_everything_is_open_on_this_machine() -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8080", "192.168.0.1", "localhost.evil.example", "127.0.0.1.evil.example", "", "[::1"]
 )
-def test_a_name_that_was_made_to_point_here_is_not_answered(host: str) -> None:
+def test_a_host_header_of_another_site_is_refused_against_dns_rebinding(host: str) -> None:
     assert kind(SecuredApplication().request("GET", "/v1/policies", headers={"Host": host})) == (421, "misdirected-request")
 
 
@@ -46,14 +46,14 @@ OTHER_HOSTS = (
 """What is a host, and not this machine as a browser names it."""
 
 
-def test_nothing_but_the_exact_name_of_this_machine_is_answered() -> None:
+def test_only_the_exact_names_of_loopback_are_accepted_as_host() -> None:
     secured = SecuredApplication()
     for host in (*NO_HOSTS, *OTHER_HOSTS):
         answer = secured.request("GET", "/v1/policies", headers=[("Host", host.encode())])
         assert kind(answer) == (421, "misdirected-request"), host
 
 
-def test_a_host_that_is_none_is_not_taken_for_one_that_is_trusted() -> None:
+def test_a_malformed_host_is_not_taken_for_a_trusted_one() -> None:
     secured = SecuredApplication(Settings(trusted_hosts=("triage.example", "[fd00::1]", "fd00::2")))
     shown = secured.key("read")
 
@@ -75,7 +75,7 @@ def test_a_host_that_is_none_is_not_taken_for_one_that_is_trusted() -> None:
     assert status("triage.example", "evil.example") == 421
 
 
-def test_with_a_key_any_name_will_do_that_is_one() -> None:
+def test_with_a_key_any_well_formed_host_is_accepted() -> None:
     secured = SecuredApplication()
     shown = secured.key("read")
 
@@ -88,24 +88,24 @@ def test_with_a_key_any_name_will_do_that_is_one() -> None:
 
 
 @pytest.mark.parametrize("host", ["triage.example:80", "https://triage.example", "", "a b", "[::1", "triage.example/"])
-def test_a_trusted_host_that_can_never_be_named_is_no_setting(host: str) -> None:
+def test_a_trusted_host_that_no_request_can_name_is_an_invalid_setting(host: str) -> None:
     with pytest.raises(InvalidSetting, match="is not a host name or address without a port"):
         SecuredApplication(Settings(trusted_hosts=(host,)))
 
 
 @pytest.mark.parametrize("other", ["localhost", "evil.example"])
-def test_two_hosts_are_none(other: str) -> None:
+def test_a_request_with_two_host_headers_is_refused(other: str) -> None:
     answer = SecuredApplication().request("GET", "/v1/policies", headers=[("Host", "localhost"), ("Host", other)])
 
     assert kind(answer) == (421, "misdirected-request")
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8080", "localhost:", "127.0.0.1", "127.0.0.1:9", "[::1]:8080", "LOCALHOST"])
-def test_this_machines_names_are_answered(host: str) -> None:
+def test_loopback_names_are_accepted_as_host(host: str) -> None:
     assert SecuredApplication().request("GET", "/v1/policies", headers={"Host": host}).status_code == 200
 
 
-def test_a_name_can_be_trusted() -> None:
+def test_a_host_can_be_trusted_by_a_setting() -> None:
     secured = SecuredApplication(Settings(trusted_hosts=("triage.example",)))
 
     assert secured.request("GET", "/v1/policies", headers={"Host": "Triage.example:80"}).status_code == 200
@@ -113,7 +113,7 @@ def test_a_name_can_be_trusted() -> None:
     assert kind(secured.request("GET", "/v1/policies", headers={"Host": "other.example"})) == (421, "misdirected-request")
 
 
-def test_names_that_are_trusted_are_the_only_ones_for_those_with_a_key_too() -> None:
+def test_trusted_hosts_are_the_only_ones_with_a_key_too() -> None:
     secured = SecuredApplication(Settings(trusted_hosts=("triage.example",)))
     shown = secured.key("read")
 
@@ -121,14 +121,14 @@ def test_names_that_are_trusted_are_the_only_ones_for_those_with_a_key_too() -> 
     assert kind(secured.request("GET", "/v1/policies", shown, headers={"Host": "other.example"})) == (421, "misdirected-request")
 
 
-def test_with_a_key_any_name_will_do() -> None:
+def test_with_a_key_any_host_is_accepted() -> None:
     secured = SecuredApplication()
 
     assert secured.request("GET", "/v1/policies", secured.key("read"), headers={"Host": "triage.example"}).status_code == 200
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:3000", "http://127.0.0.1", "http://127.0.0.1:80801"])
-def test_a_page_of_elsewhere_changes_nothing(origin: str) -> None:
+def test_a_request_of_another_origin_changes_nothing(origin: str) -> None:
     secured = SecuredApplication()
 
     assert kind(secured.request("POST", "/v1/decode", headers={"Origin": origin}, **DECODE)) == (403, "cross-origin")
@@ -167,11 +167,11 @@ def test_only_the_exact_origin_of_the_service_changes_anything() -> None:
     assert kind(post("localhost:8080", "http://localhost:8080", "https://evil.example")) == (403, "cross-origin")
 
 
-def test_the_services_own_page_may() -> None:
+def test_a_request_of_the_services_own_origin_is_accepted() -> None:
     assert SecuredApplication().request("DELETE", "/v1/everything", headers={"Origin": "http://127.0.0.1:8080"}).status_code == 200
 
 
-def test_a_page_of_elsewhere_cannot_use_a_key_that_it_does_not_have_and_may_use_one_it_has() -> None:
+def test_another_origin_needs_a_key_and_is_accepted_with_one() -> None:
     secured = SecuredApplication()
     shown = secured.key("admin")
 
@@ -182,7 +182,7 @@ def test_a_page_of_elsewhere_cannot_use_a_key_that_it_does_not_have_and_may_use_
 @pytest.mark.parametrize(
     ("scope", "decode", "policies", "everything"), [("decide", 422, 403, 403), ("read", 403, 200, 403), ("admin", 422, 200, 200)]
 )
-def test_a_key_opens_what_its_scope_says(scope: str, decode: int, policies: int, everything: int) -> None:
+def test_a_key_allows_what_its_scopes_say(scope: str, decode: int, policies: int, everything: int) -> None:
     secured = SecuredApplication()
     shown = secured.key(scope)  # type: ignore[arg-type]
 
@@ -191,7 +191,7 @@ def test_a_key_opens_what_its_scope_says(scope: str, decode: int, policies: int,
     assert secured.request("DELETE", "/v1/everything", shown).status_code == everything
 
 
-def test_a_refusal_says_what_is_missing() -> None:
+def test_a_refusal_names_the_missing_scope_or_scheme() -> None:
     secured = SecuredApplication()
     shown = secured.key("read")
     nobody, wrong, little = (secured.request("POST", "/v1/decode", bearer, **DECODE) for bearer in (None, "rt_x_y", shown))
@@ -206,40 +206,40 @@ def test_a_refusal_says_what_is_missing() -> None:
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic abc", "bearer", "Token x"])
-def test_what_is_no_bearer_token_is_nobody(header: str) -> None:
+def test_a_malformed_authorization_header_is_401(header: str) -> None:
     secured = SecuredApplication()
     secured.key("read")
 
     assert kind(secured.request("GET", "/v1/policies", headers={"Authorization": header})) == (401, "unauthenticated")
 
 
-def test_nobody_learns_of_a_body_that_would_be_refused() -> None:
+def test_without_credentials_the_body_is_not_validated() -> None:
     secured = SecuredApplication(Settings(max_body_bytes=10))
     secured.key("read")
 
     assert kind(secured.request("POST", "/v1/decode", content=b"x" * 100)) == (401, "unauthenticated")
 
 
-def test_what_is_not_secret_needs_no_key() -> None:
+def test_probes_and_the_api_description_need_no_key() -> None:
     secured = SecuredApplication()
     secured.key("read")
 
     assert [secured.request("GET", path).status_code for path in ("/healthz", "/readyz", "/docs", "/openapi.json")] == [200] * 4
 
 
-def test_beyond_this_machine_nothing_is_open_also_when_the_last_key_is_gone() -> None:
+def test_beyond_loopback_credentials_are_required_also_after_the_last_key_is_revoked() -> None:
     secured = SecuredApplication(Settings(host="0.0.0.0"))
 
     assert kind(secured.request("GET", "/v1/policies", headers={"Host": "localhost"})) == (401, "unauthenticated")
 
 
-def test_a_keys_file_without_keys_opens_nothing(tmp_path: Path) -> None:
+def test_an_empty_keys_file_allows_nothing(tmp_path: Path) -> None:
     (tmp_path / "keys.toml").write_text("")
 
     assert kind(SecuredApplication(Settings(keys_file=tmp_path / "keys.toml")).request("GET", "/v1/policies")) == (401, "unauthenticated")
 
 
-def test_who_administers_may_do_everything() -> None:
+def test_the_admin_scope_includes_all_others() -> None:
     assert granted(["admin"]) == set(SCOPES)
     assert granted(["read", "profile"]) == {"read"}
 
@@ -259,7 +259,7 @@ def test_each_key_has_a_rate_of_its_own() -> None:
     assert secured.request("GET", "/v1/policies", other).status_code == 200
 
 
-def test_who_waits_as_long_as_is_said_is_let_in() -> None:
+def test_a_client_that_waits_for_retry_after_is_accepted() -> None:
     secured = SecuredApplication(Settings(rate_limit=2))
     shown = secured.key("read")
     while (answer := secured.request("GET", "/v1/policies", shown)).status_code == 200:

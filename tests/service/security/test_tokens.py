@@ -41,12 +41,12 @@ def ask(secured: SecuredApplication, token: str | None, **arguments: Any) -> htt
 
 
 @pytest.mark.parametrize(("kid", "algorithm"), [("rsa-1", "RS256"), ("ec-1", "ES256")])
-def test_a_token_of_the_issuer_opens_the_door(issuer: Issuer, secured: SecuredApplication, kid: str, algorithm: str) -> None:
+def test_a_token_of_the_issuer_is_accepted(issuer: Issuer, secured: SecuredApplication, kid: str, algorithm: str) -> None:
     assert ask(secured, issuer.token(kid, algorithm)).status_code == 200
     assert [path for path, _ in issuer.asked] == [DISCOVERY, KEYS]
 
 
-def test_without_a_token_nobody_comes_in(secured: SecuredApplication) -> None:
+def test_a_request_without_a_token_is_401(secured: SecuredApplication) -> None:
     assert kind(ask(secured, None)) == (401, "unauthenticated")
 
 
@@ -193,7 +193,7 @@ def test_the_claim_may_have_another_name(issuer: Issuer) -> None:
     assert kind(ask(secured, issuer.token())) == (403, "forbidden")
 
 
-def test_keys_and_tokens_open_the_same_door(issuer: Issuer, secured: SecuredApplication) -> None:
+def test_keys_and_tokens_are_accepted_side_by_side(issuer: Issuer, secured: SecuredApplication) -> None:
     assert ask(secured, secured.key("read")).status_code == 200
     assert ask(secured, issuer.token()).status_code == 200
 
@@ -213,7 +213,7 @@ def test_a_new_key_is_found(issuer: Issuer, secured: SecuredApplication, monkeyp
     assert ask(secured, issuer.token("rsa-2")).status_code == 200
 
 
-def test_an_issuer_that_fails_is_no_fault_of_who_asks_and_is_not_pestered(issuer: Issuer, secured: SecuredApplication) -> None:
+def test_an_unavailable_issuer_is_503_and_is_not_asked_again_at_once(issuer: Issuer, secured: SecuredApplication) -> None:
     issuer.fails = True
     answers = [ask(secured, issuer.token()) for _ in range(5)]
 
@@ -248,16 +248,14 @@ def test_keys_that_were_read_hold_while_the_issuer_fails_but_not_for_ever(
     "change",
     [{"issuer": "https://evil.example"}, {"jwks_uri": "file:///etc/passwd"}, {"jwks_uri": None}, {"jwks_uri": "ftp://x/y"}],
 )
-def test_a_discovery_document_that_cannot_be_trusted_opens_nothing(
-    issuer: Issuer, secured: SecuredApplication, change: dict[str, Any]
-) -> None:
+def test_an_untrustworthy_discovery_document_allows_nothing(issuer: Issuer, secured: SecuredApplication, change: dict[str, Any]) -> None:
     issuer.discovery = {**issuer.discovery, **change}
 
     assert kind(ask(secured, issuer.token())) == (503, "issuer-unavailable")
 
 
 @pytest.mark.parametrize("document", [[], "x", None])
-def test_a_discovery_document_that_is_none_opens_nothing(issuer: Issuer, secured: SecuredApplication, document: Any) -> None:
+def test_a_malformed_discovery_document_allows_nothing(issuer: Issuer, secured: SecuredApplication, document: Any) -> None:
     issuer.discovery = document
 
     assert kind(ask(secured, issuer.token())) == (503, "issuer-unavailable")

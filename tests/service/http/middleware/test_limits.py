@@ -139,7 +139,7 @@ def test_millions_of_values_are_refused_before_they_are_taken_apart(path: str, m
     assert str(MAX_VALUES) in answer.json()["detail"]
 
 
-def test_every_answer_tells_browsers_to_keep_off() -> None:
+def test_every_response_has_the_security_headers() -> None:
     secured = SecuredApplication()
     for path in ("/healthz", "/v1/policies", "/v1/nothing", "/nothing"):
         headers = secured.request("GET", path).headers

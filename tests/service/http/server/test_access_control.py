@@ -35,25 +35,25 @@ def store(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "triage.example"])
-def test_it_does_not_start_where_anybody_could_come_in(store: str, host: str) -> None:
+def test_it_does_not_listen_beyond_loopback_without_credentials(store: str, host: str) -> None:
     done = run("serve", "--host", host, "--store", store)
 
     assert done.returncode == 2
     assert f"ras-triage keys create --name NAME --scope decide --scope read --store {store}" in done.stderr.decode()
 
 
-def test_a_store_in_memory_has_no_keys_and_it_says_what_has() -> None:
+def test_with_a_store_in_memory_the_refusal_names_keys_file() -> None:
     assert b"--hash-only` for a `keys_file`" in run("serve", "--host", "0.0.0.0", "--store", "memory:").stderr
 
 
-def test_a_revoked_key_is_no_key(store: str) -> None:
+def test_a_revoked_key_does_not_count_as_credentials(store: str) -> None:
     key = created(store, "read")["Authorization"].removeprefix("Bearer ")
     run("keys", "revoke", key, "--store", store)
 
     assert run("serve", "--host", "0.0.0.0", "--store", store).returncode == 2
 
 
-def test_with_a_key_it_listens_everywhere_and_lets_in_whoever_has_it(store: str) -> None:
+def test_with_a_key_it_listens_on_all_addresses_and_accepts_the_key(store: str) -> None:
     headers = created(store, "decide")
     with serving("--host", "0.0.0.0", "--store", store) as url:
         assert httpx.post(f"{url}/v1/decisions", json=EVENT).status_code == 401
@@ -67,7 +67,7 @@ def test_with_a_key_it_listens_everywhere_and_lets_in_whoever_has_it(store: str)
         assert httpx.post(f"{url}/v1/decisions", json=EVENT).status_code == 401
 
 
-def test_a_stream_tells_nothing_more_to_a_key_that_was_revoked(store: str) -> None:
+def test_a_stream_ends_when_its_key_is_revoked(store: str) -> None:
     reader, sender = created(store, "read"), created(store, "decide")
     with serving("--store", store) as url, httpx.stream("GET", f"{url}/v1/decisions/stream", headers=reader, timeout=30) as stream:
         lines = stream.iter_lines()
@@ -82,7 +82,7 @@ def test_a_stream_tells_nothing_more_to_a_key_that_was_revoked(store: str) -> No
         assert not any("data:" in line for line in lines)
 
 
-def test_a_key_that_is_created_beside_an_open_service_closes_it(store: str) -> None:
+def test_creating_the_first_key_makes_a_running_service_require_one(store: str) -> None:
     with serving("--store", store) as url:
         assert httpx.post(f"{url}/v1/decisions", json=EVENT).status_code == 201
         headers = created(store, "admin")
@@ -131,7 +131,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict
         yield url, keys
 
 
-def test_every_route_but_the_probes_and_the_description_needs_somebody(closed: tuple[str, dict[str, dict[str, str]]]) -> None:
+def test_every_route_but_the_probes_and_the_description_needs_credentials(closed: tuple[str, dict[str, dict[str, str]]]) -> None:
     url, _ = closed
     document = httpx.get(f"{url}/openapi.json").json()
     answers = {
