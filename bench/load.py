@@ -307,9 +307,9 @@ def run(what: list[str], seconds: float, events: int, folder: Path) -> None:
         elif name == "batches":
             for workers in sorted({default_workers(), 0}, reverse=True):
                 with serving(folder / f"{name}-{workers}", workers) as server:
-                    told = f"{workers} workers" if workers else "no workers"
-                    compare_batches(server, f"{mixed_title}, {told}", list(islice(cycle(mix), 10_000)))
-                    compare_batches(server, f"{bare_title}, {told}", list(islice(cycle(bare), 30_000)))
+                    with_workers = f"{workers} workers" if workers else "no workers"
+                    compare_batches(server, f"{mixed_title}, {with_workers}", list(islice(cycle(mix), 10_000)))
+                    compare_batches(server, f"{bare_title}, {with_workers}", list(islice(cycle(bare), 30_000)))
         else:
             with serving(folder / f"{name}-small") as small, serving(folder / f"{name}-large") as large:
                 grow(small, large, events)

@@ -97,8 +97,8 @@ async def send_batches(address: Address, connections: int, until: float) -> Coun
 
 
 async def hold(address: Address, connections: int, first: bytes, drip: bytes, until: float) -> Counter[str]:
-    """Open connections, send `first` and then `drip` each 5 s, never read before the end; return what each was told by then."""
-    told: Counter[str] = Counter()
+    """Open connections, send `first` and then `drip` each 5 s, never read before the end; return what each got by then."""
+    outcomes: Counter[str] = Counter()
 
     async def one() -> None:
         reader, writer = await open_patiently(address)
@@ -109,15 +109,15 @@ async def hold(address: Address, connections: int, first: bytes, drip: bytes, un
         try:
             async with asyncio.timeout(1):
                 line = await reader.readline()
-            told[line.split(b" ")[1].decode() if line else "closed"] += 1
+            outcomes[line.split(b" ")[1].decode() if line else "closed"] += 1
         except TimeoutError:
-            told["nothing"] += 1
+            outcomes["nothing"] += 1
         except (OSError, IndexError):
-            told["reset"] += 1
+            outcomes["reset"] += 1
         writer.close()
 
     await asyncio.gather(*(one() for _ in range(connections)))
-    return told
+    return outcomes
 
 
 def load(kind: str, address: Address, until: float) -> Counter[str]:
@@ -224,8 +224,8 @@ def run(kind: str, seconds: float, folder: Path) -> None:
         asyncio.run(measure(address, until, kind))
         if kind == "drip":
             asyncio.run(time_import(address))
-        told, _ = loading.communicate()
-        print(f"  the load was told: {told.strip()}", flush=True)
+        responses, _ = loading.communicate()
+        print(f"  the load got: {responses.strip()}", flush=True)
         log = (folder / "log").read_text().splitlines()
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
         print(f"  log lines: {len(log):,}; memory: {int(status.partition('VmHWM:')[2].split()[0]) >> 10} MiB at most", flush=True)

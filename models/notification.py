@@ -1,4 +1,4 @@
-"""Notification types (ACPI 6.5 18.3.2.9) and facts of the exception."""
+"""Notification of an error (ACPI 6.5 18.3.2.9): type, source, registers."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from ras_triage.models.event import Event
 from ras_triage.policies.catalog.policies import UNIFORM, InvalidPolicy, Policy, derive_policy, resolve_policy
@@ -20,15 +20,6 @@ def choose_policy(event: Event, default: Policy, custom: Mapping[str, Policy]) -
     if event.host.kernel is not None:
         return resolve_policy(f"linux-{event.host.kernel}")
     return default
-
-
-def load_policies(texts: Iterable[str]) -> dict[str, Policy]:
-    """Return custom policies by name, from the TOML text of each. Raises as `load_policy`."""
-    custom: dict[str, Policy] = {}
-    for text in texts:
-        policy = load_policy(text, custom)
-        custom[policy.name] = policy
-    return custom
 
 
 def load_policy(text: str, custom: Collection[str]) -> Policy:

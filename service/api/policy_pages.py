@@ -8,6 +8,18 @@ from ras_triage.models.decision import PolicyRef
 
 
 @dataclass(frozen=True, slots=True)
+class VmmEntry:
+    """A VMM in the list."""
+
+    name: str
+    """Value of `host.vms[].vmm`."""
+    digest: str
+    summary: str
+    flags: tuple[str, ...]
+    """Behaviour flags that are set."""
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyEntry:
     """A policy in the list."""
 
@@ -19,18 +31,6 @@ class PolicyEntry:
     """Behaviour flags that this release set."""
     drops: tuple[str, ...]
     """Behaviour flags that this release cleared."""
-
-
-@dataclass(frozen=True, slots=True)
-class VmmEntry:
-    """A VMM in the list."""
-
-    name: str
-    """Value of `host.vms[].vmm`."""
-    digest: str
-    summary: str
-    flags: tuple[str, ...]
-    """Behaviour flags that are set."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def _report_retry(failure: ClientError, seconds: float) -> None:
 
 
 def _status(error: ProblemResponse) -> int:
-    """Return the exit status for a problem: refused for good, or unavailable for now."""
+    """Return the exit status for a problem: refused, or unavailable and worth a retry."""
     status = error.problem.status
     return NO_RESPONSE if status >= 500 or status == 429 else BAD_INPUT
 

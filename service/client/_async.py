@@ -15,7 +15,7 @@ from ras_triage.models.host import Host
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
-from ras_triage.service.api.syndromes import SyndromeAnswer
+from ras_triage.service.api.syndromes import SyndromeResponse
 from ras_triage.service.client._base import BaseClient
 from ras_triage.service.client._calls import Filters, new_key, read_result
 from ras_triage.service.client._protocol import Effect, Emit, FlowExecution, NextEvent, OpenRequest, Pause, ProtocolFlow, ReadBytes
@@ -181,7 +181,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport]):
         """Decode a status block or CPER record."""
         return await self._result(self._calls.decode(data))
 
-    async def syndromes(self, **fields: Any) -> SyndromeAnswer:
+    async def syndromes(self, **fields: Any) -> SyndromeResponse:
         """Decode `value` or `values`, or predict what KVM does with `vcpu_events`; the fields of `POST /v1/syndromes`."""
         return await self._result(self._calls.syndromes(fields))
 

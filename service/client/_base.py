@@ -1,4 +1,4 @@
-"""Options and connections of a client."""
+"""Base class of both clients."""
 
 from __future__ import annotations
 

@@ -342,7 +342,7 @@ class Intake:
             if found is not None:
                 part.repeats += 1
                 return found
-            known = self._sources.known(keys)
+            known = self._sources.facts_for(keys)
             return self._keep(document, keys, self._encode_decision(item, parsed, known), part)
         except ProblemError as refused:
             return refused
@@ -363,7 +363,7 @@ class Intake:
         document, keys, known = _document(item), None, None
         try:
             keys, parsed = self._read(item)
-            known = self._sources.known(keys)
+            known = self._sources.facts_for(keys)
             return wrap_decision(self._encode_decision(item, parsed, known).decision)
         except (HeavyEvent, TimeLimitExceeded):
             return _ForWorker(document, known)
@@ -477,7 +477,7 @@ class Intake:
             if part.separate:
                 call_each([self._sources.apply], source, entry.poisons, entry.forgets)
             if entry.poisons:
-                self._sources.saved(source, entry.poisons)
+                self._sources.mark_pages_durable(source, entry.poisons)
 
 
 def _append(store: Store, entries: Sequence[NewDecision]) -> Exception | None:

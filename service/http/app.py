@@ -38,7 +38,8 @@ from ras_triage.service.http.middleware.access_log import AccessLogMiddleware
 from ras_triage.service.http.middleware.limits import LimitsMiddleware
 from ras_triage.service.http.middleware.security_headers import SecurityHeadersMiddleware, security_headers
 from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddleware
-from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, policies, syndromes
+from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, poisoned_pages, policies, syndromes
+from ras_triage.service.http.routes import metrics as metrics_route
 from ras_triage.service.http.routes import store as store_route
 from ras_triage.service.http.runtime import Runtime, open_runtime
 from ras_triage.service.security.guard import Security, require_method_scope
@@ -98,9 +99,10 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.state.metrics = metrics
     app.state.limits = limits = ConcurrencyLimits(chosen)
     app.state.security = Security(chosen, partial(_stored_keys, app))
-    for routes in (decisions, imports, hosts, decode, syndromes, policies, store_route):
+    for routes in (decisions, imports, hosts, poisoned_pages, decode, syndromes, policies, store_route):
         app.include_router(routes.router, dependencies=[Depends(require_method_scope)])
-    app.include_router(health.router)
+    for routes in (health, metrics_route):
+        app.include_router(routes.router)
     app.state.shutdown = shutdown = Shutdown()
     app.add_middleware(LimitsMiddleware, settings=chosen, limits=limits)
     app.add_middleware(ShutdownMiddleware, shutdown=shutdown)

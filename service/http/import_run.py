@@ -136,7 +136,7 @@ class ImportRun:
         self._errors = 0
         self._complete = False
         self.outbox = SpillQueue(runtime.settings.spill_bytes)
-        self.tally = ImportCounts()
+        self.counts = ImportCounts()
         self.refusal: ProblemError | None = None
         """Why the import as a whole was refused."""
 
@@ -149,7 +149,7 @@ class ImportRun:
             while items := await self._in_thread(slices.next):
                 await self.outbox.put(await self._lines(items))
                 started = True
-            await self.outbox.put(summary_line(self.tally) + b"\n")
+            await self.outbox.put(summary_line(self.counts) + b"\n")
             self._complete = True
         except ProblemError as refused:
             if started:
@@ -221,7 +221,7 @@ class ImportRun:
         if documents:
             await self._principal.pace(len(documents))
         results = await (self._decide_dry_run(documents, first) if self._request.dry_run else self._decide(documents, first))
-        lines, defects = await self._in_thread(write_lines, ready, results, self.tally)
+        lines, defects = await self._in_thread(write_lines, ready, results, self.counts)
         for defect in defects:
             self._runtime.defects.report("import", defect.facts)
         return lines

@@ -1,4 +1,4 @@
-"""Principal of a request, and scopes."""
+"""Principal of a request, with its scopes."""
 
 from __future__ import annotations
 

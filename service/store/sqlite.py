@@ -217,7 +217,7 @@ class SqliteStore:
     def _require_room(self, needed: int) -> None:
         """Raise StoreUnavailable if a commit that adds `needed` bytes to the log would leave no space for a checkpoint of the whole log."""
         self._log.grow(needed)
-        if self._space.has_for_certain(2 * needed) or self._space.has(2 * needed + self._log.size()):
+        if self._space.has_without_measuring(2 * needed) or self._space.has(2 * needed + self._log.size()):
             return
         with _store_errors():
             self._log.truncate()

@@ -213,7 +213,7 @@ class Writer:
         except Exception as failure:  # unexpected exceptions too: the thread goes on
             error = failure
         if error is not None or self._maintenance_failure is not None:
-            self._loop.call_soon_threadsafe(self._upkept, error)
+            self._loop.call_soon_threadsafe(self._after_maintenance, error)
         return more
 
     def _next(self, idle_s: float) -> list[_Job] | None:
@@ -242,7 +242,7 @@ class Writer:
 
     # In the event loop again.
 
-    def _upkept(self, error: Exception | None) -> None:
+    def _after_maintenance(self, error: Exception | None) -> None:
         """Process the result of maintenance; repeated equal failures are reported once."""
         before, self._maintenance_failure = self._maintenance_failure, error
         if error is not None and str(error) not in (str(before), self._last_failure):

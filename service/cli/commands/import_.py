@@ -73,7 +73,7 @@ class _Import:
     options: Namespace
     settings: Settings
     import_options: ImportOptions
-    tally: ImportCounts = field(default_factory=ImportCounts)
+    counts: ImportCounts = field(default_factory=ImportCounts)
     attempts: Attempts = field(default_factory=lambda: Attempts(warn_of_defect))
 
     @property
@@ -95,17 +95,17 @@ class _Import:
     def report_unreadable(self, path: str, refused: ProblemError) -> None:
         """Report a file that cannot be opened."""
         unread = UnreadableRecord(Position(), refused.problem.detail, "unknown")
-        self.tally.add(unread)
+        self.counts.add(unread)
         self.show(Result(unread), path)
 
     def end(self) -> int:
         if self.options.json:
-            write_json(summary_line(self.tally))
+            write_json(summary_line(self.counts))
         else:
             from ras_triage.service.cli.pages import import_results  # noqa: PLC0415
 
-            print_page(import_results.summary_page(self.tally))
-        return 0 if self.tally.complete else BAD_INPUT
+            print_page(import_results.summary_page(self.counts))
+        return 0 if self.counts.complete else BAD_INPUT
 
 
 def run(options: Namespace) -> int:
@@ -123,7 +123,7 @@ def run(options: Namespace) -> int:
 def _decide_file(work: _Import, path: str) -> None:
     with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
         source = ImportSource(stream, file_path(path), shown.bytes_read)
-        for result in decide_items(read_input(source, work.options), work.import_options, work.settings, work.tally, work.attempts):
+        for result in decide_items(read_input(source, work.options), work.import_options, work.settings, work.counts, work.attempts):
             work.show(result, path)
             if isinstance(result.item, FoundError):
                 shown.item_done()
@@ -146,7 +146,7 @@ def import_options_of(options: Namespace) -> ImportOptions:
 
 
 def read_input(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
-    """Yield the items of a file; where it cannot be read any further, the last one says so."""
+    """Yield the items of a file; the last one is an UnreadableRecord where the file cannot be read to its end."""
     form = None if options.form is None else InputFormat(options.form)
     attempts = Attempts(warn_of_defect)
     try:
@@ -207,7 +207,7 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
 
     def events() -> Iterator[bytes]:
         for item in read_input(ImportSource(source.stream, file_path(path), shown.bytes_read), work.options):
-            work.tally.add(item)
+            work.counts.add(item)
             if not isinstance(item, FoundError):
                 pending.append(item)
                 continue
@@ -227,7 +227,7 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
         sent = pending.popleft()
         assert isinstance(sent, tuple)
         try:
-            result = parse_response(*sent, line, work.tally, work.attempts)
+            result = parse_response(*sent, line, work.counts, work.attempts)
         except ValidationError as invalid:
             raise UnexpectedResponse("a result is neither a decision nor a problem") from invalid
         work.show(result, path)

@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionAnswer, SyndromeAnswer
+from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionResult, SyndromeResponse
 from ras_triage.service.cli.pages.decision import RationaleTable
 from ras_triage.service.cli.pages.layout import DIM, HEADING, HIGHLIGHT, numbered, pairs, section, text
 from ras_triage.service.cli.pages.steps import return_value
@@ -19,7 +19,7 @@ _EXCEPTIONS = {"data_abort": "data abort", "serror": "SError"}
 _WHEN = {"at_once": "at once", "when_unmasked": "when it unmasks SErrors"}
 
 
-def syndrome_page(answer: SyndromeAnswer) -> Group:
+def syndrome_page(answer: SyndromeResponse) -> Group:
     """Return the page with syndromes field by field, and with the result of an injection."""
     if isinstance(answer, Explanation):
         return _explanation(answer)
@@ -43,7 +43,7 @@ def _explanation(explanation: Explanation) -> Group:
     return Group(head, table, section("Defined in", *(text(section, DIM) for section in sections)))
 
 
-def _injection_parts(answer: InjectionAnswer) -> Iterator[RenderableType]:
+def _injection_parts(answer: InjectionResult) -> Iterator[RenderableType]:
     head = Table.grid(expand=True)
     head.add_column()
     head.add_column(justify="right")

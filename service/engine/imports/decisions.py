@@ -38,49 +38,49 @@ class Result:
 
 
 def decide_items(
-    items: Iterator[FoundItem], options: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts | None = None
+    items: Iterator[FoundItem], options: ImportOptions, settings: Settings, counts: ImportCounts, attempts: Attempts | None = None
 ) -> Iterator[Result]:
     """Decide each error as it is read. An error that cannot be decided has a problem in its result."""
     attempts = attempts or Attempts()
     for item in items:
-        tally.add(item)
+        counts.add(item)
         if isinstance(item, FoundError):
-            yield _decide(item, options, settings, tally, attempts)
+            yield _decide(item, options, settings, counts, attempts)
         else:
             yield Result(item)
 
 
-def _decide(found: FoundError, options: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts) -> Result:
+def _decide(found: FoundError, options: ImportOptions, settings: Settings, counts: ImportCounts, attempts: Attempts) -> Result:
     try:
         found = attempts.call(apply_options, options, found, settings.default_policy, settings.custom_policies)
         event = attempts.call(event_json, found.event)
     except ProblemError:
-        tally.refused += 1
+        counts.refused += 1
         return Result(UnreadableRecord(found.place, INTERNAL, found.format))
     try:
         decision = attempts.call(decide_event, found.event, settings, frozenset(one.field for one in found.assumed))
     except ProblemError as refused:
-        tally.refused += 1
+        counts.refused += 1
         return Result(found, problem=refused.problem, event=event)
-    return _decided(found, event, decision, wrap_decision(decision_json(decision)), tally, attempts)
+    return _decided(found, event, decision, wrap_decision(decision_json(decision)), counts, attempts)
 
 
-def _decided(found: FoundError, event: bytes, decision: Decision, answer: bytes, tally: ImportCounts, attempts: Attempts) -> Result:
+def _decided(found: FoundError, event: bytes, decision: Decision, answer: bytes, counts: ImportCounts, attempts: Attempts) -> Result:
     """Return a result with the agreement of the decision with the observed actions."""
     try:
         agreement = attempts.call(agreement_of, found, decision)
     except ProblemError:
         agreement = None
-    tally.decide(decision.action, agreement)
+    counts.decide(decision.action, agreement)
     return Result(found, decision, agreement=agreement, answer=answer, event=event)
 
 
-def parse_response(found: FoundError, event: bytes, line: bytes, tally: ImportCounts, attempts: Attempts) -> Result:
+def parse_response(found: FoundError, event: bytes, line: bytes, counts: ImportCounts, attempts: Attempts) -> Result:
     """Parse a service's response for an error; `event` is the event as it was sent."""
     if b'"action"' not in line:
-        tally.refused += 1
+        counts.refused += 1
         return Result(found, problem=_problem().validate_json(line), event=event)
-    return _decided(found, event, _answer().validate_json(line), line, tally, attempts)
+    return _decided(found, event, _answer().validate_json(line), line, counts, attempts)
 
 
 @lru_cache(maxsize=1)

@@ -101,9 +101,9 @@ def other_line(item: UnreadableRecord | UnmatchedAction | UnmatchedRow, file: st
     return to_json(_front(file) | {kind: content}, bytes_mode="base64", inf_nan_mode="null")
 
 
-def summary_line(tally: ImportCounts) -> bytes:
+def summary_line(counts: ImportCounts) -> bytes:
     """Return the last line, which marks the result as complete."""
-    return to_json({"summary": tally.summary()})
+    return to_json({"summary": counts.summary()})
 
 
 def _front(file: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Access log, request ids and request metrics (ASGI middleware)."""
+"""Record of each request: log line, id, metrics (ASGI middleware)."""
 
 from __future__ import annotations
 

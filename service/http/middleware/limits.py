@@ -1,4 +1,4 @@
-"""Header size, request memory and concurrency limits (ASGI middleware)."""
+"""Limits for requests: headers, memory, concurrency (ASGI middleware)."""
 
 from __future__ import annotations
 

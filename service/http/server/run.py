@@ -1,4 +1,4 @@
-"""Start and shutdown of the application under uvicorn."""
+"""Lifecycle of the application under uvicorn."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 
 from ras_triage.models.event import Event
 from ras_triage.policies.catalog.change_points import change_points
-from ras_triage.policies.catalog.choice import choose_policy, load_policies
+from ras_triage.policies.catalog.choice import choose_policy, load_policy
 from ras_triage.policies.catalog.policies import (
     NEWEST_SERIES,
     OLDEST,
@@ -19,7 +19,7 @@ from ras_triage.policies.catalog.policies import (
 )
 from ras_triage.policies.catalog.release import Release
 
-OURS = load_policies(['name = "ours"\nbase = "uniform"'])
+OURS = {"ours": load_policy('name = "ours"\nbase = "uniform"', ())}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_kernel_is_never_one_of_the_operators_own_policies() -> None:
 @pytest.mark.parametrize("name", ["uniform", "linux-6.12.107", "ours"])
 def test_a_name_that_is_taken_is_refused(name: str) -> None:
     with pytest.raises(InvalidPolicy, match="already in use"):
-        load_policies(['name = "ours"\nbase = "uniform"', f'name = "{name}"\nbase = "uniform"'])
+        load_policy(f'name = "{name}"\nbase = "uniform"', ["ours"])
 
 
 def test_every_release_behaves_like_the_change_point_before_it() -> None:

@@ -18,7 +18,7 @@ from ras_triage.models.event import Event, event_key
 from ras_triage.models.host import Host
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem
-from ras_triage.service.api.syndromes import Explanation, InjectionAnswer
+from ras_triage.service.api.syndromes import Explanation, InjectionResult
 from ras_triage.service.client import AsyncClient, Client, ProblemResponse, Retry, StreamedDecision
 from tests.service.support.application import BLOCK, EVENT, NOTHING_TO_QUEUE, run
 from tests.service.support.server_process import Service, serving
@@ -150,7 +150,7 @@ def test_what_is_looked_up_comes_as_values(client: Client) -> None:
     explained = client.syndromes(value="0xbe000411")
     assert isinstance(explained, Explanation)
     injected = client.syndromes(vcpu_events=base64.b64encode(bytes([1, 1] + [0] * 62)).decode(), kernel="6.12.107", host_ras=True)
-    assert isinstance(injected, InjectionAnswer)
+    assert isinstance(injected, InjectionResult)
     assert injected.accepted
 
     assert client.policies().default == "uniform"

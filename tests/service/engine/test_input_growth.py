@@ -177,7 +177,7 @@ def test_facts_that_are_not_durable_are_held_however_large(monkeypatch: pytest.M
         held.put_facts(HostFacts(f"node-{index}", 1, 0, b"{}"))
     assert [held.state(f"node-{index}").facts is not None for index in range(5)] == [True] * 5
     for index in range(5):
-        held.facts_saved(f"node-{index}")
+        held.end_facts_change(f"node-{index}")
     held.state("node-9")
     assert len(held._cached) == 1
 

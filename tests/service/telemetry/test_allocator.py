@@ -16,8 +16,8 @@ import pytest
 
 from ras_triage.service.store.port import Filter
 from ras_triage.service.store.sqlite import SqliteStore
-from ras_triage.service.telemetry import allocator
-from ras_triage.service.telemetry.allocator import MemoryReturn, resident_bytes
+from ras_triage.service.telemetry import allocator, memory_return
+from ras_triage.service.telemetry.memory_return import MemoryReturn, resident_bytes
 from tests.service.support.server_process import serving
 from tests.service.support.stored_decisions import entry
 
@@ -62,7 +62,7 @@ def test_a_service_gives_back_what_a_load_took(tmp_path: Path) -> None:
 
 @glibc_only
 def test_memory_is_returned_when_the_service_is_idle_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator, "PAUSE_S", 0.0)
+    monkeypatch.setattr(memory_return, "PAUSE_S", 0.0)
     released = 0
 
     def release() -> None:
@@ -80,7 +80,7 @@ def test_memory_is_returned_when_the_service_is_idle_and_not_before(monkeypatch:
         assert (released, memory.returned_bytes > 40 * MIB) == (1, True)
         await memory._check(0.0)
         assert released == 1, "nothing has grown since"
-        monkeypatch.setattr(allocator, "LATEST_S", 0.0)
+        monkeypatch.setattr(memory_return, "LATEST_S", 0.0)
         kept += holes()
         await memory._check(0.9)
         assert memory.returned_bytes > 80 * MIB, "a load that does not end keeps what it does not use"
@@ -96,8 +96,8 @@ def test_what_is_left_during_a_load_is_no_measure_for_what_may_stay_after_it(
     monkeypatch: pytest.MonkeyPatch, share: float, is_busy: bool
 ) -> None:
     """Also where the machine has so much else to do that the service seems to be idle."""
-    monkeypatch.setattr(allocator, "PAUSE_S", 0.0)
-    monkeypatch.setattr(allocator, "LATEST_S", 0.0)
+    monkeypatch.setattr(memory_return, "PAUSE_S", 0.0)
+    monkeypatch.setattr(memory_return, "LATEST_S", 0.0)
 
     async def work() -> None:
         memory = MemoryReturn(lambda: None)
@@ -114,7 +114,7 @@ def test_what_is_left_during_a_load_is_no_measure_for_what_may_stay_after_it(
 
 
 def test_requests_that_hold_memory_for_long_do_not_have_it_looked_for_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator, "PAUSE_S", 0.0)
+    monkeypatch.setattr(memory_return, "PAUSE_S", 0.0)
     released = 0
 
     def release() -> None:
@@ -134,8 +134,8 @@ def test_requests_that_hold_memory_for_long_do_not_have_it_looked_for_all_the_ti
 
 
 def test_a_cache_that_cannot_be_released_does_not_keep_the_rest(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(allocator, "GROWTH_BYTES", -1)
-    monkeypatch.setattr(allocator, "PAUSE_S", 0.0)
+    monkeypatch.setattr(memory_return, "GROWTH_BYTES", -1)
+    monkeypatch.setattr(memory_return, "PAUSE_S", 0.0)
 
     def fail() -> None:
         raise RuntimeError("planted")
@@ -154,7 +154,7 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch, missin
                 raise missing
 
     monkeypatch.setattr(ctypes, "CDLL", Other)
-    monkeypatch.setattr(allocator, "_STATM", Path("/nonexistent"))
+    monkeypatch.setattr(memory_return, "_STATM", Path("/nonexistent"))
     allocator._function.cache_clear()
     try:
         allocator.limit()

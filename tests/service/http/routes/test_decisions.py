@@ -10,7 +10,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ras_triage.policies.catalog.choice import load_policies
+from ras_triage.policies.catalog.choice import load_policy
 from ras_triage.policies.catalog.policies import resolve_policy, uniform_policy
 from ras_triage.service.config.settings import Settings
 from tests.service.support.application import BLOCK, EVENT, NOTHING_TO_QUEUE, Call, caller
@@ -70,7 +70,7 @@ def test_without_policy_and_kernel_the_default_decides(event: dict[str, Any]) ->
 
 
 def test_a_policy_of_the_operators_own_decides() -> None:
-    custom = load_policies(['name = "ours"\nbase = "linux-6.12.107"\n[flags]\nsea_kills_when_nothing_queued = false'])
+    custom = {"ours": load_policy('name = "ours"\nbase = "linux-6.12.107"\n[flags]\nsea_kills_when_nothing_queued = false', ())}
     call = caller(Settings(uniform_policy(), custom))
 
     assert call("POST", "/v1/decisions", json=NOTHING_TO_QUEUE).json()["action"] == "signal"

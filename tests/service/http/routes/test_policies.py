@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ras_triage.policies.catalog.behaviours import FLAGS
-from ras_triage.policies.catalog.choice import load_policies
+from ras_triage.policies.catalog.choice import load_policy
 from ras_triage.policies.catalog.policies import flag_differences, resolve_policy, uniform_policy
 from ras_triage.service.config.settings import Settings
 from tests.service.support.application import Call, caller
@@ -23,7 +23,7 @@ def test_the_list_has_uniform_and_every_release_that_changed_something(call: Cal
 
 
 def test_the_list_has_the_operators_own_policies() -> None:
-    custom = load_policies(['name = "ours"\nbase = "uniform"'])
+    custom = {"ours": load_policy('name = "ours"\nbase = "uniform"', ())}
     listed = caller(Settings(custom["ours"], custom))("GET", "/v1/policies").json()
 
     assert listed["default"] == "ours"

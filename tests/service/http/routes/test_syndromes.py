@@ -220,7 +220,7 @@ def test_the_question_and_its_answers_are_described(call: Call) -> None:
     operation = document["paths"][PATH]["post"]
     assert operation["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/SyndromeRequest"}
     answers = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
-    assert [answer["$ref"].rpartition("/")[2] for answer in answers] == ["Explanation", "Explanations", "InjectionAnswer"]
+    assert [answer["$ref"].rpartition("/")[2] for answer in answers] == ["Explanation", "Explanations", "InjectionResult"]
     assert {"value", "vcpu_events", "host_ras"} <= set(document["components"]["schemas"]["SyndromeRequest"]["properties"])
 
 

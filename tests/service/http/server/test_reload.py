@@ -20,7 +20,7 @@ import httpx
 import pytest
 from cryptography import x509
 
-from ras_triage.policies.catalog.choice import load_policies
+from ras_triage.policies.catalog.choice import load_policy
 from ras_triage.service.config.settings import InvalidSetting, Oidc, Settings
 from ras_triage.service.http.server.reload import Reload, merge
 from ras_triage.service.http.server.run import running as running_here
@@ -246,7 +246,7 @@ def test_a_service_whose_terminal_is_closed_stops() -> None:
 
 def test_a_policy_that_says_the_same_is_not_changed() -> None:
     text = 'name = "ours"\nbase = "uniform"\n[flags]\nqueued_accumulates = true\n'
-    old, same, other = (Settings(custom_policies=load_policies([one])) for one in (text, text, text.replace("true", "false")))
+    old, same, other = (Settings(custom_policies={"ours": load_policy(one, ())}) for one in (text, text, text.replace("true", "false")))
 
     assert merge(old, same).changed == ()
     assert merge(old, same).settings.custom_policies is old.custom_policies
