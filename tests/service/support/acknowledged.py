@@ -12,9 +12,10 @@ import httpx
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.engine.responses import wrap_decision
 from ras_triage.service.store.sqlite import SqliteStore
+from tests.effort import effort
 
-ASKED: Final = 50
-"""One of so many responses is asked for over HTTP, which takes longer than all else in a test of a second; the others are read."""
+ASKED: Final = effort(50, 1)
+"""In the short profile, one of so many responses is asked for over HTTP, which takes longer than all else in a test of a second; the others are read."""
 
 
 def without_repeat(response: bytes) -> bytes:
