@@ -11,8 +11,8 @@ import pytest
 
 import ras_triage
 from tests.generate_client import SOURCE, TARGET, synchronous
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 SERVER = ("fastapi", "starlette", "uvicorn")
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(encoding="utf-8"), re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

@@ -432,7 +432,7 @@ def readings_of(asked: Event, policy: str, assumed: frozenset[str]) -> Iterator[
 
 
 @given(events, st.sampled_from(EVERY), assumptions)
-def test_no_reading_that_comes_to_another_action_is_kept_quiet(asked: Event, policy: str, assumed: frozenset[str]) -> None:
+def test_every_interpretation_with_another_action_is_an_alternative(asked: Event, policy: str, assumed: frozenset[str]) -> None:
     decision = decide(asked, resolve_policy(policy), assumed)
     said = {(next(iter(other.when)), other.action) for other in decision.alternatives}
     for when in readings_of(asked, policy, assumed):
@@ -451,7 +451,7 @@ def test_every_alternative_is_another_action_and_is_said_once_and_warned_of(aske
 
 
 @given(events, st.sampled_from(EVERY), assumptions)
-def test_readings_change_nothing_of_the_decision_itself(asked: Event, policy: str, assumed: frozenset[str]) -> None:
+def test_alternatives_do_not_change_the_decision(asked: Event, policy: str, assumed: frozenset[str]) -> None:
     decision, plain = decide(asked, resolve_policy(policy), assumed), decide(asked, resolve_policy(policy))
     assert (decision.event_key, decision.action, decision.plan, decision.rationale, decision.assumptions, decision.next_access) == (
         plain.event_key, plain.action, plain.plan, plain.rationale, plain.assumptions, plain.next_access

@@ -5,16 +5,16 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-FOLDER: Final = Path(__file__).parent.parent / "vectors"
+from tests.paths import VECTORS
 
 Case = dict[str, Any]
 
 
 def recordings(kind: str) -> list[Path]:
     """The files of one kind, such as `linux` or `kvm`."""
-    return sorted([*FOLDER.glob(f"{kind}-*.jsonl"), *FOLDER.glob(f"{kind}-*.jsonl.gz")])
+    return sorted([*VECTORS.glob(f"{kind}-*.jsonl"), *VECTORS.glob(f"{kind}-*.jsonl.gz")])
 
 
 def name_of(path: Path) -> str:

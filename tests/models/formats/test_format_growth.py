@@ -282,7 +282,7 @@ BEFORE = {"extlog_mem_event": "1 fatal error: x physical addr: 1 (mask lsb: 1)",
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_no_line_leads_a_pattern_astray(name: str) -> None:
+def test_no_line_causes_quadratic_backtracking(name: str) -> None:
     for fragment in FRAGMENTS:
         text = BEFORE.get(name, "") + fragment * (MAX_LINE // len(fragment))
         require_n_log_n_of_time(partial(reading_beginning, PATTERNS[name], text), MAX_LINE // 16)

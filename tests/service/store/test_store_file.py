@@ -1,4 +1,4 @@
-"""The SQLite file: made, taken forward, locked, read while it is written, and found damaged."""
+"""SQLite file: creation, migration, locks, concurrent readers, damage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from threading import Event, Thread
 from time import sleep
 
 import pytest
-from keeping import NOON, entry, identity, name, page
 
 from ras_triage.service.store.files import database, write_ahead_log
 from ras_triage.service.store.files.database import APPLICATION_ID, migrations
@@ -29,6 +28,7 @@ from ras_triage.service.store.port import (
     StoreUnusable,
 )
 from ras_triage.service.store.sqlite import SqliteStore
+from tests.service.support.stored_decisions import NOON, entry, identity, name, page
 
 ANY = Filter()
 
