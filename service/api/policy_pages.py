@@ -1,4 +1,4 @@
-"""Responses for policies: list, page, comparison."""
+"""Responses for policies: list, details, comparison."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from random import randint
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -127,6 +128,11 @@ _PROBLEM = TypeAdapter(Problem)
 def problem_json(problem: Problem) -> bytes:
     """Encode a problem."""
     return _PROBLEM.dump_json(problem, exclude_none=True)
+
+
+def spread_retries(seconds: int) -> int:
+    """Return a random time for `Retry-After`, of `seconds` to twice that: spreads clients that are refused together."""
+    return randint(seconds, 2 * seconds)
 
 
 def with_retry_hint(problem: Problem) -> Problem:

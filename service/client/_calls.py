@@ -1,4 +1,4 @@
-"""Calls of the HTTP interface, each as a flow that emits its result."""
+"""Calls of the HTTP interface, as generators without I/O."""
 
 from __future__ import annotations
 

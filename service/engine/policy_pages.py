@@ -1,4 +1,4 @@
-"""Builder of the policy responses: list, page, comparison."""
+"""Builder of the policy responses: list, details, comparison."""
 
 from __future__ import annotations
 

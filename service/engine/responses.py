@@ -1,4 +1,4 @@
-"""Requests to response bytes, shared by HTTP and the command line."""
+"""Conversion of requests to response bytes, for HTTP and the command line."""
 
 from __future__ import annotations
 

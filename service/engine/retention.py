@@ -1,4 +1,4 @@
-"""Retention by age and store size: purges in small transactions, on record."""
+"""Retention by age and store size: purges in small, recorded transactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cache of the state of each source: host facts and poisoned pages.
+"""Cache of the stored state of each sender: host facts and poisoned pages.
 
 The cache belongs to the event loop and is ahead of the store by the writes that are not durable yet. Writes are queued in the order of
 the changes, so that everything a decision rests on is durable before the decision is. When a write fails, the cache is cleared.

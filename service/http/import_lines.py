@@ -1,4 +1,4 @@
-"""Lines of an import response."""
+"""Lines of an import response: decisions, problems, unreadable records."""
 
 from __future__ import annotations
 

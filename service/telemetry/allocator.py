@@ -1,7 +1,7 @@
 """C allocator (glibc): limits, statistics, trimming.
 
-glibc cannot release freed memory below an allocation that is still in use, which after a load is most of what the load took (mallopt(3),
-malloc_trim(3)). Other C libraries are not touched.
+glibc cannot release freed memory below an allocation that is still in use, which after a load peak is most of what the peak took
+(mallopt(3), malloc_trim(3)). Other C libraries are not touched.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Return of free memory to the kernel after a load."""
+"""Return of free memory to the kernel after a load peak."""
 
 from __future__ import annotations
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from math import ceil
-from random import randint
 from time import monotonic
 from typing import Final
 
-from ras_triage.service.api.problems import ProblemError, busy
+from ras_triage.service.api.problems import ProblemError, busy, spread_retries
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.limits.scheduling import RoundRobin
 from ras_triage.service.security.principal import ANONYMOUS, Principal
@@ -27,11 +26,6 @@ _EXPECTED_RATE: Final = 1000.0
 def client_of(principal: Principal, peer: str) -> str:
     """Return the client for which work counts: the key or token subject, else the address."""
     return peer if principal.name == ANONYMOUS else principal.name
-
-
-def _spread(seconds: int) -> int:
-    """Return a random time of `seconds` to twice that: clients that are refused together must not come back together."""
-    return randint(seconds, 2 * seconds)
 
 
 class Rate:
@@ -80,7 +74,7 @@ class Admission:
         wait_s = self.wait_s(client)
         if wait_s > self._longest_s:
             detail = f"a new batch would wait {wait_s:.0f} s for its first decision; at most {self._longest_s:g} s are accepted"
-            raise ProblemError(busy(detail), {"Retry-After": str(_spread(ceil(wait_s)))})
+            raise ProblemError(busy(detail), {"Retry-After": str(spread_retries(ceil(wait_s)))})
 
     def queue(self, client: str, events: int) -> None:
         """Add events that are to be decided."""

@@ -1,4 +1,4 @@
-"""Fair scheduling in the event loop."""
+"""Fair scheduling of requests and batches in the event loop."""
 
 from __future__ import annotations
 

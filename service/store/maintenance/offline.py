@@ -1,4 +1,4 @@
-"""Offline maintenance: check, repair, acceptance of losses."""
+"""Offline maintenance: check, repair, acceptance of lost commits."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ras_triage.service.store.sqlite import SqliteStore
 from tests.effort import effort
 
 ASKED: Final = effort(50, 1)
-"""In the short profile, one of so many responses is asked for over HTTP, which takes longer than the rest of the test; the others are read."""
+"""In the short profile, one of so many responses is asked for over HTTP, which takes long; the others are read."""
 
 
 def without_repeat(response: bytes) -> bytes:

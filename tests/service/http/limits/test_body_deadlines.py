@@ -231,7 +231,8 @@ def test_one_peer_cannot_take_the_places_of_all(small: str) -> None:
         wait_until(lambda: sum(map(answered, stalled)) == 12)
 
         refused = decide(small)
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] in ("1", "2")
         assert decide(small, "127.0.0.2").status_code == 201
         assert httpx.get(f"{small}/healthz").status_code == 200
         assert httpx.get(f"{small}/readyz").status_code == 200

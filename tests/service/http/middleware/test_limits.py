@@ -79,7 +79,8 @@ def test_more_requests_than_may_be_under_way_are_told_to_come_again() -> None:
         return refused, await probe, await asyncio.gather(*under_way), await ask(app)
 
     refused, probe, under_way, later = asyncio.run(crowd())
-    assert (refused["status"], refused["headers"]["retry-after"]) == (503, "1")
+    assert refused["status"] == 503
+    assert refused["headers"]["retry-after"] in ("1", "2")
     assert json.loads(refused["body"])["type"] == "urn:ras-triage:problem:busy"
     assert [answer["status"] for answer in (probe, *under_way, later)] == [200] * 5
 
