@@ -6,7 +6,7 @@ All are optional: a missing fact has a documented default, and the decision list
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -159,6 +159,12 @@ class Guest(WireModel):
     """Error sources in the guest's HEST that the guest supports."""
     ack_pending: Annotated[FailFastTuple[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
     """Error sources whose last record the guest has not acknowledged."""
+    serror_masked: StrictBool | None = None
+    """PSTATE.A of the vCPU that an SError is injected into; absent: false, as in a Linux guest that is running."""
+
+
+MAX_VMM_NAME: Final = 64
+"""Characters."""
 
 
 class Vm(WireModel):
@@ -166,7 +172,8 @@ class Vm(WireModel):
 
     id: str
     pid: U32
-    vmm: Literal["standard", "qemu", "kvmtool", "cloud_hypervisor", "firecracker", "crosvm"] = "standard"
+    vmm: Annotated[str, Field(min_length=1, max_length=MAX_VMM_NAME)] = "standard"
+    """Name of a built-in or custom VMM; whether it is known, the decision tells."""
     vcpus: FailFastTuple[Vcpu] = ()
     memslots: Memslots = Memslots()
     guest: Guest = Guest()
@@ -193,6 +200,8 @@ class Host(WireModel):
     """Absent: every address has a struct page."""
     pci_devices: FailFastTuple[str] | None = None
     """Present PCI functions, `segment:bus:device.function`; absent: every device is present."""
+    aer_devices: FailFastTuple[str] | None = None
+    """PCI functions with an AER capability, as in `pci_devices`; absent: root ports and switch ports have one, other devices have none."""
     recent: FailFastTuple[RecentRecord] | None = None
     vms: FailFastTuple[Vm] | None = None
 

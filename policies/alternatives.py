@@ -131,7 +131,7 @@ def _numberings(case: DecidedCase) -> Alternatives:
 
 
 def _handle_in(numbering: str, case: DecidedCase) -> HandlingStages:
-    facts = Facts(case.facts.host, arm_numbering=numbering)
+    facts = Facts(case.facts.host, arm_numbering=numbering, custom_vmms=case.facts.custom_vmms)
     sections = run_section_stages(case.sections.notification, case.sections.precheck, case.block, case.policy, facts)
     return run_handling_stages(sections, case.policy, facts)
 
@@ -274,7 +274,7 @@ def _pages(case: DecidedCase, assumed: list[HandledFrame], interpretations: Iter
         handling = run_handling_stages(
             case.sections,
             case.policy,
-            Facts(case.facts.host, interpretation.default_page),
+            Facts(case.facts.host, interpretation.default_page, custom_vmms=case.facts.custom_vmms),
             [_changed(item, interpretation) for item in items],
         )
         other = _other_action(case, handling)
@@ -296,9 +296,9 @@ def _outcome(done: HandledFrame, interpretation: _PageInterpretation, case: Deci
     """Return the outcome of a handled page under an interpretation."""
     frame = done.frame
     page = interpretation.default_page if frame.page is DEFAULT_PAGE else interpretation.apply(frame.page)
-    return (
-        done.outcome if page is frame.page else page_states.page_outcome(case.policy, traits_of(replace(frame, page=page), case.facts))[0]
-    )
+    if page is frame.page:
+        return done.outcome
+    return page_states.page_outcome(case.policy, traits_of(replace(frame, page=page), case.policy, case.facts))[0]
 
 
 def _effects(frame: Frame, outcome: PageOutcome | None, case: DecidedCase) -> tuple[Any, ...]:

@@ -11,13 +11,13 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
 from ras_triage.models.decision import PolicyRef
 from ras_triage.policies.catalog.behaviours import FLAGS, Behaviours
+from ras_triage.policies.catalog.definition_file import DefinitionFile, InvalidDefinition
 from ras_triage.policies.catalog.release import Release, parse_release
 
 RULES = 5
@@ -37,7 +37,7 @@ class UnknownPolicy(ValueError):
     """No policy has this name."""
 
 
-class InvalidPolicy(ValueError):
+class InvalidPolicy(InvalidDefinition):
     """A policy file is malformed."""
 
 
@@ -75,6 +75,14 @@ class LedgerEntry:
     stable: tuple[Release, ...]
     ended: tuple[Release, ...]
     evidence: str
+    known_by: Mapping[Release, str]
+    """How each of these releases is known (`ledger.toml`)."""
+    absent: tuple[Release, ...]
+    """Of a series: the last release that was read and does not have the change."""
+    recorded_off: tuple[Release, ...]
+    """Booted releases that show the behaviour before the change."""
+    recorded_on: tuple[Release, ...]
+    """Booted releases that show the change."""
 
     def arrived(self, release: Release) -> Release | None:
         """Return the release from which `release`'s series has the change; None where `release` does not have it."""
@@ -93,26 +101,37 @@ def _includes(backport: Release, release: Release) -> bool:
     return backport.series == release.series and (release.patch is None or release.patch >= (backport.patch or 0))
 
 
-def _table(name: str) -> dict[str, Any]:
+def catalog_table(name: str) -> dict[str, Any]:
+    """Return a TOML file of the catalogue."""
     return tomllib.loads(files("ras_triage.policies.catalog").joinpath(name).read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=1)
 def change_ledger() -> tuple[LedgerEntry, ...]:
     """Return the change ledger, oldest mainline release first."""
-    changes = [
-        LedgerEntry(
-            flag=flag,
-            summary=row["summary"],
-            mirrors=row["mirrors"],
-            mainline=parse_release(row["mainline"]),
-            stable=tuple(parse_release(release) for release in row.get("stable", ())),
-            ended=tuple(parse_release(release) for release in row.get("ended", ())),
-            evidence=row["evidence"],
-        )
-        for flag, row in _table("ledger.toml").items()
-    ]
+    changes = [_entry(flag, row) for flag, row in catalog_table("ledger.toml").items()]
     return tuple(sorted(changes, key=lambda change: (change.mainline, FLAGS.index(change.flag))))
+
+
+def _entry(flag: str, row: Mapping[str, Any]) -> LedgerEntry:
+    mainline, recorded = parse_release(row["mainline"]), row.get("recorded", {})
+    return LedgerEntry(
+        flag=flag,
+        summary=row["summary"],
+        mirrors=row["mirrors"],
+        mainline=mainline,
+        stable=_releases(row.get("stable", ())),
+        ended=_releases(row.get("ended", ())),
+        evidence=row["evidence"],
+        known_by={mainline if release == "mainline" else parse_release(release): how for release, how in row["known_by"].items()},
+        absent=_releases(row.get("absent", {}).values()),
+        recorded_off=_releases(recorded.get("off", ())),
+        recorded_on=_releases(recorded.get("on", ())),
+    )
+
+
+def _releases(names: Iterable[str]) -> tuple[Release, ...]:
+    return tuple(parse_release(name) for name in names)
 
 
 def _digest(name: str, behaviours: Behaviours, since: Mapping[str, str]) -> str:
@@ -155,44 +174,18 @@ def derive_policy(text: str) -> Policy:
 
     Raises InvalidPolicy for malformed text, and UnknownPolicy for an unknown base.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidPolicy(f"not valid TOML: {error}") from None
-    if unknown := set(table) - {"name", "base", "notes", "flags"}:
-        raise InvalidPolicy(f"`{min(unknown)}`: unknown key; expected one of `name`, `base`, `notes`, `flags`")
-    name, base_name, flags, notes = (table.get(key, default) for key, default in (("name", ""), ("base", ""), ("flags", {}), ("notes", [])))
-    if not (isinstance(name, str) and isinstance(base_name, str) and name and base_name):
-        raise InvalidPolicy("`name`, `base`: missing, empty or not a string; expected two strings")
-    if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
-        raise InvalidPolicy("`notes`: expected a list of strings")
+    file = DefinitionFile(text, ("name", "base", "notes", "flags"), InvalidPolicy)
+    name, base_name, notes, changed = file.text("name"), file.text("base"), file.texts("notes"), file.flags(FLAGS)
     base = resolve_policy(base_name)
-    changed = _flags(flags)
     since = {flag: release for flag, release in base.since.items() if changed.get(flag, True)}
     return _policy(name, replace(base.behaviours, **changed), since, base.release, notes)
-
-
-def _flags(table: Any) -> dict[str, bool]:
-    if not isinstance(table, dict):
-        raise InvalidPolicy("`flags`: expected a table")
-    for flag, value in table.items():
-        if flag not in FLAGS:
-            raise InvalidPolicy(f"`flags.{flag}`: unknown behaviour flag{_suggestion(flag)}")
-        if not isinstance(value, bool):
-            raise InvalidPolicy(f"`flags.{flag}`: expected true or false")
-    return table
-
-
-def _suggestion(flag: str) -> str:
-    near = get_close_matches(flag, FLAGS, n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
 
 
 @lru_cache(maxsize=1)
 def flag_meanings() -> dict[str, tuple[str, str | None]]:
     """Return each flag's meaning and kernel function; a principle has no function."""
     of_linux = {change.flag: (change.summary, change.mirrors) for change in change_ledger()}
-    return {flag: of_linux.get(flag) or (_table("principles.toml")[flag], None) for flag in FLAGS}
+    return {flag: of_linux.get(flag) or (catalog_table("principles.toml")[flag], None) for flag in FLAGS}
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ from ras_triage.models.decision import (
     Assumption,
     DecisionWarning,
     InjectAbort,
+    InjectSerror,
     Log,
     Rationale,
     RecordGuestError,
@@ -24,7 +25,7 @@ from ras_triage.models.decision import (
 from ras_triage.models.host import Guest, GuestSource, Vm
 from ras_triage.models.memslots import untag_address
 from ras_triage.policies.catalog.policies import Policy
-from ras_triage.policies.catalog.vmms import Vmm
+from ras_triage.policies.catalog.vmms import Vmm, vmms
 from ras_triage.policies.guest.guest_record import count_guest_pages, encode_guest_record, guest_pages
 from ras_triage.policies.guest.injection import (
     ABORT_FROM_USER,
@@ -39,7 +40,7 @@ from ras_triage.policies.guest.injection import (
 from ras_triage.policies.guest.kvm import assumed_of_serror
 from ras_triage.policies.guest.translation import slot_warnings, translate
 from ras_triage.policies.pipeline.facts import Facts
-from ras_triage.policies.pipeline.stage_result import StageResult, merge_results, rule
+from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult, merge_results, rule
 
 MAX_RECORDS: Final = 512
 """Limit of records in the plan for one signal: a 2 MiB page in guest pages of 4 KiB. Further ones are only counted."""
@@ -100,6 +101,14 @@ class SignalledVm(NamedTuple):
 
     def fired_rule(self, name: str, outcome: str, **given: object) -> Rationale:
         return rule(self.policy, f"guest.{name}", outcome, self.vmm.mirrors, vm=self.vm.id, **given)
+
+
+def identify_custom_vmm(case: SignalledVm) -> StageResult:
+    """Return name and digest of a custom VMM: the policy's digest does not cover its behaviours."""
+    if case.vmm.name in vmms():
+        return EMPTY_RESULT
+    fired = case.fired_rule("custom_vmm", "the behaviours of the VMM are from a VMM file", vmm=case.vmm.name, digest=case.vmm.digest)
+    return StageResult(rationale=(fired,))
 
 
 def vmm_response(signal: Signal, case: SignalledVm) -> StageResult:
@@ -227,9 +236,9 @@ def _notify_optional(translation: Translate, case: SignalledVm) -> StageResult:
         steps = _other_pages(pages, count_guest_pages(translation, vm.guest.page_size), source, case)
         return StageResult((*steps, Log(_SURVIVES[InjectionMethod.RECORD])), (fired,))
     if choice.method is InjectionMethod.SERROR:
-        step = injection_step(vm.id, vm.vcpus[0].index if vm.vcpus else None, choice, case.capabilities)
+        step = _injection(choice, vm.vcpus[0].index if vm.vcpus else None, case)
         fired = case.fired_rule("tell", "the guest has no source for a record: virtual SError that it survives", code="BUS_MCEERR_AO")
-        return StageResult((step, Log(_outcome(choice))), (fired,), (), assumed_of_serror(case.policy, case.facts))
+        return StageResult((step, Log(_outcome(choice))), (fired,), (), assumed_of_serror(case.policy, case.facts, case.vm))
     fired = case.fired_rule(
         "tell", "no notification: the guest has no source for a record, and would not survive a virtual SError", code="BUS_MCEERR_AO"
     )
@@ -283,8 +292,12 @@ def _serror(signal: Signal, choice: InjectionChoice, case: SignalledVm, why: str
     fired = case.fired_rule(
         "tell", f"{why}: virtual SError", code=signal.code, host_ras=case.capabilities.host_ras, guest_ras=case.capabilities.guest_ras
     )
-    assumptions = (*assumed, *assumed_of_serror(case.policy, case.facts))
-    return StageResult((injection_step(case.vm.id, vcpu, choice, case.capabilities), Log(_outcome(choice))), (fired,), (), assumptions)
+    assumptions = (*assumed, *assumed_of_serror(case.policy, case.facts, case.vm))
+    return StageResult((_injection(choice, vcpu, case), Log(_outcome(choice))), (fired,), (), assumptions)
+
+
+def _injection(choice: InjectionChoice, vcpu: int | None, case: SignalledVm) -> InjectSerror:
+    return injection_step(case.vm, vcpu, choice.iss, case.policy, host_ras=case.facts.ras_extension)
 
 
 def _outcome(choice: InjectionChoice) -> str:

@@ -1,4 +1,4 @@
-"""Cache of the state of each source: host facts, poisoned pages, recent records.
+"""Cache of the state of each sender: host facts, poisoned pages, recent records.
 
 The cache belongs to the event loop and is ahead of the store by the writes that are not durable yet. Writes are queued in the order of
 the changes, so that everything a decision rests on is durable before the decision is. When a write fails, the cache is cleared.
@@ -101,11 +101,11 @@ class SourceState:
         return partial(self._unpoison, pages, added)
 
     def _unpoison(self, pages: Sequence[PoisonedPage], added: Sequence[PoisonedPage]) -> None:
-        self.saved(pages)
+        self.mark_durable(pages)
         if self.pages is not None:
             self.pages.difference_update(added)
 
-    def saved(self, pages: Sequence[PoisonedPage]) -> None:
+    def mark_durable(self, pages: Sequence[PoisonedPage]) -> None:
         """Mark pages as durable."""
         for page in pages:
             _count_down(self.unsaved, page)
@@ -120,9 +120,9 @@ class SourceState:
 
     def _remove_record(self, before: tuple[HandledRecord, ...] | None) -> None:
         self.records = before
-        self.record_saved()
+        self.mark_record_durable()
 
-    def record_saved(self) -> None:
+    def mark_record_durable(self) -> None:
         """Mark the decision of a record as durable or failed."""
         self.pending = max(self.pending - 1, 0)
 
@@ -182,16 +182,16 @@ class Sources:
         self._changing[facts.source] += 1
         self._evict(facts.source)
 
-    def facts_saved(self, name: str) -> None:
+    def end_facts_change(self, name: str) -> None:
         """Mark the newest facts as durable or failed."""
         _count_down(self._changing, name)
 
-    def saved(self, name: str, poisoned: Sequence[PoisonedPage], record: ReportedRecord | None) -> None:
+    def mark_durable(self, name: str, poisoned: Sequence[PoisonedPage], record: ReportedRecord | None) -> None:
         """Mark what a decision left behind as durable."""
         if (state := self._cached.get(name)) is not None:
-            state.saved(poisoned)
+            state.mark_durable(poisoned)
             if record is not None:
-                state.record_saved()
+                state.mark_record_durable()
 
     def _evict(self, used: str) -> None:
         """Evict the least recently used sources over the limit, except `used` and those with changes that are not durable yet."""
@@ -210,7 +210,7 @@ class Sources:
         self._cached.clear()
         self._size = 0
 
-    def known(self, keys: EventKeys, now_ms: int) -> StoredFacts | None:
+    def facts_for(self, keys: EventKeys, now_ms: int) -> StoredFacts | None:
         """Return the stored facts of the event's source that apply to the event; None: none apply.
 
         Host facts apply if the event has none. Poisoned pages apply if they contain one of its addresses or pages, unless the event itself

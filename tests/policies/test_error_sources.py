@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import struct
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +12,9 @@ from ras_triage.models.formats.hest import read_hest
 from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.policies.error_sources import JudgedTable, judge_malformed_table, judge_sources
 from tests.policies.events import ALL, L61, L73, L612
+from tests.policies.vectors import cases, recordings
 
-VECTORS = Path(__file__).parents[1] / "vectors"
-BOOTS = [
-    json.loads(line)
-    for path in sorted(VECTORS.glob("hest-*.jsonl.gz"))
-    for line in gzip.decompress(path.read_bytes()).decode().splitlines()
-]
+BOOTS = [boot for path in recordings("hest") for boot in cases(path)]
 REGISTERS = 0x8000_0000
 """Where the recorded machine has its registers, 64 bytes for each source."""
 RAM = ((0x4000_0000, 0x6000_0000),)

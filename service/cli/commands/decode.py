@@ -16,7 +16,7 @@ from ras_triage.policies.error_sources import JudgedTable, judge_malformed_table
 from ras_triage.service.api.problems import ProblemError, unknown_policy
 from ras_triage.service.cli.inputs import read_all, to_bytes
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
-from ras_triage.service.cli.output import draw, warn_of_defect, write_json
+from ras_triage.service.cli.output import print_page, warn_of_defect, write_json
 from ras_triage.service.config.settings import MAX_BODY_BYTES, InvalidSetting
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.responses import explain_bytes
@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
     else:
         from ras_triage.service.cli.pages.decoded import decoded_page  # noqa: PLC0415 - JSON output starts faster without it
 
-        draw(decoded_page(decoded))
+        print_page(decoded_page(decoded))
     return 0
 
 
@@ -76,7 +76,7 @@ def _decode_table(table: bytes, options: Namespace) -> int:
     """List the error sources of a HEST, and what a kernel does with each."""
     name = options.policy or f"linux-{options.kernel or NEWEST}"
     try:
-        policy = find_policy(name, settings_of(options).custom)
+        policy = find_policy(name, settings_of(options).custom_policies)
     except UnknownPolicy as error:
         raise ProblemError(unknown_policy(str(error))) from None
     try:
@@ -88,7 +88,7 @@ def _decode_table(table: bytes, options: Namespace) -> int:
     else:
         from ras_triage.service.cli.pages.decoded import error_sources_page  # noqa: PLC0415 - JSON output starts faster without it
 
-        draw(error_sources_page(table_json(judged, policy)))
+        print_page(error_sources_page(table_json(judged, policy)))
     return 0
 
 

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from ras_triage.service.cli.pages.layout import HIGHLIGHT, QUIET, section, text
+from ras_triage.service.cli.pages.layout import DIM, HIGHLIGHT, section, text
 from ras_triage.service.cli.pages.steps import value_text
 
 
@@ -30,7 +30,7 @@ def decoded_page(decoded: dict[str, Any]) -> Group:
 _STATUS: Final = {
     "read": "",
     "refused": HIGHLIGHT,
-    "skipped": QUIET,
+    "skipped": DIM,
     "never_read": HIGHLIGHT,
     "panics": "bold red",
 }
@@ -55,7 +55,7 @@ def _fields(fields: dict[str, Any], reading: dict[str, Any]) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(min_width=36, overflow="fold")
-    grid.add_column(overflow="fold", style=QUIET)
+    grid.add_column(overflow="fold", style=DIM)
     for name, value, meaning in _rows("", fields, reading):
         grid.add_row(text(name), text(value), text(meaning))
     return grid
