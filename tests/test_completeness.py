@@ -17,7 +17,7 @@ from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.kernel_log import grammar
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.host import Vm
-from ras_triage.models.notification import DELIVERY, NotificationType
+from ras_triage.models.notification import DELIVERY, HEST_TYPES, NotificationType
 from ras_triage.models.records.guid import SECTION_NAMES, guid_text
 from ras_triage.models.records.status_block import parse_block
 from ras_triage.models.sections.registry import SECTIONS
@@ -88,9 +88,11 @@ def test_every_notification_type_has_a_delivery() -> None:
     assert set(DELIVERY) == set(NotificationType)
 
 
-@pytest.mark.parametrize("kind", NotificationType)
+@pytest.mark.parametrize("kind", HEST_TYPES)
 def test_every_notification_type_is_that_of_an_error_source(kind: NotificationType) -> None:
+    assert kind.hest_number is not None
     assert notifications(read_hest(table(generic(7, kind.hest_number)))).get(7).type is kind
+    assert set(NotificationType) - set(HEST_TYPES) == {NotificationType.BERT}
 
 
 @pytest.mark.parametrize("kind", NotificationType)
@@ -110,7 +112,8 @@ def test_every_notification_type_is_documented_as_it_is_decided() -> None:
         number, context, linux = documented[kind.value]
         decision = decide(Event.model_validate({"notification": kind.value}), resolve_policy("linux-7.3.4"))
         rejected = all(rule.stage != "read" for rule in decision.rationale)
-        assert (number, context, linux.startswith("rejects")) == (str(kind.hest_number), DELIVERY[kind].value, rejected), kind
+        shown = (str(kind.hest_number).lower(), DELIVERY[kind].value, rejected)
+        assert (number, context, linux.startswith("rejects")) == shown, kind
 
 
 # Section types

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.frozen import frozen
-from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.notification import HEST_TYPES, Notification, NotificationType
 
 SIGNATURE = b"HEST"
 HEADER_LENGTH = 40
@@ -62,7 +62,6 @@ _BANK_COUNTS = {
 _FIRST_WITH_LENGTH = 12
 """First source type whose second field is the length of the structure (ACPI 6.5 18.3.2.11)."""
 _NOTIFICATIONS = {SourceType.IA32_CORRECTED_MACHINE_CHECK: 16, SourceType.IA32_DEFERRED_MACHINE_CHECK: 16}
-_NOTIFICATION_TYPES = tuple(NotificationType)
 
 
 @frozen
@@ -95,7 +94,7 @@ class HardwareNotification:
     @property
     def type(self) -> NotificationType | None:
         """Return the notification type; None for an unknown number (12 and above)."""
-        return _NOTIFICATION_TYPES[self.number] if self.number < len(_NOTIFICATION_TYPES) else None
+        return HEST_TYPES[self.number] if self.number < len(HEST_TYPES) else None
 
 
 @frozen
