@@ -52,6 +52,8 @@ _MAX_LOG_BYTES: Final = 4 << 20
 """Limit for the unpacked logs of all pstore records of one file, in bytes; a real store has some 100 KiB."""
 _LINE_SIZE: Final = 48
 """Memory overhead of a line, in bytes."""
+_BERT: Final = "BERT"
+"""Name of the files with the boot error record table and its records, /sys/firmware/acpi/tables/BERT and data/BERT beside it."""
 _STORED: Final = {"machine_check": "an x86 machine check", "unknown": "a section of unknown type"}
 
 
@@ -101,6 +103,8 @@ def find_items(
 def _why_not(table: str) -> str:
     if table == "HEST":
         return "a HEST describes error sources and contains no error; pass it as `--hest` to set their notification types"
+    if table == _BERT:
+        return "a BERT only points to the records of the previous boot; they are in `/sys/firmware/acpi/tables/data/BERT`, import that file"
     return f"an ACPI table `{table}` contains no error record"
 
 
@@ -141,6 +145,8 @@ def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> I
 
 def _cper(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     data = unpack_encoded(source.read_all())
+    if notification is None and source.name == _BERT:
+        notification = NotificationType.BERT
     records = list(_records(data))
     if not any(is_stored for _, _, is_stored in records):
         yield from read_cper(data, notification=notification)

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO, Final
 
 from ras_triage.models.formats.json_text import BYTE_ORDER_MARK
@@ -40,6 +41,11 @@ class ImportSource:
         """First bytes."""
         self.is_whole = len(self.head) < HEAD_BYTES
         """Whether `head` is the whole input."""
+
+    @property
+    def name(self) -> str | None:
+        """Return the name of the file without its folder; None for a stream."""
+        return None if self._path is None else Path(self._path).name
 
     def _read_head(self) -> bytes:
         pieces: list[bytes] = []
