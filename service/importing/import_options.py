@@ -10,6 +10,7 @@ from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notifications, read_hest
 from ras_triage.models.formats.items import FoundError
+from ras_triage.models.formats.kernel_log import record as kernel_log
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
@@ -58,6 +59,8 @@ def apply_options(options: ImportOptions, reading: FoundError, default: Policy, 
 def apply_notification(options: ImportOptions, reading: FoundError) -> FoundError:
     """Return an error with the notification of the options applied."""
     event, assumed = reading.event, reading.assumed
+    if event.notification.type is NotificationType.BERT and reading.format == kernel_log.FORMAT:
+        return reading  # the log says that it is of the previous boot; the options are about the errors of this one
     if options.notification is not None:
         notification = event.notification.model_copy(update={"type": options.notification})
         left = tuple(one for one in assumed if one.field != NOTIFICATION)

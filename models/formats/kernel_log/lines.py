@@ -42,7 +42,7 @@ _QUOTES = re.compile(r"[>\s]*")
 _PREFIX = re.compile(
     r"(?P<quotes>[>\s]*)(?:MESSAGE=|(?:[^\s:\[\]{}]{1,256}:)?\d{1,9}:(?=[\[<A-Za-z]))?(?:<(?P<level>\d{1,3})>(?:1 )?)?"
     r"(?:(?:\d\.[\w.+-]{1,64},)?(?P<kmsg>\d{1,4}),\d{1,20},(?P<microseconds>\d{1,20}),[^;\s]{0,64};)?"
-    rf"(?:(?P<when>{_WHEN})\s+(?:(?:(?P<host>(?!kern\.)\S{{1,256}})\s+)?{_TAG}\s*)?)?"
+    rf"(?:(?P<when>{_WHEN})\s+(?:(?:(?P<host>(?!kern\.)\S{{1,256}})\s+)?{_TAG}\s*)?|{_TAG}\s*)?"
     rf"(?:(?:kern|user|daemon|syslog)\s{{0,4}}:(?P<priority>{'|'.join(_LEVELS)})\s{{0,4}}:\s*)?"
     rf"(?:\[\s*(?:{_BRACKETED})(?:\s*<\s*\d{{1,9}}\.\d{{1,9}}\s?>)?\]\s*)?"
     rf"(?:(?P<beside>[\w.-]{{1,256}})\s+{_TAG}\s*)?"  # journald's `short-monotonic`
@@ -51,7 +51,7 @@ _PREFIX = re.compile(
 _MESSAGE_START = re.compile(
     r"(?:\]|\bkernel(?:\[\d{1,10}\])?:)\s{1,4}"
     r"(?=Memory failure: |0x[0-9a-f]{1,16}: |Linux version |Kernel panic - |Internal error: |SError Interrupt |[Ss]oft[ _]offline"
-    r"|\[Firmware Warn\]|GHES: )"
+    r"|\[Firmware Warn\]|GHES: |BERT: )"
 )
 """Start of a kernel message behind an unknown prefix."""
 _HARDWARE_ERROR = re.compile(r"(?:\{(?P<seq>\d{1,10})\})?\[Hardware Error\]: ?")

@@ -26,7 +26,7 @@ from ras_triage.models.observed import ObservedAction, group_actions
 LogItem = FoundError | UnreadableRecord | UnmatchedAction
 Machine = tuple[str | None, str]
 
-_MARKS: Final = (b"[Hardware", b"Linux version ", *KEYWORDS)
+_MARKS: Final = (b"[Hardware", b"Linux version ", b"BERT: ", *KEYWORDS)
 """Every relevant line contains one of these; the first is short because mail may wrap the line behind it."""
 
 _BATCH: Final = 256
@@ -37,6 +37,13 @@ _MAX_SIZE: Final = 16 << 20
 """Bytes of the open records, approximately."""
 _MAX_MACHINES: Final = 1024
 _NEXT_LINES: Final = 3
+
+_BERT: Final = "BERT: "
+_SKIPPED = re.compile(r"BERT: (?:\[Hardware Error\]: ?)?Skipped (\d{1,10}) error records")
+_FIRMWARE_BUG = re.compile(r"BERT: ?\[Firmware Bug\]: ?((?:Truncated status block|Invalid error record).*)")
+_PREVIOUS_BOOT = re.compile(r"BERT: (?:Error records from previous boot:|Total records found: \d{1,10})")
+"""Messages of `bert_print_all` (drivers/acpi/apei/bert.c, Linux 5.4 to 7.3) around the records that it prints."""
+_BERT_DATA: Final = "/sys/firmware/acpi/tables/data/BERT"
 
 _BANNER = re.compile(r"Linux version (\S{1,128}) .*")
 
@@ -84,6 +91,8 @@ class _Reader:
         self._frames: Counter[int] = Counter()
         """Number of open records that name each page frame."""
         self._kernels: dict[Machine, str] = {}
+        self._boot_records: dict[Machine, None] = {}
+        """Machines whose log has printed records of the previous boot; the kernel numbers all other records."""
         self._pending: PendingLine | None = None
         self._has_line_ends = False
 
@@ -172,6 +181,7 @@ class _Reader:
             if line.sequence is None and head is None:
                 return  # other drivers print `[Hardware Error]: ` too
             record = LogRecord(line, self._kernels.get(line.machine), self._frames)
+            record.is_of_previous_boot = line.sequence is None and line.machine in self._boot_records
             self._open[key] = record
             self._records.append(record)
             self._running.setdefault(record.machine, deque()).append(record)
@@ -184,6 +194,8 @@ class _Reader:
     def _read_other(self, line: LogLine) -> None:
         if banner := _BANNER.fullmatch(line.text):
             self._start_boot(line.machine, banner[1])
+        elif line.text.startswith(_BERT):
+            self._read_boot_message(line)
         elif FIRMWARE_WARNINGS.fullmatch(line.text):
             newest = next(self._newest_first(line), None)
             if newest is not None and line.number - newest.last.number <= _NEXT_LINES:
@@ -199,9 +211,28 @@ class _Reader:
             if self._open.get(key) is record:
                 del self._open[key]
         self._kernels.pop(machine, None)
+        self._boot_records.pop(machine, None)
         if len(self._kernels) >= _MAX_MACHINES:
             del self._kernels[next(iter(self._kernels))]
         self._kernels[machine] = release
+
+    def _read_boot_message(self, line: LogLine) -> None:
+        """Take the records without a number as records of the previous boot, and report those that were not printed."""
+        if skipped := _SKIPPED.fullmatch(line.text):
+            why = f"{skipped[1]} records of the previous boot were not printed; import `{_BERT_DATA}`, which has them all"
+        elif bug := _FIRMWARE_BUG.fullmatch(line.text):
+            why = f"a record of the previous boot was not printed, nor any behind it: `{bug[1]}`; import `{_BERT_DATA}`"
+        elif _PREVIOUS_BOOT.fullmatch(line.text):
+            why = None
+        else:
+            return
+        if why is not None:
+            self.items.append(UnreadableRecord(Position(line=line.number), why, FORMAT))
+        if len(self._boot_records) >= _MAX_MACHINES:
+            del self._boot_records[next(iter(self._boot_records))]
+        self._boot_records[line.machine] = None
+        for record in self._running.get(line.machine, ()):
+            record.is_of_previous_boot = record.sequence is None
 
     def _newest_first(self, line: LogLine) -> Iterator[LogRecord]:
         """Return the open records of the same boot of the same machine, newest first."""

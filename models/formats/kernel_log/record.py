@@ -78,6 +78,7 @@ class LogRecord:
         "first",
         "has_unknown_severity",
         "is_closed",
+        "is_of_previous_boot",
         "kernel",
         "last",
         "lost",
@@ -99,6 +100,8 @@ class LogRecord:
         """Bytes of memory that the record takes, approximately."""
         self.is_closed = False
         """Whether the machine has booted since."""
+        self.is_of_previous_boot = False
+        """Whether the log says that the records without a number are those of the previous boot (BERT)."""
         self.when: datetime | None = line.when
         self.block_severity: int | None = None
         self.has_unknown_severity = False
@@ -230,6 +233,8 @@ class LogRecord:
 
     def is_subject_of(self, action: ObservedAction, line: LogLine, *, is_newest: bool) -> bool:
         """Return whether a line is about this record: by its address, or by its distance where it names none."""
+        if self._is_history:
+            return False
         apart = line.number - self.last.number
         if not 0 <= apart <= MAX_LINES_APART or not _follows(self.last, line, _FOLLOW_UP_SECONDS):
             return False
@@ -256,7 +261,11 @@ class LogRecord:
     # Conversion to an event
 
     def finish(self, notification: NotificationType | None) -> FoundError | UnreadableRecord:
-        """Return the record as an error with its event, or as unreadable."""
+        """Return the record as an error with its event, or as unreadable.
+
+        The notification type of a record of the previous boot is not that of the caller, which is about the errors of this one.
+        """
+        notification = NotificationType.BERT if self._is_history else notification
         place = Position(line=self.first.number)
         inferred = {index for index, section in enumerate(self.sections) if section.infer_type()}
         typed = [section for section in self.sections if section.type is not None]
@@ -277,6 +286,10 @@ class LogRecord:
         lost = [*_NOT_PRINTED, *self._missing_parts(), *self.lost, *(what for section in built for what in section.lost)]
         observed = group_actions(self.actions) if self.actions else None
         return FoundError(event, FORMAT, place, tuple(assumed), tuple(dict.fromkeys(lost)), observed)
+
+    @property
+    def _is_history(self) -> bool:
+        return self.is_of_previous_boot and self._source_id is None
 
     def _name(self) -> str:
         return "a record" if self.sequence is None else f"record {{{self.sequence}}}"
@@ -325,8 +338,9 @@ class LogRecord:
         if built:
             assumed.append(AssumedField("/status_block/sections/*/flags", "none set", because))
             assumed.append(AssumedField("/status_block/sections/*/revision", "0x300", because))
-        is_of_this_boot = self._source_id is not None or self.sequence is not None  # otherwise the record may come from BERT
-        facts: dict[str, Any] = {"kernel": self.kernel} if self.kernel and is_of_this_boot else {}
+        # A record without number and source may be of the previous boot, which another kernel handled.
+        is_of_kernel = self._source_id is not None or self.sequence is not None or self._is_history
+        facts: dict[str, Any] = {"kernel": self.kernel} if self.kernel and is_of_kernel else {}
         numbering = frozenset().union(*(section.numbering for section in built))
         if len(numbering) == 1:
             facts["arm_error_types"] = next(iter(numbering))
@@ -345,7 +359,7 @@ class LogRecord:
     def _missing_parts(self) -> list[str]:
         """Return a phrase for each missing part of the record header."""
         missing = []
-        if self._source_id is None:
+        if self._source_id is None and not self._is_history:
             missing.append("the error source: no such line, as in records of the previous boot (BERT)")
         if not self.sections:
             missing.append("the sections: no such line")
