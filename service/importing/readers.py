@@ -92,7 +92,10 @@ def find_items(
     for item in find(source, known, notification):
         found = True
         yield item
-    if found or known not in (InputFormat.KERNEL_LOG, InputFormat.JOURNAL):
+    if found or known is InputFormat.RASDAEMON:
+        return
+    if known not in (InputFormat.KERNEL_LOG, InputFormat.JOURNAL):
+        yield UnreadableRecord(Position(offset=0), "no error in this file", known)
         return
     if b"[Hardware Error]" in source.head:
         yield UnreadableRecord(Position(line=1), "the log has `[Hardware Error]` lines, but none that starts a record", known)

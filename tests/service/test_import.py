@@ -121,7 +121,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path):
     (tmp_path / "broken.json").write_bytes(b'{"execute": "inject-ghes-v2-error", "arguments": {"cper": "!"}}')
     done = run("import", "--json", str(tmp_path / "broken.json"), str(tmp_path / "log"))
     unread, error, last = lines(done.stdout)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert (unread["unread"]["reason"], unread["file"]) == ("the argument is not base64", str(tmp_path / "broken.json"))
     assert error["decision"]["action"]
     assert (last["summary"]["unread"], last["summary"]["decided"]) == (1, 1)
@@ -132,7 +132,7 @@ def test_a_file_that_is_not_there_is_listed_and_the_others_are_read(tmp_path: Pa
     missing = str(tmp_path / "none")
     done = run("import", "--json", missing, str(tmp_path / "log"), str(tmp_path))
     unread, error, folder, last = lines(done.stdout)
-    assert (done.returncode, last["summary"]["decided"], last["summary"]["unread"]) == (2, 1, 2)
+    assert (done.returncode, last["summary"]["decided"], last["summary"]["unread"]) == (1, 1, 2)
     assert (unread["file"], unread["unread"]["reason"]) == (missing, f"`{missing}`: no such file or directory")
     assert "is a directory" in folder["unread"]["reason"]
     assert error["decision"]["action"]
@@ -153,6 +153,24 @@ def test_a_log_without_an_error_is_no_mistake(before):
     done = run("import", "--json", "-", given=(before + b"usb 1-1: new high-speed USB device number 4 using xhci_hcd\n") * 2000)
     (last,) = lines(done.stdout)
     assert (done.returncode, last["summary"]["errors"], last["summary"]["unread"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello\n", b'{"execute": "qmp_capabilities"}', b'{"@odata.id": "/x", "Members": []}', b'{"notification": "seax"}'],
+    ids=repr,
+)
+def test_a_file_of_which_nothing_is_read_is_exit_1(content):
+    done = run("import", "--json", "-", given=content)
+    *items, last = lines(done.stdout)
+    assert (done.returncode, len(items), last["summary"]["decided"]) == (1, 1, 0)
+    assert ("unread" in items[0]) or ("problem" in items[0])
+
+
+def test_an_option_that_is_not_valid_is_exit_2(tmp_path: Path):
+    (tmp_path / "hest").write_bytes(b"no table")
+    assert run("import", "--hest", str(tmp_path / "hest"), "-", given=LOG).returncode == 2
+    assert run("import", "--notification", "seax", "-", given=LOG).returncode == 2
 
 
 def test_an_entry_of_a_journal_that_cannot_be_read_is_listed_with_its_line():

@@ -20,7 +20,7 @@ from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
 from ras_triage.service.cli.inputs import STANDARD_INPUT, open_input, read_all
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
-from ras_triage.service.cli.output import BAD_INPUT, draw, warn_of_defect, write_json
+from ras_triage.service.cli.output import INCOMPLETE, draw, warn_of_defect, write_json
 from ras_triage.service.cli.progress import Progress, progress
 from ras_triage.service.cli.server_options import add_server, call_service
 from ras_triage.service.cli.submission import SubmittedInput, submitted_input
@@ -44,7 +44,8 @@ _MAX_TABLE_BYTES = 1 << 20
 def configure(command: ArgumentParser) -> None:
     command.description = (
         "Find the hardware errors in files and decide each. The format is detected from the content; assumptions are listed for each error."
-        " Exit status: 0 everything was read; 2 something could not be read, and is listed; 1 the service did not respond."
+        " Exit status: 0 everything was read and decided; 1 nothing was read, something is listed as not read or not decided,"
+        " or the service did not respond; 2 invalid option or table."
     )
     add_examples(
         command,
@@ -103,7 +104,7 @@ class _Import:
             from ras_triage.service.cli.pages import import_results  # noqa: PLC0415
 
             draw(import_results.summary_page(self.tally))
-        return 0 if self.tally.complete else BAD_INPUT
+        return 0 if self.tally.complete else INCOMPLETE
 
 
 def run(options: Namespace) -> int:
