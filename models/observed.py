@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
 from typing import Literal
 
 from ras_triage.models.frozen import frozen
@@ -114,6 +115,11 @@ class ObservedActions:
     oopses: tuple[ObservedOops, ...] = ()
     serrors: tuple[ObservedSerror, ...] = ()
     notes: tuple[ObservedMessage, ...] = ()
+
+    def moved(self, number: Callable[[int], int]) -> ObservedActions:
+        """Return the actions with other line numbers."""
+        groups = {one.name: getattr(self, one.name) for one in fields(self)}
+        return ObservedActions(**{name: tuple(replace(item, line=number(item.line)) for item in items) for name, items in groups.items()})
 
 
 def group_actions(actions: Iterable[ObservedAction]) -> ObservedActions:

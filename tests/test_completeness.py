@@ -155,6 +155,7 @@ EXAMPLES: Final = {
     InputFormat.QMP: b'{"execute":"inject-ghes-v2-error","arguments":{"cper":""}}\n',
     InputFormat.KERNEL_LOG: b"[    0.000000] Linux version 6.12.107\n",
     InputFormat.JOURNAL: b'{"_TRANSPORT":"kernel","__CURSOR":"s=1","__REALTIME_TIMESTAMP":"1","MESSAGE":"x"}\n',
+    InputFormat.COLLECTED_LOG: b'{"log":"x","stream":"stdout","time":"2026-11-29T00:00:00Z"}\n',
     InputFormat.RAS_TRACE: b"<idle>-0 [000] d.h1. 12.5: mc_event: 1 Corrected error:\n",
     InputFormat.RASDAEMON: b"SQLite format 3\0" + bytes(84),
 }

@@ -29,6 +29,8 @@ class ImportOptions:
     kernel: str | None = None
     """Kernel release, such as `6.12.107`."""
     policy: str | None = None
+    text_field: str | None = None
+    """JSON field with the lines of a collected log, may be a dotted path; None: known ones."""
     hest: Mapping[int, Notification] = field(default_factory=dict)
     """Notification of each error source, by source id, from the machine's HEST."""
 

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain, islice
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -18,6 +19,7 @@ from ras_triage.models.formats.json_text import read_json
 from ras_triage.models.formats.kernel_log import journal
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.formats.libcper.reader import read_libcper
+from ras_triage.models.formats.log_envelopes import TextFields, UnwrappedLog, is_document, is_newest_first
 from ras_triage.models.formats.qemu.injection import read_argument, read_qmp
 from ras_triage.models.formats.ras.trace import read_trace
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
@@ -27,7 +29,7 @@ from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import SIGNATURE, decode_record
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.importing.format_detection import InputFormat, acpi_table, detect_format, is_kernel_log
+from ras_triage.service.importing.format_detection import InputFormat, acpi_table, detect_format, is_kernel_log, log_format
 from ras_triage.service.importing.rasdaemon_db import UnreadableDatabase, read_database
 from ras_triage.service.importing.source import ImportSource
 
@@ -50,6 +52,8 @@ _RECORD_MIN: Final = 128
 _ERST: Final = "erst"
 _MAX_LOG_BYTES: Final = 4 << 20
 """Limit for the unpacked logs of all pstore records of one file, in bytes; a real store has some 100 KiB."""
+_HEAD_LINES: Final = 1000
+"""Lines of a collected log that tell whether it is a trace."""
 _LINE_SIZE: Final = 48
 """Memory overhead of a line, in bytes."""
 _BERT: Final = "BERT"
@@ -87,14 +91,14 @@ def find_items(
     if form is None and source.head.startswith((b"\xff\xfe", b"\xfe\xff")):
         yield UnreadableRecord(Position(offset=0), "the text is UTF-16; convert it to UTF-8 first", "unknown")
         return
-    known = form or detect_format(source.head, is_whole=source.is_whole)
+    known = form or (InputFormat.COLLECTED_LOG if source.text_field else detect_format(source.head, is_whole=source.is_whole))
     found = False
     for item in find(source, known, notification):
         found = True
         yield item
     if found or known is InputFormat.RASDAEMON:
         return
-    if known not in (InputFormat.KERNEL_LOG, InputFormat.JOURNAL):
+    if known not in (InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.COLLECTED_LOG):
         yield UnreadableRecord(Position(offset=0), "no error in this file", known)
         return
     if b"[Hardware Error]" in source.head:
@@ -115,6 +119,10 @@ def _whole(notification: NotificationType | None) -> Notification | None:
     return None if notification is None else Notification(type=notification)
 
 
+def _ras_trace_lines(lines: Iterable[bytes], notification: NotificationType | None) -> Iterator[FoundItem]:
+    return read_trace(lines, notification=_whole(notification))
+
+
 def _kernel_log(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     yield from read_kernel_log(source.lines(), notification)
 
@@ -126,16 +134,64 @@ def _journal(source: ImportSource, notification: NotificationType | None) -> Ite
         yield found
     yield from _no_entries(refused)
     if refused.more:
-        yield UnreadableRecord(Position(), f"{refused.more} more lines are not JSON journal entries", InputFormat.JOURNAL)
+        yield _more_lines(refused, InputFormat.JOURNAL)
 
 
-def _no_entries(refused: journal.UnreadableLines) -> Iterator[UnreadableRecord]:
+_ENTRIES: Final = {InputFormat.JOURNAL: ("a JSON journal entry", "JSON journal entries"), InputFormat.COLLECTED_LOG: ("JSON", "JSON")}
+
+
+def _no_entries(refused: journal.UnreadableLines, form: InputFormat = InputFormat.JOURNAL) -> Iterator[UnreadableRecord]:
     while refused.numbers:
-        yield UnreadableRecord(Position(line=refused.numbers.popleft()), "not a JSON journal entry", InputFormat.JOURNAL)
+        yield UnreadableRecord(Position(line=refused.numbers.popleft()), f"not {_ENTRIES[form][0]}", form)
+
+
+def _more_lines(refused: journal.UnreadableLines, form: InputFormat) -> UnreadableRecord:
+    return UnreadableRecord(Position(), f"{refused.more} more lines are not {_ENTRIES[form][1]}", form)
+
+
+def _collected_log(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
+    log = UnwrappedLog(TextFields(source.text_field))
+    try:
+        lines = _unwrapped(source, log)
+    except ValueError as error:
+        yield UnreadableRecord(Position(offset=0), str(error), InputFormat.COLLECTED_LOG)
+        return
+    head = list(islice(lines, _HEAD_LINES))
+    read = _ras_trace_lines if log_format(b"".join(head)) is InputFormat.RAS_TRACE else read_kernel_log
+    for found in read(chain(head, lines), notification):
+        yield from _no_entries(log.unreadable, InputFormat.COLLECTED_LOG)
+        yield _relocated(found, log)
+    yield from _no_entries(log.unreadable, InputFormat.COLLECTED_LOG)
+    if log.unreadable.more:
+        yield _more_lines(log.unreadable, InputFormat.COLLECTED_LOG)
+    if log.ambiguous or not log.texts:
+        why = f"the text may be in {log.ambiguous}" if log.ambiguous else "no known text field"
+        yield UnreadableRecord(Position(offset=0), f"{why}; name the field with `--text-field`", InputFormat.COLLECTED_LOG)
+
+
+def _unwrapped(source: ImportSource, log: UnwrappedLog) -> Iterator[bytes]:
+    """Return the log lines in a file. Raises ValueError for a document that is not JSON, ProblemError for one that is too long."""
+    if is_document(source.head):
+        return iter(log.document(source.read_all()))
+    if is_newest_first(UnwrappedLog(TextFields(source.text_field)).lines(source.head.splitlines())):
+        return iter(log.reversed_lines(source.read_all().splitlines()))
+    return log.lines(source.lines())
+
+
+def _relocated(found: Any, log: UnwrappedLog) -> Any:
+    """Return an item with its place in the file."""
+    line = found.place.line
+    if line is None:
+        return found
+    place = Position(line=log.number(line)) if log.pointers is None else Position(item=log.pointers[line - 1])
+    observed = getattr(found, "observed", None)
+    if observed is None or log.pointers is not None:
+        return replace(found, place=place)
+    return replace(found, place=place, observed=observed.moved(log.number))
 
 
 def _ras_trace(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
-    yield from read_trace(source.lines(), notification=_whole(notification))
+    yield from _ras_trace_lines(source.lines(), notification)
 
 
 def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
@@ -278,6 +334,7 @@ _READERS: Final[dict[InputFormat, Callable[[ImportSource, NotificationType | Non
     InputFormat.QEMU_ARGUMENT: _qemu_argument,
     InputFormat.KERNEL_LOG: _kernel_log,
     InputFormat.JOURNAL: _journal,
+    InputFormat.COLLECTED_LOG: _collected_log,
     InputFormat.RAS_TRACE: _ras_trace,
     InputFormat.RASDAEMON: _rasdaemon,
 }

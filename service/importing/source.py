@@ -31,8 +31,13 @@ class ImportSource:
         path: str | None = None,
         taken: Callable[[int], None] = lambda _size: None,
         max_database_bytes: int = 1 << 40,
+        text_field: str | None = None,
     ) -> None:
-        """`path`: path of a file; None: a stream. `taken` is called with the number of bytes of each read."""
+        """`path`: path of a file; None: a stream. `taken` is called with the number of bytes of each read.
+
+        `text_field`: the JSON field with the lines of a collected log; None: known ones.
+        """
+        self.text_field = text_field
         self._stream = stream
         self._path = path
         self._taken = taken

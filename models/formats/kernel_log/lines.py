@@ -38,9 +38,12 @@ _TAG = (
     rf"(?:(?:kern|user|daemon|syslog)\.(?:{'|'.join(_LEVELS)}) )?kernel(?:\[\d{{1,10}}\])?(?:: ?|(?: -){{2}} (?:- |\[[^\]]{{0,999}}\] ?))"
 )
 """The syslog tag, followed by a colon or by the fields of RFC 5424."""
-_QUOTES = re.compile(r"[>\s]*")
+_COLLECTED = r"(?:\x1d(?P<collected>[^\x1d]{1,256})\x1d)?"
+"""The mark of `collected_from`."""
+_QUOTES = re.compile(_COLLECTED + r"[>\s]*")
 _PREFIX = re.compile(
-    r"(?P<quotes>[>\s]*)(?:MESSAGE=|(?:[^\s:\[\]{}]{1,256}:)?\d{1,9}:(?=[\[<A-Za-z]))?(?:<(?P<level>\d{1,3})>(?:1 )?)?"
+    rf"{_COLLECTED}(?P<quotes>[>\s]*)"
+    r"(?:MESSAGE=|(?:[^\s:\[\]{}]{1,256}:)?\d{1,9}:(?=[\[<A-Za-z]))?(?:<(?P<level>\d{1,3})>(?:1 )?)?"
     r"(?:(?:\d\.[\w.+-]{1,64},)?(?P<kmsg>\d{1,4}),\d{1,20},(?P<microseconds>\d{1,20}),[^;\s]{0,64};)?"
     rf"(?:(?P<when>{_WHEN})\s+(?:(?:(?P<host>(?!kern\.)\S{{1,256}})\s+)?{_TAG}\s*)?|{_TAG}\s*)?"
     rf"(?:(?:kern|user|daemon|syslog)\s{{0,4}}:(?P<priority>{'|'.join(_LEVELS)})\s{{0,4}}:\s*)?"
@@ -57,6 +60,13 @@ _MESSAGE_START = re.compile(
 _HARDWARE_ERROR = re.compile(r"(?:\{(?P<seq>\d{1,10})\})?\[Hardware Error\]: ?")
 _NUMBERED = re.compile(r"\{\d{1,10}\}\[Hardware Error\]: ?")
 _TIME_OF_DAY = re.compile(r"\d:\d\d")
+
+
+def collected_from(machine: str) -> bytes:
+    """Return the mark in front of a line that a log collector names the machine of. It keeps machines apart and is no part of the line."""
+    return b"\x1d" + machine.replace("\x1d", " ").encode("utf-8", "replace")[:256] + b"\x1d"
+
+
 COLOUR: Final = re.compile(rb"\x1b\[[\d;]*m")
 _PADDING: Final = "=20"
 """A trailing space in quoted-printable encoding."""
@@ -111,13 +121,13 @@ def parse_line(text: str, number: int, *, is_whole: bool = True) -> LogLine:
     """Parse a line; never raises."""
     prefix = _PREFIX.match(text)
     assert prefix is not None, "every part of the pattern is optional"
-    quotes, level, kmsg, microseconds, when, host, priority, uptime, beside, caller = prefix.groups()
+    collected, _, level, kmsg, microseconds, when, host, priority, uptime, beside, caller = prefix.groups()
     start = prefix.end()
-    is_marked = start > len(quotes)
+    is_marked = start > prefix.end("quotes")
     found = _HARDWARE_ERROR.match(text, start)
-    origin = ""
+    origin = collected or ""
     if found is None and (begins := _find_message(text, start)):
-        origin = " ".join(filter(_is_stable_word, text[start:begins].split()))
+        origin = " ".join([*filter(_is_stable_word, text[start:begins].split()), *filter(None, [collected])])
         found = _HARDWARE_ERROR.match(text, begins)
         start, is_marked = begins, True
     sequence = found[1] if found else None

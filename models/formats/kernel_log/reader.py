@@ -26,7 +26,7 @@ from ras_triage.models.observed import ObservedAction, group_actions
 LogItem = FoundError | UnreadableRecord | UnmatchedAction
 Machine = tuple[str | None, str]
 
-_MARKS: Final = (b"[Hardware", b"Linux version ", b"BERT: ", *KEYWORDS)
+MARKS: Final = (b"[Hardware", b"Linux version ", b"BERT: ", *KEYWORDS)
 """Every relevant line contains one of these; the first is short because mail may wrap the line behind it."""
 
 _BATCH: Final = 256
@@ -102,7 +102,7 @@ class _Reader:
         if b"\x1b" in block:  # a colour escape sequence may split a mark
             batch = [COLOUR.sub(b"", line) for line in batch]
             block = b"".join(batch)
-        marks = [mark for mark in _MARKS if mark in block]
+        marks = [mark for mark in MARKS if mark in block]
         if marks:
             marks.append(NOTE_KEYWORD)
         self._has_line_ends = self._has_line_ends or batch[0].endswith(b"\n")

@@ -121,7 +121,7 @@ def run(options: Namespace) -> int:
 
 def _decide_file(work: _Import, path: str) -> None:
     with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
-        source = ImportSource(stream, file_path(path), shown.bytes_read)
+        source = ImportSource(stream, file_path(path), shown.bytes_read, text_field=work.options.text_field)
         for result in decide_items(read_input(source, work.options), work.import_options, work.settings, work.tally, work.attempts):
             work.show(result, path)
             if isinstance(result.item, FoundError):
@@ -132,6 +132,9 @@ def add_input_options(command: ArgumentParser) -> None:
     """Add the input files and the options that say how to read them."""
     command.add_argument("files", nargs="+", metavar="FILE", help="input file, or - for standard input")
     command.add_argument("--as", dest="form", choices=[form.value for form in InputFormat], metavar="FORMAT", help=_formats())
+    command.add_argument(
+        "--text-field", metavar="NAME", help="JSON field with the lines of a log that a collector stored (default: detected)"
+    )
     command.add_argument("--hest", metavar="FILE", help="HEST table of the machine, with the notification type of each error source")
     command.add_argument(
         "--notification", type=notification_type, metavar="TYPE", help="notification type of the errors: sea, sei, gsiv, ..."
@@ -141,7 +144,7 @@ def add_input_options(command: ArgumentParser) -> None:
 def import_options_of(options: Namespace) -> ImportOptions:
     """Return the import options of a command. Raises ProblemError."""
     hest = read_sources(read_all(options.hest, _MAX_TABLE_BYTES)) if options.hest else {}
-    return ImportOptions(options.notification, getattr(options, "kernel", None), getattr(options, "policy", None), hest)
+    return ImportOptions(options.notification, getattr(options, "kernel", None), getattr(options, "policy", None), options.text_field, hest)
 
 
 def read_input(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
@@ -204,8 +207,10 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
 
     pending: deque[FoundItem | tuple[FoundError, bytes]] = deque()
 
+    submitted = ImportSource(source.stream, file_path(path), shown.bytes_read, text_field=work.options.text_field)
+
     def events() -> Iterator[bytes]:
-        for item in read_input(ImportSource(source.stream, file_path(path), shown.bytes_read), work.options):
+        for item in read_input(submitted, work.options):
             work.tally.add(item)
             if not isinstance(item, FoundError):
                 pending.append(item)
@@ -244,5 +249,5 @@ def _key(source: SubmittedInput, work: _Import) -> str | None:
         return None
     options = work.options
     table = options.hest and sha256(read_all(options.hest, _MAX_TABLE_BYTES)).hexdigest()
-    parts = [source.key, options.form, options.notification, options.kernel, options.policy, table]
+    parts = [source.key, options.form, options.notification, options.kernel, options.policy, options.text_field, table]
     return sha256(to_json(parts)).hexdigest()
