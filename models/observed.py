@@ -19,7 +19,7 @@ class ObservedMemoryFailure:
     """A result of `memory_failure()` (`action_result`)."""
 
     line: int
-    """Line number in the log, from 1."""
+    """Line number in the log, from 1; 0 in a database."""
     said: str
     """The kernel message."""
     pfn: int

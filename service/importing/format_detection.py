@@ -53,7 +53,7 @@ _KERNEL_LINE: Final = re.compile(
 )
 """Line prefixes of dmesg in its time formats, of journald and syslog, and of /dev/kmsg."""
 _TRACE: Final = re.compile(
-    rb"(?:^|\s)(?:mc_event|aer_event|arm_event|non_standard_event|extlog_mem_event|memory_failure_event|cxl_[a-z_]{3,32}):?\s"
+    rb"(?:^|\s|\]|\b(?:ras|cxl):)(?:mc_event|aer_event|arm_event|non_standard_event|extlog_mem_event|memory_failure_event|cxl_[a-z_]{3,32}):?\s"
 )
 _BASE64: Final = re.compile(rb"[0-9A-Za-z+/]+={0,2}")
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")

@@ -23,7 +23,7 @@ from ras_triage.service.importing.source import ImportSource
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of samples")
 
-NOT_READ_YET = frozenset(f"field/{name}" for name in ("C-serror.txt", "D-sea-old.txt", "F-trace-no-prefix.txt"))
+NOT_READ_YET = frozenset(f"field/{name}" for name in ("C-serror.txt", "D-sea-old.txt"))
 """Forms of reports in which no error is found so far: exceptions without a record, traces without a prefix, wrapped logs."""
 
 WITHOUT = ("HEST", "collection-cper-without-payload")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from calling import caller, client, run
-from imported import JOURNAL, LOG, SENT, files
+from imported import JOURNAL, LOG, SENT, database, files
 from processes import serving
 
 from ras_triage.models.formats.cper import write_record
@@ -136,6 +136,17 @@ def test_a_file_that_is_not_there_is_listed_and_the_others_are_read(tmp_path: Pa
     assert (unread["file"], unread["unread"]["reason"]) == (missing, f"`{missing}`: no such file or directory")
     assert "is a directory" in folder["unread"]["reason"]
     assert error["decision"]["action"]
+
+
+def test_what_rasdaemon_saw_the_kernel_do_is_compared(tmp_path: Path):
+    path = tmp_path / "ras-mc_event.db"
+    database(path)
+    found, *others, last = lines(run("import", "--json", str(path)).stdout)
+    said = "memory_failure_event: pfn 0x56edd: recovery action for dirty LRU page: Recovered"
+    assert [one["observed"] for one in found["agreement"]["comparisons"]] == [said]
+    assert not any("observation" in one for one in others)
+    assert sum(last["summary"]["agreement"].values()) == 1
+    assert f"\n{said[:40]}" in run("import", str(path)).stdout.decode().replace("  ", "")
 
 
 QUIET = {
