@@ -91,7 +91,8 @@ class ObservedMessage:
 
     line: int
     said: str
-    about: Literal["page", "error_type", "address", "panic", "other"]
+    about: Literal["page", "error_type", "address", "panic", "driver", "other"]
+    """`driver`: an error that another driver prints, such as a machine check; `other`: anything else."""
     pfn: int | None = None
     address: int | None = None
     """Physical address without a struct page, bytes."""
@@ -120,6 +121,12 @@ class ObservedActions:
         """Return the actions with other line numbers."""
         groups = {one.name: getattr(self, one.name) for one in fields(self)}
         return ObservedActions(**{name: tuple(replace(item, line=number(item.line)) for item in items) for name, items in groups.items()})
+
+
+def is_of_drivers(observed: ObservedActions) -> bool:
+    """Return whether all of the actions are messages of other drivers."""
+    notes = observed.notes
+    return observed == ObservedActions(notes=notes) and all(note.about == "driver" for note in notes)
 
 
 def group_actions(actions: Iterable[ObservedAction]) -> ObservedActions:

@@ -26,6 +26,7 @@ from ras_triage.models.formats.ras.traced_event import UnmatchedRow
 from ras_triage.models.formats.redfish import read_redfish
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.observed import is_of_drivers
 from ras_triage.models.records.cper_record import SIGNATURE, decode_record
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
@@ -94,7 +95,7 @@ def find_items(
     known = form or (InputFormat.COLLECTED_LOG if source.text_field else detect_format(source.head, is_whole=source.is_whole))
     found = False
     for item in find(source, known, notification):
-        found = True
+        found = found or not (isinstance(item, UnmatchedAction) and is_of_drivers(item.observed))
         yield item
     if found or known is InputFormat.RASDAEMON:
         return

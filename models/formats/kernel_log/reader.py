@@ -15,18 +15,20 @@ from operator import itemgetter
 from typing import Final
 
 from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_guarded
+from ras_triage.models.formats.kernel_log import reports
 from ras_triage.models.formats.kernel_log.actions import KEYWORDS, NOTE_KEYWORD, read_action
 from ras_triage.models.formats.kernel_log.grammar import FIRMWARE_WARNINGS, HEAD
 from ras_triage.models.formats.kernel_log.lines import COLOUR, MAX_LINE, LogLine, line_text, parse_line
 from ras_triage.models.formats.kernel_log.record import FORMAT, MAX_LINES_APART, LogRecord, has_address, observed_frame
 from ras_triage.models.formats.kernel_log.wrapping import PendingLine
+from ras_triage.models.formats.ras.page_failures import frames_of
 from ras_triage.models.notification import NotificationType
-from ras_triage.models.observed import ObservedAction, group_actions
+from ras_triage.models.observed import ObservedAction, ObservedMessage, group_actions
 
 LogItem = FoundError | UnreadableRecord | UnmatchedAction
 Machine = tuple[str | None, str]
 
-MARKS: Final = (b"[Hardware", b"Linux version ", b"BERT: ", *KEYWORDS)
+MARKS: Final = (b"[Hardware", b"Linux version ", b"BERT: ", *reports.KEYWORDS, *KEYWORDS)
 """Every relevant line contains one of these; the first is short because mail may wrap the line behind it."""
 
 _BATCH: Final = 256
@@ -37,6 +39,10 @@ _MAX_SIZE: Final = 16 << 20
 """Bytes of the open records, approximately."""
 _MAX_MACHINES: Final = 1024
 _NEXT_LINES: Final = 3
+_MAX_MESSAGE: Final = 1024
+"""Bytes of the kernel's longest line."""
+_REPORT_LINES: Final = 256
+"""Lines between a report and a record of the same error: fewer than those after which a record is closed."""
 
 _BERT: Final = "BERT: "
 _SKIPPED = re.compile(r"BERT: (?:\[Hardware Error\]: ?)?Skipped (\d{1,10}) error records")
@@ -93,6 +99,8 @@ class _Reader:
         self._kernels: dict[Machine, str] = {}
         self._boot_records: dict[Machine, None] = {}
         """Machines whose log has printed records of the previous boot; the kernel numbers all other records."""
+        self._reports: deque[tuple[LogLine, FoundError]] = deque()
+        """Errors outside of records, held until the records around them are known."""
         self._pending: PendingLine | None = None
         self._has_line_ends = False
 
@@ -126,10 +134,14 @@ class _Reader:
         """Finish the pending line and all open records at the end of the log."""
         if self._pending is not None:
             self._read_line(self._pending.line)
+        while self._reports:
+            self._finish_report()
         while self._records:
             self._finish_first()
 
     def _expire(self, number: int) -> None:
+        while self._reports and (number - self._reports[0][0].number > _REPORT_LINES or len(self._reports) > _MAX_OPEN):
+            self._finish_report()
         while self._records and number - self._records[0].last.number > MAX_LINES_APART:
             self._finish_first()
 
@@ -179,7 +191,8 @@ class _Reader:
         record = self._open.get(key)
         if record is None or not record.accepts(line, head):
             if line.sequence is None and head is None:
-                return  # other drivers print `[Hardware Error]: ` too
+                self._note(line, f"[Hardware Error]: {line.text}")  # other drivers print `[Hardware Error]: ` too
+                return
             record = LogRecord(line, self._kernels.get(line.machine), self._frames)
             record.is_of_previous_boot = line.sequence is None and line.machine in self._boot_records
             self._open[key] = record
@@ -202,6 +215,34 @@ class _Reader:
                 newest.refuse(line.text)
         elif action := read_action(line.text, line.number):
             self._attach(action, line)
+        elif report := reports.read_report(line, self._notification, self._kernels.get(line.machine)):
+            self._add_report(report, line)
+        elif "[Hardware Error]: " in line.text or line.text.startswith("EDAC MC"):
+            self._note(line, line.text)
+
+    def _note(self, line: LogLine, said: str) -> None:
+        """Report a line of another driver about a hardware error, which is no record."""
+        if len(said) > _MAX_MESSAGE:
+            return
+        actions = group_actions((ObservedMessage(line.number, said, "driver"),))
+        self.items.append(UnmatchedAction(actions, Position(line=line.number), FORMAT, line.host))
+
+    def _add_report(self, report: reports.Report, line: LogLine) -> None:
+        if isinstance(report, UnreadableRecord):
+            self.items.append(report)
+        elif isinstance(report, FoundError):
+            self._reports.append((line, report))
+        else:
+            self._attach(report, line)
+
+    def _finish_report(self) -> None:
+        """Take a report as an error, unless it is about a record near it."""
+        line, report = self._reports.popleft()
+        frames = frames_of(report)
+        if any(record.is_reported_by(line, frames) for record in self._running.get(line.machine, ())):
+            self._note(line, line.text)
+        else:
+            self.items.append(report)
 
     def _start_boot(self, machine: Machine, release: str) -> None:
         """Close the records of a machine that booted: a new kernel numbers its records from the start."""

@@ -47,6 +47,7 @@ _FOLLOW_UP_SECONDS: Final = 5.0
 _CLOCK_SLACK: Final = 1.0
 """Seconds by which timestamps of different CPUs may differ."""
 _NEXT_LINES: Final = 3
+_REPORT_LINES: Final = 256
 _PANIC_LINES: Final = 50
 _MAX_SECTIONS: Final = 1024
 """More sections do not fit into a block of 64 KiB."""
@@ -244,6 +245,12 @@ class LogRecord:
         if isinstance(action, ObservedPanic):
             return action.cause == "ghes" and self._is_followed_by_panic(apart, is_newest=is_newest)
         return isinstance(action, ObservedMessage) and self._is_noted(action, apart, is_newest=is_newest)
+
+    def is_reported_by(self, line: LogLine, frames: frozenset[int]) -> bool:
+        """Return whether EDAC or a trace event, before or after the record, is about its error; one without an address is if it is near."""
+        first, last = (self.last, line) if self.last.number <= line.number else (line, self.first)
+        is_near = last.number - first.number <= _REPORT_LINES and _follows(first, last, _FOLLOW_UP_SECONDS)
+        return is_near and not self._is_history and (not frames or not frames.isdisjoint(self.match_keys.frames))
 
     def _is_followed_by_panic(self, apart: int, *, is_newest: bool) -> bool:
         """Return whether a panic right after the record was caused by it (`__ghes_panic` prints the record and panics)."""

@@ -35,7 +35,7 @@ def only(lines: list[bytes], notification: NotificationType | None = None) -> Fo
 
 
 def test_a_log_without_records_yields_nothing():
-    assert list(read_kernel_log(log("usb 1-1: new device", "mce: [Hardware Error]: CPU 0: Machine Check: 0"))) == []
+    assert list(read_kernel_log(log("usb 1-1: new device", "random: crng init done"))) == []
     assert list(read_kernel_log([])) == []
 
 

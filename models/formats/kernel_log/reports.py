@@ -1,0 +1,91 @@
+"""Errors outside of APEI's records: EDAC lines, trace events on the console.
+
+EDAC and the trace events also report the errors of APEI's records (`ghes_edac_report_mem_error`, `log_arm_hw_error`), so a report near a
+record of the same page is not another error.
+
+Sources: `edac_ce_error` and `edac_ue_error` in drivers/edac/edac_mc.c, `output_printk` in kernel/trace/trace.c, Linux 5.4 to 7.3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from ras_triage.models.event import Event
+from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
+from ras_triage.models.formats.kernel_log.lines import LogLine
+from ras_triage.models.formats.ras import memory
+from ras_triage.models.formats.ras.page_failures import TABLE, read_failure
+from ras_triage.models.formats.ras.trace import read_trace
+from ras_triage.models.formats.ras.traced_event import InvalidFieldError, TraceSource, UnmatchedRow, to_result
+from ras_triage.models.host import Host
+from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.observed import AssumedField, ObservedMemoryFailure
+
+FORMAT: Final = "kernel_log"
+
+KEYWORDS: Final = (b"EDAC MC", b"_event: ")
+"""Every report contains one of these."""
+
+_EDAC: Final = re.compile(
+    r"EDAC MC(?P<mc>\d{1,5}): (?P<count>\d{1,10}) (?P<kind>CE|UE) (?P<message>.{0,200}?) ?\bon (?P<label>.{0,300}?) \(.{0,300}?"
+    r"page:0x(?P<page>[0-9a-f]{1,13}) offset:0x(?P<offset>[0-9a-f]{1,8}) grain:(?P<grain>-?\d{1,12})"
+    r"(?: syndrome:0x(?P<syndrome>[0-9a-f]{1,16}))?(?P<detail>.{0,2000})\)?"
+)
+_TRACED: Final = re.compile(r"(?:mc|aer|arm|non_standard|extlog_mem|memory_failure)_event: .+")
+_KINDS: Final = {"CE": "Corrected", "UE": "Uncorrected"}
+_PAGE_SHIFTS: Final = (12, 14, 16)
+
+Report = FoundError | UnreadableRecord | ObservedMemoryFailure
+
+
+def read_report(line: LogLine, notification: NotificationType | None, kernel: str | None) -> Report | None:
+    """Return the error or the action that a line reports; None for any other line, and for an EDAC line without an address.
+
+    `notification` is that of the caller, and `kernel` the one that the log names.
+    """
+    told = None if notification is None else Notification(type=notification)
+    if edac := _EDAC.fullmatch(line.text):
+        return None if not int(edac["page"], 16) else _of_kernel(_edac(edac, line, told), line, kernel)
+    if not _TRACED.fullmatch(line.text):
+        return None
+    found = next(read_trace([line.text.encode("latin-1")], notification=told), None)
+    if isinstance(found, UnmatchedRow):
+        failure = read_failure(dict(found.fields), line.number) if found.table == TABLE else None
+        return failure or UnreadableRecord(Position(line=line.number), f"invalid `{found.table}`", FORMAT)
+    return None if found is None else _of_kernel(found, line, kernel)
+
+
+def _edac(match: re.Match[str], line: LogLine, told: Notification | None) -> FoundError | UnreadableRecord:
+    offset = int(match["offset"], 16)
+    shift = next((shift for shift in _PAGE_SHIFTS if not offset >> shift), _PAGE_SHIFTS[-1])
+    fields: Mapping[str, object] = {
+        "err_type": _KINDS[match["kind"]],
+        "err_msg": match["message"],
+        "label": match["label"],
+        "address": int(match["page"], 16) << shift | offset,
+        "driver_detail": match["detail"].removesuffix(")").removeprefix(" - ").strip(),
+    }
+    source = TraceSource(FORMAT, Position(line=line.number), line.when, told)
+    try:
+        found = to_result(memory.read_mc_event(fields), source)
+    except InvalidFieldError as error:
+        return UnreadableRecord(source.place, str(error), FORMAT)
+    if isinstance(found, UnreadableRecord):
+        return found
+    why = "EDAC prints the page in pages of the kernel, whose size it does not print"
+    assumed = AssumedField("/status_block/sections/0/physical_address", f"pages of {1 << shift >> 10} KiB", why)
+    return FoundError(found.event, FORMAT, found.place, (*found.assumed, assumed), found.lost)
+
+
+def _of_kernel(found: FoundError | UnreadableRecord, line: LogLine, kernel: str | None) -> FoundError | UnreadableRecord:
+    """Return an item with its line, the machine and the kernel of the log."""
+    place = Position(line=line.number)
+    if isinstance(found, UnreadableRecord):
+        return UnreadableRecord(place, found.reason, FORMAT)
+    changes: dict[str, object] = {"source": line.host, "time": line.when or found.event.time}
+    if kernel is not None:
+        changes["host"] = Host(kernel=kernel)
+    event: Event = found.event.model_copy(update=changes)
+    return FoundError(event, FORMAT, place, found.assumed, found.lost)
