@@ -157,6 +157,7 @@ EXAMPLES: Final = {
     InputFormat.JOURNAL: b'{"_TRANSPORT":"kernel","__CURSOR":"s=1","__REALTIME_TIMESTAMP":"1","MESSAGE":"x"}\n',
     InputFormat.COLLECTED_LOG: b'{"log":"x","stream":"stdout","time":"2026-11-29T00:00:00Z"}\n',
     InputFormat.RAS_TRACE: b"<idle>-0 [000] d.h1. 12.5: mc_event: 1 Corrected error:\n",
+    InputFormat.RAS_MC_CTL: b"No Memory errors.\n\nNo PCIe AER errors.\n",
     InputFormat.RASDAEMON: b"SQLite format 3\0" + bytes(84),
 }
 """The beginning of a file of each format that is detected."""

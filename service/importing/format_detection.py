@@ -13,6 +13,7 @@ from ras_triage.models.formats.encoded_bytes import unpack_text, unpack_words
 from ras_triage.models.formats.json_text import BYTE_ORDER_MARK
 from ras_triage.models.formats.kernel_log.journal import BEFORE, is_entry
 from ras_triage.models.formats.log_envelopes import is_envelope, is_wrapped
+from ras_triage.models.formats.ras.mc_ctl import HEADINGS
 from ras_triage.models.records.cper_record import SIGNATURE
 from ras_triage.service.importing.rasdaemon_db import MAGIC
 
@@ -35,6 +36,8 @@ class InputFormat(StrEnum):
     COLLECTED_LOG = "collected_log"
     """Log lines as log collectors store them, each in an envelope."""
     RAS_TRACE = "ras_trace"
+    RAS_MC_CTL = "ras_mc_ctl"
+    """Output of `ras-mc-ctl --errors`."""
     RASDAEMON = "rasdaemon"
     """An SQLite database."""
 
@@ -90,6 +93,8 @@ def _of_text(text: bytes, *, is_whole: bool) -> InputFormat:
         return InputFormat.COLLECTED_LOG
     if found is not None:
         return log_format(text)
+    if HEADINGS.search(text):
+        return InputFormat.RAS_MC_CTL
     return InputFormat.CPER if _is_encoded(text, is_whole=is_whole) or _is_binary(text) else InputFormat.KERNEL_LOG
 
 

@@ -21,6 +21,7 @@ from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.formats.libcper.reader import read_libcper
 from ras_triage.models.formats.log_envelopes import TextFields, UnwrappedLog, is_document, is_newest_first
 from ras_triage.models.formats.qemu.injection import read_argument, read_qmp
+from ras_triage.models.formats.ras.mc_ctl import read_mc_ctl
 from ras_triage.models.formats.ras.trace import read_trace
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
 from ras_triage.models.formats.redfish import read_redfish
@@ -31,6 +32,7 @@ from ras_triage.models.records.cper_record import SIGNATURE, decode_record
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.importing.format_detection import InputFormat, acpi_table, detect_format, is_kernel_log, log_format
+from ras_triage.service.importing.other_tools import other_tool
 from ras_triage.service.importing.rasdaemon_db import UnreadableDatabase, read_database
 from ras_triage.service.importing.source import ImportSource
 
@@ -80,32 +82,46 @@ def find_items(
     source: ImportSource, form: InputFormat | None, notification: NotificationType | None, find: Find = find_in
 ) -> Iterator[Any]:  # fmt: skip
     """Return as `read_items`, but with unparsed events of ras-triage. `find`: reads a file of a known format."""
-    if form is None and (table := acpi_table(source.head)) is not None:
-        yield UnreadableRecord(Position(offset=0), _why_not(table), "acpi")
-        return
-    if not source.head.strip():
-        yield UnreadableRecord(Position(offset=0), "the file is empty", str(form or "unknown"))
-        return
-    if form is None and source.head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
-        yield UnreadableRecord(Position(offset=0), "the file is compressed; decompress it first", "unknown")
-        return
-    if form is None and source.head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        yield UnreadableRecord(Position(offset=0), "the text is UTF-16; convert it to UTF-8 first", "unknown")
+    if (refusal := _refusal(source, form)) is not None:
+        yield refusal
         return
     known = form or (InputFormat.COLLECTED_LOG if source.text_field else detect_format(source.head, is_whole=source.is_whole))
     found = False
     for item in find(source, known, notification):
         found = found or not (isinstance(item, UnmatchedAction) and is_of_drivers(item.observed))
         yield item
-    if found or known is InputFormat.RASDAEMON:
-        return
+    if not found and (nothing := _why_nothing(source, form, known)) is not None:
+        yield nothing
+
+
+def _refusal(source: ImportSource, form: InputFormat | None) -> UnreadableRecord | None:
+    """Return why a file is not read at all; None where it is."""
+    head, start = source.head, Position(offset=0)
+    if form is None and (table := acpi_table(head)) is not None:
+        return UnreadableRecord(start, _why_not(table), "acpi")
+    if not head.strip():
+        return UnreadableRecord(start, "the file is empty", str(form or "unknown"))
+    if form is None and head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
+        return UnreadableRecord(start, "the file is compressed; decompress it first", "unknown")
+    if form is None and head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return UnreadableRecord(start, "the text is UTF-16; convert it to UTF-8 first", "unknown")
+    return None
+
+
+def _why_nothing(source: ImportSource, form: InputFormat | None, known: InputFormat) -> UnreadableRecord | None:
+    """Return why nothing was read of a file; None for one that may be without errors, as a kernel log."""
+    start = Position(offset=0)
+    if known in (InputFormat.RASDAEMON, InputFormat.RAS_MC_CTL):
+        return None
+    if form is None and (tool := other_tool(source.head)) is not None:
+        return UnreadableRecord(start, tool, "unknown")
     if known not in (InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.COLLECTED_LOG):
-        yield UnreadableRecord(Position(offset=0), "no error in this file", known)
-        return
+        return UnreadableRecord(start, "no error in this file", known)
     if b"[Hardware Error]" in source.head:
-        yield UnreadableRecord(Position(line=1), "the log has `[Hardware Error]` lines, but none that starts a record", known)
-    elif form is None and known is InputFormat.KERNEL_LOG and not is_kernel_log(source.head):
-        yield UnreadableRecord(Position(offset=0), "unknown format; expected one of those in docs/import.md", "unknown")
+        return UnreadableRecord(Position(line=1), "the log has `[Hardware Error]` lines, but none that starts a record", known)
+    if form is None and known is InputFormat.KERNEL_LOG and not is_kernel_log(source.head):
+        return UnreadableRecord(start, "unknown format; expected one of those in docs/import.md", "unknown")
+    return None
 
 
 def _why_not(table: str) -> str:
@@ -193,6 +209,10 @@ def _relocated(found: Any, log: UnwrappedLog) -> Any:
 
 def _ras_trace(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     yield from _ras_trace_lines(source.lines(), notification)
+
+
+def _ras_mc_ctl(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
+    yield from read_mc_ctl(source.read_all().splitlines(), notification=_whole(notification))
 
 
 def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
@@ -337,5 +357,6 @@ _READERS: Final[dict[InputFormat, Callable[[ImportSource, NotificationType | Non
     InputFormat.JOURNAL: _journal,
     InputFormat.COLLECTED_LOG: _collected_log,
     InputFormat.RAS_TRACE: _ras_trace,
+    InputFormat.RAS_MC_CTL: _ras_mc_ctl,
     InputFormat.RASDAEMON: _rasdaemon,
 }

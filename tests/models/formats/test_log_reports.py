@@ -19,9 +19,7 @@ RECORD = (
     "{1}[Hardware Error]:   physical_address: 0x0000000045678040",
 )
 CORRECTED = "EDAC MC0: 1 CE memory read error on DIMM_A1 (channel:1 slot:0 page:0x45678 offset:0x40 grain:32 syndrome:0x0 -  area:DRAM)"
-UNCORRECTED = (
-    "EDAC MC0: 1 UE Multi-bit ECC on unknown memory (node:0 page:0x45678 offset:0x40 grain:1 - APEI location: node:0)"
-)
+UNCORRECTED = "EDAC MC0: 1 UE Multi-bit ECC on unknown memory (node:0 page:0x45678 offset:0x40 grain:1 - APEI location: node:0)"
 TRACED = (
     "mc_event: 1 Corrected error: memory read error on DIMM_A1 (mc:0 location:0:0:-1 address:0x45678040 grain:8 syndrome:0x00000000"
     " APEI location: node:0)"
