@@ -10,6 +10,7 @@ from typing import BinaryIO
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import MAX_BLOCK_BYTES, Event
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION, EVENT_TYPES
+from ras_triage.models.formats.status_blocks import find_blocks
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import decode_record, to_status_block
 from ras_triage.service.api.event_json import read_event
@@ -93,6 +94,12 @@ def to_event(data: bytes) -> tuple[Event, bool]:
         return _event(to_status_block(record), notification), notification is not None
     except MalformedBytes as error:
         raise ProblemError(malformed(error)) from None
+
+
+def count_blocks(data: bytes) -> int:
+    """Return the number of status blocks in a file, which is 0 or 1 except for the records of the previous boot."""
+    found = detect_input(data)
+    return len(find_blocks(found.data)[0]) if found.kind is InputKind.STATUS_BLOCK else 0
 
 
 def _event(block: bytes, notification: NotificationType | None) -> Event:

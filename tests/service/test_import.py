@@ -149,6 +149,27 @@ def test_what_rasdaemon_saw_the_kernel_do_is_compared(tmp_path: Path):
     assert f"\n{said[:40]}" in run("import", str(path)).stdout.decode().replace("  ", "")
 
 
+def test_the_text_field_of_a_collected_log_can_be_named(call):
+    data = b"".join(json.dumps({"a": line.decode(), "b": {"c": line.decode()}}).encode() + b"\n" for line in LOG.splitlines())
+    found, last = lines(call("POST", "/v1/import?dry_run=true&text_field=b.c", content=data).content)
+    (plain, _) = lines(run("import", "--json", "-", given=LOG).stdout)
+    assert (found["event"], last["summary"]["errors"]) == (plain["event"], 1)
+    assert lines(run("import", "--json", "--text-field", "a", "-", given=data).stdout)[-1]["summary"]["errors"] == 1
+    assert run("import", "--json", "--text-field", "none", "-", given=data).returncode == 1
+
+
+def test_every_status_block_of_a_file_is_imported_and_decide_says_that_there_are_more(tmp_path: Path):
+    block = base64.b64decode(SENT.model_dump(mode="json")["status_block"])
+    path = tmp_path / "BERT"
+    path.write_bytes(block + bytes(12) + block + bytes(300))
+    first, second, _ = lines(run("import", "--json", str(path)).stdout)
+    assert [one["place"] for one in (first, second)] == [{"offset": 0}, {"offset": len(block) + 12}]
+    assert [one["event"]["notification"]["type"] for one in (first, second)] == ["bert", "bert"]
+    assert "of 2 status blocks" in run("decide", str(path)).stderr.decode()
+    page = run("import", str(path)).stdout.decode()
+    assert "the machine had gone down before this boot" in page
+
+
 QUIET = {
     "dmesg": b"[    1.234567] ",
     "dmesg -T": b"[Sat Nov 21 10:08:12 2026] ",

@@ -279,9 +279,10 @@ class LogRecord:
         has_severity = self.block_severity is not None or self.has_unknown_severity or self._corrected
         if not typed and not has_severity:
             return UnreadableRecord(place, f"{self._name()} has no severity and no section", FORMAT)
-        assumed = [
-            AssumedField("/notification/type", notification or DEFAULT_NOTIFICATION, "a kernel log does not contain the notification type")
-        ]
+        because = "a kernel log does not contain the notification type"
+        if self.sequence is None and self._source_id is None:
+            because += "; without number and source, the record may be of the previous boot (`bert`)"
+        assumed = [AssumedField("/notification/type", notification or DEFAULT_NOTIFICATION, because)]
         if notification is not None:
             assumed.clear()
         severity = self._severity(assumed)

@@ -46,6 +46,7 @@ def test_the_line_behind_the_records_suffices():
 def test_a_record_without_a_number_is_not_history_unless_the_log_says_so():
     (found,) = errors(*HISTORY)
     assert found.event.notification.type is NotificationType.GSIV
+    assert "previous boot (`bert`)" in found.assumed[0].because
 
 
 def test_records_of_this_boot_are_not_history():
