@@ -101,7 +101,7 @@ def _texts(value: Any, fields: TextFields, pointer: str, machine: str, depth: in
         has_line = text is not None and has_mark(text)
         children = {key: one for key, one in value.items() if isinstance(one, list) or (text is None and isinstance(one, dict))}
         for key, one in () if has_line else children.items():
-            yield from _texts(one, fields, f"{pointer}/{key}", machine, depth + 1)
+            yield from _texts(one, fields, f"{pointer}/{_escaped(key)}", machine, depth + 1)
     elif isinstance(value, list):
         row = _as_row(value)
         if row is not None:
@@ -109,6 +109,11 @@ def _texts(value: Any, fields: TextFields, pointer: str, machine: str, depth: in
             return
         for index, one in enumerate(value):
             yield from _texts(one, fields, f"{pointer}/{index}", machine, depth if isinstance(one, dict) else depth + 1)
+
+
+def _escaped(key: str) -> str:
+    """Return a key as it is in a JSON pointer (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _as_row(value: list[Any]) -> JsonObject | None:
@@ -261,7 +266,6 @@ class UnwrappedLog:
     """JSON pointer of each line, where the file is one document."""
     _starts: array[int] = field(default_factory=lambda: array("q"))
     _shifts: array[int] = field(default_factory=lambda: array("q"))
-    _machines: set[str] = field(default_factory=set)
     _first: str | None = None
     _count: int | None = None
     """Number of lines, where their order was reversed."""
@@ -299,8 +303,12 @@ class UnwrappedLog:
         return texts or nothing
 
     def document(self, data: bytes) -> list[bytes]:
-        """Return the log lines of a JSON document, oldest first. Raises ValueError: not JSON, or AmbiguousText."""
-        texts = list(find_texts(read_json(data), self.fields))
+        """Return the log lines of a JSON document, oldest first. Raises ValueError if it is not JSON."""
+        document = read_json(data)
+        try:
+            texts = list(find_texts(document, self.fields))
+        except AmbiguousText as error:
+            texts, self.ambiguous = [], str(error)
         self.texts = len(texts)
         if is_newest_first(line for text in texts for line in text.lines):
             texts.reverse()

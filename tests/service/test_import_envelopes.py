@@ -228,6 +228,14 @@ def test_a_field_that_cannot_be_told_is_named_by_an_option():
     assert isinstance(found, FoundError)
 
 
+def test_a_field_that_cannot_be_told_in_a_document_is_named_by_an_option_too():
+    data = json.dumps([{"raw_line": line, "as_shown": line} for line in RECORD]).encode()
+    (unread,) = imported(data)
+    assert "the text may be in `raw_line`, `as_shown`; name the field with `--text-field`" in unread.reason
+    (found,) = imported(data, "raw_line")
+    assert found.place == Position(item="/0")
+
+
 def test_a_field_may_be_named_by_its_path():
     data = each(lambda line: {"a": {"b.c": line, "x": line}})(RECORD)
     assert isinstance(imported(data, "b.c")[0], FoundError)
