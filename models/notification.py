@@ -1,4 +1,4 @@
-"""Notification types (ACPI 6.5 18.3.2.9) and facts of the exception."""
+"""Notification of an error (ACPI 6.5 18.3.2.9): type, source, registers."""
 
 from __future__ import annotations
 
@@ -28,16 +28,9 @@ class NotificationType(StrEnum):
     BERT = "bert"
     """Not notified: a record of the previous boot, from the boot error record table (ACPI 6.5 18.3.1)."""
 
-    @property
-    def hest_number(self) -> int | None:
-        """Return the number of the type in a HEST notification structure; None for records of the previous boot."""
-        return _NUMBERS.get(self)
-
 
 HEST_TYPES: tuple[NotificationType, ...] = tuple(kind for kind in NotificationType if kind is not NotificationType.BERT)
 """The types of a HEST error source, by number."""
-
-_NUMBERS: dict[NotificationType, int] = {kind: number for number, kind in enumerate(HEST_TYPES)}
 
 
 class Delivery(StrEnum):

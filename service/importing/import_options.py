@@ -9,8 +9,8 @@ from typing import Any
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notifications, read_hest
-from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.kernel_log import record as kernel_log
+from ras_triage.models.formats.results import FoundError
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField

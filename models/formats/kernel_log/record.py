@@ -14,12 +14,12 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
 from ras_triage.models.formats.kernel_log.grammar import HEAD, OPEN_HEADS, SEVERITIES
 from ras_triage.models.formats.kernel_log.lines import LogLine
 from ras_triage.models.formats.kernel_log.section_builder import BuiltSection, build_section
 from ras_triage.models.formats.kernel_log.section_lines import MatchKeys, SectionLines, is_section_line
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord
 from ras_triage.models.host import Host
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import (

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
 from ras_triage.models.formats.kernel_log.lines import LogLine
 from ras_triage.models.formats.ras import memory
 from ras_triage.models.formats.ras.page_failures import TABLE, read_failure
 from ras_triage.models.formats.ras.trace import read_trace
 from ras_triage.models.formats.ras.traced_event import InvalidFieldError, TraceSource, UnmatchedRow, to_result
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord
 from ras_triage.models.host import Host
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField, ObservedMemoryFailure

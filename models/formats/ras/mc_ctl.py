@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final
 
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.formats.ras import aer, memory
 from ras_triage.models.formats.ras.page_failures import TABLE, FailureRows
 from ras_triage.models.formats.ras.traced_event import (
@@ -23,6 +22,7 @@ from ras_triage.models.formats.ras.traced_event import (
     read_time,
     to_result,
 )
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.notification import Notification
 
 FORMAT: Final = "ras_mc_ctl"

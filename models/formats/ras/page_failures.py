@@ -12,9 +12,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.kernel_log.section_lines import PAGE_SHIFTS
 from ras_triage.models.formats.ras.traced_event import InvalidFieldError, TraceItem, UnmatchedRow, integer, read_time, text
+from ras_triage.models.formats.results import FoundError
 from ras_triage.models.observed import ObservedActions, ObservedMemoryFailure, ObservedResult
 from ras_triage.models.records.block_summary import physical_addresses
 from ras_triage.models.records.status_block import parse_block

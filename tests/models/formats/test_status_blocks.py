@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ras_triage.models.formats.cper import read_cper
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord
 from ras_triage.models.formats.status_blocks import find_blocks
 from ras_triage.models.notification import NotificationType
 from ras_triage.models.records.block_fields import encode_structured
