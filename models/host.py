@@ -157,6 +157,8 @@ class Guest(WireModel):
     """Error sources in the guest's HEST that the guest supports."""
     ack_pending: Annotated[FailFastTuple[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
     """Error sources whose last record the guest has not acknowledged."""
+    serror_masked: StrictBool | None = None
+    """PSTATE.A of the vCPU that an SError is injected into; absent: false, as in a Linux guest that is running."""
 
 
 MAX_VMM_NAME: Final = 64
@@ -196,6 +198,8 @@ class Host(WireModel):
     """Absent: every address has a struct page."""
     pci_devices: FailFastTuple[str] | None = None
     """Present PCI functions, `segment:bus:device.function`; absent: every device is present."""
+    aer_devices: FailFastTuple[str] | None = None
+    """PCI functions with an AER capability, as in `pci_devices`; absent: root ports and switch ports have one, other devices have none."""
     recent: FailFastTuple[RecentRecord] | None = None
     vms: FailFastTuple[Vm] | None = None
 

@@ -296,9 +296,9 @@ def _outcome(done: HandledFrame, interpretation: _PageInterpretation, case: Deci
     """Return the outcome of a handled page under an interpretation."""
     frame = done.frame
     page = interpretation.default_page if frame.page is DEFAULT_PAGE else interpretation.apply(frame.page)
-    return (
-        done.outcome if page is frame.page else page_states.page_outcome(case.policy, traits_of(replace(frame, page=page), case.facts))[0]
-    )
+    if page is frame.page:
+        return done.outcome
+    return page_states.page_outcome(case.policy, traits_of(replace(frame, page=page), case.policy, case.facts))[0]
 
 
 def _effects(frame: Frame, outcome: PageOutcome | None, case: DecidedCase) -> tuple[Any, ...]:

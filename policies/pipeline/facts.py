@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -22,6 +22,7 @@ ASSUMED_SYSCTL = Assumption("host.sysctl", "every sysctl has the kernel's defaul
 ASSUMED_RAS = Assumption("host.ras_extension", "the CPU has the RAS extension")
 ASSUMED_VALID = Assumption("host.valid_ranges", "every physical address has a struct page")
 ASSUMED_DEVICES = Assumption("host.pci_devices", "every PCI device named in a record is present")
+ASSUMED_AER = Assumption("host.aer_devices", "root ports and switch ports have an AER capability, other devices have none")
 ASSUMED_TASKS = Assumption("host.tasks", "tasks not listed have one thread and the default kill policy")
 ASSUMED_CURRENT = Assumption("host.current", "a user thread with an unknown pid was running")
 ASSUMED_VMS = Assumption("host.vms", "a guest with an unknown name was running")
@@ -63,6 +64,11 @@ class Ranges:
         return index >= 0 and address < self._ends[index]
 
 
+def _lookup(names: tuple[str, ...]) -> Container[str]:
+    """Return a container of the names: a set where a linear search would be slow."""
+    return names if len(names) <= LINEAR_SEARCH_LIMIT else frozenset(names)
+
+
 def find_early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int | None:
     """Return the first thread, leader first, that asked for action-optional signals. Mirrors `find_early_kill_thread`."""
     if task is None:
@@ -78,6 +84,7 @@ class Facts:
     """Look-ups in one host's facts. Indexes are built on first use, because most events need few of them."""
 
     __slots__ = (
+        "_aer_devices",
         "_by_shift",
         "_devices",
         "_early_kill_threads",
@@ -101,7 +108,8 @@ class Facts:
     _vcpu_threads: dict[int, int] | None
     _by_shift: dict[int, dict[int, tuple[int, Page]]] | None
     _valid: Ranges | None
-    _devices: frozenset[str] | None
+    _devices: Container[str] | None
+    _aer_devices: Container[str] | None
     _early_kill_threads: dict[int, int | None] | None
 
     def __init__(
@@ -123,7 +131,8 @@ class Facts:
         self.page_size: int = host.page_size or PAGE_SIZE
         self.page_shift: int = self.page_size.bit_length() - 1
         self.early_kill = bool(self.sysctl.early_kill)
-        self._tasks = self._vms = self._vcpu_threads = self._by_shift = self._valid = self._devices = self._early_kill_threads = None
+        self._tasks = self._vms = self._vcpu_threads = self._by_shift = self._valid = self._early_kill_threads = None
+        self._devices = self._aer_devices = None
 
     @property
     def consumer(self) -> Consumer:
@@ -192,12 +201,19 @@ class Facts:
 
     def has_device(self, device: str) -> bool:
         """Return whether a PCI function, `segment:bus:device.function`, is present."""
-        devices = self.host.pci_devices
-        if devices is None or len(devices) <= LINEAR_SEARCH_LIMIT:
-            return devices is None or device in devices
+        if self.host.pci_devices is None:
+            return True
         if self._devices is None:
-            self._devices = frozenset(devices)
+            self._devices = _lookup(self.host.pci_devices)
         return device in self._devices
+
+    def has_aer(self, device: str, *, is_port: bool) -> bool:
+        """Return whether a PCI function has an AER capability, and with it the kernel's AER state (`pci_aer_init`)."""
+        if self.host.aer_devices is None:
+            return is_port
+        if self._aer_devices is None:
+            self._aer_devices = _lookup(self.host.aer_devices)
+        return device in self._aer_devices
 
     def early_kill_thread(self, pid: int) -> int | None:
         """Return the thread of a process that asked for action-optional signals, leader first. Mirrors `find_early_kill_thread`."""
@@ -210,9 +226,14 @@ class Facts:
             self._early_kill_threads[pid] = find_early_kill_thread(task, pid, self.early_kill)
         return self._early_kill_threads[pid]
 
-    def is_dirty(self, page: Page) -> bool:
-        """Return whether the page holds the only copy of its content. Unknown: clean only where the state implies a copy on disk."""
-        return page.dirty if page.dirty is not None else page.state in _HAS_NO_OTHER_COPY
+    def is_dirty(self, page: Page, *, swapped_in: bool) -> bool:
+        """Return whether the page counts as dirty. Unknown: clean only where the state implies a copy on disk.
+
+        `swapped_in`: the kernel maps a page that it reads back from swap as dirty.
+        """
+        if page.dirty is not None:
+            return page.dirty
+        return page.state in _HAS_NO_OTHER_COPY or (swapped_in and page.state is PageState.SWAP_CACHE and bool(page.mappings))
 
     def vm_of_current(self) -> Vm | None:
         """Return the virtual machine whose vCPU was running."""

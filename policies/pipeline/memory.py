@@ -22,8 +22,15 @@ ASSUMED_PAGE: Final = Assumption(
     "host.pages",
     "a dirty anonymous base page, mapped only by the thread that consumed the error, or by no known process where none did",
 )
-ASSUMED_DIRTY: Final = Assumption("host.pages.dirty", "true where the page holds the only copy of its content, false where a disk has one")
+ASSUMED_DIRTY: Final = Assumption(
+    "host.pages.dirty", "true where the page holds the only copy of its content, or its kernel maps it as dirty; false where a disk has one"
+)
 
+_ASSUMED_SPLIT: Final = Assumption(
+    "host.pages.split_fails",
+    "false, and the split reads no poisoned bytes: on this kernel it looks for zeroes in every base page, and an abort there "
+    "ends the thread that handles the error while it holds the lock of memory_failure()",
+)
 _RACE_ON_POISON: Final = (
     "race between a kernel worker and the interrupted thread: the thread is signalled only if it handles the queued page itself"
 )
@@ -145,7 +152,7 @@ def frame_of(item: QueuedFrame, page: Page, facts: Facts, assumptions: tuple[Ass
 
 def poison_stays(frame: Frame, policy: Policy, facts: Facts) -> bool:
     """Return whether the next access through a mapping finds the poison, rather than a good page."""
-    return page_states.page_outcome(policy, traits_of(frame, facts))[0].leaves_poison_entry
+    return page_states.page_outcome(policy, traits_of(frame, policy, facts))[0].leaves_poison_entry
 
 
 def _mappings(page: Page, address: int, page_size: int) -> tuple[MappedAddress, ...]:
@@ -183,10 +190,12 @@ def _handle(frame: Frame, policy: Policy, facts: Facts, before: EarlierPoison | 
 
 
 def _first_time(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame:
-    outcome, fired = page_states.page_outcome(policy, traits_of(frame, facts))
+    outcome, fired = page_states.page_outcome(policy, traits_of(frame, policy, facts))
     panics = outcome.kernel_owned and policy.behaviours.panic_on_unrecoverable_sysctl and bool(facts.sysctl.panic_on_unrecoverable)
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, None if panics else outcome.returns)
-    stage_result = StageResult((step, *outcome.notes), (fired,), outcome.reasons, frame.assumptions, ())
+    stage_result = StageResult(
+        (step, *outcome.notes), (fired,), outcome.reasons, (*frame.assumptions, *_assumed_of_split(frame, policy)), ()
+    )
     if panics:
         message = f"Memory failure: {frame.pfn:#x}: unrecoverable page"
         panic = rule(policy, "memory.panic", "panic", "panic_on_unrecoverable_mf", "panic_on_unrecoverable_sysctl")
@@ -195,13 +204,19 @@ def _first_time(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame:
     return HandledFrame(frame, outcome, stage_result, becomes_poisoned=outcome.becomes_poisoned, panics=panics)
 
 
-def traits_of(frame: Frame, facts: Facts) -> PageTraits:
+def _assumed_of_split(frame: Frame, policy: Policy) -> tuple[Assumption, ...]:
+    """Return the assumption behind the split of an anonymous huge page. Mirrors `try_to_map_unused_to_zeropage`."""
+    splits = frame.page.state is PageState.THP and not frame.page.split_fails
+    return (_ASSUMED_SPLIT,) if splits and policy.behaviours.thp_split_reads_subpages else ()
+
+
+def traits_of(frame: Frame, policy: Policy, facts: Facts) -> PageTraits:
     """Return the traits that decide the outcome of poisoning a page."""
     page, order = frame.page, frame.shift - facts.page_shift
     # In the order of the fields: keywords here and in the two other hot tuples take 5% of the time of a decision.
     return PageTraits(
         page.state,
-        facts.is_dirty(page),
+        facts.is_dirty(page, swapped_in=policy.behaviours.swapped_in_page_is_dirty),
         bool(frame.mappings),
         order > 0,
         order > 0 and frame.pfn % (1 << order) != 0,
@@ -261,11 +276,10 @@ def _repeat_outcome(policy: Policy, request: MemoryFailureRequest, *, maps: bool
     else:
         returns = 0 if does.kill_accessing_absent_is_fine else EFAULT
         words = "no signal: the thread that consumed the page no longer maps it"
-    reported = does.already_poisoned_reported
-    page_type = "already poisoned page" if same or not does.kill_accessing_names_base_page else "huge page"
+    page_type = _repeat_page_type(policy, same=same)
     outcome = PageOutcome(
-        page_type if reported else None,
-        "failed" if reported else None,
+        page_type,
+        None if page_type is None else "failed",
         returns,
         "sigbus" if kills else "none",
         whole_folio=huge,
@@ -281,3 +295,13 @@ def _repeat_outcome(policy: Policy, request: MemoryFailureRequest, *, maps: bool
         mapped_by_consumer=maps,
     )
     return outcome, fired
+
+
+def _repeat_page_type(policy: Policy, *, same: bool) -> str | None:
+    """Return the reported page type of a page that was already poisoned, or None where nothing is reported."""
+    does = policy.behaviours
+    if not does.already_poisoned_reported:
+        return None
+    if not same and does.second_hugetlb_error_is_huge_page:
+        return "huge page"
+    return "already poisoned page" if does.already_poisoned_page_type else "already poisoned"

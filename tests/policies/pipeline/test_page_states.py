@@ -334,6 +334,17 @@ def test_an_old_kernel_treats_an_abort_as_any_report_and_the_retried_access_sign
     assert signals(eager) == [(PID, AO, VA, 12), (TID, AR, VA, 12)]
 
 
+@pytest.mark.parametrize(
+    ("release", "dirty"),
+    [("6.10.14", False), ("6.11.0", True), ("6.12.43", True), ("6.12.57", False), ("6.16.12", True), ("6.17.8", False), ("7.3.4", False)],
+)
+def test_a_page_that_was_read_back_from_swap_counts_as_dirty_where_the_kernel_maps_it_writable(release: str, dirty: bool) -> None:
+    told = [decided(f"linux-{release}", "gpio", PLAIN, host(page("swap_cache", **facts))) for facts in ({}, {"dirty": not dirty})]
+    assert [failures(decision)[0][1] == "dirty swapcache page" for decision in told] == [dirty, not dirty]
+    unmapped = decided(f"linux-{release}", "gpio", PLAIN, host(page("swap_cache", unmapped=True)))
+    assert failures(unmapped)[0][1] == "clean swapcache page"
+
+
 # Already poisoned pages
 
 
@@ -346,6 +357,8 @@ def poisoned(**facts: Any) -> dict[str, Any]:
     [
         (L510, (PFN, None, None, 0)),
         (L61, (PFN, None, None, EHWPOISON)),
+        ("linux-6.10.14", (PFN, None, None, EHWPOISON)),
+        ("linux-6.12.47", (PFN, "already poisoned", "failed", EHWPOISON)),
         (L612, (PFN, "already poisoned page", "failed", EHWPOISON)),
         (L73, (PFN, "already poisoned page", "failed", EHWPOISON)),
     ],
