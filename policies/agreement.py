@@ -24,6 +24,7 @@ from ras_triage.models.observed import (
     ObservedMessage,
     ObservedOops,
     ObservedPanic,
+    ObservedSerror,
     ObservedSignal,
     ObservedSoftOffline,
 )
@@ -132,6 +133,7 @@ def compare(observed: ObservedActions | None, decision: Decision, assumed: Itera
         *(_signal(action, plan) for action in observed.signals),
         *(_panic(action, plan) for action in observed.panics),
         *(_oops(action, plan) for action in observed.oopses),
+        *(_serror(action, plan) for action in observed.serrors),
         *(compared for action in observed.notes if (compared := _message(action, plan)) is not None),
     )
     verdicts = {compared.verdict for compared in comparisons}
@@ -199,6 +201,12 @@ def _panic(action: ObservedPanic, plan: _Plan) -> Comparison:
 
 def _oops(action: ObservedOops, plan: _Plan) -> Comparison:
     return plan.judge(action, "an oops" if plan.has_oops else _NOTHING, frozenset({_NOTIFICATION}), agrees=plan.has_oops)
+
+
+def _serror(action: ObservedSerror, plan: _Plan) -> Comparison:
+    """Compare an SError that the kernel reports: it does so only where it panics (`arm64_serror_panic`)."""
+    relevant = frozenset({"host.ras_extension", "notification.syndrome"})
+    return plan.judge(action, plan.decided_panics or "no panic", relevant, agrees="serror" in plan.panics)
 
 
 _MESSAGES: Final = {"error_type": "Unhandled processor error type", "address": "Invalid address in generic error data"}

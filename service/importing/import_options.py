@@ -58,6 +58,8 @@ def apply_options(options: ImportOptions, reading: FoundError, default: Policy, 
 def apply_notification(options: ImportOptions, reading: FoundError) -> FoundError:
     """Return an error with the notification of the options applied."""
     event, assumed = reading.event, reading.assumed
+    if event.status_block is None and reading.format != "event":
+        return reading  # an exception without a record is its own notification
     if options.notification is not None:
         notification = event.notification.model_copy(update={"type": options.notification})
         left = tuple(one for one in assumed if one.field != NOTIFICATION)

@@ -23,10 +23,8 @@ from ras_triage.service.importing.source import ImportSource
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of samples")
 
-NOT_READ_YET = frozenset(
-    f"field/{name}" for name in ("C-serror.txt", "D-sea-old.txt", "F-trace-no-prefix.txt", "G-docker.log", "I-kernel-prefix-bert.txt")
-)
-"""Forms of reports in which no error is found so far: exceptions without a record, traces without a prefix, wrapped logs."""
+NOT_READ_YET = frozenset(f"field/{name}" for name in ("F-trace-no-prefix.txt", "G-docker.log", "I-kernel-prefix-bert.txt"))
+"""Forms of reports in which no error is found so far: traces without a prefix, wrapped logs."""
 
 WITHOUT = ("HEST", "collection-cper-without-payload")
 """A table of error sources, and an entry that only mentions a record."""

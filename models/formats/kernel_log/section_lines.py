@@ -67,8 +67,8 @@ class MatchKeys:
 
     addresses: set[int] = field(default_factory=set)
     """Physical addresses on which the kernel may act, bytes."""
-    frames: set[int] = field(default_factory=set)
-    """Page frame numbers of the addresses, for each page size that the kernel may have."""
+    frames: dict[int, int] = field(default_factory=dict)
+    """Page frame numbers of the addresses for each page size that the kernel may have, each with these sizes as bits."""
     error_types: set[int] = field(default_factory=set)
     """ARM error types: the byte as firmware wrote it."""
     open_frames: Counter[int] = field(default_factory=Counter)
@@ -79,9 +79,10 @@ class MatchKeys:
         for name in ("physical_address", "physical_fault_address"):
             if isinstance(address := fields.get(name), int):
                 self.addresses.add(address)
-                new = {address >> shift for shift in _PAGE_SHIFTS} - self.frames
-                self.frames |= new
-                self.open_frames.update(new)
+                for shift in _PAGE_SHIFTS:
+                    frame = address >> shift
+                    self.open_frames[frame] += frame not in self.frames
+                    self.frames[frame] = self.frames.get(frame, 0) | 1 << shift
         if isinstance(kind := fields.get("error_type", fields.get("legacy_type")), int):
             self.error_types.add(kind)
 

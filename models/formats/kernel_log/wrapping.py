@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from ras_triage.models.formats.kernel_log.actions import read_action
+from ras_triage.models.formats.kernel_log.exception_lines import read_exception
 from ras_triage.models.formats.kernel_log.grammar import HEAD, SECTION_TYPES
 from ras_triage.models.formats.kernel_log.lines import LogLine, parse_line, strip_quoting
 from ras_triage.models.formats.kernel_log.section_lines import has_unknown_name, is_number_list, is_section_line
@@ -115,6 +116,8 @@ def _recognise(line: LogLine) -> int:
     """Return how well a line matches what the kernel prints."""
     if line.is_record:
         return _recognise_record_line(line.text)
+    if read_exception(line.text, line.number):
+        return _COMPLETE
     action = read_action(line.text, line.number)
     if action is None:
         return _UNKNOWN
