@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Any
+from typing import Any, Final
 
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
@@ -14,10 +14,13 @@ from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
 from ras_triage.policies.catalog.choice import choose_policy
-from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
+from ras_triage.policies.catalog.policies import UNIFORM, Policy, UnknownPolicy, newest_linux_policy
 from ras_triage.service.api.problems import ProblemError, malformed
 
 NOTIFICATION = "/notification/type"
+
+_LINUX_FORMATS: Final = frozenset({"kernel_log", "ras_trace", "rasdaemon"})
+"""Formats that only Linux and its tools write."""
 
 
 @frozen
@@ -51,7 +54,7 @@ def apply_options(options: ImportOptions, reading: FoundError, default: Policy, 
         changes["policy"] = options.policy
     event = event.model_copy(update=changes) if changes else event
     if reading.format != "event" and options.kernel is None and options.policy is None:
-        event, assumed = _with_known_policy(event, assumed, default, custom)
+        event, assumed = _with_known_policy(event, assumed, default, custom, is_linux=reading.format in _LINUX_FORMATS)
     return replace(reading, event=event, assumed=assumed)
 
 
@@ -81,11 +84,22 @@ def apply_notification(options: ImportOptions, reading: FoundError) -> FoundErro
 
 
 def _with_known_policy(
-    event: Event, assumed: tuple[AssumedField, ...], default: Policy, custom: Mapping[str, Policy]
+    event: Event, assumed: tuple[AssumedField, ...], default: Policy, custom: Mapping[str, Policy], *, is_linux: bool
 ) -> tuple[Event, tuple[AssumedField, ...]]:
-    """Select the default policy for an unknown kernel, as an assumption: kernel logs name kernels without a policy."""
-    try:
-        choose_policy(event, default, custom)
-    except UnknownPolicy as error:
-        return event.model_copy(update={"policy": default.name}), (*assumed, AssumedField("/policy", default.name, str(error)))
-    return event, assumed
+    """Select a policy for an unknown kernel, as an assumption: kernel logs may name none, or one without a policy.
+
+    What Linux wrote is decided as Linux: `uniform`, the default of defaults, says what no kernel does.
+    """
+    fallback = newest_linux_policy() if is_linux and default.name == UNIFORM else default
+    if event.policy is None and event.host.kernel is None:
+        if fallback is default:
+            return event, assumed
+        why = "the source does not name its kernel; the newest release known"
+    else:
+        try:
+            choose_policy(event, default, custom)
+        except UnknownPolicy as error:
+            why = str(error)
+        else:
+            return event, assumed
+    return event.model_copy(update={"policy": fallback.name}), (*assumed, AssumedField("/policy", fallback.name, why))

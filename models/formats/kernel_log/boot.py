@@ -9,6 +9,26 @@ from typing import Any, Final
 _PAGE_SUFFIXES: Final = ((re.compile(r".*[-+._]64k\b.*"), 65536), (re.compile(r".*[-+._]16k\b.*"), 16384))
 """Names of kernel packages with larger pages, such as `5.14.0-427.el9.aarch64+64k` and `6.8.0-1010-nvidia-64k`."""
 
+_HEADER = re.compile(r"(?:OSRELEASE=|RELEASE: +|Linux \S{1,64} (?=\d.{1,200} GNU/Linux$))(?P<release>\d{1,3}\.\d{1,3}\S{0,120})(?: .*)?")
+"""Of kdump's vmcoreinfo, of crash, and of `uname -a`."""
+_PAGE_SIZE = re.compile(r"(?:PAGESIZE=|PAGE SIZE: +)(?P<size>4096|16384|65536)")
+"""Of vmcoreinfo, and of crash's `mach`."""
+
+KEYWORDS: Final = (b"RELEASE", b"GNU/Linux", b"PAGESIZE=", b"PAGE SIZE: ")
+"""Every line that `read_header_release` and `read_page_size` parse contains one of these."""
+
+
+def read_header_release(text: str) -> str | None:
+    """Return the release that a header names; None for any other line."""
+    match = _HEADER.fullmatch(text)
+    return match["release"] if match else None
+
+
+def read_page_size(text: str) -> int | None:
+    """Return the page size in bytes that a header names; None for any other line."""
+    match = _PAGE_SIZE.fullmatch(text)
+    return int(match["size"]) if match else None
+
 
 @dataclass(slots=True)
 class Boot:

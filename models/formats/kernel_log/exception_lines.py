@@ -26,7 +26,7 @@ KEYWORDS: Final = (
 )
 """Every line that `read_exception` parses contains one of these."""
 
-CONTEXT_KEYWORDS: Final = (b" Comm: ", b"pstate: ")
+CONTEXT_KEYWORDS: Final = (b" Comm: ", b" comm: ", b"pstate: ")
 """Every line that `read_task` and `read_processor_state` parse contains one of these."""
 
 TakenFrom = Literal["user", "kernel", "guest"]
@@ -65,7 +65,7 @@ class ExceptionLine:
 class TaskLine:
     """The thread that was running, and the kernel's release (`dump_stack_print_info`)."""
 
-    cpu: int
+    cpu: int | None
     tid: int
     release: str
 
@@ -86,7 +86,7 @@ _OTHER_ABORT = re.compile(r"Unhandled (?:fault|prefetch abort): .*external abort
 """An abort with a syndrome of another architecture, such as 32-bit Arm's."""
 
 _TASK = re.compile(
-    r"CPU: (?P<cpu>\d{1,5}) (?:UID: \d{1,10} )?PID: (?P<tid>\d{1,10}) Comm: .{0,40}? "
+    r"(?:CPU: (?P<cpu>\d{1,5}) (?:UID: \d{1,10} )?PID: |Pid: )(?P<tid>\d{1,10}),? [Cc]omm: .{0,40}? "
     r"(?:Kdump: loaded )?(?:Not tainted|Tainted: [A-Z \[\]=,_]{1,200}?) +(?P<release>\d{1,3}\.\d{1,3}[.\d]*\S{0,100}) #.*"
 )
 _STATE = re.compile(r"(?:.* )?pstate ?: (?P<state>[0-9a-f]{8,16})\b.*")
@@ -128,7 +128,9 @@ def read_other_abort(text: str, line: int) -> ObservedMessage | None:
 def read_task(text: str) -> TaskLine | None:
     """Return the thread and the release that a line names; None for any other line."""
     match = _TASK.fullmatch(text)
-    return TaskLine(int(match["cpu"]), int(match["tid"]), match["release"]) if match else None
+    if match is None:
+        return None
+    return TaskLine(int(match["cpu"]) if match["cpu"] else None, int(match["tid"]), match["release"])
 
 
 def read_processor_state(text: str) -> TakenFrom | None:

@@ -113,7 +113,8 @@ class LogException:
     def add_task(self, line: LogLine, task: TaskLine) -> None:
         """Add the thread that was running, and the kernel's release."""
         self.last = line
-        self.release, self.cpu = task.release, task.cpu
+        self.release = task.release
+        self.cpu = task.cpu if self.cpu is None else self.cpu
         self.tid = task.tid if self.tid is None else self.tid
 
     def accepts_state(self, line: LogLine) -> bool:

@@ -17,7 +17,8 @@ from typing import Final
 from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_guarded
 from ras_triage.models.formats.kernel_log import exception_lines
 from ras_triage.models.formats.kernel_log.actions import KEYWORDS, NOTE_KEYWORD, read_action
-from ras_triage.models.formats.kernel_log.boot import Boot
+from ras_triage.models.formats.kernel_log.boot import KEYWORDS as HEADER_KEYWORDS
+from ras_triage.models.formats.kernel_log.boot import Boot, read_header_release, read_page_size
 from ras_triage.models.formats.kernel_log.exception_lines import (
     ExceptionLine,
     Stage,
@@ -38,7 +39,14 @@ from ras_triage.models.observed import ObservedAction, ObservedPanic, group_acti
 LogItem = FoundError | UnreadableRecord | UnmatchedAction
 Machine = tuple[str | None, str]
 
-_MARKS: Final = (b"[Hardware", b"Linux version ", *KEYWORDS, *exception_lines.KEYWORDS, *exception_lines.CONTEXT_KEYWORDS)
+_MARKS: Final = (
+    b"[Hardware",
+    b"Linux version ",
+    *KEYWORDS,
+    *exception_lines.KEYWORDS,
+    *exception_lines.CONTEXT_KEYWORDS,
+    *HEADER_KEYWORDS,
+)
 """Every relevant line contains one of these; the first is short because mail may wrap the line behind it."""
 
 _BATCH: Final = 256
@@ -240,6 +248,10 @@ class _Reader:
                 if exception.accepts_state(line):
                     exception.taken_from = taken_from
                     return
+        elif release := read_header_release(line.text):
+            self._learn_release(line.machine, release)
+        elif page_size := read_page_size(line.text):
+            self._boot(line.machine).page_size = page_size
 
     def _add_exception(self, found: ExceptionLine, line: LogLine) -> None:
         """Add a line about an exception: to an open one, to the record that came with it, or to a new one."""
