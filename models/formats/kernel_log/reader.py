@@ -17,6 +17,8 @@ from typing import Final
 from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_guarded
 from ras_triage.models.formats.kernel_log import exception_lines
 from ras_triage.models.formats.kernel_log.actions import KEYWORDS, NOTE_KEYWORD, read_action
+from ras_triage.models.formats.kernel_log.aer_lines import KEYWORDS as AER_KEYWORDS
+from ras_triage.models.formats.kernel_log.aer_lines import AerLine, read_aer
 from ras_triage.models.formats.kernel_log.boot import KEYWORDS as HEADER_KEYWORDS
 from ras_triage.models.formats.kernel_log.boot import Boot, read_header_release, read_page_size
 from ras_triage.models.formats.kernel_log.exception_lines import (
@@ -46,6 +48,7 @@ _MARKS: Final = (
     *exception_lines.KEYWORDS,
     *exception_lines.CONTEXT_KEYWORDS,
     *HEADER_KEYWORDS,
+    *AER_KEYWORDS,
 )
 """Every relevant line contains one of these; the first is short because mail may wrap the line behind it."""
 
@@ -58,6 +61,8 @@ _MAX_SIZE: Final = 16 << 20
 _MAX_MACHINES: Final = 1024
 _MAX_EXCEPTIONS: Final = 64
 """Exceptions of one machine that may get more lines."""
+_MAX_RECOVERING: Final = 16
+"""Newest records of a machine that a message of PCIe error recovery may be about."""
 _NEXT_LINES: Final = 3
 
 _BANNER = re.compile(r"Linux version (\S{1,128}) .*")
@@ -231,8 +236,25 @@ class _Reader:
         elif action := read_action(line.text, line.number) or read_other_abort(line.text, line.number):
             if not isinstance(action, ObservedPanic) or not self._add_panic(action, line):
                 self._attach(action, line)
+        elif aer := read_aer(line.text, line.number):
+            self._add_recovery(aer, line)
         else:
             self._read_context(line)
+
+    def _add_recovery(self, found: AerLine, line: LogLine) -> None:
+        """Add a message of PCIe error recovery to its record; without one, the first line of each message is unmatched."""
+        newest = list(islice(self._newest_first(line), _MAX_RECOVERING))
+        for record in reversed(newest):  # the work queue handles them in order
+            if record.accepts_recovery(found, line):
+                before = record.size
+                record.add_recovery(found, line)
+                self._grow(record.size - before)
+                return
+        if found.action is not None:
+            self._add_unmatched(found.action, line)
+
+    def _add_unmatched(self, action: ObservedAction, line: LogLine) -> None:
+        self.items.append(UnmatchedAction(group_actions((action,)), Position(line=line.number), FORMAT, line.host))
 
     def _read_context(self, line: LogLine) -> None:
         """Add what the registers and the task line of an oops say about the exception before them, and about the kernel."""
@@ -335,7 +357,7 @@ class _Reader:
                 record.add_action(action, line)
                 self._grow(record.size - before)
                 return
-        self.items.append(UnmatchedAction(group_actions((action,)), Position(line=line.number), FORMAT, line.host))
+        self._add_unmatched(action, line)
 
 
 def _key(line: LogLine) -> tuple[object, ...]:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ras_triage.models.event import Event
 from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
+from ras_triage.models.formats.kernel_log.aer_lines import AerLine
 from ras_triage.models.formats.kernel_log.boot import Boot
 from ras_triage.models.formats.kernel_log.exceptions import LogException
 from ras_triage.models.formats.kernel_log.grammar import HEAD, OPEN_HEADS, SEVERITIES
@@ -31,6 +32,7 @@ from ras_triage.models.observed import (
     ObservedMemoryFailure,
     ObservedMessage,
     ObservedPanic,
+    ObservedRecovery,
     ObservedSignal,
     ObservedSoftOffline,
     group_actions,
@@ -52,6 +54,8 @@ _CLOCK_SLACK: Final = 1.0
 _ABORT_SECONDS: Final = 0.5
 """Longest time between a record and the abort that it came with: a few milliseconds, or a few lines on a slow serial console."""
 _ABORT_LINES: Final = 40
+_RECOVERY_SECONDS: Final = 120.0
+"""Longest time between a record and the result of its PCIe error recovery: a device may need a minute to leave reset (`pci_dev_wait`)."""
 _NEXT_LINES: Final = 3
 _DEFAULT_PAGE_SIZE: Final = 4096
 _PANIC_LINES: Final = 50
@@ -77,6 +81,8 @@ class LogRecord:
         "_current",
         "_index",
         "_is_full",
+        "_is_recovered",
+        "_is_recovering",
         "_next_index",
         "_poisoned_frames",
         "_source_id",
@@ -122,6 +128,10 @@ class LogRecord:
         self.is_synchronous = False
         """Whether a message proves that the record came with an abort."""
         self._poisoned_frames: set[int] = set()
+        self._is_recovering = False
+        """Whether a section was handed to PCIe error recovery."""
+        self._is_recovered = False
+        """Whether the result of PCIe error recovery is known."""
         self._source_id: int | None = None
         self._is_full = False
         self._current: SectionLines | None = None
@@ -240,6 +250,29 @@ class LogRecord:
         if len(self.actions) < _MAX_ACTIONS:
             self.actions.append(action)
             self.size += len(action.said) + _LINE_SIZE
+
+    def accepts_recovery(self, found: AerLine, line: LogLine) -> bool:
+        """Return whether a message of PCIe error recovery is about this record.
+
+        It names the device of a section or, about the result, the port above it. Registers and a result are printed once for a section.
+        """
+        if not self.match_keys.devices or not 0 < line.number - self.last.number <= MAX_LINES_APART:
+            return False
+        section = self.match_keys.devices.get(found.device)
+        if found.registers:
+            is_new = section is not None and not found.registers.keys() & section.recovery.keys()
+            return is_new and _follows(self.last, line, _FOLLOW_UP_SECONDS)
+        is_subject = section is not None or self._is_recovering
+        return is_subject and not self._is_recovered and _follows(self.last, line, _RECOVERY_SECONDS)
+
+    def add_recovery(self, found: AerLine, line: LogLine) -> None:
+        """Add a message of PCIe error recovery that this record accepts."""
+        if found.registers:
+            self.match_keys.devices[found.device].recovery |= found.registers
+            self._is_recovering = True
+        if found.action is not None:
+            self.add_action(found.action, line)
+            self._is_recovered = isinstance(found.action, ObservedRecovery) and found.action.result != "queued"
 
     def _learn_page_size(self, action: ObservedAction) -> None:
         """Set the page size of the machine by a page frame number: it is the address, divided by the size."""

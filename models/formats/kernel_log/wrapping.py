@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from ras_triage.models.formats.kernel_log.actions import read_action
+from ras_triage.models.formats.kernel_log.aer_lines import read_aer
 from ras_triage.models.formats.kernel_log.exception_lines import read_exception
 from ras_triage.models.formats.kernel_log.grammar import HEAD, SECTION_TYPES
 from ras_triage.models.formats.kernel_log.lines import LogLine, parse_line, strip_quoting
@@ -116,7 +117,7 @@ def _recognise(line: LogLine) -> int:
     """Return how well a line matches what the kernel prints."""
     if line.is_record:
         return _recognise_record_line(line.text)
-    if read_exception(line.text, line.number):
+    if read_exception(line.text, line.number) or read_aer(line.text, line.number):
         return _COMPLETE
     action = read_action(line.text, line.number)
     if action is None:

@@ -44,7 +44,7 @@ def result_page(result: Result, file: str) -> RenderableType:
 def _messages(action: UnmatchedAction) -> Iterator[str]:
     observed = action.observed
     actions: tuple[ObservedAction, ...] = (*observed.memory_failures, *observed.soft_offlines, *observed.signals, *observed.panics)
-    for one in (*actions, *observed.oopses, *observed.serrors, *observed.notes):
+    for one in (*actions, *observed.oopses, *observed.serrors, *observed.recoveries, *observed.notes):
         yield one.said
 
 
