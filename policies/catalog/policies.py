@@ -149,13 +149,6 @@ def kernel_policy(kernel: str) -> Policy:
     return replace(linux_policy(OLDEST), notes=(unknown,), unknowns=(unknown,))
 
 
-@lru_cache(maxsize=1)
-def newest_linux_policy() -> Policy:
-    """Return the policy of the newest release that was analysed, for a Linux machine whose kernel is not known."""
-    releases = (release for change in change_ledger() for release in (change.mainline, *change.stable))
-    return linux_policy(max(release for release in releases if release.series <= NEWEST_SERIES))
-
-
 def _is_too_old(release: Release) -> bool:
     return release.series < OLDEST.series or (release.series == OLDEST.series and release.patch in range(OLDEST_PATCH))
 

@@ -13,8 +13,9 @@ from ras_triage.models.formats.items import FoundError
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
+from ras_triage.policies.catalog.change_points import newest_linux_policy
 from ras_triage.policies.catalog.choice import choose_policy
-from ras_triage.policies.catalog.policies import UNIFORM, Policy, UnknownPolicy, newest_linux_policy
+from ras_triage.policies.catalog.policies import UNIFORM, Policy, UnknownPolicy
 from ras_triage.service.api.problems import ProblemError, malformed
 
 NOTIFICATION = "/notification/type"
@@ -54,7 +55,8 @@ def apply_options(options: ImportOptions, reading: FoundError, default: Policy, 
         changes["policy"] = options.policy
     event = event.model_copy(update=changes) if changes else event
     if reading.format != "event" and options.kernel is None and options.policy is None:
-        event, assumed = _with_known_policy(event, assumed, default, custom, is_linux=reading.format in _LINUX_FORMATS)
+        fallback = _linux_fallback(event, default) if reading.format in _LINUX_FORMATS else default
+        event, assumed = _with_known_policy(event, assumed, default, custom, fallback)
     return replace(reading, event=event, assumed=assumed)
 
 
@@ -83,18 +85,24 @@ def apply_notification(options: ImportOptions, reading: FoundError) -> FoundErro
     return replace(reading, event=event.model_copy(update={"notification": notification}), assumed=left)
 
 
-def _with_known_policy(
-    event: Event, assumed: tuple[AssumedField, ...], default: Policy, custom: Mapping[str, Policy], *, is_linux: bool
-) -> tuple[Event, tuple[AssumedField, ...]]:
-    """Select a policy for an unknown kernel, as an assumption: kernel logs may name none, or one without a policy.
+def _linux_fallback(event: Event, default: Policy) -> Policy:
+    """Return the policy for what Linux wrote without naming its kernel: the newest that fits, unless the service has another default.
 
-    What Linux wrote is decided as Linux: `uniform`, the default of defaults, says what no kernel does.
+    `uniform`, the default of defaults, says what no kernel does. A log's numbering of ARM error types is that of the kernel.
     """
-    fallback = newest_linux_policy() if is_linux and default.name == UNIFORM else default
+    return newest_linux_policy(event.host.arm_error_types) if default.name == UNIFORM else default
+
+
+def _with_known_policy(
+    event: Event, assumed: tuple[AssumedField, ...], default: Policy, custom: Mapping[str, Policy], fallback: Policy
+) -> tuple[Event, tuple[AssumedField, ...]]:
+    """Select the fallback for an unknown kernel, as an assumption: kernel logs may name none, or one without a policy."""
     if event.policy is None and event.host.kernel is None:
         if fallback is default:
             return event, assumed
         why = "the source does not name its kernel; the newest release known"
+        if event.host.arm_error_types is not None:
+            why += f" that numbers ARM error types as the source does ({event.host.arm_error_types})"
     else:
         try:
             choose_policy(event, default, custom)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ras_triage.models.event import Event
-from ras_triage.policies.catalog.change_points import change_points
+from ras_triage.policies.catalog.change_points import change_points, newest_linux_policy
 from ras_triage.policies.catalog.choice import choose_policy, load_policies
 from ras_triage.policies.catalog.policies import (
     NEWEST_SERIES,
@@ -15,7 +15,6 @@ from ras_triage.policies.catalog.policies import (
     change_ledger,
     flag_differences,
     linux_policy,
-    newest_linux_policy,
     resolve_policy,
     uniform_policy,
 )
@@ -59,6 +58,13 @@ def test_the_newest_linux_policy_has_all_changes_of_the_newest_series() -> None:
     newest = newest_linux_policy().release
     assert newest.series == NEWEST_SERIES
     assert all(release <= newest for change in change_ledger() for release in change.stable if release.series == NEWEST_SERIES)
+
+
+def test_the_newest_linux_policy_numbers_arm_error_types_as_asked() -> None:
+    assert newest_linux_policy("uefi-2.10") is newest_linux_policy()
+    legacy = newest_linux_policy("legacy")
+    assert not legacy.behaviours.arm_error_type_bitmask
+    assert all(policy.behaviours.arm_error_type_bitmask for policy in change_points() if policy.release > legacy.release)
 
 
 def test_a_kernel_is_never_one_of_the_operators_own_policies() -> None:

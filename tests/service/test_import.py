@@ -107,6 +107,17 @@ def test_a_log_of_a_kernel_whose_name_is_no_release_is_decided_under_the_newest_
     assert policy_of(decided_by(given=LOG, kernel="mainline")) == ("linux-7.3.4", True)
 
 
+def test_the_numbering_of_arm_error_types_tells_how_new_a_kernel_can_be():
+    head = b"[   10.0] {1}[Hardware Error]: "
+    texts = [b"event severity: recoverable", b" Error 0, type: recoverable", b"  section_type: ARM processor error"]
+    texts += [b"  Error info structure 0:", b"  num errors: 1", b"   error_type: %s", b"   physical fault address: 0x0000001000093c00"]
+    log = b"".join(head + text + b"\n" for text in texts)
+    new, old = decided_by(given=log % b"0x02: cache error"), decided_by(given=log % b"0, cache error")
+    assert policy_of(new) == ("linux-7.3.4", True)
+    assert "queue_memory_failure" in {step["kind"] for step in old["decision"]["plan"]}
+    assert policy_of(old)[0] != policy_of(new)[0]
+
+
 def error_sources() -> bytes:
     """A table of one GHESv2 source, 0, that notifies by abort."""
     notify = bytes([8, 28]) + bytes(26)
