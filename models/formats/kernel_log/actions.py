@@ -30,6 +30,8 @@ KEYWORDS: Final = (
     b"soft_offline",
     b"[Firmware Warn]",
     b"ghes_print_estatus: ",
+    b"Machine Check",
+    b"Machine check",
 )
 """Every line parsed here contains one of these, except the note before a panic. Each search costs time; longer keywords are faster."""
 
@@ -47,8 +49,11 @@ _PAGE = re.compile(rf"Memory failure: {_PFN}: .+")
 _ERROR_TYPE = re.compile(r"(?:\[Firmware Warn\]: ?)?GHES: Unhandled processor error type:? (?:0x(?P<type>[0-9a-f]{2}):|(?!0x)).*")
 _ADDRESS = re.compile(r"(?:\[Firmware Warn\]: ?)?GHES: Invalid address in generic error data: 0x(?P<address>[0-9a-f]{1,16})")
 _PANIC_NOTE = re.compile(r"GHES: Fatal hardware error.*")
-_OTHER = re.compile(r"Soft offline: disabled .*|Memory failure: .+|ghes_print_estatus: \d{1,10} callbacks suppressed")
-"""The last alternative: a rate limit suppressed records."""
+_OTHER = re.compile(
+    r"Soft offline: disabled .*|Memory failure: .+|ghes_print_estatus: \d{1,10} callbacks suppressed"
+    r"|(?:mce: )?(?:\[Hardware Error\]: )?(?:CPU \d{1,5}: Machine Check\b.*|Machine check events logged)"
+)
+"""The third alternative: a rate limit suppressed records. The last one: x86 machine checks."""
 
 _PANICS: Final[tuple[tuple[re.Pattern[str], Cause], ...]] = (
     (re.compile(r"(?:GHES: )?Fatal hardware error!?"), "ghes"),

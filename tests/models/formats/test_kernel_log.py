@@ -37,8 +37,22 @@ def only(lines: list[bytes], notification: NotificationType | None = None) -> Fo
 
 
 def test_a_log_without_records_yields_nothing():
-    assert list(read_kernel_log(log("usb 1-1: new device", "mce: [Hardware Error]: CPU 0: Machine Check: 0"))) == []
+    assert list(read_kernel_log(log("usb 1-1: new device", "mce: [Hardware Error]: TSC 0 ADDR 1000"))) == []
     assert list(read_kernel_log([])) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 8: cc00008000010090",
+        "[Hardware Error]: CPU 0: Machine Check Exception: 4 Bank 4: b200000000070f0f",
+        "CPU 0: Machine Check Exception: 0 Bank 1: 940000000000009f",
+        "mce: [Hardware Error]: Machine check events logged",
+    ],
+)
+def test_a_machine_check_is_an_observation(text):
+    (found,) = read_kernel_log(log(text))
+    assert isinstance(found, UnmatchedAction)
 
 
 def test_the_notification_is_assumed_unless_the_caller_knows_it():
