@@ -30,8 +30,7 @@ KEYWORDS: Final = (
     b"soft_offline",
     b"[Firmware Warn]",
     b"ghes_print_estatus: ",
-    b"Machine Check",
-    b"Machine check",
+    b"Machine ",
 )
 """Every line parsed here contains one of these, except the note before a panic. Each search costs time; longer keywords are faster."""
 

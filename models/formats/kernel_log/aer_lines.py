@@ -13,7 +13,7 @@ from typing import Final
 from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import ObservedAction, ObservedMessage, ObservedRecovery, RecoveryResult
 
-KEYWORDS: Final = (b"AER", b"aer_", b"PCIe Bus Error: ", b"TLP Header: ")
+KEYWORDS: Final = (b"AER", b"aer_", b"PCIe Bus Error")
 """Every line that `read_aer` parses contains one of these."""
 
 

@@ -11,10 +11,10 @@ _PAGE_SUFFIXES: Final = ((re.compile(r".*[-+._]64k\b.*"), 65536), (re.compile(r"
 
 _HEADER = re.compile(r"(?:OSRELEASE=|RELEASE: +|Linux \S{1,64} (?=\d.{1,200} GNU/Linux$))(?P<release>\d{1,3}\.\d{1,3}\S{0,120})(?: .*)?")
 """Of kdump's vmcoreinfo, of crash, and of `uname -a`."""
-_PAGE_SIZE = re.compile(r"(?:PAGESIZE=|PAGE SIZE: +)(?P<size>4096|16384|65536)")
-"""Of vmcoreinfo, and of crash's `mach`."""
+_PAGE_SIZE = re.compile(r"PAGESIZE=(?P<size>4096|16384|65536)")
+"""Of vmcoreinfo."""
 
-KEYWORDS: Final = (b"RELEASE", b"GNU/Linux", b"PAGESIZE=", b"PAGE SIZE: ")
+KEYWORDS: Final = (b"RELEASE", b"GNU/Linux", b"PAGESIZE=")
 """Every line that `read_header_release` and `read_page_size` parse contains one of these."""
 
 

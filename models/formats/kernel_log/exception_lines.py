@@ -14,20 +14,14 @@ from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import ObservedAction, ObservedMessage, ObservedOops, ObservedPanic, ObservedSerror, ObservedSignal
 from ras_triage.models.syndrome import ExceptionClass, abort_syndrome, is_table_walk_fault
 
-KEYWORDS: Final = (
-    b"SError",
-    b"Bad mode in Error handler",
-    b"Synchronous External Abort: ",
-    b"Unhandled ",
-    b"Internal error: ",
-    b"unhandled exception: ",
-    b"Unsupported FSC: ",
-    b"synchronous ",
-)
-"""Every line that `read_exception` parses contains one of these."""
+KEYWORDS: Final = (b"SError", b"ynchronous ", b"nhandled ", b"Internal error: ", b"Unsupported FSC: ")
+"""Every line that `read_exception` and `read_other_abort` parse contains one of these."""
 
-CONTEXT_KEYWORDS: Final = (b" Comm: ", b" comm: ", b"pstate: ")
-"""Every line that `read_task` and `read_processor_state` parse contains one of these."""
+TASK_KEYWORD: Final = b"omm: "
+"""Keyword of the lines that `read_task` parses."""
+
+STATE_KEYWORD: Final = b"pstate"
+"""Keyword of the lines that `read_processor_state` parses."""
 
 TakenFrom = Literal["user", "kernel", "guest"]
 

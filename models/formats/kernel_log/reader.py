@@ -46,7 +46,7 @@ _MARKS: Final = (
     b"Linux version ",
     *KEYWORDS,
     *exception_lines.KEYWORDS,
-    *exception_lines.CONTEXT_KEYWORDS,
+    exception_lines.TASK_KEYWORD,
     *HEADER_KEYWORDS,
     *AER_KEYWORDS,
 )
@@ -125,6 +125,8 @@ class _Reader:
         marks = [mark for mark in _MARKS if mark in block]
         if marks:
             marks.append(NOTE_KEYWORD)
+        if (marks or self._exceptions) and exception_lines.STATE_KEYWORD in block:
+            marks.append(exception_lines.STATE_KEYWORD)
         self._has_line_ends = self._has_line_ends or batch[0].endswith(b"\n")
         if marks or self._pending is not None:
             cut = number + len(batch) - 1 if is_last and self._has_line_ends and not batch[-1].endswith(b"\n") else None
