@@ -14,7 +14,7 @@ from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import ObservedAction, ObservedMessage, ObservedOops, ObservedPanic, ObservedSerror, ObservedSignal
 from ras_triage.models.syndrome import ExceptionClass, abort_syndrome, is_table_walk_fault
 
-KEYWORDS: Final = (b"SError", b"ynchronous ", b"nhandled ", b"Internal error: ", b"Unsupported FSC: ")
+KEYWORDS: Final = (b"SError", b"Bad mode in ", b"ynchronous ", b"nhandled ", b"Internal error: ", b"Unsupported FSC: ")
 """Every line that `read_exception` and `read_other_abort` parse contains one of these."""
 
 TASK_KEYWORD: Final = b"omm: "

@@ -10,7 +10,7 @@ from ras_triage.models.formats.items import FoundError, Position
 from ras_triage.models.formats.kernel_log.boot import Boot
 from ras_triage.models.formats.kernel_log.exception_lines import ExceptionLine, Stage, TakenFrom, TaskLine
 from ras_triage.models.formats.kernel_log.lines import LogLine, seconds_between
-from ras_triage.models.host import Host, ThreadRef
+from ras_triage.models.host import Host, Sysctl, ThreadRef
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField, ObservedAction, ObservedOops, ObservedPanic, ObservedSignal, group_actions
 from ras_triage.models.syndrome import abort_syndrome
@@ -145,7 +145,14 @@ class LogException:
             facts["kernel"] = self.release
         if self.tid is not None and self.taken_from != "guest":
             facts["current"] = ThreadRef(pid=self.tid, tid=self.tid)
+        if self._shows_panic_on_oops():
+            facts["sysctl"] = Sysctl(panic_on_oops=1)
         return facts
+
+    def _shows_panic_on_oops(self) -> bool:
+        """Return whether the kernel panicked because of kernel.panic_on_oops: only an oops in an interrupt panics without it (`die`)."""
+        panics = (action for action in self.actions if isinstance(action, ObservedPanic))
+        return any(panic.cause == "oops" and "in interrupt" not in panic.said for panic in panics)
 
     def assumed(self) -> list[AssumedField]:
         """Return the assumed fields of the notification and of the host facts."""
@@ -155,6 +162,9 @@ class LogException:
             assumed.append(AssumedField("/notification/taken_from", _LIKELY[self.kind], why))
         if self.tid is not None and self.taken_from != "guest":
             assumed.append(AssumedField("/host/current/pid", str(self.tid), "the kernel prints the id of the thread, not of its process"))
+        if self._shows_panic_on_oops():
+            why = "the oops ended in a panic, and not in an interrupt; other settings have their defaults"
+            assumed.append(AssumedField("/host/sysctl/kernel.panic_on_oops", "1", why))
         return assumed
 
     def lost(self) -> list[str]:

@@ -370,6 +370,8 @@ class LogRecord:
         if self.exception is not None:
             assumed += self.exception.assumed()
             lost += self.exception.lost()
+            if self.exception.taken_from == "kernel":
+                lost.append("how the record was read: the handler of an abort in the kernel does not read records")
             actions = sorted([*actions, *self.exception.actions], key=attrgetter("line"))
         observed = group_actions(actions) if actions else None
         return FoundError(event, FORMAT, place, tuple(assumed), tuple(dict.fromkeys(lost)), observed)

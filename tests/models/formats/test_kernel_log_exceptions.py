@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import pytest
@@ -130,6 +131,18 @@ def test_a_line_about_another_fault_is_no_error(text):
     assert list(read_kernel_log(log(text))) == []
 
 
+@pytest.mark.parametrize("quotes", ["", "> "])
+@pytest.mark.parametrize(("text", "notification"), [*FORMS, (f"{OOPS} some more words", FORMS[10][1])], ids=str)
+@given(width=st.integers(60, 78))
+def test_mail_may_wrap_a_line_about_an_exception(text, notification, quotes, width):
+    pieces = textwrap.wrap("[  100.000000] " + text, width, break_long_words=False, break_on_hyphens=False)
+    task = textwrap.wrap("[  100.000001] " + TASK, width, break_long_words=False, break_on_hyphens=False)
+    (found,) = read_kernel_log([f"{quotes}{piece}\n".encode() for piece in (*pieces, *task)])
+    assert isinstance(found, FoundError)
+    assert {name: getattr(found.event.notification, name) for name in notification} == notification
+    assert found.event.host.kernel == "5.18.7-arm64"
+
+
 def test_an_abort_of_another_architecture_is_an_observation():
     (found,) = read_kernel_log(log("Unhandled fault: external abort on non-linefetch (0x1018) at 0xf0a2c000"))
     assert isinstance(found, UnmatchedAction)
@@ -184,6 +197,16 @@ def test_an_abort_and_its_oops_are_one_error(first):
     assert found.observed is not None
     assert (len(found.observed.oopses), len(found.observed.panics)) == (1, 1)
     assert compare(found.observed, decide(found.event, resolve_policy("linux-6.12.107")), found.assumed).verdict == "agree"
+
+
+def test_a_panic_behind_an_oops_tells_that_oopses_panic():
+    outside = only(OOPS, TASK, "Kernel panic - not syncing: synchronous external abort: Fatal exception")
+    inside = only(OOPS, TASK, "Kernel panic - not syncing: synchronous external abort: Fatal exception in interrupt")
+    policy = resolve_policy("linux-6.12.107")
+    assert [decide(found.event, policy).action for found in (outside, inside, only(OOPS, TASK))] == ["panic", "signal", "signal"]
+    assert "/host/sysctl/kernel.panic_on_oops" in {assumption.field for assumption in outside.assumed}
+    agreements = [compare(found.observed, decide(found.event, policy), found.assumed) for found in (outside, inside)]
+    assert [one.comparisons[0].verdict for one in agreements] == ["agree", "cannot_tell"]
 
 
 def test_a_line_printed_twice_at_once_is_one_error_and_says_so():
