@@ -33,7 +33,9 @@ class Stage(IntEnum):
     """Firmware, or a vendor's handler, that takes the exception before the kernel."""
     KERNEL = 1
     """The kernel's first line."""
-    OUTCOME = 2
+    UNHANDLED = 2
+    """A second line, of an abort that no record accounts for (`do_mem_abort`, before 4.20)."""
+    OUTCOME = 3
     """What the kernel does: an oops, a signal or a panic."""
 
 
@@ -53,6 +55,10 @@ class ExceptionLine:
     cpu: int | None = None
     tid: int | None = None
     """Id of the thread that was running."""
+    release: str | None = None
+    """A release of a kernel that prints such a line, where later ones print another."""
+    is_continuation: bool = False
+    """Whether the line is about a hardware error only behind another line about it."""
 
 
 @frozen
@@ -67,6 +73,8 @@ class TaskLine:
 _ESR = r"(?:0x)?(?P<esr>[0-9a-f]{8,16})"
 _SERROR = re.compile(rf"SError Interrupt on CPU(?P<cpu>\d{{1,5}}), code {_ESR}\b.*")
 _BAD_MODE = re.compile(rf"Bad mode in Error handler detected(?: on CPU(?P<cpu>\d{{1,5}}))?, code {_ESR}\b.*")
+_BAD_MODE_OOPS = re.compile(r"Internal error: Oops - bad mode: 0 \[#\d{1,5}\].*")
+_BAD_MODE_RELEASE: Final = "4.14.x"
 _VECTOR = re.compile(rf"Unhandled \d\d-bit el\d[ht] error exception on CPU(?P<cpu>\d{{1,5}}), ESR {_ESR}\b.*")
 _VENDOR_SERROR = re.compile(rf"(?:CPU:? ?(?P<cpu>\d{{1,5}}): ?)?SError(?: detected)?[:,] .*?\besr=?:? ?{_ESR}\b.*", re.IGNORECASE)
 _SPSR = re.compile(r"\bspsr=?:? ?(?:0x)?(?P<state>[0-9a-f]{1,16})\b", re.IGNORECASE)
@@ -76,8 +84,8 @@ _TRUNCATED_OOPS = re.compile(rf"Internal error: synchronous .{{0,60}}: {_ESR}\b.
 _KILLED = re.compile(rf"(?P<comm>.{{0,16}})\[(?P<tid>\d{{1,10}})\]: unhandled exception: .{{0,60}}, ESR {_ESR}, .*")
 _GUEST = re.compile(rf"kvm \[\d{{1,10}}\]: Unsupported FSC: .*\bESR_EL2={_ESR}\b.*")
 _CLAIMED = re.compile(r".*GHES: (?P<comm>.{1,15}):(?P<tid>\d{1,10}): synchronous unrecoverable error \(SIGBUS\)")
-_OTHER_ABORT = re.compile(r"Unhandled (?:fault|prefetch abort): .*external abort.*")
-"""An abort with a syndrome of another architecture, such as 32-bit Arm's."""
+_OTHER_ABORT = re.compile(r"Unhandled (?:fault|prefetch abort): .*external abort.*|(?:ERROR: +)?Unhandled External Abort received on .*")
+"""An abort with a syndrome of another architecture, such as 32-bit Arm's, or one that firmware (TF-A) takes."""
 
 _TASK = re.compile(
     r"(?:CPU: (?P<cpu>\d{1,5}) (?:UID: \d{1,10} )?PID: |Pid: )(?P<tid>\d{1,10}),? [Cc]omm: .{0,40}? "
@@ -139,11 +147,19 @@ def _executed(state: int) -> TakenFrom:
 
 
 def _serror(match: re.Match[str], line: int) -> ExceptionLine:
-    groups = match.groupdict()
-    cpu, syndrome = int(groups["cpu"]) if groups.get("cpu") else None, int(match["esr"], 16)
-    if cpu is None:
-        return ExceptionLine("sei", Stage.KERNEL, syndrome, ObservedMessage(line, match[0], "other"))
+    cpu, syndrome = int(match["cpu"]), int(match["esr"], 16)
     return ExceptionLine("sei", Stage.KERNEL, syndrome, ObservedSerror(line, match[0], cpu, syndrome), cpu=cpu)
+
+
+def _bad_mode(match: re.Match[str], line: int) -> ExceptionLine:
+    """Return the SError of a kernel without `do_serror`: an oops, which panics only as any other does."""
+    action = ObservedMessage(line, match[0], "other")
+    cpu = int(match["cpu"]) if match["cpu"] else None
+    return ExceptionLine("sei", Stage.KERNEL, int(match["esr"], 16), action, cpu=cpu, release=_BAD_MODE_RELEASE)
+
+
+def _bad_mode_oops(match: re.Match[str], line: int) -> ExceptionLine:
+    return ExceptionLine("sei", Stage.OUTCOME, None, ObservedOops(line, match[0], 0), is_continuation=True)
 
 
 def _vendor_serror(match: re.Match[str], line: int) -> ExceptionLine:
@@ -160,7 +176,8 @@ def _vendor_serror(match: re.Match[str], line: int) -> ExceptionLine:
 
 def _abort(match: re.Match[str], line: int) -> ExceptionLine | None:
     action = ObservedMessage(line, match[0], "other")
-    return _external_abort(match, Stage.KERNEL, action, address=int(match["address"], 16))
+    stage = Stage.UNHANDLED if match[0].startswith("Unhandled") else Stage.KERNEL
+    return _external_abort(match, stage, action, address=int(match["address"], 16))
 
 
 def _oops(match: re.Match[str], line: int) -> ExceptionLine | None:
@@ -201,7 +218,8 @@ def _external_abort(match: re.Match[str], stage: Stage, action: ObservedAction, 
 
 _READERS: Final = (
     (_SERROR, _serror),
-    (_BAD_MODE, _serror),
+    (_BAD_MODE, _bad_mode),
+    (_BAD_MODE_OOPS, _bad_mode_oops),
     (_VECTOR, _serror),
     (_VENDOR_SERROR, _vendor_serror),
     (_ABORT, _abort),

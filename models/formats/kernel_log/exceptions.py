@@ -37,7 +37,7 @@ _SERROR_PANICS: Final = ("bad mode", "Unhandled exception")
 class LogException:
     """A CPU exception that is being parsed."""
 
-    __slots__ = ("_prints", "actions", "address", "boot", "cpu", "first", "has_panic", "is_closed", "kind", "last",
+    __slots__ = ("_likely_release", "_prints", "actions", "address", "boot", "cpu", "first", "has_panic", "is_closed", "kind", "last",
                  "machine", "release", "size", "stage", "syndrome", "taken_from", "tid")  # fmt: skip
 
     def __init__(self, line: LogLine, found: ExceptionLine, boot: Boot) -> None:
@@ -49,6 +49,7 @@ class LogException:
         self.syndrome, self.address, self.taken_from = found.syndrome, found.address, found.taken_from
         self.cpu, self.tid = found.cpu, found.tid
         self.release: str | None = None
+        self._likely_release = found.release
         self.actions: list[ObservedAction] = [found.action]
         self.has_panic = isinstance(found.action, ObservedPanic)
         self.is_closed = False
@@ -92,10 +93,10 @@ class LogException:
         """Return whether a panic is the outcome of this exception."""
         if self.is_closed or self.has_panic or not self._is_near(line):
             return False
-        if self.kind == "sei":
-            return panic.cause == "serror" or (panic.cause is None and _why(panic).startswith(_SERROR_PANICS))
         if panic.cause == "oops":
             return any(isinstance(action, ObservedOops) for action in self.actions)
+        if self.kind == "sei":
+            return panic.cause == "serror" or (panic.cause is None and _why(panic).startswith(_SERROR_PANICS))
         outcomes = (ObservedOops, ObservedSignal)
         return panic.cause is None and _why(panic).startswith(_KILLED) and any(isinstance(action, outcomes) for action in self.actions)
 
@@ -143,6 +144,8 @@ class LogException:
         facts = self.boot.host_facts()
         if self.release is not None:
             facts["kernel"] = self.release
+        elif "kernel" not in facts and self._likely_release is not None:
+            facts["kernel"] = self._likely_release
         if self.tid is not None and self.taken_from != "guest":
             facts["current"] = ThreadRef(pid=self.tid, tid=self.tid)
         if self._shows_panic_on_oops():
@@ -157,6 +160,9 @@ class LogException:
     def assumed(self) -> list[AssumedField]:
         """Return the assumed fields of the notification and of the host facts."""
         assumed = []
+        if self._likely_release is not None and self.release is None and self.boot.release is None:
+            why = f"the log does not name the kernel; those after 4.15 print another line than `{self.first.text[:60]}`"
+            assumed.append(AssumedField("/host/kernel", self._likely_release, why))
         if self.taken_from is None:
             why = "neither the exception class nor the processor state is printed"
             assumed.append(AssumedField("/notification/taken_from", _LIKELY[self.kind], why))

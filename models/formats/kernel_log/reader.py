@@ -286,6 +286,8 @@ class _Reader:
                 exception.add(line, found)
                 self._grow(exception.size - before)
                 return
+        if found.is_continuation:
+            return
         exception = LogException(line, found, self._boot(line.machine))
         opened.append(exception)
         record = next(self._newest_first(line), None)

@@ -371,7 +371,7 @@ class LogRecord:
             assumed += self.exception.assumed()
             lost += self.exception.lost()
             if self.exception.taken_from == "kernel":
-                lost.append("how the record was read: the handler of an abort in the kernel does not read records")
+                lost.append("how the record was read: since 5.8 the handler of an abort in the kernel reads no record")
             actions = sorted([*actions, *self.exception.actions], key=attrgetter("line"))
         observed = group_actions(actions) if actions else None
         return FoundError(event, FORMAT, place, tuple(assumed), tuple(dict.fromkeys(lost)), observed)

@@ -13,7 +13,7 @@ from ras_triage.models.formats.items import FoundError, UnmatchedAction
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.notification import NotificationType
 from ras_triage.policies.agreement import compare
-from ras_triage.policies.catalog.policies import resolve_policy
+from ras_triage.policies.catalog.policies import kernel_policy, resolve_policy
 from ras_triage.policies.decide import decide
 from tests.models.formats.test_kernel_log import log, record
 from tests.models.formats.test_kernel_log_properties import NOISE, STYLES, as_bytes, shuffled_together
@@ -143,8 +143,15 @@ def test_mail_may_wrap_a_line_about_an_exception(text, notification, quotes, wid
     assert found.event.host.kernel == "5.18.7-arm64"
 
 
-def test_an_abort_of_another_architecture_is_an_observation():
-    (found,) = read_kernel_log(log("Unhandled fault: external abort on non-linefetch (0x1018) at 0xf0a2c000"))
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Unhandled fault: external abort on non-linefetch (0x1018) at 0xf0a2c000",
+        "ERROR:   Unhandled External Abort received on 0x80000000 from NS-EL2",
+    ],
+)
+def test_an_abort_of_another_architecture_or_in_firmware_is_an_observation(text):
+    (found,) = read_kernel_log(log(text))
     assert isinstance(found, UnmatchedAction)
 
 
@@ -217,6 +224,26 @@ def test_a_line_printed_twice_at_once_is_one_error_and_says_so():
     assert any("FnV" in phrase for phrase in found.lost)
     apart = [*log(abort, before="[ 2948.857141] "), *log(abort, before="[ 2949.857146] ")]
     assert len(errors(apart)) == 2
+
+
+def test_the_lines_of_an_abort_that_no_record_accounts_for_are_one_error():
+    abort = "synchronous external abort (0x92000410) at 0x0000ffff8d2a1000"
+    assert len(errors(log(f"Synchronous External Abort: {abort}", f"Unhandled fault: {abort}"))) == 1
+
+
+def test_an_serror_in_bad_mode_is_an_oops_of_an_old_kernel():
+    bad_mode, oops = "Bad mode in Error handler detected on CPU3, code 0xbf000002 -- SError", "Internal error: Oops - bad mode: 0 [#1] SMP"
+    found = only(bad_mode, oops, TASK.replace("5.18.7-arm64", "4.9.140-tegra"))
+    assert found.event.host.kernel == "4.9.140-tegra"
+    assert found.observed is not None
+    assert (len(found.observed.oopses), len(found.observed.serrors)) == (1, 0)
+    assert compare(found.observed, decide(found.event, kernel_policy("4.9.140")), found.assumed).verdict == "cannot_tell"
+    unnamed = only(bad_mode, oops)
+    assert unnamed.event.host.kernel == "4.14.x"
+    assert "/host/kernel" in {assumption.field for assumption in unnamed.assumed}
+    panicked = only(bad_mode, oops, "Kernel panic - not syncing: Fatal exception in interrupt")
+    assert panicked.observed is not None
+    assert [panic.cause for panic in panicked.observed.panics] == ["serror"]
 
 
 def test_two_oopses_are_two_errors():
