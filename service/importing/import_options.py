@@ -98,7 +98,8 @@ def _with_known_policy(
 ) -> tuple[Event, tuple[AssumedField, ...]]:
     """Select the fallback for an unknown kernel, as an assumption: kernel logs may name none, or one without a policy."""
     if event.policy is None and event.host.kernel is None:
-        if fallback is default:
+        may_have_stored_facts = event.source is not None and "host" not in event.model_fields_set
+        if fallback is default or may_have_stored_facts:
             return event, assumed
         why = "the source does not name its kernel; the newest release known"
         if event.host.arm_error_types is not None:

@@ -107,6 +107,19 @@ def test_a_log_of_a_kernel_whose_name_is_no_release_is_decided_under_the_newest_
     assert policy_of(decided_by(given=LOG, kernel="mainline")) == ("linux-7.3.4", True)
 
 
+def test_an_option_does_not_change_the_notification_of_an_exception_without_a_record():
+    found = decided_by(
+        "--notification", "gsiv", "--kernel", "6.12.107", given=b"[ 1.0] SError Interrupt on CPU3, code 0xbe000011 -- SError\n"
+    )
+    assert (found["event"]["notification"]["type"], found["decision"]["action"]) == ("sei", "panic")
+    assert found["agreement"]["verdict"] == "agree"
+
+
+def test_a_page_names_the_exception_that_is_no_record():
+    shown = run("import", "-", given=b"[ 1.0] SError Interrupt on CPU3, code 0xbe000011 -- SError\n").stdout.decode()
+    assert "no record, notified by sei, syndrome 0xbe000011, taken from kernel" in " ".join(shown.split())
+
+
 def test_the_numbering_of_arm_error_types_tells_how_new_a_kernel_can_be():
     head = b"[   10.0] {1}[Hardware Error]: "
     texts = [b"event severity: recoverable", b" Error 0, type: recoverable", b"  section_type: ARM processor error"]
