@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
-from ras_triage.models.decision import Decision, Log, MemoryFailure, Oops, Panic, RecoverPcie, Signal, SoftOffline
+from ras_triage.models.decision import Decision, Log, MemoryFailure, Oops, Panic, RecoverPcie, Reject, Signal, SoftOffline
 from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import (
     AssumedField,
@@ -101,6 +101,9 @@ class _Plan:
         panics = [step for step in decision.plan if isinstance(step, Panic)]
         self.panics = frozenset(step.cause for step in panics)
         self.decided_panics = _list([f"panic: {step.message}" for step in panics])
+        rejects = any(isinstance(step, Reject) for step in decision.plan)
+        self.why_not_read = frozenset({_NOTIFICATION} if rejects else ())
+        """The assumption that explains why a record that the kernel handled is not read in the plan."""
         self.recoveries = [step for step in decision.plan if isinstance(step, RecoverPcie)]
         self.has_oops = any(isinstance(step, Oops) for step in decision.plan)
         self.logs = {about: _list(_logged(decision, beginning)) for about, beginning in _MESSAGES.items()}
@@ -173,7 +176,7 @@ def _signals(decision: Decision, signal: str) -> _Signals:
 def _memory_failure(action: ObservedMemoryFailure, plan: _Plan) -> Comparison:
     planned = plan.failures.get(action.pfn)
     if planned is None:
-        relevant = _SEVERITIES | ({"host.page_size"} if plan.failures else set())
+        relevant = _SEVERITIES | plan.why_not_read | ({"host.page_size"} if plan.failures else set())
         return plan.judge(action, plan.decided_failures or _NOTHING, relevant, agrees=False)
     decided = f"{planned.page_type or 'no report'}: {planned.result or 'no result'}"
     agrees = (planned.page_type, planned.result) == (action.page_type, action.result)
@@ -218,7 +221,9 @@ def _recovery(action: ObservedRecovery, plan: _Plan) -> Comparison:
     steps = [step for step in plan.recoveries if is_queued or step.recovers]
     decided = _list([f"{step.device} is handed to AER recovery" for step in steps])
     agrees = bool(steps) and (not is_queued or action.device in {step.device for step in steps})
-    return plan.judge(action, decided or _NOTHING, _SEVERITIES | {"host.pci_devices", "host.config", _FLAGS}, agrees=agrees)
+    return plan.judge(
+        action, decided or _NOTHING, _SEVERITIES | plan.why_not_read | {"host.pci_devices", "host.config", _FLAGS}, agrees=agrees
+    )
 
 
 _MESSAGES: Final = {"error_type": "Unhandled processor error type", "address": "Invalid address in generic error data"}

@@ -382,10 +382,19 @@ class LogRecord:
         if known is None and not is_synchronous:
             why = "a kernel log does not contain the notification type"
             assumed.append(AssumedField("/notification/type", DEFAULT_NOTIFICATION, why))
+        elif known is None and self._is_handled_beside_oops():
+            why = "an abort in the kernel follows at once, but its handler reads no record since 5.8, and this one was handled"
+            assumed.append(AssumedField("/notification/type", NotificationType.SEA, why))
         kind = known or (NotificationType.SEA if is_synchronous else DEFAULT_NOTIFICATION)
         if self.exception is not None and kind is NotificationType.SEA:
             return self.exception.notification(self._source_id)
         return Notification(type=kind, source_id=self._source_id)
+
+    def _is_handled_beside_oops(self) -> bool:
+        """Return whether the kernel handled the record although the abort beside it was taken in the kernel."""
+        handled = (ObservedMemoryFailure, ObservedSoftOffline, ObservedRecovery)
+        is_in_kernel = self.exception is not None and self.exception.taken_from == "kernel"
+        return is_in_kernel and any(isinstance(action, handled) for action in self.actions)
 
     def _name(self) -> str:
         return "a record" if self.sequence is None else f"record {{{self.sequence}}}"

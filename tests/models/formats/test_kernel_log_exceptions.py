@@ -280,6 +280,18 @@ def test_an_abort_right_behind_a_record_is_its_notification(abort):
     assert found.observed is not None
 
 
+def test_a_record_that_was_handled_beside_an_oops_leaves_its_notification_open():
+    handled = "Memory failure: 0x1000093: recovery action for dirty LRU page: Recovered"
+    (found,) = errors(log(*record(1, ARM), OOPS, handled))
+    assumed = frozenset(assumption.field for assumption in found.assumed)
+    assert (found.event.notification.type, "/notification/type" in assumed) == ("sea", True)
+    decision = decide(found.event, resolve_policy("linux-6.12.107"), assumed)
+    assert {other.when["notification.type"] for other in decision.alternatives if "notification.type" in other.when} == {"polled"}
+    assert {one.verdict for one in compare(found.observed, decision, found.assumed).comparisons} == {"agree", "cannot_tell"}
+    (alone,) = errors(log(*record(1, ARM), OOPS))
+    assert "/notification/type" not in {assumption.field for assumption in alone.assumed}
+
+
 def test_the_message_of_a_claimed_abort_may_come_before_its_record():
     (found,) = errors(log(CLAIMED, *record(1, ARM)))
     assert (found.event.notification.type, found.event.notification.taken_from) == ("sea", "user")
