@@ -156,7 +156,7 @@ def test_an_abort_of_another_architecture_or_in_firmware_is_an_observation(text)
 
 
 def test_an_serror_and_the_panic_behind_it_are_one_error():
-    found = only("usb 1-1: reset", SERROR, TASK, "Hardware name: ODROID-M1 (DT)", KERNEL_STATE, "Call trace:", SERROR_PANIC)
+    found = only("usb 1-1: reset", SERROR, TASK, "Hardware name: ODROID-M1 (DT)", KERNEL_STATE, "Call trace:", SERROR_PANIC, f"---[ end {SERROR_PANIC} ]---")
     assert (found.place.line, found.event.notification.taken_from) == (2, "kernel")
     assert found.event.host.kernel == "5.18.7-arm64"
     assert found.event.host.current is not None
