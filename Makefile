@@ -3,21 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-long lint bench growth crash torture fuzz lock audit clean
+.PHONY: run test test-long lint client bench growth crash torture fuzz lock audit clean
 
 run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
 	@$(BIN)/ras-triage demo
 
+# Two processes with neighbouring tests each, so that servers of a module start once; and with bytecode, else each compiles all tests.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
 test: $(VENV)/.test  ## set up and run the tests
-	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@$(PYTEST)
 
 test-long: $(VENV)/.test  ## the same tests with far more examples, kills and time; takes hours
-	@RAS_TRIAGE_TESTS=long $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@RAS_TRIAGE_TESTS=long $(PYTEST)
 
 lint: $(VENV)/.lint  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+client:  ## write the synchronous client after a change of the asynchronous one
+	@$(PYTHON) tests/generate_client.py
 
 bench: $(VENV)/.run  ## events per second and the share of each stage
 	@$(BIN)/python bench/decide.py
@@ -29,10 +35,10 @@ growth: $(VENV)/.run  ## what 2 million kept decisions cost, in memory and time;
 	@$(BIN)/python bench/load.py growth
 
 crash: $(VENV)/.test  ## kill the service under load KILLS (5000) times
-	@$(BIN)/python tests/service/test_crashes.py --kills $(or $(KILLS),5000)
+	@$(BIN)/python -m tests.service.test_crashes --kills $(or $(KILLS),5000)
 
 torture: $(VENV)/.test  ## hostile clients, a failing disk, stopped workers and kills at once for SECONDS (600)
-	@$(BIN)/python tests/service/test_torture.py --seconds $(or $(SECONDS),600)
+	@$(BIN)/python -m tests.service.test_torture --seconds $(or $(SECONDS),600)
 
 fuzz: $(VENV)/.fuzz  ## coverage-guided fuzzing for SECONDS (600)
 	@$(BIN)/python tests/fuzz_events.py -max_total_time=$(or $(SECONDS),600) -rss_limit_mb=1024

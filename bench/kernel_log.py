@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
+from ras_triage.models.formats.results import FoundError
 
 LINE = re.compile(rb"(?:<\d+>)?(?:\[ *\d+\.\d+\] ?)?(?:\{(\d+)\})?\[Hardware Error\]: *(.*)")
 

@@ -38,8 +38,7 @@ from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import uniform_policy
 from ras_triage.policies.decide import decide
 from ras_triage.service.api.event_json import read_event
-from ras_triage.service.config.settings import Settings
-from ras_triage.service.config.sources import default_workers
+from ras_triage.service.config.settings import Settings, default_workers
 from ras_triage.service.engine.responses import decision_json
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.dependencies import Body
@@ -308,9 +307,9 @@ def run(what: list[str], seconds: float, events: int, folder: Path) -> None:
         elif name == "batches":
             for workers in sorted({default_workers(), 0}, reverse=True):
                 with serving(folder / f"{name}-{workers}", workers) as server:
-                    told = f"{workers} workers" if workers else "no workers"
-                    compare_batches(server, f"{mixed_title}, {told}", list(islice(cycle(mix), 10_000)))
-                    compare_batches(server, f"{bare_title}, {told}", list(islice(cycle(bare), 30_000)))
+                    with_workers = f"{workers} workers" if workers else "no workers"
+                    compare_batches(server, f"{mixed_title}, {with_workers}", list(islice(cycle(mix), 10_000)))
+                    compare_batches(server, f"{bare_title}, {with_workers}", list(islice(cycle(bare), 30_000)))
         else:
             with serving(folder / f"{name}-small") as small, serving(folder / f"{name}-large") as large:
                 grow(small, large, events)

@@ -8,7 +8,8 @@ idle:      1,024 connections that never send a byte, with 1,024 file descriptors
 drip:      8 imports that send one byte each 5 s
 unread:    64 batches whose answer is never read
 
-The load comes from a process of its own. Meanwhile a prober opens a connection for each request, as a load balancer does, and measures
+The load comes from a process of its own; service, load and prober have a session each, so that Linux's autogroup scheduling divides the
+processors between them. Meanwhile a prober opens a connection for each request, as a load balancer does, and measures
 `POST /v1/decisions`, `GET /healthz` and `GET /readyz`.
 """
 
@@ -38,7 +39,7 @@ IMPORTS = 8
 UNREAD = 64
 EVENTS = 100
 TIMEOUT_S = 30.0
-PAUSE_S = 0.1
+PAUSE_S = 0.05
 SETTLE_S = 2.0
 
 Address = tuple[str, int]
@@ -70,7 +71,7 @@ async def batch(address: Address, body: bytes) -> str:
                 answer = await reader.readuntil(b"\r\n\r\n")
                 if status == "503":
                     after = re.search(rb"(?i)retry-after: (\d+)", answer)
-                    await asyncio.sleep(min(int(after[1]) if after else 1, 5))
+                    await asyncio.sleep(int(after[1]) if after else 1)
                 elif b"chunked" in answer:
                     while length := int(await reader.readline(), 16):
                         await reader.readexactly(length + 2)
@@ -96,8 +97,8 @@ async def send_batches(address: Address, connections: int, until: float) -> Coun
 
 
 async def hold(address: Address, connections: int, first: bytes, drip: bytes, until: float) -> Counter[str]:
-    """Open connections, send `first` and then `drip` each 5 s, never read before the end; return what each was told by then."""
-    told: Counter[str] = Counter()
+    """Open connections, send `first` and then `drip` each 5 s, never read before the end; return what each got by then."""
+    outcomes: Counter[str] = Counter()
 
     async def one() -> None:
         reader, writer = await open_patiently(address)
@@ -108,15 +109,15 @@ async def hold(address: Address, connections: int, first: bytes, drip: bytes, un
         try:
             async with asyncio.timeout(1):
                 line = await reader.readline()
-            told[line.split(b" ")[1].decode() if line else "closed"] += 1
+            outcomes[line.split(b" ")[1].decode() if line else "closed"] += 1
         except TimeoutError:
-            told["nothing"] += 1
+            outcomes["nothing"] += 1
         except (OSError, IndexError):
-            told["reset"] += 1
+            outcomes["reset"] += 1
         writer.close()
 
     await asyncio.gather(*(one() for _ in range(connections)))
-    return told
+    return outcomes
 
 
 def load(kind: str, address: Address, until: float) -> Counter[str]:
@@ -203,6 +204,7 @@ def start(folder: Path, descriptors: int) -> tuple[subprocess.Popen[str], Addres
         [sys.executable, "-m", "ras_triage.service.cli.main", "serve", "--port", "0", "--store", f"sqlite:///{folder / 'store.db'}"],
         stderr=log,
         text=True,
+        start_new_session=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors)),  # noqa: PLW1509
     )
     while not (found := re.search(r"http://([\d.]+):(\d+)", (folder / "log").read_text())):
@@ -216,14 +218,14 @@ def run(kind: str, seconds: float, folder: Path) -> None:
     try:
         until = time.time() + SETTLE_S + seconds
         command = [sys.executable, __file__, "--load", kind, "--port", str(address[1]), "--until", str(until + 1)]
-        loading = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        loading = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         time.sleep(SETTLE_S)
         print(kind, flush=True)
         asyncio.run(measure(address, until, kind))
         if kind == "drip":
             asyncio.run(time_import(address))
-        told, _ = loading.communicate()
-        print(f"  the load was told: {told.strip()}", flush=True)
+        responses, _ = loading.communicate()
+        print(f"  the load got: {responses.strip()}", flush=True)
         log = (folder / "log").read_text().splitlines()
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
         print(f"  log lines: {len(log):,}; memory: {int(status.partition('VmHWM:')[2].split()[0]) >> 10} MiB at most", flush=True)

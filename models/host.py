@@ -6,7 +6,7 @@ All are optional: a missing fact has a documented default, and the decision list
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -159,12 +159,17 @@ class Guest(WireModel):
     """Error sources whose last record the guest has not acknowledged."""
 
 
+MAX_VMM_NAME: Final = 64
+"""Characters."""
+
+
 class Vm(WireModel):
     """A virtual machine and the process that runs it."""
 
     id: str
     pid: U32
-    vmm: Literal["standard", "qemu", "kvmtool", "cloud_hypervisor", "firecracker", "crosvm"] = "standard"
+    vmm: Annotated[str, Field(min_length=1, max_length=MAX_VMM_NAME)] = "standard"
+    """Name of a built-in or custom VMM; whether it is known, the decision tells."""
     vcpus: FailFastTuple[Vcpu] = ()
     memslots: Memslots = Memslots()
     guest: Guest = Guest()

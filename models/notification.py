@@ -1,4 +1,4 @@
-"""Notification types (ACPI 6.5 18.3.2.9) and facts of the exception."""
+"""Notification of an error (ACPI 6.5 18.3.2.9): type, source, registers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,6 @@ class NotificationType(StrEnum):
     SEI = "sei"
     GSIV = "gsiv"
     SDEI = "sdei"
-
-    @property
-    def hest_number(self) -> int:
-        """Return the number of the type in a HEST notification structure."""
-        return _NUMBERS[self]
-
-
-_NUMBERS = {kind: number for number, kind in enumerate(NotificationType)}
 
 
 class Delivery(StrEnum):

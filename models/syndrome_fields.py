@@ -320,12 +320,12 @@ _FAULT_STATUS: Final = {
 }
 
 
-def fault_status(code: int) -> str:
-    """Return the meaning of a 6-bit DFSC or IFSC of an abort."""
-    return _FAULT_STATUS.get(code, "reserved value")
-
-
 # Exception classes
+
+
+def _by_origin(words: str, first: int) -> dict[int, str]:
+    return {first: f"{words} from a lower exception level", first + 1: f"{words} from the same exception level"}
+
 
 _EXCEPTION_CLASSES: Final = {
     0x00: "unknown reason",
@@ -356,28 +356,28 @@ _EXCEPTION_CLASSES: Final = {
     0x1D: "trapped SME access",
     0x1E: "granule protection check exception",
     0x1F: "implementation defined exception to EL3",
-    0x20: "instruction abort from a lower exception level",
-    0x21: "instruction abort from the same exception level",
+    **_by_origin("instruction abort", 0x20),
     0x22: "PC alignment fault",
-    0x24: "data abort from a lower exception level",
-    0x25: "data abort from the same exception level",
+    **_by_origin("data abort", 0x24),
     0x26: "SP alignment fault",
     0x27: "memory operation exception",
     0x28: "trapped floating point, AArch32",
     0x2C: "trapped floating point, AArch64",
     0x2D: "guarded control stack exception",
     0x2F: "SError exception",
-    0x30: "breakpoint from a lower exception level",
-    0x31: "breakpoint from the same exception level",
-    0x32: "software step from a lower exception level",
-    0x33: "software step from the same exception level",
-    0x34: "watchpoint from a lower exception level",
-    0x35: "watchpoint from the same exception level",
+    **_by_origin("breakpoint", 0x30),
+    **_by_origin("software step", 0x32),
+    **_by_origin("watchpoint", 0x34),
     0x38: "BKPT, AArch32",
     0x3A: "vector catch, AArch32",
     0x3C: "BRK, AArch64",
     0x3D: "profiling exception",
 }
+
+
+def fault_status(code: int) -> str:
+    """Return the meaning of a 6-bit DFSC or IFSC of an abort."""
+    return _FAULT_STATUS.get(code, "reserved value")
 
 
 def exception_class_name(exception_class: int) -> str:

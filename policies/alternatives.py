@@ -137,7 +137,7 @@ def _numberings(case: DecidedCase) -> Alternatives:
 
 
 def _handle_in(numbering: str, case: DecidedCase) -> HandlingStages:
-    facts = Facts(case.facts.host, arm_numbering=numbering)
+    facts = Facts(case.facts.host, arm_numbering=numbering, custom_vmms=case.facts.custom_vmms)
     sections = run_section_stages(case.sections.notification, case.sections.precheck, case.block, case.policy, facts)
     return run_handling_stages(sections, case.policy, facts)
 
@@ -323,7 +323,7 @@ def _pages(case: DecidedCase, assumed: list[HandledFrame], interpretations: Iter
         handling = run_handling_stages(
             case.sections,
             case.policy,
-            Facts(case.facts.host, interpretation.default_page),
+            Facts(case.facts.host, interpretation.default_page, custom_vmms=case.facts.custom_vmms),
             [_changed(item, interpretation) for item in items],
         )
         other = _other_action(case, handling)

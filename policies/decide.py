@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ras_triage.models.decision import Action, Decision
 from ras_triage.models.event import Event, event_key
 from ras_triage.models.frozen import frozen
@@ -9,6 +11,7 @@ from ras_triage.models.poison import PoisonedPage
 from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.policies.alternatives import NO_ALTERNATIVES, Alternatives, DecidedCase, find_alternatives, is_ambiguous
 from ras_triage.policies.catalog.policies import Policy
+from ras_triage.policies.catalog.vmms import NO_CUSTOM_VMMS, Vmm, require_known_vmms
 from ras_triage.policies.pipeline.facts import Facts
 from ras_triage.policies.pipeline.poisoned_pages import poisoned_pages
 from ras_triage.policies.pipeline.precheck import run_precheck
@@ -19,19 +22,29 @@ NOTHING_ASSUMED: frozenset[str] = frozenset()
 """No assumptions about the event."""
 
 
-def decide(event: Event, policy: Policy, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:
+def decide(
+    event: Event, policy: Policy, assumed: frozenset[str] = NOTHING_ASSUMED, custom_vmms: Mapping[str, Vmm] = NO_CUSTOM_VMMS
+) -> Decision:
     """Decide `event` under `policy`: what happens, in order, and why. Pure: equal arguments give equal decisions.
 
     `assumed`: JSON pointers into the event, such as `/notification/type`, whose values the sender assumed. They change only the
-    `alternatives` and `warnings` of the decision.
+    `alternatives` and `warnings` of the decision. `custom_vmms`: VMMs that are not built in, by the name in host facts. Raises UnknownVmm.
     """
+    require_known_vmms(event.host, custom_vmms)
     block = None if event.status_block is None else parse_block(event.status_block)
-    return decide_parsed(event, block, policy, event_key(event), assumed)
+    return decide_parsed(event, block, policy, event_key(event), assumed, custom_vmms)
 
 
-def decide_parsed(event: Event, block: StatusBlock | None, policy: Policy, key: str, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:
-    """Decide an event whose status block and key the caller has already computed."""
-    return decide_with_poison(event, block, policy, key, assumed).decision
+def decide_parsed(
+    event: Event,
+    block: StatusBlock | None,
+    policy: Policy,
+    key: str,
+    assumed: frozenset[str] = NOTHING_ASSUMED,
+    custom_vmms: Mapping[str, Vmm] = NO_CUSTOM_VMMS,
+) -> Decision:
+    """Decide an event whose VMMs are known, and whose status block and key the caller has already computed."""
+    return decide_with_poison(event, block, policy, key, assumed, custom_vmms).decision
 
 
 @frozen
@@ -44,10 +57,15 @@ class DecisionWithPoison:
 
 
 def decide_with_poison(
-    event: Event, block: StatusBlock | None, policy: Policy, key: str, assumed: frozenset[str] = NOTHING_ASSUMED
+    event: Event,
+    block: StatusBlock | None,
+    policy: Policy,
+    key: str,
+    assumed: frozenset[str] = NOTHING_ASSUMED,
+    custom_vmms: Mapping[str, Vmm] = NO_CUSTOM_VMMS,
 ) -> DecisionWithPoison:
-    """Decide an event for a caller that stores the poisoned pages of each machine."""
-    facts = Facts(event.host)
+    """Decide an event for a caller that stores the poisoned pages of each machine. Its VMMs are known."""
+    facts = Facts(event.host, custom_vmms=custom_vmms)
     precheck = run_precheck(event.notification, block, policy, facts)
     sections = run_section_stages(event.notification, precheck, block, policy, facts)
     handling = run_handling_stages(sections, policy, facts)
@@ -73,7 +91,7 @@ def _conclude(
         certainty="depends" if found.reasons else "certain",
         reasons=found.reasons,
         plan=found.steps,
-        next_access=() if action is Action.PANIC else handling.later,
+        next_access=() if action is Action.PANIC else handling.at_next_access,
         rationale=found.rationale,
         assumptions=found.assumptions,
         alternatives=others.alternatives,

@@ -1,4 +1,4 @@
-"""Estimate of the work that deciding an event takes, and its limit.
+"""Workload of an event: the estimated work of deciding it.
 
 TooMuchWork         an event whose decision would take more steps than the limit
 """

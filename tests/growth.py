@@ -6,12 +6,12 @@ import gc
 import sys
 from collections.abc import Callable, Iterator
 from math import log2
-from pathlib import Path
 from time import process_time
 from types import FrameType
 from typing import Any, SupportsIndex
 
-ROOT = Path(__file__).parent.parent
+from tests.paths import ROOT
+
 OWN = (f"{ROOT / 'ras_triage'}/",)
 
 Work = Callable[[], object]

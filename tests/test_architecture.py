@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.paths import ROOT
 
 FLOORS: Final = ("models", "policies", "service")
 """Lowest first: a floor imports itself and those below it."""
@@ -47,6 +47,19 @@ SHARED_NAMES: Final[dict[str, str]] = {
     "Summary": "of a decision, in the store and as the client reads it",
 }
 """Public names that several modules of a floor share, because they mean the same there."""
+
+ACROSS_FOLDERS: Final[dict[str, str]] = {
+    "policies/test_caches.py": "caches of every floor",
+    "policies/test_event_growth.py": "from the event to the decision",
+    "policies/test_matrix.py": "decisions, as the stages make them together",
+    "policies/test_recordings.py": "decisions, as the stages make them together",
+    "service/test_crashes.py": "a service that is killed",
+    "service/test_torture.py": "a service under everything at once",
+}
+"""Test modules that lie above the folders, because they test what goes across them."""
+
+HELPERS: Final = {"support"}
+"""Folders of tests without a folder that they test."""
 
 NEVER_IN_POLICIES: Final = {
     "asyncio", "datetime", "fastapi", "httpx", "io", "logging", "os", "pathlib", "random", "secrets", "socket", "sqlite3", "subprocess",
@@ -106,6 +119,25 @@ def test_no_folder_has_more_modules_than_one_can_oversee() -> None:
     for path in (path for floor in FLOORS for path in sources(floor) if path.name != "__init__.py"):
         modules[path.parent] += 1
     assert {folder: count for folder, count in modules.items() if count > MOST_MODULES} == {}
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_the_folders_of_tests_are_those_of_what_they_test(floor: str) -> None:
+    tests = ROOT / "tests" / floor
+    folders = {path.parent.relative_to(tests) for path in tests.rglob("*.py")}
+    assert {
+        str(folder) for folder in folders if folder.name not in HELPERS and not (ROOT / floor / folder / "__init__.py").is_file()
+    } == set()
+
+
+def is_test_of_a_loose_module(path: Path) -> bool:
+    """Return whether a test module is named after a module that lies beside the folders of its floor."""
+    return (ROOT / path.parent.name / path.name.removeprefix("test_")).is_file()
+
+
+def test_no_test_lies_loose_that_does_not_go_across_folders() -> None:
+    loose = {path for floor in FLOORS for path in (ROOT / "tests" / floor).glob("test_*.py") if not is_test_of_a_loose_module(path)}
+    assert {path.relative_to(ROOT / "tests").as_posix() for path in loose} == set(ACROSS_FOLDERS)
 
 
 def test_nothing_is_imported_by_a_name_that_other_programs_may_have() -> None:

@@ -7,26 +7,25 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 from io import BytesIO
-from typing import Final, get_args
+from typing import Final
 
 import pytest
 
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notifications, read_hest
-from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.kernel_log import grammar
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
-from ras_triage.models.host import Vm
+from ras_triage.models.formats.results import FoundError
 from ras_triage.models.notification import DELIVERY, NotificationType
 from ras_triage.models.records.guid import SECTION_NAMES, guid_text
 from ras_triage.models.records.status_block import parse_block
 from ras_triage.models.sections.registry import SECTIONS
 from ras_triage.policies.catalog.behaviours import FLAGS
 from ras_triage.policies.catalog.policies import NEWEST_SERIES, change_ledger, flag_meanings, resolve_policy
-from ras_triage.policies.catalog.vmms import vmms
+from ras_triage.policies.catalog.vmms import EXIT_CAUSES, vmms
+from ras_triage.policies.catalog.vmms import FLAGS as VMM_FLAGS
 from ras_triage.policies.decide import decide
-from ras_triage.service.config.settings import Settings
-from ras_triage.service.config.sources import load_settings
+from ras_triage.service.config.settings import Settings, all_settings
 from ras_triage.service.importing.format_detection import STREAMED, InputFormat, detect_format
 from ras_triage.service.importing.readers import find_in
 from ras_triage.service.importing.source import ImportSource
@@ -88,9 +87,9 @@ def test_every_notification_type_has_a_delivery() -> None:
     assert set(DELIVERY) == set(NotificationType)
 
 
-@pytest.mark.parametrize("kind", NotificationType)
-def test_every_notification_type_is_that_of_an_error_source(kind: NotificationType) -> None:
-    assert notifications(read_hest(table(generic(7, kind.hest_number)))).get(7).type is kind
+@pytest.mark.parametrize(("number", "kind"), list(enumerate(NotificationType)))
+def test_every_notification_type_is_that_of_an_error_source(number: int, kind: NotificationType) -> None:
+    assert notifications(read_hest(table(generic(7, number)))).get(7).type is kind
 
 
 @pytest.mark.parametrize("kind", NotificationType)
@@ -106,11 +105,11 @@ def test_every_notification_type_is_admitted_or_rejected_with_a_reason(kind: Not
 def test_every_notification_type_is_documented_as_it_is_decided() -> None:
     documented = table_of(page("docs/notifications.md"))
     assert list(documented) == [kind.value for kind in NotificationType]
-    for kind in NotificationType:
+    for hest_number, kind in enumerate(NotificationType):
         number, context, linux = documented[kind.value]
         decision = decide(Event.model_validate({"notification": kind.value}), resolve_policy("linux-7.3.4"))
         rejected = all(rule.stage != "read" for rule in decision.rationale)
-        assert (number, context, linux.startswith("rejects")) == (str(kind.hest_number), DELIVERY[kind].value, rejected), kind
+        assert (number, context, linux.startswith("rejects")) == (str(hest_number), DELIVERY[kind].value, rejected), kind
 
 
 # Section types
@@ -177,10 +176,12 @@ def test_every_format_is_documented() -> None:
 # Virtual machine monitors
 
 
-def test_every_vmm_is_documented_and_can_be_named_in_host_facts() -> None:
-    assert set(get_args(Vm.model_fields["vmm"].annotation)) == set(vmms())
-    documented = re.findall(r"`(\w+)`", page("docs/guest.md"))
-    assert set(vmms()) - set(documented) == set()
+def test_every_vmm_with_its_flags_and_causes_is_documented() -> None:
+    text = page("docs/guest.md")
+    documented = set(re.findall(r"`(\w+)`", text))
+    assert set(vmms()) - documented == set()
+    table = table_of(text)
+    assert {*VMM_FLAGS, *EXIT_CAUSES} <= set(table)
 
 
 # Problem types
@@ -225,10 +226,14 @@ def test_every_problem_type_is_documented_with_its_status() -> None:
 # Settings
 
 
-def test_every_setting_is_documented() -> None:
-    settings = set(load_settings({"store": "memory:"}).listed())
-    documented = set(first_cells(page("docs/settings.md")))
-    assert documented == settings
+def test_every_setting_is_documented_as_it_is_declared() -> None:
+    text = page("docs/settings.md")
+    for name, setting in all_settings().items():
+        declared = setting.declaration
+        option, reload = f"`{declared.option}`" if declared.option else "", "yes" if declared.reloadable else "no"
+        row = f"| `{name}` | {setting.default_text} | {option} | {reload} | {declared.help}"
+        assert f"\n{row}" in text, f"docs/settings.md has no row that begins with {row}"
+    assert list(table_of(text)) == list(all_settings())
 
 
 def test_every_setting_is_used() -> None:

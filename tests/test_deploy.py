@@ -20,8 +20,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ras_triage.service.http.server.run import GRACE_S
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 MANIFESTS = ROOT / "deploy" / "kubernetes" / "statefulset.yaml"
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 UNIT = ROOT / "deploy" / "systemd" / "ras-triage.service"

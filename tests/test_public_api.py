@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import ras_triage
+from tests.generate_client import SOURCE, TARGET, synchronous
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 SERVER = ("fastapi", "starlette", "uvicorn")
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "library.md").read_text(encoding="utf-8"), re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -63,3 +64,7 @@ def test_every_example_program_runs(example: Path) -> None:
 def test_every_snippet_of_the_library_guide_runs() -> None:
     assert len(SNIPPETS) == 1
     assert run("-c", SNIPPETS[0]).startswith("signal certain\n")
+
+
+def test_the_synchronous_client_is_generated_from_the_asynchronous_one() -> None:
+    assert TARGET.read_text(encoding="utf-8") == synchronous(SOURCE.read_text(encoding="utf-8")), "run `make client`"

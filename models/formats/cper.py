@@ -16,8 +16,8 @@ from functools import partial
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import MAX_BLOCK_BYTES, Event
 from ras_triage.models.formats.encoded_bytes import unpack_text, unpack_words
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.formats.record_context import CPER_TYPES, DEFAULT_SEVERITY, RecordContext, choose_notification, to_notification
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
 from ras_triage.models.records.cper_record import (

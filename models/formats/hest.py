@@ -12,7 +12,7 @@ from ras_triage.models.notification import Notification, NotificationType
 
 SIGNATURE = b"HEST"
 HEADER_LENGTH = 40
-"""Bytes of the ACPI table header and the error source count behind it."""
+"""Bytes of the ACPI table header and the error source count after it."""
 BANK_LENGTH = 28
 """Bytes of a machine check bank structure (ACPI 6.5 18.3.2.1.1)."""
 NO_RELATED_SOURCE = 0xFFFF

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from ras_triage.models.formats.items import Position
+from ras_triage.models.formats.results import Position
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from ras_triage.models.event import Event
 from ras_triage.models.formats.cper import read_payload, write_record
 from ras_triage.models.formats.encoded_bytes import unpack_base64
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, iterate_guarded
 from ras_triage.models.formats.json_text import JsonObject, find, find_text, read_documents, shorten
 from ras_triage.models.formats.record_context import RecordContext, to_notification
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, iterate_guarded
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import decode_record, notification_name
 from ras_triage.models.records.guid import NULL, Guid, guid, guid_text, section_name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from ras_triage.models.event import Event
 from ras_triage.policies.catalog.policies import UNIFORM, InvalidPolicy, Policy, derive_policy, kernel_policy, resolve_policy
@@ -22,15 +22,12 @@ def choose_policy(event: Event, default: Policy, custom: Mapping[str, Policy]) -
     return default
 
 
-def load_policies(texts: Iterable[str]) -> dict[str, Policy]:
-    """Return custom policies by name, from the TOML text of each.
+def load_policy(text: str, custom: Collection[str]) -> Policy:
+    """Return a policy from TOML text; `custom` are the names of the other custom policies.
 
     Raises InvalidPolicy, also for a name that is already in use, and UnknownPolicy for an unknown base.
     """
-    custom: dict[str, Policy] = {}
-    for text in texts:
-        policy = derive_policy(text)
-        if policy.name in custom or policy.name == UNIFORM or policy.name.startswith("linux-"):
-            raise InvalidPolicy(f"`name`: `{policy.name}` is already in use; expected a new name that does not begin with `linux-`")
-        custom[policy.name] = policy
-    return custom
+    policy = derive_policy(text)
+    if policy.name in custom or policy.name == UNIFORM or policy.name.startswith("linux-"):
+        raise InvalidPolicy(f"`name`: `{policy.name}` is already in use; expected a new name that does not begin with `linux-`")
+    return policy

@@ -11,13 +11,13 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
 from ras_triage.models.decision import PolicyRef
 from ras_triage.policies.catalog.behaviours import FLAGS, Behaviours
+from ras_triage.policies.catalog.definition_file import DefinitionFile, InvalidDefinition
 from ras_triage.policies.catalog.release import Release, parse_release
 
 RULES = 4
@@ -37,7 +37,7 @@ class UnknownPolicy(ValueError):
     """No policy has this name."""
 
 
-class InvalidPolicy(ValueError):
+class InvalidPolicy(InvalidDefinition):
     """A policy file is malformed."""
 
 
@@ -180,37 +180,11 @@ def derive_policy(text: str) -> Policy:
 
     Raises InvalidPolicy for malformed text, and UnknownPolicy for an unknown base.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidPolicy(f"not valid TOML: {error}") from None
-    if unknown := set(table) - {"name", "base", "notes", "flags"}:
-        raise InvalidPolicy(f"`{min(unknown)}`: unknown key; expected one of `name`, `base`, `notes`, `flags`")
-    name, base_name, flags, notes = (table.get(key, default) for key, default in (("name", ""), ("base", ""), ("flags", {}), ("notes", [])))
-    if not (isinstance(name, str) and isinstance(base_name, str) and name and base_name):
-        raise InvalidPolicy("`name`, `base`: missing, empty or not a string; expected two strings")
-    if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
-        raise InvalidPolicy("`notes`: expected a list of strings")
+    file = DefinitionFile(text, ("name", "base", "notes", "flags"), InvalidPolicy)
+    name, base_name, notes, changed = file.text("name"), file.text("base"), file.texts("notes"), file.flags(FLAGS)
     base = resolve_policy(base_name)
-    changed = _flags(flags)
     since = {flag: release for flag, release in base.since.items() if changed.get(flag, True)}
     return _policy(name, replace(base.behaviours, **changed), since, base.release, notes)
-
-
-def _flags(table: Any) -> dict[str, bool]:
-    if not isinstance(table, dict):
-        raise InvalidPolicy("`flags`: expected a table")
-    for flag, value in table.items():
-        if flag not in FLAGS:
-            raise InvalidPolicy(f"`flags.{flag}`: unknown behaviour flag{_suggestion(flag)}")
-        if not isinstance(value, bool):
-            raise InvalidPolicy(f"`flags.{flag}`: expected true or false")
-    return table
-
-
-def _suggestion(flag: str) -> str:
-    near = get_close_matches(flag, FLAGS, n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""
 
 
 @lru_cache(maxsize=1)

@@ -1,15 +1,37 @@
-"""Behaviour flags of virtual machine monitors (VMMs)."""
+"""Built-in and custom virtual machine monitors (VMMs), and their behaviour flags.
+
+UnknownVmm       no VMM has this name
+InvalidVmm       a VMM file is malformed
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from ras_triage.models.frozen import frozen
+from ras_triage.models.host import MAX_VMM_NAME, Host
+from ras_triage.policies.catalog.definition_file import DefinitionFile, InvalidDefinition, suggestion
+
+
+class UnknownVmm(ValueError):
+    """No VMM has this name."""
+
+    def __init__(self, name: str, custom: Collection[str], index: int | None = None) -> None:
+        """`index`: position in `host.vms`."""
+        known = (*vmms(), *custom)
+        super().__init__(f"unknown VMM `{name}`; expected one of {', '.join(f'`{other}`' for other in known)}{suggestion(name, known)}")
+        self.index = index
+
+
+class InvalidVmm(InvalidDefinition):
+    """A VMM file is malformed."""
 
 
 @frozen
@@ -47,18 +69,117 @@ class Vmm:
     """The function that handles the signal, where its source was read."""
     behaviours: VmmBehaviours
     exits: Mapping[str, str]
-    """Why it exits, by cause: any `signal`, other `code`, other `thread`, no `source`, memory `elsewhere`, no `acknowledgement`."""
+    """Why it exits, by the causes of `exit_causes`."""
+    digest: str
+    """Hash of everything that decides: name, flags, exits and function."""
 
+
+NO_CUSTOM_VMMS: Final[Mapping[str, Vmm]] = {}
 
 FLAGS: Final = tuple(field.name for field in fields(VmmBehaviours))
+
+_KEYS: Final = ("name", "base", "summary", "evidence", "mirrors", "flags", "exits")
+
+_EXITS_WITHOUT: Final = {
+    "code": "falls_back_on_serror",
+    "thread": "every_thread_listens",
+    "source": "listens_without_source",
+    "elsewhere": "falls_back_on_serror",
+    "acknowledgement": "waits_for_acknowledgement",
+}
+"""The flag without which a VMM with a signal handler exits, by cause: another signal code, another thread, no source, memory elsewhere, no
+acknowledgement."""
+
+EXIT_CAUSES: Final = ("signal", *_EXITS_WITHOUT)
+
+
+def exit_causes(does: VmmBehaviours) -> tuple[str, ...]:
+    """Return the causes for which a VMM with these behaviours exits: any `signal`, or those of its handler."""
+    if not does.handles_sigbus:
+        return ("signal",)
+    return tuple(cause for cause, flag in _EXITS_WITHOUT.items() if not getattr(does, flag))
 
 
 @lru_cache(maxsize=1)
 def vmms() -> Mapping[str, Vmm]:
-    """Return all VMMs by the name in host facts."""
+    """Return the built-in VMMs by the name in host facts."""
     table = tomllib.loads(files("ras_triage.policies.catalog").joinpath("vmms.toml").read_text(encoding="utf-8"))
-    return {name: _vmm(name, **row) for name, row in table.items()}
+    return {name: _built_in(name, **row) for name, row in table.items()}
 
 
-def _vmm(name: str, summary: str, evidence: str, exits: dict[str, str], mirrors: str | None = None, **flags: bool) -> Vmm:
-    return Vmm(name, summary, evidence, mirrors, VmmBehaviours(**flags), exits)
+def _built_in(
+    name: str,
+    summary: str,
+    evidence: str,
+    mirrors: str | None = None,
+    flags: Mapping[str, bool] | None = None,
+    exits: Mapping[str, str] | None = None,
+) -> Vmm:
+    return _vmm(name, summary, evidence, mirrors, VmmBehaviours(**(flags or {})), exits or {})
+
+
+def _vmm(name: str, summary: str, evidence: str, mirrors: str | None, behaviours: VmmBehaviours, exits: Mapping[str, str]) -> Vmm:
+    content = {"name": name, "mirrors": mirrors, "behaviours": asdict(behaviours), "exits": dict(exits)}
+    digest = "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Vmm(name, summary, evidence, mirrors, behaviours, exits, digest)
+
+
+def find_vmm(name: str, custom: Mapping[str, Vmm]) -> Vmm:
+    """Return the VMM of that name. Raises UnknownVmm."""
+    found = vmms().get(name) or custom.get(name)
+    if found is None:
+        raise UnknownVmm(name, custom)
+    return found
+
+
+def require_known_vmms(host: Host, custom: Mapping[str, Vmm]) -> None:
+    """Raise UnknownVmm for the first virtual machine whose VMM is neither built in nor in `custom`; its `index` is that of the machine."""
+    for index, vm in enumerate(host.vms or ()):
+        if vm.vmm not in vmms() and vm.vmm not in custom:
+            raise UnknownVmm(vm.vmm, custom, index)
+
+
+def load_vmm(text: str, custom: Collection[str]) -> Vmm:
+    """Return a VMM from TOML text; `custom` are the names of the other custom VMMs.
+
+    The text has `name`, and optionally `base` (a built-in VMM), `summary`, `evidence`, `mirrors`, under `[flags]` those that differ from
+    the base, and under `[exits]` the reasons why it exits. Without a base, flags are false. Raises InvalidVmm, also for a name in use.
+    """
+    file = DefinitionFile(text, _KEYS, InvalidVmm)
+    name = file.text("name")
+    if len(name) > MAX_VMM_NAME:
+        raise InvalidVmm(f"`name`: {len(name)} characters; expected at most {MAX_VMM_NAME}")
+    if name in vmms() or name in custom:
+        raise InvalidVmm(f"`name`: `{name}` is already in use; expected a new name")
+    base = _base(file.text("base", ""))
+    summary, evidence = file.text("summary", ""), file.text("evidence", "")
+    mirrors = file.text("mirrors", base.mirrors or "") or None
+    behaviours = replace(base.behaviours, **file.flags(FLAGS))
+    exits = _exits(file.table("exits"), base, exit_causes(behaviours))
+    return _vmm(name, summary, evidence, mirrors, behaviours, exits)
+
+
+_NO_BASE: Final = _vmm("", "", "", None, VmmBehaviours(), {})
+
+
+def _base(name: str) -> Vmm:
+    """Return a base VMM; without a name one that has no flags."""
+    try:
+        return find_vmm(name, {}) if name else _NO_BASE
+    except UnknownVmm as error:
+        raise InvalidVmm(f"`base`: {error}") from None
+
+
+def _exits(given: Mapping[str, Any], base: Vmm, causes: tuple[str, ...]) -> dict[str, str]:
+    """Return a text for each cause: the given one, else that of the base. Raises InvalidVmm."""
+    for cause, why in given.items():
+        if cause not in EXIT_CAUSES:
+            raise InvalidVmm(f"`exits.{cause}`: unknown cause; expected one of {', '.join(f'`{known}`' for known in EXIT_CAUSES)}")
+        if cause not in causes:
+            raise InvalidVmm(f"`exits.{cause}`: with these flags the VMM does not exit for this cause; expected no text")
+        if not isinstance(why, str) or not why:
+            raise InvalidVmm(f"`exits.{cause}`: empty or not a string; expected why the VMM exits")
+    exits = {**base.exits, **given}
+    if missing := [cause for cause in causes if cause not in exits]:
+        raise InvalidVmm(f"`exits.{missing[0]}`: missing; with these flags the VMM exits for this cause, expected a text that says why")
+    return {cause: exits[cause] for cause in causes}

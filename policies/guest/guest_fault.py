@@ -67,7 +67,7 @@ def _fits(slot: Memslot, address: int | None, shift: int) -> bool:
 
 
 @lru_cache(maxsize=256)
-def meets_poison(policy: Policy) -> Rationale:
+def guest_access_rule(policy: Policy) -> Rationale:
     """Return the rationale of `guest_access`."""
     outcome = "the guest's access is retried and faults at stage 2: SIGBUS from KVM, not forced"
     return rule(policy, "signals.stage_2", outcome, "kvm_send_hwpoison_signal", "kvm_runs_task_work")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ras_triage.models.decision import DecisionWarning, InjectSerror, Panic, Signal, Step, Translate, VmmExits
 from ras_triage.models.notification import Notification
 from ras_triage.policies.catalog.policies import Policy
-from ras_triage.policies.catalog.vmms import Vmm
+from ras_triage.policies.catalog.vmms import find_vmm
 from ras_triage.policies.guest.injection import combine_serrors
-from ras_triage.policies.guest.vmm_response import ACTION_REQUIRED, SignalledVm, vmm_response
+from ras_triage.policies.guest.vmm_response import ACTION_REQUIRED, SignalledVm, identify_custom_vmm, vmm_response
 from ras_triage.policies.pipeline.facts import Facts
 from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult, merge_results
 
@@ -22,13 +22,15 @@ _TRUNCATED: Final = StageResult(reasons=("plan too long: the responses of furthe
 
 def notify_guests(
     stage_results: Iterable[StageResult],
-    later: Iterable[Signal],
+    at_next_access: Iterable[Signal],
     notification: Notification,
     policy: Policy,
     facts: Facts,
-    vmms: Mapping[str, Vmm],
 ) -> StageResult:
-    """Return the guest part of a decision whose host part is `stage_results`; `later` are the signals of the next access."""
+    """Return the guest part of a decision whose host part is `stage_results`; `at_next_access` are the signals of the next access.
+
+    Raises UnknownVmm.
+    """
     signalled: dict[int | None, list[Signal]] = {}
     for stage_result in stage_results:
         for step in stage_result.steps:
@@ -36,12 +38,12 @@ def notify_guests(
                 signalled.setdefault(step.pid, []).append(step)
             elif isinstance(step, Panic):
                 return EMPTY_RESULT
-    signalled_later = {signal.pid for signal in later} - signalled.keys()
+    signalled_later = {signal.pid for signal in at_next_access} - signalled.keys()
     distinct_signals: dict[int | None, tuple[Signal, ...]] = {}
     responses: list[StageResult] = []
     budget = MAX_SIZE
     for vm in facts.host.vms or () if signalled or signalled_later else ():
-        case = SignalledVm(vm, vmms[vm.vmm], notification.taken_from, policy, facts, set(vm.guest.ack_pending))
+        case = SignalledVm(vm, find_vmm(vm.vmm, facts.custom_vmms), notification.taken_from, policy, facts, set(vm.guest.ack_pending))
         pid = vm.pid if vm.pid in signalled or not _is_only_vm(case) else None
         if pid in signalled and pid not in distinct_signals:
             distinct_signals[pid] = tuple(_distinct(signalled[pid]))
@@ -60,7 +62,7 @@ def notify_guests(
 
 def _responses(case: SignalledVm, signals: tuple[Signal, ...], budget: int) -> tuple[StageResult, int]:
     """Return a VMM's response to its distinct signals, and the rest of the plan's size budget."""
-    responses: list[StageResult] = []
+    responses = [identify_custom_vmm(case)]
     for signal in signals:
         if budget < 0:
             responses.append(_TRUNCATED)
@@ -115,4 +117,4 @@ def _warn_of_early_signals(case: SignalledVm) -> StageResult:
     if any(policy == "early" for policy in (task.mce_kill, *(thread.mce_kill for thread in task.threads))):
         return EMPTY_RESULT
     detail = f"{case.vmm.name} requests early signals (PR_MCE_KILL_EARLY), but `host.tasks` has no such thread in process {case.vm.pid}"
-    return StageResult(warnings=(DecisionWarning("vmm_asks_for_early_signals", detail),))
+    return merge_results((identify_custom_vmm(case), StageResult(warnings=(DecisionWarning("vmm_asks_for_early_signals", detail),))))

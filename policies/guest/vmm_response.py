@@ -24,7 +24,7 @@ from ras_triage.models.decision import (
 from ras_triage.models.host import Guest, GuestSource, Vm
 from ras_triage.models.memslots import untag_address
 from ras_triage.policies.catalog.policies import Policy
-from ras_triage.policies.catalog.vmms import Vmm
+from ras_triage.policies.catalog.vmms import Vmm, vmms
 from ras_triage.policies.guest.guest_record import count_guest_pages, encode_guest_record, guest_pages
 from ras_triage.policies.guest.injection import (
     ABORT_FROM_USER,
@@ -39,7 +39,7 @@ from ras_triage.policies.guest.injection import (
 from ras_triage.policies.guest.kvm import assumed_of_serror
 from ras_triage.policies.guest.translation import slot_warnings, translate
 from ras_triage.policies.pipeline.facts import Facts
-from ras_triage.policies.pipeline.stage_result import StageResult, merge_results, rule
+from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult, merge_results, rule
 
 MAX_RECORDS: Final = 512
 """Limit of records in the plan for one signal: a 2 MiB page in guest pages of 4 KiB. Further ones are only counted."""
@@ -100,6 +100,14 @@ class SignalledVm(NamedTuple):
 
     def fired_rule(self, name: str, outcome: str, **given: object) -> Rationale:
         return rule(self.policy, f"guest.{name}", outcome, self.vmm.mirrors, vm=self.vm.id, **given)
+
+
+def identify_custom_vmm(case: SignalledVm) -> StageResult:
+    """Return name and digest of a custom VMM: the policy's digest does not cover its behaviours."""
+    if case.vmm.name in vmms():
+        return EMPTY_RESULT
+    fired = case.fired_rule("custom_vmm", "the behaviours of the VMM are from a VMM file", vmm=case.vmm.name, digest=case.vmm.digest)
+    return StageResult(rationale=(fired,))
 
 
 def vmm_response(signal: Signal, case: SignalledVm) -> StageResult:

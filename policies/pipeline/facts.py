@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from typing import Final, NamedTuple
 
 from ras_triage.models.decision import Assumption
 from ras_triage.models.host import Config, Host, Page, PageState, Sysctl, Task, Vm
+from ras_triage.policies.catalog.vmms import NO_CUSTOM_VMMS, Vmm
 
 PAGE_SIZE: Final = 4096
 
@@ -86,6 +87,7 @@ class Facts:
         "_vms",
         "arm_numbering",
         "config",
+        "custom_vmms",
         "default_page",
         "early_kill",
         "host",
@@ -102,8 +104,16 @@ class Facts:
     _devices: frozenset[str] | None
     _early_kill_threads: dict[int, int | None] | None
 
-    def __init__(self, host: Host, default_page: Page = DEFAULT_PAGE, arm_numbering: str | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        default_page: Page = DEFAULT_PAGE,
+        arm_numbering: str | None = None,
+        custom_vmms: Mapping[str, Vmm] = NO_CUSTOM_VMMS,
+    ) -> None:
         self.host = host
+        self.custom_vmms = custom_vmms
+        """VMMs that are not built in, by the name in host facts."""
         self.default_page = default_page
         """Stands in for a page without a fact; address and mappings come from the event."""
         self.arm_numbering = arm_numbering

@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple
 from ras_triage.models.decision import Assumption, Rationale, Signal, Step
 from ras_triage.models.host import Page, PageState
 from ras_triage.policies.catalog.policies import Policy
-from ras_triage.policies.guest.guest_fault import UNKNOWN_GUEST, guest_access, guest_memory, meets_poison
+from ras_triage.policies.guest.guest_fault import UNKNOWN_GUEST, guest_access, guest_access_rule, guest_memory
 from ras_triage.policies.pipeline.facts import ASSUMED_CURRENT, ASSUMED_TASKS, Consumer, Facts
 from ras_triage.policies.pipeline.memory import Frame, HandledFrame, MappedAddress, frame_of, poison_stays
 from ras_triage.policies.pipeline.page_states import EHWPOISON, EOPNOTSUPP, PageOutcome
@@ -224,7 +224,7 @@ def _retried_access(handled: list[HandledFrame], policy: Policy, facts: Facts, *
             if from_guest and not policy.behaviours.guest_access_signals_alike:
                 reasons = () if policy.behaviours.kvm_runs_task_work else (_STAGE_2,)
                 memory = guest_memory(mapping, facts) or UNKNOWN_GUEST
-                return StageResult((guest_access(done.frame, mapping, consumer.tid, memory, facts),), (meets_poison(policy),), reasons)
+                return StageResult((guest_access(done.frame, mapping, consumer.tid, memory, facts),), (guest_access_rule(policy),), reasons)
             signal = Signal(*consumer, "SIGBUS", "BUS_MCEERR_AR", mapping.address, _fault_shift(done.frame, facts), forced=True)
             return StageResult((signal,), (_retries(policy),))
     return EMPTY_RESULT

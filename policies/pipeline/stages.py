@@ -10,9 +10,8 @@ from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification
 from ras_triage.models.records.status_block import StatusBlock
 from ras_triage.models.severity import GhesSeverity
-from ras_triage.policies import exceptions
+from ras_triage.policies import cpu_exceptions
 from ras_triage.policies.catalog.policies import Policy
-from ras_triage.policies.catalog.vmms import vmms
 from ras_triage.policies.guest.guest_stage import notify_guests
 from ras_triage.policies.pipeline.facts import Facts
 from ras_triage.policies.pipeline.memory import HandledFrame, handle_memory
@@ -57,7 +56,7 @@ class HandlingStages:
 
     stage_results: list[StageResult]
     handled: list[HandledFrame]
-    later: tuple[Signal, ...]
+    at_next_access: tuple[Signal, ...]
     """The signals of the next access."""
 
 
@@ -76,7 +75,7 @@ def run_section_stages(
     stage_results = [precheck.stage_result, *walk.stage_results]
     killed = False
     if admission.exception == "abort":
-        fallback = exceptions.abort_fallback(block, rank, walk, notification.taken_from, policy, facts)
+        fallback = cpu_exceptions.abort_fallback(block, rank, walk, notification.taken_from, policy, facts)
         stage_results.append(fallback.stage_result)
         killed = fallback.kills
     stage_results.append(precheck.released_after)
@@ -91,8 +90,8 @@ def _ended(notification: Notification, precheck: Precheck, stage_results: list[S
 def _without_record(notification: Notification, precheck: Precheck, policy: Policy, facts: Facts) -> StageResult:
     """Return the outcome of the CPU exception alone, where there is no record to process."""
     if precheck.admission.exception == "abort" and not precheck.claimed:
-        return exceptions.handle_unclaimed_abort(notification, precheck.admission, policy, facts)
-    return exceptions.handle_serror(notification, policy, facts) if precheck.admission.exception == "serror" else EMPTY_RESULT
+        return cpu_exceptions.handle_unclaimed_abort(notification, precheck.admission, policy, facts)
+    return cpu_exceptions.handle_serror(notification, policy, facts) if precheck.admission.exception == "serror" else EMPTY_RESULT
 
 
 def run_handling_stages(sections: SectionStages, policy: Policy, facts: Facts, items: list[QueuedFrame] | None = None) -> HandlingStages:
@@ -114,10 +113,10 @@ def run_handling_stages(sections: SectionStages, policy: Policy, facts: Facts, i
             has_consumer=sections.has_consumer,
             from_guest=notification.taken_from == "guest",
         )
-    later = next_access(handled, policy, facts)
+    at_next_access = next_access(handled, policy, facts)
     if facts.host.vms:
-        stage_results.append(notify_guests(stage_results, later, notification, policy, facts, vmms()))
-    return HandlingStages(stage_results, handled, later)
+        stage_results.append(notify_guests(stage_results, at_next_access, notification, policy, facts))
+    return HandlingStages(stage_results, handled, at_next_access)
 
 
 def headline(plan: Iterable[Step]) -> Action:

@@ -1,4 +1,4 @@
-"""Decision response."""
+"""Decision as a response, with the stored facts that it used."""
 
 from __future__ import annotations
 

@@ -1,10 +1,22 @@
-"""Responses for policies: list, page, comparison."""
+"""Responses for policies: list, details, comparison."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ras_triage.models.decision import PolicyRef
+
+
+@dataclass(frozen=True, slots=True)
+class VmmEntry:
+    """A VMM in the list."""
+
+    name: str
+    """Value of `host.vms[].vmm`."""
+    digest: str
+    summary: str
+    flags: tuple[str, ...]
+    """Behaviour flags that are set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +35,13 @@ class PolicyEntry:
 
 @dataclass(frozen=True, slots=True)
 class PolicyList:
-    """All named policies, and every release at which a behaviour changed."""
+    """All named policies, every release at which a behaviour changed, and all VMMs."""
 
     default: str
     """Policy for events that name neither a policy nor a kernel."""
     policies: tuple[PolicyEntry, ...]
+    vmms: tuple[VmmEntry, ...] = ()
+    """Built-in ones, then those of VMM files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from random import randint
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -129,6 +130,11 @@ def problem_json(problem: Problem) -> bytes:
     return _PROBLEM.dump_json(problem, exclude_none=True)
 
 
+def spread_retries(seconds: int) -> int:
+    """Return a random time for `Retry-After`, of `seconds` to twice that: spreads clients that are refused together."""
+    return randint(seconds, 2 * seconds)
+
+
 def with_retry_hint(problem: Problem) -> Problem:
     """Return the problem of one event of a batch with `retry_after_s`, if it can be retried."""
     return replace(problem, retry_after_s=RETRY_S) if problem.status in RETRYABLE and problem.retry_after_s is None else problem
@@ -146,6 +152,11 @@ def invalid(error: ValidationError, document: bytes, noun: str) -> Problem:
         return _not_json(details[0], document)
     content = from_json(document)
     return _invalid(noun, tuple(_error_detail(detail, content) for detail in details[:MAX_ERRORS]))
+
+
+def invalid_value(noun: str, pointer: str, detail: str) -> Problem:
+    """Return the problem for a `noun` (`event`, `host`) with one invalid value."""
+    return _invalid(noun, (ErrorDetail(pointer, truncate_text(detail)),))
 
 
 def _invalid(noun: str, details: tuple[ErrorDetail, ...]) -> Problem:
@@ -356,14 +367,14 @@ def http_problem(status: int, detail: str) -> Problem:
     return Problem(f"{URN}{kind}", title, status, truncate_text(detail))
 
 
-def not_http() -> Problem:
+def malformed_request() -> Problem:
     """Return the problem for a malformed request, or headers far over the limit."""
-    return Problem(f"{URN}not-http", "not HTTP", 400, "malformed HTTP/1.1 request, or headers too long")
+    return Problem(f"{URN}not-http", "malformed HTTP request", 400, "malformed HTTP/1.1 request, or headers too long")
 
 
 def malformed_head(status: int, detail: str) -> Problem:
     """Return the problem for a request head that violates RFC 9112, or an unsupported transfer coding or HTTP version."""
-    kind, title = _HEAD_PROBLEMS.get(status, ("not-http", "not HTTP"))
+    kind, title = _HEAD_PROBLEMS.get(status, ("not-http", "malformed HTTP request"))
     return Problem(f"{URN}{kind}", title, status, detail)
 
 

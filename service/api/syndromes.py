@@ -106,7 +106,7 @@ class Explanations:
 
 
 @frozen
-class InjectionAnswer:
+class InjectionResult:
     """Result of one KVM_SET_VCPU_EVENTS."""
 
     policy: PolicyRef
@@ -127,4 +127,4 @@ class InjectionAnswer:
     assumptions: tuple[Assumption, ...]
 
 
-SyndromeAnswer = Explanation | Explanations | InjectionAnswer
+SyndromeResponse = Explanation | Explanations | InjectionResult

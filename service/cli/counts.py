@@ -1,4 +1,4 @@
-"""Texts for counts."""
+"""Text for counts: plural nouns and lists."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from ras_triage.service.cli.commands import (
     syndrome,
     watch,
 )
-from ras_triage.service.cli.output import BAD_INPUT, complain, print_exception, warn
+from ras_triage.service.cli.output import BAD_INPUT, print_exception, print_problem, warn
 from ras_triage.service.config.settings import InvalidSetting
 
 INTERRUPTED = 130
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warn(str(error))
         return BAD_INPUT
     except ProblemError as refused:
-        complain(refused.problem, as_json=getattr(options, "json", False))
+        print_problem(refused.problem, as_json=getattr(options, "json", False))
         return BAD_INPUT
     except BrokenPipeError:
         _discard_output()

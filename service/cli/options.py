@@ -2,55 +2,52 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, HelpFormatter, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, HelpFormatter, Namespace, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ras_triage.policies.catalog.policies import UNIFORM
-from ras_triage.service.config.settings import Settings, read_settings
+from ras_triage.service.config.declaration import DeclaredSetting
+from ras_triage.service.config.files import read_settings
+from ras_triage.service.config.settings import Settings, all_settings
 
 if TYPE_CHECKING:
-    from ras_triage.service.config.sources import EffectiveSettings
-
-_FLAGS = (
-    ("--host", "host", str, "ADDRESS", "address to listen on (default: 127.0.0.1); beyond loopback only with API keys or an OIDC issuer"),
-    ("--store", "store", str, "URL", "store of the decisions: sqlite:///PATH, or memory: (default: in the state folder of this user)"),
-    ("--tls-cert", "tls_certificate", Path, "FILE", "certificate chain in PEM; enables TLS"),
-    ("--tls-key", "tls_key", Path, "FILE", "private key in PEM, unless it is in the certificate file"),
-    ("--tls-client-ca", "tls_client_ca", Path, "FILE", "CA certificates in PEM; clients must have a certificate that one of them signed"),
-    ("--keys-file", "keys_file", Path, "FILE", "hashed API keys in TOML, in addition to those in the store"),
-    ("--default-policy", "default_policy", str, "NAME", "policy for events that name neither policy nor kernel"),
-)
-"""Options of the service: option, setting, type, placeholder, help. Other settings come from file or environment."""
+    from ras_triage.service.config.loading import EffectiveSettings
 
 
 def settings_of(options: Namespace) -> Settings:
     """Return the settings of a command that decides locally. Raises InvalidSetting."""
-    return read_settings(options.policy_file, getattr(options, "default_policy", UNIFORM))
+    return read_settings(options.policy_files or (), getattr(options, "vmm_files", None) or ())
 
 
 def effective_settings(options: Namespace) -> EffectiveSettings:
     """Return the settings of a service with their sources. Raises InvalidSetting."""
-    from ras_triage.service.config.sources import load_settings  # noqa: PLC0415 - commands that decide locally start faster without it
+    from ras_triage.service.config.loading import load_settings  # noqa: PLC0415 - commands that decide locally start faster without it
 
-    flags = {name: getattr(options, name) for _, name, *_ in _FLAGS}
-    return load_settings({**flags, "port": options.port, "policy_files": options.policy_file}, options.config)
-
-
-def port(text: str) -> int:
-    """Return the TCP port that a text names. Raises ArgumentTypeError."""
-    if not text.isdecimal() or int(text) > 0xFFFF:
-        raise ArgumentTypeError(f"invalid port `{text}`; expected 0 to 65535")
-    return int(text)
+    flags = {name: getattr(options, name) for name, setting in all_settings().items() if setting.declaration.option is not None}
+    return load_settings(flags, options.config)
 
 
 def add_settings(command: ArgumentParser) -> None:
     """Add the settings of a service."""
     add_config(command)
-    for flag, name, kind, metavar, description in _FLAGS:
-        command.add_argument(flag, dest=name, type=kind, metavar=metavar, help=description)
-    command.add_argument("--port", type=port, help="port to listen on (default: 8080)")
-    add_policy_file(command)
+    for setting in all_settings().values():
+        if setting.declaration.option is not None:
+            _add_setting(command, setting)
+
+
+def _add_setting(command: ArgumentParser, setting: DeclaredSetting) -> None:
+    """Add the option of a setting. Values are checked with those of the other sources."""
+    declared = setting.declaration
+    ending = f" (default: {setting.default_text})" if setting.default and declared.service_default is None else ""
+    ending = "; may be repeated" if setting.is_list else ending
+    command.add_argument(
+        declared.option or "",
+        dest=setting.name,
+        type=Path if setting.is_path else str,
+        metavar=declared.metavar,
+        action="append" if setting.is_list else "store",
+        help=(declared.help + ending).replace("`", "").replace("%", "%%"),
+    )
 
 
 def add_config(command: ArgumentParser) -> None:
@@ -60,7 +57,12 @@ def add_config(command: ArgumentParser) -> None:
 
 def add_policy_file(command: ArgumentParser) -> None:
     """Add the option for custom policies."""
-    command.add_argument("--policy-file", action="append", type=Path, metavar="FILE", help="custom policy in TOML; may be repeated")
+    _add_setting(command, all_settings()["policy_files"])
+
+
+def add_vmm_file(command: ArgumentParser) -> None:
+    """Add the option for custom VMMs."""
+    _add_setting(command, all_settings()["vmm_files"])
 
 
 def add_json(command: ArgumentParser) -> None:

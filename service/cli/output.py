@@ -38,7 +38,7 @@ def warn(message: str) -> None:
     note(redact(f"ras-triage: {message}"))
 
 
-def complain(problem: Problem, *, as_json: bool) -> None:
+def print_problem(problem: Problem, *, as_json: bool) -> None:
     """Print a problem on standard error."""
     if as_json:
         note(redact(escape_json(problem_json(problem)).decode()))
@@ -96,18 +96,18 @@ def write_original(data: bytes) -> None:
         write_bytes(data)
 
 
-def draw(page: RenderableType, *, soft_wrap: bool = False) -> None:
+def print_page(page: RenderableType, *, soft_wrap: bool = False) -> None:
     """Print a page. With `soft_wrap` the terminal breaks its lines."""
     from ras_triage.service.cli.pages import layout  # noqa: PLC0415 - JSON output starts faster without it
 
     console = layout.console()
     with console.capture() as drawn:
-        console.print(layout.Escaped(page), soft_wrap=soft_wrap)
+        console.print(layout.EscapedPage(page), soft_wrap=soft_wrap)
     sys.stdout.write("\n".join(line.rstrip() for line in drawn.get().splitlines()) + "\n")
     sys.stdout.flush()
 
 
-def answer_lines(path: str, limit: int, answer: Callable[[bytes], bytes]) -> int:
+def process_lines(path: str, limit: int, answer: Callable[[bytes], bytes]) -> int:
     """Print the answer to each line of a file, or its problem, and return the exit status."""
     status = 0
     attempts = Attempts(warn_of_defect)

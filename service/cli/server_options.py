@@ -9,7 +9,7 @@ from pathlib import Path
 from ssl import SSLError
 from typing import TYPE_CHECKING, Final
 
-from ras_triage.service.cli.output import BAD_INPUT, complain, warn
+from ras_triage.service.cli.output import BAD_INPUT, print_problem, warn
 from ras_triage.service.config.settings import InvalidSetting
 
 if TYPE_CHECKING:  # commands that call no service start faster without it
@@ -49,7 +49,7 @@ def call_service(options: Namespace, use: Callable[[Client], int], retry: Retry 
         with _client(options, retry or Retry(attempts=_ATTEMPTS)) as client:
             return use(client)
     except ProblemResponse as error:
-        complain(error.problem, as_json=getattr(options, "json", False))
+        print_problem(error.problem, as_json=getattr(options, "json", False))
         return _status(error)
     except UnexpectedResponse as error:
         warn(f"`{_without_credentials(options.server)}`: {error}")
@@ -89,7 +89,7 @@ def _report_retry(failure: ClientError, seconds: float) -> None:
 
 
 def _status(error: ProblemResponse) -> int:
-    """Return the exit status for a problem: refused for good, or unavailable for now."""
+    """Return the exit status for a problem: refused, or unavailable and worth a retry."""
     status = error.problem.status
     return NO_RESPONSE if status >= 500 or status == 429 else BAD_INPUT
 

@@ -1,4 +1,4 @@
-"""Input, output file and counts of a submission."""
+"""Submission of a file: input, output, counts."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class SubmissionCounts:
 
 
 @contextmanager
-def resume_output(path: Path, tally: SubmissionCounts) -> Iterator[IO[bytes]]:
+def resume_output(path: Path, counts: SubmissionCounts) -> Iterator[IO[bytes]]:
     """Open the output file for appending, and count the results that it has. Raises ProblemError."""
     fresh = not path.is_file()
     try:
@@ -127,22 +127,22 @@ def resume_output(path: Path, tally: SubmissionCounts) -> Iterator[IO[bytes]]:
         raise ProblemError(unreadable(str(path), (error.strerror or "cannot be open_input").lower())) from None
     with stream:
         if not fresh:
-            _count(stream, path, tally)
+            _count(stream, path, counts)
         yield stream
 
 
-def _count(stream: IO[bytes], path: Path, tally: SubmissionCounts) -> None:
+def _count(stream: IO[bytes], path: Path, counts: SubmissionCounts) -> None:
     """Count the existing results and truncate an incomplete one. Raises ProblemError for any other content."""
     complete_bytes = 0
     while line := stream.readline(MAX_EVENT_BYTES):
         if not line.endswith(b"\n") and line.startswith(b'{"'[: len(line)]):
             break
         try:
-            tally.add(line)
+            counts.add(line)
         except ValueError:
-            reason = f"line {tally.results} is not a result; expected a file that `submit` wrote"
+            reason = f"line {counts.results} is not a result; expected a file that `submit` wrote"
             raise ProblemError(unreadable(str(path), reason)) from None
         complete_bytes += len(line)
     stream.seek(complete_bytes)
     stream.truncate()
-    tally.earlier = tally.results
+    counts.earlier = counts.results

@@ -1,6 +1,7 @@
 """Client for the service, synchronous (`Client`) and asynchronous (`AsyncClient`).
 
-Both share the calls (`_calls`) and the retry and batch protocol (`_protocol`), which do no I/O; each client only performs the I/O.
+Both share the options (`_base`), the calls (`_calls`) and the retry and batch protocol (`_protocol`), which do no I/O; each client only
+performs the I/O. `_sync` is generated from `_async`.
 """
 
 from __future__ import annotations

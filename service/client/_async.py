@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, closing
-from copy import copy
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -17,16 +15,18 @@ from ras_triage.models.host import Host
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
-from ras_triage.service.api.syndromes import SyndromeAnswer
-from ras_triage.service.client._calls import Calls, Filters, new_key, read_result
+from ras_triage.service.api.syndromes import SyndromeResponse
+from ras_triage.service.client._base import BaseClient
+from ras_triage.service.client._calls import Filters, new_key, read_result
 from ras_triage.service.client._protocol import Effect, Emit, FlowExecution, NextEvent, OpenRequest, Pause, ProtocolFlow, ReadBytes
-from ras_triage.service.client._request import DEFAULT_URL, OnRetry, RequestDefaults, Token, ignore_retry, verify_option
+from ras_triage.service.client._request import RequestDefaults
 from ras_triage.service.client.chunks import AnyEvent, chunks_async
-from ras_triage.service.client.limits import ResponseLimits, decoded_body_async, event_source, no_cookies
+from ras_triage.service.client.limits import ResponseLimits, decoded_body_async, event_source
 from ras_triage.service.client.results import DecodeResult, Health, PoisonedPages, Stats, StoredHost, StoreState, StreamItem, Summary
-from ras_triage.service.client.retry import Retry
 
 T = TypeVar("T")
+
+_Events = AsyncIterable[AnyEvent] | Iterable[AnyEvent]
 
 
 class _Connection:
@@ -69,35 +69,14 @@ class _Connection:
             await self._response.aclose()
 
 
-class AsyncClient:
+class AsyncClient(BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport]):
     """Asynchronous client of the service, with the calls of `Client`. Belongs to one event loop.
 
     Every method raises ProblemResponse, Unreachable and UnexpectedResponse; transient failures are retried first, as `retry` says.
     """
 
-    def __init__(
-        self,
-        base_url: str = DEFAULT_URL,
-        *,
-        token: Token | None = None,
-        ca_file: Path | str | None = None,
-        timeout_s: float = 30.0,
-        retry: Retry | None = None,
-        limits: ResponseLimits | None = None,
-        headers: Mapping[str, str] | None = None,
-        on_retry: OnRetry = ignore_retry,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        """`token`: an API key or JWT, or a function that returns one, called before every request. `timeout_s`: seconds without a byte.
-
-        `limits`: how much of a response is read (default: ResponseLimits()). Redirects are not followed, and cookies are not stored.
-        `on_retry` is called before every retry, with the failure and the seconds until the retry.
-        """
-        self._http = httpx.AsyncClient(
-            base_url=base_url, verify=verify_option(ca_file), transport=transport, follow_redirects=False, cookies=no_cookies()
-        )
-        self._defaults = RequestDefaults(timeout_s, on_retry, token, headers or {})
-        self._calls = Calls(retry or Retry(), limits or ResponseLimits())
+    def _open_http(self, transport: httpx.AsyncBaseTransport | None, **options: Any) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=transport, **options)
 
     async def __aenter__(self) -> Self:
         return self
@@ -108,12 +87,6 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._http.aclose()
-
-    def with_headers(self, headers: Mapping[str, str]) -> Self:
-        """Return a client with the same connections and more headers, such as `traceparent` or `X-Request-Id`."""
-        other = copy(self)
-        other._defaults = self._defaults.extended(headers)
-        return other
 
     async def _run(self, flow: ProtocolFlow[T]) -> AsyncGenerator[T, None]:
         connection = _Connection(self._http, self._defaults, self._calls.limits)
@@ -138,19 +111,17 @@ class AsyncClient:
         return await self._result(self._calls.decide(event, dry_run, idempotency_key))
 
     async def decide_many(
-        self, events: AsyncIterable[AnyEvent] | Iterable[AnyEvent], *, idempotency_key: str | None = None, answered: int = 0
+        self, events: _Events, *, idempotency_key: str | None = None, answered: int = 0
     ) -> AsyncIterator[DecisionResponse | Problem]:
         """Yield the decision of each event in order, or its Problem.
 
-        Events are sent in groups of up to 500 events or 1 MiB; at most one group is held in memory.
+        _Events are sent in groups of up to 500 events or 1 MiB; at most one group is held in memory.
         To resume after a crash, pass the same events, the same `idempotency_key` and the number of results received (`answered`).
         """
         async for line in self.decide_lines(events, idempotency_key=idempotency_key, answered=answered):
             yield read_result(line)
 
-    async def decide_lines(
-        self, events: AsyncIterable[AnyEvent] | Iterable[AnyEvent], *, idempotency_key: str | None = None, answered: int = 0
-    ) -> AsyncIterator[bytes]:
+    async def decide_lines(self, events: _Events, *, idempotency_key: str | None = None, answered: int = 0) -> AsyncIterator[bytes]:
         """Yield the results of `decide_many` as the JSON that the service wrote."""
         key = idempotency_key or new_key()
         async for chunk in chunks_async(events):
@@ -210,7 +181,7 @@ class AsyncClient:
         """Decode a status block or CPER record."""
         return await self._result(self._calls.decode(data))
 
-    async def syndromes(self, **fields: Any) -> SyndromeAnswer:
+    async def syndromes(self, **fields: Any) -> SyndromeResponse:
         """Decode `value` or `values`, or predict what KVM does with `vcpu_events`; the fields of `POST /v1/syndromes`."""
         return await self._result(self._calls.syndromes(fields))
 

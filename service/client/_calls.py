@@ -1,4 +1,4 @@
-"""Calls of the HTTP interface, each as a flow that emits its result."""
+"""Calls of the HTTP interface, as generators without I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ras_triage.models.times import utc_text
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
-from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionAnswer, SyndromeAnswer
+from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionResult, SyndromeResponse
 from ras_triage.service.client._protocol import (
     BATCH_TIMEOUT_S,
     STREAM_TIMEOUT_S,
@@ -229,8 +229,8 @@ class Calls:
     def decode(self, data: bytes) -> ProtocolFlow[DecodeResult]:
         return self._post(DecodeResult, "/v1/decode", data, "application/octet-stream")
 
-    def syndromes(self, fields: Mapping[str, Any]) -> ProtocolFlow[SyndromeAnswer]:
-        return self._post(Explanation | Explanations | InjectionAnswer, "/v1/syndromes", to_json(fields))
+    def syndromes(self, fields: Mapping[str, Any]) -> ProtocolFlow[SyndromeResponse]:
+        return self._post(Explanation | Explanations | InjectionResult, "/v1/syndromes", to_json(fields))
 
     def policies(self) -> ProtocolFlow[PolicyList]:
         return self._get(PolicyList, "/v1/policies")

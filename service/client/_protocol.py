@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from ras_triage.models.frozen import frozen
 from ras_triage.service.api.problems import Problem
+from ras_triage.service.client.chunk_state import ChunkState
 from ras_triage.service.client.chunks import Chunk
 from ras_triage.service.client.errors import (
     ClientError,
@@ -28,7 +29,6 @@ from ras_triage.service.client.errors import (
 )
 from ras_triage.service.client.limits import MAX_PROBLEM_BYTES, ResponseLimits
 from ras_triage.service.client.retry import TRANSIENT, Retry, is_retryable_error, is_retryable_status
-from ras_triage.service.client.sending import ChunkState
 
 T = TypeVar("T")
 

@@ -1,12 +1,12 @@
 """Synchronous client."""
 
+# Generated from _async.py by `make client`; do not edit.
+
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
-from copy import copy
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -17,16 +17,18 @@ from ras_triage.models.host import Host
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
-from ras_triage.service.api.syndromes import SyndromeAnswer
-from ras_triage.service.client._calls import Calls, Filters, new_key, read_result
+from ras_triage.service.api.syndromes import SyndromeResponse
+from ras_triage.service.client._base import BaseClient
+from ras_triage.service.client._calls import Filters, new_key, read_result
 from ras_triage.service.client._protocol import Effect, Emit, FlowExecution, NextEvent, OpenRequest, Pause, ProtocolFlow, ReadBytes
-from ras_triage.service.client._request import DEFAULT_URL, OnRetry, RequestDefaults, Token, ignore_retry, verify_option
+from ras_triage.service.client._request import RequestDefaults
 from ras_triage.service.client.chunks import AnyEvent, chunks
-from ras_triage.service.client.limits import ResponseLimits, decoded_body, event_source, no_cookies
+from ras_triage.service.client.limits import ResponseLimits, decoded_body, event_source
 from ras_triage.service.client.results import DecodeResult, Health, PoisonedPages, Stats, StoredHost, StoreState, StreamItem, Summary
-from ras_triage.service.client.retry import Retry
 
 T = TypeVar("T")
+
+_Events = Iterable[AnyEvent]
 
 
 class _Connection:
@@ -37,16 +39,18 @@ class _Connection:
         self._limits = limits
         self._defaults = defaults
         self._response: httpx.Response | None = None
-        self._chunks: Iterator[bytes] = iter(())
-        self._events: Iterator[ServerSentEvent] = iter(())
+        self._chunks: Iterator[bytes] | None = None
+        self._events: Iterator[ServerSentEvent] | None = None
 
     def perform(self, effect: Effect) -> Any:
         match effect:
             case OpenRequest():
                 return self._open(effect)
             case ReadBytes():
+                assert self._chunks is not None
                 return next(self._chunks, None)
             case NextEvent():
+                assert self._events is not None
                 return next(self._events, None)
             case Pause():
                 self.close()
@@ -67,35 +71,14 @@ class _Connection:
             self._response.close()
 
 
-class Client:
+class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
     """Synchronous client of the service. Safe to share between threads.
 
     Every method raises ProblemResponse, Unreachable and UnexpectedResponse; transient failures are retried first, as `retry` says.
     """
 
-    def __init__(
-        self,
-        base_url: str = DEFAULT_URL,
-        *,
-        token: Token | None = None,
-        ca_file: Path | str | None = None,
-        timeout_s: float = 30.0,
-        retry: Retry | None = None,
-        limits: ResponseLimits | None = None,
-        headers: Mapping[str, str] | None = None,
-        on_retry: OnRetry = ignore_retry,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        """`token`: an API key or JWT, or a function that returns one, called before every request. `timeout_s`: seconds without a byte.
-
-        `limits`: how much of a response is read (default: ResponseLimits()). Redirects are not followed, and cookies are not stored.
-        `on_retry` is called before every retry, with the failure and the seconds until the retry.
-        """
-        self._http = httpx.Client(
-            base_url=base_url, verify=verify_option(ca_file), transport=transport, follow_redirects=False, cookies=no_cookies()
-        )
-        self._defaults = RequestDefaults(timeout_s, on_retry, token, headers or {})
-        self._calls = Calls(retry or Retry(), limits or ResponseLimits())
+    def _open_http(self, transport: httpx.BaseTransport | None, **options: Any) -> httpx.Client:
+        return httpx.Client(transport=transport, **options)
 
     def __enter__(self) -> Self:
         return self
@@ -107,24 +90,19 @@ class Client:
         """Close all connections."""
         self._http.close()
 
-    def with_headers(self, headers: Mapping[str, str]) -> Self:
-        """Return a client with the same connections and more headers, such as `traceparent` or `X-Request-Id`."""
-        other = copy(self)
-        other._defaults = self._defaults.extended(headers)
-        return other
-
     def _run(self, flow: ProtocolFlow[T]) -> Generator[T, None, None]:
         connection = _Connection(self._http, self._defaults, self._calls.limits)
-        with closing(connection), closing(flow):
-            execution = FlowExecution(flow)
-            while (effect := execution.resume()) is not None:
-                if isinstance(effect, Emit):
-                    yield effect.result
-                    continue
-                try:
-                    execution.reply = connection.perform(effect)
-                except httpx.RequestError as error:
-                    execution.error = error
+        with closing(flow):
+            with closing(connection):
+                execution = FlowExecution(flow)
+                while (effect := execution.resume()) is not None:
+                    if isinstance(effect, Emit):
+                        yield effect.result
+                        continue
+                    try:
+                        execution.reply = connection.perform(effect)
+                    except httpx.RequestError as error:
+                        execution.error = error
 
     def _result(self, flow: ProtocolFlow[T]) -> T:
         with closing(self._run(flow)) as results:
@@ -135,20 +113,23 @@ class Client:
         return self._result(self._calls.decide(event, dry_run, idempotency_key))
 
     def decide_many(
-        self, events: Iterable[AnyEvent], *, idempotency_key: str | None = None, answered: int = 0
+        self, events: _Events, *, idempotency_key: str | None = None, answered: int = 0
     ) -> Iterator[DecisionResponse | Problem]:
         """Yield the decision of each event in order, or its Problem.
 
-        Events are sent in groups of up to 500 events or 1 MiB; at most one group is held in memory.
+        _Events are sent in groups of up to 500 events or 1 MiB; at most one group is held in memory.
         To resume after a crash, pass the same events, the same `idempotency_key` and the number of results received (`answered`).
         """
-        return map(read_result, self.decide_lines(events, idempotency_key=idempotency_key, answered=answered))
+        for line in self.decide_lines(events, idempotency_key=idempotency_key, answered=answered):
+            yield read_result(line)
 
-    def decide_lines(self, events: Iterable[AnyEvent], *, idempotency_key: str | None = None, answered: int = 0) -> Iterator[bytes]:
+    def decide_lines(self, events: _Events, *, idempotency_key: str | None = None, answered: int = 0) -> Iterator[bytes]:
         """Yield the results of `decide_many` as the JSON that the service wrote."""
         key = idempotency_key or new_key()
         for chunk in chunks(events):
-            yield from self._run(self._calls.decide_chunk(chunk, key, answered))
+            with closing(self._run(self._calls.decide_chunk(chunk, key, answered))) as lines:
+                for line in lines:
+                    yield line
 
     def get(self, identity: str) -> DecisionResponse:
         """Return one decision."""
@@ -202,7 +183,7 @@ class Client:
         """Decode a status block or CPER record."""
         return self._result(self._calls.decode(data))
 
-    def syndromes(self, **fields: Any) -> SyndromeAnswer:
+    def syndromes(self, **fields: Any) -> SyndromeResponse:
         """Decode `value` or `values`, or predict what KVM does with `vcpu_events`; the fields of `POST /v1/syndromes`."""
         return self._result(self._calls.syndromes(fields))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError, IPv6Address, ip_address
 from typing import Final
 
 from ras_triage.models.frozen import frozen
@@ -74,3 +74,11 @@ def parse_origin(text: str) -> Origin | None:
 def origin_of(scheme: str, authority: Authority) -> Origin:
     """Return the origin of a scheme and authority."""
     return Origin(scheme, authority.host, authority.port if authority.port is not None else _DEFAULT_PORTS.get(scheme))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address or name is loopback."""
+    try:
+        return ip_address(host[1:-1] if host[:1] + host[-1:] == "[]" else host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

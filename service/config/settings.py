@@ -1,165 +1,223 @@
-"""Settings of the service and their defaults.
+"""Settings of the service: type, limits, default, meaning and sources of each.
 
-`ras_triage.service.config.sources` reads them from options, environment and file.
+`ras_triage.service.config.loading` reads them from options, environment and file.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from functools import lru_cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from ras_triage.policies.catalog.choice import find_policy, load_policies
-from ras_triage.policies.catalog.policies import UNIFORM, InvalidPolicy, Policy, UnknownPolicy, uniform_policy
+from pydantic import Field, SecretStr
+
+from ras_triage.policies.catalog.policies import UNIFORM, Policy, uniform_policy
+from ras_triage.policies.catalog.vmms import Vmm
+from ras_triage.service.config.declaration import DeclaredSetting, Setting, Written, declared_settings
+from ras_triage.service.config.store_address import MEMORY, default_store
+from ras_triage.service.config.value_types import (
+    Algorithms,
+    Bytes,
+    Files,
+    Hosts,
+    HttpsUrl,
+    Port,
+    Positive,
+    PositiveNumber,
+    Seconds,
+    StoreAddress,
+    Text,
+    Words,
+    WorkerCount,
+)
 
 MAX_BODY_BYTES: Final = 4 << 20
 """Default limit for request bodies: enough for the longest status block in base64, and for the facts of a large machine."""
 
-ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Signature algorithms that can be accepted (RFC 7518 3.1, RFC 8037): asymmetric ones, so that a verifier cannot sign."""
+_MOST_OF_USE: Final = 4
+"""Worker processes that saturate the writer."""
 
 
 class InvalidSetting(ValueError):
     """Invalid setting; the text has its name and the reason."""
 
 
+def default_workers() -> int:
+    """Return the default number of workers: one per usable processor, 0 if there is only one."""
+    processors = len(os.sched_getaffinity(0))
+    return min(processors, _MOST_OF_USE) if processors > 1 else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Oidc:
-    """Issuer of accepted bearer tokens (OpenID Connect Core 1.0, RFC 7519)."""
+    """Issuer of accepted bearer tokens (OpenID Connect Core 1.0, RFC 7519). Its settings begin with `oidc_`."""
 
-    issuer: str
-    """URL, equal to the claim `iss`."""
-    audience: str
-    """Expected value of the claim `aud`."""
-    jwks_url: str | None = None
-    """URL of the issuer's public keys; None: from the issuer's discovery document."""
-    scope_claim: str = "scope"
-    """Claim with the scopes, as a list or separated by spaces."""
-    algorithms: tuple[str, ...] = ("RS256", "ES256")
-    """Accepted signature algorithms, of `ALGORITHMS`."""
+    issuer: Annotated[HttpsUrl, Setting("URL of the OpenID Connect issuer of bearer tokens, equal to the claim `iss`", reloadable=True)]
+    audience: Annotated[Text, Setting("expected value of the claim `aud`; required together with `oidc_issuer`", reloadable=True)]
+    jwks_url: Annotated[
+        HttpsUrl | None, Setting("URL of the issuer's public keys; none: from the issuer's discovery document", reloadable=True)
+    ] = None
+    scope_claim: Annotated[Text, Setting("claim with the scopes, as a list or separated by spaces", reloadable=True)] = "scope"
+    algorithms: Annotated[Algorithms, Setting("accepted signature algorithms, all of them asymmetric", reloadable=True)] = (
+        "RS256",
+        "ES256",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Settings of the service."""
 
-    default_policy: Policy = field(default_factory=uniform_policy)
-    """Policy for events that name neither a policy nor a kernel."""
-    custom: Mapping[str, Policy] = field(default_factory=dict)
-    """Custom policies, by name."""
-    max_body_bytes: int = MAX_BODY_BYTES
-    """Size limit of request bodies, and of an event of a batch."""
-    max_workload: int = 2_000_000
-    """Limit for the estimated workload of one event, in steps of about one microsecond (`ras_triage.policies.workload`)."""
-    store: str = "memory:"
-    """`memory:` or `sqlite:///PATH`."""
-    queue_entries: int = 4096
-    """Write queue: decisions."""
-    queue_bytes: int = 64 << 20
-    """Write queue: bytes of events and decisions."""
-    max_batch_bytes: int = 1 << 40
-    """Size limit of a batch, decompressed."""
-    spill_bytes: int = 16 << 30
-    """Results of one batch that are buffered on disk while the client does not read."""
-    batch_workers: int = 0
-    """Worker processes for the events of large batches."""
-    worker_timeout_s: float = 10.0
-    """Time limit of a worker process for an event or a slice of a batch, in seconds; then it is replaced."""
-    retention_days: float | None = None
-    """Age from which decisions are purged; None: never."""
-    retention_bytes: int | None = None
-    """Size of the store above which the oldest decisions are purged; None: never."""
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: int = 8080
-    """TCP port; 0: any free one."""
-    tls_certificate: Path | None = None
-    """PEM file with the certificate chain; None: no TLS."""
-    tls_key: Path | None = None
-    """PEM file; None: the key is in the certificate's file."""
-    tls_key_password: str | None = field(default=None, repr=False)
-    tls_client_ca: Path | None = None
-    """PEM file with the CA for required client certificates; None: not required."""
-    trusted_hosts: tuple[str, ...] = ()
-    """Accepted values of `Host` besides loopback; empty: any, if authentication is required."""
-    trusted_proxies: tuple[str, ...] = ()
-    """Addresses of proxies whose `X-Forwarded-*` headers are used."""
-    keys_file: Path | None = None
-    """TOML file with hashed API keys, in addition to those in the store."""
+    default_policy: Annotated[
+        Policy,
+        Setting(
+            "policy for events that name neither a policy nor a kernel",
+            option="--default-policy",
+            metavar="NAME",
+            reloadable=True,
+            written=Written(str, UNIFORM),
+        ),
+    ] = field(default_factory=uniform_policy)
+    custom_policies: Annotated[
+        Mapping[str, Policy],
+        Setting(
+            "custom policies in TOML, one in each file",
+            option="--policy-file",
+            metavar="FILE",
+            reloadable=True,
+            written=Written(Files, (), "policy_files"),
+        ),
+    ] = field(default_factory=dict)
+    custom_vmms: Annotated[
+        Mapping[str, Vmm],
+        Setting(
+            "custom VMMs in TOML, one in each file",
+            option="--vmm-file",
+            metavar="FILE",
+            reloadable=True,
+            written=Written(Files, (), "vmm_files"),
+        ),
+    ] = field(default_factory=dict)
+    host: Annotated[
+        Text,
+        Setting(
+            "address to listen on; other addresses than loopback require API keys or an OIDC issuer", option="--host", metavar="ADDRESS"
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[Port, Setting("TCP port to listen on; 0: any free port", option="--port", metavar="PORT")] = 8080
+    store: Annotated[
+        StoreAddress,
+        Setting(
+            "store of the decisions, `sqlite:///PATH` or `memory:`; by default a file in the state folder of this user",
+            option="--store",
+            metavar="URL",
+            service_default=default_store,
+        ),
+    ] = MEMORY
+    max_body_bytes: Annotated[Bytes, Setting("size limit of request bodies and of an event of a batch, decompressed")] = MAX_BODY_BYTES
+    max_workload: Annotated[
+        Positive,
+        Setting("limit for the estimated workload of one event, in steps of about one microsecond of one core", reloadable=True),
+    ] = 2_000_000
+    queue_entries: Annotated[Positive, Setting("size of the write queue in decisions")] = 4096
+    queue_bytes: Annotated[Bytes, Setting("size of the write queue in bytes of events and decisions")] = 64 << 20
+    max_batch_bytes: Annotated[Bytes, Setting("size limit of a batch, decompressed", reloadable=True)] = 1 << 40
+    spill_bytes: Annotated[
+        Bytes, Setting("results of one batch that are buffered on disk while the client does not read", reloadable=True)
+    ] = 16 << 30
+    batch_workers: Annotated[
+        WorkerCount,
+        Setting(
+            "worker processes for the events of large batches; by default one per usable processor, at most 4, and 0 if there is only one",
+            service_default=default_workers,
+        ),
+    ] = 0
+    worker_timeout_s: Annotated[
+        float,
+        Field(ge=0.1, allow_inf_nan=False),
+        Setting("time limit of a worker process for a slice of a batch or one large event, in seconds; then it is killed and replaced"),
+    ] = 10.0
+    retention_days: Annotated[
+        PositiveNumber | None, Setting("age in days from which decisions are purged; none: no purge by age", reloadable=True)
+    ] = None
+    retention_bytes: Annotated[
+        Bytes | None,
+        Setting("total size of all store files above which the oldest decisions are purged; none: no purge by size", reloadable=True),
+    ] = None
+    tls_certificate: Annotated[
+        Path | None, Setting("certificate chain in PEM; enables TLS", option="--tls-cert", metavar="FILE", reloadable=True)
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        Setting("private key in PEM; none: it is in the certificate's file", option="--tls-key", metavar="FILE", reloadable=True),
+    ] = None
+    tls_key_password: Annotated[SecretStr | None, Setting("password of the private key", reloadable=True)] = None
+    tls_client_ca: Annotated[
+        Path | None,
+        Setting(
+            "CA certificates in PEM; clients must have a certificate that one of them signed",
+            option="--tls-client-ca",
+            metavar="FILE",
+            reloadable=True,
+        ),
+    ] = None
+    trusted_hosts: Annotated[
+        Hosts, Setting("accepted values of the header `Host` besides loopback: names or addresses without a port", reloadable=True)
+    ] = ()
+    trusted_proxies: Annotated[Words, Setting("addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are used")] = ()
+    keys_file: Annotated[
+        Path | None,
+        Setting("hashed API keys in TOML, in addition to those in the store", option="--keys-file", metavar="FILE", reloadable=True),
+    ] = None
     oidc: Oidc | None = None
-    rate_limit: float | None = None
-    """Rate limit for each key: events, and other requests, per second; None: no limit."""
-    rate_burst: int | None = None
-    """Burst size of the rate limit; None: the number for one second."""
-    max_header_bytes: int = 16 << 10
-    """Size limit of request line and headers together."""
-    max_connections: int = 4096
-    """Limit for open connections; lower if the limit for open files requires it."""
-    max_connections_per_peer: int | None = None
-    """Limit for open connections of one address (IPv6: of one /64), except trusted proxies; None: half of `max_connections`."""
-    head_timeout_s: float = 10.0
-    """Timeout for the TLS handshake, and for request line and headers together, in seconds."""
-    keep_alive_s: float = 10.0
-    """Keep-alive timeout of idle connections, in seconds."""
-    body_timeout_s: float = 120.0
-    """Timeout for a request body, except batches and imports, in seconds."""
-    line_timeout_s: float = 60.0
-    """Timeout for the next event of a batch or the next line of an import, in seconds."""
-    min_body_rate: int = 1024
-    """Minimum rate of a body in bytes per second, after a grace period."""
-    answer_timeout_s: float = 120.0
-    """Timeout for a client that does not read its response, in seconds."""
-    max_in_flight: int = 1024
-    """Limit for concurrent requests, streams included."""
-    max_in_flight_per_client: int | None = None
-    """Limit for concurrent requests of one address, and of one key or token subject; None: half of `max_in_flight`."""
-    max_imports: int = 32
-    """Limit for concurrent imports."""
-    max_batch_wait_s: float = 5.0
-    """Estimated wait for the first decision from which a new batch or import is refused, in seconds."""
-    max_in_flight_bytes: int = 256 << 20
-    """Memory limit for all request bodies."""
-    max_streams: int = 768
-    """Limit for open event streams."""
-    max_stream_filters: int = 256
-    """Limit for distinct filters of open event streams: each has a query of its own."""
-    metrics_public: bool = False
-    """Whether `/metrics` needs no key."""
-    log_format: Literal["json", "text"] = "text"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    otel: bool = False
-    """Whether traces are sent, as configured by the OpenTelemetry environment variables."""
+    rate_limit: Annotated[
+        PositiveNumber | None,
+        Setting("rate limit of each key in requests, and in events of batches, per second; none: no limit", reloadable=True),
+    ] = None
+    rate_burst: Annotated[Positive | None, Setting("burst size of the rate limit; none: the requests of one second", reloadable=True)] = (
+        None
+    )
+    max_header_bytes: Annotated[Bytes, Setting("size limit of request line and headers together")] = 16 << 10
+    max_connections: Annotated[Positive, Setting("limit for open connections; at most three quarters of the limit for open files")] = 4096
+    max_connections_per_peer: Annotated[
+        Positive | None,
+        Setting("limit for open connections of one address (IPv6: of one /64), except trusted proxies; none: half of `max_connections`"),
+    ] = None
+    head_timeout_s: Annotated[Seconds, Setting("timeout for the TLS handshake, and for request line and headers together, in seconds")] = (
+        10.0
+    )
+    keep_alive_s: Annotated[Seconds, Setting("keep-alive timeout of idle connections, in seconds")] = 10.0
+    body_timeout_s: Annotated[Seconds, Setting("timeout in seconds for a request body, except batches and imports")] = 120.0
+    line_timeout_s: Annotated[Seconds, Setting("timeout for the next event of a batch or the next line of an import, in seconds")] = 60.0
+    min_body_rate: Annotated[Bytes, Setting("minimum rate of a body in bytes per second, after a grace period")] = 1024
+    answer_timeout_s: Annotated[Seconds, Setting("timeout for a client that does not read its response, in seconds")] = 120.0
+    max_in_flight: Annotated[Positive, Setting("limit for concurrent requests, streams included")] = 1024
+    max_in_flight_per_client: Annotated[
+        Positive | None,
+        Setting("limit for concurrent requests of one address, and of one key or token subject; none: half of `max_in_flight`"),
+    ] = None
+    max_imports: Annotated[Positive, Setting("limit for concurrent imports, of which one client may use half")] = 32
+    max_batch_wait_s: Annotated[
+        Seconds, Setting("estimated wait for the first decision from which a new batch or import gets 503, in seconds")
+    ] = 5.0
+    max_in_flight_bytes: Annotated[Bytes, Setting("memory limit for request bodies and incomplete events of batches")] = 256 << 20
+    max_streams: Annotated[Positive, Setting("limit for open event streams")] = 768
+    max_stream_filters: Annotated[
+        Positive, Setting("limit for distinct filters of open event streams, of which one client may use half")
+    ] = 256
+    metrics_public: Annotated[bool, Setting("whether `/metrics` needs no key", reloadable=True)] = False
+    log_format: Annotated[Literal["json", "text"], Setting("format of the log: `json` or `text`", reloadable=True)] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Setting("lowest level that is logged: `debug`, `info`, `warning` or `error`", reloadable=True),
+    ] = "info"
+    otel: Annotated[bool, Setting("whether traces are sent, as configured by the `OTEL_*` variables")] = False
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether an address or name is loopback."""
-    try:
-        return ip_address(host[1:-1] if host[:1] + host[-1:] == "[]" else host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def read_settings(policy_files: list[Path] | None = None, default_policy: str = UNIFORM) -> Settings:
-    """Return settings for a command that decides without a service. Raises InvalidSetting."""
-    return Settings(*read_policies(policy_files or [], default_policy))
-
-
-def read_policies(files: list[Path], default: str) -> tuple[Policy, Mapping[str, Policy]]:
-    """Read policy files. Return the default policy and the custom policies. Raises InvalidSetting."""
-    try:
-        custom = load_policies(read_text(path) for path in files)
-        return find_policy(default, custom), custom
-    except (InvalidPolicy, UnknownPolicy) as error:
-        raise InvalidSetting(str(error)) from None
-
-
-def read_text(path: Path) -> str:
-    """Read a text file. Raises InvalidSetting."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InvalidSetting(f"`{path}`: {(error.strerror or 'cannot be read').lower()}") from None
-    except UnicodeDecodeError:
-        raise InvalidSetting(f"`{path}` is not UTF-8 text") from None
+@lru_cache(maxsize=1)
+def all_settings() -> Mapping[str, DeclaredSetting]:
+    """Return every setting of the service by name."""
+    return {setting.name: setting for setting in declared_settings(Settings)}

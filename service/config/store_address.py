@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
 MEMORY: Final = "memory:"
-
 
 SQLITE: Final = "sqlite:///"
 
@@ -16,3 +16,9 @@ def sqlite_path(address: str) -> Path | None:
     if not address.startswith(SQLITE) or address == SQLITE:
         return None
     return Path(address.removeprefix(SQLITE))
+
+
+def default_store() -> str:
+    """Return the default store address (XDG Base Directory Specification: state)."""
+    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return f"{SQLITE}{Path(home).expanduser() / 'ras-triage' / 'store.db'}"

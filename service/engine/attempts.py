@@ -1,4 +1,4 @@
-"""Calls with a time limit and isolated failures, for the command line."""
+"""Function calls with a time limit, for the command line."""
 
 from __future__ import annotations
 

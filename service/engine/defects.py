@@ -1,4 +1,4 @@
-"""Log and count of defects (unexpected exceptions) by event."""
+"""Reports of defects: unexpected exceptions while an event is processed."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from ras_triage.policies.workload import TooMuchWork, require_workload
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import Problem, ProblemError
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.responses import decision_json, policy_of, require_affordable
+from ras_triage.service.engine.responses import decision_json, policy_of, require_affordable, require_vmms
 from ras_triage.service.engine.used_facts import StoredFacts
 from ras_triage.service.telemetry import logs
 
@@ -93,7 +93,7 @@ class ParsedEvent:
     assumed: frozenset[str]
 
     def decide(self, settings: Settings, known: StoredFacts | None, at_most: int | None = None) -> EncodedDecision:
-        """Return the encoded decision. Raises ProblemError for an unknown policy or an event over the workload limit.
+        """Return the encoded decision. Raises ProblemError for an unknown policy or VMM, or an event over the workload limit.
 
         Raises HeavyEvent if deciding would take more than `at_most` steps.
         """
@@ -102,6 +102,7 @@ class ParsedEvent:
         event = self.event if known is None else known.with_host(self.event)
         uses_stored_facts = known is not None and known.facts is not None
         policy = policy_of(event, settings, uses_stored_facts=uses_stored_facts)
+        require_vmms(event, settings, uses_stored_facts=uses_stored_facts)
         stored_pages = 0 if known is None else len(known.poisoned)
         try:
             limit = settings.max_workload if at_most is None else min(at_most, settings.max_workload)
@@ -112,7 +113,7 @@ class ParsedEvent:
             )
             raise HeavyEvent from None
         event = event if known is None else known.add_poisoned(event)
-        decided = decide_with_poison(event, self.block, policy, self.keys.event_key, self.assumed)
+        decided = decide_with_poison(event, self.block, policy, self.keys.event_key, self.assumed, settings.custom_vmms)
         decision = decided.decision
         panics = decision.action is Action.PANIC
         return EncodedDecision(
@@ -133,7 +134,7 @@ class Defect(NamedTuple):
     """From `logs.explain`."""
 
 
-class Predecided(NamedTuple):
+class PredecidedEvent(NamedTuple):
     """Event that a worker process decided."""
 
     document: EventDocument
@@ -153,7 +154,7 @@ class FailedEvent(NamedTuple):
 Evaluation = tuple[EventKeys, EncodedDecision | Problem | Defect] | Problem | Defect
 """Result of a worker for one event."""
 
-BatchItem = EventDocument | Predecided | FailedEvent | ProblemError
+BatchItem = EventDocument | PredecidedEvent | FailedEvent | ProblemError
 """An event as received or as evaluated by a worker, or the problem with it."""
 
 

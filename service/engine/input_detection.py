@@ -1,4 +1,4 @@
-"""Input detection: JSON event, status block or CPER record; binary or as text."""
+"""Detection of the input of `decide` and `decode`: event, block or CPER record."""
 
 from __future__ import annotations
 

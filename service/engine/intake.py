@@ -34,7 +34,7 @@ from ras_triage.service.engine.evaluation import (
     FailedEvent,
     HeavyEvent,
     ParsedEvent,
-    Predecided,
+    PredecidedEvent,
     is_long,
     parse_event,
 )
@@ -57,7 +57,7 @@ LOOKUP_FAILED_S: Final = 30.0
 LOOP_S: Final = 1.0
 """Time limit for an event in the event loop, in seconds. An event that takes longer than estimated goes to a worker process."""
 
-TURN_S: Final = 0.02
+TURN_S: Final = 0.005
 """Processor time after which a slice of a batch yields the event loop, in seconds."""
 
 ATTEMPTS: Final = 5
@@ -75,7 +75,7 @@ class EventResponse:
 
 
 @dataclass(slots=True, eq=False)
-class Decided:
+class DecidedEvent:
     """New event whose decision is in the write queue."""
 
     document: EventDocument
@@ -90,7 +90,7 @@ class PendingRepeat:
     """Repeat of an event whose decision is not durable yet."""
 
     document: EventDocument
-    first: Decided
+    first: DecidedEvent
 
 
 Turn = Callable[[Sequence[BatchItem]], AbstractAsyncContextManager[None]]
@@ -102,7 +102,7 @@ def at_once(_items: Sequence[BatchItem]) -> AbstractAsyncContextManager[None]:
     return nullcontext()
 
 
-Outcome = Decided | PendingRepeat | StoredDecision | ProblemError
+Outcome = DecidedEvent | PendingRepeat | StoredDecision | ProblemError
 """Result of admitting an event; `StoredDecision`: the first decision of a repeat."""
 
 
@@ -155,7 +155,7 @@ class Intake:
         self._defects = defects
         self._clock_ms = clock_ms
         self.limit = TimeLimit(LOOP_S)
-        self._pending: dict[bytes, Decided] = {}
+        self._pending: dict[bytes, DecidedEvent] = {}
         """Decisions that are not durable yet, by repeat key."""
         self._storing: set[asyncio.Task[None]] = set()
         """Tasks that store decisions one by one."""
@@ -224,7 +224,7 @@ class Intake:
             attempts = 1 if some else attempts + 1
             rest[0] = await self._decide_elsewhere(elsewhere, patient=patient) if attempts <= ATTEMPTS else ProblemError(_changed())
 
-    async def await_response(self, outcome: Decided | PendingRepeat | StoredDecision, place: int | None = None) -> EventResponse:
+    async def await_response(self, outcome: DecidedEvent | PendingRepeat | StoredDecision, place: int | None = None) -> EventResponse:
         """Return the response once the decision is durable. Raises StoreError, ProblemError.
 
         If a transaction fails with an unexpected exception, each of its events is decided again and stored in a transaction of its own.
@@ -342,7 +342,7 @@ class Intake:
             if found is not None:
                 part.repeats += 1
                 return found
-            known = self._sources.known(keys)
+            known = self._sources.facts_for(keys)
             return self._keep(document, keys, self._encode_decision(item, parsed, known), part)
         except ProblemError as refused:
             return refused
@@ -363,7 +363,7 @@ class Intake:
         document, keys, known = _document(item), None, None
         try:
             keys, parsed = self._read(item)
-            known = self._sources.known(keys)
+            known = self._sources.facts_for(keys)
             return wrap_decision(self._encode_decision(item, parsed, known).decision)
         except (HeavyEvent, TimeLimitExceeded):
             return _ForWorker(document, known)
@@ -372,7 +372,7 @@ class Intake:
         except Exception as error:
             raise self._fail("decide", _facts(error), document, place, None if keys is None else keys.event_id) from None
 
-    def _read(self, item: EventDocument | Predecided | FailedEvent) -> tuple[EventKeys, ParsedEvent | None]:
+    def _read(self, item: EventDocument | PredecidedEvent | FailedEvent) -> tuple[EventKeys, ParsedEvent | None]:
         """Return the keys, and the event if it was parsed here. Raises ProblemError, HeavyEvent, TimeLimitExceeded, _WorkerDefect."""
         if isinstance(item, EventDocument):
             parsed = self._parse(item)
@@ -406,10 +406,10 @@ class Intake:
         return found
 
     def _encode_decision(
-        self, item: EventDocument | Predecided | FailedEvent, parsed: ParsedEvent | None, known: StoredFacts | None
+        self, item: EventDocument | PredecidedEvent | FailedEvent, parsed: ParsedEvent | None, known: StoredFacts | None
     ) -> EncodedDecision:
         """Return the decision under the current facts of the source. Raises ProblemError, HeavyEvent, TimeLimitExceeded, _WorkerDefect."""
-        if isinstance(item, Predecided) and same_facts(item.known, known):
+        if isinstance(item, PredecidedEvent) and same_facts(item.known, known):
             if isinstance(item.result, Problem):
                 raise ProblemError(item.result)
             if isinstance(item.result, Defect):
@@ -422,11 +422,11 @@ class Intake:
         finally:
             self.limit.end()
 
-    def _keep(self, document: EventDocument, keys: EventKeys, encoded: EncodedDecision, part: _Slice) -> Decided:
+    def _keep(self, document: EventDocument, keys: EventKeys, encoded: EncodedDecision, part: _Slice) -> DecidedEvent:
         """Add a new event to the slice, and apply its effects to the cached source. Raises StoreError."""
         summary = self._summarise(keys, encoded)
         entry = NewDecision(summary, keys.repeat_key, document.data, encoded.decision, encoded.poisoned, encoded.panics)
-        new = Decided(document, entry, part.durable, part.separate)
+        new = DecidedEvent(document, entry, part.durable, part.separate)
         part.entries.append(entry)
         try:
             if keys.source is not None and not part.separate:
@@ -477,7 +477,7 @@ class Intake:
             if part.separate:
                 call_each([self._sources.apply], source, entry.poisons, entry.forgets)
             if entry.poisons:
-                self._sources.saved(source, entry.poisons)
+                self._sources.mark_pages_durable(source, entry.poisons)
 
 
 def _append(store: Store, entries: Sequence[NewDecision]) -> Exception | None:

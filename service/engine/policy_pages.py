@@ -1,4 +1,4 @@
-"""Builder of the policy responses: list, page, comparison."""
+"""Builder of the policy responses: list, details, comparison."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ from ras_triage.models.decision import PolicyRef
 from ras_triage.policies.catalog.behaviours import FLAGS
 from ras_triage.policies.catalog.change_points import added_flags, change_points, removed_flags
 from ras_triage.policies.catalog.policies import Policy, flag_differences, flag_meanings, uniform_policy
-from ras_triage.service.api.policy_pages import Difference, FlagDifference, FlagValue, PolicyEntry, PolicyList, PolicyPage
+from ras_triage.policies.catalog.vmms import FLAGS as VMM_FLAGS
+from ras_triage.policies.catalog.vmms import Vmm, vmms
+from ras_triage.service.api.policy_pages import Difference, FlagDifference, FlagValue, PolicyEntry, PolicyList, PolicyPage, VmmEntry
 from ras_triage.service.config.settings import Settings
 
 
 def list_policies(settings: Settings) -> PolicyList:
-    """Return `uniform`, the operator's own policies, and the releases, oldest first."""
-    own = (uniform_policy(), *settings.custom.values())
+    """Return `uniform`, the operator's own policies, and the releases, oldest first; and all VMMs."""
+    own = (uniform_policy(), *settings.custom_policies.values())
     releases = (_entry(policy, added_flags(policy), removed_flags(policy)) for policy in change_points())
-    return PolicyList(settings.default_policy.name, (*(_entry(policy) for policy in own), *releases))
+    monitors = (_vmm_entry(vmm) for vmm in (*vmms().values(), *settings.custom_vmms.values()))
+    return PolicyList(settings.default_policy.name, (*(_entry(policy) for policy in own), *releases), tuple(monitors))
+
+
+def _vmm_entry(vmm: Vmm) -> VmmEntry:
+    return VmmEntry(vmm.name, vmm.digest, vmm.summary, tuple(flag for flag in VMM_FLAGS if getattr(vmm.behaviours, flag)))
 
 
 def _entry(policy: Policy, brings: tuple[str, ...] = (), drops: tuple[str, ...] = ()) -> PolicyEntry:

@@ -1,4 +1,4 @@
-"""Requests to response bytes, shared by HTTP and the command line."""
+"""Conversion of requests to response bytes, for HTTP and the command line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.models.scalars import Base64, WireModel
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
+from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
 from ras_triage.policies.decide import NOTHING_ASSUMED, decide_parsed
 from ras_triage.policies.workload import TooMuchWork, require_workload
 from ras_triage.service.api.decision_response import UsedFacts
 from ras_triage.service.api.json_limits import require_value_limit
-from ras_triage.service.api.problems import ProblemError, invalid, malformed, unknown_policy
+from ras_triage.service.api.problems import ProblemError, invalid, invalid_value, malformed, unknown_policy
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.input_detection import DetectedInput, InputKind
 from ras_triage.service.engine.problems import too_much_work
@@ -38,13 +39,23 @@ def policy_of(event: Event, settings: Settings, *, uses_stored_facts: bool = Fal
     `uses_stored_facts`: the host facts are the stored ones of the source.
     """
     try:
-        return choose_policy(event, settings.default_policy, settings.custom)
+        return choose_policy(event, settings.default_policy, settings.custom_policies)
     except UnknownPolicy as error:
         if event.policy is not None:
             raise ProblemError(unknown_policy(str(error), "/policy")) from None
         if uses_stored_facts:
             raise ProblemError(unknown_policy(f"{error}; this kernel is in the stored facts of source `{event.source}`", "")) from None
         raise ProblemError(unknown_policy(str(error), "/host/kernel")) from None
+
+
+def require_vmms(event: Event, settings: Settings, *, uses_stored_facts: bool = False) -> None:
+    """Raise ProblemError if the host facts name an unknown VMM; `uses_stored_facts` as for `policy_of`."""
+    try:
+        require_known_vmms(event.host, settings.custom_vmms)
+    except UnknownVmm as error:
+        if uses_stored_facts:
+            raise ProblemError(invalid_value("event", "", f"{error}; it is in the stored facts of source `{event.source}`")) from None
+        raise ProblemError(invalid_value("event", f"/host/vms/{error.index}/vmm", str(error))) from None
 
 
 def require_affordable(
@@ -70,12 +81,13 @@ def require_affordable(
 def decide_event(event: Event, settings: Settings, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:
     """Return the decision under the policy that the event selects; `assumed` as for `decide`.
 
-    Raises ProblemError if the policy is unknown or deciding would take more steps than `max_workload` allows.
+    Raises ProblemError if the policy or a VMM is unknown, or deciding would take more steps than `max_workload` allows.
     """
     policy = policy_of(event, settings)
+    require_vmms(event, settings)
     block = None if event.status_block is None else parse_block(event.status_block)
     require_affordable(event, block, settings, policy, assumed=assumed)
-    return decide_parsed(event, block, policy, event_key(event), assumed)
+    return decide_parsed(event, block, policy, event_key(event), assumed, settings.custom_vmms)
 
 
 def decision_json(decision: Decision, used: UsedFacts | None = None) -> bytes:

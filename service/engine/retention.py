@@ -1,4 +1,4 @@
-"""Retention by age and store size: purges in small transactions, on record."""
+"""Retention by age and store size: purges in small, recorded transactions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Retention:
     async def run(self) -> None:
         """Check periodically, until cancelled."""
         loop = asyncio.get_running_loop()
-        self._writer.upkeep = partial(self.upkeep, lambda count: loop.call_soon_threadsafe(self._report, "size", count))
+        self._writer.maintain = partial(self.maintain, lambda count: loop.call_soon_threadsafe(self._report, "size", count))
         while True:
             with suppress(StoreError):  # the writer records the failure; the next check tries again
                 await self.purge()
@@ -72,13 +72,13 @@ class Retention:
             total += await self._all("size", partial(self._purge_larger, size, now))
         return total
 
-    def upkeep(self, purged: Callable[[int], object]) -> bool:
+    def maintain(self, purged: Callable[[int], object]) -> bool:
         """Maintain the store, in the writer's thread. Return whether there is more to purge. Raises StoreError.
 
         `purged` is called with the number of purged decisions.
         """
         limit = self._settings.retention_bytes
-        self._store.upkeep(LIMIT_BYTES if limit is None else min(LIMIT_BYTES, limit // _LOG_SHARE))
+        self._store.maintain(LIMIT_BYTES if limit is None else min(LIMIT_BYTES, limit // _LOG_SHARE))
         if limit is None or (self._store.disk_bytes() <= limit and not self._purging):
             return False
         if count := self._purge_larger(limit, self._clock_ms()):

@@ -1,4 +1,4 @@
-"""Cache of the state of each source: host facts and poisoned pages.
+"""Cache of the stored state of each sender: host facts and poisoned pages.
 
 The cache belongs to the event loop and is ahead of the store by the writes that are not durable yet. Writes are queued in the order of
 the changes, so that everything a decision rests on is durable before the decision is. When a write fails, the cache is cleared.
@@ -87,11 +87,11 @@ class SourceState:
         return partial(self._unpoison, pages, added)
 
     def _unpoison(self, pages: Sequence[PoisonedPage], added: Sequence[PoisonedPage]) -> None:
-        self.saved(pages)
+        self.mark_durable(pages)
         if self.pages is not None:
             self.pages.difference_update(added)
 
-    def saved(self, pages: Sequence[PoisonedPage]) -> None:
+    def mark_durable(self, pages: Sequence[PoisonedPage]) -> None:
         """Mark pages as durable."""
         for page in pages:
             _count_down(self.unsaved, page)
@@ -143,14 +143,14 @@ class Sources:
         self._changing[facts.source] += 1
         self._evict(facts.source)
 
-    def facts_saved(self, name: str) -> None:
+    def end_facts_change(self, name: str) -> None:
         """Mark the newest facts as durable or failed."""
         _count_down(self._changing, name)
 
-    def saved(self, name: str, poisoned: Sequence[PoisonedPage]) -> None:
+    def mark_pages_durable(self, name: str, poisoned: Sequence[PoisonedPage]) -> None:
         """Mark poisoned pages as durable."""
         if (state := self._cached.get(name)) is not None:
-            state.saved(poisoned)
+            state.mark_durable(poisoned)
 
     def _evict(self, used: str) -> None:
         """Evict the least recently used sources over the limit, except `used` and those with changes that are not durable yet."""
@@ -169,7 +169,7 @@ class Sources:
         self._cached.clear()
         self._size = 0
 
-    def known(self, keys: EventKeys) -> StoredFacts | None:
+    def facts_for(self, keys: EventKeys) -> StoredFacts | None:
         """Return the stored facts of the event's source that apply to the event; None: none apply.
 
         Host facts apply if the event has none; poisoned pages apply if they contain one of its addresses, unless the event has its own page

@@ -19,9 +19,9 @@ from ras_triage.service.api.syndromes import (
     Explanation,
     Explanations,
     FieldReading,
-    InjectionAnswer,
-    SyndromeAnswer,
+    InjectionResult,
     SyndromeRequest,
+    SyndromeResponse,
     VcpuEventsInput,
 )
 from ras_triage.service.config.settings import Settings
@@ -33,8 +33,8 @@ def _request() -> TypeAdapter[SyndromeRequest]:
 
 
 @lru_cache(maxsize=1)
-def _answer() -> TypeAdapter[SyndromeAnswer]:
-    return TypeAdapter(SyndromeAnswer)
+def _answer() -> TypeAdapter[SyndromeResponse]:
+    return TypeAdapter(SyndromeResponse)
 
 
 def read_syndrome_request(document: bytes) -> SyndromeRequest:
@@ -46,7 +46,7 @@ def read_syndrome_request(document: bytes) -> SyndromeRequest:
         raise ProblemError(invalid(error, document, "request")) from None
 
 
-def answer_syndromes(request: SyndromeRequest, settings: Settings) -> SyndromeAnswer:
+def answer_syndromes(request: SyndromeRequest, settings: Settings) -> SyndromeResponse:
     """Return the response. Raises ProblemError for an unknown policy or malformed `vcpu_events` bytes."""
     if request.vcpu_events is not None:
         return _inject(request, _events(request.vcpu_events), _policy(request, settings))
@@ -55,7 +55,7 @@ def answer_syndromes(request: SyndromeRequest, settings: Settings) -> SyndromeAn
     return explain_syndrome(request.value or 0, request.kind)
 
 
-def syndromes_json(answer: SyndromeAnswer) -> bytes:
+def syndromes_json(answer: SyndromeResponse) -> bytes:
     """Encode a response; equal requests give equal bytes."""
     return _answer().dump_json(answer)
 
@@ -79,17 +79,17 @@ def _events(events: VcpuEventsInput | bytes) -> VcpuEvents:
 def _policy(request: SyndromeRequest, settings: Settings) -> Policy:
     try:
         if request.policy is not None:
-            return find_policy(request.policy, settings.custom)
+            return find_policy(request.policy, settings.custom_policies)
         return settings.default_policy if request.kernel is None else resolve_policy(f"linux-{request.kernel}")
     except UnknownPolicy as error:
         raise ProblemError(unknown_policy(str(error), "/kernel" if request.policy is None else "/policy")) from None
 
 
-def _inject(request: SyndromeRequest, events: VcpuEvents, policy: Policy) -> InjectionAnswer:
+def _inject(request: SyndromeRequest, events: VcpuEvents, policy: Policy) -> InjectionResult:
     host_ras = request.host_ras is not False
     vcpu = VcpuState(host_ras, host_ras and request.guest_ras is not False, request.serror_masked)
     done = set_vcpu_events(events, vcpu, policy)
-    return InjectionAnswer(
+    return InjectionResult(
         policy=policy.reference,
         accepted=done.accepted,
         errno=done.errno,

@@ -38,7 +38,8 @@ from ras_triage.service.http.middleware.access_log import AccessLogMiddleware
 from ras_triage.service.http.middleware.limits import LimitsMiddleware
 from ras_triage.service.http.middleware.security_headers import SecurityHeadersMiddleware, security_headers
 from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddleware
-from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, policies, syndromes
+from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, poisoned_pages, policies, syndromes
+from ras_triage.service.http.routes import metrics as metrics_route
 from ras_triage.service.http.routes import store as store_route
 from ras_triage.service.http.runtime import Runtime, open_runtime
 from ras_triage.service.security.guard import Security, require_method_scope
@@ -62,7 +63,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     metrics = Metrics()
 
     def store_failure(error: Exception) -> None:
-        metrics.store_failed(error)
+        metrics.count_store_failure(error)
         logs.log(logging.ERROR, "store failed", **logs.explain(error))
 
     @asynccontextmanager
@@ -70,18 +71,18 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
         async with open_runtime(chosen, store or open_store(chosen.store), clock_ms) as runtime:
             app.state.runtime = runtime
             path = sqlite_path(chosen.store)
-            metrics.watch(runtime.writer, runtime.store, None if path is None else path.parent)
-            metrics.watch_streams(lambda: runtime.streams.figures)
-            metrics.watch_memory(lambda: runtime.memory.returned_bytes)
-            runtime.memory.is_busy = lambda: metrics.under_way > runtime.streams.figures[0]
-            runtime.writer.committed.append(metrics.committed)
+            metrics.set_store_source(runtime.writer, runtime.store, None if path is None else path.parent)
+            metrics.set_stream_source(lambda: runtime.streams.statistics)
+            metrics.set_memory_source(lambda: runtime.memory.returned_bytes)
+            runtime.memory.is_busy = lambda: metrics.in_progress > runtime.streams.statistics[0]
+            runtime.writer.committed.append(metrics.observe_commit)
             runtime.writer.failed.append(store_failure)
             runtime.unread.append(store_failure)
             runtime.intake.lookup_failed.append(store_failure)
-            runtime.intake.decided.append(lambda summary: metrics.decided(summary.action, summary.policy))
-            runtime.intake.repeated.append(metrics.repeated)
-            runtime.retention.purged.append(metrics.purged)
-            runtime.defects.hooks.append(metrics.defect)
+            runtime.intake.decided.append(lambda summary: metrics.count_decision(summary.action, summary.policy))
+            runtime.intake.repeated.append(metrics.count_repeat)
+            runtime.retention.purged.append(metrics.count_purge)
+            runtime.defects.hooks.append(metrics.count_defect)
             yield
 
     app = FastAPIOffline(
@@ -98,9 +99,10 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.state.metrics = metrics
     app.state.limits = limits = ConcurrencyLimits(chosen)
     app.state.security = Security(chosen, partial(_stored_keys, app))
-    for routes in (decisions, imports, hosts, decode, syndromes, policies, store_route):
+    for routes in (decisions, imports, hosts, poisoned_pages, decode, syndromes, policies, store_route):
         app.include_router(routes.router, dependencies=[Depends(require_method_scope)])
-    app.include_router(health.router)
+    for routes in (health, metrics_route):
+        app.include_router(routes.router)
     app.state.shutdown = shutdown = Shutdown()
     app.add_middleware(LimitsMiddleware, settings=chosen, limits=limits)
     app.add_middleware(ShutdownMiddleware, shutdown=shutdown)

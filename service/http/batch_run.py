@@ -56,9 +56,9 @@ class BatchFormat:
 
     media_type: str
     splitter: Callable[[int], ItemSplitter]
-    before: bytes
-    between: bytes
-    behind: bytes
+    opening: bytes
+    separator: bytes
+    closing: bytes
 
 
 NDJSON: Final = BatchFormat("application/x-ndjson", NdjsonSplitter, b"", b"\n", b"\n")
@@ -119,7 +119,7 @@ class BatchRun:
         self._read_slices: asyncio.Queue[_Slice | None] = asyncio.Queue(workers.number or 1)
         self._decided: asyncio.Queue[list[Outcome] | None] = asyncio.Queue(SLICES_AHEAD)
         self.outbox = SpillQueue(spill_limit)
-        self.tally = BatchCounts()
+        self.counts = BatchCounts()
         self.refusal: ProblemError | None = None
         """Why the batch as a whole was refused."""
         self._received = self._admitted = self._finished = 0
@@ -130,7 +130,7 @@ class BatchRun:
     @property
     def status(self) -> int:
         """HTTP status code of the results so far."""
-        return self.tally.status
+        return self.counts.status
 
     async def run(self, body: AsyncIterator[bytes]) -> None:
         """Decide all events of the body and put their results into the outbox."""
@@ -151,7 +151,7 @@ class BatchRun:
             now = monotonic()
             if self.outbox.waiting and (now - began > HOLD_S or now - self._last_input > IDLE_S):
                 return
-            await self.outbox.news(IDLE_S)
+            await self.outbox.wait_for_change(IDLE_S)
         if self.refusal is not None:
             raise self.refusal
 
@@ -235,27 +235,27 @@ class BatchRun:
         self._results_complete = True
 
     def _end(self) -> bytes:
-        return self._form.behind if self.tally.items else self._form.before + self._form.behind.lstrip()
+        return self._form.closing if self.counts.items else self._form.opening + self._form.closing.lstrip()
 
     def interrupted_end(self, refused: ProblemError) -> bytes:
         """Return the end of the response after `run` was cancelled: a problem for each event without a result, and one for the rest."""
         if self._results_complete:
             return b""
-        self.tally.items = self._finished
+        self.counts.items = self._finished
         parts: list[bytes] = []
         for _ in range(self._received - self._finished + (0 if self._input_complete else 1)):
             parts += (self._separator(), self._problem(refused))
         return b"".join(parts) + self._end()
 
     def _separator(self) -> bytes:
-        self.tally.items += 1
-        return self._form.between if self.tally.items > 1 else self._form.before
+        self.counts.items += 1
+        return self._form.separator if self.counts.items > 1 else self._form.opening
 
     async def _result(self, outcome: Outcome) -> bytes:
         try:
             if not isinstance(outcome, ProblemError):
-                response = await self._intake.await_response(outcome, self.tally.items - 1)
-                self._metrics.batched("repeat" if response.repeat else "decided")
+                response = await self._intake.await_response(outcome, self.counts.items - 1)
+                self._metrics.count_batch_event("repeat" if response.repeat else "decided")
                 return response.body
         except StoreError as error:
             outcome = ProblemError(store_failed(error))
@@ -264,9 +264,9 @@ class BatchRun:
         return self._problem(outcome)
 
     def _problem(self, refused: ProblemError) -> bytes:
-        self.tally.failed += 1
-        self._metrics.batched("problem")
-        self._metrics.refused(refused.problem.type)
+        self.counts.failed += 1
+        self._metrics.count_batch_event("problem")
+        self._metrics.count_problem(refused.problem.type)
         return problem_json(with_retry_hint(refused.problem))
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Final
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Path, Request
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
@@ -24,6 +24,10 @@ from ras_triage.service.security.principal import Principal
 from ras_triage.service.telemetry.metrics import Metrics
 
 _BOOL: Final = TypeAdapter(bool)
+_MAX_SOURCE: Final = 256
+
+SourceName = Annotated[str, Path(min_length=1, max_length=_MAX_SOURCE)]
+"""The `source` of events, in a path."""
 
 
 async def _settings(request: Request) -> Settings:

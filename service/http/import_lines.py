@@ -1,4 +1,4 @@
-"""Lines of an import response."""
+"""Lines of an import response: decisions, problems, unreadable records."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.engine.evaluation import Defect
 from ras_triage.service.engine.imports.prepared_errors import DefectiveItem, PreparedError, PreparedItem
-from ras_triage.service.engine.imports.results import ImportCounts, agreement_of, other_line, reading_line
+from ras_triage.service.engine.imports.results import ImportCounts, agreement_of, error_line, other_line
 from ras_triage.service.telemetry import logs
 
 _ACTION: Final = re.compile(rb'"action":"([a-z]+)"')
 """The first match is the action of the decision: no member before it has this name, and quotes in strings are escaped."""
 
 
-def write_lines(items: Sequence[PreparedItem], results: Sequence[bytes | Problem], tally: ImportCounts) -> tuple[bytes, list[Defect]]:
+def write_lines(items: Sequence[PreparedItem], results: Sequence[bytes | Problem], counts: ImportCounts) -> tuple[bytes, list[Defect]]:
     """Return the lines, and the defects found when comparing. `results` are those of the errors among the items."""
     next_results = iter(results)
     defects: list[Defect] = []
     lines: list[bytes] = []
     for item in items:
-        tally.add(item)
+        counts.add(item)
         if isinstance(item, PreparedError):
-            lines.append(_error_line(item, next(next_results), tally, defects))
+            lines.append(_error_line(item, next(next_results), counts, defects))
         else:
             lines.append(other_line(item.record if isinstance(item, DefectiveItem) else item))
     return b"".join([line + b"\n" for line in lines]), defects
 
 
-def _error_line(item: PreparedError, result: bytes | Problem, tally: ImportCounts, defects: list[Defect]) -> bytes:
+def _error_line(item: PreparedError, result: bytes | Problem, counts: ImportCounts, defects: list[Defect]) -> bytes:
     if isinstance(result, Problem):
-        tally.refused += 1
-        return reading_line(item, item.event, result, None)
+        counts.refused += 1
+        return error_line(item, item.event, result, None)
     agreement: Agreement | None = None
     if item.observed is not None:
         try:
@@ -47,8 +47,8 @@ def _error_line(item: PreparedError, result: bytes | Problem, tally: ImportCount
             defects.append(Defect(logs.explain(error)))
     action = _ACTION.search(result)
     assert action is not None
-    tally.decide(action[1].decode(), agreement)
-    return reading_line(item, item.event, result, agreement)
+    counts.decide(action[1].decode(), agreement)
+    return error_line(item, item.event, result, agreement)
 
 
 @lru_cache(maxsize=1)

@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from ras_triage.models.formats.items import Position, UnreadableRecord
+from ras_triage.models.formats.results import Position, UnreadableRecord
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import NotificationType
 from ras_triage.service.api.problems import Problem, ProblemError, problem_json, with_retry_hint
@@ -136,7 +136,7 @@ class ImportRun:
         self._errors = 0
         self._complete = False
         self.outbox = SpillQueue(runtime.settings.spill_bytes)
-        self.tally = ImportCounts()
+        self.counts = ImportCounts()
         self.refusal: ProblemError | None = None
         """Why the import as a whole was refused."""
 
@@ -149,7 +149,7 @@ class ImportRun:
             while items := await self._in_thread(slices.next):
                 await self.outbox.put(await self._lines(items))
                 started = True
-            await self.outbox.put(summary_line(self.tally) + b"\n")
+            await self.outbox.put(summary_line(self.counts) + b"\n")
             self._complete = True
         except ProblemError as refused:
             if started:
@@ -204,7 +204,7 @@ class ImportRun:
         loop = asyncio.get_running_loop()
         end = loop.time() + HOLD_S
         while not self.outbox.closed and not (self.outbox.waiting and loop.time() > end):
-            await self.outbox.news(1.0)
+            await self.outbox.wait_for_change(1.0)
         if self.refusal is not None:
             raise self.refusal
 
@@ -221,7 +221,7 @@ class ImportRun:
         if documents:
             await self._principal.pace(len(documents))
         results = await (self._decide_dry_run(documents, first) if self._request.dry_run else self._decide(documents, first))
-        lines, defects = await self._in_thread(write_lines, ready, results, self.tally)
+        lines, defects = await self._in_thread(write_lines, ready, results, self.counts)
         for defect in defects:
             self._runtime.defects.report("import", defect.facts)
         return lines

@@ -19,7 +19,7 @@ from ras_triage.service.engine.sources import Sources
 from ras_triage.service.http.streaming.subscriptions import Streams
 from ras_triage.service.store.port import Store, StoreError
 from ras_triage.service.store.writer import Writer
-from ras_triage.service.telemetry.allocator import MemoryReturn
+from ras_triage.service.telemetry.memory_return import MemoryReturn
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Detection of a file's format by its first bytes."""
+"""Detection of an imported file's format by its first bytes."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import quote
 
-from ras_triage.models.formats.items import Position, UnreadableRecord
 from ras_triage.models.formats.ras.rasdaemon import FORMAT, read_rows
 from ras_triage.models.formats.ras.traced_event import TraceItem
+from ras_triage.models.formats.results import Position, UnreadableRecord
 from ras_triage.models.notification import Notification
 
 MAGIC = b"SQLite format 3\0"

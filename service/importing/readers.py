@@ -13,7 +13,6 @@ from pydantic_core import to_json
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.formats.cper import read_cper, unpack_encoded
 from ras_triage.models.formats.erst import PstoreRecord, is_pstore, log_lines, read_pstore_record
-from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, iterate_guarded, read_guarded
 from ras_triage.models.formats.json_text import read_json
 from ras_triage.models.formats.kernel_log import journal
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
@@ -22,6 +21,7 @@ from ras_triage.models.formats.qemu.injection import read_argument, read_qmp
 from ras_triage.models.formats.ras.trace import read_trace
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
 from ras_triage.models.formats.redfish import read_redfish
+from ras_triage.models.formats.results import FoundError, Position, UnmatchedAction, UnreadableRecord, iterate_guarded, read_guarded
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import SIGNATURE, decode_record

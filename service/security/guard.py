@@ -10,13 +10,13 @@ from typing import Final
 from fastapi import Request
 
 from ras_triage.service.api.problems import ProblemError, cross_origin, forbidden, invalid_header, misdirected, unauthenticated
-from ras_triage.service.config.authority import Authority, origin_of, parse_authority, parse_host, parse_origin
-from ras_triage.service.config.settings import InvalidSetting, Settings, is_loopback
-from ras_triage.service.security.allowance import RateLimiter
-from ras_triage.service.security.challenge import CHALLENGE, REJECTED, insufficient_scope
+from ras_triage.service.config.authority import Authority, is_loopback, origin_of, parse_authority, parse_host, parse_origin
+from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.security.keys import KeyRing, verify
 from ras_triage.service.security.principal import ANONYMOUS, SCOPES, Principal, Scope, granted
+from ras_triage.service.security.rate_limit import RateLimiter
 from ras_triage.service.security.tokens import Tokens
+from ras_triage.service.security.www_authenticate import CHALLENGE, REJECTED, insufficient_scope
 from ras_triage.service.store.port import ApiKey
 from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.redaction import PREFIX

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ras_triage.service.api.escaping import escape_toml
 from ras_triage.service.api.problems import ProblemError, store_unavailable
-from ras_triage.service.config.settings import InvalidSetting, read_text
+from ras_triage.service.config.files import read_text
+from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.security.principal import Scope
 from ras_triage.service.store.port import ApiKey, StoreError
 from ras_triage.service.telemetry.redaction import PREFIX

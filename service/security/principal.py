@@ -1,4 +1,4 @@
-"""Principal of a request, and scopes."""
+"""Principal of a request, with its scopes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ras_triage.service.security.allowance import RateLimiter
+from ras_triage.service.security.rate_limit import RateLimiter
 
 Scope = Literal["decide", "read", "admin"]
 

@@ -12,9 +12,9 @@ from jwt.exceptions import InvalidSubjectError
 
 from ras_triage.service.api.problems import ProblemError, issuer_unavailable, unauthenticated
 from ras_triage.service.config.settings import Oidc
-from ras_triage.service.security.challenge import REJECTED
 from ras_triage.service.security.issuer_keys import IssuerKeys, IssuerUnavailable, UnknownKey
 from ras_triage.service.security.principal import Principal, granted
+from ras_triage.service.security.www_authenticate import REJECTED
 
 LEEWAY_S: Final = 60
 """Tolerance for clock differences, in seconds."""

@@ -258,7 +258,7 @@ class Store(Protocol):
     def probe(self) -> None:
         """Test whether the store can be written."""
 
-    def upkeep(self, log_bytes: int) -> None:
+    def maintain(self, log_bytes: int) -> None:
         """Check the files, and truncate the write-ahead log if it exceeds `log_bytes`. Called by the writer thread between writes."""
 
     def repeat(self, key: bytes) -> StoredDecision | None:

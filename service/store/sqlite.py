@@ -20,8 +20,8 @@ from ras_triage.models.poison import PoisonedPage
 from ras_triage.service.store import queries, rows
 from ras_triage.service.store.files.database import (
     StoreLock,
-    committed,
     connect,
+    database_mark,
     is_undecodable,
     open_writer,
     opening_error,
@@ -151,7 +151,7 @@ class SqliteStore:
 
     def _initialise(self) -> None:
         """Initialise what depends on the writer's connection."""
-        found = committed(self._writer)
+        found = database_mark(self._writer)
         assert found is not None, "the schema is up to date"
         self._store_id, self._sequence, self._changes = found.store_id, found.sequence, found.changes
         self._files = OpenFiles(self.path)
@@ -160,7 +160,7 @@ class SqliteStore:
         if self._lock is None:
             self._mark = MarkFile.open_existing(self.path, found.store_id)
             return
-        if not self._lock.names(self.path):
+        if not self._lock.is_held_for(self.path):
             raise StoreUnusable(f"`{self.path}` was replaced while it was opened")
         with suppress(OSError):  # on a full disk it is created later
             self._mark = MarkFile.create(self.path, found)
@@ -217,7 +217,7 @@ class SqliteStore:
     def _require_room(self, needed: int) -> None:
         """Raise StoreUnavailable if a commit that adds `needed` bytes to the log would leave no space for a checkpoint of the whole log."""
         self._log.grow(needed)
-        if self._space.surely_has(2 * needed) or self._space.has(2 * needed + self._log.size()):
+        if self._space.has_without_measuring(2 * needed) or self._space.has(2 * needed + self._log.size()):
             return
         with _store_errors():
             self._log.truncate()
@@ -229,7 +229,7 @@ class SqliteStore:
             connection.execute("UPDATE probe SET room = randomblob(?)", (PROBE_BYTES,))
         self._files.check()
 
-    def upkeep(self, log_bytes: int) -> None:
+    def maintain(self, log_bytes: int) -> None:
         if self._files.check_sometimes():
             self._restore_files()
         with _store_errors():

@@ -31,7 +31,7 @@ PROBE_S: Final = 3.0
 """Time limit of a probe, in seconds."""
 
 IDLE_S: Final = 0.5
-"""Interval of the store's upkeep without writes, in seconds."""
+"""Interval of the store's maintenance without writes, in seconds."""
 
 
 class WriteQueueFull(Exception):
@@ -96,7 +96,7 @@ class Writer:
         """Called in the event loop with the entries and seconds of each commit, before the futures are completed."""
         self.failed: list[Callable[[Exception], None]] = []
         """Called in the event loop with each failure."""
-        self.upkeep: Callable[[], bool] = lambda: False
+        self.maintain: Callable[[], bool] = lambda: False
         """Called in the writer's thread after each write and twice a second. Returns whether there is more to do."""
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[_Job] = deque()
@@ -110,7 +110,7 @@ class Writer:
         self._closing = False
         self._last_write = -FRESH_S
         self._last_failure: str | None = None
-        self._upkeep_failure: Exception | None = None
+        self._maintenance_failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -154,19 +154,19 @@ class Writer:
             self._wake.notify()
 
     @property
-    def figures(self) -> WriterStats:
+    def statistics(self) -> WriterStats:
         """Current statistics."""
         oldest = monotonic() - self._waiting[0].since if self._waiting else 0.0
-        return WriterStats(self._entries, self._bytes, oldest, self._last_failure or self._upkeep_error)
+        return WriterStats(self._entries, self._bytes, oldest, self._last_failure or self._maintenance_error)
 
     @property
-    def _upkeep_error(self) -> str | None:
-        """Reason why the store cannot be written, found by its upkeep."""
-        return str(self._upkeep_failure) if isinstance(self._upkeep_failure, StoreUnavailable) else None
+    def _maintenance_error(self) -> str | None:
+        """Reason why the store cannot be written, found by its maintenance."""
+        return str(self._maintenance_failure) if isinstance(self._maintenance_failure, StoreUnavailable) else None
 
     async def probe(self) -> None:
         """Test whether the store can be written. Raises StoreError."""
-        if self.figures.last_failure is None and monotonic() - self._last_write < FRESH_S:
+        if self.statistics.last_failure is None and monotonic() - self._last_write < FRESH_S:
             return
         try:
             await asyncio.wait_for(self.call(self._store.probe), PROBE_S)
@@ -188,7 +188,7 @@ class Writer:
             while (jobs := self._next(0.0 if more else IDLE_S)) is not None:
                 if jobs:
                     self._commit(jobs)
-                more = self._run_upkeep()
+                more = self._run_maintenance()
         except RuntimeError:
             return  # the event loop is closed, and nothing waits for the result
 
@@ -205,15 +205,15 @@ class Writer:
                 self._failed_epoch, self._failure = jobs[0].epoch, failure
         self._loop.call_soon_threadsafe(self._answer, jobs, results, error, monotonic() - began)
 
-    def _run_upkeep(self) -> bool:
-        """Run the store's upkeep. Return whether there is more to do at once. Raises RuntimeError if the event loop is closed."""
+    def _run_maintenance(self) -> bool:
+        """Run the store's maintenance. Return whether there is more to do at once. Raises RuntimeError if the event loop is closed."""
         more, error = False, None
         try:
-            more = self.upkeep()
+            more = self.maintain()
         except Exception as failure:  # unexpected exceptions too: the thread goes on
             error = failure
-        if error is not None or self._upkeep_failure is not None:
-            self._loop.call_soon_threadsafe(self._upkept, error)
+        if error is not None or self._maintenance_failure is not None:
+            self._loop.call_soon_threadsafe(self._after_maintenance, error)
         return more
 
     def _next(self, idle_s: float) -> list[_Job] | None:
@@ -242,9 +242,9 @@ class Writer:
 
     # In the event loop again.
 
-    def _upkept(self, error: Exception | None) -> None:
-        """Process the result of an upkeep; repeated equal failures are reported once."""
-        before, self._upkeep_failure = self._upkeep_failure, error
+    def _after_maintenance(self, error: Exception | None) -> None:
+        """Process the result of maintenance; repeated equal failures are reported once."""
+        before, self._maintenance_failure = self._maintenance_failure, error
         if error is not None and str(error) not in (str(before), self._last_failure):
             call_each(self.failed, error)
 

@@ -23,7 +23,7 @@ from ras_triage.service.api.errors import LoggableError
 from ras_triage.service.api.escaping import escape, escape_json, valid_text
 from ras_triage.service.telemetry.redaction import redact
 
-Fact = str | int | float | bool | None
+LogValue = str | int | float | bool | None
 Format = Literal["json", "text"]
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -33,33 +33,33 @@ _AUDIT = logging.getLogger("ras_triage.audit")
 CONNECTIONS: Final = "uvicorn.error.connection"
 """Logger of uvicorn's connections. It warns of each malformed request and each `Upgrade`, so that a client could flood the log."""
 
-_CONTEXT: ContextVar[dict[str, Fact] | None] = ContextVar("log_context", default=None)
+_CONTEXT: ContextVar[dict[str, LogValue] | None] = ContextVar("log_context", default=None)
 
 _MAX_FRAMES = 30
 _LOGGABLE = (LoggableError, OSError, sqlite3.Error)
 """Errors whose text contains nothing that a client sent."""
 
 
-def begin(**facts: Fact) -> dict[str, Fact]:
+def begin(**facts: LogValue) -> dict[str, LogValue]:
     """Start the log context of a request. Return the context, to which `bind` adds."""
     known = dict(facts)
     _CONTEXT.set(known)
     return known
 
 
-def bind(**facts: Fact) -> None:
+def bind(**facts: LogValue) -> None:
     """Add facts to the log context of the current request, from any of its tasks or threads. No-op without a request."""
     known = _CONTEXT.get()
     if known is not None:
         known.update(facts)
 
 
-def bound() -> Mapping[str, Fact]:
+def bound() -> Mapping[str, LogValue]:
     """Return the log context of the current request."""
     return _CONTEXT.get() or {}
 
 
-def log(level: int, event: str, /, *, logger: logging.Logger = _LOG, **facts: Fact) -> None:
+def log(level: int, event: str, /, *, logger: logging.Logger = _LOG, **facts: LogValue) -> None:
     """Write one line. `event` is a constant phrase; everything variable is a fact."""
     if logger.isEnabledFor(level):
         logger.handle(_record(logger.name, level, event, facts))
@@ -107,7 +107,7 @@ _LIMIT = LogRateLimit()
 
 
 def log_limited(
-    level: int, event: str, /, *, kind: str, limit: LogRateLimit | None = None, logger: logging.Logger = _LOG, **facts: Fact
+    level: int, event: str, /, *, kind: str, limit: LogRateLimit | None = None, logger: logging.Logger = _LOG, **facts: LogValue
 ) -> None:
     """Write one line, unless the rate limit of its kind is reached; `suppressed` counts the lines before that were not written."""
     allowed, suppressed = (limit or _LIMIT).allows(kind)
@@ -121,7 +121,7 @@ def report_suppressed() -> None:
         log(logging.WARNING, "log lines suppressed", kind=kind, suppressed=count)
 
 
-def audit(action: str, target: str, principal: str | None, **facts: Fact) -> None:
+def audit(action: str, target: str, principal: str | None, **facts: LogValue) -> None:
     """Write an audit line, at every log level.
 
     `action`: object and verb (`host.put`, `key.revoke`); `target`: public name of the changed object.
@@ -129,7 +129,7 @@ def audit(action: str, target: str, principal: str | None, **facts: Fact) -> Non
     _AUDIT.handle(_record(_AUDIT.name, logging.INFO, "audit", {"action": action, "target": target, "principal": principal, **facts}))
 
 
-def _record(name: str, level: int, event: str, facts: Mapping[str, Fact]) -> logging.LogRecord:
+def _record(name: str, level: int, event: str, facts: Mapping[str, LogValue]) -> logging.LogRecord:
     record = logging.LogRecord(name, level, "", 0, event, None, None)
     record.facts = facts
     return record
@@ -164,7 +164,7 @@ class TextLines(logging.Formatter):
         return redact(" ".join([head, *(f"{name}={_quoted(fact)}" for name, fact in line.items())]))
 
 
-def _quoted(fact: Fact | list[str]) -> str:
+def _quoted(fact: LogValue | list[str]) -> str:
     if isinstance(fact, str) and fact == escape(fact) and fact and not set(fact) & set(' "='):
         return fact
     return _json(fact)

@@ -43,7 +43,7 @@ _STAGES: Final = ("decide", "store", "import")
 disable_created_metrics()  # type: ignore[no-untyped-call] # `_created` series are not used
 
 
-class WriterFigures(Protocol):
+class WriterStatistics(Protocol):
     """Statistics of the write queue."""
 
     @property
@@ -67,11 +67,11 @@ class MeasuredWriter(Protocol):
     """The writer of the store."""
 
     @property
-    def figures(self) -> WriterFigures:
+    def statistics(self) -> WriterStatistics:
         """Current statistics."""
 
 
-class StoreFigures(Protocol):
+class StoreStatistics(Protocol):
     """Size of a store."""
 
     @property
@@ -86,10 +86,10 @@ class StoreFigures(Protocol):
     def oldest_ms(self) -> int | None: ...
 
 
-class Sized(Protocol):
+class MeasuredStore(Protocol):
     """Store whose size can be measured."""
 
-    def size(self) -> StoreFigures:
+    def size(self) -> StoreStatistics:
         """Return the size. Raises LoggableError."""
 
 
@@ -98,7 +98,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.under_way = 0
+        self.in_progress = 0
         """Concurrent requests; changed only in the event loop's thread."""
         self.connections = 0
         """Open connections; changed only in the event loop's thread."""
@@ -147,7 +147,7 @@ class Metrics:
             Histogram(size, "Decisions per commit", buckets=_GROUPS, registry=self.registry),
         )
 
-    def requested(self, method: str, route: str, status: int, duration_s: float, received: int, sent: int) -> None:
+    def count_request(self, method: str, route: str, status: int, duration_s: float, received: int, sent: int) -> None:
         """Count a request; status 499: the client disconnected."""
         self._request(method if method in METHODS else "other", route, str(status)).observe(duration_s)
         if received:
@@ -155,55 +155,55 @@ class Metrics:
         if sent:
             self._sent.inc(sent)
 
-    def refused(self, kind: str) -> None:
+    def count_problem(self, kind: str) -> None:
         """Count a problem response by type."""
         self._problem(kind.rpartition(":")[2]).inc()
 
-    def closed(self, reason: str) -> None:
+    def count_closed_connection(self, reason: str) -> None:
         """Count a connection that the service closed or could not accept."""
         self._closed.labels(reason).inc()
 
-    def decided(self, action: str, policy: str) -> None:
+    def count_decision(self, action: str, policy: str) -> None:
         """Count a stored decision; not for repeats and dry runs."""
         self._decision(action, policy).inc()
         if action == Action.PANIC:
             self._panics.inc()
 
-    def repeated(self) -> None:
+    def count_repeat(self) -> None:
         """Count a repeat."""
         self._repeats.inc()
 
-    def batched(self, outcome: Literal["decided", "repeat", "problem"]) -> None:
+    def count_batch_event(self, outcome: Literal["decided", "repeat", "problem"]) -> None:
         """Count an event of a batch."""
         self._item(outcome).inc()
 
-    def defect(self, stage: str) -> None:
+    def count_defect(self, stage: str) -> None:
         """Count an event that failed because of a defect."""
         self._defect(stage).inc()
 
-    def committed(self, entries: int, duration_s: float) -> None:
+    def observe_commit(self, entries: int, duration_s: float) -> None:
         """Record a commit of decisions; with 0 entries it was another write, which is not counted."""
         if entries:
             self._commit_time.observe(duration_s)
             self._commit_size.observe(entries)
 
-    def store_failed(self, error: Exception) -> None:
+    def count_store_failure(self, error: Exception) -> None:
         """Count a failed read or write of the store."""
         self._failures.labels(type(error).__name__).inc()
 
-    def purged(self, reason: Literal["age", "size"], decisions: int) -> None:
+    def count_purge(self, reason: Literal["age", "size"], decisions: int) -> None:
         """Count purged decisions."""
         self._purged.labels(reason).inc(decisions)
 
-    def watch(self, writer: MeasuredWriter, store: Sized, folder: Path | None) -> None:
+    def set_store_source(self, writer: MeasuredWriter, store: MeasuredStore, folder: Path | None) -> None:
         """Set the sources of the gauges. `folder`: directory of the store's file; None: no file."""
         self._runtime.watched = (writer, store, folder)
 
-    def watch_streams(self, figures: Callable[[], tuple[int, int]]) -> None:
+    def set_stream_source(self, statistics: Callable[[], tuple[int, int]]) -> None:
         """Set the source for the numbers of event streams and filters."""
-        self._runtime.streams = figures
+        self._runtime.streams = statistics
 
-    def watch_memory(self, returned: Callable[[], int]) -> None:
+    def set_memory_source(self, returned: Callable[[], int]) -> None:
         """Set the source for the memory returned to the kernel."""
         self._runtime.returned = returned
 
@@ -234,7 +234,7 @@ class _Application(Collector):
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        yield _gauge("requests_under_way", "Requests under way, including streams", self._metrics.under_way)
+        yield _gauge("requests_under_way", "Requests in progress, including streams", self._metrics.in_progress)
         yield _gauge("connections", "Open connections", self._metrics.connections)
         build = GaugeMetricFamily("ras_triage_build_info", "Version of the service and of Python", labels=["version", "python"])
         build.add_metric([installed_version(), platform.python_version()], 1)
@@ -248,7 +248,7 @@ class _Runtime(Collector):
     """Collector of gauges of the queue, the store and its disk."""
 
     def __init__(self) -> None:
-        self.watched: tuple[MeasuredWriter, Sized, Path | None] | None = None
+        self.watched: tuple[MeasuredWriter, MeasuredStore, Path | None] | None = None
         self.streams: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.returned: Callable[[], int] = lambda: 0
 
@@ -256,7 +256,7 @@ class _Runtime(Collector):
         if self.watched is None:
             return
         writer, store, folder = self.watched
-        yield from _queue(writer.figures)
+        yield from _queue(writer.statistics)
         yield from _streams(*self.streams())
         yield from _store_size(store)
         if folder is not None:
@@ -265,11 +265,11 @@ class _Runtime(Collector):
         yield CounterMetricFamily("ras_triage_returned_memory_bytes", what, value=self.returned())
 
 
-def _queue(figures: WriterFigures) -> Iterator[Metric]:
-    yield _gauge("queue_entries", "Decisions in the write queue", figures.queue_entries)
-    yield _gauge("queue_bytes", "Bytes of events and decisions in the write queue", figures.queue_bytes)
-    yield _gauge("oldest_unanswered_seconds", "Age of the oldest decision in the write queue", figures.oldest_unanswered_s)
-    yield _gauge("ready", "1: the last write of the store succeeded, including probes; else 0", figures.last_failure is None)
+def _queue(statistics: WriterStatistics) -> Iterator[Metric]:
+    yield _gauge("queue_entries", "Decisions in the write queue", statistics.queue_entries)
+    yield _gauge("queue_bytes", "Bytes of events and decisions in the write queue", statistics.queue_bytes)
+    yield _gauge("oldest_unanswered_seconds", "Age of the oldest decision in the write queue", statistics.oldest_unanswered_s)
+    yield _gauge("ready", "1: the last write of the store succeeded, including probes; else 0", statistics.last_failure is None)
 
 
 def _streams(subscribers: int, filters: int) -> Iterator[Metric]:
@@ -277,7 +277,7 @@ def _streams(subscribers: int, filters: int) -> Iterator[Metric]:
     yield _gauge("stream_filters", "Distinct filters of open event streams", filters)
 
 
-def _store_size(store: Sized) -> Iterator[Metric]:
+def _store_size(store: MeasuredStore) -> Iterator[Metric]:
     try:
         size = store.size()
     except LoggableError:

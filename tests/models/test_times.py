@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from ras_triage.models.event import Event, event_json, event_key
 from ras_triage.models.formats.cper import write_record
-from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.ras.traced_event import read_time
 from ras_triage.models.formats.redfish import write_redfish
+from ras_triage.models.formats.results import FoundError
 from ras_triage.models.records.block_fields import encode_structured
 from ras_triage.models.sections.fields import encode_timestamp
 from ras_triage.models.times import to_utc, utc_text

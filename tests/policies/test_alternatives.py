@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from ras_triage.models.event import Event
 from ras_triage.models.host import Mapping, Page, PageState
 from ras_triage.models.notification import NotificationType
 from ras_triage.policies.catalog.policies import Policy, derive_policy, resolve_policy
+from ras_triage.policies.catalog.vmms import vmms
 from ras_triage.policies.decide import decide
 from tests.policies.events import (
     ALL,
@@ -274,6 +276,17 @@ def test_a_page_of_a_virtual_machine_that_is_not_told_may_be_one_that_the_kernel
     assert others(decision) == [(CLEAN, "handled"), ({"page.state": "kernel"}, "signal")]
 
 
+@pytest.mark.parametrize(
+    ("notification", "data", "pages"), [(sea(), block(memory()), None), ("gpio", block(arm(error_info(0))), [page(dirty=True)])]
+)
+def test_a_vmm_of_a_file_decides_the_alternatives_as_well(notification: Any, data: bytes, pages: Any) -> None:
+    def decide_with(vmm: str) -> Decision:
+        facts = host(pages=pages, early=True, vms=[{**VM, "vmm": vmm}])
+        return decide(event(notification, data, facts), resolve_policy(L73), custom_vmms={"ours": replace(vmms()["qemu"], name="ours")})
+
+    assert [other.when for other in decide_with("ours").alternatives] == [other.when for other in decide_with("qemu").alternatives] != []
+
+
 def test_a_page_that_is_not_told_and_that_nobody_consumed_comes_to_the_same_in_any_state() -> None:
     for policy in EVERY:
         decision = decided(policy, "gpio", block(memory()), host(pages=None, early=True))
@@ -419,7 +432,7 @@ def readings_of(asked: Event, policy: str, assumed: frozenset[str]) -> Iterator[
 
 
 @given(events, st.sampled_from(EVERY), assumptions)
-def test_no_reading_that_comes_to_another_action_is_kept_quiet(asked: Event, policy: str, assumed: frozenset[str]) -> None:
+def test_every_interpretation_with_another_action_is_an_alternative(asked: Event, policy: str, assumed: frozenset[str]) -> None:
     decision = decide(asked, resolve_policy(policy), assumed)
     said = {(next(iter(other.when)), other.action) for other in decision.alternatives}
     for when in readings_of(asked, policy, assumed):
@@ -438,7 +451,7 @@ def test_every_alternative_is_another_action_and_is_said_once_and_warned_of(aske
 
 
 @given(events, st.sampled_from(EVERY), assumptions)
-def test_readings_change_nothing_of_the_decision_itself(asked: Event, policy: str, assumed: frozenset[str]) -> None:
+def test_alternatives_do_not_change_the_decision(asked: Event, policy: str, assumed: frozenset[str]) -> None:
     decision, plain = decide(asked, resolve_policy(policy), assumed), decide(asked, resolve_policy(policy))
     assert (decision.event_key, decision.action, decision.plan, decision.rationale, decision.assumptions, decision.next_access) == (
         plain.event_key, plain.action, plain.plan, plain.rationale, plain.assumptions, plain.next_access

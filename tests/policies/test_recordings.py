@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -16,9 +15,9 @@ from ras_triage.models.event import Event
 from ras_triage.policies.alternatives import ARM_ERROR_TYPES, NOTIFICATION_TYPE
 from ras_triage.policies.catalog.policies import RULES, resolve_policy
 from ras_triage.policies.decide import decide
+from tests.paths import VECTORS
 from tests.policies.agreement import at_next_access, at_notification
 
-VECTORS = Path(__file__).parent.parent / "vectors"
 FILES = sorted([*VECTORS.glob("linux-*.jsonl"), *VECTORS.glob("random-*.jsonl")])
 
 DIED_BEFORE_IT_COULD_REPORT = {("6.1.176", "rnd-100017")}
@@ -126,4 +125,4 @@ def test_four_kernels_are_recorded() -> None:
 
 def test_decisions_change_only_with_the_version_of_the_rules(recordings: Recordings) -> None:
     assert max(DIGESTS) == RULES
-    assert recordings.digests == DIGESTS[RULES], "decisions changed: raise RULES in policies/catalog/policies.py, and add its digests here"
+    assert recordings.digests == DIGESTS[RULES], f"decisions changed: add 1 to RULES, and {recordings.digests} to DIGESTS"

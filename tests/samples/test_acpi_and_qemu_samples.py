@@ -10,12 +10,12 @@ import pytest
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import read_hest
-from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.qemu.ghes_inject import to_arguments
 from ras_triage.models.formats.qemu.injection import NOTIFICATION, read_qmp, to_qmp
 from ras_triage.models.formats.ras.trace import read_trace
+from ras_triage.models.formats.results import FoundError
 from ras_triage.models.records.block_fields import decode_structured, encode_structured
-from tests.models.formats.ghes_inject_script import inject
+from tests.models.formats.qemu.ghes_inject_script import inject
 
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of samples")

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from ras_triage.models.formats.cper import read_cper, write_record
-from ras_triage.models.formats.items import FoundError, UnreadableRecord
 from ras_triage.models.formats.json_text import JsonObject, read_json
 from ras_triage.models.formats.libcper.arm_processor import arm_processor
 from ras_triage.models.formats.libcper.reader import ErrorTypeNumbering, read_libcper
 from ras_triage.models.formats.libcper.sections import READERS
 from ras_triage.models.formats.redfish import read_redfish, write_redfish
+from ras_triage.models.formats.results import FoundError, UnreadableRecord
 from ras_triage.models.records.block_fields import OpaqueSection, decode_structured
 from ras_triage.models.sections.arm_processor import ArmErrorInfo, describe_error_information, describe_error_type
 from ras_triage.models.sections.section import StructuredSection

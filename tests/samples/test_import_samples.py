@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.models.formats.results import FoundError, UnreadableRecord
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.imports.decisions import decide_items, result_line
 from ras_triage.service.engine.imports.results import ImportCounts

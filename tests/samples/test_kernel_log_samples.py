@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ras_triage.models.formats.items import FoundError, UnmatchedAction
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
+from ras_triage.models.formats.results import FoundError, UnmatchedAction
 from ras_triage.models.records.block_fields import decode_structured
 from ras_triage.policies.agreement import compare
 from ras_triage.policies.catalog.policies import resolve_policy

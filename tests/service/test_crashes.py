@@ -1,13 +1,12 @@
-"""A service that is killed, over and over, while clients send it events: what it answered is kept, once, and as it was answered.
+"""Service killed again and again under load: every answered event stored once.
 
-By hand, for longer: python tests/service/test_crashes.py --kills 5000
+By hand, for longer: python -m tests.service.test_crashes --kills 5000
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -17,23 +16,21 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.server.run import serve
+from ras_triage.service.store.sqlite import SqliteStore
+from tests.effort import effort
+from tests.paths import ROOT
+from tests.service.support.acknowledged import require_served, require_stored
+from tests.service.support.forked import FORK
+from tests.service.support.persistent_sender import PersistentSender, list_decisions
 
-from sending import PersistentSender  # noqa: E402
-
-from ras_triage.service.config.settings import Settings  # noqa: E402
-from ras_triage.service.http.server.run import serve  # noqa: E402 - this file is also run by itself
-from ras_triage.service.store.sqlite import SqliteStore  # noqa: E402
-from tests.effort import effort  # noqa: E402
-
-KILLS = effort(15, 300)
+KILLS = effort(8, 300)
 STREAMS = 3
 LINES = 40
 """Events that one batch holds."""
@@ -98,11 +95,9 @@ class Lives:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = Settings(store=f"sqlite:///{self.store}", port=self.port, log_level="error")
-        self._fork = multiprocessing.get_context("forkserver")
-        self._fork.set_forkserver_preload(["ras_triage.service.http.server.run"])
 
     def kill_after(self, seconds: float) -> None:
-        process = self._fork.Process(target=serve, args=(self._settings,), daemon=True)
+        process = FORK.Process(target=serve, args=(self._settings,), daemon=True)
         process.start()
         process.join(seconds)
         assert process.exitcode is None, f"the service ended by itself: {process.exitcode}"
@@ -123,21 +118,6 @@ class Lives:
         return subprocess.Popen([sys.executable, "-m", "ras_triage.service.cli.main", "serve", *options], cwd=ROOT, env=environment)
 
 
-def without_repeat(answer: bytes) -> bytes:
-    return answer.replace(b'"repeat":true', b'"repeat":false', 1)
-
-
-def listed(client: httpx.Client) -> Iterator[tuple[str, str]]:
-    """The ids of all decisions, ours and the senders'."""
-    cursor: dict[str, str] = {}
-    while True:
-        page = client.get("/v1/decisions", params={"limit": 1000, **cursor}).raise_for_status().json()
-        yield from ((decision["id"], decision["event_id"]) for decision in page["decisions"])
-        if page["next"] is None:
-            return
-        cursor = {"cursor": page["next"]}
-
-
 def survive(folder: Path, kills: int, seed: int) -> tuple[int, int, Counter[int]]:
     """Kill a service that many times under load, then look at what is left; events answered, with a repeat, and statuses."""
     chance = random.Random(seed)
@@ -148,7 +128,7 @@ def survive(folder: Path, kills: int, seed: int) -> tuple[int, int, Counter[int]
     for client in clients:
         client.start()
     for number in range(kills):
-        if number % 20 == 10:
+        if number % 20 == 5:
             lives.kill_at_birth(chance.uniform(0, 2))
         else:
             lives.kill_after(chance.uniform(0, LONGEST_LIFE_S))
@@ -160,6 +140,8 @@ def survive(folder: Path, kills: int, seed: int) -> tuple[int, int, Counter[int]
     check(lives, clients)
     last.send_signal(signal.SIGTERM)
     assert last.wait(20) == 0
+    for client in clients:
+        require_stored(lives.store, client.answers)
     store = SqliteStore(lives.store)
     assert store.check() == []
     store.close()
@@ -170,14 +152,11 @@ def survive(folder: Path, kills: int, seed: int) -> tuple[int, int, Counter[int]
 
 def check(lives: Lives, clients: list[Client]) -> None:
     with httpx.Client(base_url=lives.url, timeout=30) as asking:
-        identities, events = zip(*listed(asking), strict=True)
+        identities, events = zip(*list_decisions(asking), strict=True)
         assert len(set(identities)) == len(identities)
         assert Counter(events) == Counter(name for client in clients for name in client.sent)
-        for answers in (client.answers for client in clients):
-            for name, answer in answers.items():
-                identity = json.loads(answer)["id"]
-                found = asking.get(f"/v1/decisions/{identity}").raise_for_status().content
-                assert found == without_repeat(answer), name
+        for client in clients:
+            require_served(asking, client.answers)
 
 
 def test_what_was_answered_is_kept_once_and_as_it_was_answered_however_often_the_service_is_killed(tmp_path: Path) -> None:

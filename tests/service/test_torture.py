@@ -1,6 +1,6 @@
-"""A service under hostile clients, odd events, a failing disk, stopped workers and kills, all at once, seen from outside.
+"""Service under hostile clients, defects, disk faults, stopped workers and kills.
 
-By hand, for longer: python tests/service/test_torture.py --seconds 600
+By hand, for longer: python -m tests.service.test_torture --seconds 600
 """
 
 from __future__ import annotations
@@ -21,25 +21,21 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event, Thread
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+import httpx
 
-import httpx  # noqa: E402 - this file is also run by itself
-import planted  # noqa: E402
-from calling import EVENT  # noqa: E402
-from disk_faults import Disk  # noqa: E402
-from processes import Service  # noqa: E402
-from sending import PersistentSender  # noqa: E402
-from test_batch_workers import wait_until_gone  # noqa: E402
-from test_crashes import listed, without_repeat  # noqa: E402
-from test_defects import marked  # noqa: E402
-from wire import connect, head, is_closed, received  # noqa: E402
+from ras_triage.service.cli.commands.store import read_stored_event
+from ras_triage.service.store.maintenance.offline import check
+from tests.effort import effort
+from tests.service.support.acknowledged import require_served, require_stored
+from tests.service.support.application import EVENT
+from tests.service.support.disk_faults import Disk
+from tests.service.support.persistent_sender import PersistentSender, list_decisions
+from tests.service.support.planted_defects import ACTIONS, RAISING, hang, marked, spin
+from tests.service.support.raw_connections import connect, head, is_closed, received
+from tests.service.support.server_process import Service
+from tests.service.support.worker_processes import wait_until_ended
 
-from ras_triage.service.cli.commands.store import read_stored_event  # noqa: E402
-from ras_triage.service.store.maintenance.offline import check  # noqa: E402
-from tests.effort import effort  # noqa: E402
-
-SECONDS = float(effort(4, 180))
+SECONDS = float(effort(2, 180))
 LINES = 40
 MEMORY_MIB = 768
 """The service with its workers: events of hostile clients are held up to `max_in_flight_bytes`, 256 MiB."""
@@ -62,7 +58,7 @@ JSON = "Content-Type: application/json"
 
 
 ODD: list[bytes] = [
-    *(json.dumps(marked(number)).encode() for number in planted.RAISING),
+    *(json.dumps(marked(number)).encode() for number in RAISING),
     json.dumps({**EVENT, "source": "unkept"}).encode(),
     json.dumps({**EVENT, "host": {**EVENT["host"], "pages": 3}}).encode(),
     json.dumps({**EVENT, "time": "9999-12-31T23:59:59-14:00"}).encode(),
@@ -72,9 +68,7 @@ ODD: list[bytes] = [
 ]
 """Events that are refused, each for itself; what they cost is theirs."""
 
-STALLING: list[bytes] = [
-    json.dumps(marked(number)).encode() for number, act in planted.ACTIONS.items() if act in (planted.hang, planted.spin)
-]
+STALLING: list[bytes] = [json.dumps(marked(number)).encode() for number, act in ACTIONS.items() if act in (hang, spin)]
 """Sent in batches, which workers decide: alone they hold the event loop, probes too, until the limit on one event."""
 
 
@@ -313,7 +307,7 @@ class Chaos:
         self._up.clear()
         workers = children(self._service.process.pid)
         self._service.kill()
-        wait_until_gone(workers)
+        wait_until_ended(workers)
         self._restart()
 
     def stop(self) -> None:
@@ -327,7 +321,7 @@ class Chaos:
         self._service.process.send_signal(signal.SIGTERM)
         status = self._service.process.wait(STOP_S)
         assert status == 0, f"status {status} at the end: {self._service.log[-10:]}"
-        wait_until_gone(workers)
+        wait_until_ended(workers)
 
     def _restart(self) -> None:
         self._service.start()
@@ -359,7 +353,7 @@ def torture(folder: Path, seconds: float, seed: int) -> Outcome:
     settings.write_text("".join(f"{name} = {json.dumps(setting)}\n" for name, setting in SETTINGS.items()))
     store = folder / "store.db"
     disk = Disk(folder / "control")
-    program = (str(Path(__file__).with_name("tortured.py")), str(folder / "control"))
+    program = ("-m", "tests.service.support.torture_program", str(folder / "control"))
     service = Service("--config", str(settings), "--store", f"sqlite:///{store}", program=program)
     try:
         up, calm, enough = Event(), Event(), Event()
@@ -382,6 +376,7 @@ def torture(folder: Path, seconds: float, seed: int) -> Outcome:
     finally:
         service.kill()
         sys.stderr.write("".join(line for line in service.log if "Traceback" in line))
+    require_stored(store, outcome.acknowledged)
     assert check(store, read_stored_event, repair=False, at_ms=0).findings == ()
     return outcome
 
@@ -389,13 +384,11 @@ def torture(folder: Path, seconds: float, seed: int) -> Outcome:
 def look_at(url: str, outcome: Outcome) -> None:
     """What was acknowledged is kept, as it was answered, and everything once."""
     with httpx.Client(base_url=url, timeout=30) as asking:
-        identities, names = zip(*listed(asking), strict=True)
+        identities, names = zip(*list_decisions(asking), strict=True)
         assert len(set(identities)) == len(identities)
         kept = Counter(name for name in names if name in outcome.sent)
         assert kept == Counter(outcome.sent)
-        for name, answer in outcome.acknowledged.items():
-            found = asking.get(f"/v1/decisions/{json.loads(answer)['id']}").raise_for_status().content
-            assert found == without_repeat(answer), name
+        require_served(asking, outcome.acknowledged)
 
 
 def test_a_service_under_everything_at_once_keeps_what_it_acknowledged_and_answers_probes(tmp_path: Path) -> None:

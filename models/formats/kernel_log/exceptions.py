@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import FoundError, Position
 from ras_triage.models.formats.kernel_log.boot import Boot
 from ras_triage.models.formats.kernel_log.exception_lines import ExceptionLine, Stage, TakenFrom, TaskLine
 from ras_triage.models.formats.kernel_log.lines import LogLine, seconds_between
+from ras_triage.models.formats.results import FoundError, Position
 from ras_triage.models.host import Host, Sysctl, ThreadRef
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField, ObservedAction, ObservedOops, ObservedPanic, ObservedSignal, group_actions

@@ -14,7 +14,6 @@ from itertools import islice
 from operator import itemgetter
 from typing import Final
 
-from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord, read_guarded
 from ras_triage.models.formats.kernel_log import exception_lines
 from ras_triage.models.formats.kernel_log.actions import KEYWORDS, NOTE_KEYWORD, read_action
 from ras_triage.models.formats.kernel_log.aer_lines import KEYWORDS as AER_KEYWORDS
@@ -35,6 +34,7 @@ from ras_triage.models.formats.kernel_log.grammar import FIRMWARE_WARNINGS, HEAD
 from ras_triage.models.formats.kernel_log.lines import COLOUR, MAX_LINE, LogLine, line_text, parse_line
 from ras_triage.models.formats.kernel_log.record import FORMAT, MAX_LINES_APART, LogRecord, has_address, observed_frame
 from ras_triage.models.formats.kernel_log.wrapping import PendingLine
+from ras_triage.models.formats.results import FoundError, Position, UnmatchedAction, UnreadableRecord, read_guarded
 from ras_triage.models.notification import NotificationType
 from ras_triage.models.observed import ObservedAction, ObservedPanic, group_actions
 

@@ -15,7 +15,6 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
 from ras_triage.models.formats.kernel_log.aer_lines import AerLine
 from ras_triage.models.formats.kernel_log.boot import Boot
 from ras_triage.models.formats.kernel_log.exceptions import LogException
@@ -24,6 +23,7 @@ from ras_triage.models.formats.kernel_log.lines import LogLine, seconds_between
 from ras_triage.models.formats.kernel_log.section_builder import BuiltSection, build_section
 from ras_triage.models.formats.kernel_log.section_lines import MatchKeys, SectionLines, is_section_line
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord
 from ras_triage.models.host import Host
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import (

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 
 from ras_triage.models.event import MAX_BLOCK_BYTES
 from ras_triage.models.formats.cper import read_record
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, iterate_guarded
 from ras_triage.models.formats.json_text import JsonObject, find, find_number, find_text, read_documents, shorten
 from ras_triage.models.formats.libcper.arm_processor import arm_processor
 from ras_triage.models.formats.libcper.sections import READERS, AssumedValue, SectionBody, flags
 from ras_triage.models.formats.record_context import DEFAULT_SEVERITY, RecordContext, to_notification
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, iterate_guarded
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField

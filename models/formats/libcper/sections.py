@@ -177,18 +177,23 @@ def generic_processor(body: JsonObject) -> SectionBody:
     return SectionBody(encode("generic_processor", fields))
 
 
-_PCIE: Table = {
-    "port_type": "portType.value",
-    "command": "commandStatus.commandRegister",
-    "status": "commandStatus.statusRegister",
+_DEVICE: Table = {
     "vendor_id": "deviceID.vendorID",
     "device_id": "deviceID.deviceID",
     "function": "deviceID.functionNumber",
     "device": "deviceID.deviceNumber",
     "segment": "deviceID.segmentNumber",
+    "slot": "deviceID.slotNumber",
+}
+"""What the device ids of PCIe sections and of CXL component events share."""
+
+_PCIE: Table = {
+    **_DEVICE,
+    "port_type": "portType.value",
+    "command": "commandStatus.commandRegister",
+    "status": "commandStatus.statusRegister",
     "bus": "deviceID.primaryOrDeviceBusNumber",
     "secondary_bus": "deviceID.secondaryBusNumber",
-    "slot": "deviceID.slotNumber",
     "serial_number": "deviceSerialNumber",
     "bridge_secondary_status": "bridgeControlStatus.secondaryStatusRegister",
     "bridge_control": "bridgeControlStatus.controlRegister",
@@ -275,14 +280,9 @@ def _agent_address(body: JsonObject) -> int | None:
 
 
 _CXL_COMPONENT: Table = {
+    **_DEVICE,
     "length": "length",
-    "vendor_id": "deviceID.vendorID",
-    "device_id": "deviceID.deviceID",
-    "function": "deviceID.functionNumber",
-    "device": "deviceID.deviceNumber",
     "bus": "deviceID.busNumber",
-    "segment": "deviceID.segmentNumber",
-    "slot": "deviceID.slotNumber",
     "serial_number": "deviceSerial",
 }
 _CXL_COMPONENT_BITS = "deviceID deviceSerial cxlComponentEventLog"

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.formats.json_text import MAX_CONTAINERS, MAX_VALUES
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
 

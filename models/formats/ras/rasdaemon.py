@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.formats.ras import aer, arm_processor, cxl, memory, non_standard
 from ras_triage.models.formats.ras.traced_event import (
     InvalidFieldError,
@@ -21,6 +20,7 @@ from ras_triage.models.formats.ras.traced_event import (
     text,
     to_result,
 )
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.notification import Notification
 
 FORMAT = "rasdaemon"

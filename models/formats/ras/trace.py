@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 
-from ras_triage.models.formats.items import Position, UnreadableRecord, read_guarded
 from ras_triage.models.formats.ras import aer, arm_processor, memory, non_standard
 from ras_triage.models.formats.ras import trace_text as printed
 from ras_triage.models.formats.ras.traced_event import (
@@ -24,6 +23,7 @@ from ras_triage.models.formats.ras.traced_event import (
     read_time,
     to_result,
 )
+from ras_triage.models.formats.results import Position, UnreadableRecord, read_guarded
 from ras_triage.models.notification import Notification
 
 FORMAT = "ras_trace"

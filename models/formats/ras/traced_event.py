@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification
 from ras_triage.models.observed import AssumedField

@@ -11,8 +11,8 @@ from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.notification import NotificationType
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.cli.inputs import read_all, to_event
-from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
-from ras_triage.service.cli.output import answer_lines, draw, warn, warn_of_defect, write_json
+from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
+from ras_triage.service.cli.output import print_page, process_lines, warn, warn_of_defect, write_json
 from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.responses import decide_event, decision_json, wrap_decision
@@ -41,6 +41,7 @@ def configure(command: ArgumentParser) -> None:
     )
     command.add_argument("--ndjson", action="store_true", help="read one event per line, write one decision or problem per line")
     add_policy_file(command)
+    add_vmm_file(command)
     add_json(command)
 
 
@@ -60,11 +61,11 @@ def run(options: Namespace) -> int:
     elif len(decisions) == 1:
         from ras_triage.service.cli.pages.decision import decision_page  # noqa: PLC0415 - JSON output starts faster without it
 
-        draw(decision_page(decisions[0]))
+        print_page(decision_page(decisions[0]))
     else:
         from ras_triage.service.cli.pages.comparison import comparison_page  # noqa: PLC0415
 
-        draw(comparison_page(decisions))
+        print_page(comparison_page(decisions))
     return 0
 
 
@@ -92,7 +93,7 @@ def _decide_lines(options: Namespace, settings: Settings) -> int:
     def answer(line: bytes) -> bytes:
         return wrap_decision(decision_json(_decide_under(policy, read_event(line), options, settings)))
 
-    return answer_lines(options.file, settings.max_body_bytes, answer)
+    return process_lines(options.file, settings.max_body_bytes, answer)
 
 
 def notification_type(text: str) -> NotificationType:

@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from ras_triage.service.cli.inputs import read_all, to_bytes
 from ras_triage.service.cli.options import add_examples, add_json
-from ras_triage.service.cli.output import draw, warn_of_defect, write_json
+from ras_triage.service.cli.output import print_page, warn_of_defect, write_json
 from ras_triage.service.config.settings import MAX_BODY_BYTES
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.responses import explain_bytes
@@ -31,5 +31,5 @@ def run(options: Namespace) -> int:
     else:
         from ras_triage.service.cli.pages.decoded import decoded_page  # noqa: PLC0415 - JSON output starts faster without it
 
-        draw(decoded_page(decoded))
+        print_page(decoded_page(decoded))
     return 0

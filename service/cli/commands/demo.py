@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from ras_triage.service.cli.options import add_examples
-from ras_triage.service.cli.output import draw
+from ras_triage.service.cli.output import print_page
 
 HELP = "compare the decisions of two kernels for a recorded error"
 
@@ -19,5 +19,5 @@ def run(_: Namespace) -> int:
     from ras_triage.service.cli.demo_run import INTRODUCTION, run_demo  # noqa: PLC0415 - only this command needs a server and a client
     from ras_triage.service.cli.pages.comparison import demo_page  # noqa: PLC0415
 
-    draw(demo_page(INTRODUCTION, run_demo()))
+    print_page(demo_page(INTRODUCTION, run_demo()))
     return 0

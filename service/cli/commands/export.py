@@ -13,10 +13,10 @@ from pydantic_core import to_json
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event, event_json
 from ras_triage.models.formats.cper import write_record
-from ras_triage.models.formats.items import FoundError, UnreadableRecord
 from ras_triage.models.formats.qemu.ghes_inject import to_arguments
 from ras_triage.models.formats.qemu.injection import NotInjectable, to_argument, to_qmp
 from ras_triage.models.formats.redfish import write_redfish
+from ras_triage.models.formats.results import FoundError, UnreadableRecord
 from ras_triage.service.api.escaping import escape, escape_json
 from ras_triage.service.api.problems import ProblemError, unwritable
 from ras_triage.service.cli.commands.import_ import add_input_options, file_path, file_size, import_options_of, read_input

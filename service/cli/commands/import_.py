@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.items import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord
+from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
 from ras_triage.service.cli.inputs import STANDARD_INPUT, open_input, read_all
-from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
-from ras_triage.service.cli.output import BAD_INPUT, draw, warn_of_defect, write_json
+from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
+from ras_triage.service.cli.output import BAD_INPUT, print_page, warn_of_defect, write_json
 from ras_triage.service.cli.progress import Progress, progress
 from ras_triage.service.cli.server_options import add_server, call_service
 from ras_triage.service.cli.submission import SubmittedInput, submitted_input
@@ -57,6 +57,7 @@ def configure(command: ArgumentParser) -> None:
     command.add_argument("--policy", metavar="NAME", help="decide under this policy")
     command.add_argument("--submit", action="store_true", help="send the errors to a service, which decides and stores them")
     add_policy_file(command)
+    add_vmm_file(command)
     add_json(command)
     add_server(command)
 
@@ -72,7 +73,7 @@ class _Import:
     options: Namespace
     settings: Settings
     import_options: ImportOptions
-    tally: ImportCounts = field(default_factory=ImportCounts)
+    counts: ImportCounts = field(default_factory=ImportCounts)
     attempts: Attempts = field(default_factory=lambda: Attempts(warn_of_defect))
 
     @property
@@ -86,24 +87,25 @@ class _Import:
         from ras_triage.service.cli.pages import import_results  # noqa: PLC0415 - JSON output starts faster without it
 
         try:
-            draw(self.attempts.call(import_results.result_page, result, path))
+            print_page(self.attempts.call(import_results.result_page, result, path))
         except ProblemError as refused:
-            draw(import_results.result_page(Result(UnreadableRecord(result.item.place, refused.problem.detail, result.item.format)), path))
+            unreadable = UnreadableRecord(result.item.place, refused.problem.detail, result.item.format)
+            print_page(import_results.result_page(Result(unreadable), path))
 
     def report_unreadable(self, path: str, refused: ProblemError) -> None:
         """Report a file that cannot be opened."""
         unread = UnreadableRecord(Position(), refused.problem.detail, "unknown")
-        self.tally.add(unread)
+        self.counts.add(unread)
         self.show(Result(unread), path)
 
     def end(self) -> int:
         if self.options.json:
-            write_json(summary_line(self.tally))
+            write_json(summary_line(self.counts))
         else:
             from ras_triage.service.cli.pages import import_results  # noqa: PLC0415
 
-            draw(import_results.summary_page(self.tally))
-        return 0 if self.tally.complete else BAD_INPUT
+            print_page(import_results.summary_page(self.counts))
+        return 0 if self.counts.complete else BAD_INPUT
 
 
 def run(options: Namespace) -> int:
@@ -121,7 +123,7 @@ def run(options: Namespace) -> int:
 def _decide_file(work: _Import, path: str) -> None:
     with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
         source = ImportSource(stream, file_path(path), shown.bytes_read)
-        for result in decide_items(read_input(source, work.options), work.import_options, work.settings, work.tally, work.attempts):
+        for result in decide_items(read_input(source, work.options), work.import_options, work.settings, work.counts, work.attempts):
             work.show(result, path)
             if isinstance(result.item, FoundError):
                 shown.item_done()
@@ -144,7 +146,7 @@ def import_options_of(options: Namespace) -> ImportOptions:
 
 
 def read_input(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
-    """Yield the items of a file; where it cannot be read any further, the last one says so."""
+    """Yield the items of a file; the last one is an UnreadableRecord where the file cannot be read to its end."""
     form = None if options.form is None else InputFormat(options.form)
     attempts = Attempts(warn_of_defect)
     try:
@@ -205,12 +207,14 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
 
     def events() -> Iterator[bytes]:
         for item in read_input(ImportSource(source.stream, file_path(path), shown.bytes_read), work.options):
-            work.tally.add(item)
+            work.counts.add(item)
             if not isinstance(item, FoundError):
                 pending.append(item)
                 continue
             try:
-                error = work.attempts.call(apply_options, work.import_options, item, work.settings.default_policy, work.settings.custom)
+                error = work.attempts.call(
+                    apply_options, work.import_options, item, work.settings.default_policy, work.settings.custom_policies
+                )
                 event = work.attempts.call(event_json, error.event)
             except ProblemError:
                 pending.append(UnreadableRecord(item.place, INTERNAL, item.format))
@@ -223,7 +227,7 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
         sent = pending.popleft()
         assert isinstance(sent, tuple)
         try:
-            result = parse_response(*sent, line, work.tally, work.attempts)
+            result = parse_response(*sent, line, work.counts, work.attempts)
         except ValidationError as invalid:
             raise UnexpectedResponse("a result is neither a decision nor a problem") from invalid
         work.show(result, path)

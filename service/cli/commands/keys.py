@@ -13,8 +13,9 @@ from pydantic_core import to_json
 from ras_triage.service.api.times import now_ms, rfc3339
 from ras_triage.service.cli.options import add_config, add_examples, add_json
 from ras_triage.service.cli.output import note, warn, warn_json, write_json, write_text
+from ras_triage.service.config.files import prepare_store
+from ras_triage.service.config.loading import load_settings
 from ras_triage.service.config.settings import InvalidSetting
-from ras_triage.service.config.sources import load_settings, prepare_store
 from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.security.keys import create, file_entry
 from ras_triage.service.security.principal import SCOPES

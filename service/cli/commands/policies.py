@@ -10,20 +10,21 @@ from ras_triage.policies.catalog.choice import find_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import ProblemError, unknown_policy
-from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
-from ras_triage.service.cli.output import draw, write_json
+from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
+from ras_triage.service.cli.output import print_page, write_json
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.policy_pages import compare, describe_policy, list_policies
 
-HELP = "list policies, show one, or compare two"
+HELP = "list policies and VMMs, show a policy, or compare two"
 
 
 def configure(command: ArgumentParser) -> None:
-    command.description = "List the policies, show one flag by flag, or compare two."
+    command.description = "List the policies and VMMs, show a policy flag by flag, or compare two."
     add_examples(command, "ras-triage policies", "ras-triage policies linux-6.12.107", "ras-triage policies linux-6.12.107 --diff uniform")
     command.add_argument("name", nargs="?", metavar="NAME", help="uniform, linux-<release>, or a custom policy")
     command.add_argument("--diff", metavar="OTHER", help="show the differences to this policy")
     add_policy_file(command)
+    add_vmm_file(command)
     add_json(command)
 
 
@@ -37,17 +38,17 @@ def run(options: Namespace) -> int:
 
     match result:
         case PolicyList():
-            draw(policy.policy_list_page(result))
+            print_page(policy.policy_list_page(result))
         case PolicyPage():
-            draw(policy.policy_page(result))
+            print_page(policy.policy_page(result))
         case Difference():
-            draw(policy.difference_page(result))
+            print_page(policy.difference_page(result))
     return 0
 
 
 def _find(name: str, settings: Settings) -> Policy:
     try:
-        return find_policy(name, settings.custom)
+        return find_policy(name, settings.custom_policies)
     except UnknownPolicy as error:
         raise ProblemError(unknown_policy(str(error))) from None
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from ras_triage.service.cli.filter_options import add_filters, filters_of
 from ras_triage.service.cli.options import add_examples, add_json
-from ras_triage.service.cli.output import draw, write_json
+from ras_triage.service.cli.output import print_page, write_json
 from ras_triage.service.cli.server_options import add_server, call_service
 from ras_triage.service.config.settings import InvalidSetting
 
@@ -52,7 +52,7 @@ def _list(client: Client, options: Namespace) -> int:
     if not options.json:
         from ras_triage.service.cli.pages.decision_list import list_page  # noqa: PLC0415 - JSON output starts faster without it
 
-        draw(list_page(list(decisions)))
+        print_page(list_page(list(decisions)))
         return 0
     from ras_triage.service.client import Summary  # noqa: PLC0415
 
@@ -72,7 +72,7 @@ def _count(client: Client, options: Namespace) -> int:
     else:
         from ras_triage.service.cli.pages.decision_list import stats_page  # noqa: PLC0415
 
-        draw(stats_page(stats))
+        print_page(stats_page(stats))
     return 0
 
 

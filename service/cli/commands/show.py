@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from ras_triage.service.cli.options import add_examples, add_json
-from ras_triage.service.cli.output import draw, write_json, write_original
+from ras_triage.service.cli.output import print_page, write_json, write_original
 from ras_triage.service.cli.server_options import add_server, call_service
 
 if TYPE_CHECKING:
@@ -36,5 +36,5 @@ def _show(client: Client, options: Namespace) -> int:
     else:
         from ras_triage.service.cli.pages.decision import decision_page  # noqa: PLC0415 - JSON output starts faster without it
 
-        draw(decision_page(client.get(options.id)))
+        print_page(decision_page(client.get(options.id)))
     return 0

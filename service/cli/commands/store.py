@@ -17,8 +17,8 @@ from ras_triage.service.api.times import now_ms, rfc3339
 from ras_triage.service.cli.counts import plural
 from ras_triage.service.cli.options import add_config, add_examples, add_json
 from ras_triage.service.cli.output import warn, write_json, write_text
+from ras_triage.service.config.loading import load_settings
 from ras_triage.service.config.settings import InvalidSetting
-from ras_triage.service.config.sources import load_settings
 from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.engine.evaluation import EventDocument, parse_event
 from ras_triage.service.engine.retention import AT_ONCE_BYTES, portion
@@ -206,8 +206,8 @@ def _purge(options: Namespace, path: Path) -> int:
         at_ms = now_ms()
         while count := _purge_some(store, options, at_ms):
             total += count
-            store.upkeep(0)
-        store.upkeep(0)
+            store.maintain(0)
+        store.maintain(0)
     warn(f"{plural(total, 'decision')} purged")
     return 0
 

@@ -45,23 +45,23 @@ def configure(command: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    tally = SubmissionCounts()
+    counts = SubmissionCounts()
     with submitted_input(options.file) as source:
-        status = _run(options, source, tally)
-    if tally.results or status == 0:
-        for line in tally.lines():
+        status = _run(options, source, counts)
+    if counts.results or status == 0:
+        for line in counts.lines():
             warn(line)
     if status not in (0, BAD_INPUT):
         warn(_how_to_resume(options, source))
     return status
 
 
-def _run(options: Namespace, source: SubmittedInput, tally: SubmissionCounts) -> int:
+def _run(options: Namespace, source: SubmittedInput, counts: SubmissionCounts) -> int:
     from ras_triage.service.client import Retry  # noqa: PLC0415 - other commands start faster without it
 
     try:
-        with _output(options.output, source, tally) as results:
-            return call_service(options, lambda client: _submit(client, source, results, tally), Retry(attempts=ATTEMPTS))
+        with _output(options.output, source, counts) as results:
+            return call_service(options, lambda client: _submit(client, source, results, counts), Retry(attempts=ATTEMPTS))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -71,39 +71,39 @@ def _run(options: Namespace, source: SubmittedInput, tally: SubmissionCounts) ->
         return NO_RESPONSE
 
 
-def _output(path: Path | None, source: SubmittedInput, tally: SubmissionCounts) -> AbstractContextManager[IO[bytes]]:
+def _output(path: Path | None, source: SubmittedInput, counts: SubmissionCounts) -> AbstractContextManager[IO[bytes]]:
     if path is None:
         return nullcontext(sys.stdout.buffer)
     if source.key is None and path.exists() and path.stat().st_size:
         raise InvalidSetting(f"`{path}` has results already; input from a pipe cannot be resumed, give a file or an empty output file")
-    return resume_output(path, tally)
+    return resume_output(path, counts)
 
 
-def _submit(client: Client, source: SubmittedInput, results: IO[bytes], tally: SubmissionCounts) -> int:
+def _submit(client: Client, source: SubmittedInput, results: IO[bytes], counts: SubmissionCounts) -> int:
     client.health()  # fails at once if there is no service; later failures are retried
     with progress(source.size, sys.stderr) as shown:
-        read = _checked_events(source, tally, shown)
-        for line in client.decide_lines(read, idempotency_key=source.key, answered=tally.earlier):
-            _count(tally, line)
+        read = _checked_events(source, counts, shown)
+        for line in client.decide_lines(read, idempotency_key=source.key, answered=counts.earlier):
+            _count(counts, line)
             results.write(escape_json(line) + b"\n")
             results.flush()
             shown.item_done()
-    return BAD_INPUT if tally.problems else 0
+    return BAD_INPUT if counts.problems else 0
 
 
-def _count(tally: SubmissionCounts, line: bytes) -> None:
+def _count(counts: SubmissionCounts, line: bytes) -> None:
     """Count a result. Raises UnexpectedResponse."""
     from ras_triage.service.client import UnexpectedResponse  # noqa: PLC0415
 
     try:
-        tally.add(line)
+        counts.add(line)
     except ValueError as error:
-        raise UnexpectedResponse(f"line {tally.results} is not a result: {error}") from error
+        raise UnexpectedResponse(f"line {counts.results} is not a result: {error}") from error
 
 
-def _checked_events(source: SubmittedInput, tally: SubmissionCounts, shown: Progress) -> Iterator[bytes]:
+def _checked_events(source: SubmittedInput, counts: SubmissionCounts, shown: Progress) -> Iterator[bytes]:
     """Yield the events and check that existing results belong to them. Raises InvalidSetting."""
-    earlier, last_key = tally.earlier, tally.last_key
+    earlier, last_key = counts.earlier, counts.last_key
     count = 0
     for count, event in enumerate(read_events(source.stream), 1):
         if count == earlier and last_key is not None and _key(event) != last_key:

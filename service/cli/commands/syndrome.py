@@ -8,7 +8,7 @@ from pydantic_core import to_json
 
 from ras_triage.service.api.syndromes import SyndromeRequest
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
-from ras_triage.service.cli.output import answer_lines, draw, write_json
+from ras_triage.service.cli.output import print_page, process_lines, write_json
 from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.engine.syndromes import answer_syndromes, read_syndrome_request, syndromes_json
 
@@ -35,7 +35,7 @@ def run(options: Namespace) -> int:
     if options.ndjson:
         if options.kind or options.kernel or options.policy or options.no_ras:
             raise InvalidSetting("`--kind`, `--kernel`, `--policy` and `--no-ras` exclude `--ndjson`; give them as members of each line")
-        return answer_lines(
+        return process_lines(
             options.value, settings.max_body_bytes, lambda line: syndromes_json(answer_syndromes(read_syndrome_request(line), settings))
         )
     response = answer_syndromes(_syndrome_request(options), settings)
@@ -44,7 +44,7 @@ def run(options: Namespace) -> int:
     else:
         from ras_triage.service.cli.pages.syndrome import syndrome_page  # noqa: PLC0415 - JSON output starts faster without it
 
-        draw(syndrome_page(response))
+        print_page(syndrome_page(response))
     return 0
 
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from ras_triage.service.cli.filter_options import add_filters, filters_of
 from ras_triage.service.cli.options import add_examples, add_json
-from ras_triage.service.cli.output import draw, warn, write_json
+from ras_triage.service.cli.output import print_page, warn, write_json
 from ras_triage.service.cli.server_options import add_server, call_service
 from ras_triage.service.config.settings import InvalidSetting
 
@@ -61,7 +61,7 @@ def _watch(client: Client, options: Namespace) -> int:
 def _print_line(decision: Summary) -> None:
     from ras_triage.service.cli.pages import decision_list  # noqa: PLC0415
 
-    draw(decision_list.line(decision), soft_wrap=True)
+    print_page(decision_list.line(decision), soft_wrap=True)
 
 
 def _json_printer() -> Callable[[Summary], None]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ras_triage.models.decision import Decision, Rationale
 from ras_triage.service.cli.pages.decision import ACTION_COLOURS, mirrored_function, step_lines
-from ras_triage.service.cli.pages.layout import HIGHLIGHT, QUIET, join_lines, section, text
+from ras_triage.service.cli.pages.layout import DIM, HIGHLIGHT, join_lines, section, text
 
 DIFFERS = "≠"
 """Marks lines that are not in every column; visible without colour."""
@@ -44,13 +44,13 @@ def _marked_row(columns: list[list[Text]], nothing: str = "") -> list[Renderable
     """Return a row of cells; a line that is not in every column is marked."""
     plains = [{line.plain for line in lines} for lines in columns]
     shared = set.intersection(*plains)
-    return [_cell(lines or [Text(nothing, QUIET)], shared, all(plains)) for lines in columns]
+    return [_cell(lines or [Text(nothing, DIM)], shared, all(plains)) for lines in columns]
 
 
 def _cell(lines: list[Text], shared: set[str], filled: bool) -> Table:
     grid = Table.grid(padding=(0, 1))
     for line in lines:
-        differs = line.plain not in shared and (filled or line.style != QUIET)
+        differs = line.plain not in shared and (filled or line.style != DIM)
         grid.add_row(Text(DIFFERS if differs else " ", HIGHLIGHT), line)
     return grid
 
@@ -58,7 +58,7 @@ def _cell(lines: list[Text], shared: set[str], filled: bool) -> Table:
 def _different_rules(decisions: Sequence[Decision]) -> RenderableType:
     rows = [row for row in zip_longest(*_aligned([decision.rationale for decision in decisions])) if _is_different(row)]
     if not rows:
-        return Text("the same rules apply, with the same outcome", QUIET)
+        return Text("the same rules apply, with the same outcome", DIM)
     table = Table.grid(padding=(0, 2), expand=True)
     table.add_column(style="cyan", max_width=26, overflow="fold")
     for _ in decisions:
@@ -71,8 +71,8 @@ def _different_rules(decisions: Sequence[Decision]) -> RenderableType:
 
 def _rule_cell(rule: Rationale | None) -> Text:
     if rule is None:
-        return Text("-", QUIET)
-    return join_lines(text(rule.outcome), *(Text.assemble(line, style=QUIET) for line in mirrored_function(rule)))
+        return Text("-", DIM)
+    return join_lines(text(rule.outcome), *(Text.assemble(line, style=DIM) for line in mirrored_function(rule)))
 
 
 def _is_different(row: Sequence[Rationale | None]) -> bool:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ras_triage.models.decision import Action, Decision, Rationale, Step
-from ras_triage.service.cli.pages.layout import HEADING, QUIET, join_lines, numbered, pairs, section, text
+from ras_triage.service.cli.pages.layout import DIM, HEADING, join_lines, numbered, pairs, section, text
 from ras_triage.service.cli.pages.steps import describe_step, value_text
 
 ACTION_COLOURS = {
@@ -42,7 +42,7 @@ def decision_page(decision: Decision) -> Group:
 def _parts(decision: Decision) -> Iterator[RenderableType]:
     yield _headline(decision)
     yield Text()
-    yield section("Plan", numbered(step_lines(decision.plan)) if decision.plan else Text("nothing", QUIET))
+    yield section("Plan", numbered(step_lines(decision.plan)) if decision.plan else Text("nothing", DIM))
     if decision.next_access or (decision.action is not Action.PANIC and any(step.kind == "memory_failure" for step in decision.plan)):
         yield section("Next access to the page", _next_access(decision))
     if decision.reasons:
@@ -60,10 +60,10 @@ def _headline(decision: Decision) -> Group:
     head.add_column(justify="right")
     action = Text.assemble((decision.action.upper(), f"bold {ACTION_COLOURS[decision.action]}"), f"  {_ACTION_SUMMARIES[decision.action]}")
     head.add_row(action, text(decision.policy.name, HEADING))
-    head.add_row(text(_certainty_text(decision)), text(decision.policy.digest[:19], QUIET))
+    head.add_row(text(_certainty_text(decision)), text(decision.policy.digest[:19], DIM))
     if decision.source is not None:
-        head.add_row(text(f"source {decision.source}", QUIET), Text())
-    return Group(head, Rule(style=QUIET))
+        head.add_row(text(f"source {decision.source}", DIM), Text())
+    return Group(head, Rule(style=DIM))
 
 
 def _certainty_text(decision: Decision) -> str:
@@ -88,7 +88,7 @@ def step_lines(steps: Iterable[Step]) -> Iterator[Text]:
 
 
 def _next_access(decision: Decision) -> RenderableType:
-    return numbered(step_lines(decision.next_access)) if decision.next_access else Text("no signal", QUIET)
+    return numbered(step_lines(decision.next_access)) if decision.next_access else Text("no signal", DIM)
 
 
 class RationaleTable:
@@ -115,11 +115,11 @@ class RationaleTable:
 def _outcome(rule: Rationale) -> Iterator[Text]:
     yield text(rule.outcome)
     if rule.given:
-        yield text(", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in rule.given.items()), QUIET)
+        yield text(", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in rule.given.items()), DIM)
 
 
 def mirrored_function(rule: Rationale) -> list[Text]:
     """Return the kernel function that a rule mirrors and the release that brought it, a line each."""
     if rule.mirrors is None:
         return []
-    return [text(rule.mirrors), *([text(f"since {rule.since}", QUIET)] if rule.since else [])]
+    return [text(rule.mirrors), *([text(f"since {rule.since}", DIM)] if rule.since else [])]

@@ -11,35 +11,35 @@ from rich.text import Text
 
 from ras_triage.models.decision import Action
 from ras_triage.service.cli.pages.decision import ACTION_COLOURS
-from ras_triage.service.cli.pages.layout import QUIET, text
+from ras_triage.service.cli.pages.layout import DIM, text
 from ras_triage.service.client.results import Stats, Summary
 
 
 def list_page(decisions: Sequence[Summary]) -> RenderableType:
     """Return the list of decisions, two lines each: time and id, action and policy, error and location."""
     if not decisions:
-        return Text("no decisions", QUIET)
+        return Text("no decisions", DIM)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("decided", no_wrap=True)
     table.add_column("action", overflow="fold")
     table.add_column("error, location", overflow="fold")
     for summary in decisions:
-        when = Text.assemble(text(utc_second(summary.decided_at)), "\n", text(summary.id, QUIET))
-        action = Text.assemble(text(summary.action, _style(summary.action)), "\n", text(summary.policy.name, QUIET))
-        table.add_row(when, action, Text.assemble(text(_error_text(summary)), "\n", text(_location(summary), QUIET)))
+        when = Text.assemble(text(utc_second(summary.decided_at)), "\n", text(summary.id, DIM))
+        action = Text.assemble(text(summary.action, _style(summary.action)), "\n", text(summary.policy.name, DIM))
+        table.add_row(when, action, Text.assemble(text(_error_text(summary)), "\n", text(_location(summary), DIM)))
     return table
 
 
 def line(summary: Summary) -> Text:
     """Return a decision as summary line."""
     return Text.assemble(
-        text(utc_second(summary.decided_at), QUIET),
+        text(utc_second(summary.decided_at), DIM),
         "  ",
         text(f"{summary.action:9}", _style(summary.action)),
         "  ",
         text(f"{_error_text(summary)}; {_location(summary)}"),
         "  ",
-        text(summary.id, QUIET),
+        text(summary.id, DIM),
     )
 
 
@@ -66,7 +66,7 @@ def _location(summary: Summary) -> str:
 def stats_page(stats: Stats) -> RenderableType:
     """Return the table of counts, a row for each bucket and group."""
     if not stats.buckets:
-        return Text("no decisions", QUIET)
+        return Text("no decisions", DIM)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column(f"from, for {_bucket_name(stats.bucket_s)}", no_wrap=True)
     for field in stats.group_by:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from ras_triage.service.cli.pages.layout import QUIET, section, text
+from ras_triage.service.cli.pages.layout import DIM, section, text
 from ras_triage.service.cli.pages.steps import value_text
 
 
@@ -31,7 +31,7 @@ def _fields(fields: dict[str, Any], reading: dict[str, Any]) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(min_width=36, overflow="fold")
-    grid.add_column(overflow="fold", style=QUIET)
+    grid.add_column(overflow="fold", style=DIM)
     for name, value, meaning in _rows("", fields, reading):
         grid.add_row(text(name), text(value), text(meaning))
     return grid

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.rule import Rule
 from rich.text import Text
 
-from ras_triage.models.formats.items import FoundError, UnmatchedAction, UnreadableRecord
+from ras_triage.models.formats.results import FoundError, UnmatchedAction, UnreadableRecord
 from ras_triage.models.notification import Notification
 from ras_triage.models.observed import ObservedAction
 from ras_triage.models.records.block_summary import physical_addresses, section_names
@@ -97,12 +97,12 @@ def _agreement(agreement: Agreement) -> Iterator[RenderableType]:
         yield text(f"    decided: {compared.decided}: {compared.verdict.replace('_', ' ')}{because}", "dim")
 
 
-def summary_page(tally: ImportCounts) -> RenderableType:
+def summary_page(counts: ImportCounts) -> RenderableType:
     """Return the counts of an import."""
-    lines = [f"{plural(tally.errors, 'error')} found, {tally.decided} decided{listed(tally.actions)}"]
-    lines += [f"compared with the kernel log{listed(tally.agreement)}"] if tally.agreement else []
-    lines += [f"{tally.refused} could not be decided"] if tally.refused else []
-    lines += [f"{tally.unread} could not be read"] if tally.unread else []
-    lines += [f"{plural(tally.observations, 'kernel message')} without a record"] if tally.observations else []
-    lines += [f"{plural(tally.raw, 'row')} without a decidable error"] if tally.raw else []
+    lines = [f"{plural(counts.errors, 'error')} found, {counts.decided} decided{listed(counts.actions)}"]
+    lines += [f"compared with the kernel log{listed(counts.agreement)}"] if counts.agreement else []
+    lines += [f"{counts.refused} could not be decided"] if counts.refused else []
+    lines += [f"{counts.unread} could not be read"] if counts.unread else []
+    lines += [f"{plural(counts.observations, 'kernel message')} without a record"] if counts.observations else []
+    lines += [f"{plural(counts.raw, 'row')} without a decidable error"] if counts.raw else []
     return Group(Rule(style="dim"), *(text(line) for line in lines))

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ras_triage.service.api.escaping import escape
 
-QUIET = "dim"
+DIM = "dim"
 HEADING = "bold"
 HIGHLIGHT = "bold yellow"
 
@@ -30,7 +30,7 @@ def text(value: str, style: str = "") -> Text:
     return Text(escape(value), style)
 
 
-class Escaped:
+class EscapedPage:
     """A page whose text is escaped when it is drawn, even if it did not pass through `text`."""
 
     def __init__(self, page: RenderableType) -> None:
@@ -49,7 +49,7 @@ def section(title: str, *body: RenderableType) -> Group:
 def numbered(lines: Iterable[Text]) -> Table:
     """Return a numbered list."""
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(justify="right", style=QUIET)
+    grid.add_column(justify="right", style=DIM)
     grid.add_column()
     for number, line in enumerate(lines, 1):
         grid.add_row(str(number), line)
@@ -62,7 +62,7 @@ def pairs(rows: Iterable[tuple[str, str]]) -> Table:
     grid.add_column(no_wrap=True)
     grid.add_column()
     for name, value in rows:
-        grid.add_row(text(name), text(value, QUIET))
+        grid.add_row(text(name), text(value, DIM))
     return grid
 
 

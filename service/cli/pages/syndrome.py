@@ -10,16 +10,16 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionAnswer, SyndromeAnswer
+from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionResult, SyndromeResponse
 from ras_triage.service.cli.pages.decision import RationaleTable
-from ras_triage.service.cli.pages.layout import HEADING, HIGHLIGHT, QUIET, numbered, pairs, section, text
+from ras_triage.service.cli.pages.layout import DIM, HEADING, HIGHLIGHT, numbered, pairs, section, text
 from ras_triage.service.cli.pages.steps import return_value
 
 _EXCEPTIONS = {"data_abort": "data abort", "serror": "SError"}
 _WHEN = {"at_once": "at once", "when_unmasked": "when it unmasks SErrors"}
 
 
-def syndrome_page(answer: SyndromeAnswer) -> Group:
+def syndrome_page(answer: SyndromeResponse) -> Group:
     """Return the page with syndromes field by field, and with the result of an injection."""
     if isinstance(answer, Explanation):
         return _explanation(answer)
@@ -40,19 +40,19 @@ def _explanation(explanation: Explanation) -> Group:
         meaning = f"{field.meaning} (RES0, but set)" if field.reserved and field.name != "RES0" else field.meaning
         table.add_row(field.bits, text(field.name, style or "cyan"), f"{field.value:#x}", text(meaning, style))
     sections = dict.fromkeys(field.section for field in explanation.fields)
-    return Group(head, table, section("Defined in", *(text(section, QUIET) for section in sections)))
+    return Group(head, table, section("Defined in", *(text(section, DIM) for section in sections)))
 
 
-def _injection_parts(answer: InjectionAnswer) -> Iterator[RenderableType]:
+def _injection_parts(answer: InjectionResult) -> Iterator[RenderableType]:
     head = Table.grid(expand=True)
     head.add_column()
     head.add_column(justify="right")
     verdict = Text("ACCEPTED", "bold green") if answer.accepted else Text(f"REFUSED, {return_value(-answer.errno)}", "bold red")
     head.add_row(verdict, text(answer.policy.name, HEADING))
-    head.add_row(text(answer.certainty), text(answer.policy.digest[:19], QUIET))
-    yield Group(head, Rule(style=QUIET))
+    head.add_row(text(answer.certainty), text(answer.policy.digest[:19], DIM))
+    yield Group(head, Rule(style=DIM))
     arrivals = [text(f"{_EXCEPTIONS[arrival.exception]}, ESR_EL1 {arrival.esr:#x}, {_WHEN[arrival.when]}") for arrival in answer.arrivals]
-    yield section("Exceptions that the guest takes", numbered(arrivals) if arrivals else Text("nothing", QUIET))
+    yield section("Exceptions that the guest takes", numbered(arrivals) if arrivals else Text("nothing", DIM))
     if answer.linux_guest is not None:
         yield section("A Linux guest", Text(answer.linux_guest, "bold red" if answer.linux_guest == "panics" else "bold green"))
     if answer.reasons:

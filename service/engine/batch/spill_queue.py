@@ -99,7 +99,7 @@ class SpillQueue:
             await send(piece)
             self._unsent = b""
 
-    async def news(self, seconds: float) -> None:
+    async def wait_for_change(self, seconds: float) -> None:
         """Wait until something was put or taken, at most `seconds`."""
         self._changed.clear()
         with suppress(TimeoutError):

@@ -39,7 +39,7 @@ from ras_triage.service.engine.evaluation import (
     Evaluation,
     EventDocument,
     FailedEvent,
-    Predecided,
+    PredecidedEvent,
     predecide,
 )
 from ras_triage.service.engine.used_facts import StoredFacts
@@ -119,7 +119,9 @@ class Workers:
 
     def use(self, settings: Settings) -> None:
         """Apply new settings from now on."""
-        self._settings = pickle.dumps(Settings(settings.default_policy, settings.custom, max_workload=settings.max_workload))
+        self._settings = pickle.dumps(
+            Settings(settings.default_policy, settings.custom_policies, settings.custom_vmms, max_workload=settings.max_workload)
+        )
         """Only the settings that a decision needs: workers get no secrets."""
 
     @property
@@ -151,13 +153,13 @@ class Workers:
         found = iter(decided)
         return [next(found) if isinstance(item, EventDocument) else item for item in items]
 
-    async def decide(self, document: EventDocument, known: StoredFacts | None) -> Predecided | FailedEvent | ProblemError:
+    async def decide(self, document: EventDocument, known: StoredFacts | None) -> PredecidedEvent | FailedEvent | ProblemError:
         """Decide one event with the stored facts of its source."""
         return await self._decide(self._events, document, known)
 
     async def _decide(
         self, queue: _CallQueue, document: EventDocument, known: StoredFacts | None
-    ) -> Predecided | FailedEvent | ProblemError:
+    ) -> PredecidedEvent | FailedEvent | ProblemError:
         try:
             answer = await self._run(queue, _predecide_one, document, None if known is None else known.without_host())
         except ProblemError as refused:
@@ -276,10 +278,10 @@ class Workers:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _decided(document: EventDocument, answer: Evaluation, known: StoredFacts | None = None) -> Predecided | FailedEvent | ProblemError:
+def _decided(document: EventDocument, answer: Evaluation, known: StoredFacts | None = None) -> PredecidedEvent | FailedEvent | ProblemError:
     if isinstance(answer, Problem):
         return ProblemError(answer)
-    return FailedEvent(document, answer) if isinstance(answer, Defect) else Predecided(document, *answer, known)
+    return FailedEvent(document, answer) if isinstance(answer, Defect) else PredecidedEvent(document, *answer, known)
 
 
 # In the worker process.

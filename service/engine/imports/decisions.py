@@ -9,14 +9,14 @@ from pydantic import TypeAdapter
 
 from ras_triage.models.decision import Decision
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.items import INTERNAL, FoundError, UnreadableRecord
+from ras_triage.models.formats.results import INTERNAL, FoundError, UnreadableRecord
 from ras_triage.models.frozen import frozen
 from ras_triage.policies.agreement import Agreement
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem, ProblemError
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.attempts import Attempts
-from ras_triage.service.engine.imports.results import ImportCounts, agreement_of, other_line, reading_line
+from ras_triage.service.engine.imports.results import ImportCounts, agreement_of, error_line, other_line
 from ras_triage.service.engine.responses import decide_event, decision_json, wrap_decision
 from ras_triage.service.importing.import_options import ImportOptions, apply_options
 from ras_triage.service.importing.readers import FoundItem
@@ -38,49 +38,49 @@ class Result:
 
 
 def decide_items(
-    items: Iterator[FoundItem], options: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts | None = None
+    items: Iterator[FoundItem], options: ImportOptions, settings: Settings, counts: ImportCounts, attempts: Attempts | None = None
 ) -> Iterator[Result]:
     """Decide each error as it is read. An error that cannot be decided has a problem in its result."""
     attempts = attempts or Attempts()
     for item in items:
-        tally.add(item)
+        counts.add(item)
         if isinstance(item, FoundError):
-            yield _decide(item, options, settings, tally, attempts)
+            yield _decide(item, options, settings, counts, attempts)
         else:
             yield Result(item)
 
 
-def _decide(reading: FoundError, options: ImportOptions, settings: Settings, tally: ImportCounts, attempts: Attempts) -> Result:
+def _decide(found: FoundError, options: ImportOptions, settings: Settings, counts: ImportCounts, attempts: Attempts) -> Result:
     try:
-        reading = attempts.call(apply_options, options, reading, settings.default_policy, settings.custom)
-        event = attempts.call(event_json, reading.event)
+        found = attempts.call(apply_options, options, found, settings.default_policy, settings.custom_policies)
+        event = attempts.call(event_json, found.event)
     except ProblemError:
-        tally.refused += 1
-        return Result(UnreadableRecord(reading.place, INTERNAL, reading.format))
+        counts.refused += 1
+        return Result(UnreadableRecord(found.place, INTERNAL, found.format))
     try:
-        decision = attempts.call(decide_event, reading.event, settings, frozenset(one.field for one in reading.assumed))
+        decision = attempts.call(decide_event, found.event, settings, frozenset(one.field for one in found.assumed))
     except ProblemError as refused:
-        tally.refused += 1
-        return Result(reading, problem=refused.problem, event=event)
-    return _decided(reading, event, decision, wrap_decision(decision_json(decision)), tally, attempts)
+        counts.refused += 1
+        return Result(found, problem=refused.problem, event=event)
+    return _decided(found, event, decision, wrap_decision(decision_json(decision)), counts, attempts)
 
 
-def _decided(reading: FoundError, event: bytes, decision: Decision, answer: bytes, tally: ImportCounts, attempts: Attempts) -> Result:
+def _decided(found: FoundError, event: bytes, decision: Decision, answer: bytes, counts: ImportCounts, attempts: Attempts) -> Result:
     """Return a result with the agreement of the decision with the observed actions."""
     try:
-        agreement = attempts.call(agreement_of, reading, decision)
+        agreement = attempts.call(agreement_of, found, decision)
     except ProblemError:
         agreement = None
-    tally.decide(decision.action, agreement)
-    return Result(reading, decision, agreement=agreement, answer=answer, event=event)
+    counts.decide(decision.action, agreement)
+    return Result(found, decision, agreement=agreement, answer=answer, event=event)
 
 
-def parse_response(reading: FoundError, event: bytes, line: bytes, tally: ImportCounts, attempts: Attempts) -> Result:
+def parse_response(found: FoundError, event: bytes, line: bytes, counts: ImportCounts, attempts: Attempts) -> Result:
     """Parse a service's response for an error; `event` is the event as it was sent."""
     if b'"action"' not in line:
-        tally.refused += 1
-        return Result(reading, problem=_problem().validate_json(line), event=event)
-    return _decided(reading, event, _answer().validate_json(line), line, tally, attempts)
+        counts.refused += 1
+        return Result(found, problem=_problem().validate_json(line), event=event)
+    return _decided(found, event, _answer().validate_json(line), line, counts, attempts)
 
 
 @lru_cache(maxsize=1)
@@ -99,5 +99,5 @@ def result_line(result: Result, file: str | None = None) -> bytes:
         return other_line(result.item, file)
     if result.answer is None:
         assert result.problem is not None
-        return reading_line(result.item, result.event, result.problem, None, file)
-    return reading_line(result.item, result.event, result.answer, result.agreement, file)
+        return error_line(result.item, result.event, result.problem, None, file)
+    return error_line(result.item, result.event, result.answer, result.agreement, file)

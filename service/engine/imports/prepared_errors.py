@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import IO, Final
 
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.items import INTERNAL, FoundError, Position, ReaderDefect, UnmatchedAction, UnreadableRecord
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
+from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnmatchedAction, UnreadableRecord
 from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import AssumedField, ObservedActions
 from ras_triage.service.config.settings import Settings
@@ -60,7 +60,7 @@ def prepare(settings: Settings, found: Found, options: ImportOptions) -> Prepare
     if not isinstance(item, FoundError):
         return item
     try:
-        reading = apply_options(options, item, settings.default_policy, settings.custom)
+        reading = apply_options(options, item, settings.default_policy, settings.custom_policies)
         event = event_json(reading.event)
     except Exception as error:
         return defective_item(error, item.place, item.format)

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from ras_triage.models.decision import Decision
-from ras_triage.models.formats.items import FoundError, Position, UnmatchedAction, UnreadableRecord
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
+from ras_triage.models.formats.results import FoundError, Position, UnmatchedAction, UnreadableRecord
 from ras_triage.models.observed import AssumedField, ObservedActions
 from ras_triage.policies.agreement import Agreement, compare
 from ras_triage.service.api.escaping import valid_text
@@ -67,23 +67,23 @@ class ImportCounts:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
-def agreement_of(reading: FoundError | PreparedError, decision: Decision) -> Agreement | None:
+def agreement_of(found: FoundError | PreparedError, decision: Decision) -> Agreement | None:
     """Compare a decision with the observed actions; None: none were observed."""
-    return None if reading.observed is None else compare(reading.observed, decision, assumed=reading.assumed)
+    return None if found.observed is None else compare(found.observed, decision, assumed=found.assumed)
 
 
-def reading_line(
-    reading: FoundError | PreparedError, event: bytes, answer: bytes | Problem, agreement: Agreement | None, file: str | None = None
+def error_line(
+    found: FoundError | PreparedError, event: bytes, answer: bytes | Problem, agreement: Agreement | None, file: str | None = None
 ) -> bytes:  # fmt: skip
     """Return the line of an error with its decision, or the problem with it."""
-    front = _front(file) | {"place": _place(reading.place), "format": str(reading.format)}
-    front |= {"assumed": [_assumed(one) for one in reading.assumed], "lost": list(reading.lost)}
+    front = _front(file) | {"place": _place(found.place), "format": str(found.format)}
+    front |= {"assumed": [_assumed(one) for one in found.assumed], "lost": list(found.lost)}
     answered = b'"problem":' + problem_json(answer) if isinstance(answer, Problem) else b'"decision":' + answer
     parts = (
         to_json(front)[:-1],
         b'"event":' + event,
         answered,
-        b'"observed":' + (b"null" if reading.observed is None else _observed().dump_json(reading.observed)),
+        b'"observed":' + (b"null" if found.observed is None else _observed().dump_json(found.observed)),
         b'"agreement":' + (b"null" if agreement is None else _agreement().dump_json(agreement)),
     )
     return b",".join(parts) + b"}"
@@ -101,9 +101,9 @@ def other_line(item: UnreadableRecord | UnmatchedAction | UnmatchedRow, file: st
     return to_json(_front(file) | {kind: content}, bytes_mode="base64", inf_nan_mode="null")
 
 
-def summary_line(tally: ImportCounts) -> bytes:
+def summary_line(counts: ImportCounts) -> bytes:
     """Return the last line, which marks the result as complete."""
-    return to_json({"summary": tally.summary()})
+    return to_json({"summary": counts.summary()})
 
 
 def _front(file: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from math import ceil
 from time import monotonic
 from typing import Final
 
-from ras_triage.service.api.problems import ProblemError, busy
+from ras_triage.service.api.problems import ProblemError, busy, spread_retries
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.limits.scheduling import RoundRobin
 from ras_triage.service.security.principal import ANONYMOUS, Principal
@@ -69,17 +69,12 @@ class Admission:
         own = self._queued.get(client, 0) + SLICE
         return sum(min(queued, own) for queued in self._queued.values()) / self._rate.per_second
 
-    @property
-    def longest_wait_s(self) -> float:
-        """The seconds after which everything that is queued will be decided."""
-        return sum(self._queued.values()) / self._rate.per_second
-
     def require(self, client: str) -> None:
         """Raise ProblemError if a new batch of this client would wait too long."""
         wait_s = self.wait_s(client)
         if wait_s > self._longest_s:
             detail = f"a new batch would wait {wait_s:.0f} s for its first decision; at most {self._longest_s:g} s are accepted"
-            raise ProblemError(busy(detail), {"Retry-After": str(ceil(wait_s))})
+            raise ProblemError(busy(detail), {"Retry-After": str(spread_retries(ceil(wait_s)))})
 
     def queue(self, client: str, events: int) -> None:
         """Add events that are to be decided."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from ras_triage.service.api.problems import RETRY_S, ProblemError, busy
+from ras_triage.service.api.problems import RETRY_S, ProblemError, busy, spread_retries
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.limits.admission import Admission
 from ras_triage.service.http.limits.body_deadlines import BodyClock, BodySource
@@ -14,6 +14,9 @@ from ras_triage.service.security.principal import ANONYMOUS
 
 UNKNOWN: Final = ""
 """The client of a request without an address, as over a Unix socket."""
+
+LASTING_RETRY_S: Final = 5
+"""Seconds after which to retry a batch, an import or a stream: its places become free less often than those of single requests."""
 
 SEARCH_INTERVAL_S: Final = 0.1
 """Seconds between two searches for a stalled request of one client."""
@@ -112,8 +115,8 @@ class ConcurrencyLimit:
     When it is reached, a stalled request is ended in favour of a new one, so that stalled requests block no client.
     """
 
-    def __init__(self, total: int, share: int) -> None:
-        self._total, self._share = total, min(share, total)
+    def __init__(self, total: int, share: int, retry_s: int = RETRY_S) -> None:
+        self._total, self._share, self._retry_s = total, min(share, total), retry_s
         self._all = _Group()
         self._clients: dict[str, _Group] = {}
 
@@ -131,13 +134,13 @@ class ConcurrencyLimit:
         self._all.requests[request] = None
         if len(self) > self._total and not self._all.preempt_one():
             self.leave(request, client)
-            raise _refused(f"limit of {self._total} concurrent requests of this kind reached; retry later")
+            raise self._refused(f"limit of {self._total} concurrent requests of this kind reached; retry later")
 
     def count(self, request: ActiveRequest, client: str) -> None:
         """Count a request for a client; `UNKNOWN` has no share. Raises ProblemError."""
         group = self._clients.get(client) or _Group()
         if len(group.requests) >= self._share and client != UNKNOWN and not group.preempt_one():
-            raise _refused(f"limit of {self._share} concurrent requests of this kind per client reached; retry later")
+            raise self._refused(f"limit of {self._share} concurrent requests of this kind per client reached; retry later")
         group.requests[request] = None
         self._clients[client] = group
 
@@ -149,9 +152,8 @@ class ConcurrencyLimit:
         if not group.requests:
             del self._clients[client]
 
-
-def _refused(detail: str) -> ProblemError:
-    return ProblemError(busy(detail), {"Retry-After": str(RETRY_S)})
+    def _refused(self, detail: str) -> ProblemError:
+        return ProblemError(busy(detail), {"Retry-After": str(spread_retries(self._retry_s))})
 
 
 class ConcurrencyLimits:
@@ -161,7 +163,7 @@ class ConcurrencyLimits:
         total = settings.max_in_flight
         share = settings.max_in_flight_per_client or max(1, total // 2)
         self.requests = ConcurrencyLimit(total, share)
-        self.lasting = ConcurrencyLimit(max(1, total * 3 // 4), max(1, share * 3 // 4))
+        self.long_running = ConcurrencyLimit(max(1, total * 3 // 4), max(1, share * 3 // 4), LASTING_RETRY_S)
         """Batches, imports and streams, which may last; the rest of the places is for single requests."""
-        self.imports = ConcurrencyLimit(settings.max_imports, max(1, settings.max_imports // 2))
+        self.imports = ConcurrencyLimit(settings.max_imports, max(1, settings.max_imports // 2), LASTING_RETRY_S)
         self.admission = Admission(settings)

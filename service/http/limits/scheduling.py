@@ -1,4 +1,4 @@
-"""Fair scheduling in the event loop."""
+"""Fair scheduling of requests and batches in the event loop."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class StartLimiter:
     def __init__(self) -> None:
         self._started = 0
         self._singles: deque[asyncio.Future[None]] = deque()
-        self._lasting: deque[asyncio.Future[None]] = deque()
+        self._long_running: deque[asyncio.Future[None]] = deque()
 
-    async def turn(self, *, lasting: bool = False) -> None:
+    async def turn(self, *, long_running: bool = False) -> None:
         """Wait until the request may start."""
-        if self._started < STARTS and not self._singles and not (lasting and self._lasting):
+        if self._started < STARTS and not self._singles and not (long_running and self._long_running):
             self._count()
             return
         waiting = asyncio.get_running_loop().create_future()
-        (self._lasting if lasting else self._singles).append(waiting)
+        (self._long_running if long_running else self._singles).append(waiting)
         await waiting
 
     def _count(self) -> None:
@@ -39,9 +39,9 @@ class StartLimiter:
 
     def _next_pass(self) -> None:
         self._started = 0
-        self._start(self._lasting, 1)
+        self._start(self._long_running, 1)
         self._start(self._singles, STARTS)
-        self._start(self._lasting, STARTS)
+        self._start(self._long_running, STARTS)
 
     def _start(self, waiting: deque[asyncio.Future[None]], most: int) -> None:
         while waiting and self._started < most:

@@ -1,4 +1,4 @@
-"""Access log, request ids and request metrics (ASGI middleware)."""
+"""Record of each request: log line, id, metrics (ASGI middleware)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class AccessLogMiddleware:
             await self.app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send)
-        self.metrics.under_way += 1
+        self.metrics.in_progress += 1
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
@@ -47,7 +47,7 @@ class AccessLogMiddleware:
             logs.log(logging.ERROR, "defect", **logs.explain(error))
             await exchange.fail()
         finally:
-            self.metrics.under_way -= 1
+            self.metrics.in_progress -= 1
             exchange.record(self.metrics)
 
 
@@ -115,10 +115,10 @@ class _Exchange:
         method = self._scope["method"]
         route = getattr(self._scope.get("route"), "path_format", "other")
         status = CLIENT_DISCONNECTED if self.disconnected else self.status if self.complete else 500
-        metrics.requested(method, route, status, duration, self.received, self.sent)
+        metrics.count_request(method, route, status, duration, self.received, self.sent)
         problem = self.log_fields.get("problem")
         if problem is not None:
-            metrics.refused(str(problem))
+            metrics.count_problem(str(problem))
         client = self._scope.get("client")
         write = partial(logs.log_limited, kind=f"request: {problem}") if status in _RATE_LIMITED else logs.log
         write(

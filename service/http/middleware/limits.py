@@ -1,4 +1,4 @@
-"""Header size, request memory and concurrency limits (ASGI middleware)."""
+"""Limits for requests: headers, memory, concurrency (ASGI middleware)."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ class LimitsMiddleware:
         self._settings = settings
         self._limits = limits or ConcurrencyLimits(settings)
         self._starts = StartLimiter()
-        self._lasting: Final[dict[str, tuple[ConcurrencyLimit, ...]]] = {
-            "/v1/decisions/batch": (self._limits.requests, self._limits.lasting),
-            "/v1/decisions/stream": (self._limits.requests, self._limits.lasting),
-            "/v1/import": (self._limits.requests, self._limits.lasting, self._limits.imports),
+        self._long_running: Final[dict[str, tuple[ConcurrencyLimit, ...]]] = {
+            "/v1/decisions/batch": (self._limits.requests, self._limits.long_running),
+            "/v1/decisions/stream": (self._limits.requests, self._limits.long_running),
+            "/v1/import": (self._limits.requests, self._limits.long_running, self._limits.imports),
         }
 
     @property
@@ -100,12 +100,12 @@ class LimitsMiddleware:
         try:
             if path in _QUEUED:
                 self._limits.admission.require(peer)  # checked again for the key after authentication
-            for limit in self._lasting.get(path, (self._limits.requests,)):
+            for limit in self._long_running.get(path, (self._limits.requests,)):
                 request.enter(limit, peer)
         except ProblemError as refused:
             await _refuse(send, refused)
             return False
-        await self._starts.turn(lasting=path in self._lasting)
+        await self._starts.turn(long_running=path in self._long_running)
         return True
 
 

@@ -18,7 +18,7 @@ from ras_triage.service.http.openapi import json_body
 router = APIRouter(prefix="/v1/decode", tags=["decode"], dependencies=[Depends(only_parameters())])
 
 
-class Decoded(BaseModel):
+class DecodeResponse(BaseModel):
     """Fields of a status block or CPER record."""
 
     record: dict[str, Any] | None = None
@@ -31,7 +31,7 @@ class Decoded(BaseModel):
     """For each section: its name, and the meanings of codes and bits."""
 
 
-@router.post("", response_model=Decoded, openapi_extra=json_body("DecodeRequest", octet_stream=True))
+@router.post("", response_model=DecodeResponse, openapi_extra=json_body("DecodeRequest", octet_stream=True))
 async def decode_one(request: Request, body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Response:
     """Decode a status block or CPER record: base64 in JSON, or bytes (`application/octet-stream`)."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()

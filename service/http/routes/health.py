@@ -1,17 +1,15 @@
-"""Probes and metrics."""
+"""Routes of the liveness and readiness probes."""
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from ras_triage.service.api.problems import ProblemError, not_ready
-from ras_triage.service.security.guard import requires
 from ras_triage.service.store.port import StoreError
 from ras_triage.service.store.writer import WriteQueueFull
-from ras_triage.service.telemetry.metrics import Metrics
 
 router = APIRouter(tags=["health"])
 
@@ -52,25 +50,3 @@ async def readiness(request: Request) -> Health:
     except WriteQueueFull as error:
         raise ProblemError(not_ready(str(error))) from None
     return Health()
-
-
-_TEXT: Final = {"schema": {"type": "string"}}
-_FORMATS: Final[dict[str, Any]] = {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}
-
-
-async def _require_access(request: Request) -> None:
-    if not request.app.state.settings.metrics_public:
-        await requires("read")(request)
-
-
-@router.get(
-    "/metrics",
-    response_class=Response,
-    dependencies=[Depends(_require_access)],
-    responses={200: {"description": "Prometheus text format, or OpenMetrics if the request accepts it", "content": _FORMATS}},
-)
-def measures(request: Request) -> Response:
-    """Return metrics for Prometheus."""
-    metrics: Metrics = request.app.state.metrics
-    document, media_type = metrics.render(request.headers.get("accept", ""))
-    return Response(document, headers={"content-type": media_type})

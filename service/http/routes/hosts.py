@@ -1,33 +1,30 @@
-"""Routes of host facts and poisoned pages."""
+"""Routes of host facts."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Host
+from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
 from ras_triage.service.api.json_limits import require_value_limit
-from ras_triage.service.api.problems import ProblemError, invalid, precondition_failed, unknown_source
+from ras_triage.service.api.problems import ProblemError, invalid, invalid_value, precondition_failed, unknown_source
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.sources import facts_digest
 from ras_triage.service.engine.used_facts import LOOP_BYTES
-from ras_triage.service.http.dependencies import Body, PrincipalOf, RuntimeOf, only_parameters
+from ras_triage.service.http.dependencies import Body, PrincipalOf, RuntimeOf, SourceName, only_parameters
 from ras_triage.service.http.openapi import TAGGED, json_body
 from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.store.port import HostFacts
 from ras_triage.service.telemetry.logs import audit
 
 router = APIRouter(tags=["hosts"])
-
-MAX_SOURCE: Final = 256
-MAX_PAGES: Final = 10_000
-"""Poisoned pages in one response."""
 
 
 @frozen
@@ -43,27 +40,6 @@ class HostJson:
     """RFC 3339, UTC."""
     host: Host
 
-
-@frozen
-class PageAddress:
-    """A poisoned page."""
-
-    physical_address: str
-    """Address of the base page that failed, in bytes."""
-    shift: int
-    """log2 of the size of the poisoned area in bytes."""
-
-
-@frozen
-class PoisonedJson:
-    """The pages that decisions poisoned since the machine was started."""
-
-    source: str
-    pages: tuple[PageAddress, ...]
-
-
-SourceName = Annotated[str, Path(min_length=1, max_length=MAX_SOURCE)]
-"""The `source` of events."""
 
 IfMatch = Annotated[str | None, Header(description="Required `ETag` of the current version")]
 
@@ -87,13 +63,17 @@ def _matches(if_match: str, newest: HostFacts | None) -> bool:
     return _etag(newest) in (tag.strip() for tag in if_match.split(","))
 
 
-def _host_json(_: Settings, body: bytes) -> bytes:
+def _host_json(settings: Settings, body: bytes) -> bytes:
     """Return facts as they are stored. Raises ProblemError."""
     require_value_limit(body)
     try:
         host = Host.model_validate_json(body)
     except ValidationError as error:
         raise ProblemError(invalid(error, body, "host")) from None
+    try:
+        require_known_vmms(host, settings.custom_vmms)
+    except UnknownVmm as error:
+        raise ProblemError(invalid_value("host", f"/vms/{error.index}/vmm", str(error))) from None
     return host.model_dump_json(exclude_unset=True).encode()
 
 
@@ -109,7 +89,7 @@ async def _change(runtime: Runtime, source: str, content: bytes | None, if_match
     try:
         await runtime.writer.call(partial(runtime.store.put_host, facts))
     finally:
-        runtime.sources.facts_saved(source)
+        runtime.sources.end_facts_change(source)
     return facts
 
 
@@ -147,18 +127,3 @@ async def delete_host(source: SourceName, runtime: RuntimeOf, principal: Princip
     """Delete the host facts of a source. Earlier versions can still be read."""
     facts = await _change(runtime, source, None, if_match)
     audit("host.delete", source, principal.name, version=facts.version)
-
-
-@router.get("/v1/poisoned-pages/{source:path}", dependencies=[Depends(only_parameters())])
-async def get_poisoned(source: SourceName, runtime: RuntimeOf) -> PoisonedJson:
-    """Return the poisoned pages of a source, at most the first 10,000."""
-    pages = await runtime.read(lambda store: store.poisoned(source, MAX_PAGES))
-    return PoisonedJson(source, tuple(PageAddress(hex(page.address), page.shift) for page in pages))
-
-
-@router.delete("/v1/poisoned-pages/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
-async def forget_poisoned(source: SourceName, runtime: RuntimeOf, principal: PrincipalOf) -> None:
-    """Forget the poisoned pages of a source, after its machine was restarted."""
-    runtime.sources.state(source).forget_pages()
-    count = await runtime.writer.call(partial(runtime.store.forget_poisoned, source))
-    audit("poisoned_pages.delete", source, principal.name, pages=count)

@@ -80,6 +80,6 @@ def _require_policy(options: ImportOptions, settings: Settings) -> None:
     """Raise ProblemError for an unknown policy: once for the request instead of once per error."""
     event = Event.model_validate({"notification": {"type": "gsiv"}, "host": {"kernel": options.kernel}, "policy": options.policy})
     try:
-        choose_policy(event, settings.default_policy, settings.custom)
+        choose_policy(event, settings.default_policy, settings.custom_policies)
     except UnknownPolicy as error:
         raise ProblemError(unknown_policy(str(error))) from None

@@ -17,14 +17,17 @@ router = APIRouter(prefix="/v1/policies", tags=["policies"], dependencies=[Depen
 
 def _find(name: str, settings: Settings) -> Policy:
     try:
-        return find_policy(name, settings.custom)
+        return find_policy(name, settings.custom_policies)
     except UnknownPolicy as error:
         raise ProblemError(unknown_policy(str(error), status=404)) from None
 
 
 @router.get("")
 async def list_all(settings: SettingsOf) -> PolicyList:
-    """List every release at which a behaviour changed, `uniform`, and custom policies. Any other `linux-<release>` is valid, too."""
+    """List every release at which a behaviour changed, `uniform`, and custom policies; and all VMMs.
+
+    Any other `linux-<release>` is valid, too.
+    """
     return list_policies(settings)
 
 

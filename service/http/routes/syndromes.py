@@ -6,7 +6,7 @@ from typing import Final
 
 from fastapi import APIRouter, Depends, Response
 
-from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionAnswer
+from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionResult
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.syndromes import answer_syndromes, read_syndrome_request, syndromes_json
 from ras_triage.service.http.dependencies import Body, RuntimeOf, SettingsOf, only_parameters
@@ -18,7 +18,7 @@ LOOP_BYTES: Final = 2 << 10
 router = APIRouter(prefix="/v1/syndromes", tags=["syndromes"], dependencies=[Depends(only_parameters())])
 
 
-@router.post("", response_model=Explanation | Explanations | InjectionAnswer, openapi_extra=json_body("SyndromeRequest"))
+@router.post("", response_model=Explanation | Explanations | InjectionResult, openapi_extra=json_body("SyndromeRequest"))
 async def answer_one(body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Response:
     """Decode ESR_ELx or VSESR_EL2 values, or predict the result of KVM_SET_VCPU_EVENTS.
 

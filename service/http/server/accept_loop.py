@@ -16,7 +16,7 @@ from ras_triage.service.http.server.connections import Connection, Connections
 from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.metrics import Metrics
 
-BURST: Final = 16
+BURST: Final = 64
 """Connections that are accepted in one pass of the event loop."""
 
 FIRST_PAUSE_S: Final = 0.05
@@ -125,7 +125,7 @@ class Acceptor:
                 self._open_or_close(accepted, address[0] if address else "")
 
     def _handle_failure(self, error: OSError) -> None:
-        self._metrics.closed("descriptors")
+        self._metrics.count_closed_connection("descriptors")
         kind, connections = "connections cannot be accepted", self._metrics.connections
         logs.log_limited(logging.ERROR, kind, kind=kind, limit=self._lines, reason=error.strerror, connections=connections)
         if error.errno in _EXHAUSTED:
@@ -145,7 +145,7 @@ class Acceptor:
             accepted.close()
         else:
             task = self._run(self._connect(accepted, connection))
-            connection.stop_opening = task.cancel
+            connection.cancel_opening = task.cancel
             task.add_done_callback(partial(_opened, accepted, connection))
 
     async def _connect(self, accepted: socket.socket, connection: Connection) -> None:
@@ -154,7 +154,7 @@ class Acceptor:
 
 def _opened(accepted: socket.socket, connection: Connection, opening: asyncio.Task[None]) -> None:
     """Close a socket that did not become a connection: a task that was cancelled before it ran leaves it open."""
-    connection.stop_opening = None
+    connection.cancel_opening = None
     if not opening.cancelled() and opening.exception() is None:
         return
     if not opening.cancelled():

@@ -69,14 +69,14 @@ class _Group:
 class Connection:
     """An accepted connection, from before its TLS handshake until it is closed."""
 
-    __slots__ = ("_connections", "host", "peer", "protocol", "stop_opening")
+    __slots__ = ("_connections", "cancel_opening", "host", "peer", "protocol")
 
     def __init__(self, connections: Connections, peer: _Group, host: str) -> None:
         self._connections = connections
         self.peer = peer
         self.host = host
         self.protocol: ConnectionHandler | None = None
-        self.stop_opening: Callable[[], object] | None = None
+        self.cancel_opening: Callable[[], object] | None = None
         """Cancels the TLS handshake."""
 
     def request_started(self) -> None:
@@ -94,11 +94,11 @@ class Connection:
 
     def count(self, reason: CloseReason) -> None:
         """Count that the service closes the connection."""
-        self._connections.metrics.closed(reason)
+        self._connections.metrics.count_closed_connection(reason)
 
     def count_problem(self, kind: str) -> None:
         """Count a problem response to a malformed request."""
-        self._connections.metrics.refused(kind)
+        self._connections.metrics.count_problem(kind)
 
     def report(self, reason: CloseReason) -> None:
         """Count and log that the service closes the connection."""
@@ -108,8 +108,8 @@ class Connection:
         """Close the connection at once, in whatever state it is."""
         if (protocol := self.protocol) is not None:
             protocol.abort()
-        elif self.stop_opening is not None:
-            self.stop_opening()
+        elif self.cancel_opening is not None:
+            self.cancel_opening()
         self.ended()
 
 
@@ -170,7 +170,7 @@ class Connections:
 
     def report(self, reason: CloseReason, host: str) -> None:
         """Count and log that the service closes a connection."""
-        self.metrics.closed(reason)
+        self.metrics.count_closed_connection(reason)
         logs.log_limited(logging.WARNING, "connection closed", kind=f"connection closed: {reason}", reason=reason, client=host)
 
     async def watch(self) -> None:

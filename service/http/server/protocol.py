@@ -14,7 +14,15 @@ import h11
 from uuid_utils import uuid7
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ras_triage.service.api.problems import MEDIA_TYPE, Problem, headers_too_large, malformed_head, not_http, problem_json, request_timeout
+from ras_triage.service.api.problems import (
+    MEDIA_TYPE,
+    Problem,
+    headers_too_large,
+    malformed_head,
+    malformed_request,
+    problem_json,
+    request_timeout,
+)
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.middleware.security_headers import security_headers
 from ras_triage.service.http.server.connections import CloseReason, Connection
@@ -46,7 +54,7 @@ class _CheckedConnection(h11.Connection):
         super().__init__(h11.SERVER, max_head_bytes)
         self._max_head_bytes = max_head_bytes
         self._in_head = True
-        self.problem: Problem = not_http()
+        self.problem: Problem = malformed_request()
         """The problem to respond with after a RemoteProtocolError."""
 
     def start_next_cycle(self) -> None:

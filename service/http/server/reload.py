@@ -13,34 +13,19 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from ras_triage.policies.catalog.policies import Policy
-from ras_triage.service.config.settings import InvalidSetting, Settings
+from ras_triage.service.config.settings import InvalidSetting, Settings, all_settings
 from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.http.server.tls import ReloadableContext, server_context
 from ras_triage.service.security.guard import Security
 from ras_triage.service.telemetry import logs
 
-_TLS: Final = frozenset({"tls_certificate", "tls_key", "tls_key_password", "tls_client_ca"})
+_RELOADABLE: Final = frozenset(setting.field for setting in all_settings().values() if setting.declaration.reloadable)
+"""Fields of the settings that apply to a running service; the others need a restart."""
 
-RELOADABLE: Final = _TLS | {
-    "custom",
-    "default_policy",
-    "keys_file",
-    "log_format",
-    "log_level",
-    "max_batch_bytes",
-    "max_workload",
-    "metrics_public",
-    "oidc",
-    "rate_burst",
-    "rate_limit",
-    "retention_bytes",
-    "retention_days",
-    "spill_bytes",
-    "trusted_hosts",
-}
-"""Settings that apply to a running service; the others need a restart."""
+_TLS: Final = frozenset(field for field in _RELOADABLE if field.startswith("tls_"))
 
-_SETTING_NAMES: Final = {"custom": "policy_files"}
+_SETTING_NAMES: Final = {setting.field: name for name, setting in all_settings().items() if setting.declaration.written is not None}
+"""Names of settings by field, where they differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +46,7 @@ def merge(old: Settings, new: Settings) -> ReloadResult:
     named = [field.name for field in fields(Settings)]
     different = [name for name in named if _comparable(getattr(old, name)) != _comparable(getattr(new, name))]
     fixed = _TLS if (old.tls_certificate is None) != (new.tls_certificate is None) else frozenset()
-    changed = [name for name in different if name in RELOADABLE - fixed]
+    changed = [name for name in different if name in _RELOADABLE - fixed]
     values = {name: getattr(new, name) for name in changed}
     fixed_names = [name for name in different if name not in changed]
     return ReloadResult(replace(old, **values), _setting_names(changed), _setting_names(fixed_names))

@@ -1,4 +1,4 @@
-"""Start and shutdown of the application under uvicorn."""
+"""Lifecycle of the application under uvicorn."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
+from ras_triage.service.config.authority import is_loopback
+from ras_triage.service.config.files import prepare_store
 from ras_triage.service.config.gc import raise_gc_thresholds
-from ras_triage.service.config.settings import InvalidSetting, Settings, is_loopback
-from ras_triage.service.config.sources import prepare_store
+from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.middleware.shutdown import Shutdown

@@ -32,7 +32,8 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
     """Return a TLS context for the settings; None without TLS. Raises InvalidSetting for invalid files."""
     if settings.tls_certificate is None:
         return None
-    password = settings.tls_key_password or ""  # without a password, OpenSSL would prompt on the terminal
+    secret = settings.tls_key_password
+    password = "" if secret is None else secret.get_secret_value()  # without a password, OpenSSL would prompt on the terminal
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -270,7 +270,7 @@ class Streams:
         self.purges = PurgeLog()
 
     @property
-    def figures(self) -> tuple[int, int]:
+    def statistics(self) -> tuple[int, int]:
         """Number of subscriptions and of different filters."""
         return self._subscribed, len(self._feeds)
 

@@ -68,7 +68,7 @@ class StoreLock:
             os.close(self._beside)
             raise
 
-    def names(self, path: Path) -> bool:
+    def is_held_for(self, path: Path) -> bool:
         """Return whether the path still names the locked database."""
         try:
             found, held = path.stat(), os.fstat(self.database)
@@ -128,7 +128,7 @@ def open_writer(path: Path, *, incomplete: bool = False, durable: bool = True) -
         connection = connect(path, "rw")
         version = _version(connection, path)
         if mark is not None and not incomplete:
-            require_complete(path, mark, committed(connection))
+            require_complete(path, mark, database_mark(connection))
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
@@ -153,7 +153,7 @@ def _create(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
-def committed(connection: sqlite3.Connection) -> Mark | None:
+def database_mark(connection: sqlite3.Connection) -> Mark | None:
     """Return the state of the database for comparison with the mark; None: schema before 2."""
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'store'").fetchone() is None:
         return None
@@ -164,14 +164,14 @@ def committed(connection: sqlite3.Connection) -> Mark | None:
 
 def require_complete(path: Path, mark: Mark, found: Mark | None) -> None:
     """Raise StoreIncomplete if commits are missing that the mark records."""
-    if lacking := missing(mark, found):
+    if lacking := missing_commits(mark, found):
         raise StoreIncomplete(
             f"`{path}` lacks committed data: {' and '.join(lacking)}; "
             "restore it, or accept the loss with `ras-triage store accept-loss` (docs/operations.md, Incomplete store)"
         )
 
 
-def missing(mark: Mark, found: Mark | None) -> list[str]:
+def missing_commits(mark: Mark, found: Mark | None) -> list[str]:
     """Return descriptions of the commits that the mark records and the database lacks."""
     if found is None or found.store_id != mark.store_id:
         return [f"another store than the one with decisions up to sequence {mark.sequence} that was here"]

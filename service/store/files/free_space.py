@@ -1,4 +1,4 @@
-"""Free space of the store's file system, and a reserve for purges.
+"""Free space of the store's file system, with a reserve for purges.
 
 A purge needs space before it frees any. Therefore commits are refused while there is no space for a checkpoint of the write-ahead log, and
 a reserve file of a few MiB is kept, which a purge on a full disk deletes first.
@@ -56,7 +56,7 @@ class FreeSpace:
         """Bytes that may be written before the next measurement."""
         self._surplus_until = 0.0
 
-    def surely_has(self, needed: int) -> bool:
+    def has_without_measuring(self, needed: int) -> bool:
         """Return whether the last measurement is sufficient, without a system call."""
         if needed > self._surplus or monotonic() > self._surplus_until:
             return False

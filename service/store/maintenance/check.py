@@ -56,7 +56,7 @@ ReadEvent = Callable[[bytes], EventFields | None]
 
 
 @frozen
-class Examined:
+class ExaminedDecision:
     """A decision, as far as it can be recovered."""
 
     sequence: int
@@ -86,13 +86,13 @@ class Examination:
         self.poison_unknown = False
         """Whether the pages poisoned by the decisions cannot be determined."""
 
-    def all(self) -> Iterator[Finding]:
+    def find_all(self) -> Iterator[Finding]:
         """Return all findings."""
-        yield from self.file()
-        for examined in self.decisions_examined():
+        yield from self.check_file()
+        for examined in self.examine_decisions():
             yield from examined.findings
-        yield from self.derived()
-        yield from self.poisoned()
+        yield from self.check_derived_tables()
+        yield from self.check_poisoned_pages()
         for table in OTHER_TABLES:
             for _, finding in other_rows(self._connection, table):
                 if finding is not None:
@@ -100,7 +100,7 @@ class Examination:
 
     # The file, as SQLite sees it.
 
-    def file(self) -> Iterator[Finding]:
+    def check_file(self) -> Iterator[Finding]:
         """Return the errors of SQLite's integrity check: pages, indexes, constraints."""
         try:
             for (text,) in self._connection.execute(f"PRAGMA integrity_check({_SQLITE_FINDINGS})"):
@@ -111,7 +111,7 @@ class Examination:
 
     # Decisions.
 
-    def decisions_examined(self) -> Iterator[Examined]:
+    def examine_decisions(self) -> Iterator[ExaminedDecision]:
         """Examine each decision, in order of sequence."""
         for first in self._windows():
             last = first + WINDOW - 1
@@ -133,7 +133,7 @@ class Examination:
                 self.lost += sorted(unknown)
                 self.poison_unknown = True
                 detail = f"sequence {min(unknown)} to {max(unknown)} cannot be read"
-                yield Examined(min(unknown), None, None, (None, None), (Finding("lost", "decisions", detail, min(unknown)),))
+                yield ExaminedDecision(min(unknown), None, None, (None, None), (Finding("lost", "decisions", detail, min(unknown)),))
 
     def _windows(self) -> Iterator[int]:
         """Return the first sequences of windows that may have decisions; purged ranges are skipped."""
@@ -189,13 +189,13 @@ class Examination:
 
     def _examine(
         self, sequence: int, found: tuple[Any, ...] | None, body: tuple[Any, ...] | None, indexed: tuple[Any, Any] | None
-    ) -> Examined:
+    ) -> ExaminedDecision:
         as_found = (found, body)
         identity = _identity(found, body, indexed)
         if identity is None:
             shown = _id_text((found[_PLACE["id"]] if found else None) or (indexed[0] if indexed else None))
             why = "the body is missing" if body is None else "checksum mismatch"
-            return Examined(
+            return ExaminedDecision(
                 sequence, None, None, as_found, (Finding("lost", "decisions", f"the decision is lost: {why}", sequence, shown),)
             )
         assert body is not None
@@ -217,12 +217,12 @@ class Examination:
             findings.append(Finding("wrong", "decisions", f"columns differ from the decision: {', '.join(wrong)}", sequence, shown))
         if not _is_sound(row):
             findings.append(Finding("lost", "decisions", "the decision is lost: row and event are corrupt", sequence, shown))
-            return Examined(sequence, None, None, as_found, tuple(findings))
-        return Examined(sequence, row, (sequence, event, event_check, decision, check), as_found, tuple(findings))
+            return ExaminedDecision(sequence, None, None, as_found, tuple(findings))
+        return ExaminedDecision(sequence, row, (sequence, event, event_check, decision, check), as_found, tuple(findings))
 
     # Tables derived from decisions.
 
-    def derived(self) -> Iterator[Finding]:
+    def check_derived_tables(self) -> Iterator[Finding]:
         """Verify the tables of sections and addresses against the decisions."""
         for table, column, array in DERIVED:
             try:
@@ -233,11 +233,11 @@ class Examination:
             except sqlite3.DatabaseError as error:
                 yield Finding("wrong", table, str(error))
 
-    def poisoned(self) -> Iterator[Finding]:
+    def check_poisoned_pages(self) -> Iterator[Finding]:
         """Verify the poisoned pages against the decisions, if these can be determined."""
         try:
             table = {(source, start, shift): address for source, start, shift, address in self._connection.execute(_POISONED)}
-            expected, complete = self.replayed()
+            expected, complete = self.derive_poisoned_pages()
         except (sqlite3.DatabaseError, RowDamaged) as error:
             yield Finding("wrong", "poisoned_pages", str(error))
             return
@@ -252,7 +252,7 @@ class Examination:
         for source, start, _shift in () if self.poison_unknown else expected.keys() - table.keys():
             yield Finding("wrong", "poisoned_pages", f"`{start}` of `{source}` is missing")
 
-    def replayed(self) -> tuple[dict[tuple[str, str, int], str], set[str]]:
+    def derive_poisoned_pages(self) -> tuple[dict[tuple[str, str, int], str], set[str]]:
         """Return the poisoned pages derived from decisions, and the sources for which they are complete. Raises RowDamaged, sqlite3.Error.
 
         Pages of purged decisions stay poisoned, so that other sources may have more.

@@ -1,4 +1,4 @@
-"""Offline maintenance: check, repair, acceptance of losses."""
+"""Offline maintenance: check, repair, acceptance of lost commits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ras_triage.models.frozen import frozen
-from ras_triage.service.store.files.database import StoreLock, committed, missing, open_writer, text_or_bytes, to_store_error
+from ras_triage.service.store.files.database import StoreLock, database_mark, missing_commits, open_writer, text_or_bytes, to_store_error
 from ras_triage.service.store.files.high_water_mark import Mark, MarkFile, read_mark
 from ras_triage.service.store.files.identity import log_path
 from ras_triage.service.store.files.read_check import ReadCheck
@@ -45,7 +45,7 @@ def check(path: Path, read_event: ReadEvent, *, repair: bool, at_ms: int) -> Che
             findings.add_all(_incomplete(path, connection))
             incomplete = findings.number
             examination = Examination(connection, read_event)
-            findings.add_all(examination.all())
+            findings.add_all(examination.find_all())
             rebuild = None
             if repair and findings.number > incomplete:
                 examination = Examination(connection, read_event)
@@ -68,9 +68,9 @@ def accept_loss(path: Path, at_ms: int) -> Loss | None:
     with _locked(path):
         connection = open_writer(path, incomplete=True)
         try:
-            found = committed(connection)
+            found = database_mark(connection)
             assert found is not None, "the schema is up to date"
-            if mark is None or not missing(mark, found):
+            if mark is None or not missing_commits(mark, found):
                 return None
             loss = _loss(mark, found, at_ms)
             connection.execute("BEGIN IMMEDIATE")
@@ -121,9 +121,9 @@ def _require_readable(path: Path, lock: StoreLock) -> None:
 
 
 def _incomplete(path: Path, connection: sqlite3.Connection) -> Iterator[Finding]:
-    mark, found = read_mark(path), committed(connection)
+    mark, found = read_mark(path), database_mark(connection)
     if mark is not None:
-        for detail in missing(mark, found):
+        for detail in missing_commits(mark, found):
             yield Finding("incomplete", "", detail)
 
 

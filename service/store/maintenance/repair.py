@@ -14,7 +14,7 @@ from pydantic_core import to_json
 
 from ras_triage.service.store import rows
 from ras_triage.service.store.files.database import connect, create_schema
-from ras_triage.service.store.maintenance.check import OTHER_TABLES, Examination, Examined, Finding, other_rows
+from ras_triage.service.store.maintenance.check import OTHER_TABLES, Examination, ExaminedDecision, Finding, other_rows
 from ras_triage.service.store.port import RowDamaged
 
 _COMMIT_EVERY: Final = 2000
@@ -33,7 +33,7 @@ class Rebuild:
 
     def build(self) -> Iterator[Finding]:
         """Build the new file next to the old one; yield all findings. Raises sqlite3.Error, OSError."""
-        yield from self._examination.file()
+        yield from self._examination.check_file()
         self._new.unlink(missing_ok=True)
         try:
             os.close(os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -49,21 +49,21 @@ class Rebuild:
 
     def _fill(self, new: sqlite3.Connection) -> Iterator[Finding]:
         new.execute("BEGIN")
-        for number, examined in enumerate(self._examination.decisions_examined(), 1):
+        for number, examined in enumerate(self._examination.examine_decisions(), 1):
             yield from examined.findings
             self._copy(new, examined)
             if number % _COMMIT_EVERY == 0:
                 new.execute("COMMIT")
                 new.execute("BEGIN")
-        yield from self._examination.derived()
-        yield from self._examination.poisoned()
+        yield from self._examination.check_derived_tables()
+        yield from self._examination.check_poisoned_pages()
         yield from self._fill_others(new)
         self._fill_poisoned(new)
         self._record_losses(new)
         self._copy_identity(new)
         new.execute("COMMIT")
 
-    def _copy(self, new: sqlite3.Connection, examined: Examined) -> None:
+    def _copy(self, new: sqlite3.Connection, examined: ExaminedDecision) -> None:
         """Copy one decision, or put its remains into quarantine."""
         if examined.row is not None and examined.body is not None:
             for table, columns, row in (
@@ -100,7 +100,7 @@ class Rebuild:
         if self._examination.poison_unknown:
             return
         try:
-            expected, complete = self._examination.replayed()
+            expected, complete = self._examination.derive_poisoned_pages()
         except (RowDamaged, sqlite3.DatabaseError):
             return
         for source in complete:

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.items import FoundError, UnreadableRecord
+from ras_triage.models.formats.results import FoundError, UnreadableRecord
 from ras_triage.models.records.block_fields import decode_structured, encode_structured
 from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
 from ras_triage.models.records.guid import NULL, SECTION_TYPES

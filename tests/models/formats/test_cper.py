@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
 from ras_triage.models.formats.cper import read_cper, write_record
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.block_fields import encode_structured
 from ras_triage.models.records.cper_record import (

@@ -18,7 +18,6 @@ from ras_triage.models.formats import encoded_bytes
 from ras_triage.models.formats.cper import read_cper, write_record
 from ras_triage.models.formats.erst import PSTORE_CREATOR, log_lines, read_pstore_record
 from ras_triage.models.formats.hest import notifications, read_hest
-from ras_triage.models.formats.items import FoundError
 from ras_triage.models.formats.json_text import read_documents
 from ras_triage.models.formats.kernel_log import reader
 from ras_triage.models.formats.kernel_log.actions import read_action
@@ -35,6 +34,7 @@ from ras_triage.models.formats.ras.rasdaemon import READERS, read_rows
 from ras_triage.models.formats.ras.trace import read_trace
 from ras_triage.models.formats.ras.traced_event import InvalidFieldError
 from ras_triage.models.formats.redfish import read_redfish
+from ras_triage.models.formats.results import FoundError
 from ras_triage.models.records.block_fields import decode_structured, describe_block, encode_structured
 from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor, encode_record
 from ras_triage.models.records.guid import ARM_PROCESSOR, MEMORY, guid, guid_text
@@ -285,7 +285,7 @@ BEFORE = {"extlog_mem_event": "1 fatal error: x physical addr: 1 (mask lsb: 1)",
 
 
 @pytest.mark.parametrize("name", PATTERNS)
-def test_no_line_leads_a_pattern_astray(name: str) -> None:
+def test_no_line_causes_quadratic_backtracking(name: str) -> None:
     for fragment in FRAGMENTS:
         text = BEFORE.get(name, "") + fragment * (MAX_LINE // len(fragment))
         require_n_log_n_of_time(partial(reading_beginning, PATTERNS[name], text), MAX_LINE // 16)

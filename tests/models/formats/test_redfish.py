@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ras_triage.models.event import Event
 from ras_triage.models.formats.cper import read_cper, write_record
-from ras_triage.models.formats.items import FoundError, Position, UnreadableRecord
 from ras_triage.models.formats.redfish import read_redfish, write_redfish
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, TIMESTAMP_VALID, decode_record, encode_record
 from ras_triage.models.records.guid import guid_text

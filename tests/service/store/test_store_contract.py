@@ -1,14 +1,14 @@
-"""What a store promises, whichever it is."""
+"""Contract of the store port."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from keeping import NOON, entry, identity, name, page
 
 from ras_triage.service.store import sqlite
 from ras_triage.service.store.port import ApiKey, Cursor, Filter, HostFacts, NewDecision, Store, StoredDecision, StreamedDecision
+from tests.service.support.stored_decisions import NOON, entry, identity, name, page
 
 ANY = Filter()
 HOUR = 60 * 60 * 1000

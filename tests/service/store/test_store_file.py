@@ -1,4 +1,4 @@
-"""The SQLite file: made, taken forward, locked, read while it is written, and found damaged."""
+"""SQLite file: creation, migration, locks, concurrent readers, damage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from threading import Event, Thread
 from time import sleep
 
 import pytest
-from keeping import NOON, entry, identity, name, page
 
 from ras_triage.service.store.files import database, write_ahead_log
 from ras_triage.service.store.files.database import APPLICATION_ID, migrations
@@ -29,6 +28,7 @@ from ras_triage.service.store.port import (
     StoreUnusable,
 )
 from ras_triage.service.store.sqlite import SqliteStore
+from tests.service.support.stored_decisions import NOON, entry, identity, name, page
 
 ANY = Filter()
 
@@ -283,12 +283,12 @@ def test_readers_without_a_gap_do_not_keep_the_log_from_being_emptied(path: Path
     longest = 0
     for group in range(80):
         store.append([entry(1 + group * 20 + number, size=10_000) for number in range(20)])
-        store.upkeep(1 << 20)
+        store.maintain(1 << 20)
         longest = max(longest, os.stat(f"{path}-wal").st_size)
         sleep(0.005)
     done.set()
     while any(reader.is_alive() for reader in readers):
-        store.upkeep(1 << 20)
+        store.maintain(1 << 20)
         sleep(0.01)
     assert store.size().bytes > 16 << 20
     assert longest < 10 << 20, longest
@@ -304,13 +304,13 @@ def test_a_reader_of_another_process_keeps_nobody_waiting_for_ever(path: Path, m
     other.execute("SELECT count(*) FROM decisions").fetchone()
     store.append([entry(number, size=10_000) for number in range(200)])
     for _ in range(20):
-        store.upkeep(1 << 20)
+        store.maintain(1 << 20)
         sleep(0.02)
     assert store.page(ANY, None, 1).decisions, "a question is answered"
     other.close()
     store._log._next_attempt = 0.0
     store._log.grow_unknown()
-    store.upkeep(1 << 20)
+    store.maintain(1 << 20)
     assert os.stat(f"{path}-wal").st_size == 0
     store.close()
 

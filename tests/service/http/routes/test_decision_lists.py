@@ -1,0 +1,258 @@
+"""Lists and statistics: completeness, order and filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.app import create_app
+from tests.service.support.application import EVENT, Call, client
+
+URL = "/v1/decisions"
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+VENDOR = "e4b1f0c2-7a3d-4c55-9d0e-6f2a81b3c7d4"
+"""A section type that nobody has a name for."""
+
+UNLISTED = {"severity": 7, "sections": [{"type": VENDOR, "payload": "AAAA"}]}
+
+PLAN: list[tuple[int, dict[str, Any]]] = [
+    *((0, {"source": "tied", "notification": "polled", "id": f"tied-{number}"}) for number in range(25)),
+    (60, {**EVENT, "source": "far", "id": "signal"}),
+    (61, {"source": "far", "id": "panic", "notification": "sea", "status_block": {"severity": "fatal", "sections": [{"type": "memory"}]}}),
+    (3600, {"source": "far", "id": "quiet", "notification": "gpio", "policy": "linux-6.12.107"}),
+    (7200, {"source": "irq", "id": "door", "notification": "irq", "status_block": UNLISTED}),
+    (90_000, {"notification": "polled"}),
+]
+"""Seconds after noon, and the event that is decided then."""
+
+
+def make_app(store: str) -> FastAPI:
+    return create_app(Settings(store=store))
+
+
+@pytest.fixture(scope="module", params=["memory", "sqlite"])
+def call(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call]:
+    """A service, over either store, that has decided what is planned, at the times that are planned."""
+    store = "memory:" if request.param == "memory" else f"sqlite:///{tmp_path_factory.mktemp('lists') / 'store.db'}"
+    app = make_app(store)
+    with client(app) as call:
+        for seconds, event in PLAN:
+            at = int((NOON + timedelta(seconds=seconds)).timestamp() * 1000)
+            app.state.runtime.intake._clock_ms = lambda at=at: at
+            assert call("POST", URL, json=event).status_code == 201
+        yield call
+
+
+def listed(answer: httpx.Response) -> list[str | None]:
+    assert answer.status_code == 200
+    return [one["event_id"] for one in answer.json()["decisions"]]
+
+
+EVERYTHING = [event.get("id") for _, event in reversed(PLAN)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 24, 25, 26, 28, 29, 30, 1000])
+def test_pages_lead_through_ties_without_a_gap_or_a_repeat(call: Call, limit: int) -> None:
+    found: list[str | None] = []
+    cursor: str | None = None
+    while True:
+        answer = call("GET", URL, params={"limit": limit, **({"cursor": cursor} if cursor else {})})
+        page = listed(answer)
+        assert 0 < len(page) <= limit
+        found += page
+        cursor = answer.json()["next"]
+        if cursor is None:
+            assert "link" not in answer.headers
+            break
+
+    assert found == EVERYTHING
+
+
+def test_the_link_leads_to_the_next_page_with_all_that_was_asked(call: Call) -> None:
+    answer = call("GET", URL, params={"source": "tied", "limit": 10, "since": "2026-11-23T12:00:00Z"})
+    found = listed(answer)
+    while "link" in answer.headers:
+        target, _, relation = answer.headers["link"].partition("; ")
+        assert relation == 'rel="next"'
+        asked = parse_qs(urlsplit(target.strip("<>")).query)
+        assert asked["source"] == ["tied"]
+        assert asked["cursor"] == [answer.json()["next"]]
+        answer = call("GET", target.strip("<>"))
+        found += listed(answer)
+
+    assert found == [f"tied-{number}" for number in reversed(range(25))]
+
+
+def test_what_is_decided_between_two_pages_does_not_move_them(call: Call) -> None:
+    first = call("GET", URL, params={"source": "moved"})
+    ids = [call("POST", URL, json={"source": "moved", "notification": "polled", "id": f"m-{number}"}).json()["id"] for number in range(4)]
+    first = call("GET", URL, params={"source": "moved", "limit": 2})
+    call("POST", URL, json={"source": "moved", "notification": "polled", "id": "m-later"})
+    second = call("GET", URL, params={"source": "moved", "limit": 2, "cursor": first.json()["next"]})
+
+    assert [one["id"] for page in (first, second) for one in page.json()["decisions"]] == ids[::-1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"source": "far"}, ["quiet", "panic", "signal"]),
+        ({"source": "FAR"}, []),
+        ({"source": ""}, []),
+        ({"action": "panic"}, ["door", "panic"]),
+        ({"action": "signal"}, ["signal"]),
+        ({"action": "inject"}, []),
+        ({"policy": "linux-6.12.107"}, ["quiet", "signal"]),
+        ({"policy": "nonsense"}, []),
+        ({"notification": "gpio"}, ["quiet"]),
+        ({"notification": "external", "source": "irq"}, ["door"]),
+        ({"notification": "irq", "source": "irq"}, ["door"]),
+        ({"severity": "fatal"}, ["panic"]),
+        ({"severity": "1"}, ["panic"]),
+        ({"severity": "77"}, []),
+        ({"section": "memory"}, ["panic", "signal"]),
+        ({"section": "A5BC1114-6F64-4EDE-B863-3E83ED7C83B1"}, ["panic", "signal"]),
+        ({"section": "00000000-0000-0000-0000-000000000001"}, []),
+        ({"severity": "7"}, ["door"]),
+        ({"severity": "007"}, ["door"]),
+        ({"section": "a5bc1114-6f64-4ede-b863-3e83ed7c83b1"}, ["panic", "signal"]),
+        ({"section": VENDOR}, ["door"]),
+        ({"section": VENDOR.upper()}, ["door"]),
+        ({"section": "memory", "severity": "recoverable"}, ["signal"]),
+        ({"physical_address": "0x56edd040"}, ["signal"]),
+        ({"physical_address": str(0x56EDD040)}, ["signal"]),
+        ({"physical_address": "0x56edd041"}, []),
+        ({"source": "far", "action": "panic", "notification": "gpio"}, []),
+        ({"source": "far", "since": "2026-11-23T12:01:01Z"}, ["quiet", "panic"]),
+        ({"source": "far", "until": "2026-11-23T12:01:01Z"}, ["signal"]),
+        ({"since": "2026-11-23T12:01:00Z", "until": "2026-11-23T13:01:01+01:00"}, ["signal"]),
+        ({"since": "2026-11-23T13:00:00Z", "until": "2026-11-23T13:00:00Z"}, []),
+        ({"source": "x' or 1=1 --"}, []),
+        ({"source": "f%r"}, []),
+    ],
+)
+def test_a_filter_lists_what_it_says(call: Call, asked: dict[str, str], expected: list[str]) -> None:
+    assert listed(call("GET", URL, params=asked)) == expected
+
+
+def test_a_list_shows_of_a_decision_what_it_was_found_by(call: Call) -> None:
+    (one,) = call("GET", URL, params={"physical_address": "0x56edd040"}).json()["decisions"]
+
+    whole = call("GET", f"{URL}/{one['id']}").json()
+    assert {name: one[name] for name in ("id", "decided_at", "event_key", "policy", "action", "certainty", "source")} == {
+        name: whole[name] for name in ("id", "decided_at", "event_key", "policy", "action", "certainty", "source")
+    }
+    assert one["sections"] == ["memory"]
+    assert one["physical_addresses"] == ["0x56edd040"]
+    assert (one["notification"], one["severity"], one["decided_at"]) == ("sea", "recoverable", "2026-11-23T12:01:00.000Z")
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "MS4y.", "LTEuMg", "MS4tMg", "\u00e4", "A" * 4000])
+def test_a_cursor_that_never_was_one_is_refused(call: Call, cursor: str) -> None:
+    answer = call("GET", URL, params={"cursor": cursor})
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["parameter"] == "cursor"
+
+
+# Counts.
+
+
+def counted(answer: httpx.Response) -> list[tuple[str, list[tuple[Any, ...]]]]:
+    """Start of each bucket, and its groups as the values of their members."""
+    assert answer.status_code == 200
+    stats = answer.json()
+    for bucket in stats["buckets"]:
+        assert bucket["count"] == sum(group["count"] for group in bucket["groups"])
+    return [(bucket["start"], [tuple(group.values()) for group in bucket["groups"]]) for bucket in stats["buckets"]]
+
+
+WINDOW = {"until": "2026-11-24T00:00:00Z", "since": "2026-11-23T12:00:00Z"}
+
+
+def test_counts_fall_into_spans_that_begin_where_clocks_say(call: Call) -> None:
+    asked = {**WINDOW, "source": "far"}
+
+    assert counted(call("GET", f"{URL}/stats", params={**asked, "bucket": "hour"})) == [
+        ("2026-11-23T12:00:00.000Z", [("panic", 1), ("signal", 1)]),
+        ("2026-11-23T13:00:00.000Z", [("handled", 1)]),
+    ]
+    assert [start for start, _ in counted(call("GET", f"{URL}/stats", params={**asked, "bucket": "minute"}))] == [
+        "2026-11-23T12:01:00.000Z",
+        "2026-11-23T13:00:00.000Z",
+    ]
+    assert [start for start, _ in counted(call("GET", f"{URL}/stats", params={**asked, "bucket": "day"}))] == ["2026-11-23T00:00:00.000Z"]
+    assert len(counted(call("GET", f"{URL}/stats", params={**asked, "bucket": "1"}))) == 3
+
+
+def test_counts_are_grouped_by_one_field_or_two(call: Call) -> None:
+    by_source = counted(
+        call("GET", f"{URL}/stats", params={**WINDOW, "bucket": "day", "group_by": "source", "until": "2026-11-23T14:00:00Z"})
+    )
+    assert ("far", 3) in by_source[0][1]
+    assert ("tied", 25) in by_source[0][1]
+    both = counted(call("GET", f"{URL}/stats", params={**WINDOW, "bucket": "day", "group_by": "policy,action", "source": "far"}))
+    assert both[0][1] == [("linux-6.12.107", "handled", 1), ("linux-6.12.107", "signal", 1), ("uniform", "panic", 1)]
+
+
+@pytest.mark.parametrize("field", ["source", "action", "policy", "notification", "severity", "section", "physical_address"])
+def test_everything_can_be_counted_by(call: Call, field: str) -> None:
+    ((_, groups),) = counted(call("GET", f"{URL}/stats", params={**WINDOW, "source": "far", "bucket": "day", "group_by": field}))
+
+    assert groups
+    assert all(len(group) == 2 for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("asked", "parameter"),
+    [
+        ({"bucket": "week"}, "bucket"),
+        ({"bucket": "-1"}, "bucket"),
+        ({"bucket": "9" * 30}, "bucket"),
+        ({"bucket": ""}, "bucket"),
+        ({"group_by": ""}, "group_by"),
+        ({"group_by": "action,action"}, "group_by"),
+        ({"group_by": "source,action,policy"}, "group_by"),
+        ({"since": "noon"}, "since"),
+        ({"since": "2026-11-23"}, "since"),
+        ({"until": "2026-11-23T12:00:00"}, "until"),
+        ({"action": "panics"}, "action"),
+        ({"notification": "owl"}, "notification"),
+        ({"severity": "grave"}, "severity"),
+        ({"severity": str(1 << 32)}, "severity"),
+        ({"section": "memories"}, "section"),
+        ({"physical_address": "0x1_0"}, "physical_address"),
+        ({"action": "nonsense"}, "action"),
+        ({"action": "PANIC"}, "action"),
+        ({"action": ""}, "action"),
+        ({"notification": "nonsense"}, "notification"),
+        ({"severity": "nonsense"}, "severity"),
+        ({"severity": "-1"}, "severity"),
+        ({"section": "nonsense"}, "section"),
+        ({"section": "a5bc1114-6f64-4ede-b863"}, "section"),
+        ({"source": ["near", "far"]}, "source"),
+        ({"nonsense": "1"}, "nonsense"),
+        ({"physical_address": str(1 << 64)}, "physical_address"),
+    ],
+)
+def test_a_question_that_is_none_is_refused_with_its_parameter(call: Call, asked: dict[str, Any], parameter: str) -> None:
+    answer = call("GET", f"{URL}/stats", params=asked)
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["parameter"] == parameter
+
+
+def test_more_counts_than_one_answer_holds_are_refused_with_what_helps(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ras_triage.service.http.routes.decisions.MAX_COUNTS", 2)
+    answer = call("GET", f"{URL}/stats", params={"bucket": "1", "source": "far"})
+
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "urn:ras-triage:problem:too-many-counts"

@@ -1,0 +1,62 @@
+"""Policies over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ras_triage.policies.catalog.behaviours import FLAGS
+from ras_triage.policies.catalog.choice import load_policy
+from ras_triage.policies.catalog.policies import flag_differences, resolve_policy, uniform_policy
+from ras_triage.service.config.settings import Settings
+from tests.service.support.application import Call, caller
+
+
+def test_the_list_has_uniform_and_every_release_that_changed_something(call: Call) -> None:
+    listed = call("GET", "/v1/policies").json()
+
+    entries = {entry["name"]: entry for entry in listed["policies"]}
+    assert listed["default"] == "uniform"
+    assert list(entries)[:2] == ["uniform", "linux-5.10.209"]
+    assert entries["linux-6.1.164"]["brings"] == ["sea_kills_when_nothing_queued"]
+    assert entries["linux-6.12.24"]["drops"] == ["hugetlb_tail_not_collected"]
+    assert all(entry["digest"] == resolve_policy(name).digest for name, entry in entries.items())
+
+
+def test_the_list_has_the_operators_own_policies() -> None:
+    custom = {"ours": load_policy('name = "ours"\nbase = "uniform"', ())}
+    listed = caller(Settings(custom["ours"], custom))("GET", "/v1/policies").json()
+
+    assert listed["default"] == "ours"
+    assert [entry["name"] for entry in listed["policies"]][:2] == ["uniform", "ours"]
+
+
+def test_a_policy_shows_every_flag_with_its_history(call: Call) -> None:
+    page = call("GET", "/v1/policies/linux-6.1.170").json()
+
+    flags: dict[str, dict[str, Any]] = {flag["flag"]: flag for flag in page["flags"]}
+    assert tuple(flags) == FLAGS
+    kills = flags["sea_kills_when_nothing_queued"]
+    assert kills["value"] is True
+    assert kills["since"] == "6.1.164"
+    assert kills["mirrors"] == "ghes_do_proc"
+    assert kills["summary"]
+
+
+def test_a_policy_without_its_stable_release_says_so(call: Call) -> None:
+    page = call("GET", "/v1/policies/linux-6.1.0-50-cloud-arm64").json()
+
+    assert page["name"] == "linux-6.1.x"
+    assert "unknown" in page["notes"][0]
+
+
+def test_a_difference_has_exactly_the_flags_that_differ(call: Call) -> None:
+    answer = call("GET", "/v1/policies/linux-6.1.100/diff/linux-6.1.192").json()
+
+    one, other = resolve_policy("linux-6.1.100"), resolve_policy("linux-6.1.192")
+    assert {flag["flag"]: (flag["a"], flag["b"]) for flag in answer["differs"]} == flag_differences(one, other)
+    assert answer["a"] == {"name": one.name, "digest": one.digest}
+    assert call("GET", "/v1/policies/uniform/diff/uniform").json()["differs"] == []
+
+
+def test_a_policy_that_is_uniform_is_one_object() -> None:
+    assert resolve_policy("uniform") is uniform_policy()

@@ -1,0 +1,12 @@
+"""Modules that forked commands have loaded already."""
+
+import gc
+
+import ras_triage.service.cli.main
+import ras_triage.service.client
+import ras_triage.service.engine.imports.decisions
+import ras_triage.service.engine.syndromes
+import ras_triage.service.http.app
+import ras_triage.service.http.server.run  # noqa: F401
+
+gc.freeze()  # a child that collects does not copy the pages of what it inherited
