@@ -89,7 +89,7 @@ _OTHER_ABORT = re.compile(r"Unhandled (?:fault|prefetch abort): .*external abort
 
 _TASK = re.compile(
     r"(?:CPU: (?P<cpu>\d{1,5}) (?:UID: \d{1,10} )?PID: |Pid: )(?P<tid>\d{1,10}),? [Cc]omm: .{0,40}? "
-    r"(?:Kdump: loaded )?(?:Not tainted|Tainted: [A-Z \[\]=,_]{1,200}?) +(?P<release>\d{1,3}\.\d{1,3}[.\d]*\S{0,100}) #.*"
+    r"(?:Kdump: loaded )?(?:Not tainted|Tainted: [A-Z \[\]=,_]{1,200}?) {1,8}(?P<release>\d{1,3}\.\d{1,3}[.\d]*\S{0,100}) #.*"
 )
 _STATE = re.compile(r"(?:.* )?pstate ?: (?P<state>[0-9a-f]{8,16})\b.*")
 
