@@ -10,6 +10,8 @@ from ras_triage.models.frozen import frozen
 ObservedResult = Literal["recovered", "delayed", "failed", "ignored"]
 
 
+RecoveryResult = Literal["queued", "recovered", "failed"]
+
 Cause = Literal["ghes", "serror", "oops", "memory_failure"]
 
 
@@ -85,6 +87,18 @@ class ObservedSerror:
 
 
 @frozen
+class ObservedRecovery:
+    """A message of PCIe error recovery (`aer_recover_work_func`, `pcie_do_recovery`)."""
+
+    line: int
+    said: str
+    device: str
+    """`segment:bus:device.function` of the function, or of the port above it."""
+    result: RecoveryResult
+    """`queued`: the record was handed to AER recovery."""
+
+
+@frozen
 class ObservedMessage:
     """Any other message about a page or a record."""
 
@@ -99,7 +113,14 @@ class ObservedMessage:
 
 
 ObservedAction = (
-    ObservedMemoryFailure | ObservedSoftOffline | ObservedSignal | ObservedPanic | ObservedOops | ObservedSerror | ObservedMessage
+    ObservedMemoryFailure
+    | ObservedSoftOffline
+    | ObservedSignal
+    | ObservedPanic
+    | ObservedOops
+    | ObservedSerror
+    | ObservedRecovery
+    | ObservedMessage
 )
 
 
@@ -114,6 +135,7 @@ class ObservedActions:
     oopses: tuple[ObservedOops, ...] = ()
     serrors: tuple[ObservedSerror, ...] = ()
     notes: tuple[ObservedMessage, ...] = ()
+    recoveries: tuple[ObservedRecovery, ...] = ()
 
 
 def group_actions(actions: Iterable[ObservedAction]) -> ObservedActions:
@@ -127,6 +149,7 @@ def group_actions(actions: Iterable[ObservedAction]) -> ObservedActions:
         oopses=tuple(item for item in items if isinstance(item, ObservedOops)),
         serrors=tuple(item for item in items if isinstance(item, ObservedSerror)),
         notes=tuple(item for item in items if isinstance(item, ObservedMessage)),
+        recoveries=tuple(item for item in items if isinstance(item, ObservedRecovery)),
     )
 
 

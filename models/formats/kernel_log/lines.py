@@ -50,8 +50,9 @@ _PREFIX = re.compile(
 )
 _MESSAGE_START = re.compile(
     r"(?:\]|\bkernel(?:\[\d{1,10}\])?:)\s{1,4}"
-    r"(?=Memory failure: |0x[0-9a-f]{1,16}: |Linux version |Kernel panic - |Internal error: |SError Interrupt |[Ss]oft[ _]offline"
-    r"|\[Firmware Warn\]|GHES: )"
+    r"(?=Memory failure: |0x[0-9a-f]{1,16}: |Linux version |Kernel panic - |Internal error: |SError|[Ss]oft[ _]offline"
+    r"|\[Firmware Warn\]|GHES: |CPU:? ?\d{1,5}:? |Bad mode in Error |Synchronous External Abort: |Unhandled |kvm \[|(?:pc : .* )?pstate ?: "
+    r"|[^\]:]{1,16}\[\d{1,10}\]: unhandled exception: )"
 )
 """Start of a kernel message behind an unknown prefix."""
 _HARDWARE_ERROR = re.compile(r"(?:\{(?P<seq>\d{1,10})\})?\[Hardware Error\]: ?")
@@ -95,6 +96,15 @@ class LogLine:
     def machine(self) -> tuple[str | None, str]:
         """Return the key that separates machines in one log."""
         return self.host, self.origin
+
+
+def seconds_between(before: LogLine, line: LogLine) -> float | None:
+    """Return the seconds from one line to another of the same boot; None if a time is not known."""
+    if before.uptime is not None and line.uptime is not None:
+        return line.uptime - before.uptime
+    if before.when is not None and line.when is not None:
+        return (line.when - before.when).total_seconds()
+    return None
 
 
 def line_text(raw: bytes) -> str:
