@@ -109,10 +109,12 @@ class Page(WireModel):
     mlocked: StrictBool = False
     pinned: StrictBool = False
     poisoned: StrictBool = False
-    """PG_hwpoison is already set."""
+    """PG_hwpoison is already set; of a hugetlb page, the base page at `physical_address` failed."""
     shift: Annotated[int, Field(ge=12, le=48)] | None = None
     """log2 of the size in bytes; absent: one base page."""
     file_backed: StrictBool = False
+    backing: Literal["tmpfs", "disk"] | None = None
+    """Where the file of a `file_thp` page keeps its content; absent: `tmpfs`. The other states imply it."""
     unmap_fails: StrictBool = False
     split_fails: StrictBool = False
     mappings: FailFastTuple[Mapping] = ()
@@ -132,7 +134,7 @@ class RecentRecord(WireModel):
     status_block: Base64
     age_ms: U32
     printed: StrictBool = True
-    """Only a printed record is added to the cache."""
+    """Only a printed record is added to the cache. A record that is not printed counts as a duplicate of the one in the cache."""
 
 
 class Vcpu(WireModel):

@@ -80,6 +80,8 @@ class Behaviours:
     panic_on_unrecoverable_sysctl: bool = False
     soft_offline_sysctl: bool = False
     soft_offline_kernel_page_errno: bool = False
+    poisoned_hugetlb_not_migratable: bool = False
+    ghes_assist_sources_skipped: bool = False
 
     # principles that no kernel has yet
     reads_every_notification: bool = False

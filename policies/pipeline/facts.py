@@ -25,6 +25,7 @@ ASSUMED_DEVICES = Assumption("host.pci_devices", "every PCI device named in a re
 ASSUMED_AER = Assumption("host.aer_devices", "root ports and switch ports have an AER capability, other devices have none")
 ASSUMED_TASKS = Assumption("host.tasks", "tasks not listed have one thread and the default kill policy")
 ASSUMED_CURRENT = Assumption("host.current", "a user thread with an unknown pid was running")
+ASSUMED_BACKING = Assumption("host.pages.backing", "a file on tmpfs (shmem)")
 ASSUMED_VMS = Assumption("host.vms", "a guest with an unknown name was running")
 
 DEFAULT_PAGE: Final = Page(physical_address=0, state=PageState.ANONYMOUS, dirty=True)
@@ -88,6 +89,7 @@ class Facts:
         "_by_shift",
         "_devices",
         "_early_kill_threads",
+        "_poisoned_frames",
         "_tasks",
         "_valid",
         "_vcpu_threads",
@@ -111,6 +113,7 @@ class Facts:
     _devices: Container[str] | None
     _aer_devices: Container[str] | None
     _early_kill_threads: dict[int, int | None] | None
+    _poisoned_frames: frozenset[int] | None
 
     def __init__(
         self,
@@ -132,7 +135,7 @@ class Facts:
         self.page_shift: int = self.page_size.bit_length() - 1
         self.early_kill = bool(self.sysctl.early_kill)
         self._tasks = self._vms = self._vcpu_threads = self._by_shift = self._valid = self._early_kill_threads = None
-        self._devices = self._aer_devices = None
+        self._devices = self._aer_devices = self._poisoned_frames = None
 
     @property
     def consumer(self) -> Consumer:
@@ -186,6 +189,13 @@ class Facts:
         found = [facts[address >> shift] for shift, facts in self._by_shift.items() if address >> shift in facts]
         return min(found, key=itemgetter(0))[1] if found else None
 
+    @property
+    def poisoned_frames(self) -> frozenset[int]:
+        """Return the page frames of the base pages that were poisoned before."""
+        if self._poisoned_frames is None:
+            self._poisoned_frames = frozenset(page.physical_address >> self.page_shift for page in self.host.pages or () if page.poisoned)
+        return self._poisoned_frames
+
     def has_struct_page(self, address: int, page: Page | None) -> bool:
         """Return whether a physical address has a struct page (`pfn_valid`); `page` is the fact that covers it."""
         if page is not None and page.state is PageState.NO_STRUCT_PAGE:
@@ -233,7 +243,9 @@ class Facts:
         """
         if page.dirty is not None:
             return page.dirty
-        return page.state in _HAS_NO_OTHER_COPY or (swapped_in and page.state is PageState.SWAP_CACHE and bool(page.mappings))
+        if page.state is PageState.SWAP_CACHE:
+            return swapped_in and bool(page.mappings)
+        return page.state in _HAS_NO_OTHER_COPY or (page.state is PageState.FILE_THP and page.backing != "disk")
 
     def vm_of_current(self) -> Vm | None:
         """Return the virtual machine whose vCPU was running."""

@@ -15,7 +15,8 @@ from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
 from ras_triage.policies.catalog.change_points import newest_linux_policy
 from ras_triage.policies.catalog.choice import choose_policy
-from ras_triage.policies.catalog.policies import UNIFORM, Policy, UnknownPolicy
+from ras_triage.policies.catalog.policies import UNIFORM, Policy, UnknownPolicy, resolve_policy
+from ras_triage.policies.error_sources import judge_sources
 from ras_triage.service.api.problems import ProblemError, malformed
 
 NOTIFICATION = "/notification/type"
@@ -37,11 +38,16 @@ class ImportOptions:
 
 
 def read_sources(table: bytes) -> dict[int, Notification]:
-    """Return the notification of each error source of a HEST. Raises ProblemError."""
+    """Return the notification of each error source of a HEST, without those that no driver is for. Raises ProblemError.
+
+    A notification type that Linux does not support is up to the decision.
+    """
     try:
-        return notifications(read_hest(table))
+        sources = read_hest(table)
     except MalformedBytes as error:
         raise ProblemError(malformed(error)) from None
+    judged = judge_sources(sources, resolve_policy(UNIFORM)).sources
+    return notifications(one.source for one in judged if one.verdict.status not in ("refused", "skipped"))
 
 
 def apply_options(options: ImportOptions, reading: FoundError, default: Policy, custom: Mapping[str, Policy]) -> FoundError:

@@ -273,7 +273,7 @@ SHOWN: dict[str, Flag] = {
     "kill_accessing_process": Flag(L73, sea(), PLAIN, host(POISONED), signals, [], [AR_T]),
     "kill_accessing_absent_is_fine": Flag(L73, sea(), PLAIN, host(page(dirty=True, poisoned=True, unmapped=True)), signals, [BUSKERN], []),
     "kill_accessing_names_base_page": Flag(
-        L73, sea(), PLAIN, host(huge(poisoned=True)), signals, [(TID, AR, HUGE_START, 21)], [(TID, AR, VA, 21)]
+        L73, sea(), PLAIN, host(huge(poisoned=True, file_backed=True)), signals, [(TID, AR, HUGE_START, 21)], [(TID, AR, VA, 21)]
     ),
     "already_poisoned_reported": Flag(
         L612, "gpio", PLAIN, host(POISONED), returned, (None, None, -133), ("already poisoned page", "failed", -133)
@@ -316,6 +316,15 @@ SHOWN: dict[str, Flag] = {
         offlined,
         [(PFN, "failed", -5)],
         [(PFN, "failed", -131)],
+    ),
+    "poisoned_hugetlb_not_migratable": Flag(
+        L73,
+        "gpio",
+        block(memory(CORRECTED, THRESHOLD), severity=CORRECTED),
+        host(huge(poisoned=True, file_backed=True)),
+        offlined,
+        [(PFN, "recovered", 0)],
+        [(PFN, "failed", -5)],
     ),
     # principles that no kernel holds yet
     "reads_every_notification": Flag(UNIFORM, "nmi", PLAIN, host(), queued, [], [(PFN, (), "kworker")]),
@@ -414,7 +423,7 @@ def test_a_flag_changes_what_an_injection_comes_to(flag: str) -> None:
 
 
 def test_every_flag_is_shown_to_change_something() -> None:
-    assert set(SHOWN) | set(ANSWERED) == set(FLAGS)
+    assert set(SHOWN) | set(ANSWERED) | {"ghes_assist_sources_skipped"} == set(FLAGS), "the one flag is shown in test_error_sources.py"
 
 
 def test_a_user_policy_has_a_digest_of_its_own_for_each_flag() -> None:
@@ -447,6 +456,8 @@ HELD = {
     "soft_offline_sysctl": (0, 0, 1, 1),
     "panic_on_unrecoverable_sysctl": (0, 0, 0, 1),
     "soft_offline_kernel_page_errno": (0, 0, 0, 1),
+    "poisoned_hugetlb_not_migratable": (0, 0, 1, 1),
+    "ghes_assist_sources_skipped": (0, 0, 1, 1),
     "kill_accessing_process": (0, 1, 1, 1),
     "kill_accessing_absent_is_fine": (0, 1, 1, 1),
     "kill_accessing_names_base_page": (0, 0, 1, 1),

@@ -17,7 +17,7 @@ from ras_triage.models.records.guid import guid
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.importing.format_detection import detect_format
-from tests.service.support.application import caller, client, run
+from tests.service.support.application import BLOCK, caller, client, run
 from tests.service.support.import_examples import JOURNAL, LOG, SENT, files, hest_table
 from tests.service.support.server_process import serving
 
@@ -139,6 +139,49 @@ def test_an_error_source_table_tells_how_a_source_notifies(tmp_path: Path):
     assert "/notification/type" not in {one["field"] for one in found["assumed"]}
     alone, _ = lines(run("import", "--json", str(table)).stdout)
     assert "--hest" in alone["unread"]["reason"]
+
+
+def test_a_source_that_no_kernel_reads_tells_nothing(tmp_path: Path):
+    table = tmp_path / "HEST"
+    table.write_bytes(hest_table(enabled=0))
+    found, _ = lines(run("import", "--json", "--hest", str(table), "-", given=LOG).stdout)
+    assert "/notification/type" in {one["field"] for one in found["assumed"]}
+
+
+def test_decode_says_which_sources_of_a_table_a_kernel_reads(tmp_path: Path):
+    table = tmp_path / "HEST"
+    table.write_bytes(hest_table())
+    decoded = json.loads(run("decode", str(table), "--kernel", "6.12.107", "--json").stdout)
+    assert (decoded["policy"]["name"], decoded["fault"]) == ("linux-6.12.107", None)
+    (source,) = decoded["sources"]
+    assert source == {
+        "offset": 40,
+        "type": 10,
+        "source_id": 0,
+        "notification": "sea",
+        "status": "read",
+        "why": "the driver reads the source",
+        "mirrors": "ghes_probe",
+    }
+    inside = json.loads(run("decode", str(table), "--ram", "0x80000000-0x8fffffff", "--json").stdout)
+    assert [one["why"] for one in inside["sources"]] == ["read-acknowledge register: it lies in RAM, at 0x80000000"]
+    page = run("decode", str(table), "--kernel", "6.12.107", COLUMNS="80").stdout.decode()
+    assert "HEST under linux-6.12.107" in page
+    assert "the driver reads the source" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "complaint"),
+    [
+        (["--kernel", "6.12.107"], BLOCK, "are for a HEST; this is none"),
+        (["--kernel", "nonsense"], hest_table(), "nonsense"),
+        (["--ram", "0x8"], hest_table(), "expected two addresses such as `0x40000000-0x5fffffff`"),
+    ],
+)
+def test_wrong_options_for_a_table_are_named(arguments: list[str], given: bytes, complaint: str):
+    done = run("decode", "-", *arguments, given=given)
+    assert done.returncode == 2
+    assert complaint in done.stderr.decode()
 
 
 def test_an_error_source_table_tells_it_over_http_too(call):
