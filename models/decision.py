@@ -98,6 +98,7 @@ class Oops:
 
     pid: int | None
     cause: str
+    context: Literal["interrupted_thread", "kworker"] = "interrupted_thread"
     kind: Literal["oops"] = "oops"
 
 
@@ -283,6 +284,17 @@ class DecisionWarning:
 
     code: str
     detail: str
+
+
+class Evidence(StrEnum):
+    """How the value of a policy's behaviour flag is known for its kernel release."""
+
+    RECORDED = "recorded"
+    """The release was booted and shows it, or releases of the series before and after it do."""
+    READ = "read"
+    """A changelog, a stable review, a CVE record or a source says so."""
+    INFERRED = "inferred"
+    """By the dates of neighbouring series, or because nothing read says otherwise."""
 
 
 @frozen

@@ -109,10 +109,12 @@ class Page(WireModel):
     mlocked: StrictBool = False
     pinned: StrictBool = False
     poisoned: StrictBool = False
-    """PG_hwpoison is already set."""
+    """PG_hwpoison is already set; of a hugetlb page, the base page at `physical_address` failed."""
     shift: Annotated[int, Field(ge=12, le=48)] | None = None
     """log2 of the size in bytes; absent: one base page."""
     file_backed: StrictBool = False
+    backing: Literal["tmpfs", "disk"] | None = None
+    """Where the file of a `file_thp` page keeps its content; absent: `tmpfs`. The other states imply it."""
     unmap_fails: StrictBool = False
     split_fails: StrictBool = False
     mappings: FailFastTuple[Mapping] = ()
@@ -132,7 +134,7 @@ class RecentRecord(WireModel):
     status_block: Base64
     age_ms: U32
     printed: StrictBool = True
-    """Only a printed record is added to the cache."""
+    """Only a printed record is added to the cache. A record that is not printed counts as a duplicate of the one in the cache."""
 
 
 class Vcpu(WireModel):
@@ -157,6 +159,8 @@ class Guest(WireModel):
     """Error sources in the guest's HEST that the guest supports."""
     ack_pending: Annotated[FailFastTuple[GuestSource], Field(max_length=_MAX_SOURCES)] = ()
     """Error sources whose last record the guest has not acknowledged."""
+    serror_masked: StrictBool | None = None
+    """PSTATE.A of the vCPU that an SError is injected into; absent: false, as in a Linux guest that is running."""
 
 
 MAX_VMM_NAME: Final = 64
@@ -196,6 +200,8 @@ class Host(WireModel):
     """Absent: every address has a struct page."""
     pci_devices: FailFastTuple[str] | None = None
     """Present PCI functions, `segment:bus:device.function`; absent: every device is present."""
+    aer_devices: FailFastTuple[str] | None = None
+    """PCI functions with an AER capability, as in `pci_devices`; absent: root ports and switch ports have one, other devices have none."""
     recent: FailFastTuple[RecentRecord] | None = None
     vms: FailFastTuple[Vm] | None = None
 

@@ -16,6 +16,8 @@ RESERVED_LENGTH: Final = 48
 
 EXT_DABT_ESR: Final = 0x9600_0010
 """ESR_EL1 of the data abort that `ext_dabt_pending` injects while the guest runs at EL1: IL set, fault status code 0x10, FnV clear."""
+SIGN_EXTENSION: Final = 0xFFFF_FFFF << 32
+"""Bits 63:32 of a 32-bit value with bit 31 set that was sign-extended to 64 bits."""
 
 
 @frozen
@@ -53,7 +55,7 @@ def decode_vcpu_events(data: bytes) -> VcpuEvents:
 
 
 def guest_serror_esr(iss: int, *, ras_extension: bool) -> int:
-    """Return the guest's ESR_EL1 for a virtual SError with the 25-bit `iss`.
+    """Return the guest's ESR_EL1 for a virtual SError with the 25-bit `iss` that the CPU delivers.
 
     Without the RAS extension there is no VSESR_EL2, and the CPU provides a syndrome with ISS 0.
     """

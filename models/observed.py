@@ -11,6 +11,8 @@ from ras_triage.models.frozen import frozen
 ObservedResult = Literal["recovered", "delayed", "failed", "ignored"]
 
 
+RecoveryResult = Literal["queued", "recovered", "failed"]
+
 Cause = Literal["ghes", "serror", "oops", "memory_failure"]
 
 
@@ -86,6 +88,18 @@ class ObservedSerror:
 
 
 @frozen
+class ObservedRecovery:
+    """A message of PCIe error recovery (`aer_recover_work_func`, `pcie_do_recovery`)."""
+
+    line: int
+    said: str
+    device: str
+    """`segment:bus:device.function` of the function, or of the port above it."""
+    result: RecoveryResult
+    """`queued`: the record was handed to AER recovery."""
+
+
+@frozen
 class ObservedMessage:
     """Any other message about a page or a record."""
 
@@ -101,7 +115,14 @@ class ObservedMessage:
 
 
 ObservedAction = (
-    ObservedMemoryFailure | ObservedSoftOffline | ObservedSignal | ObservedPanic | ObservedOops | ObservedSerror | ObservedMessage
+    ObservedMemoryFailure
+    | ObservedSoftOffline
+    | ObservedSignal
+    | ObservedPanic
+    | ObservedOops
+    | ObservedSerror
+    | ObservedRecovery
+    | ObservedMessage
 )
 
 
@@ -116,6 +137,7 @@ class ObservedActions:
     oopses: tuple[ObservedOops, ...] = ()
     serrors: tuple[ObservedSerror, ...] = ()
     notes: tuple[ObservedMessage, ...] = ()
+    recoveries: tuple[ObservedRecovery, ...] = ()
 
     def moved(self, number: Callable[[int], int]) -> ObservedActions:
         """Return the actions with other line numbers."""
@@ -140,6 +162,7 @@ def group_actions(actions: Iterable[ObservedAction]) -> ObservedActions:
         oopses=tuple(item for item in items if isinstance(item, ObservedOops)),
         serrors=tuple(item for item in items if isinstance(item, ObservedSerror)),
         notes=tuple(item for item in items if isinstance(item, ObservedMessage)),
+        recoveries=tuple(item for item in items if isinstance(item, ObservedRecovery)),
     )
 
 

@@ -44,6 +44,8 @@ ISS_MASK = (1 << 25) - 1
 
 SERROR_ESR_BASE = 0xBE000000
 """EC = SError, IL = 1: the bits of a guest's ESR_EL1 above the 25-bit ISS."""
+IL = 1 << 25
+"""ESR_ELx.IL, the instruction length: always set for an SError."""
 
 S1PTW = 1 << 7
 """In an abort syndrome: fault on the stage 2 translation of a stage 1 table walk."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_utc(moment: datetime) -> datetime:
@@ -11,6 +14,11 @@ def to_utc(moment: datetime) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError:
         raise ValueError(f"`{moment.isoformat()}` is outside the years 1 to 9999 in UTC") from None
+
+
+def unix_ms(moment: datetime) -> int:
+    """Return a time in milliseconds since 1970, UTC."""
+    return (to_utc(moment) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def utc_text(moment: datetime) -> str:

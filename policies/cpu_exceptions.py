@@ -7,7 +7,6 @@ from typing import Final, Literal
 
 from ras_triage.models.decision import Assumption, ExitToVmm, InjectSerror, Log, Oops, Panic, Rationale, Signal, Step
 from ras_triage.models.frozen import frozen
-from ras_triage.models.kvm import VcpuEvents, encode_vcpu_events, guest_serror_esr
 from ras_triage.models.notification import Notification
 from ras_triage.models.records.status_block import StatusBlock
 from ras_triage.models.severity import GhesSeverity, ghes_severity
@@ -31,6 +30,7 @@ from ras_triage.models.syndrome import (
     serror_syndrome,
 )
 from ras_triage.policies.catalog.policies import Policy
+from ras_triage.policies.guest.injection import injection_step
 from ras_triage.policies.guest.kvm import assumed_of_serror
 from ras_triage.policies.pipeline.admission import Admission, stays_in_guest
 from ras_triage.policies.pipeline.facts import ASSUMED_CURRENT, ASSUMED_RAS, ASSUMED_SYSCTL, ASSUMED_VMS, Facts
@@ -185,16 +185,13 @@ def _vcpu(facts: Facts) -> tuple[str | None, int | None]:
 def inject_serror(iss: int, policy: Policy, facts: Facts) -> tuple[InjectSerror, tuple[Assumption, ...]]:
     """Return the step that makes a virtual SError pending for the vCPU that was running, and its assumptions.
 
-    Without the RAS extension no syndrome can be chosen. A guest that does not see the extension gets an IMPLEMENTATION DEFINED one.
+    A guest that does not see the RAS extension gets an IMPLEMENTATION DEFINED syndrome.
     """
-    has_esr = facts.ras_extension
-    vm, vcpu = _vcpu(facts)
-    current = facts.vm_of_current()
-    if current is not None and not current.guest.ras_extension:
+    vm, (_, vcpu) = facts.vm_of_current(), _vcpu(facts)
+    if vm is not None and not vm.guest.ras_extension:
         iss = IDS
-    events = VcpuEvents(serror_pending=True, serror_has_esr=has_esr, serror_esr=iss if has_esr else 0)
-    assumptions = assumed_of_serror(policy, facts)
-    step = InjectSerror(vm, vcpu, has_esr, iss if has_esr else 0, guest_serror_esr(iss, ras_extension=has_esr), encode_vcpu_events(events))
+    assumptions = assumed_of_serror(policy, facts, vm)
+    step = injection_step(vm, vcpu, iss, policy, host_ras=facts.ras_extension)
     return step, assumptions if vm is not None else (*assumptions, ASSUMED_VMS)
 
 

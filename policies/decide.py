@@ -49,11 +49,13 @@ def decide_parsed(
 
 @frozen
 class DecisionWithPoison:
-    """A decision and the pages that it poisoned."""
+    """A decision, and what it leaves behind on the machine."""
 
     decision: Decision
     poisoned: tuple[PoisonedPage, ...]
     """Pages that count as poisoned until the next reboot."""
+    record_is_handled: bool
+    """Whether the kernel read a well-formed record, so that the same one soon after is a duplicate."""
 
 
 def decide_with_poison(
@@ -64,7 +66,7 @@ def decide_with_poison(
     assumed: frozenset[str] = NOTHING_ASSUMED,
     custom_vmms: Mapping[str, Vmm] = NO_CUSTOM_VMMS,
 ) -> DecisionWithPoison:
-    """Decide an event for a caller that stores the poisoned pages of each machine. Its VMMs are known."""
+    """Decide an event for a caller that remembers what each machine's decisions leave behind. Its VMMs are known."""
     facts = Facts(event.host, custom_vmms=custom_vmms)
     precheck = run_precheck(event.notification, block, policy, facts)
     sections = run_section_stages(event.notification, precheck, block, policy, facts)
@@ -76,7 +78,8 @@ def decide_with_poison(
         others = find_alternatives(
             DecidedCase(action=action, block=block, policy=policy, facts=facts, sections=sections, handling=handling, assumed=assumed)
         )
-    return DecisionWithPoison(_conclude(event, policy, key, action, found, handling, others), poisoned_pages(handling.handled, facts))
+    decision = _conclude(event, policy, key, action, found, handling, others)
+    return DecisionWithPoison(decision, poisoned_pages(handling.handled, facts), precheck.is_handled)
 
 
 def _conclude(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from io import BytesIO
@@ -11,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from ras_triage.models.decision import Evidence
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notifications, read_hest
 from ras_triage.models.formats.kernel_log import grammar
@@ -21,7 +23,9 @@ from ras_triage.models.records.guid import SECTION_NAMES, guid_text
 from ras_triage.models.records.status_block import parse_block
 from ras_triage.models.sections.registry import SECTIONS
 from ras_triage.policies.catalog.behaviours import FLAGS
+from ras_triage.policies.catalog.evidence import SeriesEvidence, flag_evidence, series_evidence
 from ras_triage.policies.catalog.policies import NEWEST_SERIES, change_ledger, flag_meanings, resolve_policy
+from ras_triage.policies.catalog.release import Release
 from ras_triage.policies.catalog.vmms import EXIT_CAUSES, vmms
 from ras_triage.policies.catalog.vmms import FLAGS as VMM_FLAGS
 from ras_triage.policies.decide import decide
@@ -30,6 +34,7 @@ from ras_triage.service.importing.format_detection import STREAMED, InputFormat,
 from ras_triage.service.importing.readers import find_in
 from ras_triage.service.importing.source import ImportSource
 from tests.models.formats.test_hest import generic, table
+from tests.policies.vectors import name_of, recordings
 from tests.test_architecture import ROOT, sources
 
 
@@ -57,14 +62,44 @@ def table_of(text: str) -> dict[str, list[str]]:
 
 def test_the_newest_series_is_one_that_was_recorded_and_is_described() -> None:
     newest = ".".join(map(str, NEWEST_SERIES))
-    recorded = {path.stem.partition("-")[2] for path in (ROOT / "tests/vectors").glob("linux-*.jsonl")}
+    recorded = {name_of(path).partition("-")[2] for path in recordings("linux")}
     assert any(release.startswith(f"{newest}.") for release in recorded)
     assert all(release in page("tests/vectors/README.md") for release in recorded)
 
 
+def evidence_of(series: tuple[int, int]) -> list[str]:
+    """The cells of a series in the table of `docs/policies.md`: what was recorded and read, and how its last known release is known."""
+    known = series_evidence().get(series, SeriesEvidence(None, (), ()))
+    changes = [release for change in change_ledger() for release in (*change.stable, *change.ended, *change.absent)]
+    releases = [*(known.changelogs or ()), *known.sources, *known.booted, *changes]
+    last = max((release for release in releases if release.series == series), default=Release(*series, None))
+    counts = Counter(flag_evidence(change.flag, last) for change in change_ledger())
+    changelogs = " to ".join(map(str, known.changelogs or ()))
+    return [
+        ", ".join(map(str, known.booted)),
+        changelogs,
+        ", ".join(map(str, known.sources)),
+        f"{last}: " + ", ".join(f"{counts[kind]} {kind.value}" for kind in Evidence if counts[kind]),
+    ]
+
+
+def evidence_table() -> str:
+    """The table of `docs/policies.md`, as it must be."""
+    series = [(5, minor) for minor in range(10, 20)] + [(6, minor) for minor in range(20)] + [(7, minor) for minor in range(4)]
+    assert series[-1] == NEWEST_SERIES
+    rows = (" | ".join([f"`{major}.{minor}`", *evidence_of((major, minor))]) for major, minor in series)
+    return "\n".join(
+        ["| series | recorded | changelogs read | sources read | flags |", "|---|---|---|---|---|", *(f"| {row} |" for row in rows)]
+    )
+
+
+def test_every_series_is_documented_with_what_was_recorded_and_read() -> None:
+    assert evidence_table() in page("docs/policies.md"), "replace the table by what `evidence_table()` returns"
+
+
 def test_no_policy_of_a_recorded_kernel_has_unknowns() -> None:
-    for path in (ROOT / "tests/vectors").glob("*.jsonl"):
-        assert resolve_policy(f"linux-{path.stem.partition('-')[2]}").unknowns == (), path
+    for path in recordings("*"):
+        assert resolve_policy(f"linux-{name_of(path).rpartition('-')[2]}").unknowns == (), path
 
 
 def test_every_flag_has_a_meaning_and_is_used_by_a_rule() -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from enum import IntEnum
 
 from ras_triage.models.errors import MalformedBytes
-from ras_triage.models.frozen import frozen
-from ras_triage.models.notification import HEST_TYPES, Notification, NotificationType
+from ras_triage.models.notification import Notification
+from ras_triage.models.records.error_source import ErrorSource, GenericAddress, HardwareNotification, SourceType
 
 SIGNATURE = b"HEST"
 HEADER_LENGTH = 40
@@ -16,8 +15,6 @@ HEADER_LENGTH = 40
 BANK_LENGTH = 28
 """Bytes of a machine check bank structure (ACPI 6.5 18.3.2.1.1)."""
 NO_RELATED_SOURCE = 0xFFFF
-FIRMWARE_FIRST = 1 << 0
-"""Flag of a source with firmware-first error handling."""
 
 _HEADER = struct.Struct("<4sI28xI")
 _SOURCE = struct.Struct("<HH")
@@ -25,20 +22,6 @@ _ADDRESS = struct.Struct("<BBBBQ")
 _GENERIC = struct.Struct("<HHHBBIII12s28sI")
 _GENERIC_V2 = struct.Struct("<12sQQ")
 _NOTIFICATION = struct.Struct("<BBHIIIIII")
-
-
-class SourceType(IntEnum):
-    """Error source types (ACPI 6.5 18.3.2). 3 to 5 are reserved and have no layout; from 12 on a structure contains its length."""
-
-    IA32_MACHINE_CHECK = 0
-    IA32_CORRECTED_MACHINE_CHECK = 1
-    IA32_NMI = 2
-    AER_ROOT_PORT = 6
-    AER_ENDPOINT = 7
-    AER_BRIDGE = 8
-    GENERIC = 9
-    GENERIC_V2 = 10
-    IA32_DEFERRED_MACHINE_CHECK = 11
 
 
 _LENGTHS = {
@@ -62,74 +45,6 @@ _BANK_COUNTS = {
 _FIRST_WITH_LENGTH = 12
 """First source type whose second field is the length of the structure (ACPI 6.5 18.3.2.11)."""
 _NOTIFICATIONS = {SourceType.IA32_CORRECTED_MACHINE_CHECK: 16, SourceType.IA32_DEFERRED_MACHINE_CHECK: 16}
-
-
-@frozen
-class GenericAddress:
-    """A generic address structure: 12 bytes (ACPI 6.5 5.2.3.2)."""
-
-    space_id: int
-    """u8: 0 system memory, 1 system I/O."""
-    bit_width: int
-    """u8"""
-    bit_offset: int
-    """u8"""
-    access_size: int
-    """u8"""
-    address: int
-    """u64"""
-
-
-@frozen
-class HardwareNotification:
-    """A hardware error notification structure: 28 bytes (ACPI 6.5 18.3.2.9)."""
-
-    number: int
-    """u8, the HEST number of the notification type."""
-    poll_interval_ms: int
-    """u32, milliseconds."""
-    vector: int
-    """u32"""
-
-    @property
-    def type(self) -> NotificationType | None:
-        """Return the notification type; None for an unknown number (12 and above)."""
-        return HEST_TYPES[self.number] if self.number < len(HEST_TYPES) else None
-
-
-@frozen
-class ErrorSource:
-    """One error source structure."""
-
-    offset: int
-    """Bytes from the start of the table."""
-    length: int
-    """Bytes, including the banks."""
-    type: int
-    """u16, see `SourceType`."""
-    source_id: int | None
-    """u16; None from type 12 on, whose layout does not define its position."""
-    related_source_id: int | None = None
-    """u16; None if there is none."""
-    flags: int | None = None
-    """u8, see `FIRMWARE_FIRST`."""
-    enabled: bool | None = None
-    notification: HardwareNotification | None = None
-    error_block_length: int | None = None
-    """u32, bytes; generic sources only."""
-    error_status_address: GenericAddress | None = None
-    """Location of the status block address; generic sources only."""
-    read_ack: GenericAddress | None = None
-    """Read-acknowledge register; GHESv2 only (ACPI 6.5 18.3.2.8)."""
-    read_ack_preserve: int | None = None
-    """u64 mask of the bits to preserve."""
-    read_ack_write: int | None = None
-    """u64 mask of the bits to set."""
-
-    @property
-    def ghes_version(self) -> int | None:
-        """Return 1 or 2; None for a source without a generic error status block."""
-        return {SourceType.GENERIC: 1, SourceType.GENERIC_V2: 2}.get(self.type)  # type: ignore[call-overload,no-any-return]
 
 
 def read_hest(data: bytes) -> tuple[ErrorSource, ...]:
@@ -242,17 +157,5 @@ def notifications(sources: Iterable[ErrorSource]) -> dict[int, Notification]:
     found: dict[int, Notification | None] = {}
     for source in sources:
         if source.source_id is not None and source.notification is not None and source.ghes_version is not None:
-            found.setdefault(source.source_id, _to_notification(source, source.notification))
+            found.setdefault(source.source_id, source.to_notification())
     return {source_id: notification for source_id, notification in found.items() if notification is not None}
-
-
-def _to_notification(source: ErrorSource, structure: HardwareNotification) -> Notification | None:
-    if structure.type is None:
-        return None
-    return Notification(
-        type=structure.type,
-        source_id=source.source_id,
-        ghes_version=1 if source.ghes_version == 1 else 2,
-        error_block_length=source.error_block_length or 0,
-        poll_interval_ms=structure.poll_interval_ms if structure.type is NotificationType.POLLED else None,
-    )

@@ -24,8 +24,12 @@ DEVICE_WINDOW = 124
 
 _DEVICE = struct.Struct("<QI19xBBHB80xII")
 _PORT_TYPE_VALID = 1 << 0
-_OWN_BRIDGE = frozenset({4, 6, 9, 10})
-"""Port types that error recovery uses as their own bridge: ports, and devices of the root complex."""
+_OWN_BRIDGE = frozenset({4, 6})
+"""Port types that error recovery uses as their own bridge: ports with a bus below them."""
+_PORTS = frozenset({4, 5, 6})
+"""Port types of root ports and switch ports."""
+_INTEGRATED = frozenset({9, 10})
+"""Port types of devices that are integrated into the root complex."""
 
 
 class PcieDevice(NamedTuple):
@@ -41,6 +45,10 @@ class PcieDevice(NamedTuple):
     """u32, AER uncorrectable error mask."""
     lacks_upstream_bridge: bool
     """Whether the device is not a port and is on bus 0, so that it has no upstream bridge."""
+    is_integrated: bool
+    """Whether the device is integrated into the root complex."""
+    is_port: bool
+    """Whether the device is a root port or a switch port."""
 
 
 def read_device(window: bytes) -> PcieDevice:
@@ -49,8 +57,10 @@ def read_device(window: bytes) -> PcieDevice:
     For decisions, which need no other field: 2.5 µs instead of 11 µs with the layout (CPython 3.11).
     """
     validation, port_type, function, device, segment, bus, status, mask = _DEVICE.unpack_from(window)
-    lacks_bridge = bus == 0 and bool(validation & _PORT_TYPE_VALID) and port_type not in _OWN_BRIDGE
-    return PcieDevice(validation, device_text(segment, bus, device, function), status, mask, lacks_bridge)
+    typed = bool(validation & _PORT_TYPE_VALID)
+    lacks_bridge = typed and bus == 0 and port_type not in _OWN_BRIDGE
+    integrated, port = typed and port_type in _INTEGRATED, typed and port_type in _PORTS
+    return PcieDevice(validation, device_text(segment, bus, device, function), status, mask, lacks_bridge, integrated, port)
 
 
 def device_text(segment: int, bus: int, device: int, function: int) -> str:

@@ -29,6 +29,8 @@ class Behaviours:
     ghes_panic_taints: bool = False
     block_limited_to_buffer: bool = False
     aer_needs_unmasked_status: bool = False
+    aer_without_state_oopses: bool = False
+    aer_integrated_endpoint_recovered: bool = False
     cxl_events_dispatched: bool = False
     cxl_protocol_errors_dispatched: bool = False
     sdei_always_built: bool = False
@@ -40,8 +42,11 @@ class Behaviours:
     kvm_runs_task_work: bool = False
     kvm_walk_level_minus_1_is_sea: bool = False
     kvm_serror_emulated: bool = False
+    kvm_serror_entry_without_il: bool = False
     kvm_ext_dabt_first: bool = False
     kvm_sea_to_user: bool = False
+    kvm_abort_syndrome_sign_extended: bool = False
+    kvm_abort_il_always_set: bool = False
 
     # memory failure
     free_page_taken_at_once: bool = False
@@ -56,21 +61,27 @@ class Behaviours:
     unmap_failure_sends_sigbus: bool = False
     ksm_handled: bool = False
     thp_split_failure_kills: bool = False
+    thp_split_reads_subpages: bool = False
     file_thp_handled: bool = False
     gigantic_hugetlb_handled: bool = False
     hugetlb_signal_names_base_page: bool = False
     hugetlb_tail_not_collected: bool = False
     shmem_page_kept: bool = False
+    swapped_in_page_is_dirty: bool = False
     hugetlbfs_page_kept: bool = False
     dax_early_kill: bool = False
     action_optional_to_others: bool = False
     kill_accessing_process: bool = False
     kill_accessing_absent_is_fine: bool = False
     kill_accessing_names_base_page: bool = False
+    second_hugetlb_error_is_huge_page: bool = False
     already_poisoned_reported: bool = False
+    already_poisoned_page_type: bool = False
     panic_on_unrecoverable_sysctl: bool = False
     soft_offline_sysctl: bool = False
     soft_offline_kernel_page_errno: bool = False
+    poisoned_hugetlb_not_migratable: bool = False
+    ghes_assist_sources_skipped: bool = False
 
     # principles that no kernel has yet
     reads_every_notification: bool = False

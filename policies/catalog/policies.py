@@ -20,7 +20,7 @@ from ras_triage.policies.catalog.behaviours import FLAGS, Behaviours
 from ras_triage.policies.catalog.definition_file import DefinitionFile, InvalidDefinition
 from ras_triage.policies.catalog.release import Release, parse_release
 
-RULES = 4
+RULES = 5
 """Version of the rules, part of every policy's digest. Raise it when decisions change, texts included."""
 
 OLDEST_PATCH = 209
@@ -75,6 +75,14 @@ class LedgerEntry:
     stable: tuple[Release, ...]
     ended: tuple[Release, ...]
     evidence: str
+    known_by: Mapping[Release, str]
+    """How each of these releases is known (`ledger.toml`)."""
+    absent: tuple[Release, ...]
+    """Of a series: the last release that was read and does not have the change."""
+    recorded_off: tuple[Release, ...]
+    """Booted releases that show the behaviour before the change."""
+    recorded_on: tuple[Release, ...]
+    """Booted releases that show the change."""
 
     def arrived(self, release: Release) -> Release | None:
         """Return the release from which `release`'s series has the change; None where `release` does not have it."""
@@ -93,26 +101,37 @@ def _includes(backport: Release, release: Release) -> bool:
     return backport.series == release.series and (release.patch is None or release.patch >= (backport.patch or 0))
 
 
-def _table(name: str) -> dict[str, Any]:
+def catalog_table(name: str) -> dict[str, Any]:
+    """Return a TOML file of the catalogue."""
     return tomllib.loads(files("ras_triage.policies.catalog").joinpath(name).read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=1)
 def change_ledger() -> tuple[LedgerEntry, ...]:
     """Return the change ledger, oldest mainline release first."""
-    changes = [
-        LedgerEntry(
-            flag=flag,
-            summary=row["summary"],
-            mirrors=row["mirrors"],
-            mainline=parse_release(row["mainline"]),
-            stable=tuple(parse_release(release) for release in row.get("stable", ())),
-            ended=tuple(parse_release(release) for release in row.get("ended", ())),
-            evidence=row["evidence"],
-        )
-        for flag, row in _table("ledger.toml").items()
-    ]
+    changes = [_entry(flag, row) for flag, row in catalog_table("ledger.toml").items()]
     return tuple(sorted(changes, key=lambda change: (change.mainline, FLAGS.index(change.flag))))
+
+
+def _entry(flag: str, row: Mapping[str, Any]) -> LedgerEntry:
+    mainline, recorded = parse_release(row["mainline"]), row.get("recorded", {})
+    return LedgerEntry(
+        flag=flag,
+        summary=row["summary"],
+        mirrors=row["mirrors"],
+        mainline=mainline,
+        stable=_releases(row.get("stable", ())),
+        ended=_releases(row.get("ended", ())),
+        evidence=row["evidence"],
+        known_by={mainline if release == "mainline" else parse_release(release): how for release, how in row["known_by"].items()},
+        absent=_releases(row.get("absent", {}).values()),
+        recorded_off=_releases(recorded.get("off", ())),
+        recorded_on=_releases(recorded.get("on", ())),
+    )
+
+
+def _releases(names: Iterable[str]) -> tuple[Release, ...]:
+    return tuple(parse_release(name) for name in names)
 
 
 def _digest(name: str, behaviours: Behaviours, since: Mapping[str, str]) -> str:
@@ -129,11 +148,36 @@ def _policy(name: str, behaviours: Behaviours, since: Mapping[str, str], release
 @lru_cache(maxsize=4096)
 def linux_policy(release: Release) -> Policy:
     """Return the policy of a release. Raises UnknownPolicy for one older than the ledger."""
-    if release.series < OLDEST.series or (release.series == OLDEST.series and release.patch in range(OLDEST_PATCH)):
+    if _is_too_old(release):
         raise UnknownPolicy(f"`linux-{release}` is older than the change ledger; expected `linux-{OLDEST}` or later")
     arrivals = ((change.flag, change.arrived(release)) for change in change_ledger())
     behaviours, since = _shared(tuple((flag, arrival.brief) for flag, arrival in arrivals if arrival is not None))
     return _policy(f"linux-{release}", behaviours, since, release)
+
+
+@lru_cache(maxsize=4096)
+def kernel_policy(kernel: str) -> Policy:
+    """Return the policy of the kernel that a machine runs, `6.12.107+deb13-arm64`. Raises UnknownPolicy for any other text.
+
+    A kernel older than the ledger has the policy of the oldest release in it: every decision depends on that.
+    """
+    release = _release(kernel)
+    if not _is_too_old(release):
+        return linux_policy(release)
+    unknown = f"{release} is older than {OLDEST}, the oldest release analysed: the same behaviour assumed"
+    return replace(linux_policy(OLDEST), notes=(unknown,), unknowns=(unknown,))
+
+
+def _is_too_old(release: Release) -> bool:
+    return release.series < OLDEST.series or (release.series == OLDEST.series and release.patch in range(OLDEST_PATCH))
+
+
+def _release(text: str) -> Release:
+    """Parse a release. Raises UnknownPolicy."""
+    try:
+        return parse_release(text)
+    except ValueError as error:
+        raise UnknownPolicy(str(error)) from None
 
 
 @lru_cache(maxsize=512)
@@ -166,7 +210,7 @@ def derive_policy(text: str) -> Policy:
 def flag_meanings() -> dict[str, tuple[str, str | None]]:
     """Return each flag's meaning and kernel function; a principle has no function."""
     of_linux = {change.flag: (change.summary, change.mirrors) for change in change_ledger()}
-    return {flag: of_linux.get(flag) or (_table("principles.toml")[flag], None) for flag in FLAGS}
+    return {flag: of_linux.get(flag) or (catalog_table("principles.toml")[flag], None) for flag in FLAGS}
 
 
 @lru_cache(maxsize=1)
@@ -184,11 +228,7 @@ def resolve_policy(name: str) -> Policy:
         raise UnknownPolicy(
             f"unknown policy `{name}`; expected `{UNIFORM}`, `linux-<release>` such as `linux-6.12.107`, or a custom policy"
         )
-    try:
-        release = parse_release(name.removeprefix("linux-"))
-    except ValueError as error:
-        raise UnknownPolicy(str(error)) from None
-    return linux_policy(release)
+    return linux_policy(_release(name.removeprefix("linux-")))
 
 
 def flag_differences(one: Policy, other: Policy) -> dict[str, tuple[bool, bool]]:

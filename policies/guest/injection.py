@@ -10,9 +10,11 @@ from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
 from ras_triage.models.decision import InjectSerror
-from ras_triage.models.kvm import VcpuEvents, encode_vcpu_events, guest_serror_esr
+from ras_triage.models.host import Vm
+from ras_triage.models.kvm import VcpuEvents, encode_vcpu_events
 from ras_triage.models.syndrome import IDS, AsynchronousErrorType, serror_iss, serror_syndrome
-from ras_triage.policies.guest.kvm import linux_guest_reaction
+from ras_triage.policies.catalog.policies import Policy
+from ras_triage.policies.guest.kvm import injected_serror, linux_guest_reaction
 
 ABORT_FROM_USER: Final = 0x92000410
 """ESR_EL1 of an injected data abort that interrupts the guest's EL0: DFSC 0x10, FAR not valid."""
@@ -146,8 +148,9 @@ def combine_serrors(syndromes: Iterable[int]) -> int:
     return max(syndromes, key=serror_severity)
 
 
-def injection_step(vm: str, vcpu: int | None, choice: InjectionChoice, capabilities: InjectionCapabilities) -> InjectSerror:
-    """Return the step that makes the virtual SError pending."""
-    events = VcpuEvents(serror_pending=1, serror_has_esr=int(capabilities.host_ras), serror_esr=choice.iss)
-    seen = guest_serror_esr(choice.iss, ras_extension=capabilities.host_ras)
-    return InjectSerror(vm, vcpu, capabilities.host_ras, choice.iss, seen, encode_vcpu_events(events))
+def injection_step(vm: Vm | None, vcpu: int | None, iss: int, policy: Policy, *, host_ras: bool) -> InjectSerror:
+    """Return the step that makes a virtual SError pending in a guest. Without the RAS extension no syndrome can be chosen."""
+    chosen = iss if host_ras else 0
+    events = VcpuEvents(serror_pending=1, serror_has_esr=int(host_ras), serror_esr=chosen)
+    seen = injected_serror(iss, policy, host_ras=host_ras, masked=None if vm is None else vm.guest.serror_masked)
+    return InjectSerror(None if vm is None else vm.id, vcpu, host_ras, chosen, seen.esr, encode_vcpu_events(events))

@@ -6,10 +6,12 @@ from typing import Final
 
 from ras_triage.models.decision import Assumption, Rationale
 from ras_triage.models.frozen import frozen
-from ras_triage.models.kvm import EXT_DABT_ESR, GuestException, LinuxGuest, VcpuEvents, guest_serror_esr
+from ras_triage.models.host import Vm
+from ras_triage.models.kvm import EXT_DABT_ESR, SIGN_EXTENSION, GuestException, LinuxGuest, VcpuEvents, guest_serror_esr
 from ras_triage.models.syndrome import (
     DFSC_ASYNCHRONOUS,
     IDS,
+    IL,
     ISS_MASK,
     SERROR_ESR_BASE,
     AsynchronousErrorType,
@@ -24,8 +26,9 @@ EINVAL: Final = 22
 
 
 _FROM_EL1: Final = Assumption("vcpu.exception_level", "EL1; from EL0 the data abort would have exception class 0x24")
-ASSUMED_MASKED: Final = Assumption(
-    "serror_masked", "the vCPU has SErrors masked, so that the CPU delivers the SError and supplies its syndrome"
+_LAST_TRAP: Final = Assumption("vcpu.last_exit", "ESR_EL2.IL was set at the vCPU's last exit: ESR_EL1.IL of the data abort is a copy of it")
+ASSUMED_UNMASKED: Final = Assumption(
+    "guest.serror_masked", "the guest has SErrors unmasked, so that KVM enters its SError vector and supplies the syndrome"
 )
 
 _SURVIVED: Final = (AsynchronousErrorType.CE, AsynchronousErrorType.UEO)
@@ -62,7 +65,7 @@ class VcpuState:
     guest_ras: bool
     """The guest sees FEAT_RAS."""
     serror_masked: bool | None
-    """PSTATE.A; None: not known."""
+    """PSTATE.A; None: not known, unmasked assumed."""
 
 
 def set_vcpu_events(events: VcpuEvents, vcpu: VcpuState, policy: Policy) -> InjectionOutcome:
@@ -75,16 +78,16 @@ def set_vcpu_events(events: VcpuEvents, vcpu: VcpuState, policy: Policy) -> Inje
     assumptions: list[Assumption] = []
     linux_guest: LinuxGuest | None = None
     if aborts:
-        arrivals = (GuestException("data_abort", EXT_DABT_ESR, "at_once"),)
+        arrivals = (_abort(policy),)
         rationale.append(_aborted(rejection, policy))
-        assumptions.append(_FROM_EL1)
+        assumptions += (_FROM_EL1,) if policy.behaviours.kvm_abort_il_always_set else (_FROM_EL1, _LAST_TRAP)
     if rejection is None and events.serror_pending:
         arrival = _serror(events, vcpu, policy, aborts=aborts)
         arrivals = (*arrivals, arrival)
         linux_guest = linux_guest_reaction(serror_syndrome(arrival.esr), guest_ras=vcpu.guest_ras)
         rationale += (_delivered(arrival, policy), _survived(arrival, vcpu, linux_guest, policy))
-        if vcpu.serror_masked is None and not aborts and not vcpu.host_ras and policy.behaviours.kvm_serror_emulated:
-            assumptions.append(ASSUMED_MASKED)
+        if vcpu.serror_masked is None and not aborts and policy.behaviours.kvm_serror_emulated:
+            assumptions.append(ASSUMED_UNMASKED)
     errno = 0 if rejection is None else EINVAL
     return InjectionOutcome(
         accepted=not errno,
@@ -97,11 +100,24 @@ def set_vcpu_events(events: VcpuEvents, vcpu: VcpuState, policy: Policy) -> Inje
     )
 
 
-def assumed_of_serror(policy: Policy, facts: Facts) -> tuple[Assumption, ...]:
+def assumed_of_serror(policy: Policy, facts: Facts, vm: Vm | None) -> tuple[Assumption, ...]:
     """Return the assumptions behind the syndrome of a virtual SError."""
-    if facts.host.ras_extension is None:
-        return (ASSUMED_RAS,)
-    return (ASSUMED_MASKED,) if not facts.ras_extension and policy.behaviours.kvm_serror_emulated else ()
+    does = policy.behaviours
+    assumed = (ASSUMED_RAS,) if facts.host.ras_extension is None else ()
+    differs = does.kvm_serror_emulated and (does.kvm_serror_entry_without_il or not facts.ras_extension)
+    return (*assumed, ASSUMED_UNMASKED) if differs and (vm is None or vm.guest.serror_masked is None) else assumed
+
+
+def injected_serror(iss: int, policy: Policy, *, host_ras: bool, masked: bool | None) -> GuestException:
+    """Return an injected SError as the guest takes it: from KVM itself, or from the CPU. Mirrors `kvm_inject_serror_esr`.
+
+    `masked`: PSTATE.A of the guest. Without a syndrome from the VMM, KVM's own is IDS.
+    """
+    does = policy.behaviours
+    if masked or not does.kvm_serror_emulated:
+        return GuestException("serror", guest_serror_esr(iss, ras_extension=host_ras), "when_unmasked")
+    base = SERROR_ESR_BASE & ~IL if does.kvm_serror_entry_without_il else SERROR_ESR_BASE
+    return GuestException("serror", base | (iss if host_ras else IDS), "at_once")
 
 
 def linux_guest_reaction(syndrome: SErrorSyndrome, *, guest_ras: bool) -> LinuxGuest:
@@ -139,26 +155,31 @@ def _taken(events: VcpuEvents, vcpu: VcpuState, rejection: str | None, policy: P
     )
 
 
+def _abort(policy: Policy) -> GuestException:
+    """Return the injected data abort. Mirrors `inject_abt64`."""
+    upper = SIGN_EXTENSION if policy.behaviours.kvm_abort_syndrome_sign_extended else 0
+    return GuestException("data_abort", upper | EXT_DABT_ESR, "at_once")
+
+
 def _aborted(rejection: str | None, policy: Policy) -> Rationale:
     before = " before the SError is rejected" if rejection else ""
     injects = "kvm_inject_sea_dabt" if policy.behaviours.kvm_ext_dabt_first else "kvm_inject_dabt"
-    return rule(policy, "kvm.data_abort", f"a data abort is injected{before}", injects, "kvm_ext_dabt_first")
+    wide = ", ESR_EL1 sign-extended to 64 bits" if policy.behaviours.kvm_abort_syndrome_sign_extended else ""
+    flags = ("kvm_ext_dabt_first", "kvm_abort_syndrome_sign_extended")
+    return rule(policy, "kvm.data_abort", f"a data abort is injected{before}{wide}", injects, *flags)
 
 
 def _serror(events: VcpuEvents, vcpu: VcpuState, policy: Policy, *, aborts: bool) -> GuestException:
-    """Return the SError that the guest takes. The entry to the data abort's handler masks SErrors, so one after an abort waits.
-
-    Mirrors `kvm_inject_serror_esr`; without a syndrome KVM uses IDS.
-    """
+    """Return the SError that the guest takes. The entry to the data abort's handler masks SErrors, so one after an abort waits."""
     iss = events.serror_esr if events.serror_has_esr else IDS
-    if policy.behaviours.kvm_serror_emulated and vcpu.serror_masked is False and not aborts:
-        return GuestException("serror", SERROR_ESR_BASE | iss, "at_once")
-    return GuestException("serror", guest_serror_esr(iss, ras_extension=vcpu.host_ras), "when_unmasked")
+    return injected_serror(iss, policy, host_ras=vcpu.host_ras, masked=aborts or vcpu.serror_masked)
 
 
 def _delivered(arrival: GuestException, policy: Policy) -> Rationale:
     if arrival.when == "at_once":
-        return rule(policy, "kvm.serror", "KVM enters the guest's SError vector", "kvm_inject_serror_esr", "kvm_serror_emulated")
+        without_il = ", ESR_EL1 without IL" if policy.behaviours.kvm_serror_entry_without_il else ""
+        enters = f"KVM enters the guest's SError vector{without_il}"
+        return rule(policy, "kvm.serror", enters, "kvm_inject_serror_esr", "kvm_serror_entry_without_il", "kvm_serror_emulated")
     pends = "kvm_inject_serror_esr" if policy.behaviours.kvm_serror_emulated else "__kvm_arm_vcpu_set_events"
     return rule(policy, "kvm.serror", "virtual SError pending: the CPU delivers it (HCR_EL2.VSE)", pends)
 

@@ -13,6 +13,7 @@ from ras_triage.models.decision import (
     Assumption,
     DecisionWarning,
     InjectAbort,
+    InjectSerror,
     Log,
     Rationale,
     RecordGuestError,
@@ -235,9 +236,9 @@ def _notify_optional(translation: Translate, case: SignalledVm) -> StageResult:
         steps = _other_pages(pages, count_guest_pages(translation, vm.guest.page_size), source, case)
         return StageResult((*steps, Log(_SURVIVES[InjectionMethod.RECORD])), (fired,))
     if choice.method is InjectionMethod.SERROR:
-        step = injection_step(vm.id, vm.vcpus[0].index if vm.vcpus else None, choice, case.capabilities)
+        step = _injection(choice, vm.vcpus[0].index if vm.vcpus else None, case)
         fired = case.fired_rule("tell", "the guest has no source for a record: virtual SError that it survives", code="BUS_MCEERR_AO")
-        return StageResult((step, Log(_outcome(choice))), (fired,), (), assumed_of_serror(case.policy, case.facts))
+        return StageResult((step, Log(_outcome(choice))), (fired,), (), assumed_of_serror(case.policy, case.facts, case.vm))
     fired = case.fired_rule(
         "tell", "no notification: the guest has no source for a record, and would not survive a virtual SError", code="BUS_MCEERR_AO"
     )
@@ -291,8 +292,12 @@ def _serror(signal: Signal, choice: InjectionChoice, case: SignalledVm, why: str
     fired = case.fired_rule(
         "tell", f"{why}: virtual SError", code=signal.code, host_ras=case.capabilities.host_ras, guest_ras=case.capabilities.guest_ras
     )
-    assumptions = (*assumed, *assumed_of_serror(case.policy, case.facts))
-    return StageResult((injection_step(case.vm.id, vcpu, choice, case.capabilities), Log(_outcome(choice))), (fired,), (), assumptions)
+    assumptions = (*assumed, *assumed_of_serror(case.policy, case.facts, case.vm))
+    return StageResult((_injection(choice, vcpu, case), Log(_outcome(choice))), (fired,), (), assumptions)
+
+
+def _injection(choice: InjectionChoice, vcpu: int | None, case: SignalledVm) -> InjectSerror:
+    return injection_step(case.vm, vcpu, choice.iss, case.policy, host_ras=case.facts.ras_extension)
 
 
 def _outcome(choice: InjectionChoice) -> str:

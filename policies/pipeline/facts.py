@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -22,8 +22,10 @@ ASSUMED_SYSCTL = Assumption("host.sysctl", "every sysctl has the kernel's defaul
 ASSUMED_RAS = Assumption("host.ras_extension", "the CPU has the RAS extension")
 ASSUMED_VALID = Assumption("host.valid_ranges", "every physical address has a struct page")
 ASSUMED_DEVICES = Assumption("host.pci_devices", "every PCI device named in a record is present")
+ASSUMED_AER = Assumption("host.aer_devices", "root ports and switch ports have an AER capability, other devices have none")
 ASSUMED_TASKS = Assumption("host.tasks", "tasks not listed have one thread and the default kill policy")
 ASSUMED_CURRENT = Assumption("host.current", "a user thread with an unknown pid was running")
+ASSUMED_BACKING = Assumption("host.pages.backing", "a file on tmpfs (shmem)")
 ASSUMED_VMS = Assumption("host.vms", "a guest with an unknown name was running")
 
 DEFAULT_PAGE: Final = Page(physical_address=0, state=PageState.ANONYMOUS, dirty=True)
@@ -63,6 +65,11 @@ class Ranges:
         return index >= 0 and address < self._ends[index]
 
 
+def _lookup(names: tuple[str, ...]) -> Container[str]:
+    """Return a container of the names: a set where a linear search would be slow."""
+    return names if len(names) <= LINEAR_SEARCH_LIMIT else frozenset(names)
+
+
 def find_early_kill_thread(task: Task | None, pid: int, early_kill: bool) -> int | None:
     """Return the first thread, leader first, that asked for action-optional signals. Mirrors `find_early_kill_thread`."""
     if task is None:
@@ -78,9 +85,11 @@ class Facts:
     """Look-ups in one host's facts. Indexes are built on first use, because most events need few of them."""
 
     __slots__ = (
+        "_aer_devices",
         "_by_shift",
         "_devices",
         "_early_kill_threads",
+        "_poisoned_frames",
         "_tasks",
         "_valid",
         "_vcpu_threads",
@@ -101,8 +110,10 @@ class Facts:
     _vcpu_threads: dict[int, int] | None
     _by_shift: dict[int, dict[int, tuple[int, Page]]] | None
     _valid: Ranges | None
-    _devices: frozenset[str] | None
+    _devices: Container[str] | None
+    _aer_devices: Container[str] | None
     _early_kill_threads: dict[int, int | None] | None
+    _poisoned_frames: frozenset[int] | None
 
     def __init__(
         self,
@@ -123,7 +134,8 @@ class Facts:
         self.page_size: int = host.page_size or PAGE_SIZE
         self.page_shift: int = self.page_size.bit_length() - 1
         self.early_kill = bool(self.sysctl.early_kill)
-        self._tasks = self._vms = self._vcpu_threads = self._by_shift = self._valid = self._devices = self._early_kill_threads = None
+        self._tasks = self._vms = self._vcpu_threads = self._by_shift = self._valid = self._early_kill_threads = None
+        self._devices = self._aer_devices = self._poisoned_frames = None
 
     @property
     def consumer(self) -> Consumer:
@@ -177,6 +189,13 @@ class Facts:
         found = [facts[address >> shift] for shift, facts in self._by_shift.items() if address >> shift in facts]
         return min(found, key=itemgetter(0))[1] if found else None
 
+    @property
+    def poisoned_frames(self) -> frozenset[int]:
+        """Return the page frames of the base pages that were poisoned before."""
+        if self._poisoned_frames is None:
+            self._poisoned_frames = frozenset(page.physical_address >> self.page_shift for page in self.host.pages or () if page.poisoned)
+        return self._poisoned_frames
+
     def has_struct_page(self, address: int, page: Page | None) -> bool:
         """Return whether a physical address has a struct page (`pfn_valid`); `page` is the fact that covers it."""
         if page is not None and page.state is PageState.NO_STRUCT_PAGE:
@@ -192,12 +211,19 @@ class Facts:
 
     def has_device(self, device: str) -> bool:
         """Return whether a PCI function, `segment:bus:device.function`, is present."""
-        devices = self.host.pci_devices
-        if devices is None or len(devices) <= LINEAR_SEARCH_LIMIT:
-            return devices is None or device in devices
+        if self.host.pci_devices is None:
+            return True
         if self._devices is None:
-            self._devices = frozenset(devices)
+            self._devices = _lookup(self.host.pci_devices)
         return device in self._devices
+
+    def has_aer(self, device: str, *, is_port: bool) -> bool:
+        """Return whether a PCI function has an AER capability, and with it the kernel's AER state (`pci_aer_init`)."""
+        if self.host.aer_devices is None:
+            return is_port
+        if self._aer_devices is None:
+            self._aer_devices = _lookup(self.host.aer_devices)
+        return device in self._aer_devices
 
     def early_kill_thread(self, pid: int) -> int | None:
         """Return the thread of a process that asked for action-optional signals, leader first. Mirrors `find_early_kill_thread`."""
@@ -210,9 +236,16 @@ class Facts:
             self._early_kill_threads[pid] = find_early_kill_thread(task, pid, self.early_kill)
         return self._early_kill_threads[pid]
 
-    def is_dirty(self, page: Page) -> bool:
-        """Return whether the page holds the only copy of its content. Unknown: clean only where the state implies a copy on disk."""
-        return page.dirty if page.dirty is not None else page.state in _HAS_NO_OTHER_COPY
+    def is_dirty(self, page: Page, *, swapped_in: bool) -> bool:
+        """Return whether the page counts as dirty. Unknown: clean only where the state implies a copy on disk.
+
+        `swapped_in`: the kernel maps a page that it reads back from swap as dirty.
+        """
+        if page.dirty is not None:
+            return page.dirty
+        if page.state is PageState.SWAP_CACHE:
+            return swapped_in and bool(page.mappings)
+        return page.state in _HAS_NO_OTHER_COPY or (page.state is PageState.FILE_THP and page.backing != "disk")
 
     def vm_of_current(self) -> Vm | None:
         """Return the virtual machine whose vCPU was running."""

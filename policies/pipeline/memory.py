@@ -12,7 +12,7 @@ from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.syndrome import abort_syndrome
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline import page_states
-from ras_triage.policies.pipeline.facts import ASSUMED_CURRENT, ASSUMED_SYSCTL, Facts
+from ras_triage.policies.pipeline.facts import ASSUMED_BACKING, ASSUMED_CURRENT, ASSUMED_SYSCTL, Facts
 from ras_triage.policies.pipeline.page_states import EFAULT, EHWPOISON, PageOutcome, PageTraits
 from ras_triage.policies.pipeline.sections import MemoryFailureRequest, QueuedFrame
 from ras_triage.policies.pipeline.severity import reboot_delay
@@ -22,8 +22,15 @@ ASSUMED_PAGE: Final = Assumption(
     "host.pages",
     "a dirty anonymous base page, mapped only by the thread that consumed the error, or by no known process where none did",
 )
-ASSUMED_DIRTY: Final = Assumption("host.pages.dirty", "true where the page holds the only copy of its content, false where a disk has one")
+ASSUMED_DIRTY: Final = Assumption(
+    "host.pages.dirty", "true where the page holds the only copy of its content, or its kernel maps it as dirty; false where a disk has one"
+)
 
+_ASSUMED_SPLIT: Final = Assumption(
+    "host.pages.split_fails",
+    "false, and the split reads no poisoned bytes: on this kernel it looks for zeroes in every base page, and an abort there "
+    "ends the thread that handles the error while it holds the lock of memory_failure()",
+)
 _RACE_ON_POISON: Final = (
     "race between a kernel worker and the interrupted thread: the thread is signalled only if it handles the queued page itself"
 )
@@ -31,7 +38,7 @@ _U64: Final = (1 << 64) - 1
 
 
 class MappedAddress(NamedTuple):
-    """One process's mapping of the failing base page."""
+    """One mapping of the failing base page."""
 
     pid: int | None
     """None: the process that consumed the error, where the event does not say which."""
@@ -49,7 +56,7 @@ class Frame:
     shift: int
     """log2 of the bytes that the page fact covers."""
     mappings: tuple[MappedAddress, ...]
-    """One for each process that maps the page, in reverse-map order."""
+    """In reverse-map order."""
     assumptions: tuple[Assumption, ...]
 
     def is_mapped_by(self, pid: int) -> bool:
@@ -77,6 +84,8 @@ class HandledFrame:
     """Whether the page was already poisoned."""
     becomes_poisoned: bool = False
     """Whether the page counts as poisoned from now on."""
+    poisons_base_page: bool = False
+    """Whether only the base page is poisoned, although the fact is about a hugetlb page, which has been or is dissolved."""
     panics: bool = False
 
 
@@ -87,22 +96,28 @@ def handle_memory(items: list[QueuedFrame], notification: Notification, policy: 
     """
     handled: list[HandledFrame] = []
     poisoned: dict[tuple[int, int], EarlierPoison] = {}
+    """By base page, and by what is poisoned together."""
     for item in items if len(items) == 1 else _in_order(items, policy):
         frame = _frame(item, notification, facts)
-        before = poisoned.get(_poison_key(frame)) or _poisoned_before(frame, facts)
+        before = poisoned.get((frame.pfn, 0)) or poisoned.get(_poison_key(frame)) or _poisoned_before(frame, facts)
         done = _handle(frame, policy, facts, before)
         handled.append(done)
         if done.panics:
             break
         if done.becomes_poisoned and len(items) > 1:
             reachable = done.outcome is not None and (done.outcome.leaves_poison_entry or done.outcome.stays_mapped)
-            poisoned.setdefault(_poison_key(frame), EarlierPoison(frame.pfn, is_reachable=reachable))
+            earlier = EarlierPoison(frame.pfn, is_reachable=reachable)
+            poisoned.setdefault((frame.pfn, 0), earlier)
+            poisoned.setdefault(_poison_key(frame), earlier)
     return handled
 
 
 def _poisoned_before(frame: Frame, facts: Facts) -> EarlierPoison | None:
-    """Return the poison that the page's fact reports."""
-    return EarlierPoison(frame.page.physical_address >> facts.page_shift, is_reachable=True) if frame.page.poisoned else None
+    """Return the poison that the page's fact reports: of this base page, if it is one of several that failed."""
+    if not frame.page.poisoned:
+        return None
+    pfn = frame.pfn if frame.pfn in facts.poisoned_frames else frame.page.physical_address >> facts.page_shift
+    return EarlierPoison(pfn, is_reachable=True)
 
 
 def _poison_key(frame: Frame) -> tuple[int, int]:
@@ -134,6 +149,8 @@ def _frame(item: QueuedFrame, notification: Notification, facts: Facts) -> Frame
         return Frame(item, pfn, assumed_page, facts.page_shift, mappings, (*assumptions, *assumed))
     if page.dirty is None and page.mappings:
         assumptions = (*assumptions, ASSUMED_DIRTY)
+    if page.backing is None and page.state is PageState.FILE_THP:
+        assumptions = (*assumptions, ASSUMED_BACKING)
     return frame_of(item, page, facts, assumptions)
 
 
@@ -145,20 +162,13 @@ def frame_of(item: QueuedFrame, page: Page, facts: Facts, assumptions: tuple[Ass
 
 def poison_stays(frame: Frame, policy: Policy, facts: Facts) -> bool:
     """Return whether the next access through a mapping finds the poison, rather than a good page."""
-    return page_states.page_outcome(policy, traits_of(frame, facts))[0].leaves_poison_entry
+    return page_states.page_outcome(policy, traits_of(frame, policy, facts))[0].leaves_poison_entry
 
 
 def _mappings(page: Page, address: int, page_size: int) -> tuple[MappedAddress, ...]:
-    """Return one mapping for each process. A second SIGBUS to the same process would find the first still pending."""
+    """Return the mappings of the base page at `address`."""
     distance = (address & -page_size) - (page.physical_address & -page_size)
-    if len(page.mappings) == 1:
-        only = page.mappings[0]
-        return (MappedAddress(only.pid, (only.address & -page_size) + distance & _U64),)
-    first: dict[int, MappedAddress] = {}
-    for mapping in page.mappings:
-        if mapping.pid not in first:
-            first[mapping.pid] = MappedAddress(mapping.pid, (mapping.address & -page_size) + distance & _U64)
-    return tuple(first.values())
+    return tuple([MappedAddress(mapping.pid, (mapping.address & -page_size) + distance & _U64) for mapping in page.mappings])
 
 
 def _mapping_of_consumer(item: QueuedFrame, notification: Notification, facts: Facts) -> tuple[MappedAddress, ...]:
@@ -173,20 +183,40 @@ def _mapping_of_consumer(item: QueuedFrame, notification: Notification, facts: F
 
 
 def _handle(frame: Frame, policy: Policy, facts: Facts, before: EarlierPoison | None) -> HandledFrame:
+    dissolved = before is not None and _is_dissolved(frame, policy, facts)
+    freed = dissolved and before is not None and before.pfn != frame.pfn
     if frame.item.request is MemoryFailureRequest.SOFT_OFFLINE:
-        return _soft_offline(frame, policy, facts, was_poisoned=before is not None)
+        return _soft_offline(frame, policy, facts, was_poisoned=before is not None and not freed, dissolved=dissolved)
     if not facts.sysctl.recovery:
         return _recovery_is_off(frame, policy, facts)
+    if freed:
+        return _freed_base_page(frame, policy)
     if before is not None:
-        return _handle_repeat(frame, policy, facts, before)
+        return _handle_repeat(frame, policy, facts, before, dissolved=dissolved)
     return _first_time(frame, policy, facts)
 
 
+def _is_dissolved(frame: Frame, policy: Policy, facts: Facts) -> bool:
+    """Return whether the first error of a hugetlb page dissolved it."""
+    return frame.page.state is PageState.HUGETLB and page_states.page_outcome(policy, traits_of(frame, policy, facts))[0].dissolved
+
+
+def _freed_base_page(frame: Frame, policy: Policy) -> HandledFrame:
+    """Handle a base page that an earlier error in its hugetlb page has freed."""
+    outcome, fired = page_states.dissolved_page_outcome(policy, mapped=bool(frame.mappings))
+    step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, outcome.returns)
+    return HandledFrame(
+        frame, outcome, StageResult((step,), (fired,), (), frame.assumptions), becomes_poisoned=True, poisons_base_page=True
+    )
+
+
 def _first_time(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame:
-    outcome, fired = page_states.page_outcome(policy, traits_of(frame, facts))
+    outcome, fired = page_states.page_outcome(policy, traits_of(frame, policy, facts))
     panics = outcome.kernel_owned and policy.behaviours.panic_on_unrecoverable_sysctl and bool(facts.sysctl.panic_on_unrecoverable)
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, None if panics else outcome.returns)
-    stage_result = StageResult((step, *outcome.notes), (fired,), outcome.reasons, frame.assumptions, ())
+    stage_result = StageResult(
+        (step, *outcome.notes), (fired,), outcome.reasons, (*frame.assumptions, *_assumed_of_split(frame, policy)), ()
+    )
     if panics:
         message = f"Memory failure: {frame.pfn:#x}: unrecoverable page"
         panic = rule(policy, "memory.panic", "panic", "panic_on_unrecoverable_mf", "panic_on_unrecoverable_sysctl")
@@ -195,22 +225,29 @@ def _first_time(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame:
     return HandledFrame(frame, outcome, stage_result, becomes_poisoned=outcome.becomes_poisoned, panics=panics)
 
 
-def traits_of(frame: Frame, facts: Facts) -> PageTraits:
+def _assumed_of_split(frame: Frame, policy: Policy) -> tuple[Assumption, ...]:
+    """Return the assumption behind the split of an anonymous huge page. Mirrors `try_to_map_unused_to_zeropage`."""
+    splits = frame.page.state is PageState.THP and not frame.page.split_fails
+    return (_ASSUMED_SPLIT,) if splits and policy.behaviours.thp_split_reads_subpages else ()
+
+
+def traits_of(frame: Frame, policy: Policy, facts: Facts) -> PageTraits:
     """Return the traits that decide the outcome of poisoning a page."""
     page, order = frame.page, frame.shift - facts.page_shift
     # In the order of the fields: keywords here and in the two other hot tuples take 5% of the time of a decision.
     return PageTraits(
         page.state,
-        facts.is_dirty(page),
+        facts.is_dirty(page, swapped_in=policy.behaviours.swapped_in_page_is_dirty),
         bool(frame.mappings),
         order > 0,
-        order > 0 and frame.pfn % (1 << order) != 0,
+        order > 0 and _is_tail(frame, facts),
         order > 0 and frame.shift > facts.pmd_shift,
         page.mlocked,
         page.pinned,
         page.file_backed,
         page.unmap_fails,
         page.split_fails,
+        page.backing == "disk",
     )
 
 
@@ -220,20 +257,36 @@ def _recovery_is_off(frame: Frame, policy: Policy, facts: Facts) -> HandledFrame
     return HandledFrame(frame, None, StageResult((panic,), (fired,), (), frame.assumptions), panics=True)
 
 
-def _soft_offline(frame: Frame, policy: Policy, facts: Facts, *, was_poisoned: bool) -> HandledFrame:
+def _soft_offline(frame: Frame, policy: Policy, facts: Facts, *, was_poisoned: bool, dissolved: bool) -> HandledFrame:
     page = frame.page
+    state = PageState.FREE if dissolved else page.state
+    poisoned_tail = was_poisoned and state is PageState.HUGETLB and _is_tail(frame, facts)
     stuck = page.pinned or (page.split_fails and frame.shift > facts.page_shift)
     enabled = bool(facts.sysctl.enable_soft_offline)
-    done = page_states.soft_offline(policy, page.state, stuck=stuck, poisoned=was_poisoned, enabled=enabled)
+    done = page_states.soft_offline(
+        policy, state, stuck=stuck and not dissolved, poisoned=was_poisoned, poisoned_tail=poisoned_tail, enabled=enabled
+    )
     step = SoftOffline(frame.pfn, done.result, done.returns)
     stage_result = StageResult((step,), (done.rationale,), (), frame.assumptions)
-    return HandledFrame(frame, None, stage_result, was_poisoned=was_poisoned, becomes_poisoned=done.returns == 0)
+    return HandledFrame(
+        frame, None, stage_result, was_poisoned=was_poisoned, becomes_poisoned=done.returns == 0, poisons_base_page=not was_poisoned
+    )
 
 
-def _handle_repeat(frame: Frame, policy: Policy, facts: Facts, before: EarlierPoison) -> HandledFrame:
-    """Handle a page that was already poisoned: the same base page, or another one of a hugetlb page."""
+def _is_tail(frame: Frame, facts: Facts) -> bool:
+    """Return whether the frame is not the first base page of its huge page."""
+    return frame.pfn % (1 << frame.shift - facts.page_shift) != 0
+
+
+def _handle_repeat(frame: Frame, policy: Policy, facts: Facts, before: EarlierPoison, *, dissolved: bool) -> HandledFrame:
+    """Handle a page that was already poisoned: the same base page, or another one of a hugetlb page.
+
+    The poison entry of a dissolved hugetlb page has the frame of its first base page. Until `kill_accessing_names_base_page`,
+    `check_hwpoisoned_entry` compared it with the failing one, and so never found another base page.
+    """
     current = facts.host.current
-    maps = before.is_reachable and current is not None and frame.is_mapped_by(current.pid)
+    hidden = dissolved and _is_tail(frame, facts) and not policy.behaviours.kill_accessing_names_base_page
+    maps = not hidden and before.is_reachable and current is not None and frame.is_mapped_by(current.pid)
     huge, same = frame.page.state is PageState.HUGETLB, before.pfn == frame.pfn
     outcome, fired = _repeat_outcome(policy, frame.item.request, maps=maps, huge=huge, same=same)
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, outcome.returns)
@@ -261,11 +314,10 @@ def _repeat_outcome(policy: Policy, request: MemoryFailureRequest, *, maps: bool
     else:
         returns = 0 if does.kill_accessing_absent_is_fine else EFAULT
         words = "no signal: the thread that consumed the page no longer maps it"
-    reported = does.already_poisoned_reported
-    page_type = "already poisoned page" if same or not does.kill_accessing_names_base_page else "huge page"
+    page_type = _repeat_page_type(policy, same=same)
     outcome = PageOutcome(
-        page_type if reported else None,
-        "failed" if reported else None,
+        page_type,
+        None if page_type is None else "failed",
         returns,
         "sigbus" if kills else "none",
         whole_folio=huge,
@@ -281,3 +333,13 @@ def _repeat_outcome(policy: Policy, request: MemoryFailureRequest, *, maps: bool
         mapped_by_consumer=maps,
     )
     return outcome, fired
+
+
+def _repeat_page_type(policy: Policy, *, same: bool) -> str | None:
+    """Return the reported page type of a page that was already poisoned, or None where nothing is reported."""
+    does = policy.behaviours
+    if not does.already_poisoned_reported:
+        return None
+    if not same and does.second_hugetlb_error_is_huge_page:
+        return "huge page"
+    return "already poisoned page" if does.already_poisoned_page_type else "already poisoned"

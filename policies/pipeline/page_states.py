@@ -40,6 +40,8 @@ class PageTraits(NamedTuple):
     file_backed: bool
     unmap_fails: bool
     split_fails: bool
+    on_disk: bool
+    """Whether a disk keeps the content of the file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +67,10 @@ class PageOutcome:
     """Whether vm.panic_on_unrecoverable_memory_failure applies."""
     becomes_poisoned: bool = True
     """Whether the page counts as poisoned from now on."""
+    dissolved: bool = False
+    """Whether the hugetlb page becomes base pages, of which only the failing one is poisoned."""
+    unmapped_by_split: bool = False
+    """Whether splitting a file's huge page unmapped it, so that nobody is found who maps it."""
     notes: tuple[Log, ...] = ()
     reasons: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
@@ -206,9 +212,21 @@ def _hugetlb(policy: Policy, traits: PageTraits) -> PageOutcome:
         "sigbus" if traits.dirty and traits.mapped and collected else "none",
         leaves_poison_entry=traits.mapped,
         whole_folio=True,
+        dissolved=not traits.file_backed,
         notes=(note,) if traits.file_backed else (),
         flags=("gigantic_hugetlb_handled",) if traits.gigantic else ("hugetlbfs_page_kept",) if traits.file_backed else _TAIL,
     )
+
+
+@lru_cache(maxsize=256)
+def dissolved_page_outcome(policy: Policy, *, mapped: bool) -> tuple[PageOutcome, Rationale]:
+    """Return the outcome for another base page of a dissolved hugetlb page: it is free, and the mappings still lead to the poison.
+
+    Mirrors `me_huge_page` and `free_raw_hwp_pages`.
+    """
+    outcome = replace(page_outcome(policy, _FREE)[0], leaves_poison_entry=mapped)
+    fired = rule(policy, "memory.page_state", _words(outcome), "memory_failure", *outcome.flags, state=PageState.FREE.value, dissolved=True)
+    return outcome, fired
 
 
 _TAIL: Final = ("hugetlb_tail_not_collected",)
@@ -237,7 +255,20 @@ def _thp(policy: Policy, traits: PageTraits) -> PageOutcome:
 def _file_thp(policy: Policy, traits: PageTraits) -> PageOutcome:
     if not policy.behaviours.file_thp_handled:
         return PageOutcome("high-order kernel page", "ignored", EBUSY, stays_mapped=True)
-    return replace(_split(policy, traits, _page_cache), flags=("file_thp_handled",))
+    return replace(_split(policy, traits, _split_file_page), flags=("file_thp_handled",))
+
+
+def _split_file_page(policy: Policy, traits: PageTraits) -> PageOutcome:
+    """Return the outcome for a base page of a file's huge page.
+
+    Unlike an anonymous one, it is unmapped by the split, and not mapped again: nobody is collected (`unmap_folio`, `remap_page`). A page
+    that stays in its file is found there by the next access.
+    """
+    done = replace(_user_page(traits, leaves_poison_entry=False, kills=False), unmapped_by_split=traits.mapped)
+    if traits.on_disk:
+        return replace(done, notes=(_DATA_LOST,)) if traits.dirty else done
+    kept = policy.behaviours.shmem_page_kept
+    return replace(done, leaves_poison_entry=kept and traits.mapped, notes=(_IN_PAGE_CACHE if kept else _TRUNCATED,))
 
 
 def _ksm(policy: Policy, traits: PageTraits) -> PageOutcome:
@@ -270,6 +301,21 @@ def _guest_memfd(_policy: Policy, _traits: PageTraits) -> PageOutcome:
     reason = "guest_memfd and memory_failure() disagree about a return value: the page may be reported as recovered"
     return PageOutcome("clean unevictable LRU page", "failed", EBUSY, reasons=(reason,))
 
+
+_FREE: Final = PageTraits(
+    PageState.FREE,
+    dirty=False,
+    mapped=False,
+    huge=False,
+    tail=False,
+    gigantic=False,
+    mlocked=False,
+    pinned=False,
+    file_backed=False,
+    unmap_fails=False,
+    split_fails=False,
+    on_disk=False,
+)
 
 _STATES: Final[dict[PageState, Callable[[Policy, PageTraits], PageOutcome]]] = {
     PageState.FREE: _free,
@@ -307,8 +353,14 @@ class SoftOfflineOutcome(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def soft_offline(policy: Policy, state: PageState, *, stuck: bool, poisoned: bool, enabled: bool) -> SoftOfflineOutcome:
-    """Return the outcome of soft offline; `stuck`: the page can be neither split nor migrated. Mirrors `soft_offline_page`."""
+def soft_offline(
+    policy: Policy, state: PageState, *, stuck: bool, poisoned: bool, poisoned_tail: bool, enabled: bool
+) -> SoftOfflineOutcome:
+    """Return the outcome of soft offline. Mirrors `soft_offline_page`.
+
+    `stuck`: the page can be neither split nor migrated; `poisoned_tail`: it is not the first base page of a poisoned hugetlb page, which
+    alone has PG_hwpoison.
+    """
     result: Literal["recovered", "failed", "ignored"] = "failed"
     if state is PageState.NO_STRUCT_PAGE:
         returns, outcome = ENXIO, "failed: no struct page"
@@ -316,6 +368,8 @@ def soft_offline(policy: Policy, state: PageState, *, stuck: bool, poisoned: boo
         returns, outcome = EIO, "failed: not online memory"
     elif policy.behaviours.soft_offline_sysctl and not enabled:
         result, returns, outcome = "ignored", EOPNOTSUPP, "ignored: vm.enable_soft_offline is 0"
+    elif poisoned_tail and policy.behaviours.poisoned_hugetlb_not_migratable:
+        returns, outcome = EIO, "failed: a poisoned hugetlb page cannot be migrated"
     elif poisoned:
         result, returns, outcome = "recovered", 0, "recovered: already poisoned"
     elif state in _KERNEL_OWNED and policy.behaviours.soft_offline_kernel_page_errno:
@@ -333,6 +387,7 @@ def soft_offline(policy: Policy, state: PageState, *, stuck: bool, poisoned: boo
         "soft_offline_page",
         "soft_offline_sysctl",
         "soft_offline_kernel_page_errno",
+        "poisoned_hugetlb_not_migratable" if poisoned_tail else "",
         state=state.value,
         poisoned=poisoned,
         enabled=enabled,

@@ -11,6 +11,8 @@ from ras_triage.policies.pipeline.memory import HandledFrame
 def poisoned_pages(handled: list[HandledFrame], facts: Facts) -> tuple[PoisonedPage, ...]:
     """Return the pages that memory failure handling poisoned: a whole hugetlb page, or one base page.
 
+    Soft offline poisons one base page, also of a hugetlb page, and so does a later error in a dissolved hugetlb page.
+
     Each has the address of the base page that failed.
     """
     return tuple(dict.fromkeys(_page(done, facts) for done in handled if done.becomes_poisoned))
@@ -18,7 +20,8 @@ def poisoned_pages(handled: list[HandledFrame], facts: Facts) -> tuple[PoisonedP
 
 def _page(done: HandledFrame, facts: Facts) -> PoisonedPage:
     frame = done.frame
-    shift = frame.shift if frame.page.state is PageState.HUGETLB else facts.page_shift
+    is_whole = frame.page.state is PageState.HUGETLB and not done.poisons_base_page
+    shift = frame.shift if is_whole else facts.page_shift
     return PoisonedPage(frame.pfn << facts.page_shift, shift)
 
 
@@ -37,6 +40,8 @@ def _poisoned(poisoned: PoisonedPage, facts: Facts) -> Page:
     shift = None if 1 << poisoned.shift == (facts.host.page_size or PAGE_SIZE) else poisoned.shift
     if found is None:
         return Page(physical_address=poisoned.address, shift=shift, poisoned=True)
+    if found.state is PageState.HUGETLB:
+        shift = found.shift
     distance = poisoned.address - (found.physical_address & -facts.page_size)
     mappings = tuple(Mapping(pid=mapping.pid, address=(mapping.address & -facts.page_size) + distance) for mapping in found.mappings)
     return found.model_copy(update={"physical_address": poisoned.address, "shift": shift, "poisoned": True, "mappings": mappings})

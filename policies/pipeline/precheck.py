@@ -26,6 +26,8 @@ class Precheck:
     """The severity that the record is handled with; None where there is no record to process."""
     claimed: bool
     """Whether an abort counts as claimed by APEI."""
+    is_handled: bool
+    """Whether a well-formed record was read."""
     stage_result: StageResult
     released_after: StageResult
     """The acknowledgement, where it follows the processing of the record."""
@@ -52,7 +54,7 @@ def _run_precheck(
         if rank is GhesSeverity.PANIC and not sysctl_known:
             stage_results.append(StageResult(assumptions=(ASSUMED_SYSCTL,)))
     released = StageResult(record.released_after) if record.released_after else EMPTY_RESULT
-    return Precheck(admission, rank, record.claimed, merge_results(stage_results), released)
+    return Precheck(admission, rank, record.claimed, record.is_handled, merge_results(stage_results), released)
 
 
 def _kernel(policy: Policy) -> StageResult:

@@ -7,12 +7,12 @@ from typing import Final, NamedTuple
 from ras_triage.models.decision import Acknowledge, DecisionWarning, Log, Reject, Step
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.frozen import frozen
-from ras_triage.models.host import RecentRecord
 from ras_triage.models.notification import NotificationType
 from ras_triage.models.records.status_block import ENTRY_LENGTH, HEADER_LENGTH, StatusBlock
 from ras_triage.models.severity import Severity
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline.admission import Admission, NotificationContext
+from ras_triage.policies.pipeline.duplicate_cache import claimed_length, is_duplicate
 from ras_triage.policies.pipeline.facts import Facts
 from ras_triage.policies.pipeline.severity import CONTAINMENT_WARNING, is_fatal
 from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult, rule
@@ -20,8 +20,8 @@ from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult,
 BUFFER_LENGTH = 65536
 """Bytes of the buffer that a source's records are copied into (GHES_ESTATUS_MAX_SIZE)."""
 
-CACHE_SLOTS = 4
-CACHE_MAX_AGE_MS = 10_000
+WELL_FORMED: Final = "well formed"
+"""Outcome of the rule `read.validate` for a record that is handled."""
 
 _NOT_FATAL = frozenset(Severity) - {Severity.FATAL}
 
@@ -44,6 +44,8 @@ class RecordOutcome:
     claimed: bool
     """Whether an abort counts as claimed by APEI."""
     stage_result: StageResult
+    is_handled: bool = False
+    """Whether a well-formed record was read, also if it is dropped as a duplicate."""
     released_after: tuple[Step, ...] = ()
     """The acknowledgement, where it follows the processing of the record."""
 
@@ -84,7 +86,7 @@ def block_header(block: StatusBlock, policy: Policy, facts: Facts) -> BlockHeade
         block.is_complete,
         policy.behaviours.worst_section_panics and _has_worst_section(block),
         None if block.format_error is None else _words(block.format_error),
-        facts.host.recent is not None and _is_cached(block, facts.host.recent),
+        facts.host.recent is not None and is_duplicate(block.data, facts.host.recent),
     )
 
 
@@ -94,15 +96,6 @@ def _has_worst_section(block: StatusBlock) -> bool:
 
 def _words(fault: MalformedBytes) -> str:
     return f"offset {fault.offset}, section {fault.section}, `{fault.field}`: {fault.detail}"
-
-
-def _is_cached(block: StatusBlock, recent: tuple[RecentRecord, ...]) -> bool:
-    young = sorted((record for record in recent if record.printed and record.age_ms < CACHE_MAX_AGE_MS), key=lambda record: record.age_ms)
-    length = _claimed_length(block.raw_data_offset, block.raw_data_length, block.data_length)
-    if length > len(block.data) + BUFFER_LENGTH:
-        return False
-    content = block.window(0, length)
-    return any(record.status_block[:length].ljust(length, b"\0") == content for record in young[:CACHE_SLOTS])
 
 
 def read_record(context: NotificationContext, header: BlockHeader | None, admission: Admission, policy: Policy) -> RecordOutcome:
@@ -131,10 +124,10 @@ def read_record(context: NotificationContext, header: BlockHeader | None, admiss
         )
         rejected = StageResult((*before, Reject(f"malformed record: {problem}"), *after), (fired,), reasons)
         return RecordOutcome(is_processed=False, claimed=False, stage_result=rejected)
-    fired = rule(policy, "read.validate", "well formed", "cper_estatus_check", sections=header.sections)
+    fired = rule(policy, "read.validate", WELL_FORMED, "cper_estatus_check", sections=header.sections)
     if not header.repeats or is_fatal(policy, header.severity, header.worst_section):
         accepted = StageResult(before, (fired,), reasons)
-        return RecordOutcome(is_processed=True, claimed=True, stage_result=accepted, released_after=after)
+        return RecordOutcome(is_processed=True, claimed=True, stage_result=accepted, is_handled=True, released_after=after)
     return _duplicate(policy, StageResult(before, (fired,), reasons), after, early=admission.released_early)
 
 
@@ -159,7 +152,7 @@ def _nothing(policy: Policy, why: str) -> RecordOutcome:
 def _malformed(policy: Policy, header: BlockHeader, reserved: int) -> str | None:
     """Return why the kernel rejects the block, or None. Mirrors `__ghes_check_estatus` and `cper_estatus_check`."""
     limit = min(reserved, BUFFER_LENGTH) if policy.behaviours.block_limited_to_buffer else reserved
-    length = _claimed_length(header.raw_data_offset, header.raw_data_length, header.data_length)
+    length = claimed_length(header.raw_data_offset, header.raw_data_length, header.data_length)
     end = HEADER_LENGTH + header.data_length
     if length < HEADER_LENGTH:
         return f"truncated: header and data have {length} bytes; at least {HEADER_LENGTH} expected"
@@ -172,13 +165,8 @@ def _malformed(policy: Policy, header: BlockHeader, reserved: int) -> str | None
     return header.fault
 
 
-def _claimed_length(raw_offset: int, raw_length: int, data_length: int) -> int:
-    """Return the length that the header claims, in the kernel's 32-bit arithmetic (`cper_estatus_len`)."""
-    return (raw_offset + raw_length if raw_length else HEADER_LENGTH + data_length) & 0xFFFFFFFF
-
-
 def _reasons(policy: Policy, header: BlockHeader, reserved: int) -> tuple[str, ...]:
-    length = _claimed_length(header.raw_data_offset, header.raw_data_length, header.data_length)
+    length = claimed_length(header.raw_data_offset, header.raw_data_length, header.data_length)
     overruns = reserved >= length > BUFFER_LENGTH and not policy.behaviours.block_limited_to_buffer
     return ((_CUT,) if not header.is_whole else ()) + ((_OVERRUN,) if overruns else ())
 
@@ -198,7 +186,7 @@ def _duplicate(policy: Policy, accepted: StageResult, after: tuple[Step, ...], *
         )
         steps = (*accepted.steps, Log("duplicate record within 10 s: handled again, not printed again"))
         handled = accepted._replace(steps=steps, rationale=(*accepted.rationale, fired))
-        return RecordOutcome(is_processed=True, claimed=True, stage_result=handled, released_after=after)
+        return RecordOutcome(is_processed=True, claimed=True, stage_result=handled, is_handled=True, released_after=after)
     claimed = not policy.behaviours.duplicate_sea_unclaimed
     outcome = (
         "duplicate within 10 s: dropped, an abort counts as claimed"
@@ -208,4 +196,4 @@ def _duplicate(policy: Policy, accepted: StageResult, after: tuple[Step, ...], *
     fired = rule(policy, "read.duplicate", outcome, "ghes_in_nmi_queue_one_entry", "duplicate_sea_unclaimed")
     steps = (*accepted.steps, Reject("duplicate record: a byte-identical one was handled less than 10 s ago"))
     dropped = accepted._replace(steps=steps, rationale=(*accepted.rationale, fired))
-    return RecordOutcome(is_processed=False, claimed=claimed, stage_result=dropped)
+    return RecordOutcome(is_processed=False, claimed=claimed, stage_result=dropped, is_handled=True)

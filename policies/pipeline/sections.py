@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final, Literal
 
-from ras_triage.models.decision import Assumption, Log, Oops, QueueMemoryFailure, Rationale, RecoverPcie, ReportCxl, Step
+from ras_triage.models.decision import Assumption, Log, Oops, Panic, QueueMemoryFailure, Rationale, RecoverPcie, ReportCxl, Step
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Page
 from ras_triage.models.records import guid
@@ -20,7 +20,16 @@ from ras_triage.models.sections import arm_processor, cxl, memory, pcie
 from ras_triage.models.severity import GhesSeverity, Severity, ghes_severity, severity_name
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline.arm_error_types import assumed_numbering, is_cache_error, policy_numbering, stated_numbering
-from ras_triage.policies.pipeline.facts import ASSUMED_CONFIG, ASSUMED_DEVICES, ASSUMED_PAGE_SIZE, ASSUMED_VALID, Facts
+from ras_triage.policies.pipeline.facts import (
+    ASSUMED_AER,
+    ASSUMED_CONFIG,
+    ASSUMED_DEVICES,
+    ASSUMED_PAGE_SIZE,
+    ASSUMED_SYSCTL,
+    ASSUMED_VALID,
+    Facts,
+)
+from ras_triage.policies.pipeline.severity import reboot_delay
 from ras_triage.policies.pipeline.stage_result import StageResult, rule
 
 QUEUE_LENGTH: Final = 16
@@ -332,6 +341,7 @@ def _error_info(policy: Policy, stated: str | None, kind: int, has_address: int)
 
 _AER_SEVERITY: dict[int, Literal["correctable", "nonfatal", "fatal"]] = {Severity.RECOVERABLE: "nonfatal", Severity.FATAL: "fatal"}
 _NO_UPSTREAM_BRIDGE: Final = "pcie_do_recovery: NULL pointer dereference, a device on a root bus that is no port has no upstream bridge"
+_NO_AER_STATE: Final = "pci_print_aer: NULL pointer dereference, the device has no AER capability and so no rate limits"
 _ASSUMED_ROOT_BUS: Final = Assumption("host.pci_root_buses", "bus 0 of each segment; port types as in the record")
 
 
@@ -348,21 +358,42 @@ def _pcie(walk: SectionWalk, entry: DataEntry, _index: int) -> None:
         severity = "fatal"
     present = facts.has_device(record.device)
     unmasked = bool(record.uncorrectable_status & ~record.uncorrectable_mask)
-    recovers, fired = _aer(walk.policy, severity, reset=reset, present=present, unmasked=unmasked)
+    does = walk.policy.behaviours
+    limited = does.aer_without_state_oopses and present and severity != "fatal"
+    oopses = limited and not facts.has_aer(record.device, is_port=record.is_port)
+    recovers, fired = _aer(walk.policy, severity, reset=reset, present=present, unmasked=unmasked, oopses=oopses)
     steps: list[Step] = [RecoverPcie(record.device, severity, recovers)]
     assumptions = [ASSUMED_DEVICES] if facts.host.pci_devices is None else []
     if facts.host.config is None:
         assumptions.append(ASSUMED_CONFIG)
-    if recovers and record.lacks_upstream_bridge:
-        steps.append(Oops(None, _NO_UPSTREAM_BRIDGE))
-        assumptions.append(_ASSUMED_ROOT_BUS)
+    if limited and facts.host.aer_devices is None:
+        assumptions.append(ASSUMED_AER)
+    if oopses:
+        steps += _worker_oops(_NO_AER_STATE, facts)
+        assumptions += _assumed_of_oops(facts)
+    elif recovers and record.lacks_upstream_bridge and not (record.is_integrated and does.aer_integrated_endpoint_recovered):
+        steps += _worker_oops(_NO_UPSTREAM_BRIDGE, facts)
+        assumptions += _assumed_of_oops(facts, _ASSUMED_ROOT_BUS)
     walk.stage_results.append(StageResult(tuple(steps), (fired,), (), tuple(assumptions)))
 
 
+def _worker_oops(cause: str, facts: Facts) -> tuple[Step, ...]:
+    """Return the steps of a kernel worker that dies of its own fault. Mirrors `die_kernel_fault` and `oops_end`."""
+    oops = Oops(None, cause, "kworker")
+    return (oops, Panic("oops", "Oops: Fatal exception", reboot_delay(facts))) if facts.sysctl.panic_on_oops else (oops,)
+
+
+def _assumed_of_oops(facts: Facts, *assumptions: Assumption) -> tuple[Assumption, ...]:
+    return assumptions if facts.host.sysctl else (*assumptions, ASSUMED_SYSCTL)
+
+
 @lru_cache(maxsize=1024)
-def _aer(policy: Policy, severity: str, *, reset: bool, present: bool, unmasked: bool) -> tuple[bool, Rationale]:
+def _aer(policy: Policy, severity: str, *, reset: bool, present: bool, unmasked: bool, oopses: bool) -> tuple[bool, Rationale]:
+    """Return whether recovery runs. `oopses`: the kernel looks for the device's rate limits, and there are none."""
     needs_status = policy.behaviours.aer_needs_unmasked_status
-    if severity == "correctable":
+    if oopses:
+        recovers, outcome = False, "oops of the kernel worker: the device has no AER state"
+    elif severity == "correctable":
         recovers, outcome = False, "printed only: severity is correctable"
     elif not present:
         recovers, outcome = False, "no recovery: the device is not present"
@@ -374,8 +405,8 @@ def _aer(policy: Policy, severity: str, *, reset: bool, present: bool, unmasked:
         policy,
         "sections.pcie",
         outcome,
-        "aer_recover_work_func",
-        "aer_needs_unmasked_status",
+        "pci_print_aer" if oopses else "aer_recover_work_func",
+        "aer_without_state_oopses" if oopses else "aer_needs_unmasked_status",
         aer_severity=severity,
         reset=reset,
         device_present=present,

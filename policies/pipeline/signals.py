@@ -22,6 +22,9 @@ _RACE: Final = (
     "race between a kernel worker and the interrupted thread: the worker's signals to early-kill threads may come first, "
     "and the SIGBUS may have the address of the page or of the access"
 )
+_SAME_THREAD: Final = (
+    "a thread gets one action-optional SIGBUS for each mapping of the page; one that is sent while an earlier one is pending is lost"
+)
 _STAGE_2: Final = (
     "KVM enters the guest again without running task work: the signal comes from the stage 2 fault on the poisoned page, or from the "
     "queued work if the thread returns to user space first"
@@ -100,16 +103,20 @@ def _signal_page(done: HandledFrame, policy: Policy, facts: Facts, *, pending: b
     frame, early_kill = done.frame, facts.early_kill
     required = frame.item.request is MemoryFailureRequest.ACTION_REQUIRED
     consumer = facts.consumer if required and in_context else None
-    mappings = frame.mappings if outcome.kill != "none" else ()
+    mappings = _searched_mappings(done, outcome) if outcome.kill != "none" else ()
     targets: list[tuple[MappedAddress, Role, int | None]] = []
-    maps, early = False, 0
+    told: list[int | None] = []
+    maps = False
     for mapping in mappings:
         role, tid = _target(mapping, consumer, facts)
-        targets.append((mapping, role, tid))
         if role == "consumer":
+            if maps:  # the second SIGBUS would find the first still pending
+                continue
             maps = True
         elif role == "early_kill":
-            early += 1
+            told.append(tid)
+        targets.append((mapping, role, tid))
+    early = len(set(told))
     recipients = _recipients(policy, outcome, required, bool(mappings), maps, early, done.was_poisoned, early_kill, pending)
     steps: list[Step] = []
     for mapping, role, tid in targets:
@@ -120,7 +127,28 @@ def _signal_page(done: HandledFrame, policy: Policy, facts: Facts, *, pending: b
         steps.append(kill_current(facts))
     assumed = (ASSUMED_TASKS,) if mappings and facts.host.tasks is None else ()
     reasons = (_RACE,) if recipients.races and (not pending or _worker_may_signal_first(policy, facts)) else ()
+    if early < len(told) and recipients.early_kill is _ACTION_OPTIONAL:
+        reasons = (*reasons, _SAME_THREAD)
     return StageResult(tuple(steps), recipients.rationale, reasons, assumed, ()), recipients.signals_current
+
+
+def _searched_mappings(done: HandledFrame, outcome: PageOutcome) -> tuple[MappedAddress, ...]:
+    """Return the mappings for which a signal may be sent, in order.
+
+    One signal for each mapping (`collect_procs`), but one for each process of a KSM page (`add_to_kill_ksm`), and a process is killed only
+    once. The process that consumed a page poisoned before is found by walking its page tables upwards (`kill_accessing_process`).
+    """
+    mappings = done.frame.mappings
+    if len(mappings) < 2:
+        return mappings
+    if done.was_poisoned:
+        mappings = tuple(sorted(mappings, key=lambda mapping: mapping.address or 0))
+    elif outcome.kill != "sigkill" and done.frame.page.state is not PageState.KSM:
+        return mappings
+    first: dict[int | None, MappedAddress] = {}
+    for mapping in mappings:
+        first.setdefault(mapping.pid, mapping)
+    return tuple(first.values())
 
 
 def _worker_may_signal_first(policy: Policy, facts: Facts) -> bool:
@@ -167,7 +195,7 @@ def _recipients(
     count = (consumed and not pending) + (tells_others and early)
     rationale = [_collected(policy, outcome, count, required=required, early_kill=early_kill)] if mapped else []
     if outcome.kill == "none" and outcome.result == "recovered" and not was_poisoned:
-        rationale.append(rule(policy, "signals.collect", "no signal: no process loses data", "kill_procs"))
+        rationale.append(_nobody_found(policy) if outcome.unmapped_by_split else _nobody_loses_data(policy))
     if unrecovered:
         words = "SIGBUS for the interrupted thread: the page could not be recovered"
         rationale.append(
@@ -181,6 +209,16 @@ def _recipients(
         races=consumed and not was_poisoned and not does.action_required_in_task_work,
         rationale=tuple(rationale),
     )
+
+
+@lru_cache(maxsize=256)
+def _nobody_loses_data(policy: Policy) -> Rationale:
+    return rule(policy, "signals.collect", "no signal: no process loses data", "kill_procs")
+
+
+@lru_cache(maxsize=256)
+def _nobody_found(policy: Policy) -> Rationale:
+    return rule(policy, "signals.collect", "no signal: splitting the huge page of a file unmapped it", "unmap_folio", "file_thp_handled")
 
 
 def _collected(policy: Policy, outcome: PageOutcome, count: int, *, required: bool, early_kill: bool) -> Rationale:

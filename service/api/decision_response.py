@@ -17,6 +17,8 @@ class UsedFacts:
     digest: str | None
     poisoned: tuple[str, ...]
     """Physical addresses (bytes) of pages that earlier decisions poisoned."""
+    duplicate: bool = False
+    """Whether the source reported the same record less than 10 s before, and the kernel still has it in its cache."""
 
 
 @frozen

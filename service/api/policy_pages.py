@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ras_triage.models.decision import PolicyRef
+from ras_triage.models.decision import Evidence, PolicyRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class FlagValue:
     summary: str
     mirrors: str | None
     """Kernel function."""
+    evidence: Evidence | None
+    """How the value is known for the policy's release; null for a flag that no kernel has, or that the policy itself sets."""
 
 
 @dataclass(frozen=True, slots=True)

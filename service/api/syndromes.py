@@ -56,16 +56,20 @@ class SyndromeRequest(WireModel):
     """Whether the host's CPUs have FEAT_RAS; absent: assumed."""
     guest_ras: StrictBool | None = None
     """Whether the guest sees FEAT_RAS; absent: as the host. Never more than the host has."""
+    guest_serror_masked: StrictBool | None = None
+    """PSTATE.A of the guest's vCPU; absent: false, as in a Linux guest that is running."""
     serror_masked: StrictBool | None = None
-    """PSTATE.A of the vCPU; absent: unknown."""
+    """Earlier name of `guest_serror_masked`."""
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> SyndromeRequest:
         if sum(value is not None for value in (self.value, self.values, self.vcpu_events)) != 1:
             raise ValueError("expected exactly one of `value`, `values` and `vcpu_events`")
-        about_injection = (self.kernel, self.policy, self.host_ras, self.guest_ras, self.serror_masked)
+        about_injection = (self.kernel, self.policy, self.host_ras, self.guest_ras, self.guest_serror_masked, self.serror_masked)
         if self.vcpu_events is None and any(value is not None for value in about_injection):
-            raise ValueError("`kernel`, `policy`, `host_ras`, `guest_ras` and `serror_masked` require `vcpu_events`")
+            raise ValueError("`kernel`, `policy`, `host_ras`, `guest_ras`, `guest_serror_masked` and `serror_masked` require `vcpu_events`")
+        if self.guest_serror_masked is not None and self.serror_masked is not None:
+            raise ValueError("`serror_masked` is an earlier name of `guest_serror_masked`; expected only one of them")
         if self.vcpu_events is not None and self.kind is not None:
             raise ValueError("`kind` requires `value` or `values`")
         return self

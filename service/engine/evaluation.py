@@ -9,16 +9,20 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from ras_triage.models.decision import Action
 from ras_triage.models.event import Event, event_key
 from ras_triage.models.frozen import frozen
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.models.records.block_summary import physical_addresses, section_names
+from ras_triage.models.records.handled_record import RecordKey
 from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.models.severity import severity_name
+from ras_triage.models.times import unix_ms
 from ras_triage.policies.decide import NOTHING_ASSUMED, decide_with_poison
+from ras_triage.policies.pipeline.recent_records import record_key
+from ras_triage.policies.pipeline.record import WELL_FORMED
 from ras_triage.policies.workload import TooMuchWork, require_workload
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import Problem, ProblemError
@@ -47,6 +51,8 @@ class EventDocument:
     """Repeat key of an event that has neither id nor time: derived from the request's Idempotency-Key and the position in the request."""
     assumed: frozenset[str] = NOTHING_ASSUMED
     """JSON pointers to the fields of the event that its sender assumed; see `decide`."""
+    is_live: bool = True
+    """Whether the error is reported when it happens, so that an equal record soon after is a duplicate; an imported one is not."""
 
 
 class EventKeys(NamedTuple):
@@ -65,8 +71,14 @@ class EventKeys(NamedTuple):
     """Bytes."""
     has_host: bool
     """Whether the event has its own `host` facts."""
-    has_pages: bool
-    """Whether these include the state of pages."""
+    states_poison: bool
+    """Whether these say of pages whether they are poisoned."""
+    page_addresses: tuple[int, ...] = ()
+    """Physical addresses of the pages in these, bytes, sorted."""
+    record: RecordKey | None = None
+    """Of the record, by which a duplicate is recognised; None: the event has none, or host facts of its own say what was handled before."""
+    time_ms: int | None = None
+    """When the sender saw the error, in milliseconds since 1970, UTC."""
 
 
 class EncodedDecision(NamedTuple):
@@ -80,7 +92,9 @@ class EncodedDecision(NamedTuple):
     certainty: str
     poisoned: tuple[PoisonedPage, ...]
     panics: bool
-    """Whether the machine panics: its poisoned pages are forgotten with the reboot."""
+    """Whether the machine panics: what its decisions left behind is forgotten with the reboot."""
+    handles_record: bool = False
+    """Whether the machine read a well-formed record."""
 
 
 @frozen
@@ -112,7 +126,7 @@ class ParsedEvent:
                 event, self.block, settings, policy, assumed=self.assumed, stored_pages=stored_pages, uses_stored_facts=uses_stored_facts
             )
             raise HeavyEvent from None
-        event = event if known is None else known.add_poisoned(event)
+        event = event if known is None else known.add_remembered(event)
         decided = decide_with_poison(event, self.block, policy, self.keys.event_key, self.assumed, settings.custom_vmms)
         decision = decided.decision
         panics = decision.action is Action.PANIC
@@ -124,6 +138,7 @@ class ParsedEvent:
             decision.certainty,
             () if panics or event.source is None else decided.poisoned,
             panics,
+            decided.record_is_handled and not panics,
         )
 
 
@@ -173,7 +188,10 @@ def parse_event(document: EventDocument) -> ParsedEvent:
         () if block is None else section_names(block),
         () if block is None else physical_addresses(block),
         "host" in event.model_fields_set,
-        event.host.pages is not None,
+        any("poisoned" in page.model_fields_set for page in event.host.pages or ()),
+        tuple(sorted(page.physical_address for page in event.host.pages or ())),
+        record_key(block) if block is not None and document.is_live and event.source is not None and event.host.recent is None else None,
+        None if event.time is None else unix_ms(event.time),
     )
     return ParsedEvent(keys, event, block, document.assumed)
 
@@ -192,6 +210,12 @@ def predecide(document: EventDocument, settings: Settings, known: StoredFacts | 
         return parsed.keys, refused.problem
     except Exception as error:
         return parsed.keys, Defect(logs.explain(error))
+
+
+def was_handled(decision: bytes) -> bool:
+    """Return whether the machine read a well-formed record, by an encoded decision."""
+    rationale = from_json(decision).get("rationale", ())
+    return any(fired.get("rule") == "read.validate" and fired.get("outcome") == WELL_FORMED for fired in rationale)
 
 
 def is_long(document: EventDocument) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from uuid_utils import uuid7
 
 from ras_triage.models.frozen import frozen
+from ras_triage.models.records.handled_record import ReportedRecord
 from ras_triage.service.api.problems import Problem, ProblemError, busy, conflict, internal
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.config.settings import Settings
@@ -342,7 +343,7 @@ class Intake:
             if found is not None:
                 part.repeats += 1
                 return found
-            known = self._sources.facts_for(keys)
+            known = self._sources.facts_for(keys, self._clock_ms())
             return self._keep(document, keys, self._encode_decision(item, parsed, known), part)
         except ProblemError as refused:
             return refused
@@ -363,7 +364,7 @@ class Intake:
         document, keys, known = _document(item), None, None
         try:
             keys, parsed = self._read(item)
-            known = self._sources.facts_for(keys)
+            known = self._sources.facts_for(keys, self._clock_ms())
             return wrap_decision(self._encode_decision(item, parsed, known).decision)
         except (HeavyEvent, TimeLimitExceeded):
             return _ForWorker(document, known)
@@ -425,14 +426,15 @@ class Intake:
     def _keep(self, document: EventDocument, keys: EventKeys, encoded: EncodedDecision, part: _Slice) -> DecidedEvent:
         """Add a new event to the slice, and apply its effects to the cached source. Raises StoreError."""
         summary = self._summarise(keys, encoded)
-        entry = NewDecision(summary, keys.repeat_key, document.data, encoded.decision, encoded.poisoned, encoded.panics)
+        record = None
+        if keys.record is not None and encoded.handles_record:
+            record = ReportedRecord(keys.record, summary.decided_at_ms if keys.time_ms is None else keys.time_ms)
+        entry = NewDecision(summary, keys.repeat_key, document.data, encoded.decision, encoded.poisoned, encoded.panics, record)
         new = DecidedEvent(document, entry, part.durable, part.separate)
         part.entries.append(entry)
         try:
             if keys.source is not None and not part.separate:
-                undo = self._sources.apply(keys.source, encoded.poisoned, encoded.panics)
-                if undo is not None:
-                    part.undos.append(undo)
+                part.undos += self._sources.apply(keys.source, encoded.poisoned, encoded.panics, record)
         except BaseException:
             part.entries.pop()
             raise
@@ -475,9 +477,9 @@ class Intake:
             if source is None:
                 continue
             if part.separate:
-                call_each([self._sources.apply], source, entry.poisons, entry.forgets)
-            if entry.poisons:
-                self._sources.mark_pages_durable(source, entry.poisons)
+                call_each([self._sources.apply], source, entry.poisons, entry.forgets, entry.record)
+            if entry.poisons or entry.record:
+                self._sources.mark_durable(source, entry.poisons, entry.record)
 
 
 def _append(store: Store, entries: Sequence[NewDecision]) -> Exception | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ras_triage.models.decision import PolicyRef
 from ras_triage.policies.catalog.behaviours import FLAGS
 from ras_triage.policies.catalog.change_points import added_flags, change_points, removed_flags
-from ras_triage.policies.catalog.policies import Policy, flag_differences, flag_meanings, uniform_policy
+from ras_triage.policies.catalog.evidence import flag_evidence
+from ras_triage.policies.catalog.policies import Policy, flag_differences, flag_meanings, linux_policy, uniform_policy
 from ras_triage.policies.catalog.vmms import FLAGS as VMM_FLAGS
 from ras_triage.policies.catalog.vmms import Vmm, vmms
 from ras_triage.service.api.policy_pages import Difference, FlagDifference, FlagValue, PolicyEntry, PolicyList, PolicyPage, VmmEntry
@@ -34,8 +35,13 @@ def _release(policy: Policy) -> str:
 
 def describe_policy(policy: Policy) -> PolicyPage:
     """Return a policy with all of its behaviour flags, in the common order of flags."""
-    flags = (FlagValue(flag, getattr(policy.behaviours, flag), policy.since.get(flag), *flag_meanings()[flag]) for flag in FLAGS)
-    return PolicyPage(policy.name, policy.digest, _release(policy), policy.notes, tuple(flags))
+    return PolicyPage(policy.name, policy.digest, _release(policy), policy.notes, tuple(_flag(policy, flag) for flag in FLAGS))
+
+
+def _flag(policy: Policy, flag: str) -> FlagValue:
+    value, kernel = getattr(policy.behaviours, flag), linux_policy(policy.release)
+    evidence = flag_evidence(flag, policy.release) if value == getattr(kernel.behaviours, flag) else None
+    return FlagValue(flag, value, policy.since.get(flag), *flag_meanings()[flag], evidence)
 
 
 def compare(a: Policy, b: Policy) -> Difference:

@@ -1,4 +1,4 @@
-"""Cache of the stored state of each sender: host facts and poisoned pages.
+"""Cache of the state of each sender: host facts, poisoned pages, recent records.
 
 The cache belongs to the event loop and is ahead of the store by the writes that are not durable yet. Writes are queued in the order of
 the changes, so that everything a decision rests on is durable before the decision is. When a write fails, the cache is cleared.
@@ -7,17 +7,27 @@ the changes, so that everything a decision rests on is durable before the decisi
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
+from ras_triage.models.decision import Action
 from ras_triage.models.host import Host
 from ras_triage.models.poison import PoisonedPage
+from ras_triage.models.records.handled_record import ReportedRecord
+from ras_triage.policies.pipeline.recent_records import (
+    HISTORY_LENGTH,
+    HISTORY_MS,
+    HandledRecord,
+    add_record,
+    duplicate_age,
+)
 from ras_triage.service.api.decision_response import UsedFacts
-from ras_triage.service.engine.evaluation import EventKeys
+from ras_triage.service.engine.evaluation import EventDocument, EventKeys, parse_event, was_handled
 from ras_triage.service.engine.used_facts import LOOP_BYTES, StoredFacts
-from ras_triage.service.store.port import HostFacts, Store
+from ras_triage.service.store.port import Filter, HostFacts, RowDamaged, Store
 
 T = TypeVar("T")
 
@@ -48,7 +58,7 @@ def facts_digest(facts: bytes) -> str:
 class SourceState:
     """Cached state of one source."""
 
-    __slots__ = ("digest", "facts", "host", "pages", "unsaved")
+    __slots__ = ("digest", "facts", "host", "pages", "pending", "records", "unsaved")
 
     def __init__(self, facts: HostFacts | None, pages: tuple[PoisonedPage, ...]) -> None:
         self.facts = facts
@@ -62,6 +72,10 @@ class SourceState:
         """All poisoned pages; None: too many to cache."""
         self.unsaved: Counter[PoisonedPage] = Counter()
         """Pages whose poisoning is not durable yet."""
+        self.records: tuple[HandledRecord, ...] | None = None
+        """Records that the machine handled recently; None: not read from the store yet."""
+        self.pending = 0
+        """Number of records whose decisions are not durable yet."""
 
     def set_facts(self, facts: HostFacts | None) -> None:
         """Replace the facts."""
@@ -96,14 +110,36 @@ class SourceState:
         for page in pages:
             _count_down(self.unsaved, page)
 
-    def forget_pages(self) -> Undo:
-        """Remove all poisoned pages."""
-        undo = partial(self._remember, self.pages, self.unsaved)
-        self.pages, self.unsaved = set(), Counter()
+    def add_record(self, record: ReportedRecord) -> Undo:
+        """Add a record that the machine handled. Those not read from the store yet are left to be read."""
+        before = self.records
+        self.pending += 1
+        if before is not None:
+            self.records = add_record(before, record)
+        return partial(self._remove_record, before)
+
+    def _remove_record(self, before: tuple[HandledRecord, ...] | None) -> None:
+        self.records = before
+        self.mark_record_durable()
+
+    def mark_record_durable(self) -> None:
+        """Mark the decision of a record as durable or failed."""
+        self.pending = max(self.pending - 1, 0)
+
+    def reboot(self) -> Undo:
+        """Remove what decisions left behind: all poisoned pages and recent records."""
+        undo = partial(self._remember, self.pages, self.unsaved, self.records)
+        self.pages, self.unsaved, self.records = set(), Counter(), ()
         return undo
 
-    def _remember(self, pages: set[PoisonedPage] | None, unsaved: Counter[PoisonedPage]) -> None:
-        self.pages, self.unsaved = pages, unsaved
+    def _remember(self, pages: set[PoisonedPage] | None, unsaved: Counter[PoisonedPage], records: tuple[HandledRecord, ...] | None) -> None:
+        self.pages, self.unsaved, self.records = pages, unsaved, records
+
+
+def _contains_any(page: PoisonedPage, addresses: Sequence[int]) -> bool:
+    """Return whether one of the sorted physical addresses lies in a poisoned page."""
+    index = bisect_left(addresses, page.start)
+    return index < len(addresses) and page.contains(addresses[index])
 
 
 class Sources:
@@ -128,11 +164,14 @@ class Sources:
         self._evict(name)
         return found
 
-    def apply(self, name: str, poisoned: Sequence[PoisonedPage], panics: bool) -> Undo | None:
-        """Apply a decision that is queued next to its source. Return how to revert it; None: no change. Raises StoreError."""
+    def apply(self, name: str, poisoned: Sequence[PoisonedPage], panics: bool, record: ReportedRecord | None) -> list[Undo]:
+        """Apply a decision that is queued next to its source. Return how to revert it, last change last. Raises StoreError."""
         if panics:
-            return self.state(name).forget_pages()
-        return self.state(name).poison(poisoned) if poisoned else None
+            return [self.state(name).reboot()]
+        undos = [self.state(name).poison(poisoned)] if poisoned else []
+        if record is not None:
+            undos.append(self.state(name).add_record(record))
+        return undos
 
     def put_facts(self, facts: HostFacts) -> None:
         """Make facts that are queued next the source's newest. Raises StoreError."""
@@ -147,10 +186,12 @@ class Sources:
         """Mark the newest facts as durable or failed."""
         _count_down(self._changing, name)
 
-    def mark_pages_durable(self, name: str, poisoned: Sequence[PoisonedPage]) -> None:
-        """Mark poisoned pages as durable."""
+    def mark_durable(self, name: str, poisoned: Sequence[PoisonedPage], record: ReportedRecord | None) -> None:
+        """Mark what a decision left behind as durable."""
         if (state := self._cached.get(name)) is not None:
             state.mark_durable(poisoned)
+            if record is not None:
+                state.mark_record_durable()
 
     def _evict(self, used: str) -> None:
         """Evict the least recently used sources over the limit, except `used` and those with changes that are not durable yet."""
@@ -162,32 +203,65 @@ class Sources:
 
     def _is_ahead(self, name: str, state: SourceState) -> bool:
         """Return whether the cached state has changes that are not durable yet."""
-        return bool(state.unsaved) or name in self._changing
+        return bool(state.unsaved) or state.pending > 0 or name in self._changing
 
     def forget_everything(self) -> None:
         """Clear the cache after a failed write: it may contain changes that were not stored."""
         self._cached.clear()
         self._size = 0
 
-    def facts_for(self, keys: EventKeys) -> StoredFacts | None:
+    def facts_for(self, keys: EventKeys, now_ms: int) -> StoredFacts | None:
         """Return the stored facts of the event's source that apply to the event; None: none apply.
 
-        Host facts apply if the event has none; poisoned pages apply if they contain one of its addresses, unless the event has its own page
-        states. Raises StoreError.
+        Host facts apply if the event has none. Poisoned pages apply if they contain one of its addresses or pages, unless the event itself
+        says which pages are poisoned. Recent records apply if its own is among them, unless it has `recent` itself. `now_ms`: the time of
+        an event without one. Raises StoreError.
         """
         if keys.source is None:
             return None
         state = self.state(keys.source)
         facts = None if keys.has_host or state.facts is None else state.facts.facts
-        poisoned = self._poisoned(keys.source, state, keys.physical_addresses) if facts is not None or not keys.has_pages else ()
-        if facts is None and not poisoned:
+        poisoned = self._poisoned(keys.source, state, keys) if facts is not None or not keys.states_poison else ()
+        age = self._duplicate_age(keys.source, state, keys, now_ms)
+        if facts is None and not poisoned and age is None:
             return None
-        addresses = tuple(hex(page.address) for page in poisoned)
+        addresses, duplicate = tuple(hex(page.address) for page in poisoned), age is not None
         if facts is None or state.facts is None:
-            return StoredFacts(None, poisoned, UsedFacts(None, None, addresses))
-        return StoredFacts(state.host, poisoned, UsedFacts(state.facts.version, state.digest, addresses), facts)
+            return StoredFacts(None, poisoned, UsedFacts(None, None, addresses, duplicate), duplicate_age_ms=age)
+        used = UsedFacts(state.facts.version, state.digest, addresses, duplicate)
+        return StoredFacts(state.host, poisoned, used, facts, duplicate_age_ms=age)
 
-    def _poisoned(self, name: str, state: SourceState, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
+    def _duplicate_age(self, name: str, state: SourceState, keys: EventKeys, now_ms: int) -> int | None:
+        """Return the age in ms of the record that makes the event's a duplicate; None: it is none. Raises StoreError."""
+        if keys.record is None:
+            return None
+        at_ms = now_ms if keys.time_ms is None else keys.time_ms
+        if state.records is None:
+            state.records = self._stored_records(name, now_ms)
+        return duplicate_age(state.records, keys.record, at_ms)
+
+    def _stored_records(self, name: str, now_ms: int) -> tuple[HandledRecord, ...]:
+        """Return the records of a source's decisions that may still matter, as after a restart. Raises StoreError."""
+        history: tuple[HandledRecord, ...] = ()
+        page = self._store.page(Filter(source=name, since_ms=now_ms - HISTORY_MS), None, HISTORY_LENGTH)
+        for summary in reversed(page.decisions):
+            try:
+                event, decision = self._store.event(summary.id), self._store.decision(summary.id)
+            except RowDamaged:
+                continue
+            if event is None or decision is None:
+                continue
+            keys = parse_event(EventDocument(event)).keys
+            if summary.action == Action.PANIC.value:
+                history = ()
+            elif keys.record is not None and was_handled(decision.decision):
+                at_ms = summary.decided_at_ms if keys.time_ms is None else keys.time_ms
+                history = add_record(history, ReportedRecord(keys.record, at_ms))
+        return history
+
+    def _poisoned(self, name: str, state: SourceState, keys: EventKeys) -> tuple[PoisonedPage, ...]:
+        """Return the poisoned pages with an address of the event's record or, unless they are too many to cache, of its host facts."""
+        addresses = keys.physical_addresses
         if state.pages is not None:
             candidates = state.pages
         elif addresses:
@@ -196,5 +270,5 @@ class Sources:
             return ()
         if not candidates:
             return ()
-        matching = (page for page in candidates if any(map(page.contains, addresses)))
+        matching = (page for page in candidates if any(map(page.contains, addresses)) or _contains_any(page, keys.page_addresses))
         return tuple(sorted(matching, key=lambda page: (page.address, page.shift)))

@@ -87,7 +87,8 @@ def _policy(request: SyndromeRequest, settings: Settings) -> Policy:
 
 def _inject(request: SyndromeRequest, events: VcpuEvents, policy: Policy) -> InjectionResult:
     host_ras = request.host_ras is not False
-    vcpu = VcpuState(host_ras, host_ras and request.guest_ras is not False, request.serror_masked)
+    masked = request.serror_masked if request.guest_serror_masked is None else request.guest_serror_masked
+    vcpu = VcpuState(host_ras, host_ras and request.guest_ras is not False, masked)
     done = set_vcpu_events(events, vcpu, policy)
     return InjectionResult(
         policy=policy.reference,

@@ -8,7 +8,7 @@ from typing import Final
 
 from ras_triage.models.event import Event
 from ras_triage.models.frozen import frozen
-from ras_triage.models.host import Host
+from ras_triage.models.host import Host, RecentRecord
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.policies.pipeline.poisoned_pages import add_poisoned_pages
 from ras_triage.service.api.decision_response import UsedFacts
@@ -19,7 +19,7 @@ LOOP_BYTES: Final = 128 << 10
 
 @frozen
 class StoredFacts:
-    """Stored host facts and poisoned pages that apply to one event."""
+    """Stored host facts, and what earlier decisions left behind, that apply to one event."""
 
     host: Host | None
     """`facts`, if parsed."""
@@ -28,6 +28,8 @@ class StoredFacts:
     """The same, as the decision response names them."""
     facts: bytes | None = None
     """Host facts for an event without any, JSON; None: the event has its own."""
+    duplicate_age_ms: int | None = None
+    """Age of the record that makes the event's a duplicate; None: it is none."""
 
     @property
     def is_long(self) -> bool:
@@ -39,12 +41,16 @@ class StoredFacts:
         return self if self.host is None else replace(self, host=None)
 
     def with_host(self, event: Event) -> Event:
-        """Return the event with the stored host facts if it has none; without the stored poisoned pages."""
+        """Return the event with the stored host facts if it has none; without what its source's decisions left behind."""
         return event if self.facts is None else event.model_copy(update={"host": self.host or _read_host(self.facts)})
 
-    def add_poisoned(self, event: Event) -> Event:
-        """Return the result of `with_host` with the stored poisoned pages added."""
-        return event.model_copy(update={"host": add_poisoned_pages(event.host, self.poisoned)}) if self.poisoned else event
+    def add_remembered(self, event: Event) -> Event:
+        """Return the result of `with_host` with what decisions left behind: poisoned pages, and the record that this one duplicates."""
+        host = add_poisoned_pages(event.host, self.poisoned)
+        if self.duplicate_age_ms is not None and event.status_block is not None and host.recent is None:
+            record = RecentRecord(status_block=event.status_block, age_ms=self.duplicate_age_ms)
+            host = host.model_copy(update={"recent": (record,)})
+        return event if host is event.host else event.model_copy(update={"host": host})
 
 
 def same_facts(one: StoredFacts | None, other: StoredFacts | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Any
+from typing import Any, Final
 
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
@@ -14,11 +14,16 @@ from ras_triage.models.formats.results import FoundError
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
+from ras_triage.policies.catalog.change_points import newest_linux_policy
 from ras_triage.policies.catalog.choice import choose_policy
-from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
+from ras_triage.policies.catalog.policies import UNIFORM, Policy, UnknownPolicy, resolve_policy
+from ras_triage.policies.error_sources import judge_sources
 from ras_triage.service.api.problems import ProblemError, malformed
 
 NOTIFICATION = "/notification/type"
+
+_LINUX_FORMATS: Final = frozenset({"kernel_log", "ras_trace", "rasdaemon"})
+"""Formats that only Linux and its tools write."""
 
 
 @frozen
@@ -36,11 +41,16 @@ class ImportOptions:
 
 
 def read_sources(table: bytes) -> dict[int, Notification]:
-    """Return the notification of each error source of a HEST. Raises ProblemError."""
+    """Return the notification of each error source of a HEST, without those that no driver is for. Raises ProblemError.
+
+    A notification type that Linux does not support is up to the decision.
+    """
     try:
-        return notifications(read_hest(table))
+        sources = read_hest(table)
     except MalformedBytes as error:
         raise ProblemError(malformed(error)) from None
+    judged = judge_sources(sources, resolve_policy(UNIFORM)).sources
+    return notifications(one.source for one in judged if one.verdict.status not in ("refused", "skipped"))
 
 
 def apply_options(options: ImportOptions, reading: FoundError, default: Policy, custom: Mapping[str, Policy]) -> FoundError:
@@ -54,7 +64,8 @@ def apply_options(options: ImportOptions, reading: FoundError, default: Policy, 
         changes["policy"] = options.policy
     event = event.model_copy(update=changes) if changes else event
     if reading.format != "event" and options.kernel is None and options.policy is None:
-        event, assumed = _with_known_policy(event, assumed, default, custom)
+        fallback = _linux_fallback(event, default) if reading.format in _LINUX_FORMATS else default
+        event, assumed = _with_known_policy(event, assumed, default, custom, fallback)
     return replace(reading, event=event, assumed=assumed)
 
 
@@ -63,6 +74,8 @@ def apply_notification(options: ImportOptions, reading: FoundError) -> FoundErro
     event, assumed = reading.event, reading.assumed
     if event.notification.type is NotificationType.BERT and reading.format == kernel_log.FORMAT:
         return reading  # the log says that it is of the previous boot; the options are about the errors of this one
+    if event.status_block is None and reading.format != "event":
+        return reading  # an exception without a record is its own notification
     if options.notification is not None:
         notification = event.notification.model_copy(update={"type": options.notification})
         left = tuple(one for one in assumed if one.field != NOTIFICATION)
@@ -83,12 +96,30 @@ def apply_notification(options: ImportOptions, reading: FoundError) -> FoundErro
     return replace(reading, event=event.model_copy(update={"notification": notification}), assumed=left)
 
 
+def _linux_fallback(event: Event, default: Policy) -> Policy:
+    """Return the policy for what Linux wrote without naming its kernel: the newest that fits, unless the service has another default.
+
+    `uniform`, the default of defaults, says what no kernel does. A log's numbering of ARM error types is that of the kernel.
+    """
+    return newest_linux_policy(event.host.arm_error_types) if default.name == UNIFORM else default
+
+
 def _with_known_policy(
-    event: Event, assumed: tuple[AssumedField, ...], default: Policy, custom: Mapping[str, Policy]
+    event: Event, assumed: tuple[AssumedField, ...], default: Policy, custom: Mapping[str, Policy], fallback: Policy
 ) -> tuple[Event, tuple[AssumedField, ...]]:
-    """Select the default policy for an unknown kernel, as an assumption: kernel logs name kernels without a policy."""
-    try:
-        choose_policy(event, default, custom)
-    except UnknownPolicy as error:
-        return event.model_copy(update={"policy": default.name}), (*assumed, AssumedField("/policy", default.name, str(error)))
-    return event, assumed
+    """Select the fallback for an unknown kernel, as an assumption: kernel logs may name none, or one without a policy."""
+    if event.policy is None and event.host.kernel is None:
+        may_have_stored_facts = event.source is not None and "host" not in event.model_fields_set
+        if fallback is default or may_have_stored_facts:
+            return event, assumed
+        why = "the source does not name its kernel; the newest release known"
+        if event.host.arm_error_types is not None:
+            why += f" that numbers ARM error types as the source does ({event.host.arm_error_types})"
+    else:
+        try:
+            choose_policy(event, default, custom)
+        except UnknownPolicy as error:
+            why = str(error)
+        else:
+            return event, assumed
+    return event.model_copy(update={"policy": fallback.name}), (*assumed, AssumedField("/policy", fallback.name, why))

@@ -18,6 +18,7 @@ from typing import Final, Literal, Protocol
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.poison import PoisonedPage
+from ras_triage.models.records.handled_record import ReportedRecord
 from ras_triage.service.api.errors import LoggableError
 
 
@@ -89,6 +90,8 @@ class NewDecision:
     """Pages of the source that the decision poisons."""
     forgets: bool = False
     """Whether the source's poisoned pages are deleted: its machine reboots."""
+    record: ReportedRecord | None = None
+    """Record that the machine handled; not stored, because the event has it."""
 
 
 @frozen

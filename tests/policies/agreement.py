@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from ras_triage.models.decision import Decision, MemoryFailure, Oops, Panic, RecoverPcie, Signal, SoftOffline
@@ -21,16 +22,36 @@ def comparable(tid: Any, code: str, address: Any, lsb: Any, race: bool) -> tuple
     return (tid, code, number(address)) if code == "BUS_OBJERR" else (tid, code)
 
 
+def _lucky(seen: Seen) -> tuple[str, ...]:
+    """Codes of the signals that a race may add: the thread may meet the poison itself before the worker meets it again."""
+    beaten = any(call.get("returns") == -133 or "already poisoned" in (call.get("page_type") or "") for call in seen["memory_failure"])
+    return ("BUS_MCEERR_AO", "BUS_MCEERR_AR") if beaten else ("BUS_MCEERR_AO",)
+
+
+def _not_merged(missing: set[tuple[Any, ...]], seen: Seen) -> set[tuple[Any, ...]]:
+    """Decided signals that were not received, without those that the kernel sent while the same signal was pending (`res` 2)."""
+    merged = Counter((sent["tid"], sent["code"]) for sent in seen.get("sent", ()) if sent.get("res") == 2)
+    left = set()
+    for signal in sorted(missing, key=str):
+        if merged[signal[:2]]:
+            merged[signal[:2]] -= 1
+        else:
+            left.add(signal)
+    return left
+
+
 def signals_differ(decision: Decision, seen: Seen) -> list[str]:
     race = bool(seen.get("race"))
     told = {comparable(step.tid, step.code, step.address, step.lsb, race) for step in decision.plan if isinstance(step, Signal)}
     real = {comparable(s["tid"], s["code"], s.get("address"), s.get("lsb"), race) for s in seen["signals"]}
     if told == real or seen.get("signals_unseen"):
         return []
-    missing, extra = told - real, real - told
+    missing, extra = _not_merged(told - real, seen), real - told
+    if not missing and not extra:
+        return []
     if seen.get("action_required_unseen"):
         missing = {signal for signal in missing if signal[1] != "BUS_MCEERR_AR"}
-    if race and not missing and all(signal[1] == "BUS_MCEERR_AO" for signal in extra):
+    if race and not missing and all(signal[1] in _lucky(seen) for signal in extra):
         return []
     return [f"signals: decided {sorted(told, key=str)}, seen {sorted(real, key=str)}"]
 

@@ -63,8 +63,10 @@ _PREFIX = re.compile(
     r"(?:\[\s*(?P<caller>[TC]\d{1,10})\]\s*)?"
 )
 _MESSAGES = (
-    r"Memory failure: |0x[0-9a-f]{1,16}: |Linux version |Kernel panic - |Internal error: |SError Interrupt |[Ss]oft[ _]offline"
-    r"|\[Firmware Warn\]|GHES: |BERT: "
+    r"Memory failure: |0x[0-9a-f]{1,16}: |Linux version |Kernel panic - |Internal error: |SError|[Ss]oft[ _]offline"
+    r"|\[Firmware Warn\]|GHES: |BERT: |CPU:? ?\d{1,5}:? |Bad mode in Error |Synchronous External Abort: |Unhandled "
+    r"|kvm \[|(?:pc : .* )?pstate ?: "
+    r"|[^\]:]{1,16}\[\d{1,10}\]: unhandled exception: "
 )
 _MESSAGE_START = re.compile(rf"(?:\]|\bkernel(?:\[\d{{1,10}}\])?:)\s{{1,4}}(?={_MESSAGES})")
 """Start of a kernel message behind an unknown prefix."""
@@ -122,6 +124,15 @@ class LogLine:
     def machine(self) -> tuple[str | None, str]:
         """Return the key that separates machines in one log."""
         return self.host, self.origin
+
+
+def seconds_between(before: LogLine, line: LogLine) -> float | None:
+    """Return the seconds from one line to another of the same boot; None if a time is not known."""
+    if before.uptime is not None and line.uptime is not None:
+        return line.uptime - before.uptime
+    if before.when is not None and line.when is not None:
+        return (line.when - before.when).total_seconds()
+    return None
 
 
 def line_text(raw: bytes) -> str:

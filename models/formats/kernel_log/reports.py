@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
-from ras_triage.models.event import Event
 from ras_triage.models.formats.kernel_log.lines import LogLine
 from ras_triage.models.formats.ras import memory
 from ras_triage.models.formats.ras.page_failures import TABLE, read_failure
@@ -40,21 +40,21 @@ _PAGE_SHIFTS: Final = (12, 14, 16)
 Report = FoundError | UnreadableRecord | ObservedMemoryFailure
 
 
-def read_report(line: LogLine, notification: NotificationType | None, kernel: str | None) -> Report | None:
+def read_report(line: LogLine, notification: NotificationType | None) -> Report | None:
     """Return the error or the action that a line reports; None for any other line, and for an EDAC line without an address.
 
-    `notification` is that of the caller, and `kernel` the one that the log names.
+    `notification` is that of the caller.
     """
     told = None if notification is None else Notification(type=notification)
     if edac := _EDAC.fullmatch(line.text):
-        return None if not int(edac["page"], 16) else _of_kernel(_edac(edac, line, told), line, kernel)
+        return None if not int(edac["page"], 16) else _of_line(_edac(edac, line, told), line)
     if not _TRACED.fullmatch(line.text):
         return None
     found = next(read_trace([line.text.encode("latin-1")], notification=told), None)
     if isinstance(found, UnmatchedRow):
         failure = read_failure(dict(found.fields), line.number) if found.table == TABLE else None
         return failure or UnreadableRecord(Position(line=line.number), f"invalid `{found.table}`", FORMAT)
-    return None if found is None else _of_kernel(found, line, kernel)
+    return None if found is None else _of_line(found, line)
 
 
 def _edac(match: re.Match[str], line: LogLine, told: Notification | None) -> FoundError | UnreadableRecord:
@@ -79,13 +79,20 @@ def _edac(match: re.Match[str], line: LogLine, told: Notification | None) -> Fou
     return FoundError(found.event, FORMAT, found.place, (*found.assumed, assumed), found.lost)
 
 
-def _of_kernel(found: FoundError | UnreadableRecord, line: LogLine, kernel: str | None) -> FoundError | UnreadableRecord:
-    """Return an item with its line, the machine and the kernel of the log."""
+def _of_line(found: FoundError | UnreadableRecord, line: LogLine) -> FoundError | UnreadableRecord:
+    """Return an item with its line and the machine."""
     place = Position(line=line.number)
     if isinstance(found, UnreadableRecord):
         return UnreadableRecord(place, found.reason, FORMAT)
-    changes: dict[str, object] = {"source": line.host, "time": line.when or found.event.time}
-    if kernel is not None:
-        changes["host"] = Host(kernel=kernel)
-    event: Event = found.event.model_copy(update=changes)
+    event = found.event.model_copy(update={"source": line.host, "time": line.when or found.event.time})
     return FoundError(event, FORMAT, place, found.assumed, found.lost)
+
+
+def with_host(report: FoundError, facts: Mapping[str, Any]) -> FoundError:
+    """Return a report with what the log says of the machine."""
+    return replace(report, event=report.event.model_copy(update={"host": Host(**facts)}))
+
+
+def is_of_driver(text: str) -> bool:
+    """Return whether another driver says something of a hardware error; the lines of an x86 machine check belong to its first one."""
+    return ("[Hardware Error]: " in text and not text.startswith("mce: ")) or text.startswith("EDAC MC")

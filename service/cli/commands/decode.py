@@ -1,31 +1,59 @@
-"""Command `decode`: fields of a status block or CPER record."""
+"""Command `decode`: fields of a status block or CPER record, sources of a HEST."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import Any, Final
 
 from pydantic_core import to_json
 
+from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.formats.hest import SIGNATURE, read_hest
+from ras_triage.models.records.error_source import ErrorSource
+from ras_triage.policies.catalog.choice import find_policy
+from ras_triage.policies.catalog.policies import NEWEST_SERIES, Policy, UnknownPolicy
+from ras_triage.policies.error_sources import JudgedTable, judge_malformed_table, judge_sources
+from ras_triage.service.api.problems import ProblemError, unknown_policy
 from ras_triage.service.cli.inputs import read_all, to_bytes
-from ras_triage.service.cli.options import add_examples, add_json
+from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
 from ras_triage.service.cli.output import print_page, warn_of_defect, write_json
-from ras_triage.service.config.settings import MAX_BODY_BYTES
+from ras_triage.service.config.settings import MAX_BODY_BYTES, InvalidSetting
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.responses import explain_bytes
 
-HELP = "decode a status block or a CPER record"
+HELP = "decode a status block, a CPER record or a HEST"
+
+NEWEST: Final = ".".join(map(str, NEWEST_SERIES))
+"""The newest series of kernels that was analysed."""
 
 
 def configure(command: ArgumentParser) -> None:
-    command.description = "Decode a status block or CPER record: bytes, hexadecimal, base64, or an event that contains one."
-    add_examples(command, "ras-triage decode record.cper", "ras-triage decode --json event.json")
+    command.description = (
+        "Decode a status block or CPER record: bytes, hexadecimal, base64, or an event that contains one. Of a HEST, list the error "
+        "sources, and which of them a kernel reads."
+    )
+    add_examples(
+        command,
+        "ras-triage decode record.cper",
+        "ras-triage decode --json event.json",
+        "ras-triage decode /sys/firmware/acpi/tables/HEST --kernel 6.12.107",
+    )
     command.add_argument("file", metavar="FILE", help="input file, or - for standard input")
+    command.add_argument("--kernel", metavar="RELEASE", help="HEST: read it as this kernel does (default: the newest known)")
+    command.add_argument("--policy", metavar="NAME", help="HEST: read it under this policy")
+    command.add_argument("--ram", metavar="FIRST-LAST", action="append", type=_range, help="HEST: addresses that are RAM, may be repeated")
+    add_policy_file(command)
     add_json(command)
 
 
 def run(options: Namespace) -> int:
+    data = read_all(options.file, MAX_BODY_BYTES)
+    if data.startswith(SIGNATURE):
+        return _decode_table(data, options)
+    if options.kernel or options.policy or options.ram:
+        raise InvalidSetting("`--kernel`, `--policy` and `--ram` are for a HEST; this is none")
     attempts = Attempts(warn_of_defect)
-    decoded = attempts.call(explain_bytes, attempts.call(to_bytes, read_all(options.file, MAX_BODY_BYTES)))
+    decoded = attempts.call(explain_bytes, attempts.call(to_bytes, data))
     if options.json:
         write_json(to_json(decoded))
     else:
@@ -33,3 +61,55 @@ def run(options: Namespace) -> int:
 
         print_page(decoded_page(decoded))
     return 0
+
+
+def _range(text: str) -> tuple[int, int]:
+    """Return the first address and the exclusive end of `FIRST-LAST`. Raises ArgumentTypeError."""
+    try:
+        first, last = (int(part, 0) for part in text.split("-"))
+    except ValueError:
+        raise ArgumentTypeError(f"invalid range `{text}`; expected two addresses such as `0x40000000-0x5fffffff`") from None
+    return first, last + 1
+
+
+def _decode_table(table: bytes, options: Namespace) -> int:
+    """List the error sources of a HEST, and what a kernel does with each."""
+    name = options.policy or f"linux-{options.kernel or NEWEST}"
+    try:
+        policy = find_policy(name, settings_of(options).custom_policies)
+    except UnknownPolicy as error:
+        raise ProblemError(unknown_policy(str(error))) from None
+    try:
+        judged = judge_sources(read_hest(table), policy, options.ram or ())
+    except MalformedBytes as error:
+        judged = judge_malformed_table(error)
+    if options.json:
+        write_json(to_json(table_json(judged, policy)))
+    else:
+        from ras_triage.service.cli.pages.decoded import error_sources_page  # noqa: PLC0415 - JSON output starts faster without it
+
+        print_page(error_sources_page(table_json(judged, policy)))
+    return 0
+
+
+def table_json(judged: JudgedTable, policy: Policy) -> dict[str, Any]:
+    """Return the JSON value of a HEST under a policy."""
+    sources = [
+        {
+            "offset": source.offset,
+            "type": source.type,
+            "source_id": source.source_id,
+            "notification": _notification(source),
+            **verdict._asdict(),
+        }
+        for source, verdict in ((one.source, one.verdict) for one in judged.sources)
+    ]
+    return {"policy": policy.reference, "fault": None if judged.fault is None else judged.fault._asdict(), "sources": sources}
+
+
+def _notification(source: ErrorSource) -> str | int | None:
+    """Return the name of a source's notification type, its number where it has no name, None where it has none."""
+    if source.notification is None:
+        return None
+    kind = source.notification.type
+    return source.notification.number if kind is None else kind.value

@@ -17,7 +17,8 @@ HELP = "decode an ESR or VSESR value, or predict its injection by KVM"
 
 def configure(command: ArgumentParser) -> None:
     command.description = (
-        "Decode an ESR_ELx or VSESR_EL2 value. With --kernel, --policy or --no-ras, predict the result of injecting it as a virtual SError."
+        "Decode an ESR_ELx or VSESR_EL2 value. "
+        "With --kernel, --policy, --no-ras or --guest-serror-masked, predict the result of injecting it as a virtual SError."
     )
     add_examples(command, "ras-triage syndrome 0xbe000c11", "ras-triage syndrome 0xbe000411 --kernel 6.12.107 --no-ras")
     command.add_argument("value", metavar="VALUE", help="value such as 0xbe000411; with --ndjson the input file, or - for standard input")
@@ -25,6 +26,7 @@ def configure(command: ArgumentParser) -> None:
     command.add_argument("--kernel", metavar="RELEASE", help="inject it as a virtual SError on a host with this kernel")
     command.add_argument("--policy", metavar="NAME", help="inject it under this policy")
     command.add_argument("--no-ras", action="store_true", help="inject it on a host without the RAS extension")
+    command.add_argument("--guest-serror-masked", action="store_true", help="inject it into a guest that has SErrors masked (PSTATE.A)")
     command.add_argument("--ndjson", action="store_true", help="read one request per line, write one response or problem per line")
     add_policy_file(command)
     add_json(command)
@@ -33,8 +35,11 @@ def configure(command: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     settings = settings_of(options)
     if options.ndjson:
-        if options.kind or options.kernel or options.policy or options.no_ras:
-            raise InvalidSetting("`--kind`, `--kernel`, `--policy` and `--no-ras` exclude `--ndjson`; give them as members of each line")
+        if options.kind or _is_injection(options):
+            raise InvalidSetting(
+                "`--kind`, `--kernel`, `--policy`, `--no-ras` and `--guest-serror-masked` exclude `--ndjson`; "
+                "give them as members of each line"
+            )
         return process_lines(
             options.value, settings.max_body_bytes, lambda line: syndromes_json(answer_syndromes(read_syndrome_request(line), settings))
         )
@@ -48,9 +53,13 @@ def run(options: Namespace) -> int:
     return 0
 
 
+def _is_injection(options: Namespace) -> bool:
+    return options.kernel is not None or options.policy is not None or options.no_ras or options.guest_serror_masked
+
+
 def _syndrome_request(options: Namespace) -> SyndromeRequest:
     """Return the request that the options stand for."""
-    if options.kernel is None and options.policy is None and not options.no_ras:
+    if not _is_injection(options):
         return read_syndrome_request(to_json({"value": options.value, "kind": options.kind}))
     events = {"serror_pending": 1, "serror_has_esr": 1, "serror_esr": options.value}
     request = {
@@ -58,6 +67,7 @@ def _syndrome_request(options: Namespace) -> SyndromeRequest:
         "kernel": options.kernel,
         "policy": options.policy,
         "host_ras": not options.no_ras,
+        "guest_serror_masked": options.guest_serror_masked or None,
         "kind": options.kind,
     }
     return read_syndrome_request(to_json(request))

@@ -1,15 +1,16 @@
-"""Pages with decoded status blocks and CPER records."""
+"""Pages with decoded status blocks, CPER records and HESTs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Final
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from ras_triage.service.cli.pages.layout import DIM, section, text
+from ras_triage.service.cli.pages.layout import DIM, HIGHLIGHT, section, text
 from ras_triage.service.cli.pages.steps import value_text
 
 
@@ -24,6 +25,29 @@ def decoded_page(decoded: dict[str, Any]) -> Group:
     for index, (fields, reading) in enumerate(zip(sections, decoded["readings"], strict=True)):
         parts.append(section(f"Section {index}: {reading['name']}", _fields(fields, reading)))
     return Group(*parts)
+
+
+_STATUS: Final = {
+    "read": "",
+    "refused": HIGHLIGHT,
+    "skipped": DIM,
+    "never_read": HIGHLIGHT,
+    "panics": "bold red",
+}
+
+
+def error_sources_page(decoded: dict[str, Any]) -> Group:
+    """Return the page with the error sources of a HEST, and what a kernel does with each."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("source", "notification", "status", "why"):
+        table.add_column(column, overflow="fold")
+    for source in decoded["sources"]:
+        status = source["status"]
+        name = f"type {source['type']}" if source["source_id"] is None else str(source["source_id"])
+        notification = "" if source["notification"] is None else str(source["notification"])
+        table.add_row(text(name), text(notification), text(status.replace("_", " "), _STATUS[status]), text(source["why"]))
+    head = section(f"HEST under {decoded['policy'].name}", table)
+    return head if decoded["fault"] is None else Group(head, text(decoded["fault"]["why"], HIGHLIGHT))
 
 
 def _fields(fields: dict[str, Any], reading: dict[str, Any]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from rich import box
@@ -43,10 +44,13 @@ def policy_page(page: PolicyPage) -> Group:
     table.add_column("", no_wrap=True)
     table.add_column("behaviour")
     table.add_column("since", no_wrap=True, style=DIM)
+    table.add_column("evidence", no_wrap=True, style=DIM)
     for flag in page.flags:
         about = join_lines(text(flag.flag), *([text(flag.summary, DIM)] if flag.summary else []))
-        table.add_row(Text("yes", "green") if flag.value else Text("no", DIM), about, flag.since or "")
-    head = Group(text(page.name, HEADING), text(page.digest, DIM), *(text(note) for note in page.notes))
+        table.add_row(Text("yes", "green") if flag.value else Text("no", DIM), about, flag.since or "", flag.evidence or "")
+    counts = Counter(flag.evidence for flag in page.flags if flag.evidence)
+    evidence = "evidence: " + ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), reverse=True))
+    head = Group(text(page.name, HEADING), text(page.digest, DIM), text(evidence, DIM), *(text(note) for note in page.notes))
     return Group(head, table)
 
 

@@ -110,6 +110,8 @@ def _signal(step: Signal) -> str:
 
 def _oops(step: Oops) -> str:
     where = "an unknown thread" if step.pid is None else f"process {step.pid}"
+    if step.context == "kworker":
+        where = "a kernel worker, which ends"
     return f"kernel oops in the context of {where}: {step.cause}"
 
 

@@ -37,7 +37,7 @@ class PreparedError:
 
     def document(self, name: bytes | None) -> EventDocument:
         """Return the event to decide. `name`: see `EventDocument`."""
-        return EventDocument(self.event, name, frozenset(one.field for one in self.assumed))
+        return EventDocument(self.event, name, frozenset(one.field for one in self.assumed), is_live=False)
 
 
 @frozen

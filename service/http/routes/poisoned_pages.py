@@ -45,6 +45,6 @@ async def get_poisoned(source: SourceName, runtime: RuntimeOf) -> PoisonedJson:
 @router.delete("/v1/poisoned-pages/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
 async def forget_poisoned(source: SourceName, runtime: RuntimeOf, principal: PrincipalOf) -> None:
     """Forget the poisoned pages of a source, after its machine was restarted."""
-    runtime.sources.state(source).forget_pages()
+    runtime.sources.state(source).reboot()
     count = await runtime.writer.call(partial(runtime.store.forget_poisoned, source))
     audit("poisoned_pages.delete", source, principal.name, pages=count)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ras_triage.models.errors import MalformedBytes
-from ras_triage.models.formats.hest import ErrorSource, SourceType, notifications, read_hest
+from ras_triage.models.formats.hest import notifications, read_hest
 from ras_triage.models.notification import NotificationType
+from ras_triage.models.records.error_source import ErrorSource, SourceType
 
 
 def generic(source_id: int, notify: int, *, version: int = 2, block_length: int = 4096, poll: int = 0, enabled: int = 1) -> bytes:

@@ -233,10 +233,19 @@ def test_a_device_is_written_as_linux_writes_it():
 
 @pytest.mark.parametrize(
     ("port_type", "bus", "lacks"),
-    [(None, 0, False), (0, 0, True), (0, 1, False), (4, 0, False), (5, 0, True), (6, 0, False), (9, 0, False), (10, 0, False)],
+    [(None, 0, False), (0, 0, True), (0, 1, False), (4, 0, False), (5, 0, True), (6, 0, False), (9, 0, True), (10, 0, True)],
 )
 def test_a_device_on_bus_0_that_is_no_port_has_no_bridge_above_it(port_type, bus, lacks):
     assert pcie.read_device(Pcie(port_type=port_type, bus=bus).encode_payload()).lacks_upstream_bridge is lacks
+
+
+@pytest.mark.parametrize(
+    ("port_type", "integrated", "port"),
+    [(None, False, False), (0, False, False), (4, False, True), (5, False, True), (6, False, True), (9, True, False), (10, True, False)],
+)
+def test_ports_and_devices_of_the_root_complex_are_told_apart(port_type, integrated, port):
+    read = pcie.read_device(Pcie(port_type=port_type, bus=3).encode_payload())
+    assert (read.is_integrated, read.is_port) == (integrated, port)
 
 
 def test_a_slot_is_the_upper_13_bits():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ras_triage.models.decision import Decision, ExitToVmm, InjectSerror, Panic, RecoverPcie, ReportCxl, Signal
+from ras_triage.models.decision import Decision, ExitToVmm, InjectSerror, Oops, Panic, RecoverPcie, ReportCxl, Signal
 from ras_triage.models.kvm import VcpuEvents
 from ras_triage.models.records import guid
 from ras_triage.policies.catalog.behaviours import FLAGS
@@ -95,6 +95,11 @@ def panics(decision: Decision) -> list[tuple[str, int | None]]:
     return [(step.message, step.reboots_after_s) for step in steps(decision, Panic)]
 
 
+def recovery(decision: Decision) -> tuple[list[bool], list[int | None]]:
+    """Whether recovery runs for each device, and whom oopses end."""
+    return [step.recovers for step in steps(decision, RecoverPcie)], [step.pid for step in steps(decision, Oops)]
+
+
 def arrival(name: str) -> Callable[[Decision], object]:
     return lambda decision: [fired.since for fired in decision.rationale if fired.rule == name]
 
@@ -148,9 +153,13 @@ SHOWN: dict[str, Flag] = {
         "gpio",
         block(pcie(status=0)),
         host(),
-        lambda decision: [step.recovers for step in steps(decision, RecoverPcie)],
-        [True],
-        [False],
+        recovery,
+        ([True], []),
+        ([False], []),
+    ),
+    "aer_without_state_oopses": Flag("linux-6.17.7", "gpio", block(pcie()), host(), recovery, ([True], []), ([False], [None])),
+    "aer_integrated_endpoint_recovered": Flag(
+        L61, "gpio", block(pcie(valid=0x89, bus=0, port_type=9)), host(pci_devices=None), recovery, ([True], [None]), ([True], [])
     ),
     "cxl_events_dispatched": Flag(L612, "gpio", block(cxl_event()), host(), lambda decision: len(steps(decision, ReportCxl)), 0, 1),
     "cxl_protocol_errors_dispatched": Flag(
@@ -227,6 +236,24 @@ SHOWN: dict[str, Flag] = {
     ),
     "ksm_handled": Flag(L612, "gpio", PLAIN, host(page("ksm", dirty=True), early=1), signals, [], [AO_LEADER]),
     "thp_split_failure_kills": Flag(L612, "gpio", PLAIN, host(huge("thp", split_fails=True), early=1), signals, [], [(PID, AO, VA, 21)]),
+    "thp_split_reads_subpages": Flag(
+        "linux-6.17.5",
+        "gpio",
+        PLAIN,
+        host(huge("thp")),
+        lambda decision: [known.fact for known in decision.assumptions],
+        [],
+        ["host.pages.split_fails"],
+    ),
+    "swapped_in_page_is_dirty": Flag(
+        L612,
+        "gpio",
+        PLAIN,
+        host(page("swap_cache")),
+        returned,
+        ("clean swapcache page", "recovered", 0),
+        ("dirty swapcache page", "delayed", 0),
+    ),
     "file_thp_handled": Flag(
         L61, "gpio", PLAIN, host(huge("file_thp")), returned, ("high-order kernel page", "ignored", -16), ("dirty LRU page", "recovered", 0)
     ),
@@ -246,10 +273,22 @@ SHOWN: dict[str, Flag] = {
     "kill_accessing_process": Flag(L73, sea(), PLAIN, host(POISONED), signals, [], [AR_T]),
     "kill_accessing_absent_is_fine": Flag(L73, sea(), PLAIN, host(page(dirty=True, poisoned=True, unmapped=True)), signals, [BUSKERN], []),
     "kill_accessing_names_base_page": Flag(
-        L73, sea(), PLAIN, host(huge(poisoned=True)), signals, [(TID, AR, HUGE_START, 21)], [(TID, AR, VA, 21)]
+        L73, sea(), PLAIN, host(huge(poisoned=True, file_backed=True)), signals, [(TID, AR, HUGE_START, 21)], [(TID, AR, VA, 21)]
     ),
     "already_poisoned_reported": Flag(
         L612, "gpio", PLAIN, host(POISONED), returned, (None, None, -133), ("already poisoned page", "failed", -133)
+    ),
+    "already_poisoned_page_type": Flag(
+        L612, "gpio", PLAIN, host(POISONED), returned, ("already poisoned", "failed", -133), ("already poisoned page", "failed", -133)
+    ),
+    "second_hugetlb_error_is_huge_page": Flag(
+        L73,
+        "gpio",
+        PLAIN,
+        host(huge(poisoned=True, file_backed=True)),
+        returned,
+        ("already poisoned page", "failed", -133),
+        ("huge page", "failed", -133),
     ),
     "panic_on_unrecoverable_sysctl": Flag(
         L73,
@@ -277,6 +316,15 @@ SHOWN: dict[str, Flag] = {
         offlined,
         [(PFN, "failed", -5)],
         [(PFN, "failed", -131)],
+    ),
+    "poisoned_hugetlb_not_migratable": Flag(
+        L73,
+        "gpio",
+        block(memory(CORRECTED, THRESHOLD), severity=CORRECTED),
+        host(huge(poisoned=True, file_backed=True)),
+        offlined,
+        [(PFN, "recovered", 0)],
+        [(PFN, "failed", -5)],
     ),
     # principles that no kernel holds yet
     "reads_every_notification": Flag(UNIFORM, "nmi", PLAIN, host(), queued, [], [(PFN, (), "kworker")]),
@@ -326,6 +374,7 @@ class Answer(NamedTuple):
 
 
 REFUSED = VcpuEvents(serror_pending=1, serror_has_esr=1, ext_dabt_pending=1, serror_esr=0x11)
+ABORTED = VcpuState(host_ras=True, guest_ras=True, serror_masked=False)
 ANSWERED: dict[str, Answer] = {
     "kvm_serror_emulated": Answer(
         VcpuEvents(serror_pending=1),
@@ -341,6 +390,17 @@ ANSWERED: dict[str, Answer] = {
         (22, None),
         (22, 0x9600_0010),
     ),
+    "kvm_serror_entry_without_il": Answer(
+        VcpuEvents(serror_pending=1),
+        ABORTED,
+        lambda done: done.guest_esr,
+        0xBF00_0000,
+        0xBD00_0000,
+    ),
+    "kvm_abort_syndrome_sign_extended": Answer(
+        VcpuEvents(ext_dabt_pending=1), ABORTED, lambda done: done.guest_esr, 0x9600_0010, 0xFFFF_FFFF_9600_0010
+    ),
+    "kvm_abort_il_always_set": Answer(VcpuEvents(ext_dabt_pending=1), ABORTED, lambda done: len(done.assumptions), 2, 1),
 }
 
 
@@ -363,7 +423,7 @@ def test_a_flag_changes_what_an_injection_comes_to(flag: str) -> None:
 
 
 def test_every_flag_is_shown_to_change_something() -> None:
-    assert set(SHOWN) | set(ANSWERED) == set(FLAGS)
+    assert set(SHOWN) | set(ANSWERED) | {"ghes_assist_sources_skipped"} == set(FLAGS), "the one flag is shown in test_error_sources.py"
 
 
 def test_a_user_policy_has_a_digest_of_its_own_for_each_flag() -> None:
@@ -390,14 +450,20 @@ HELD = {
     "cxl_events_dispatched": (0, 0, 1, 1),
     "cxl_protocol_errors_dispatched": (0, 0, 0, 1),
     "aer_needs_unmasked_status": (0, 0, 0, 1),
+    "aer_without_state_oopses": (0, 0, 0, 0),
+    "aer_integrated_endpoint_recovered": (0, 1, 1, 1),
     "sdei_always_built": (0, 1, 1, 1),
     "soft_offline_sysctl": (0, 0, 1, 1),
     "panic_on_unrecoverable_sysctl": (0, 0, 0, 1),
     "soft_offline_kernel_page_errno": (0, 0, 0, 1),
+    "poisoned_hugetlb_not_migratable": (0, 0, 1, 1),
+    "ghes_assist_sources_skipped": (0, 0, 1, 1),
     "kill_accessing_process": (0, 1, 1, 1),
     "kill_accessing_absent_is_fine": (0, 1, 1, 1),
     "kill_accessing_names_base_page": (0, 0, 1, 1),
     "already_poisoned_reported": (0, 0, 1, 1),
+    "already_poisoned_page_type": (0, 0, 1, 1),
+    "second_hugetlb_error_is_huge_page": (0, 0, 1, 1),
     "action_optional_to_others": (0, 1, 1, 1),
     "dax_early_kill": (0, 1, 1, 1),
     "unmap_failure_kills_clean": (0, 1, 1, 1),
@@ -405,6 +471,8 @@ HELD = {
     "ksm_handled": (0, 0, 1, 1),
     "thp_split_failure_kills": (0, 0, 1, 1),
     "file_thp_handled": (0, 1, 1, 1),
+    "thp_split_reads_subpages": (0, 0, 0, 0),
+    "swapped_in_page_is_dirty": (0, 0, 0, 0),
     "gigantic_hugetlb_handled": (0, 1, 1, 1),
     "hugetlb_signal_names_base_page": (0, 0, 1, 1),
     "hugetlb_tail_not_collected": (0, 0, 0, 0),
@@ -422,6 +490,9 @@ HELD = {
     "abort_address_untagged": (0, 1, 1, 1),
     "kvm_walk_level_minus_1_is_sea": (0, 0, 1, 1),
     "kvm_serror_emulated": (0, 0, 0, 1),
+    "kvm_serror_entry_without_il": (0, 0, 0, 0),
+    "kvm_abort_syndrome_sign_extended": (0, 1, 0, 0),
+    "kvm_abort_il_always_set": (0, 0, 0, 1),
     "kvm_ext_dabt_first": (0, 0, 0, 1),
     "kvm_sea_to_user": (0, 0, 0, 1),
     "kvm_runs_task_work": (0, 1, 1, 1),
@@ -461,7 +532,10 @@ def test_the_uniform_policy_is_otherwise_the_newest_kernel() -> None:
 FLIPS = {
     "sea_action_required": ("5.10.210", "6.1.77", "6.8.0"),
     "sea_kills_when_nothing_queued": ("6.1.164", "6.12.43", "6.17.0"),
-    "queued_accumulates": ("7.3.4",),
+    "queued_accumulates": ("6.12.118", "7.3.4"),
+    "duplicate_sea_unclaimed": ("6.12.117", "7.3.0"),
+    "hugetlb_tail_not_collected": ("6.6.11", "6.7.0"),
+    "hugetlb_signal_names_base_page": ("6.6.11", "6.7.0"),
     "action_required_in_task_work": ("6.17.0",),
     "pfn_left_to_memory_failure": ("6.19.0",),
     "panic_honours_timeout": ("6.1.129", "6.12.14", "6.14.0"),
@@ -473,14 +547,23 @@ FLIPS = {
     "sdei_always_built": ("6.1.142", "6.12.34"),
     "action_optional_to_others": ("5.11.0",),
     "kill_accessing_process": ("5.14.0",),
-    "kill_accessing_absent_is_fine": ("6.1.135", "6.12.24", "6.15.0"),
+    "kill_accessing_absent_is_fine": ("5.15.181", "6.1.135", "6.12.24", "6.15.0"),
     "kill_accessing_names_base_page": ("6.12.69", "6.19.0"),
+    "second_hugetlb_error_is_huge_page": ("6.12.69", "6.18.9", "6.19.0"),
+    "already_poisoned_reported": ("6.11.0",),
+    "already_poisoned_page_type": ("6.12.48", "6.16.8", "6.17.0"),
+    "aer_without_state_oopses": ("6.16.0",),
+    "thp_split_reads_subpages": ("6.12.0",),
+    "swapped_in_page_is_dirty": ("6.11.0",),
     "soft_offline_sysctl": ("6.11.0",),
     "ksm_handled": ("6.4.0",),
     "arm_errors_handled": ("5.12.17", "5.13.2", "5.14.0"),
     "kvm_walk_level_minus_1_is_sea": ("6.8.0",),
     "walk_level_minus_1_is_sea": ("6.9.0",),
     "kvm_serror_emulated": ("6.17.0",),
+    "kvm_serror_entry_without_il": ("6.17.0",),
+    "kvm_abort_syndrome_sign_extended": ("5.19.0",),
+    "kvm_abort_il_always_set": ("7.2.0",),
     "kvm_ext_dabt_first": ("6.17.0",),
 }
 """Releases at which a behaviour arrives: mainline, and stable releases that carried it back."""
@@ -488,21 +571,30 @@ FLIPS = {
 NEVER = {
     "sea_kills_when_nothing_queued": ("5.10.223", "5.10.999", "6.1.163", "6.12.42"),
     "action_required_in_task_work": ("6.1.999", "6.12.999", "6.16.999"),
-    "queued_accumulates": ("6.12.999", "7.2.999", "7.3.0"),
+    "queued_accumulates": ("6.1.999", "6.12.117", "7.2.999", "7.3.0"),
     "pfn_left_to_memory_failure": ("6.12.999", "6.18.999"),
-    "duplicate_sea_unclaimed": ("6.12.999",),
+    "duplicate_sea_unclaimed": ("6.12.116", "7.2.999"),
+    "hugetlb_tail_not_collected": ("6.1.999", "6.6.10", "6.6.88", "6.13.12"),
+    "arm_section_bounded_exactly": ("7.1.999",),
     "sea_precheck": ("6.12.999",),
     "arm_section_bounded": ("5.10.999", "6.1.999"),
     "exception_taints": ("5.10.999",),
     "aer_needs_unmasked_status": ("6.12.999",),
+    "thp_split_reads_subpages": ("6.11.999", "6.12.56", "6.17.6", "6.18.0"),
+    "swapped_in_page_is_dirty": ("6.10.999", "6.12.56", "6.17.6", "6.18.0"),
+    "aer_without_state_oopses": ("6.12.999", "6.15.999", "6.17.8", "6.18.0"),
     "cxl_events_dispatched": ("6.1.999",),
     "cxl_protocol_errors_dispatched": ("6.12.999",),
     "kill_accessing_process": ("5.10.999",),
     "kill_accessing_names_base_page": ("6.1.999",),
     "action_optional_to_others": ("5.10.999",),
+    "already_poisoned_page_type": ("6.11.999", "6.13.999", "6.15.999"),
+    "second_hugetlb_error_is_huge_page": ("6.1.999", "6.17.999"),
     "soft_offline_sysctl": ("6.1.999",),
     "kvm_sea_to_user": ("6.12.999",),
     "kvm_serror_emulated": ("6.12.999",),
+    "kvm_serror_entry_without_il": ("6.16.999", "7.2.0", "7.3.4"),
+    "kvm_abort_syndrome_sign_extended": ("5.10.999", "5.15.999", "6.6.54", "6.10.13", "6.12.0"),
     "kvm_ext_dabt_first": ("6.12.999", "6.16.999"),
     "kvm_walk_level_minus_1_is_sea": ("6.1.999", "6.7.999"),
     "kvm_runs_task_work": ("5.10.999",),

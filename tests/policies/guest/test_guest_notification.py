@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ras_triage.models.host import Guest, Vm
 from ras_triage.models.syndrome import serror_syndrome
+from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.policies.guest.injection import (
     GuestError,
     GuestErrorKind,
@@ -126,14 +128,19 @@ def test_a_line_of_the_syndrome_table(line: Line) -> None:
     [(UC, 0xBE000011), (UEU, 0xBE000411), (UEO, 0xBE000811), (UER, 0xBE000C11), (CE, 0xBE001811), (IDS, 0xBF000000), (0, 0xBE000000)],
 )
 def test_a_guest_sees_the_syndrome_in_esr_el1(iss: int, guest_esr: int) -> None:
-    step = injection_step("vm-1", 2, panics(iss), BOTH)
+    step = injection_step(Vm(id="vm-1", pid=1), 2, iss, resolve_policy("linux-7.3.4"), host_ras=True)
     assert (step.vm, step.vcpu, step.has_esr, step.vsesr_el2, step.guest_esr) == ("vm-1", 2, True, iss, guest_esr)
     assert struct.unpack("<BBB5xQ48x", step.vcpu_events) == (1, 1, 0, iss)
 
 
-def test_a_host_without_ras_must_not_choose_a_syndrome() -> None:
-    step = injection_step("vm-1", None, choose_injection(CONSUMED, NO_HOST_RAS), NO_HOST_RAS)
-    assert (step.has_esr, step.vsesr_el2, step.guest_esr) == (False, 0, 0xBE000000)
+@pytest.mark.parametrize(
+    ("release", "masked", "guest_esr"),
+    [("6.16.12", None, 0xBE000000), ("7.1.13", None, 0xBD000000), ("7.3.4", None, 0xBF000000), ("7.3.4", True, 0xBE000000)],
+)
+def test_a_host_without_ras_must_not_choose_a_syndrome(release: str, masked: bool | None, guest_esr: int) -> None:
+    vm = Vm(id="vm-1", pid=1, guest=Guest(serror_masked=masked))
+    step = injection_step(vm, None, choose_injection(CONSUMED, NO_HOST_RAS).iss, resolve_policy(f"linux-{release}"), host_ras=False)
+    assert (step.has_esr, step.vsesr_el2, step.guest_esr) == (False, 0, guest_esr)
     assert struct.unpack("<BBB5xQ48x", step.vcpu_events) == (1, 0, 0, 0)
 
 

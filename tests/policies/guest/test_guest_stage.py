@@ -137,7 +137,8 @@ def test_a_guest_without_an_abort_source_finds_the_record_elsewhere() -> None:
     [
         ({"ghes": []}, {}, (3, 0x411, 0xBE000411)),
         ({"ghes": [], "ras_extension": False}, {}, (3, 0x1000000, 0xBF000000)),
-        ({"ghes": []}, {"ras_extension": False}, (3, 0, 0xBE000000)),
+        ({"ghes": []}, {"ras_extension": False}, (3, 0, 0xBF000000)),
+        ({"ghes": [], "serror_masked": True}, {"ras_extension": False}, (3, 0, 0xBE000000)),
     ],
 )
 def test_a_guest_without_any_source_gets_a_virtual_serror_and_panics(guest: dict[str, Any], facts: dict[str, Any], told: Any) -> None:
@@ -148,6 +149,16 @@ def test_a_guest_without_any_source_gets_a_virtual_serror_and_panics(guest: dict
     assert logged(decision, "a Linux guest panics")
     (step,) = steps(decision, InjectSerror)
     assert struct.unpack("<BBB5xQ48x", step.vcpu_events) == (1, int(step.has_esr), 0, step.vsesr_el2)
+
+
+@pytest.mark.parametrize(
+    ("masked", "guest_esr", "assumed"), [(None, 0xBC000411, True), (False, 0xBC000411, False), (True, 0xBE000411, False)]
+)
+def test_a_guest_that_masks_serrors_sees_what_the_cpu_supplies(masked: bool | None, guest_esr: int, assumed: bool) -> None:
+    facts = host(vms=[vm(guest={"ghes": [], "serror_masked": masked})])
+    decision = decided("linux-7.1.13", sea(taken_from="user"), PLAIN, facts)
+    assert serrors(decision) == [(3, 0x411, guest_esr)]
+    assert ("guest.serror_masked" in {one.fact for one in decision.assumptions}) == assumed
 
 
 @pytest.mark.parametrize("notification", [sea(taken_from="guest"), sei(0xBE000C11, "guest")])
@@ -164,7 +175,8 @@ def test_a_guest_that_does_not_see_the_ras_extension_gets_none_of_its_syndromes_
         (vm(memslots=[]), {}, ["host.vms.memslots"]),
         ({"id": "vm-1", "pid": PID, "memslots": [SLOT]}, {}, ["host.vms.vcpus", "host.vms.guest"]),
         (vm(guest={"ghes": [], "page_size": 16384}), {"ras_extension": None}, ["host.ras_extension"]),
-        (vm(guest={"ghes": [], "page_size": 16384}), {"ras_extension": False}, ["serror_masked"]),
+        (vm(guest={"ghes": [], "page_size": 16384}), {"ras_extension": False}, ["guest.serror_masked"]),
+        (vm(guest={"ghes": [], "serror_masked": False}), {"ras_extension": False}, []),
     ],
 )
 def test_what_the_guest_half_leans_on_and_nobody_said_is_listed(vmm: dict[str, Any], facts: dict[str, Any], assumed: list[str]) -> None:

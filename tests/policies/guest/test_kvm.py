@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from ras_triage.models.kvm import VcpuEvents
 from ras_triage.models.syndrome import serror_syndrome
 from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.policies.guest.kvm import InjectionOutcome, VcpuState, linux_guest_reaction, set_vcpu_events
-from tests.paths import VECTORS
 from tests.policies.events import ALL, L61, L73, L510, L612
+from tests.policies.vectors import cases, name_of, recordings
 
-RECORDED = sorted(VECTORS.glob("kvm-*.jsonl"))
+RECORDED = recordings("kvm")
 ON_RAS, WITHOUT_RAS = (
     VcpuState(host_ras=True, guest_ras=True, serror_masked=None),
     VcpuState(host_ras=False, guest_ras=False, serror_masked=None),
@@ -36,6 +35,11 @@ def asked(policy: str, vcpu: VcpuState = ON_RAS, **fields: Any) -> InjectionOutc
     return set_vcpu_events(VcpuEvents(**fields), vcpu, resolve_policy(policy))
 
 
+def abort(policy: str) -> int:
+    """ESR_EL1 of an injected abort: 6.1 is one of the releases that sign-extend it."""
+    return ABORT | (0xFFFF_FFFF << 32 if policy == L61 else 0)
+
+
 def rules(done: InjectionOutcome) -> dict[str, str]:
     return {fired.rule: fired.outcome for fired in done.rationale}
 
@@ -43,15 +47,15 @@ def rules(done: InjectionOutcome) -> dict[str, str]:
 # What real kernels did
 
 
-@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECORDED, ids=name_of)
 def test_answers_agree_with_what_the_booted_kernel_did(path: Path) -> None:
-    vectors = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert len(vectors) > 30
+    vectors = cases(path)
+    assert vectors
     for vector in vectors:
         given_events, seen = vector["vcpu_events"], vector["observed"]
         fields = given_events | {"serror_esr": int(given_events["serror_esr"], 16)}
-        ras = vector["host_ras"]
-        done = asked(f"linux-{vector['kernel']}", VcpuState(host_ras=ras, guest_ras=ras, serror_masked=None), **fields)
+        ras, masked = vector["host_ras"], vector["guest"] == "bare"
+        done = asked(f"linux-{vector['kernel']}", VcpuState(host_ras=ras, guest_ras=ras, serror_masked=masked), **fields)
         assert done.errno == seen["errno"], vector["id"]
         if seen.get("guest_esr") is not None:
             assert done.guest_esr == int(seen["guest_esr"], 16), vector["id"]
@@ -59,8 +63,9 @@ def test_answers_agree_with_what_the_booted_kernel_did(path: Path) -> None:
             assert done.linux_guest == seen["linux_guest"], vector["id"]
 
 
-def test_three_kernels_are_recorded_as_hosts() -> None:
-    assert [path.stem for path in RECORDED] == ["kvm-6.1.176", "kvm-6.12.107", "kvm-7.3.4"]
+def test_eight_kernels_are_recorded_as_hosts() -> None:
+    releases = {"6.1.176", "6.1.192", "6.12.107", "6.16.12", "6.17.8", "7.1.13", "7.2.6", "7.3.4"}
+    assert {name_of(path) for path in RECORDED} == {f"kvm-{release}" for release in releases}
 
 
 # What the ioctl takes
@@ -80,8 +85,8 @@ def test_without_the_ras_extension_no_syndrome_can_be_chosen_but_an_serror_injec
     assert (refused.errno, refused.guest_esr, refused.linux_guest) == (EINVAL, None, None)
     assert "RAS extension" in rules(refused)["kvm.set_vcpu_events"]
     done = asked(policy, WITHOUT_RAS, serror_pending=1)
-    assert (done.errno, done.guest_esr, done.linux_guest) == (0, 0xBE00_0000, "panics")
     # from 6.17 on it is KVM, where SErrors are unmasked, that writes ESR_EL1
+    assert (done.errno, done.guest_esr, done.linux_guest) == (0, 0xBF00_0000 if policy == L73 else 0xBE00_0000, "panics")
     assert bool(done.assumptions) == (policy == L73)
 
 
@@ -120,14 +125,14 @@ def test_an_abort_is_taken_before_the_serror_that_comes_with_it(policy: str) -> 
             serror_esr=0x411,
             ext_dabt_pending=1,
         )
-        assert [(arrival.esr, arrival.when) for arrival in done.arrivals] == [(ABORT, "at_once"), (0xBE00_0411, "when_unmasked")]
-        assert (done.guest_esr, done.linux_guest) == (ABORT, "panics")
+        assert [(arrival.esr, arrival.when) for arrival in done.arrivals] == [(abort(policy), "at_once"), (0xBE00_0411, "when_unmasked")]
+        assert (done.guest_esr, done.linux_guest) == (abort(policy), "panics")
 
 
 @pytest.mark.parametrize("policy", ALL)
 def test_an_abort_alone_brings_no_serror(policy: str) -> None:
     done = asked(policy, WITHOUT_RAS, ext_dabt_pending=1)
-    assert (done.accepted, done.guest_esr, done.linux_guest) == (True, ABORT, None)
+    assert (done.accepted, done.guest_esr, done.linux_guest) == (True, abort(policy), None)
     assert any("0x24" in assumption.assumed for assumption in done.assumptions)
 
 
@@ -148,11 +153,51 @@ def test_row_140_an_older_kernel_refuses_both(policy: str, vcpu: VcpuState) -> N
 
 @pytest.mark.parametrize("policy", ALL)
 def test_an_unmasked_serror_is_emulated_by_newer_kernels_and_masked_by_none(policy: str) -> None:
-    for masked, expected in ((False, "at_once" if policy == L73 else "when_unmasked"), (True, "when_unmasked"), (None, "when_unmasked")):
+    unmasked = "at_once" if policy == L73 else "when_unmasked"
+    for masked, expected in ((False, unmasked), (True, "when_unmasked"), (None, unmasked)):
         (arrival,) = asked(
             policy, VcpuState(host_ras=True, guest_ras=True, serror_masked=masked), serror_pending=1, serror_has_esr=1, serror_esr=0x811
         ).arrivals
         assert (arrival.when, arrival.esr) == (expected, 0xBE00_0811)
+
+
+WITHOUT_IL, WITH_IL = 0xBC00_0011, 0xBE00_0011
+
+
+@pytest.mark.parametrize(
+    ("release", "masked", "esr"),
+    [
+        ("6.16.12", False, WITH_IL),
+        ("6.17.0", False, WITHOUT_IL),
+        ("6.17.0", None, WITHOUT_IL),
+        ("6.17.0", True, WITH_IL),
+        ("6.18.15", False, WITHOUT_IL),
+        ("7.1.13", False, WITHOUT_IL),
+        ("7.2.0", False, WITH_IL),
+    ],
+)
+def test_kvms_own_entry_leaves_il_clear_from_6_17_to_7_1(release: str, masked: bool | None, esr: int) -> None:
+    vcpu = VcpuState(host_ras=True, guest_ras=True, serror_masked=masked)
+    done = asked(f"linux-{release}", vcpu, serror_pending=1, serror_has_esr=1, serror_esr=0x11)
+    assert (done.guest_esr, done.linux_guest) == (esr, "panics")
+    assert ("without IL" in rules(done)["kvm.serror"]) == (esr == WITHOUT_IL)
+    assert [assumption.fact for assumption in done.assumptions] == ([] if masked is not None else ["guest.serror_masked"])
+
+
+@pytest.mark.parametrize(
+    ("release", "extended"),
+    [
+        ("5.15.200", False), ("5.18.19", False), ("5.19.0", True), ("6.1.0", True), ("6.1.192", True), ("6.6.53", True), ("6.6.54", False),
+        ("6.10.13", False), ("6.11.1", True), ("6.11.2", False), ("6.12.0", False),
+    ],
+)  # fmt: skip
+def test_an_injected_abort_has_a_sign_extended_syndrome_from_5_19_to_6_11(release: str, extended: bool) -> None:
+    assert asked(f"linux-{release}", ext_dabt_pending=1).guest_esr == ABORT | (0xFFFF_FFFF << 32 if extended else 0)
+
+
+def test_the_il_bit_of_an_injected_abort_is_that_of_the_last_exit_until_7_1() -> None:
+    for release, facts in (("7.1.13", ["vcpu.exception_level", "vcpu.last_exit"]), ("7.2.0", ["vcpu.exception_level"])):
+        assert [assumption.fact for assumption in asked(f"linux-{release}", ext_dabt_pending=1).assumptions] == facts
 
 
 def test_a_release_that_is_not_fully_known_gives_an_answer_that_depends() -> None:
@@ -171,7 +216,7 @@ def test_what_arrives_is_what_was_asked_for(given_events: VcpuEvents, vcpu: Vcpu
     if done.accepted:
         assert kinds == ["data_abort"] * bool(given_events.ext_dabt_pending) + ["serror"] * bool(given_events.serror_pending)
     for arrival in done.arrivals:
-        assert arrival.esr >> 25 == (0x5F if arrival.exception == "serror" else 0x4B)
+        assert arrival.esr & (1 << 32) - 1 >> 25 << 25 == (0xBE00_0000 if arrival.exception == "serror" else 0x9600_0000)
 
 
 # What a Linux guest does

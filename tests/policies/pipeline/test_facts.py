@@ -64,6 +64,7 @@ def test_ranges_reach_to_the_last_address() -> None:
 @given(present=st.lists(st.sampled_from("abcd")), device=st.sampled_from("abcd"))
 def test_a_device_is_found_as_by_going_through_all(present: list[str], device: str) -> None:
     assert Facts(Host(pci_devices=tuple(present))).has_device(device) is (device in present)
+    assert Facts(Host(aer_devices=tuple(present))).has_aer(device, is_port=True) is (device in present)
 
 
 slots = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30), st.integers(1, 12)), max_size=4 * LINEAR_SEARCH_SLOTS)

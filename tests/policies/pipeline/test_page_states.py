@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ras_triage.models.decision import Action, Panic
+from ras_triage.models.decision import Action, Decision, Panic
 from ras_triage.models.host import PageState
 from tests.policies.events import (
     ALL,
@@ -80,6 +80,7 @@ HIGH_ORDER = refused("high-order kernel page")
 UNKNOWN, NOT_GOT, OWNED = refused("unknown page"), refused("get hwpoison page"), refused("reserved kernel page")
 CLEAN = Came("clean LRU page", "recovered")
 CUT, KEPT = "removed from the page cache", "stays in the page cache"
+SPLIT = Came("dirty LRU page", "recovered", later=(MEETS,), log=KEPT)
 BASE, START = (VA, HUGE), (VA & -(1 << HUGE), HUGE)
 
 
@@ -137,8 +138,17 @@ TABLE: dict[str, tuple[dict[str, Any], tuple[Came, Came, Came, Came]]] = {
         page("thp", dirty=True, shift=HUGE, pinned=True),
         (refused("unsplit thp"), refused("unsplit thp"), UNSPLIT, UNSPLIT),
     ),
-    "a huge page of a file": (page("file_thp", dirty=True, shift=HUGE), (HIGH_ORDER, recovered(), recovered(), recovered())),
-    "a clean huge page of a file": (page("file_thp", dirty=False, shift=HUGE), (HIGH_ORDER, CLEAN, CLEAN, CLEAN)),
+    # recorded: splitting the huge page of a file unmaps it before anybody is collected, and the page of a tmpfs file stays in its file
+    "a huge page of a tmpfs file": (page("file_thp", dirty=True, shift=HUGE), (HIGH_ORDER, *(SPLIT,) * 3)),
+    "a clean huge page of a tmpfs file": (
+        page("file_thp", dirty=False, shift=HUGE, backing="tmpfs"),
+        (HIGH_ORDER, *(SPLIT._replace(kind="clean LRU page"),) * 3),
+    ),
+    "a huge page of a file on disk": (
+        page("file_thp", dirty=True, shift=HUGE, backing="disk"),
+        (HIGH_ORDER, *(Came("dirty LRU page", "recovered", log="EIO"),) * 3),
+    ),
+    "a clean huge page of a file on disk": (page("file_thp", dirty=False, shift=HUGE, backing="disk"), (HIGH_ORDER, CLEAN, CLEAN, CLEAN)),
     "a huge page of a file that cannot be split": (
         page("file_thp", dirty=True, shift=HUGE, split_fails=True),
         (HIGH_ORDER, refused("unsplit thp"), UNSPLIT, UNSPLIT),
@@ -196,6 +206,32 @@ def test_a_page_comes_to_what_its_state_says(name: str, index: int) -> None:
     assert len(outcomes(decision, "memory.page_state")) == 1
 
 
+def assumed(decision: Decision) -> dict[str, str]:
+    return {assumption.fact: assumption.assumed for assumption in decision.assumptions}
+
+
+@pytest.mark.parametrize("policy", [L61, L612, L73])
+def test_the_consumer_of_a_huge_page_of_a_file_is_signalled_by_its_retry_and_nobody_else_is(policy: str) -> None:
+    decision = decided(policy, sea(), PLAIN, host(page("file_thp", PID, OTHER, dirty=True, shift=HUGE, backing="tmpfs"), early=1))
+    assert signals(decision) == [(TID, AR, VA, 12)]
+    assert outcomes(decision, "signals.collect") == ["no signal: splitting the huge page of a file unmapped it"]
+    assert outcomes(decision, "signals.retry") == ["the interrupted access is retried and faults on the poison entry"]
+
+
+def test_a_poisoned_tmpfs_page_that_leaves_its_file_is_met_by_nobody() -> None:
+    decision = decided("linux-5.16.20", sea(), PLAIN, host(page("file_thp", dirty=True, shift=HUGE)))
+    assert (signals(decision), later(decision), logged(decision, CUT)) == ([], [], True)
+
+
+def test_a_huge_page_of_a_file_is_taken_to_be_of_tmpfs_and_dirty() -> None:
+    decision = decided(L73, "gpio", PLAIN, host(page("file_thp", shift=HUGE)))
+    assert failures(decision) == [(PFN, "dirty LRU page", "recovered", 0)]
+    assert assumed(decision)["host.pages.backing"] == "a file on tmpfs (shmem)"
+    given = decided(L73, "gpio", PLAIN, host(page("file_thp", shift=HUGE, backing="disk")))
+    assert failures(given) == [(PFN, "clean LRU page", "recovered", 0)]
+    assert "host.pages.backing" not in assumed(given)
+
+
 def test_an_unmapped_locked_page_still_shows_that_it_was_locked() -> None:
     for policy in ALL:
         decision = decided(policy, "gpio", PLAIN, host(page(dirty=True, mlocked=True, unmapped=True)))
@@ -236,10 +272,48 @@ def test_what_is_larger_than_a_page_middle_directory_depends_on_the_page_size(pa
         assert failures(decision)[0][1] == kind
 
 
-def test_a_page_mapped_twice_by_one_process_is_signalled_once_with_the_first_address() -> None:
-    mappings = [{"pid": PID, "address": VA}, {"pid": PID, "address": VA + 0x10000}, {"pid": OTHER, "address": VA}]
-    facts = host({"physical_address": PAGE, "state": "anonymous", "dirty": True, "mappings": mappings}, early=1)
-    assert signals(decided(L612, "gpio", PLAIN, facts)) == [GOT, (OTHER, AO, VA, 12)]
+ALIAS = VA - 0x10000
+"""Another address of the page in the same process, behind `VA` in the order of the reverse mapping."""
+
+
+def mapped_twice(state: str = "shmem", **facts: Any) -> dict[str, Any]:
+    """A page that the consumer maps at `VA` and `ALIAS`, and another process once."""
+    mappings = [{"pid": PID, "address": VA}, {"pid": PID, "address": ALIAS}, {"pid": OTHER, "address": VA}]
+    return {"physical_address": PAGE, "state": state, "dirty": True, "mappings": mappings, **facts}
+
+
+@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize("state", ["anonymous", "shmem", "page_cache"])
+def test_a_process_is_signalled_once_for_each_mapping_of_the_page(policy: str, state: str) -> None:
+    decision = decided(policy, "gpio", PLAIN, host(mapped_twice(state), early=1))
+    assert signals(decision) == [GOT, (PID, AO, ALIAS, 12), (OTHER, AO, VA, 12)]
+    assert outcomes(decision, "signals.collect") == ["2 threads signalled"]
+    assert decision.certainty == "depends"
+    assert [reason for reason in decision.reasons if "pending is lost" in reason] != []
+    assert later(decision) == [MEETS, (PID, AR, ALIAS, 12), (OTHER, AR, VA, 12)]
+
+
+def test_the_processes_of_a_ksm_page_are_signalled_once_each() -> None:
+    decision = decided(L73, "gpio", PLAIN, host(mapped_twice("ksm"), early=1))
+    assert signals(decision) == [GOT, (OTHER, AO, VA, 12)]
+    assert decision.certainty == "certain"
+
+
+def test_the_consumer_of_a_page_mapped_twice_gets_one_signal_for_the_first_mapping() -> None:
+    decision = decided(L73, sea(), PLAIN, host(mapped_twice(), early=1))
+    assert signals(decision) == [(TID, AR, VA, 12), (OTHER, AO, VA, 12)]
+    assert decision.certainty == "certain"
+
+
+def test_a_process_that_maps_a_page_twice_is_killed_once() -> None:
+    decision = decided(L61, "gpio", PLAIN, host(mapped_twice("anonymous", unmap_fails=True), early=1))
+    assert signals(decision) == [(PID, SIGKILL, None, None), (OTHER, SIGKILL, None, None)]
+
+
+@pytest.mark.parametrize("state", ["anonymous", "ksm", "shmem"])
+def test_the_consumer_of_a_page_poisoned_before_is_told_its_lowest_address(state: str) -> None:
+    decision = decided(L73, sea(), PLAIN, host(mapped_twice(state, poisoned=True), early=1))
+    assert signals(decision) == [(TID, AR, ALIAS, 12)]
 
 
 # Who is signalled
@@ -334,6 +408,17 @@ def test_an_old_kernel_treats_an_abort_as_any_report_and_the_retried_access_sign
     assert signals(eager) == [(PID, AO, VA, 12), (TID, AR, VA, 12)]
 
 
+@pytest.mark.parametrize(
+    ("release", "dirty"),
+    [("6.10.14", False), ("6.11.0", True), ("6.12.43", True), ("6.12.57", False), ("6.16.12", True), ("6.17.8", False), ("7.3.4", False)],
+)
+def test_a_page_that_was_read_back_from_swap_counts_as_dirty_where_the_kernel_maps_it_writable(release: str, dirty: bool) -> None:
+    told = [decided(f"linux-{release}", "gpio", PLAIN, host(page("swap_cache", **facts))) for facts in ({}, {"dirty": not dirty})]
+    assert [failures(decision)[0][1] == "dirty swapcache page" for decision in told] == [dirty, not dirty]
+    unmapped = decided(f"linux-{release}", "gpio", PLAIN, host(page("swap_cache", unmapped=True)))
+    assert failures(unmapped)[0][1] == "clean swapcache page"
+
+
 # Already poisoned pages
 
 
@@ -346,6 +431,8 @@ def poisoned(**facts: Any) -> dict[str, Any]:
     [
         (L510, (PFN, None, None, 0)),
         (L61, (PFN, None, None, EHWPOISON)),
+        ("linux-6.10.14", (PFN, None, None, EHWPOISON)),
+        ("linux-6.12.47", (PFN, "already poisoned", "failed", EHWPOISON)),
         (L612, (PFN, "already poisoned page", "failed", EHWPOISON)),
         (L73, (PFN, "already poisoned page", "failed", EHWPOISON)),
     ],
@@ -376,9 +463,69 @@ def test_two_sections_about_one_page_poison_it_once() -> None:
         assert failures(decision) == [(PFN, "dirty LRU page", "recovered", 0), (PFN, *again)]
 
 
-def test_poisoning_one_page_of_a_hugetlb_page_poisons_all_of_it() -> None:
-    decision = decided(L61, "gpio", block(memory(), memory(address=PA + 0x1000)), host(page("hugetlb", dirty=True, shift=HUGE)))
+SHARED: dict[str, Any] = {"state": "hugetlb", "shift": HUGE, "file_backed": True}
+PRIVATE: dict[str, Any] = {"state": "hugetlb", "shift": HUGE}
+"""A hugetlb page of a file, and one of nobody else."""
+NEXT = PA + 0x1000
+"""In the next base page."""
+
+
+def test_poisoning_one_page_of_a_shared_hugetlb_page_poisons_all_of_it() -> None:
+    decision = decided(L61, "gpio", block(memory(), memory(address=NEXT)), host(page(dirty=True, **SHARED)))
     assert [entry[3] for entry in failures(decision)] == [0, EHWPOISON]
+
+
+@pytest.mark.parametrize(("policy", "result"), [(L510, "delayed"), (L61, "recovered"), (L612, "recovered"), (L73, "recovered")])
+def test_the_first_error_in_a_private_hugetlb_page_frees_its_other_base_pages(policy: str, result: str) -> None:
+    data = block(memory(), memory(address=NEXT), memory(address=NEXT))
+    decision = decided(policy, "gpio", data, host(page(dirty=True, **PRIVATE)))
+    first, second, again = failures(decision)
+    assert (first, second) == ((PFN, "huge page", "recovered", 0), (PFN + 1, "free buddy page", result, 0))
+    assert again[1:3] == (("already poisoned page", "failed") if policy in (L612, L73) else (None, None))
+    assert later(decision) == [(PID, AR, VA, HUGE), (PID, AR, VA + 0x1000, HUGE)]
+
+
+def test_an_access_to_a_freed_base_page_of_a_hugetlb_page_meets_the_poison_of_the_first() -> None:
+    decision = decided(L73, sea(), block(memory(address=NEXT)), host(at_failing_page(PRIVATE)))
+    assert failures(decision) == [(PFN + 1, "free buddy page", "recovered", 0)]
+    assert signals(decision) == [(TID, AR, VA + 0x1000, HUGE)]
+    assert outcomes(decision, "signals.retry") == ["the interrupted access is retried and faults on the poison entry"]
+
+
+def at_failing_page(facts: dict[str, Any], address: int = PAGE) -> dict[str, Any]:
+    """The fact of a hugetlb page whose base page at `address` was poisoned before."""
+    mapping = {"pid": PID, "address": VA + address - PAGE}
+    return {"physical_address": address, "dirty": True, "poisoned": True, "mappings": [mapping], **facts}
+
+
+def test_each_poisoned_base_page_of_a_dissolved_hugetlb_page_is_known() -> None:
+    facts = host(at_failing_page(PRIVATE), at_failing_page(PRIVATE, PAGE + 0x1000))
+    for address, came in ((PA, "already poisoned page"), (NEXT, "already poisoned page"), (NEXT + 0x1000, "free buddy page")):
+        assert failures(decided(L73, "gpio", block(memory(address=address)), facts))[0][1] == came
+
+
+@pytest.mark.parametrize(
+    ("policy", "returns", "told"),
+    [
+        ("linux-6.17.8", 0, []),
+        ("linux-6.18.8", 0, []),
+        ("linux-6.18.9", EHWPOISON, [(TID, AR, VA, HUGE)]),
+        (L73, EHWPOISON, [(TID, AR, VA, HUGE)]),
+    ],
+)
+def test_the_poison_of_a_dissolved_hugetlb_page_was_found_only_at_its_first_base_page(
+    policy: str, returns: int, told: list[Signalled]
+) -> None:
+    decision = decided(policy, sea(), PLAIN, host(at_failing_page(PRIVATE)))
+    assert failures(decision) == [(PFN, "already poisoned page", "failed", returns)]
+    assert signals(decision) == told
+    assert later(decision) == [(PID, AR, VA, HUGE)]
+
+
+@pytest.mark.parametrize("facts", [at_failing_page(PRIVATE, PAGE & -(1 << HUGE)), at_failing_page(SHARED)], ids=["first", "shared"])
+def test_the_poison_of_a_hugetlb_page_was_found_at_its_first_base_page_and_in_a_file(facts: dict[str, Any]) -> None:
+    data = block(memory(address=facts["physical_address"]))
+    assert signals(decided("linux-6.17.8", sea(), data, host(facts))) == [(TID, AR, VA & -(1 << HUGE), HUGE)]
 
 
 # Settings
@@ -448,6 +595,20 @@ def test_soft_offline_takes_a_page_away_quietly_or_leaves_it(name: str, index: i
     assert decision.action is Action.HANDLED
 
 
+@pytest.mark.parametrize(("policy", "result"), [("linux-6.1.192", MOVED), ("linux-6.2", GONE), (L612, GONE), (L73, GONE)])
+def test_soft_offline_of_a_poisoned_shared_hugetlb_page_fails_but_at_its_first_base_page(policy: str, result: tuple[str, int]) -> None:
+    decision = decided(policy, "gpio", SOFT, host(at_failing_page(SHARED)))
+    assert [entry[1:] for entry in offlined(decision)] == [result]
+    first = block(memory(CORRECTED, THRESHOLD, address=PAGE & -(1 << HUGE)), severity=CORRECTED)
+    assert [entry[1:] for entry in offlined(decided(policy, "gpio", first, host(at_failing_page(SHARED))))] == [MOVED]
+
+
+@pytest.mark.parametrize("address", [PA, NEXT])
+def test_soft_offline_of_a_dissolved_hugetlb_page_works_at_every_base_page(address: int) -> None:
+    soft = block(memory(CORRECTED, THRESHOLD, address=address), severity=CORRECTED)
+    assert [entry[1:] for entry in offlined(decided(L73, "gpio", soft, host(at_failing_page(PRIVATE))))] == [MOVED]
+
+
 @pytest.mark.parametrize("policy", ALL)
 def test_soft_offline_can_be_switched_off_only_where_the_setting_exists(policy: str) -> None:
     decision = decided(policy, "gpio", SOFT, host(sysctl={"vm.enable_soft_offline": 0}))
@@ -478,6 +639,6 @@ def test_a_page_poisoned_before_is_met_again_whatever_becomes_of_the_record(poli
 
 @pytest.mark.parametrize(("policy", "page_type"), [("linux-6.12.68", "already poisoned page"), ("linux-6.12.69", "huge page")])
 def test_another_base_page_of_a_poisoned_hugetlb_page_is_reported_as_the_kernel_does(policy: str, page_type: str) -> None:
-    huge = page("hugetlb", dirty=True, shift=HUGE)
-    decision = decided(policy, "gpio", block(memory(address=PA), memory(address=PA + 0x1000)), host(huge))
+    huge = page(dirty=True, **SHARED)
+    decision = decided(policy, "gpio", block(memory(address=PA), memory(address=NEXT)), host(huge))
     assert [(words, result) for _, words, result, _ in failures(decision)] == [("huge page", "recovered"), (page_type, "failed")]

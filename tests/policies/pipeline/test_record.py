@@ -324,10 +324,49 @@ def test_a_repeat_is_the_same_bytes_printed_less_than_ten_seconds_ago(record: di
         assert rejected(decided(policy, "sdei", PLAIN, host(recent=[record])), "byte-identical") == dropped
 
 
+OTHERS = [block(other(bytes([index]) * 16)) for index in range(1, 6)]
+
+
+def recent(*records: tuple[bytes, int], repeated: tuple[int, ...] = (), data: bytes = PLAIN) -> bool:
+    """Whether `data` is a duplicate after records of these ages and, unprinted, of `PLAIN` at the ages `repeated`."""
+    known = [repeat(record, age) for record, age in records] + [repeat(PLAIN, age, printed=False) for age in repeated]
+    dropped = [rejected(decided(policy, "sdei", data, host(recent=known)), "byte-identical") for policy in ALL]
+    assert len(set(dropped)) == 1
+    return dropped[0]
+
+
 def test_the_cache_has_four_slots_and_the_oldest_record_leaves_it() -> None:
-    others = [repeat(block(other(bytes([index]) * 16)), age_ms=100 * index) for index in range(1, 5)]
-    assert rejected(decided(L612, "sdei", PLAIN, host(recent=[*others[:3], repeat(PLAIN, 5_000)])), "byte-identical")
-    assert not rejected(decided(L612, "sdei", PLAIN, host(recent=[*others, repeat(PLAIN, 5_000)])))
+    others = [(record, 100 * age) for age, record in enumerate(OTHERS[:4], 1)]
+    assert recent(*others[:3], (PLAIN, 5_000))
+    assert not recent(*others, (PLAIN, 5_000))
+
+
+def test_a_record_with_duplicates_stays_longer_in_the_cache() -> None:
+    # recorded: the third of four records leaves the cache for the fifth, although the first is older
+    records = [(PLAIN, 7_000), (OTHERS[0], 5_500), (OTHERS[1], 5_000), (OTHERS[2], 4_500), (OTHERS[3], 500)]
+    assert not recent(*records)
+    assert recent(*records, repeated=(6_500, 6_000))
+    assert not recent(*records, repeated=(6_500, 6_000), data=OTHERS[0])
+    assert recent(*records, data=OTHERS[0])
+
+
+def test_a_duplicate_does_not_renew_the_age_of_a_record() -> None:
+    assert not recent((PLAIN, 10_500), repeated=(9_000,))
+
+
+def test_an_expired_record_leaves_the_cache_before_any_other() -> None:
+    others = [(OTHERS[0], 8_000), (OTHERS[1], 7_000), (OTHERS[2], 0)]
+    assert recent((OTHERS[3], 30_000), (PLAIN, 9_000), *others)
+    assert not recent((OTHERS[3], 8_500), (PLAIN, 9_000), *others)
+
+
+def test_a_record_is_not_added_to_a_cache_that_was_filled_at_that_very_moment() -> None:
+    assert not recent(*((record, 100) for record in OTHERS[:4]), (PLAIN, 100))
+    assert recent(*((record, 100) for record in OTHERS[:4]), (PLAIN, 99))
+
+
+def test_a_record_counts_as_printed_again_once_it_has_expired() -> None:
+    assert recent((PLAIN, 15_000), (PLAIN, 4_000))
 
 
 def test_bytes_behind_the_record_do_not_tell_records_apart() -> None:

@@ -63,6 +63,7 @@ def test_every_step_has_words() -> None:
             "memory failure on page frame 0x1: reserved kernel page: ignored, returns -EBUSY",
         ),
         (RecoverPcie("0000:01:00.0", "fatal", True), "PCIe device 0000:01:00.0 (fatal) is handed to AER recovery"),
+        (Oops(None, "no bridge", "kworker"), "kernel oops in the context of a kernel worker, which ends: no bridge"),
         (Oops(103, "synchronous external abort"), "kernel oops in the context of process 103: synchronous external abort"),
         (
             Translate("vm-1", 0xFFFF40FA6000, (GuestRange(0x40FA6000, 4096, 0, 0), GuestRange(0x80000000, 1 << 21, 2, 1)), (), 0x40FA6000),

@@ -105,7 +105,8 @@ def test_error_sources_and_errors_do_not_multiply() -> None:
 
 def error_source(index: int) -> bytes:
     notification = struct.pack("<BB26x", 7, 28)
-    return struct.pack("<HHHBBIII12x28sI", 9, index, 0xFFFF, 0, 1, 1, 1, 4096, notification, 4096)
+    register = struct.pack("<BBBBQ", 0, 64, 0, 4, 0x8000_0000)
+    return struct.pack("<HHHBBIII12s28sI", 9, index, index, 0, 1, 1, 1, 4096, register, notification, 4096)
 
 
 @pytest.mark.parametrize("path", ["/v1/decisions", "/v1/decode", "/v1/syndromes"])

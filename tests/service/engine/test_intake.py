@@ -13,7 +13,9 @@ from ras_triage.models.event import event_key
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.evaluation import parse_event
 from ras_triage.service.engine.intake import DecidedEvent, EventDocument, Intake, Outcome, PendingRepeat, StoredDecision
+from ras_triage.service.engine.sources import Sources
 from ras_triage.service.http.runtime import Runtime, open_runtime
 from ras_triage.service.store.port import HostFacts
 from ras_triage.service.store.temporary import TemporaryStore
@@ -109,6 +111,33 @@ def test_poisoned_pages_are_remembered_until_a_panic() -> None:
         assert (await decide(runtime, FATAL))["action"] == "panic"
         assert runtime.store.poisoned("node-17", 9) == (), "the machine starts again"
         assert runtime.sources.state("node-17").pages == set()
+
+    with_runtime(test)
+
+
+def test_recent_records_are_read_from_the_store_after_a_restart() -> None:
+    async def test(runtime: Runtime) -> None:
+        await decide(runtime, ABORT)
+        keys = parse_event(document(ABORT)).keys
+        for at_ms, age_ms in ((NOON + 9_999, 9_999), (NOON + 10_000, None)):
+            known = Sources(runtime.store).facts_for(keys, at_ms)
+            assert known is not None
+            assert known.duplicate_age_ms == age_ms
+        await decide(runtime, FATAL)
+        assert Sources(runtime.store).facts_for(keys, NOON + 1) is None
+
+    with_runtime(test)
+
+
+def test_a_decision_that_cannot_be_stored_leaves_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(runtime: Runtime) -> None:
+        def fail(*_: Any) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime.writer, "enqueue", fail)
+            assert isinstance(await admit(runtime.intake, ABORT), ProblemError)
+        assert runtime.sources.facts_for(parse_event(document(ABORT)).keys, NOON) is None
 
     with_runtime(test)
 

@@ -17,7 +17,7 @@ from ras_triage.models.records.guid import guid
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.importing.format_detection import detect_format
-from tests.service.support.application import caller, client, run
+from tests.service.support.application import BLOCK, caller, client, run
 from tests.service.support.import_examples import JOURNAL, LOG, SENT, database, files, hest_table
 from tests.service.support.server_process import serving
 
@@ -77,6 +77,60 @@ def test_what_was_assumed_is_named_and_an_option_takes_its_place():
     assert "/notification/type" not in {one["field"] for one in told["assumed"]}
 
 
+def decided_by(*options: str, given: bytes, kernel: str = "") -> dict[str, Any]:
+    """Return the only error of a log; `kernel`: the release in its first line."""
+    banner = f"[    0.000000] Linux version {kernel} (a) #1\n".encode() if kernel else b""
+    found, _ = lines(run("import", "--json", *options, "-", given=banner + given).stdout)
+    return found
+
+
+def policy_of(found: dict[str, Any]) -> tuple[str, bool]:
+    """Return the policy of an error, and whether the import assumed it."""
+    return found["decision"]["policy"]["name"], "/policy" in {one["field"] for one in found["assumed"]}
+
+
+def test_a_log_that_names_no_kernel_is_decided_under_the_newest_linux_and_says_so():
+    assert policy_of(decided_by(given=LOG)) == ("linux-7.3.4", True)
+    assert policy_of(decided_by(given=LOG, kernel="6.1.176")) == ("linux-6.1.176", False)
+    assert policy_of(decided_by("--kernel", "6.1.176", given=LOG)) == ("linux-6.1.176", False)
+    assert policy_of(decided_by("--policy", "uniform", given=LOG)) == ("uniform", False)
+
+
+@pytest.mark.parametrize("kernel", ["5.1.0", "4.14.0-115.el7a.0.1.aarch64", "4.4.38-l4t-r28.2+g2657cd8"])
+def test_a_log_of_a_kernel_older_than_the_ledger_is_decided_under_the_oldest_and_says_so(kernel):
+    for found in (decided_by(given=LOG, kernel=kernel), decided_by("--kernel", kernel, given=LOG)):
+        assert policy_of(found) == ("linux-5.10.209", False)
+        assert any("older than 5.10.209" in reason for reason in found["decision"]["reasons"])
+
+
+def test_a_log_of_a_kernel_whose_name_is_no_release_is_decided_under_the_newest_linux():
+    assert policy_of(decided_by(given=LOG, kernel="mainline")) == ("linux-7.3.4", True)
+
+
+def test_an_option_does_not_change_the_notification_of_an_exception_without_a_record():
+    found = decided_by(
+        "--notification", "gsiv", "--kernel", "6.12.107", given=b"[ 1.0] SError Interrupt on CPU3, code 0xbe000011 -- SError\n"
+    )
+    assert (found["event"]["notification"]["type"], found["decision"]["action"]) == ("sei", "panic")
+    assert found["agreement"]["verdict"] == "agree"
+
+
+def test_a_page_names_the_exception_that_is_no_record():
+    shown = run("import", "-", given=b"[ 1.0] SError Interrupt on CPU3, code 0xbe000011 -- SError\n").stdout.decode()
+    assert "no record, notified by sei, syndrome 0xbe000011, taken from kernel" in " ".join(shown.split())
+
+
+def test_the_numbering_of_arm_error_types_tells_how_new_a_kernel_can_be():
+    head = b"[   10.0] {1}[Hardware Error]: "
+    texts = [b"event severity: recoverable", b" Error 0, type: recoverable", b"  section_type: ARM processor error"]
+    texts += [b"  Error info structure 0:", b"  num errors: 1", b"   error_type: %s", b"   physical fault address: 0x0000001000093c00"]
+    log = b"".join(head + text + b"\n" for text in texts)
+    new, old = decided_by(given=log % b"0x02: cache error"), decided_by(given=log % b"0, cache error")
+    assert policy_of(new) == ("linux-7.3.4", True)
+    assert "queue_memory_failure" in {step["kind"] for step in old["decision"]["plan"]}
+    assert policy_of(old)[0] != policy_of(new)[0]
+
+
 def test_an_error_source_table_tells_how_a_source_notifies(tmp_path: Path):
     table = tmp_path / "HEST"
     table.write_bytes(hest_table())
@@ -85,6 +139,49 @@ def test_an_error_source_table_tells_how_a_source_notifies(tmp_path: Path):
     assert "/notification/type" not in {one["field"] for one in found["assumed"]}
     alone, _ = lines(run("import", "--json", str(table)).stdout)
     assert "--hest" in alone["unread"]["reason"]
+
+
+def test_a_source_that_no_kernel_reads_tells_nothing(tmp_path: Path):
+    table = tmp_path / "HEST"
+    table.write_bytes(hest_table(enabled=0))
+    found, _ = lines(run("import", "--json", "--hest", str(table), "-", given=LOG).stdout)
+    assert "/notification/type" in {one["field"] for one in found["assumed"]}
+
+
+def test_decode_says_which_sources_of_a_table_a_kernel_reads(tmp_path: Path):
+    table = tmp_path / "HEST"
+    table.write_bytes(hest_table())
+    decoded = json.loads(run("decode", str(table), "--kernel", "6.12.107", "--json").stdout)
+    assert (decoded["policy"]["name"], decoded["fault"]) == ("linux-6.12.107", None)
+    (source,) = decoded["sources"]
+    assert source == {
+        "offset": 40,
+        "type": 10,
+        "source_id": 0,
+        "notification": "sea",
+        "status": "read",
+        "why": "the driver reads the source",
+        "mirrors": "ghes_probe",
+    }
+    inside = json.loads(run("decode", str(table), "--ram", "0x80000000-0x8fffffff", "--json").stdout)
+    assert [one["why"] for one in inside["sources"]] == ["read-acknowledge register: it lies in RAM, at 0x80000000"]
+    page = run("decode", str(table), "--kernel", "6.12.107", COLUMNS="80").stdout.decode()
+    assert "HEST under linux-6.12.107" in page
+    assert "the driver reads the source" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "complaint"),
+    [
+        (["--kernel", "6.12.107"], BLOCK, "are for a HEST; this is none"),
+        (["--kernel", "nonsense"], hest_table(), "nonsense"),
+        (["--ram", "0x8"], hest_table(), "expected two addresses such as `0x40000000-0x5fffffff`"),
+    ],
+)
+def test_wrong_options_for_a_table_are_named(arguments: list[str], given: bytes, complaint: str):
+    done = run("decode", "-", *arguments, given=given)
+    assert done.returncode == 2
+    assert complaint in done.stderr.decode()
 
 
 def test_an_error_source_table_tells_it_over_http_too(call):

@@ -28,6 +28,7 @@ PAGE = {
     "physical_address": "0x56edd000",
     "state": "anonymous",
     "dirty": True,
+    "poisoned": False,
     "mappings": [{"pid": 103, "address": "0xffff897d5000"}],
 }
 
@@ -37,8 +38,9 @@ EVENT: dict[str, Any] = {
     "source": "node-17",
     "notification": {"type": "sea", "taken_from": "user"},
     "status_block": base64.b64encode(BLOCK).decode(),
-    "host": {"kernel": "6.12.107", "current": {"pid": 103, "tid": 103}, "tasks": [{"pid": 103}], "pages": [PAGE]},
+    "host": {"kernel": "6.12.107", "current": {"pid": 103, "tid": 103}, "tasks": [{"pid": 103}], "pages": [PAGE], "recent": []},
 }
+"""Says itself which pages are poisoned and which records were handled before: it is decided alike however often it is sent."""
 
 NDJSON: Final = {"content-type": "application/x-ndjson"}
 

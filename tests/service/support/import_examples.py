@@ -90,9 +90,10 @@ def files(folder: Path) -> dict[str, tuple[bytes, str]]:
     }
 
 
-def hest_table() -> bytes:
+def hest_table(enabled: int = 1) -> bytes:
     """Return a HEST of one GHESv2 source, 0, that notifies by abort."""
     notify = bytes([8, 28]) + bytes(26)
-    address = bytes(12)
-    source = struct.pack("<HHHBBIII", 10, 0, 0xFFFF, 0, 1, 1, 1, 1024) + address + notify + struct.pack("<I", 1024) + address + bytes(16)
+    address = struct.pack("<BBBBQ", 0, 64, 0, 4, 0x8000_0000)
+    head = struct.pack("<HHHBBIII", 10, 0, 0xFFFF, 0, enabled, 1, 1, 1024)
+    source = head + address + notify + struct.pack("<I", 1024) + address + bytes(16)
     return b"HEST" + struct.pack("<IBB", 40 + len(source), 1, 0) + bytes(26) + struct.pack("<I", 1) + source

@@ -94,6 +94,7 @@ def test_a_trace_event_that_is_cut_is_listed():
 OTHERS = (
     "mce: [Hardware Error]: CPU 12: Machine Check: 0 Bank 1: bc800800060c0859",
     "mce: [Hardware Error]: Machine check events logged",
+    "ghes: [Hardware Error]: something new",
     "[Hardware Error]: Corrected error, no action required.",
     "[Hardware Error]: CPU:2 (17:31:0) MC15_STATUS[Over|CE|MiscV|AddrV]: 0x9c2040000000011b",
     "EDAC MC0: 1 CE Single-bit ECC on unknown memory (node:0 card:1 module:0 rank:0 bank:257 device:0 row:9)",

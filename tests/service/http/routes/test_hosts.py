@@ -1,7 +1,9 @@
-"""Host facts, decisions that use them, and poisoned pages."""
+"""Host facts, decisions that use them, poisoned pages, and recent records."""
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +11,7 @@ import httpx
 import pytest
 
 from ras_triage.service.http.app import create_app
-from tests.service.support.application import EVENT, Call, client
+from tests.service.support.application import BLOCK, EVENT, Call, client
 
 ABORT: dict[str, Any] = {key: EVENT[key] for key in ("notification", "status_block")}
 """An event that says nothing of its host."""
@@ -56,7 +58,7 @@ def test_kept_facts_go_into_events_that_bring_none_and_the_decision_names_their_
     assert before["host_facts"] is None
     assert before["policy"]["name"] == "uniform"
     assert after["policy"]["name"] == "linux-6.12.107"
-    assert after["host_facts"] == {"version": 1, "digest": kept["digest"], "poisoned": []}
+    assert after["host_facts"] == {"version": 1, "digest": kept["digest"], "poisoned": [], "duplicate": False}
     brought = call("POST", "/v1/decisions?dry_run=true", json={**ABORT, "host": EVENT["host"]}).json()
     assert (after["action"], after["plan"], after["rationale"]) == (brought["action"], brought["plan"], brought["rationale"])
 
@@ -168,7 +170,7 @@ def test_a_poisoned_page_is_remembered_and_told_to_the_next_event(call: Call, so
     facts = {key: value for key, value in EVENT["host"].items() if key != "pages"}
     again = decide(call, source, {**EVENT, "host": facts})
     assert first["host_facts"] is None
-    assert again["host_facts"] == {"version": None, "digest": None, "poisoned": ["0x56edd000"]}
+    assert again["host_facts"] == {"version": None, "digest": None, "poisoned": ["0x56edd000"], "duplicate": False}
     same = call(
         "POST",
         "/v1/decisions?dry_run=true",
@@ -177,10 +179,85 @@ def test_a_poisoned_page_is_remembered_and_told_to_the_next_event(call: Call, so
     assert again["plan"] == same.json()["plan"]
 
 
-def test_an_event_that_says_what_its_pages_are_is_believed(call: Call, source: str) -> None:
+def test_an_event_that_says_which_pages_are_poisoned_is_believed(call: Call, source: str) -> None:
     decide(call, source, EVENT)
 
     assert decide(call, source, EVENT)["host_facts"] is None
+    page = {name: fact for name, fact in EVENT["host"]["pages"][0].items() if name != "poisoned"}
+    silent = {**EVENT, "host": {**EVENT["host"], "pages": [page]}}
+    assert decide(call, source, silent)["host_facts"]["poisoned"] == ["0x56edd000"]
+
+
+def test_a_poisoned_page_is_told_to_an_event_that_only_has_a_fact_about_it(call: Call, source: str) -> None:
+    decide(call, source, EVENT)
+
+    page = {name: fact for name, fact in EVENT["host"]["pages"][0].items() if name != "poisoned"}
+    answer = decide(call, source, {"notification": "polled", "host": {**EVENT["host"], "pages": [page]}})
+    assert answer["host_facts"]["poisoned"] == ["0x56edd000"]
+    assert [(step["code"], step["address"]) for step in answer["next_access"]] == [("BUS_MCEERR_AR", "0xffff897d5000")]
+
+
+# Recent records.
+
+
+FORGETFUL = {**EVENT, "host": {name: fact for name, fact in EVENT["host"].items() if name != "recent"}}
+"""Leaves it to the service which records were handled before."""
+
+
+def at(second: int, event: dict[str, Any] = FORGETFUL) -> dict[str, Any]:
+    return {**event, "time": f"2026-11-29T10:00:{second:02}Z"}
+
+
+def is_duplicate(answer: dict[str, Any]) -> bool:
+    assert (answer["host_facts"] is not None and answer["host_facts"]["duplicate"]) == any(
+        "byte-identical" in step.get("why", "") for step in answer["plan"]
+    )
+    return answer["host_facts"] is not None
+
+
+def test_a_record_that_its_source_reports_again_within_ten_seconds_is_a_duplicate(call: Call, source: str) -> None:
+    assert [is_duplicate(decide(call, source, at(second))) for second in (0, 9, 10)] == [False, True, False]
+    assert not is_duplicate(decide(call, f"{source} and another", at(11)))
+
+
+def test_without_times_the_time_of_the_decision_counts(call: Call, source: str) -> None:
+    assert [is_duplicate(decide(call, source, FORGETFUL)) for _ in range(2)] == [False, True]
+
+
+def test_an_event_that_says_which_records_were_handled_is_believed(call: Call, source: str) -> None:
+    assert [is_duplicate(decide(call, source, event)) for event in (FORGETFUL, EVENT, FORGETFUL)] == [False, False, True]
+
+
+def test_a_malformed_record_is_not_remembered(call: Call, source: str) -> None:
+    malformed = {**FORGETFUL, "status_block": base64.b64encode(BLOCK[:12] + b"\1" + BLOCK[13:]).decode()}
+    assert [decide(call, source, malformed)["host_facts"] for _ in range(2)] == [None, None]
+
+
+def test_a_panic_forgets_the_records(call: Call, source: str) -> None:
+    decide(call, source, at(0))
+    assert decide(call, source, FATAL)["action"] == "panic"
+    assert not is_duplicate(decide(call, source, at(5)))
+
+
+def test_a_dry_run_is_told_of_records_and_leaves_none(call: Call, source: str) -> None:
+    def tried() -> dict[str, Any]:
+        answer: dict[str, Any] = call("POST", "/v1/decisions?dry_run=true", json={**FORGETFUL, "source": source}).json()
+        return answer
+
+    assert [is_duplicate(tried()) for _ in range(2)] == [False, False]
+    decide(call, source, FORGETFUL)
+    assert is_duplicate(tried())
+
+
+def test_imported_errors_are_no_reports(call: Call, source: str) -> None:
+    line = json.dumps({**FORGETFUL, "source": source}).encode()
+    *found, _ = (json.loads(one) for one in call("POST", "/v1/import", content=line + b"\n" + line).content.splitlines())
+    assert [is_duplicate(one["decision"]) for one in found] == [False, False]
+
+
+def test_a_duplicate_within_a_batch_is_one(call: Call, source: str) -> None:
+    event = {**FORGETFUL, "source": source}
+    assert [is_duplicate(answer) for answer in call("POST", "/v1/decisions/batch", json=[event, event]).json()] == [False, True]
 
 
 def test_a_poisoned_page_is_told_beside_kept_facts_and_only_where_an_address_lies_in_it(call: Call, source: str) -> None:

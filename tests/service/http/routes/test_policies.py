@@ -40,6 +40,22 @@ def test_a_policy_shows_every_flag_with_its_history(call: Call) -> None:
     assert kills["since"] == "6.1.164"
     assert kills["mirrors"] == "ghes_do_proc"
     assert kills["summary"]
+    assert kills["evidence"] == "recorded"
+    assert (flags["sdei_always_built"]["evidence"], flags["worst_section_panics"]["evidence"]) == ("read", None)
+
+
+def test_a_policy_has_no_evidence_for_what_it_sets_itself() -> None:
+    custom = {"ours": load_policy('name = "ours"\nbase = "linux-7.3.4"\n[flags]\nkernel_owned_type = false\n', ())}
+    page = caller(Settings(custom["ours"], custom))("GET", "/v1/policies/ours").json()
+
+    evidence = {flag["flag"]: flag["evidence"] for flag in page["flags"]}
+    assert (evidence["kernel_owned_type"], evidence["get_hwpoison_page_type"]) == (None, "recorded")
+
+
+def test_a_release_that_nobody_read_says_what_is_inferred(call: Call) -> None:
+    flags = {flag["flag"]: flag for flag in call("GET", "/v1/policies/linux-6.18.40").json()["flags"]}
+    assert flags["queued_accumulates"]["evidence"] == "inferred"
+    assert flags["arm_error_type_bitmask"]["evidence"] == "read"
 
 
 def test_a_policy_without_its_stable_release_says_so(call: Call) -> None:

@@ -15,7 +15,7 @@ from ras_triage.models.kvm import VcpuEvents, encode_vcpu_events
 from ras_triage.policies.catalog.policies import derive_policy
 from ras_triage.service.api.syndromes import MAX_VALUES
 from ras_triage.service.config.settings import Settings
-from tests.paths import ROOT
+from tests.policies.vectors import cases, name_of, recordings
 from tests.service.support.application import Call, caller, run
 
 CALL = caller()
@@ -128,7 +128,7 @@ def test_what_nobody_said_is_assumed_and_named(call: Call) -> None:
     answer = asked(call, {"vcpu_events": PENDING})
 
     assert answer["policy"]["name"] == "uniform"
-    assert [assumption["fact"] for assumption in answer["assumptions"]] == ["host.ras_extension"]
+    assert [assumption["fact"] for assumption in answer["assumptions"]] == ["host.ras_extension", "guest.serror_masked"]
     assert asked(call, {**INJECTION, "kernel": "6.1.x"})["certainty"] == "depends"
 
 
@@ -143,6 +143,14 @@ def test_an_unmasked_serror_is_taken_at_once_from_6_17_on(call: Call) -> None:
     for kernel, when in (("6.16.0", "when_unmasked"), ("6.17.0", "at_once")):
         answer = asked(call, {**INJECTION, "kernel": kernel, "serror_masked": False})
         assert answer["arrivals"][0]["when"] == when
+
+
+def test_the_mask_of_the_guest_has_two_names_of_which_one_is_given(call: Call) -> None:
+    given = {**INJECTION, "kernel": "6.17.8"}
+    for name in ("guest_serror_masked", "serror_masked"):
+        assert [asked(call, {**given, name: masked})["guest_esr"] for masked in (False, True)] == ["0xbc000411", "0xbe000411"]
+    assert asked(call, given)["guest_esr"] == "0xbc000411"
+    assert call("POST", PATH, json={**given, "guest_serror_masked": True, "serror_masked": True}).status_code == 422
 
 
 def test_a_policy_of_the_operators_own_answers() -> None:
@@ -227,10 +235,12 @@ def test_the_question_and_its_answers_are_described(call: Call) -> None:
 # The command line
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests" / "vectors").glob("kvm-*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", recordings("kvm"), ids=name_of)
 def test_recorded_injections_are_answered_line_by_line_as_they_went(path: Path) -> None:
-    vectors = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    lines = [json.dumps({name: vector[name] for name in ("kernel", "host_ras", "vcpu_events")}) for vector in vectors]
+    vectors = cases(path)
+    masked = [{"guest_serror_masked": vector["guest"] == "bare"} for vector in vectors]
+    asked = [{name: vector[name] for name in ("kernel", "host_ras", "vcpu_events")} for vector in vectors]
+    lines = [json.dumps(one | other) for one, other in zip(asked, masked, strict=True)]
     done = run("syndrome", "--ndjson", "-", given="\n".join(lines).encode())
 
     assert (done.returncode, done.stderr) == (0, b"")
@@ -247,6 +257,7 @@ def test_one_value_is_answered_as_http_does(call: Call) -> None:
         (("0x411", "--kind", "esr"), {"value": "0x411", "kind": "esr"}),
         (("0x411", "--kernel", "6.12.107"), INJECTION),
         (("0x411", "--policy", "linux-6.12.107", "--no-ras"), {**INJECTION, "host_ras": False}),
+        (("0x411", "--kernel", "6.17.8", "--guest-serror-masked"), {**INJECTION, "kernel": "6.17.8", "guest_serror_masked": True}),
     ]:
         done = run("syndrome", *arguments, "--json")
         assert done.returncode == 0
