@@ -28,10 +28,9 @@ FORMAT: Final = "kernel_log"
 KEYWORDS: Final = (b"EDAC MC", b"_event: ")
 """Every report contains one of these."""
 
-_EDAC: Final = re.compile(
-    r"EDAC MC(?P<mc>\d{1,5}): (?P<count>\d{1,10}) (?P<kind>CE|UE) (?P<message>.{0,200}?) ?\bon (?P<label>.{0,300}?) \(.{0,300}?"
-    r"page:0x(?P<page>[0-9a-f]{1,13}) offset:0x(?P<offset>[0-9a-f]{1,8}) grain:(?P<grain>-?\d{1,12})"
-    r"(?: syndrome:0x(?P<syndrome>[0-9a-f]{1,16}))?(?P<detail>.{0,2000})\)?"
+_EDAC: Final = re.compile(r"EDAC MC\d{1,5}: \d{1,10} (?P<kind>CE|UE) ")
+_EDAC_PAGE: Final = re.compile(
+    r"\bpage:0x(?P<page>[0-9a-f]{1,13}) offset:0x(?P<offset>[0-9a-f]{1,8}) grain:-?\d{1,12}(?: syndrome:0x[0-9a-f]{1,16})?(?: - ?)?"
 )
 _TRACED: Final = re.compile(r"(?:mc|aer|arm|non_standard|extlog_mem|memory_failure)_event: .+")
 _KINDS: Final = {"CE": "Corrected", "UE": "Uncorrected"}
@@ -46,8 +45,9 @@ def read_report(line: LogLine, notification: NotificationType | None) -> Report 
     `notification` is that of the caller.
     """
     told = None if notification is None else Notification(type=notification)
-    if edac := _EDAC.fullmatch(line.text):
-        return None if not int(edac["page"], 16) else _of_line(_edac(edac, line, told), line)
+    if edac := _EDAC.match(line.text):
+        page = _EDAC_PAGE.search(line.text, edac.end())
+        return None if page is None or not int(page["page"], 16) else _of_line(_edac(edac, page, line, told), line)
     if not _TRACED.fullmatch(line.text):
         return None
     found = next(read_trace([line.text.encode("latin-1")], notification=told), None)
@@ -57,15 +57,16 @@ def read_report(line: LogLine, notification: NotificationType | None) -> Report 
     return None if found is None else _of_line(found, line)
 
 
-def _edac(match: re.Match[str], line: LogLine, told: Notification | None) -> FoundError | UnreadableRecord:
-    offset = int(match["offset"], 16)
+def _edac(head: re.Match[str], page: re.Match[str], line: LogLine, told: Notification | None) -> FoundError | UnreadableRecord:
+    offset = int(page["offset"], 16)
     shift = next((shift for shift in _PAGE_SHIFTS if not offset >> shift), _PAGE_SHIFTS[-1])
+    message, _, label = line.text[head.end() : page.start()].partition("(")[0].rpartition("on ")
     fields: Mapping[str, object] = {
-        "err_type": _KINDS[match["kind"]],
-        "err_msg": match["message"],
-        "label": match["label"],
-        "address": int(match["page"], 16) << shift | offset,
-        "driver_detail": match["detail"].removesuffix(")").removeprefix(" - ").strip(),
+        "err_type": _KINDS[head["kind"]],
+        "err_msg": message.strip(),
+        "label": label.strip(),
+        "address": int(page["page"], 16) << shift | offset,
+        "driver_detail": line.text[page.end() :].removesuffix(")").strip(),
     }
     source = TraceSource(FORMAT, Position(line=line.number), line.when, told)
     try:

@@ -22,6 +22,9 @@ TIME = "2025-06-01T00:00:00.123456789Z"
 FOLLOW_UP = (
     "Memory failure: 0x45678: recovery action for dirty LRU page: Recovered",
     "usb 1-1: new high-speed USB device number 4",
+    "SError Interrupt on CPU3, code 0xbe000011 -- SError",
+    "CPU: 3 PID: 2930 Comm: Xorg Not tainted 5.18.0-rc7 #1",
+    "pstate: 204000c9 (nzCv daIF +PAN -UAO -TCO -DIT -SSBS BTYPE=--)",
     'audit: {"op": "x"}',
     "",
 )
