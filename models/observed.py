@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
 from typing import Literal
 
 from ras_triage.models.frozen import frozen
@@ -20,7 +21,7 @@ class ObservedMemoryFailure:
     """A result of `memory_failure()` (`action_result`)."""
 
     line: int
-    """Line number in the log, from 1."""
+    """Line number in the log, from 1; 0 in a database."""
     said: str
     """The kernel message."""
     pfn: int
@@ -104,7 +105,8 @@ class ObservedMessage:
 
     line: int
     said: str
-    about: Literal["page", "error_type", "address", "panic", "other"]
+    about: Literal["page", "error_type", "address", "panic", "driver", "other"]
+    """`driver`: an error that another driver prints, such as a machine check; `other`: anything else."""
     pfn: int | None = None
     address: int | None = None
     """Physical address without a struct page, bytes."""
@@ -136,6 +138,17 @@ class ObservedActions:
     serrors: tuple[ObservedSerror, ...] = ()
     notes: tuple[ObservedMessage, ...] = ()
     recoveries: tuple[ObservedRecovery, ...] = ()
+
+    def moved(self, number: Callable[[int], int]) -> ObservedActions:
+        """Return the actions with other line numbers."""
+        groups = {one.name: getattr(self, one.name) for one in fields(self)}
+        return ObservedActions(**{name: tuple(replace(item, line=number(item.line)) for item in items) for name, items in groups.items()})
+
+
+def is_of_drivers(observed: ObservedActions) -> bool:
+    """Return whether all of the actions are messages of other drivers."""
+    notes = observed.notes
+    return observed == ObservedActions(notes=notes) and all(note.about == "driver" for note in notes)
 
 
 def group_actions(actions: Iterable[ObservedAction]) -> ObservedActions:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notifications, read_hest
+from ras_triage.models.formats.kernel_log import record as kernel_log
 from ras_triage.models.formats.results import FoundError
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
@@ -33,6 +34,8 @@ class ImportOptions:
     kernel: str | None = None
     """Kernel release, such as `6.12.107`."""
     policy: str | None = None
+    text_field: str | None = None
+    """JSON field with the lines of a collected log, may be a dotted path; None: known ones."""
     hest: Mapping[int, Notification] = field(default_factory=dict)
     """Notification of each error source, by source id, from the machine's HEST."""
 
@@ -69,6 +72,8 @@ def apply_options(options: ImportOptions, reading: FoundError, default: Policy, 
 def apply_notification(options: ImportOptions, reading: FoundError) -> FoundError:
     """Return an error with the notification of the options applied."""
     event, assumed = reading.event, reading.assumed
+    if event.notification.type is NotificationType.BERT and reading.format == kernel_log.FORMAT:
+        return reading  # the log says that it is of the previous boot; the options are about the errors of this one
     if event.status_block is None and reading.format != "event":
         return reading  # an exception without a record is its own notification
     if options.notification is not None:

@@ -10,7 +10,6 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from ras_triage.models.event import Event
 from ras_triage.models.formats.results import FoundError, UnreadableRecord
@@ -24,9 +23,6 @@ from ras_triage.service.importing.source import ImportSource
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of samples")
 
-NOT_READ_YET = frozenset(f"field/{name}" for name in ("F-trace-no-prefix.txt", "G-docker.log", "I-kernel-prefix-bert.txt"))
-"""Forms of reports in which no error is found so far: traces without a prefix, wrapped logs."""
-
 WITHOUT = ("HEST", "collection-cper-without-payload")
 """A table of error sources, and an entry that only mentions a record."""
 
@@ -36,13 +32,7 @@ def files() -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".md") if FOLDER else []
 
 
-def cases() -> list[ParameterSet]:
-    names = {path: f"{path.parent.name}/{path.name}" for path in files()}
-    unread = pytest.mark.xfail(strict=True, reason="no error is found in this form yet")
-    return [pytest.param(path, id=name, marks=unread if name in NOT_READ_YET else ()) for path, name in names.items()]
-
-
-@pytest.mark.parametrize("path", cases())
+@pytest.mark.parametrize("path", files(), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_each_file_comes_to_a_decision_or_says_why_not(path):
     tally = ImportCounts()
     with path.open("rb") as stream:

@@ -14,7 +14,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Final
 
-from ras_triage.models.formats.kernel_log import exception_lines
+from ras_triage.models.formats.kernel_log import exception_lines, reports
 from ras_triage.models.formats.kernel_log.actions import KEYWORDS, NOTE_KEYWORD, read_action
 from ras_triage.models.formats.kernel_log.aer_lines import KEYWORDS as AER_KEYWORDS
 from ras_triage.models.formats.kernel_log.aer_lines import AerLine, read_aer
@@ -34,16 +34,19 @@ from ras_triage.models.formats.kernel_log.grammar import FIRMWARE_WARNINGS, HEAD
 from ras_triage.models.formats.kernel_log.lines import COLOUR, MAX_LINE, LogLine, line_text, parse_line
 from ras_triage.models.formats.kernel_log.record import FORMAT, MAX_LINES_APART, LogRecord, has_address, observed_frame
 from ras_triage.models.formats.kernel_log.wrapping import PendingLine
+from ras_triage.models.formats.ras.page_failures import frames_of
 from ras_triage.models.formats.results import FoundError, Position, UnmatchedAction, UnreadableRecord, read_guarded
 from ras_triage.models.notification import NotificationType
-from ras_triage.models.observed import ObservedAction, ObservedPanic, group_actions
+from ras_triage.models.observed import ObservedAction, ObservedMessage, ObservedPanic, group_actions
 
 LogItem = FoundError | UnreadableRecord | UnmatchedAction
 Machine = tuple[str | None, str]
 
-_MARKS: Final = (
+MARKS: Final = (
     b"[Hardware",
     b"Linux version ",
+    b"BERT: ",
+    *reports.KEYWORDS,
     *KEYWORDS,
     *exception_lines.KEYWORDS,
     exception_lines.TASK_KEYWORD,
@@ -64,6 +67,17 @@ _MAX_EXCEPTIONS: Final = 64
 _MAX_RECOVERING: Final = 16
 """Newest records of a machine that a message of PCIe error recovery may be about."""
 _NEXT_LINES: Final = 3
+_MAX_MESSAGE: Final = 1024
+"""Bytes of the kernel's longest line."""
+_REPORT_LINES: Final = 256
+"""Lines between a report and a record of the same error: fewer than those after which a record is closed."""
+
+_BERT: Final = "BERT: "
+_SKIPPED = re.compile(r"BERT: (?:\[Hardware Error\]: ?)?Skipped (\d{1,10}) error records")
+_FIRMWARE_BUG = re.compile(r"BERT: ?\[Firmware Bug\]: ?((?:Truncated status block|Invalid error record).*)")
+_PREVIOUS_BOOT = re.compile(r"BERT: (?:Error records from previous boot:|Total records found: \d{1,10})")
+"""Messages of `bert_print_all` (drivers/acpi/apei/bert.c, Linux 5.4 to 7.3) around the records that it prints."""
+_BERT_DATA: Final = "/sys/firmware/acpi/tables/data/BERT"
 
 _BANNER = re.compile(r"Linux version (\S{1,128}) .*")
 
@@ -113,6 +127,10 @@ class _Reader:
         self._boots: dict[Machine, Boot] = {}
         self._exceptions: dict[Machine, deque[LogException]] = {}
         """Exceptions of each machine's current boot that may get more lines, oldest first."""
+        self._boot_records: dict[Machine, None] = {}
+        """Machines whose log has printed records of the previous boot; the kernel numbers all other records."""
+        self._reports: deque[tuple[LogLine, FoundError, Boot]] = deque()
+        """Errors outside of records, held until the records around them are known."""
         self._pending: PendingLine | None = None
         self._has_line_ends = False
 
@@ -122,7 +140,7 @@ class _Reader:
         if b"\x1b" in block:  # a colour escape sequence may split a mark
             batch = [COLOUR.sub(b"", line) for line in batch]
             block = b"".join(batch)
-        marks = [mark for mark in _MARKS if mark in block]
+        marks = [mark for mark in MARKS if mark in block]
         if marks:
             marks.append(NOTE_KEYWORD)
         if (marks or self._exceptions) and exception_lines.STATE_KEYWORD in block:
@@ -148,10 +166,14 @@ class _Reader:
         """Finish the pending line and all open records at the end of the log."""
         if self._pending is not None:
             self._read_line(self._pending.line)
+        while self._reports:
+            self._finish_report()
         while self._records:
             self._finish_first()
 
     def _expire(self, number: int) -> None:
+        while self._reports and (number - self._reports[0][0].number > _REPORT_LINES or len(self._reports) > _MAX_OPEN):
+            self._finish_report()
         while self._records and number - self._records[0].last.number > MAX_LINES_APART:
             self._finish_first()
 
@@ -211,8 +233,10 @@ class _Reader:
         record = self._open.get(key)
         if record is None or not record.accepts(line, head):
             if line.sequence is None and head is None:
-                return  # other drivers print `[Hardware Error]: ` too
+                self._note(line, f"[Hardware Error]: {line.text}")  # other drivers print `[Hardware Error]: ` too
+                return
             record = LogRecord(line, self._boot(line.machine), self._frames)
+            record.is_of_previous_boot = line.sequence is None and line.machine in self._boot_records
             self._open[key] = record
             self._running.setdefault(record.machine, deque()).append(record)
             self._queue(record)
@@ -229,6 +253,8 @@ class _Reader:
     def _read_other(self, line: LogLine) -> None:
         if banner := _BANNER.fullmatch(line.text):
             self._start_boot(line.machine, banner[1])
+        elif line.text.startswith(_BERT):
+            self._read_boot_message(line)
         elif FIRMWARE_WARNINGS.fullmatch(line.text):
             newest = next(self._newest_first(line), None)
             if newest is not None and line.number - newest.last.number <= _NEXT_LINES:
@@ -240,7 +266,7 @@ class _Reader:
                 self._attach(action, line)
         elif aer := read_aer(line.text, line.number):
             self._add_recovery(aer, line)
-        else:
+        elif not self._read_report(line):
             self._read_context(line)
 
     def _add_recovery(self, found: AerLine, line: LogLine) -> None:
@@ -335,6 +361,37 @@ class _Reader:
         elif boot.release != release:
             self._start_boot(machine, release)
 
+    def _note(self, line: LogLine, said: str) -> None:
+        """Report a line of another driver about a hardware error, which is no record."""
+        if len(said) > _MAX_MESSAGE:
+            return
+        actions = group_actions((ObservedMessage(line.number, said, "driver"),))
+        self.items.append(UnmatchedAction(actions, Position(line=line.number), FORMAT, line.host))
+
+    def _read_report(self, line: LogLine) -> bool:
+        """Process a line that reports an error outside of a record; return whether it does."""
+        report = reports.read_report(line, self._notification)
+        if report is None:
+            if not reports.is_of_driver(line.text):
+                return False
+            self._note(line, line.text)
+        elif isinstance(report, UnreadableRecord):
+            self.items.append(report)
+        elif isinstance(report, FoundError):
+            self._reports.append((line, report, self._boot(line.machine)))
+        else:
+            self._attach(report, line)
+        return True
+
+    def _finish_report(self) -> None:
+        """Take a report as an error, unless it is about a record near it."""
+        line, report, boot = self._reports.popleft()
+        frames = frames_of(report)
+        if any(record.is_reported_by(line, frames) for record in self._running.get(line.machine, ())):
+            self._note(line, line.text)
+        else:
+            self.items.append(reports.with_host(report, boot.host_facts()))
+
     def _start_boot(self, machine: Machine, release: str) -> None:
         """Close the records of a machine that booted: a new kernel numbers its records from the start."""
         for record in self._running.pop(machine, ()):
@@ -342,9 +399,28 @@ class _Reader:
             key = _key(record.first)
             if self._open.get(key) is record:
                 del self._open[key]
+        self._boot_records.pop(machine, None)
         self._boots.pop(machine, None)
         self._exceptions.pop(machine, None)
         self._boot(machine).set_release(release)
+
+    def _read_boot_message(self, line: LogLine) -> None:
+        """Take the records without a number as records of the previous boot, and report those that were not printed."""
+        if skipped := _SKIPPED.fullmatch(line.text):
+            why = f"{skipped[1]} records of the previous boot were not printed; import `{_BERT_DATA}`, which has them all"
+        elif bug := _FIRMWARE_BUG.fullmatch(line.text):
+            why = f"a record of the previous boot was not printed, nor any behind it: `{bug[1]}`; import `{_BERT_DATA}`"
+        elif _PREVIOUS_BOOT.fullmatch(line.text):
+            why = None
+        else:
+            return
+        if why is not None:
+            self.items.append(UnreadableRecord(Position(line=line.number), why, FORMAT))
+        if len(self._boot_records) >= _MAX_MACHINES:
+            del self._boot_records[next(iter(self._boot_records))]
+        self._boot_records[line.machine] = None
+        for record in self._running.get(line.machine, ()):
+            record.is_of_previous_boot = record.sequence is None
 
     def _newest_first(self, line: LogLine) -> Iterator[LogRecord]:
         """Return the open records of the same boot of the same machine, newest first."""

@@ -57,6 +57,7 @@ _ABORT_LINES: Final = 40
 _RECOVERY_SECONDS: Final = 120.0
 """Longest time between a record and the result of its PCIe error recovery: a device may need a minute to leave reset (`pci_dev_wait`)."""
 _NEXT_LINES: Final = 3
+_REPORT_LINES: Final = 256
 _DEFAULT_PAGE_SIZE: Final = 4096
 _PANIC_LINES: Final = 50
 _MAX_SECTIONS: Final = 1024
@@ -94,6 +95,7 @@ class LogRecord:
         "first",
         "has_unknown_severity",
         "is_closed",
+        "is_of_previous_boot",
         "is_synchronous",
         "last",
         "lost",
@@ -115,6 +117,8 @@ class LogRecord:
         """Bytes of memory that the record takes, approximately."""
         self.is_closed = False
         """Whether the machine has booted since."""
+        self.is_of_previous_boot = False
+        """Whether the log says that the records without a number are those of the previous boot (BERT)."""
         self.when: datetime | None = line.when
         self.block_severity: int | None = None
         self.has_unknown_severity = False
@@ -324,6 +328,8 @@ class LogRecord:
 
     def is_subject_of(self, action: ObservedAction, line: LogLine, *, is_newest: bool) -> bool:
         """Return whether a line is about this record: by its address, or by its distance where it names none."""
+        if self._is_history:
+            return False
         apart = line.number - self.last.number
         if not 0 <= apart <= MAX_LINES_APART or not _follows(self.last, line, _FOLLOW_UP_SECONDS):
             return False
@@ -333,6 +339,12 @@ class LogRecord:
         if isinstance(action, ObservedPanic):
             return action.cause == "ghes" and self._is_followed_by_panic(apart, is_newest=is_newest)
         return isinstance(action, ObservedMessage) and self._is_noted(action, apart, is_newest=is_newest)
+
+    def is_reported_by(self, line: LogLine, frames: frozenset[int]) -> bool:
+        """Return whether EDAC or a trace event, before or after the record, is about its error; one without an address is if it is near."""
+        first, last = (self.last, line) if self.last.number <= line.number else (line, self.first)
+        is_near = last.number - first.number <= _REPORT_LINES and _follows(first, last, _FOLLOW_UP_SECONDS)
+        return is_near and not self._is_history and (not frames or not frames.isdisjoint(self.match_keys.frames))
 
     def _is_followed_by_panic(self, apart: int, *, is_newest: bool) -> bool:
         """Return whether a panic right after the record was caused by it (`__ghes_panic` prints the record and panics)."""
@@ -350,7 +362,11 @@ class LogRecord:
     # Conversion to an event
 
     def finish(self, notification: NotificationType | None) -> FoundError | UnreadableRecord:
-        """Return the record as an error with its event, or as unreadable."""
+        """Return the record as an error with its event, or as unreadable.
+
+        The notification type of a record of the previous boot is not that of the caller, which is about the errors of this one.
+        """
+        notification = NotificationType.BERT if self._is_history else notification
         place = Position(line=self.first.number)
         inferred = {index for index, section in enumerate(self.sections) if section.infer_type()}
         typed = [section for section in self.sections if section.type is not None]
@@ -376,11 +392,17 @@ class LogRecord:
         observed = group_actions(actions) if actions else None
         return FoundError(event, FORMAT, place, tuple(assumed), tuple(dict.fromkeys(lost)), observed)
 
+    @property
+    def _is_history(self) -> bool:
+        return self.is_of_previous_boot and self._source_id is None
+
     def _notification(self, known: NotificationType | None, assumed: list[AssumedField]) -> Notification:
         """Return the notification: the caller's, that of an abort beside the record, or else an assumption."""
         is_synchronous = self.exception is not None or self.is_synchronous or self._source_id in self.boot.synchronous_sources
         if known is None and not is_synchronous:
             why = "a kernel log does not contain the notification type"
+            if self.sequence is None and self._source_id is None:
+                why += "; without number and source, the record may be of the previous boot (`bert`)"
             assumed.append(AssumedField("/notification/type", DEFAULT_NOTIFICATION, why))
         elif known is None and self._is_handled_beside_oops():
             why = "an abort in the kernel follows at once, but its handler reads no record since 5.8, and this one was handled"
@@ -443,9 +465,10 @@ class LogRecord:
         if built:
             assumed.append(AssumedField("/status_block/sections/*/flags", "none set", because))
             assumed.append(AssumedField("/status_block/sections/*/revision", "0x300", because))
-        is_of_this_boot = self._source_id is not None or self.sequence is not None  # otherwise the record may come from BERT
+        # A record without number and source may be of the previous boot, which another kernel handled.
+        is_of_kernel = self._source_id is not None or self.sequence is not None or self._is_history
         facts: dict[str, Any] = {}
-        if is_of_this_boot:
+        if is_of_kernel:
             facts = self.boot.host_facts() if self.exception is None else self.exception.host_facts()
         numbering = frozenset().union(*(section.numbering for section in built))
         if len(numbering) == 1:
@@ -465,7 +488,7 @@ class LogRecord:
     def _missing_parts(self) -> list[str]:
         """Return a phrase for each missing part of the record header."""
         missing = []
-        if self._source_id is None:
+        if self._source_id is None and not self._is_history:
             missing.append("the error source: no such line, as in records of the previous boot (BERT)")
         if not self.sections:
             missing.append("the sections: no such line")

@@ -38,7 +38,7 @@ _MAX_LINES: Final = 20_000
 """Most lines of one section; a block of 64 KiB prints as fewer."""
 _MAX_LOST: Final = 20
 MAX_REFUSALS: Final = 8
-_PAGE_SHIFTS: Final = (12, 14, 16)
+PAGE_SHIFTS: Final = (12, 14, 16)
 _MAX_QUOTED: Final = 80
 _LOCATION_NAMES: Final = tuple(LOCATION_FIELDS)
 _IDENTIFIERS: Final = frozenset({"requestor_id", "responder_id", "target_id"})
@@ -82,7 +82,7 @@ class MatchKeys:
         for name in ("physical_address", "physical_fault_address"):
             if isinstance(address := fields.get(name), int):
                 self.addresses.add(address)
-                for shift in _PAGE_SHIFTS:
+                for shift in PAGE_SHIFTS:
                     frame = address >> shift
                     self.open_frames[frame] += frame not in self.frames
                     self.frames[frame] = self.frames.get(frame, 0) | 1 << shift

@@ -93,7 +93,7 @@ def _agreement(agreement: Agreement) -> Iterator[RenderableType]:
     yield text(_VERDICTS[agreement.verdict], "bold")
     for compared in agreement.comparisons:
         because = f" ({compared.because})" if compared.because else ""
-        yield text(f"line {compared.line}: {compared.observed}")
+        yield text(f"line {compared.line}: {compared.observed}" if compared.line else compared.observed)
         yield text(f"    decided: {compared.decided}: {compared.verdict.replace('_', ' ')}{because}", "dim")
 
 

@@ -18,7 +18,7 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.importing.format_detection import detect_format
 from tests.service.support.application import BLOCK, caller, client, run
-from tests.service.support.import_examples import JOURNAL, LOG, SENT, files, hest_table
+from tests.service.support.import_examples import JOURNAL, LOG, SENT, database, files, hest_table
 from tests.service.support.server_process import serving
 
 NAMES = ["events", "record", "record in hexadecimal", "record in base64", "status block", "redfish",
@@ -210,7 +210,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path):
     (tmp_path / "broken.json").write_bytes(b'{"execute": "inject-ghes-v2-error", "arguments": {"cper": "!"}}')
     done = run("import", "--json", str(tmp_path / "broken.json"), str(tmp_path / "log"))
     unread, error, last = lines(done.stdout)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert (unread["unread"]["reason"], unread["file"]) == ("the argument is not base64", str(tmp_path / "broken.json"))
     assert error["decision"]["action"]
     assert (last["summary"]["unread"], last["summary"]["decided"]) == (1, 1)
@@ -221,10 +221,42 @@ def test_a_file_that_is_not_there_is_listed_and_the_others_are_read(tmp_path: Pa
     missing = str(tmp_path / "none")
     done = run("import", "--json", missing, str(tmp_path / "log"), str(tmp_path))
     unread, error, folder, last = lines(done.stdout)
-    assert (done.returncode, last["summary"]["decided"], last["summary"]["unread"]) == (2, 1, 2)
+    assert (done.returncode, last["summary"]["decided"], last["summary"]["unread"]) == (1, 1, 2)
     assert (unread["file"], unread["unread"]["reason"]) == (missing, f"`{missing}`: no such file or directory")
     assert "is a directory" in folder["unread"]["reason"]
     assert error["decision"]["action"]
+
+
+def test_what_rasdaemon_saw_the_kernel_do_is_compared(tmp_path: Path):
+    path = tmp_path / "ras-mc_event.db"
+    database(path)
+    found, *others, last = lines(run("import", "--json", str(path)).stdout)
+    said = "memory_failure_event: pfn 0x56edd: recovery action for dirty LRU page: Recovered"
+    assert [one["observed"] for one in found["agreement"]["comparisons"]] == [said]
+    assert not any("observation" in one for one in others)
+    assert sum(last["summary"]["agreement"].values()) == 1
+    assert f"\n{said[:40]}" in run("import", str(path)).stdout.decode().replace("  ", "")
+
+
+def test_the_text_field_of_a_collected_log_can_be_named(call):
+    data = b"".join(json.dumps({"a": line.decode(), "b": {"c": line.decode()}}).encode() + b"\n" for line in LOG.splitlines())
+    found, last = lines(call("POST", "/v1/import?dry_run=true&text_field=b.c", content=data).content)
+    (plain, _) = lines(run("import", "--json", "-", given=LOG).stdout)
+    assert (found["event"], last["summary"]["errors"]) == (plain["event"], 1)
+    assert lines(run("import", "--json", "--text-field", "a", "-", given=data).stdout)[-1]["summary"]["errors"] == 1
+    assert run("import", "--json", "--text-field", "none", "-", given=data).returncode == 1
+
+
+def test_every_status_block_of_a_file_is_imported_and_decide_says_that_there_are_more(tmp_path: Path):
+    block = base64.b64decode(SENT.model_dump(mode="json")["status_block"])
+    path = tmp_path / "BERT"
+    path.write_bytes(block + bytes(12) + block + bytes(300))
+    first, second, _ = lines(run("import", "--json", str(path)).stdout)
+    assert [one["place"] for one in (first, second)] == [{"offset": 0}, {"offset": len(block) + 12}]
+    assert [one["event"]["notification"]["type"] for one in (first, second)] == ["bert", "bert"]
+    assert "of 2 status blocks" in run("decide", str(path)).stderr.decode()
+    page = run("import", str(path)).stdout.decode()
+    assert "the machine had gone down before this boot" in page
 
 
 QUIET = {
@@ -242,6 +274,24 @@ def test_a_log_without_an_error_is_no_mistake(before):
     done = run("import", "--json", "-", given=(before + b"usb 1-1: new high-speed USB device number 4 using xhci_hcd\n") * 2000)
     (last,) = lines(done.stdout)
     assert (done.returncode, last["summary"]["errors"], last["summary"]["unread"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello\n", b'{"execute": "qmp_capabilities"}', b'{"@odata.id": "/x", "Members": []}', b'{"notification": "seax"}'],
+    ids=repr,
+)
+def test_a_file_of_which_nothing_is_read_is_exit_1(content):
+    done = run("import", "--json", "-", given=content)
+    *items, last = lines(done.stdout)
+    assert (done.returncode, len(items), last["summary"]["decided"]) == (1, 1, 0)
+    assert ("unread" in items[0]) or ("problem" in items[0])
+
+
+def test_an_option_that_is_not_valid_is_exit_2(tmp_path: Path):
+    (tmp_path / "hest").write_bytes(b"no table")
+    assert run("import", "--hest", str(tmp_path / "hest"), "-", given=LOG).returncode == 2
+    assert run("import", "--notification", "seax", "-", given=LOG).returncode == 2
 
 
 def test_an_entry_of_a_journal_that_cannot_be_read_is_listed_with_its_line():
