@@ -11,7 +11,7 @@ from ras_triage.models.scalars import U16, U32, Hex64, WireModel
 
 
 class NotificationType(StrEnum):
-    """HEST notification types, in the order of their numbers, 0 to 11 (ACPI 6.5 table 18.14)."""
+    """HEST notification types, in the order of their numbers, 0 to 11 (ACPI 6.5 table 18.14), and the boot error source."""
 
     POLLED = "polled"
     EXTERNAL = "external"
@@ -25,6 +25,12 @@ class NotificationType(StrEnum):
     SEI = "sei"
     GSIV = "gsiv"
     SDEI = "sdei"
+    BERT = "bert"
+    """Not notified: a record of the previous boot, from the boot error record table (ACPI 6.5 18.3.1)."""
+
+
+HEST_TYPES: tuple[NotificationType, ...] = tuple(kind for kind in NotificationType if kind is not NotificationType.BERT)
+"""The types of a HEST error source, by number."""
 
 
 class Delivery(StrEnum):
@@ -35,6 +41,7 @@ class Delivery(StrEnum):
     IRQ_LIKE = "irq_like"
     SERROR = "serror"
     POLLED = "polled"
+    BOOT = "boot"  # once, while it boots
 
 
 DELIVERY = {
@@ -50,14 +57,16 @@ DELIVERY = {
     NotificationType.SEI: Delivery.SERROR,
     NotificationType.GSIV: Delivery.IRQ_LIKE,
     NotificationType.SDEI: Delivery.NMI_LIKE,
+    NotificationType.BERT: Delivery.BOOT,
 }
-"""Delivery of each notification type to an arm64 operating system (`ghes_probe`, Linux 5.10 to 7.3)."""
+"""Delivery of each notification type to an arm64 operating system (`ghes_probe`, `bert_init`, Linux 5.10 to 7.3)."""
 
-_ALIASES = {"irq": "external"}
+ALIASES = {"irq": "external", "boot": "bert"}
+"""Other names of notification types: the interrupt controller's, and UEFI's for the boot error record (UEFI 2.10 N.2.1.1)."""
 
 
 def _resolve_alias(value: Any) -> Any:
-    return _ALIASES.get(value, value) if isinstance(value, str) else value
+    return ALIASES.get(value, value) if isinstance(value, str) else value
 
 
 NotificationName = Annotated[NotificationType, BeforeValidator(_resolve_alias)]
@@ -94,4 +103,4 @@ NotificationInput = Annotated[
 ]
 """A notification, or only its type (`"sea"`)."""
 
-__all__ = ["DELIVERY", "Delivery", "Notification", "NotificationInput", "NotificationName", "NotificationType"]
+__all__ = ["ALIASES", "DELIVERY", "HEST_TYPES", "Delivery", "Notification", "NotificationInput", "NotificationName", "NotificationType"]

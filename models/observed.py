@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
 from typing import Literal
 
 from ras_triage.models.frozen import frozen
 
 ObservedResult = Literal["recovered", "delayed", "failed", "ignored"]
 
+
+RecoveryResult = Literal["queued", "recovered", "failed"]
 
 Cause = Literal["ghes", "serror", "oops", "memory_failure"]
 
@@ -18,7 +21,7 @@ class ObservedMemoryFailure:
     """A result of `memory_failure()` (`action_result`)."""
 
     line: int
-    """Line number in the log, from 1."""
+    """Line number in the log, from 1; 0 in a database."""
     said: str
     """The kernel message."""
     pfn: int
@@ -85,12 +88,25 @@ class ObservedSerror:
 
 
 @frozen
+class ObservedRecovery:
+    """A message of PCIe error recovery (`aer_recover_work_func`, `pcie_do_recovery`)."""
+
+    line: int
+    said: str
+    device: str
+    """`segment:bus:device.function` of the function, or of the port above it."""
+    result: RecoveryResult
+    """`queued`: the record was handed to AER recovery."""
+
+
+@frozen
 class ObservedMessage:
     """Any other message about a page or a record."""
 
     line: int
     said: str
-    about: Literal["page", "error_type", "address", "panic", "other"]
+    about: Literal["page", "error_type", "address", "panic", "driver", "other"]
+    """`driver`: an error that another driver prints, such as a machine check; `other`: anything else."""
     pfn: int | None = None
     address: int | None = None
     """Physical address without a struct page, bytes."""
@@ -99,7 +115,14 @@ class ObservedMessage:
 
 
 ObservedAction = (
-    ObservedMemoryFailure | ObservedSoftOffline | ObservedSignal | ObservedPanic | ObservedOops | ObservedSerror | ObservedMessage
+    ObservedMemoryFailure
+    | ObservedSoftOffline
+    | ObservedSignal
+    | ObservedPanic
+    | ObservedOops
+    | ObservedSerror
+    | ObservedRecovery
+    | ObservedMessage
 )
 
 
@@ -114,6 +137,18 @@ class ObservedActions:
     oopses: tuple[ObservedOops, ...] = ()
     serrors: tuple[ObservedSerror, ...] = ()
     notes: tuple[ObservedMessage, ...] = ()
+    recoveries: tuple[ObservedRecovery, ...] = ()
+
+    def moved(self, number: Callable[[int], int]) -> ObservedActions:
+        """Return the actions with other line numbers."""
+        groups = {one.name: getattr(self, one.name) for one in fields(self)}
+        return ObservedActions(**{name: tuple(replace(item, line=number(item.line)) for item in items) for name, items in groups.items()})
+
+
+def is_of_drivers(observed: ObservedActions) -> bool:
+    """Return whether all of the actions are messages of other drivers."""
+    notes = observed.notes
+    return observed == ObservedActions(notes=notes) and all(note.about == "driver" for note in notes)
 
 
 def group_actions(actions: Iterable[ObservedAction]) -> ObservedActions:
@@ -127,6 +162,7 @@ def group_actions(actions: Iterable[ObservedAction]) -> ObservedActions:
         oopses=tuple(item for item in items if isinstance(item, ObservedOops)),
         serrors=tuple(item for item in items if isinstance(item, ObservedSerror)),
         notes=tuple(item for item in items if isinstance(item, ObservedMessage)),
+        recoveries=tuple(item for item in items if isinstance(item, ObservedRecovery)),
     )
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
-from ras_triage.models.decision import Decision, Log, MemoryFailure, Oops, Panic, Signal, SoftOffline
+from ras_triage.models.decision import Decision, Log, MemoryFailure, Oops, Panic, RecoverPcie, Reject, Signal, SoftOffline
 from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import (
     AssumedField,
@@ -24,6 +24,8 @@ from ras_triage.models.observed import (
     ObservedMessage,
     ObservedOops,
     ObservedPanic,
+    ObservedRecovery,
+    ObservedSerror,
     ObservedSignal,
     ObservedSoftOffline,
 )
@@ -99,6 +101,10 @@ class _Plan:
         panics = [step for step in decision.plan if isinstance(step, Panic)]
         self.panics = frozenset(step.cause for step in panics)
         self.decided_panics = _list([f"panic: {step.message}" for step in panics])
+        rejects = any(isinstance(step, Reject) for step in decision.plan)
+        self.why_not_read = frozenset({_NOTIFICATION} if rejects else ())
+        """The assumption that explains why a record that the kernel handled is not read in the plan."""
+        self.recoveries = [step for step in decision.plan if isinstance(step, RecoverPcie)]
         self.has_oops = any(isinstance(step, Oops) for step in decision.plan)
         self.logs = {about: _list(_logged(decision, beginning)) for about, beginning in _MESSAGES.items()}
         self.signals = {signal: _signals(decision, signal) for signal in ("SIGBUS", "SIGKILL")}
@@ -132,6 +138,8 @@ def compare(observed: ObservedActions | None, decision: Decision, assumed: Itera
         *(_signal(action, plan) for action in observed.signals),
         *(_panic(action, plan) for action in observed.panics),
         *(_oops(action, plan) for action in observed.oopses),
+        *(_serror(action, plan) for action in observed.serrors),
+        *(_recovery(action, plan) for action in observed.recoveries),
         *(compared for action in observed.notes if (compared := _message(action, plan)) is not None),
     )
     verdicts = {compared.verdict for compared in comparisons}
@@ -168,7 +176,7 @@ def _signals(decision: Decision, signal: str) -> _Signals:
 def _memory_failure(action: ObservedMemoryFailure, plan: _Plan) -> Comparison:
     planned = plan.failures.get(action.pfn)
     if planned is None:
-        relevant = _SEVERITIES | ({"host.page_size"} if plan.failures else set())
+        relevant = _SEVERITIES | plan.why_not_read | ({"host.page_size"} if plan.failures else set())
         return plan.judge(action, plan.decided_failures or _NOTHING, relevant, agrees=False)
     decided = f"{planned.page_type or 'no report'}: {planned.result or 'no result'}"
     agrees = (planned.page_type, planned.result) == (action.page_type, action.result)
@@ -199,6 +207,23 @@ def _panic(action: ObservedPanic, plan: _Plan) -> Comparison:
 
 def _oops(action: ObservedOops, plan: _Plan) -> Comparison:
     return plan.judge(action, "an oops" if plan.has_oops else _NOTHING, frozenset({_NOTIFICATION}), agrees=plan.has_oops)
+
+
+def _serror(action: ObservedSerror, plan: _Plan) -> Comparison:
+    """Compare an SError that the kernel reports: it does so only where it panics (`arm64_serror_panic`)."""
+    relevant = frozenset({"host.ras_extension", "notification.syndrome"})
+    return plan.judge(action, plan.decided_panics or "no panic", relevant, agrees="serror" in plan.panics)
+
+
+def _recovery(action: ObservedRecovery, plan: _Plan) -> Comparison:
+    """Compare a message of PCIe error recovery: its result is not decided, only whether it runs."""
+    is_queued = action.result == "queued"
+    steps = [step for step in plan.recoveries if is_queued or step.recovers]
+    decided = _list([f"{step.device} is handed to AER recovery" for step in steps])
+    agrees = bool(steps) and (not is_queued or action.device in {step.device for step in steps})
+    return plan.judge(
+        action, decided or _NOTHING, _SEVERITIES | plan.why_not_read | {"host.pci_devices", "host.config", _FLAGS}, agrees=agrees
+    )
 
 
 _MESSAGES: Final = {"error_type": "Unhandled processor error type", "address": "Invalid address in generic error data"}

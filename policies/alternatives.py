@@ -1,12 +1,14 @@
 """Alternative interpretations of an event that lead to another action.
 
-Three inputs of an event can be ambiguous: the numbering of ARM error types, whether the notification was synchronous, and the state of
-pages. Each is replaced alone by its other values. Interpretations are not combined, and their own ambiguities are not followed, so the
-number of decisions is bounded (`PAGE_INTERPRETATIONS`, `NUMBERINGS`).
+Four inputs of an event can be ambiguous: the numbering of ARM error types, whether the notification was synchronous, AER registers that the
+source does not show, and the state of pages. Each is replaced alone by its other values. Interpretations are not combined, and their own
+ambiguities are not followed, so the number of decisions is bounded (`PAGE_INTERPRETATIONS`, `NUMBERINGS`).
 """
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -14,11 +16,13 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from ras_triage.models.decision import Action, Alternative, DecisionWarning, Step
+from ras_triage.models.decision import Action, Alternative, DecisionWarning, RecoverPcie, Step
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Page, PageState, Task
 from ras_triage.models.notification import NotificationType
-from ras_triage.models.records.status_block import StatusBlock
+from ras_triage.models.records.guid import PCIE
+from ras_triage.models.records.status_block import StatusBlock, parse_block
+from ras_triage.models.sections.pcie import AER_INFO_VALID, DEVICE_ID_VALID, DEVICE_WINDOW
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline import page_states
 from ras_triage.policies.pipeline.arm_error_types import NUMBERINGS, error_type_meaning, is_cache_error, policy_numbering, stated_numbering
@@ -73,6 +77,8 @@ def find_alternatives(case: DecidedCase) -> Alternatives:
     found = [_numberings(case)]
     if NOTIFICATION_TYPE in case.assumed:
         found.append(_notifications(case))
+    if sections := [int(match[1]) for field in sorted(case.assumed) if (match := _VALIDATION_BITS.fullmatch(field))]:
+        found.append(_aer_registers(case, sections))
     if assumed := [done for done in case.handling.handled if _is_assumed(done)]:
         found.append(_pages(case, assumed, _STATES, _STATE_IS_ASSUMED))
         found.append(_pages(case, assumed, _DIRTINESS, _DIRTINESS_IS_ASSUMED))
@@ -195,6 +201,49 @@ def _notifications(case: DecidedCase) -> Alternatives:
     code = "assumed_synchronous" if synchronous else "assumed_asynchronous"
     detail = f"notification type not given, `{notification.type}` assumed; with `{other}` the action would be `{alternative.action}`"
     return Alternatives((alternative,), (DecisionWarning(code, detail),))
+
+
+# AER registers of a PCIe section
+
+_VALIDATION_BITS: Final = re.compile(r"/status_block/sections/(\d{1,4})/validation_bits")
+_AER_STATUS_OFFSET: Final = 116
+_UNSUPPORTED_REQUEST: Final = 1 << 20
+_WITH_AER_REGISTERS: Final = DecisionWarning(
+    "assumed_no_aer_registers",
+    "AER registers of a PCIe section not given, assumed not valid; if they are, the device is handed to AER recovery",
+)
+
+
+def _aer_registers(case: DecidedCase, sections: list[int]) -> Alternatives:
+    """Return the alternative for PCIe sections whose AER registers the source does not show: they are valid, with an unmasked status."""
+    if case.block is None or not (data := _with_aer_registers(case.block, sections)):
+        return NO_ALTERNATIVES
+    block, notification = parse_block(data), case.sections.notification
+    precheck = run_precheck(notification, block, case.policy, case.facts)
+    handling = run_handling_stages(run_section_stages(notification, precheck, block, case.policy, case.facts), case.policy, case.facts)
+    steps = merge_results(handling.stage_results).steps
+    if not any(isinstance(step, RecoverPcie) and step.recovers for step in steps):
+        return NO_ALTERNATIVES
+    return Alternatives((Alternative({"section.aer_registers": "valid"}, headline(steps), steps),), (_WITH_AER_REGISTERS,))
+
+
+def _with_aer_registers(block: StatusBlock, sections: list[int]) -> bytes:
+    """Return the block's bytes with valid AER registers in the PCIe sections whose device is known; empty if there is none."""
+    data, changed = bytearray(block.data), False
+    for index in sections:
+        entry = block.entries[index] if index < len(block.entries) else None
+        if entry is None or entry.section_type != PCIE or len(data) < entry.payload_offset + DEVICE_WINDOW:
+            continue
+        (valid,) = _VALID.unpack_from(data, entry.payload_offset)
+        if valid & DEVICE_ID_VALID:
+            _VALID.pack_into(data, entry.payload_offset, valid | AER_INFO_VALID)
+            _STATUS.pack_into(data, entry.payload_offset + _AER_STATUS_OFFSET, _UNSUPPORTED_REQUEST)
+            changed = True
+    return bytes(data) if changed else b""
+
+
+_VALID: Final = struct.Struct("<Q")
+_STATUS: Final = struct.Struct("<I")
 
 
 # The state of pages

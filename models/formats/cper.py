@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -18,8 +19,10 @@ from ras_triage.models.event import MAX_BLOCK_BYTES, Event
 from ras_triage.models.formats.encoded_bytes import unpack_text, unpack_words
 from ras_triage.models.formats.record_context import CPER_TYPES, DEFAULT_SEVERITY, RecordContext, choose_notification, to_notification
 from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, read_guarded
+from ras_triage.models.formats.status_blocks import BlockSpan, find_blocks, is_status_block
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
+from ras_triage.models.records.block_fields import default_block_status
 from ras_triage.models.records.cper_record import (
     DESCRIPTOR_LENGTH,
     HEADER_LENGTH,
@@ -46,10 +49,7 @@ FORMAT = "cper"
 _SIGNATURE = re.compile(rb"CPER..\xff\xff\xff\xff", re.DOTALL)
 _RECORD_LENGTH = struct.Struct("<I")
 _RECORD_LENGTH_OFFSET = 20
-_BLOCK_STATUS_MAX = 0x3FFF
-"""The highest block status with no reserved bit set."""
-_BLOCK_DATA_MIN = 64
-"""The shortest data entry, in bytes."""
+_BLOCK_STATUS = struct.Struct("<I")
 _RECORD_FLAGS = {1: "recovered", 2: "previous error", 4: "simulated"}
 _MAX_REVISIONS = 4
 _SECTION_GUIDS = {name: value for value, name in SECTION_NAMES.items()}
@@ -95,33 +95,18 @@ def unpack_encoded(data: bytes) -> bytes:
     return data if packed is None else packed
 
 
-def is_status_block(data: bytes) -> bool:
-    """Return whether the bytes can be a status block with an error, complete or truncated within its last section.
-
-    The block status has no reserved bit set, the data entries fill the data length exactly, and the block is not too long for an event.
-    """
-    if len(data) < BLOCK_HEADER_LENGTH + _BLOCK_DATA_MIN:
-        return False
-    status = int.from_bytes(data[:4], "little")
-    length = int.from_bytes(data[12:16], "little")
-    if not (0 < status <= _BLOCK_STATUS_MAX and _BLOCK_DATA_MIN <= length <= MAX_BLOCK_BYTES):
-        return False
-    block = parse_block(data[: BLOCK_HEADER_LENGTH + length])
-    return block.format_error is None and not block.empty_entries and bool(block.entries)
-
-
 def read_payload(data: bytes, context: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
     """Yield the errors of binary data, whose kind is detected from the content."""
     if data.startswith(SIGNATURE):
         yield from _read_records(data, context)
+    elif (blocks := find_blocks(data))[0]:
+        yield from _read_blocks(data, *blocks, context)
     else:
         yield read_guarded(partial(_read_other, data, context), context.place, context.format)
 
 
 def _read_other(data: bytes, context: RecordContext) -> FoundError | UnreadableRecord:
-    """Parse bytes that are not a CPER record."""
-    if is_status_block(data):
-        return _read_block(data, context)
+    """Parse bytes that are neither CPER records nor status blocks."""
     if (descriptor := _parse_descriptor(data, context.section_type)) is not None:
         return _read_described(data, descriptor, context)
     if context.section_type is not None:
@@ -134,8 +119,6 @@ def _unknown_bytes_reason(data: bytes) -> str:
         return "the input is empty"
     if not any(data):
         return "all bytes are zero: no error is pending in such a status block"
-    if not any(data[:4]) and is_status_block(b"\1" + data[1:]):
-        return "no error is pending in the status block: its `block_status` is 0"
     fault = parse_block(data[:MAX_BLOCK_BYTES]).format_error
     why = f" (parsed as one: {fault.detail}, byte {fault.offset}, `{fault.field}`)" if fault and len(data) >= BLOCK_HEADER_LENGTH else ""
     return f"the bytes are neither a CPER record nor a status block{why}; for the body of a section, specify the section type"
@@ -236,7 +219,34 @@ def _losses(record: CperRecord) -> Iterator[str]:
         yield f"{behind} bytes after the record" if behind > 0 else f"{-behind} bytes of the stated record length: missing"
 
 
-def _read_block(data: bytes, context: RecordContext) -> FoundError | UnreadableRecord:
+def _read_blocks(data: bytes, spans: list[BlockSpan], rest: int | None, context: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
+    """Parse status blocks that follow each other, as in the boot error region. `rest`: offset of other bytes behind them.
+
+    Linux clears the block status of a record of the previous boot after it has printed it, and of no other.
+    """
+    if context.notification is None and len(spans) > 1 and any(span.is_cleared for span in spans):
+        context = replace(context, notification=Notification(type=NotificationType.BERT))
+    is_of_previous_boot = context.notification is not None and context.notification.type is NotificationType.BERT
+    for span in spans:
+        block = context.at(span.start)
+        is_last = span is spans[-1] and rest is None
+        content = data[span.start :] if is_last else data[span.start : span.end]
+        if span.is_cleared and not is_of_previous_boot:
+            yield UnreadableRecord(block.place, _CLEARED, block.format)
+        else:
+            yield read_guarded(partial(_read_block, content, block, is_cleared=span.is_cleared), block.place, block.format)
+    if rest is not None:
+        what = f"{len(data) - rest} bytes behind the status block are neither padding nor a status block"
+        yield UnreadableRecord(context.at(rest).place, what, context.format)
+
+
+_CLEARED = (
+    "no error is pending in the status block: its `block_status` is 0; Linux clears that of a record of the previous boot when it has"
+    " printed it: for such a record, specify the notification type `bert`"
+)
+
+
+def _read_block(data: bytes, context: RecordContext, *, is_cleared: bool) -> FoundError | UnreadableRecord:
     if len(data) > MAX_BLOCK_BYTES:
         return UnreadableRecord(
             context.place, f"the status block has {len(data)} bytes; expected at most {MAX_BLOCK_BYTES}", context.format
@@ -244,8 +254,18 @@ def _read_block(data: bytes, context: RecordContext) -> FoundError | UnreadableR
     notification, assumed = choose_notification(context, None)
     missing = BLOCK_HEADER_LENGTH + int.from_bytes(data[12:16], "little") - len(data)
     lost = (f"the block's last {missing} bytes: missing, read as zero",) if missing > 0 else ()
+    if is_cleared:
+        data = _pending(data)
+        why = "from severity and number of sections: Linux has cleared it after it printed the record"
+        assumed = (*assumed, AssumedField("/status_block/block_status", f"{_BLOCK_STATUS.unpack_from(data)[0]:#x}", why))
     event = Event(notification=notification, status_block=data, time=next(iter(context.times), None))
     return FoundError(event, context.format, context.place, assumed, lost)
+
+
+def _pending(data: bytes) -> bytes:
+    """Return a block with the block status that its severity and number of sections give."""
+    block = parse_block(data)
+    return _BLOCK_STATUS.pack(default_block_status(block.error_severity, len(block.entries))) + data[_BLOCK_STATUS.size :]
 
 
 def _parse_descriptor(data: bytes, section_type: Guid | None) -> SectionDescriptor | None:

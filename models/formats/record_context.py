@@ -19,11 +19,12 @@ DEFAULT_NOTIFICATION = NotificationType.GSIV
 DEFAULT_SEVERITY = Severity.RECOVERABLE
 """Default severity."""
 
-HEST_TYPES = {NOTIFICATION_TYPES[kind.value]: kind for kind in NotificationType if kind.value in NOTIFICATION_TYPES}
-"""CPER notification types (UEFI 2.10 N.2.1.1) that HEST has under the same name: sea, sei, nmi and mce."""
+EVENT_TYPES = {NOTIFICATION_TYPES[kind]: kind for kind in NotificationType if kind in NOTIFICATION_TYPES}
+EVENT_TYPES[NOTIFICATION_TYPES["boot"]] = NotificationType.BERT
+"""CPER notification types (UEFI 2.10 N.2.1.1) that an event has, too: sea, sei, nmi, mce, and boot as `bert`."""
 
-CPER_TYPES = {kind: value for value, kind in HEST_TYPES.items()}
-"""CPER notification types by HEST notification type."""
+CPER_TYPES = {kind: value for value, kind in EVENT_TYPES.items()}
+"""CPER notification types by notification type of an event."""
 
 
 @frozen
@@ -58,11 +59,11 @@ def choose_notification(context: RecordContext, own: Guid | None) -> tuple[Notif
     """Return the notification of an error, and the assumptions made for it.
 
     Precedence: the caller's notification, the record's CPER notification type, that of the surrounding document. A CPER type is used only
-    if HEST has it too. The default is an ordinary interrupt.
+    if an event has it too. The default is an ordinary interrupt.
     """
     if context.notification is not None:
         return context.notification, ()
-    kinds = (HEST_TYPES.get(guid) for guid in (own, context.notification_type) if guid is not None)
+    kinds = (EVENT_TYPES.get(guid) for guid in (own, context.notification_type) if guid is not None)
     if kind := next((kind for kind in kinds if kind is not None), None):
         return Notification(type=kind), ()
     stated = own not in (None, NULL) or context.notification_type not in (None, NULL)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from ras_triage.models.frozen import frozen
-from ras_triage.models.notification import Notification, NotificationType
-
-_NOTIFICATION_TYPES = tuple(NotificationType)
+from ras_triage.models.notification import HEST_TYPES, Notification, NotificationType
 
 
 class SourceType(IntEnum):
@@ -54,7 +52,7 @@ class HardwareNotification:
     @property
     def type(self) -> NotificationType | None:
         """Return the notification type; None for an unknown number (12 and above)."""
-        return _NOTIFICATION_TYPES[self.number] if self.number < len(_NOTIFICATION_TYPES) else None
+        return HEST_TYPES[self.number] if self.number < len(HEST_TYPES) else None
 
 
 @frozen

@@ -19,6 +19,18 @@ def change_points() -> tuple[Policy, ...]:
     return tuple(linux_policy(release) for release in sorted({OLDEST, *known}))
 
 
+def newest_linux_policy(arm_error_types: str | None = None) -> Policy:
+    """Return the policy of the newest release that was analysed, for a Linux machine whose kernel is not known.
+
+    `arm_error_types`: the numbering of ARM error types that the kernel uses, `legacy` or a later one; None: any.
+    """
+    return next(
+        policy
+        for policy in reversed(change_points())
+        if arm_error_types is None or policy.behaviours.arm_error_type_bitmask == (arm_error_types != "legacy")
+    )
+
+
 def added_flags(policy: Policy) -> tuple[str, ...]:
     """Return the flags that exactly this release sets in its series."""
     return tuple(flag for flag, since in policy.since.items() if since == str(policy.release))

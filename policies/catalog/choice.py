@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ras_triage.models.event import Event
-from ras_triage.policies.catalog.policies import UNIFORM, InvalidPolicy, Policy, derive_policy, resolve_policy
+from ras_triage.policies.catalog.policies import UNIFORM, InvalidPolicy, Policy, derive_policy, kernel_policy, resolve_policy
 
 
 def find_policy(name: str, custom: Mapping[str, Policy]) -> Policy:
@@ -18,7 +18,7 @@ def choose_policy(event: Event, default: Policy, custom: Mapping[str, Policy]) -
     if event.policy is not None:
         return find_policy(event.policy, custom)
     if event.host.kernel is not None:
-        return resolve_policy(f"linux-{event.host.kernel}")
+        return kernel_policy(event.host.kernel)
     return default
 
 

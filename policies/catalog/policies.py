@@ -148,11 +148,36 @@ def _policy(name: str, behaviours: Behaviours, since: Mapping[str, str], release
 @lru_cache(maxsize=4096)
 def linux_policy(release: Release) -> Policy:
     """Return the policy of a release. Raises UnknownPolicy for one older than the ledger."""
-    if release.series < OLDEST.series or (release.series == OLDEST.series and release.patch in range(OLDEST_PATCH)):
+    if _is_too_old(release):
         raise UnknownPolicy(f"`linux-{release}` is older than the change ledger; expected `linux-{OLDEST}` or later")
     arrivals = ((change.flag, change.arrived(release)) for change in change_ledger())
     behaviours, since = _shared(tuple((flag, arrival.brief) for flag, arrival in arrivals if arrival is not None))
     return _policy(f"linux-{release}", behaviours, since, release)
+
+
+@lru_cache(maxsize=4096)
+def kernel_policy(kernel: str) -> Policy:
+    """Return the policy of the kernel that a machine runs, `6.12.107+deb13-arm64`. Raises UnknownPolicy for any other text.
+
+    A kernel older than the ledger has the policy of the oldest release in it: every decision depends on that.
+    """
+    release = _release(kernel)
+    if not _is_too_old(release):
+        return linux_policy(release)
+    unknown = f"{release} is older than {OLDEST}, the oldest release analysed: the same behaviour assumed"
+    return replace(linux_policy(OLDEST), notes=(unknown,), unknowns=(unknown,))
+
+
+def _is_too_old(release: Release) -> bool:
+    return release.series < OLDEST.series or (release.series == OLDEST.series and release.patch in range(OLDEST_PATCH))
+
+
+def _release(text: str) -> Release:
+    """Parse a release. Raises UnknownPolicy."""
+    try:
+        return parse_release(text)
+    except ValueError as error:
+        raise UnknownPolicy(str(error)) from None
 
 
 @lru_cache(maxsize=512)
@@ -203,11 +228,7 @@ def resolve_policy(name: str) -> Policy:
         raise UnknownPolicy(
             f"unknown policy `{name}`; expected `{UNIFORM}`, `linux-<release>` such as `linux-6.12.107`, or a custom policy"
         )
-    try:
-        release = parse_release(name.removeprefix("linux-"))
-    except ValueError as error:
-        raise UnknownPolicy(str(error)) from None
-    return linux_policy(release)
+    return linux_policy(_release(name.removeprefix("linux-")))
 
 
 def flag_differences(one: Policy, other: Policy) -> dict[str, tuple[bool, bool]]:

@@ -22,6 +22,7 @@ _REJECTED_AT_PROBE = {
     NotificationType.MCE: "the driver rejects sources of this notification type at probe: type 6 (MCE) is unknown to it",
     NotificationType.SEI: "the driver rejects sources of this notification type at probe: type 9 (SEI) is unknown to it",
 }
+_ADMITTED = {NotificationType.BERT: "the BERT driver reads the records of the previous boot once, while it boots"}
 
 ASSUMED_ABORT = Assumption("notification.syndrome", "a synchronous external abort that is not on a table walk, with a valid FAR")
 ASSUMED_NO_SERROR = Assumption("notification.syndrome", "no SError was taken")
@@ -111,10 +112,10 @@ def stays_in_guest(notification: Notification, fsc: int, facts: Facts) -> bool:
 
 
 def admit(context: NotificationContext, policy: Policy) -> Admission:
-    """Return whether and how the driver reads the record. Mirrors `ghes_probe`, and `do_sea` up to `apei_claim_sea`."""
+    """Return whether and how the driver reads the record. Mirrors `ghes_probe`, `bert_init`, and `do_sea` up to `apei_claim_sea`."""
     rejection, mirrors = _rejection(policy, context)
     since = ("reads_every_notification",) if policy.behaviours.reads_every_notification else ()
-    outcome = rejection or "the driver reads the source's record"
+    outcome = rejection or _ADMITTED.get(context.kind, "the driver reads the source's record")
     fired = rule(policy, "admit.notification", outcome, mirrors, *since, notification=context.kind.value, taken_from=context.taken_from)
     return Admission(
         reads_record=rejection is None,
@@ -135,6 +136,8 @@ def admit(context: NotificationContext, policy: Policy) -> Admission:
 def _rejection(policy: Policy, context: NotificationContext) -> tuple[str | None, str]:
     """Return why the driver does not read the record, or None, and the kernel function that decides it."""
     does = policy.behaviours
+    if context.kind is NotificationType.BERT:
+        return None, "bert_init"
     if context.reserved < HEADER_LENGTH:
         return (
             f"the driver rejects the source at probe: `error_block_length` is below {HEADER_LENGTH} bytes, the status block header",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from ras_triage.models.decision import Acknowledge, Log, Reject, Step
+from ras_triage.models.decision import Acknowledge, DecisionWarning, Log, Reject, Step
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.frozen import frozen
+from ras_triage.models.notification import NotificationType
 from ras_triage.models.records.status_block import ENTRY_LENGTH, HEADER_LENGTH, StatusBlock
 from ras_triage.models.severity import Severity
 from ras_triage.policies.catalog.policies import Policy
@@ -23,6 +24,12 @@ WELL_FORMED: Final = "well formed"
 """Outcome of the rule `read.validate` for a record that is handled."""
 
 _NOT_FATAL = frozenset(Severity) - {Severity.FATAL}
+
+PREVIOUS_BOOT: Final = "previous_boot"
+"""Code of the warning for a record of the previous boot."""
+_WENT_DOWN = DecisionWarning(
+    PREVIOUS_BOOT, "record of the previous boot: the machine had gone down before this boot; this kernel only prints the record"
+)
 
 _OVERRUN = "the kernel copies the block past the end of its 64 KiB buffer"
 _CUT = "the status block claims more bytes than the event has: the missing bytes are read as zero"
@@ -94,10 +101,12 @@ def _words(fault: MalformedBytes) -> str:
 def read_record(context: NotificationContext, header: BlockHeader | None, admission: Admission, policy: Policy) -> RecordOutcome:
     """Read, validate and acknowledge the record.
 
-    Mirrors `ghes_read_estatus`, `ghes_estatus_cached` and `ghes_clear_estatus`.
+    Mirrors `ghes_read_estatus`, `ghes_estatus_cached` and `ghes_clear_estatus`, and `bert_print_all` for the previous boot.
     """
     if not admission.reads_record:
         return _NOT_READ
+    if context.kind is NotificationType.BERT:
+        return _previous_boot(policy, header)
     if header is None:
         return _nothing(policy, "no record: the event has no status block")
     if not header.pending:
@@ -120,6 +129,19 @@ def read_record(context: NotificationContext, header: BlockHeader | None, admiss
         accepted = StageResult(before, (fired,), reasons)
         return RecordOutcome(is_processed=True, claimed=True, stage_result=accepted, is_handled=True, released_after=after)
     return _duplicate(policy, StageResult(before, (fired,), reasons), after, early=admission.released_early)
+
+
+def _previous_boot(policy: Policy, header: BlockHeader | None) -> RecordOutcome:
+    """Print a record of the previous boot, which is never processed. Mirrors `bert_print_all`."""
+    step: Step
+    if header is None or not header.pending:
+        step, outcome = Reject("no record: the boot error region is empty"), "no record of the previous boot"
+    elif header.fault is not None:
+        step, outcome = Reject(f"malformed record: {header.fault}"), "malformed: not printed, and the records behind it neither"
+    else:
+        step, outcome = Log("record of the previous boot: printed, never processed"), "printed, never processed"
+    fired = rule(policy, "read.previous_boot", outcome, "bert_print_all")
+    return RecordOutcome(is_processed=False, claimed=False, stage_result=StageResult((step,), (fired,), warnings=(_WENT_DOWN,)))
 
 
 def _nothing(policy: Policy, why: str) -> RecordOutcome:

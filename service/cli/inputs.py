@@ -9,9 +9,10 @@ from typing import BinaryIO
 
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import MAX_BLOCK_BYTES, Event
-from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
+from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION, EVENT_TYPES
+from ras_triage.models.formats.status_blocks import find_blocks
 from ras_triage.models.notification import Notification, NotificationType
-from ras_triage.models.records.cper_record import decode_record, notification_name, to_status_block
+from ras_triage.models.records.cper_record import decode_record, to_status_block
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError, malformed, too_large, unreadable, unrecognised
 from ras_triage.service.engine.input_detection import DetectedInput, InputKind, detect_input
@@ -80,7 +81,7 @@ def to_bytes(data: bytes) -> DetectedInput:
 def to_event(data: bytes) -> tuple[Event, bool]:
     """Return the event in a file, and whether the file has the notification type. Raises ProblemError.
 
-    The notification type of a CPER record is used if HEST has it, too.
+    The notification type of a CPER record is used if an event has it, too.
     """
     found = _detect(data)
     if found.kind is InputKind.JSON:
@@ -89,14 +90,16 @@ def to_event(data: bytes) -> tuple[Event, bool]:
         return _event(found.data, None), False
     try:
         record = decode_record(found.data)
-        notification = _hest_type(notification_name(record.notification_type))
+        notification = EVENT_TYPES.get(record.notification_type)
         return _event(to_status_block(record), notification), notification is not None
     except MalformedBytes as error:
         raise ProblemError(malformed(error)) from None
 
 
-def _hest_type(name: str) -> NotificationType | None:
-    return next((kind for kind in NotificationType if kind.value == name), None)
+def count_blocks(data: bytes) -> int:
+    """Return the number of status blocks in a file, which is 0 or 1 except for the records of the previous boot."""
+    found = detect_input(data)
+    return len(find_blocks(found.data)[0]) if found.kind is InputKind.STATUS_BLOCK else 0
 
 
 def _event(block: bytes, notification: NotificationType | None) -> Event:

@@ -21,6 +21,8 @@ from ras_triage.service.telemetry.redaction import redact
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+INCOMPLETE: Final = 1
+"""Exit status: a part of the input was left out, and is listed."""
 BAD_INPUT: Final = 2
 """Exit status."""
 

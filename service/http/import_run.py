@@ -168,7 +168,11 @@ class ImportRun:
         return await loop.run_in_executor(self._runtime.importers, partial(function, *arguments, **named))
 
     def _items(self, body: ImportBody) -> Iterator[Found | PreparedItem]:
-        source = ImportSource(io.BufferedReader(body, 64 << 10), max_database_bytes=self._runtime.settings.spill_bytes)
+        source = ImportSource(
+            io.BufferedReader(body, 64 << 10),
+            max_database_bytes=self._runtime.settings.spill_bytes,
+            text_field=self._request.options.text_field,
+        )
         yield from find_items(source, self._request.form, self._request.options.notification, partial(self._items_in, body))
 
     def _items_in(

@@ -12,6 +12,8 @@ from pydantic_core import from_json
 from ras_triage.models.formats.encoded_bytes import unpack_text, unpack_words
 from ras_triage.models.formats.json_text import BYTE_ORDER_MARK
 from ras_triage.models.formats.kernel_log.journal import BEFORE, is_entry
+from ras_triage.models.formats.log_envelopes import is_envelope, is_wrapped
+from ras_triage.models.formats.ras.mc_ctl import HEADINGS
 from ras_triage.models.records.cper_record import SIGNATURE
 from ras_triage.service.importing.rasdaemon_db import MAGIC
 
@@ -31,13 +33,17 @@ class InputFormat(StrEnum):
     KERNEL_LOG = "kernel_log"
     JOURNAL = "journal"
     """Output of `journalctl -o json`."""
+    COLLECTED_LOG = "collected_log"
+    """Log lines as log collectors store them, each in an envelope."""
     RAS_TRACE = "ras_trace"
+    RAS_MC_CTL = "ras_mc_ctl"
+    """Output of `ras-mc-ctl --errors`."""
     RASDAEMON = "rasdaemon"
     """An SQLite database."""
 
 
-STREAMED: Final = frozenset({InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.RAS_TRACE})
-"""Formats that are read line by line. Of the others, all but the database are read into memory."""
+STREAMED: Final = frozenset({InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.COLLECTED_LOG, InputFormat.RAS_TRACE})
+"""Formats that are read line by line. Others, and collected logs in one JSON document, are read into memory, except for the database."""
 
 HEAD_BYTES: Final = 64 << 10
 """Bytes that detection examines."""
@@ -50,7 +56,7 @@ _KERNEL_LINE: Final = re.compile(
 )
 """Line prefixes of dmesg in its time formats, of journald and syslog, and of /dev/kmsg."""
 _TRACE: Final = re.compile(
-    rb"(?:^|\s)(?:mc_event|aer_event|arm_event|non_standard_event|extlog_mem_event|memory_failure_event|cxl_[a-z_]{3,32}):?\s"
+    rb"(?:^|\s|\]|\b(?:ras|cxl):)(?:mc_event|aer_event|arm_event|non_standard_event|extlog_mem_event|memory_failure_event|cxl_[a-z_]{3,32}):?\s"
 )
 _BASE64: Final = re.compile(rb"[0-9A-Za-z+/]+={0,2}")
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
@@ -82,11 +88,29 @@ def detect_format(head: bytes, *, is_whole: bool = True) -> InputFormat:
 
 
 def _of_text(text: bytes, *, is_whole: bool) -> InputFormat:
-    if _KERNEL.search(text):
-        return InputFormat.KERNEL_LOG
-    if _TRACE.search(text):
-        return InputFormat.RAS_TRACE
+    found = _KERNEL.search(text) or _TRACE.search(text)
+    if is_wrapped(text[: _line_end(text, 0)]) or (found is not None and is_wrapped(_line_at(text, found.end()))):
+        return InputFormat.COLLECTED_LOG
+    if found is not None:
+        return log_format(text)
+    if HEADINGS.search(text):
+        return InputFormat.RAS_MC_CTL
     return InputFormat.CPER if _is_encoded(text, is_whole=is_whole) or _is_binary(text) else InputFormat.KERNEL_LOG
+
+
+def log_format(text: bytes) -> InputFormat:
+    """Return the format of log lines: a trace, if there is no kernel message about an error among them."""
+    is_trace = _KERNEL.search(text) is None and _TRACE.search(text) is not None
+    return InputFormat.RAS_TRACE if is_trace else InputFormat.KERNEL_LOG
+
+
+def _line_at(text: bytes, offset: int) -> bytes:
+    return text[text.rfind(b"\n", 0, offset) + 1 : _line_end(text, offset)]
+
+
+def _line_end(text: bytes, offset: int) -> int:
+    end = text.find(b"\n", offset)
+    return len(text) if end < 0 else end
 
 
 def _is_encoded(text: bytes, *, is_whole: bool) -> bool:
@@ -119,13 +143,16 @@ def _document(text: bytes) -> Any:
 
 
 def _of_json(document: Any) -> InputFormat:
+    whole = document
     while isinstance(document, list) and document:
         document = document[0]
     members = set(document) if isinstance(document, dict) else set()
     for form, names in _KEYS:
         if not members.isdisjoint(names):
             return form
-    return InputFormat.JOURNAL if is_entry(members) else InputFormat.EVENT
+    if is_entry(members):
+        return InputFormat.JOURNAL
+    return InputFormat.COLLECTED_LOG if "notification" not in members and is_envelope(whole) else InputFormat.EVENT
 
 
 def is_kernel_log(head: bytes) -> bool:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field, replace
-from typing import Any
+from typing import Any, Final
 
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notifications, read_hest
+from ras_triage.models.formats.kernel_log import record as kernel_log
 from ras_triage.models.formats.results import FoundError
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
+from ras_triage.policies.catalog.change_points import newest_linux_policy
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import UNIFORM, Policy, UnknownPolicy, resolve_policy
 from ras_triage.policies.error_sources import judge_sources
 from ras_triage.service.api.problems import ProblemError, malformed
 
 NOTIFICATION = "/notification/type"
+
+_LINUX_FORMATS: Final = frozenset({"kernel_log", "ras_trace", "rasdaemon"})
+"""Formats that only Linux and its tools write."""
 
 
 @frozen
@@ -29,6 +34,8 @@ class ImportOptions:
     kernel: str | None = None
     """Kernel release, such as `6.12.107`."""
     policy: str | None = None
+    text_field: str | None = None
+    """JSON field with the lines of a collected log, may be a dotted path; None: known ones."""
     hest: Mapping[int, Notification] = field(default_factory=dict)
     """Notification of each error source, by source id, from the machine's HEST."""
 
@@ -57,13 +64,18 @@ def apply_options(options: ImportOptions, reading: FoundError, default: Policy, 
         changes["policy"] = options.policy
     event = event.model_copy(update=changes) if changes else event
     if reading.format != "event" and options.kernel is None and options.policy is None:
-        event, assumed = _with_known_policy(event, assumed, default, custom)
+        fallback = _linux_fallback(event, default) if reading.format in _LINUX_FORMATS else default
+        event, assumed = _with_known_policy(event, assumed, default, custom, fallback)
     return replace(reading, event=event, assumed=assumed)
 
 
 def apply_notification(options: ImportOptions, reading: FoundError) -> FoundError:
     """Return an error with the notification of the options applied."""
     event, assumed = reading.event, reading.assumed
+    if event.notification.type is NotificationType.BERT and reading.format == kernel_log.FORMAT:
+        return reading  # the log says that it is of the previous boot; the options are about the errors of this one
+    if event.status_block is None and reading.format != "event":
+        return reading  # an exception without a record is its own notification
     if options.notification is not None:
         notification = event.notification.model_copy(update={"type": options.notification})
         left = tuple(one for one in assumed if one.field != NOTIFICATION)
@@ -84,12 +96,30 @@ def apply_notification(options: ImportOptions, reading: FoundError) -> FoundErro
     return replace(reading, event=event.model_copy(update={"notification": notification}), assumed=left)
 
 
+def _linux_fallback(event: Event, default: Policy) -> Policy:
+    """Return the policy for what Linux wrote without naming its kernel: the newest that fits, unless the service has another default.
+
+    `uniform`, the default of defaults, says what no kernel does. A log's numbering of ARM error types is that of the kernel.
+    """
+    return newest_linux_policy(event.host.arm_error_types) if default.name == UNIFORM else default
+
+
 def _with_known_policy(
-    event: Event, assumed: tuple[AssumedField, ...], default: Policy, custom: Mapping[str, Policy]
+    event: Event, assumed: tuple[AssumedField, ...], default: Policy, custom: Mapping[str, Policy], fallback: Policy
 ) -> tuple[Event, tuple[AssumedField, ...]]:
-    """Select the default policy for an unknown kernel, as an assumption: kernel logs name kernels without a policy."""
-    try:
-        choose_policy(event, default, custom)
-    except UnknownPolicy as error:
-        return event.model_copy(update={"policy": default.name}), (*assumed, AssumedField("/policy", default.name, str(error)))
-    return event, assumed
+    """Select the fallback for an unknown kernel, as an assumption: kernel logs may name none, or one without a policy."""
+    if event.policy is None and event.host.kernel is None:
+        may_have_stored_facts = event.source is not None and "host" not in event.model_fields_set
+        if fallback is default or may_have_stored_facts:
+            return event, assumed
+        why = "the source does not name its kernel; the newest release known"
+        if event.host.arm_error_types is not None:
+            why += f" that numbers ARM error types as the source does ({event.host.arm_error_types})"
+    else:
+        try:
+            choose_policy(event, default, custom)
+        except UnknownPolicy as error:
+            why = str(error)
+        else:
+            return event, assumed
+    return event.model_copy(update={"policy": fallback.name}), (*assumed, AssumedField("/policy", fallback.name, why))

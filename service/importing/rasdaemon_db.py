@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 from urllib.parse import quote
 
+from ras_triage.models.formats.ras.page_failures import TABLE, FailureRows
 from ras_triage.models.formats.ras.rasdaemon import FORMAT, read_rows
 from ras_triage.models.formats.ras.traced_event import TraceItem
 from ras_triage.models.formats.results import Position, UnreadableRecord
@@ -112,9 +113,12 @@ def read_database(path: str, *, notification: Notification | None = None, second
         tables = _tables(connection)
         if len(tables) > MAX_TABLES:
             yield _unread("sqlite_schema", f"has more than {MAX_TABLES} tables; the rest was not read")
+        failures = FailureRows()
+        if (TABLE.encode(), True) in tables[:MAX_TABLES]:
+            _index_failures(connection, time_limit, rows, failures)
         for name, is_plain in tables[:MAX_TABLES]:
             if is_plain:
-                yield from _read_table(connection, name, time_limit, rows, notification)
+                yield from _read_table(connection, name, time_limit, rows, notification, failures)
             else:
                 yield _unread(name, "is not an ordinary table and was not read")
     except _FAILURES as error:
@@ -182,15 +186,31 @@ def _tables(connection: sqlite3.Connection) -> list[tuple[bytes, bool]]:
     return found
 
 
+def _index_failures(connection: sqlite3.Connection, time_limit: _TimeLimit, rows: _RowLimit, failures: FailureRows) -> None:
+    """Read what the kernel did with pages, which is attached to the errors. Whatever cannot be read is reported with its table."""
+    try:
+        columns = _columns(connection, TABLE)
+        cursor = connection.execute(_query(connection, TABLE, columns))
+        for number, row in enumerate(_rows(cursor, columns, time_limit, rows), 1):
+            failures.add(number, row)
+    except (*_FAILURES, _Unreadable):
+        return
+
+
 def _read_table(
-    connection: sqlite3.Connection, name: bytes, time_limit: _TimeLimit, rows: _RowLimit, notification: Notification | None
+    connection: sqlite3.Connection,
+    name: bytes,
+    time_limit: _TimeLimit,
+    rows: _RowLimit,
+    notification: Notification | None,
+    failures: FailureRows,
 ) -> Iterator[TraceItem]:
     try:
         table = name.decode()
         time_limit.start()
         columns = _columns(connection, table)
         cursor = connection.execute(_query(connection, table, columns))
-        yield from read_rows(table, _rows(cursor, columns, time_limit, rows), notification=notification)
+        yield from read_rows(table, _rows(cursor, columns, time_limit, rows), notification=notification, failures=failures)
     except (*_FAILURES, _Unreadable) as error:
         yield _unread(name, f"cannot be read to its end: {_reason(error)}")
 

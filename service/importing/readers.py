@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain, islice
 from typing import Any, Final
 
 from pydantic_core import to_json
@@ -17,17 +18,21 @@ from ras_triage.models.formats.json_text import read_json
 from ras_triage.models.formats.kernel_log import journal
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.formats.libcper.reader import read_libcper
+from ras_triage.models.formats.log_envelopes import TextFields, UnwrappedLog, is_document, is_newest_first
 from ras_triage.models.formats.qemu.injection import read_argument, read_qmp
+from ras_triage.models.formats.ras.mc_ctl import read_mc_ctl
 from ras_triage.models.formats.ras.trace import read_trace
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
 from ras_triage.models.formats.redfish import read_redfish
 from ras_triage.models.formats.results import FoundError, Position, UnmatchedAction, UnreadableRecord, iterate_guarded, read_guarded
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.observed import is_of_drivers
 from ras_triage.models.records.cper_record import SIGNATURE, decode_record
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.importing.format_detection import InputFormat, acpi_table, detect_format, is_kernel_log
+from ras_triage.service.importing.format_detection import InputFormat, acpi_table, detect_format, is_kernel_log, log_format
+from ras_triage.service.importing.other_tools import other_tool
 from ras_triage.service.importing.rasdaemon_db import UnreadableDatabase, read_database
 from ras_triage.service.importing.source import ImportSource
 
@@ -50,8 +55,12 @@ _RECORD_MIN: Final = 128
 _ERST: Final = "erst"
 _MAX_LOG_BYTES: Final = 4 << 20
 """Limit for the unpacked logs of all pstore records of one file, in bytes; a real store has some 100 KiB."""
+_HEAD_LINES: Final = 1000
+"""Lines of a collected log that tell whether it is a trace."""
 _LINE_SIZE: Final = 48
 """Memory overhead of a line, in bytes."""
+_BERT: Final = "BERT"
+"""Name of the files with the boot error record table and its records, /sys/firmware/acpi/tables/BERT and data/BERT beside it."""
 _STORED: Final = {"machine_check": "an x86 machine check", "unknown": "a section of unknown type"}
 
 
@@ -73,39 +82,62 @@ def find_items(
     source: ImportSource, form: InputFormat | None, notification: NotificationType | None, find: Find = find_in
 ) -> Iterator[Any]:  # fmt: skip
     """Return as `read_items`, but with unparsed events of ras-triage. `find`: reads a file of a known format."""
-    if form is None and (table := acpi_table(source.head)) is not None:
-        yield UnreadableRecord(Position(offset=0), _why_not(table), "acpi")
+    if (refusal := _refusal(source, form)) is not None:
+        yield refusal
         return
-    if not source.head.strip():
-        yield UnreadableRecord(Position(offset=0), "the file is empty", str(form or "unknown"))
-        return
-    if form is None and source.head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
-        yield UnreadableRecord(Position(offset=0), "the file is compressed; decompress it first", "unknown")
-        return
-    if form is None and source.head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        yield UnreadableRecord(Position(offset=0), "the text is UTF-16; convert it to UTF-8 first", "unknown")
-        return
-    known = form or detect_format(source.head, is_whole=source.is_whole)
+    known = form or (InputFormat.COLLECTED_LOG if source.text_field else detect_format(source.head, is_whole=source.is_whole))
     found = False
     for item in find(source, known, notification):
-        found = True
+        found = found or not (isinstance(item, UnmatchedAction) and is_of_drivers(item.observed))
         yield item
-    if found or known not in (InputFormat.KERNEL_LOG, InputFormat.JOURNAL):
-        return
+    if not found and (nothing := _why_nothing(source, form, known)) is not None:
+        yield nothing
+
+
+def _refusal(source: ImportSource, form: InputFormat | None) -> UnreadableRecord | None:
+    """Return why a file is not read at all; None where it is."""
+    head, start = source.head, Position(offset=0)
+    if form is None and (table := acpi_table(head)) is not None:
+        return UnreadableRecord(start, _why_not(table), "acpi")
+    if not head.strip():
+        return UnreadableRecord(start, "the file is empty", str(form or "unknown"))
+    if form is None and head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
+        return UnreadableRecord(start, "the file is compressed; decompress it first", "unknown")
+    if form is None and head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return UnreadableRecord(start, "the text is UTF-16; convert it to UTF-8 first", "unknown")
+    return None
+
+
+def _why_nothing(source: ImportSource, form: InputFormat | None, known: InputFormat) -> UnreadableRecord | None:
+    """Return why nothing was read of a file; None for one that may be without errors, as a kernel log."""
+    start = Position(offset=0)
+    if known in (InputFormat.RASDAEMON, InputFormat.RAS_MC_CTL):
+        return None
+    if form is None and (tool := other_tool(source.head)) is not None:
+        return UnreadableRecord(start, tool, "unknown")
+    if known not in (InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.COLLECTED_LOG):
+        return UnreadableRecord(start, "no error in this file", known)
     if b"[Hardware Error]" in source.head:
-        yield UnreadableRecord(Position(line=1), "the log has `[Hardware Error]` lines, but none that starts a record", known)
-    elif form is None and known is InputFormat.KERNEL_LOG and not is_kernel_log(source.head):
-        yield UnreadableRecord(Position(offset=0), "unknown format; expected one of those in docs/import.md", "unknown")
+        return UnreadableRecord(Position(line=1), "the log has `[Hardware Error]` lines, but none that starts a record", known)
+    if form is None and known is InputFormat.KERNEL_LOG and not is_kernel_log(source.head):
+        return UnreadableRecord(start, "unknown format; expected one of those in docs/import.md", "unknown")
+    return None
 
 
 def _why_not(table: str) -> str:
     if table == "HEST":
         return "a HEST describes error sources and contains no error; pass it as `--hest` to set their notification types"
+    if table == _BERT:
+        return "a BERT only points to the records of the previous boot; they are in `/sys/firmware/acpi/tables/data/BERT`, import that file"
     return f"an ACPI table `{table}` contains no error record"
 
 
 def _whole(notification: NotificationType | None) -> Notification | None:
     return None if notification is None else Notification(type=notification)
+
+
+def _ras_trace_lines(lines: Iterable[bytes], notification: NotificationType | None) -> Iterator[FoundItem]:
+    return read_trace(lines, notification=_whole(notification))
 
 
 def _kernel_log(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
@@ -119,16 +151,68 @@ def _journal(source: ImportSource, notification: NotificationType | None) -> Ite
         yield found
     yield from _no_entries(refused)
     if refused.more:
-        yield UnreadableRecord(Position(), f"{refused.more} more lines are not JSON journal entries", InputFormat.JOURNAL)
+        yield _more_lines(refused, InputFormat.JOURNAL)
 
 
-def _no_entries(refused: journal.UnreadableLines) -> Iterator[UnreadableRecord]:
+_ENTRIES: Final = {InputFormat.JOURNAL: ("a JSON journal entry", "JSON journal entries"), InputFormat.COLLECTED_LOG: ("JSON", "JSON")}
+
+
+def _no_entries(refused: journal.UnreadableLines, form: InputFormat = InputFormat.JOURNAL) -> Iterator[UnreadableRecord]:
     while refused.numbers:
-        yield UnreadableRecord(Position(line=refused.numbers.popleft()), "not a JSON journal entry", InputFormat.JOURNAL)
+        yield UnreadableRecord(Position(line=refused.numbers.popleft()), f"not {_ENTRIES[form][0]}", form)
+
+
+def _more_lines(refused: journal.UnreadableLines, form: InputFormat) -> UnreadableRecord:
+    return UnreadableRecord(Position(), f"{refused.more} more lines are not {_ENTRIES[form][1]}", form)
+
+
+def _collected_log(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
+    log = UnwrappedLog(TextFields(source.text_field))
+    try:
+        lines = _unwrapped(source, log)
+    except ValueError as error:
+        yield UnreadableRecord(Position(offset=0), str(error), InputFormat.COLLECTED_LOG)
+        return
+    head = list(islice(lines, _HEAD_LINES))
+    read = _ras_trace_lines if log_format(b"".join(head)) is InputFormat.RAS_TRACE else read_kernel_log
+    for found in read(chain(head, lines), notification):
+        yield from _no_entries(log.unreadable, InputFormat.COLLECTED_LOG)
+        yield _relocated(found, log)
+    yield from _no_entries(log.unreadable, InputFormat.COLLECTED_LOG)
+    if log.unreadable.more:
+        yield _more_lines(log.unreadable, InputFormat.COLLECTED_LOG)
+    if log.ambiguous or not log.texts:
+        why = f"the text may be in {log.ambiguous}" if log.ambiguous else "no known text field"
+        yield UnreadableRecord(Position(offset=0), f"{why}; name the field with `--text-field`", InputFormat.COLLECTED_LOG)
+
+
+def _unwrapped(source: ImportSource, log: UnwrappedLog) -> Iterator[bytes]:
+    """Return the log lines in a file. Raises ValueError for a document that is not JSON, ProblemError for one that is too long."""
+    if is_document(source.head):
+        return iter(log.document(source.read_all()))
+    if is_newest_first(UnwrappedLog(TextFields(source.text_field)).lines(source.head.splitlines())):
+        return iter(log.reversed_lines(source.read_all().splitlines()))
+    return log.lines(source.lines())
+
+
+def _relocated(found: Any, log: UnwrappedLog) -> Any:
+    """Return an item with its place in the file."""
+    line = found.place.line
+    if line is None:
+        return found
+    place = Position(line=log.number(line)) if log.pointers is None else Position(item=log.pointers[line - 1])
+    observed = getattr(found, "observed", None)
+    if observed is None or log.pointers is not None:
+        return replace(found, place=place)
+    return replace(found, place=place, observed=observed.moved(log.number))
 
 
 def _ras_trace(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
-    yield from read_trace(source.lines(), notification=_whole(notification))
+    yield from _ras_trace_lines(source.lines(), notification)
+
+
+def _ras_mc_ctl(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
+    yield from read_mc_ctl(source.read_all().splitlines(), notification=_whole(notification))
 
 
 def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
@@ -141,6 +225,8 @@ def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> I
 
 def _cper(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     data = unpack_encoded(source.read_all())
+    if notification is None and source.name == _BERT:
+        notification = NotificationType.BERT
     records = list(_records(data))
     if not any(is_stored for _, _, is_stored in records):
         yield from read_cper(data, notification=notification)
@@ -269,6 +355,8 @@ _READERS: Final[dict[InputFormat, Callable[[ImportSource, NotificationType | Non
     InputFormat.QEMU_ARGUMENT: _qemu_argument,
     InputFormat.KERNEL_LOG: _kernel_log,
     InputFormat.JOURNAL: _journal,
+    InputFormat.COLLECTED_LOG: _collected_log,
     InputFormat.RAS_TRACE: _ras_trace,
+    InputFormat.RAS_MC_CTL: _ras_mc_ctl,
     InputFormat.RASDAEMON: _rasdaemon,
 }

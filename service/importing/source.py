@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO, Final
 
 from ras_triage.models.formats.json_text import BYTE_ORDER_MARK
@@ -30,8 +31,13 @@ class ImportSource:
         path: str | None = None,
         taken: Callable[[int], None] = lambda _size: None,
         max_database_bytes: int = 1 << 40,
+        text_field: str | None = None,
     ) -> None:
-        """`path`: path of a file; None: a stream. `taken` is called with the number of bytes of each read."""
+        """`path`: path of a file; None: a stream. `taken` is called with the number of bytes of each read.
+
+        `text_field`: the JSON field with the lines of a collected log; None: known ones.
+        """
+        self.text_field = text_field
         self._stream = stream
         self._path = path
         self._taken = taken
@@ -40,6 +46,11 @@ class ImportSource:
         """First bytes."""
         self.is_whole = len(self.head) < HEAD_BYTES
         """Whether `head` is the whole input."""
+
+    @property
+    def name(self) -> str | None:
+        """Return the name of the file without its folder; None for a stream."""
+        return None if self._path is None else Path(self._path).name
 
     def _read_head(self) -> bytes:
         pieces: list[bytes] = []

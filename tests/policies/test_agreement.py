@@ -86,7 +86,6 @@ def test_a_panic_for_another_reason_tells_nothing():
     [
         ("0x45678: Sending SIGBUS to dev:mem:7 due to hardware memory corruption", ObservedSignal),
         ("Memory failure: 0x45678: forcibly killing x:7 because of failure to unmap corrupted page", ObservedSignal),
-        ("GHES GHES.1: [Hardware Error]: GHES: x:7: synchronous unrecoverable error (SIGBUS)", ObservedSignal),
         ("Memory failure: 0x45678: recovery action for get hwpoison page: Ignored", ObservedMemoryFailure),
         ("Kernel panic - not syncing: Memory failure on page 45678", ObservedPanic),
     ],

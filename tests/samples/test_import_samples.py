@@ -10,8 +10,8 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from _pytest.mark import ParameterSet
 
+from ras_triage.models.event import Event
 from ras_triage.models.formats.results import FoundError, UnreadableRecord
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.imports.decisions import decide_items, result_line
@@ -23,11 +23,6 @@ from ras_triage.service.importing.source import ImportSource
 FOLDER = os.environ.get("RAS_TRIAGE_SAMPLES")
 pytestmark = pytest.mark.skipif(FOLDER is None, reason="RAS_TRIAGE_SAMPLES names no folder of samples")
 
-NOT_READ_YET = frozenset(
-    f"field/{name}" for name in ("C-serror.txt", "D-sea-old.txt", "F-trace-no-prefix.txt", "G-docker.log", "I-kernel-prefix-bert.txt")
-)
-"""Forms of reports in which no error is found so far: exceptions without a record, traces without a prefix, wrapped logs."""
-
 WITHOUT = ("HEST", "collection-cper-without-payload")
 """A table of error sources, and an entry that only mentions a record."""
 
@@ -37,13 +32,7 @@ def files() -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".md") if FOLDER else []
 
 
-def cases() -> list[ParameterSet]:
-    names = {path: f"{path.parent.name}/{path.name}" for path in files()}
-    unread = pytest.mark.xfail(strict=True, reason="no error is found in this form yet")
-    return [pytest.param(path, id=name, marks=unread if name in NOT_READ_YET else ()) for path, name in names.items()]
-
-
-@pytest.mark.parametrize("path", cases())
+@pytest.mark.parametrize("path", files(), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_each_file_comes_to_a_decision_or_says_why_not(path):
     tally = ImportCounts()
     with path.open("rb") as stream:
@@ -61,6 +50,27 @@ def test_each_file_comes_to_a_decision_or_says_why_not(path):
     assert all(result.decision is not None for result in errors)
     assert tally.complete
     assert all(result.item.lost or result.item.assumed for result in errors if result.item.format != "cper")
+
+
+REPORTS = {
+    "B-aer-lines.txt": ("gsiv", None, "linux-7.3.4", "handled", "agree"),
+    "C-serror.txt": ("sei", 0xBE000011, "linux-5.18.0", "panic", "agree"),
+    "D-sea-old.txt": ("sea", 0x96000610, "linux-7.3.4", "signal", "agree"),
+    "E-kernel-in-oops.txt": ("gsiv", None, "linux-6.1.176", "handled", "agree"),
+}
+"""Notification type, syndrome, policy, action and agreement of the one error in each report of the field."""
+
+
+@pytest.mark.parametrize("path", [path for path in files() if path.name in REPORTS], ids=lambda path: path.name)
+def test_a_report_is_read_as_one_error_and_decided_as_its_kernel_did(path):
+    with path.open("rb") as stream:
+        (result,) = decide_items(read_items(ImportSource(stream, str(path)), None, None), ImportOptions(), Settings(), ImportCounts())
+    assert isinstance(result.item, FoundError)
+    assert result.decision is not None
+    assert result.agreement is not None
+    notification = Event.model_validate_json(result.event).notification
+    told = (notification.type, notification.syndrome, result.decision.policy.name, result.decision.action, result.agreement.verdict)
+    assert told == REPORTS[path.name]
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: f"{path.parent.name}/{path.name}")

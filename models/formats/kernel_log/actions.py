@@ -16,10 +16,8 @@ from ras_triage.models.observed import (
     ObservedAction,
     ObservedMemoryFailure,
     ObservedMessage,
-    ObservedOops,
     ObservedPanic,
     ObservedResult,
-    ObservedSerror,
     ObservedSignal,
     ObservedSoftOffline,
 )
@@ -27,13 +25,12 @@ from ras_triage.models.observed import (
 KEYWORDS: Final = (
     b"Memory failure: ",
     b": Sending SIGBUS to ",
-    b"synchronous ",
     b"Kernel panic - not syncing: ",
-    b"SError Interrupt on CPU",
     b"oft offline: ",
     b"soft_offline",
     b"[Firmware Warn]",
     b"ghes_print_estatus: ",
+    b"Machine ",
 )
 """Every line parsed here contains one of these, except the note before a panic. Each search costs time; longer keywords are faster."""
 
@@ -45,17 +42,17 @@ _TASK = r"(?P<comm>.{1,15}):(?P<pid>\d{1,10})"
 _ACTION = re.compile(rf"(?:Memory failure: )?{_PFN}: recovery action for (?P<type>.+): (?P<result>Recovered|Delayed|Failed|Ignored)")
 _SIGBUS = re.compile(rf"(?:.*: )?{_PFN}: (?:Sending SIGBUS to|Killing) {_TASK}(?: early)? due to hardware memory corruption")
 _SIGKILL = re.compile(rf"(?:Memory failure: )?{_PFN}: forcibly killing {_TASK} because of failure to unmap corrupted page")
-_UNHANDLED_ABORT = re.compile(rf"(?:.*)GHES: {_TASK}: synchronous unrecoverable error \(SIGBUS\)")
 _SOFT_OFFLINE = re.compile(rf"[Ss]oft[ _]offline(?:_page)?: {_PFN}:? (?P<what>.+)")
 _PANIC = re.compile(r"Kernel panic - not syncing: (?P<why>.+)")
-_OOPS = re.compile(r"Internal error: synchronous external abort[^:]*: (?:0x)?(?P<syndrome>[0-9a-f]{8,16})\b.*")
-_SERROR = re.compile(r"SError Interrupt on CPU(?P<cpu>\d{1,5}), code (?:0x)?(?P<syndrome>[0-9a-f]{8,16})\b.*")
 _PAGE = re.compile(rf"Memory failure: {_PFN}: .+")
 _ERROR_TYPE = re.compile(r"(?:\[Firmware Warn\]: ?)?GHES: Unhandled processor error type:? (?:0x(?P<type>[0-9a-f]{2}):|(?!0x)).*")
 _ADDRESS = re.compile(r"(?:\[Firmware Warn\]: ?)?GHES: Invalid address in generic error data: 0x(?P<address>[0-9a-f]{1,16})")
 _PANIC_NOTE = re.compile(r"GHES: Fatal hardware error.*")
-_OTHER = re.compile(r"Soft offline: disabled .*|Memory failure: .+|ghes_print_estatus: \d{1,10} callbacks suppressed")
-"""The last alternative: a rate limit suppressed records."""
+_OTHER = re.compile(
+    r"Soft offline: disabled .*|Memory failure: .+|ghes_print_estatus: \d{1,10} callbacks suppressed"
+    r"|(?:mce: )?(?:\[Hardware Error\]: )?(?:CPU \d{1,5}: Machine Check\b.*|Machine check events logged)"
+)
+"""The third alternative: a rate limit suppressed records. The last one: x86 machine checks."""
 
 _PANICS: Final[tuple[tuple[re.Pattern[str], Cause], ...]] = (
     (re.compile(r"(?:GHES: )?Fatal hardware error!?"), "ghes"),
@@ -110,14 +107,6 @@ def _panic(match: re.Match[str], line: int) -> ObservedAction:
     return ObservedPanic(line, match[0], None)
 
 
-def _oops(match: re.Match[str], line: int) -> ObservedAction:
-    return ObservedOops(line, match[0], int(match["syndrome"], 16))
-
-
-def _serror(match: re.Match[str], line: int) -> ObservedAction:
-    return ObservedSerror(line, match[0], int(match["cpu"]), int(match["syndrome"], 16))
-
-
 def _page(match: re.Match[str], line: int) -> ObservedAction:
     return ObservedMessage(line, match[0], "page", pfn=int(match["pfn"], 16))
 
@@ -142,11 +131,8 @@ _READERS: Final = (
     (_ACTION, _memory_failure),
     (_SIGBUS, _signal),
     (_SIGKILL, _kill),
-    (_UNHANDLED_ABORT, _signal),
     (_SOFT_OFFLINE, _soft_offline),
     (_PANIC, _panic),
-    (_OOPS, _oops),
-    (_SERROR, _serror),
     (_PAGE, _page),
     (_ERROR_TYPE, _error_type),
     (_ADDRESS, _address),

@@ -84,6 +84,11 @@ def _kernel_line(text: bytes, number: int, unreadable: UnreadableLines) -> bytes
     if not isinstance(entry, dict):
         unreadable.add(number)
         return b"\n"
+    return kernel_line(entry)
+
+
+def kernel_line(entry: JsonObject) -> bytes:
+    """Return the kernel log line of a journal entry, empty if there is none."""
     message = _message(entry.get("MESSAGE"))
     if entry.get("_TRANSPORT", "kernel") != "kernel" or message is None:
         return b"\n"

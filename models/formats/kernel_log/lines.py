@@ -38,25 +38,54 @@ _TAG = (
     rf"(?:(?:kern|user|daemon|syslog)\.(?:{'|'.join(_LEVELS)}) )?kernel(?:\[\d{{1,10}}\])?(?:: ?|(?: -){{2}} (?:- |\[[^\]]{{0,999}}\] ?))"
 )
 """The syslog tag, followed by a colon or by the fields of RFC 5424."""
-_QUOTES = re.compile(r"[>\s]*")
+_COLLECTED = r"(?:\x1d(?P<collected>[^\x1d]{1,256})\x1d)?"
+"""The mark of `collected_from`."""
+_QUOTES = re.compile(_COLLECTED + r"[>\s]*")
+_LINE_START = r"\[\s*\d{1,12}\.\d{1,9}\]|\{\d{1,10}\}\[Hardware|<\d|[A-Z][a-z]{2} [ \d]\d \d\d:|\d{4}-\d\d-\d\d[T ]\d\d:"
+"""Start of a line behind the name of its file: a time, a level, a record."""
+_NAME = r"(?!<|kernel[\[:])(?:[A-Za-z]:)?"
+"""Start of the name of a file, which is no tag of syslog."""
+_FILE = (
+    rf"(?:{_NAME}[^\s:\[\]{{}}]{{1,256}}:)?\d{{1,9}}:(?:(?=[\[<A-Za-z])| ?(?=\[Hardware|{_LINE_START}))"
+    rf"|{_NAME}[^\s:\[\]{{}}]{{1,256}}: ?(?={_LINE_START})"
+    rf"|(?:{_NAME}[^\s\[\]{{}}]{{1,256}}-)?\d{{1,9}}-(?={_LINE_START})"
+)
+"""`file:line:` of a log collector, what `grep -n` and `grep -H` print, and the form of the lines beside a match (`grep -C`)."""
 _PREFIX = re.compile(
-    r"(?P<quotes>[>\s]*)(?:MESSAGE=|(?:[^\s:\[\]{}]{1,256}:)?\d{1,9}:(?=[\[<A-Za-z]))?(?:<(?P<level>\d{1,3})>(?:1 )?)?"
+    rf"{_COLLECTED}(?P<quotes>[>\s]*)"
+    rf"(?:MESSAGE=|{_FILE})?"
+    r"(?:<(?P<level>\d{1,3})>(?:1 )?)?"
     r"(?:(?:\d\.[\w.+-]{1,64},)?(?P<kmsg>\d{1,4}),\d{1,20},(?P<microseconds>\d{1,20}),[^;\s]{0,64};)?"
-    rf"(?:(?P<when>{_WHEN})\s+(?:(?:(?P<host>(?!kern\.)\S{{1,256}})\s+)?{_TAG}\s*)?)?"
+    rf"(?:(?P<when>{_WHEN})\s+(?:(?:(?P<host>(?!kern\.)\S{{1,256}})\s+)?{_TAG}\s*)?|{_TAG}\s*)?"
     rf"(?:(?:kern|user|daemon|syslog)\s{{0,4}}:(?P<priority>{'|'.join(_LEVELS)})\s{{0,4}}:\s*)?"
     rf"(?:\[\s*(?:{_BRACKETED})(?:\s*<\s*\d{{1,9}}\.\d{{1,9}}\s?>)?\]\s*)?"
-    rf"(?:(?P<beside>[\w.-]{{1,256}})\s+{_TAG}\s*)?"  # journald's `short-monotonic`
+    rf"(?:(?:(?P<beside>[\w.-]{{1,256}})\s+)?{_TAG}\s*)?"  # journald's `short-monotonic`
     r"(?:\[\s*(?P<caller>[TC]\d{1,10})\]\s*)?"
 )
-_MESSAGE_START = re.compile(
-    r"(?:\]|\bkernel(?:\[\d{1,10}\])?:)\s{1,4}"
-    r"(?=Memory failure: |0x[0-9a-f]{1,16}: |Linux version |Kernel panic - |Internal error: |SError Interrupt |[Ss]oft[ _]offline"
-    r"|\[Firmware Warn\]|GHES: )"
+_MESSAGES = (
+    r"Memory failure: |0x[0-9a-f]{1,16}: |Linux version |Kernel panic - |Internal error: |SError|[Ss]oft[ _]offline"
+    r"|\[Firmware Warn\]|GHES: |BERT: |CPU:? ?\d{1,5}:? |Bad mode in Error |Synchronous External Abort: |Unhandled "
+    r"|kvm \[|(?:pc : .* )?pstate ?: "
+    r"|[^\]:]{1,16}\[\d{1,10}\]: unhandled exception: "
 )
+_MESSAGE_START = re.compile(rf"(?:\]|\bkernel(?:\[\d{{1,10}}\])?:)\s{{1,4}}(?={_MESSAGES})")
 """Start of a kernel message behind an unknown prefix."""
 _HARDWARE_ERROR = re.compile(r"(?:\{(?P<seq>\d{1,10})\})?\[Hardware Error\]: ?")
 _NUMBERED = re.compile(r"\{\d{1,10}\}\[Hardware Error\]: ?")
+_STAMPED = re.compile(
+    rf"\[\s{{0,8}}(?P<uptime>\d{{1,12}}\.\d{{1,9}})\]\s{{1,4}}(?:\[\s*[TC]\d{{1,10}}\]\s{{1,4}})?"
+    rf"(?=(?:\{{\d{{1,10}}\}})?\[Hardware Error\]|{_MESSAGES})"
+)
+"""Time since boot and start of a kernel message behind an unknown prefix."""
+_LINE_NUMBER = re.compile(r":\d{1,9}[:\]]*$")
 _TIME_OF_DAY = re.compile(r"\d:\d\d")
+
+
+def collected_from(machine: str) -> bytes:
+    """Return the mark in front of a line that a log collector names the machine of. It keeps machines apart and is no part of the line."""
+    return b"\x1d" + machine.replace("\x1d", " ").encode("utf-8", "replace")[:256] + b"\x1d"
+
+
 COLOUR: Final = re.compile(rb"\x1b\[[\d;]*m")
 _PADDING: Final = "=20"
 """A trailing space in quoted-printable encoding."""
@@ -97,6 +126,15 @@ class LogLine:
         return self.host, self.origin
 
 
+def seconds_between(before: LogLine, line: LogLine) -> float | None:
+    """Return the seconds from one line to another of the same boot; None if a time is not known."""
+    if before.uptime is not None and line.uptime is not None:
+        return line.uptime - before.uptime
+    if before.when is not None and line.when is not None:
+        return (line.when - before.when).total_seconds()
+    return None
+
+
 def line_text(raw: bytes) -> str:
     """Return the line without its line ending. One character is one byte."""
     return raw[:MAX_LINE].rstrip(b"\r\n\0").decode("latin-1")
@@ -111,13 +149,17 @@ def parse_line(text: str, number: int, *, is_whole: bool = True) -> LogLine:
     """Parse a line; never raises."""
     prefix = _PREFIX.match(text)
     assert prefix is not None, "every part of the pattern is optional"
-    quotes, level, kmsg, microseconds, when, host, priority, uptime, beside, caller = prefix.groups()
+    collected, _, level, kmsg, microseconds, when, host, priority, uptime, beside, caller = prefix.groups()
     start = prefix.end()
-    is_marked = start > len(quotes)
+    is_marked = start > prefix.end("quotes")
     found = _HARDWARE_ERROR.match(text, start)
-    origin = ""
-    if found is None and (begins := _find_message(text, start)):
-        origin = " ".join(filter(_is_stable_word, text[start:begins].split()))
+    origin = [collected] if collected else []
+    if found is None and (stamped := _STAMPED.search(text, start)):
+        origin += _stable_words(text[start : stamped.start()])
+        uptime, start, is_marked = stamped["uptime"], stamped.end(), True
+        found = _HARDWARE_ERROR.match(text, start)
+    elif found is None and (begins := _find_message(text, start)):
+        origin += _stable_words(text[start:begins])
         found = _HARDWARE_ERROR.match(text, begins)
         start, is_marked = begins, True
     sequence = found[1] if found else None
@@ -131,7 +173,7 @@ def parse_line(text: str, number: int, *, is_whole: bool = True) -> LogLine:
         uptime=float(uptime) if uptime else int(microseconds) / 1e6 if microseconds else None,
         level=_level(level or kmsg, priority),
         caller=caller,
-        origin=origin,
+        origin=" ".join(origin),
         is_marked=found is not None or is_marked,
         is_whole=is_whole,
     )
@@ -145,9 +187,10 @@ def _find_message(text: str, start: int) -> int | None:
     return other.end() if other else None
 
 
-def _is_stable_word(word: str) -> bool:
-    """Return whether a word of a prefix is the same on all lines of a machine: neither a number nor a time."""
-    return any(map(str.isalpha, word)) and not _TIME_OF_DAY.search(word)
+def _stable_words(prefix: str) -> list[str]:
+    """Return the words of a prefix that are the same on all lines of a machine: neither numbers nor times, and without line numbers."""
+    words = (_LINE_NUMBER.sub("", word) for word in prefix.split())
+    return [word for word in words if any(map(str.isalpha, word)) and not _TIME_OF_DAY.search(word)]
 
 
 def _level(number: str | None, name: str | None) -> int | None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from ras_triage.models.event import Event
+from ras_triage.models.formats.kernel_log.aer_lines import AerLine
+from ras_triage.models.formats.kernel_log.boot import Boot
+from ras_triage.models.formats.kernel_log.exceptions import LogException
 from ras_triage.models.formats.kernel_log.grammar import HEAD, OPEN_HEADS, SEVERITIES
-from ras_triage.models.formats.kernel_log.lines import LogLine
+from ras_triage.models.formats.kernel_log.lines import LogLine, seconds_between
 from ras_triage.models.formats.kernel_log.section_builder import BuiltSection, build_section
 from ras_triage.models.formats.kernel_log.section_lines import MatchKeys, SectionLines, is_section_line
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
@@ -28,6 +32,7 @@ from ras_triage.models.observed import (
     ObservedMemoryFailure,
     ObservedMessage,
     ObservedPanic,
+    ObservedRecovery,
     ObservedSignal,
     ObservedSoftOffline,
     group_actions,
@@ -46,7 +51,14 @@ _FOLLOW_UP_SECONDS: Final = 5.0
 """Longest time between a record and a message about it; below the 10 s in which Linux handles a repeated record without printing it."""
 _CLOCK_SLACK: Final = 1.0
 """Seconds by which timestamps of different CPUs may differ."""
+_ABORT_SECONDS: Final = 0.5
+"""Longest time between a record and the abort that it came with: a few milliseconds, or a few lines on a slow serial console."""
+_ABORT_LINES: Final = 40
+_RECOVERY_SECONDS: Final = 120.0
+"""Longest time between a record and the result of its PCIe error recovery: a device may need a minute to leave reset (`pci_dev_wait`)."""
 _NEXT_LINES: Final = 3
+_REPORT_LINES: Final = 256
+_DEFAULT_PAGE_SIZE: Final = 4096
 _PANIC_LINES: Final = 50
 _MAX_SECTIONS: Final = 1024
 """More sections do not fit into a block of 64 KiB."""
@@ -70,15 +82,21 @@ class LogRecord:
         "_current",
         "_index",
         "_is_full",
+        "_is_recovered",
+        "_is_recovering",
         "_next_index",
+        "_poisoned_frames",
         "_source_id",
         "_stamp",
         "actions",
         "block_severity",
+        "boot",
+        "exception",
         "first",
         "has_unknown_severity",
         "is_closed",
-        "kernel",
+        "is_of_previous_boot",
+        "is_synchronous",
         "last",
         "lost",
         "machine",
@@ -89,16 +107,18 @@ class LogRecord:
         "when",
     )  # fmt: skip
 
-    def __init__(self, line: LogLine, kernel: str | None, frames: Counter[int]) -> None:
+    def __init__(self, line: LogLine, boot: Boot, frames: Counter[int]) -> None:
         """Begin a record with its first line; `frames` counts the open records that name each page frame."""
         self.first = self.last = line
         self.machine = line.machine
         self.sequence = line.sequence
-        self.kernel = kernel
+        self.boot = boot
         self.size = 0
         """Bytes of memory that the record takes, approximately."""
         self.is_closed = False
         """Whether the machine has booted since."""
+        self.is_of_previous_boot = False
+        """Whether the log says that the records without a number are those of the previous boot (BERT)."""
         self.when: datetime | None = line.when
         self.block_severity: int | None = None
         self.has_unknown_severity = False
@@ -107,6 +127,15 @@ class LogRecord:
         """Addresses, page frames and error types of its sections, to match later messages."""
         self.lost: list[str] = []
         self.actions: list[ObservedAction] = []
+        self.exception: LogException | None = None
+        """The abort that came with the record."""
+        self.is_synchronous = False
+        """Whether a message proves that the record came with an abort."""
+        self._poisoned_frames: set[int] = set()
+        self._is_recovering = False
+        """Whether a section was handed to PCIe error recovery."""
+        self._is_recovered = False
+        """Whether the result of PCIe error recovery is known."""
         self._source_id: int | None = None
         self._is_full = False
         self._current: SectionLines | None = None
@@ -215,11 +244,80 @@ class LogRecord:
         if len(self.lost) < _MAX_ACTIONS:
             self.lost.append(what)
 
-    def add_action(self, action: ObservedAction) -> None:
+    def add_action(self, action: ObservedAction, line: LogLine) -> None:
         """Add an action that the kernel took about this record."""
+        self._learn_page_size(action)
+        if self._proves_abort(action, line):
+            self.is_synchronous = True
+            if self._source_id is not None:
+                self.boot.synchronous_sources.add(self._source_id)
         if len(self.actions) < _MAX_ACTIONS:
             self.actions.append(action)
             self.size += len(action.said) + _LINE_SIZE
+
+    def accepts_recovery(self, found: AerLine, line: LogLine) -> bool:
+        """Return whether a message of PCIe error recovery is about this record.
+
+        It names the device of a section or, about the result, the port above it. Registers and a result are printed once for a section.
+        """
+        if not self.match_keys.devices or not 0 < line.number - self.last.number <= MAX_LINES_APART:
+            return False
+        section = self.match_keys.devices.get(found.device)
+        if found.registers:
+            is_new = section is not None and not found.registers.keys() & section.recovery.keys()
+            return is_new and _follows(self.last, line, _FOLLOW_UP_SECONDS)
+        is_subject = section is not None or self._is_recovering
+        return is_subject and not self._is_recovered and _follows(self.last, line, _RECOVERY_SECONDS)
+
+    def add_recovery(self, found: AerLine, line: LogLine) -> None:
+        """Add a message of PCIe error recovery that this record accepts."""
+        if found.registers:
+            self.match_keys.devices[found.device].recovery |= found.registers
+            self._is_recovering = True
+        if found.action is not None:
+            self.add_action(found.action, line)
+            self._is_recovered = isinstance(found.action, ObservedRecovery) and found.action.result != "queued"
+
+    def _learn_page_size(self, action: ObservedAction) -> None:
+        """Set the page size of the machine by a page frame number: it is the address, divided by the size."""
+        frame = observed_frame(action)
+        size = self.match_keys.frames.get(frame, 0) if frame is not None else 0
+        if size.bit_count() == 1 and (size != _DEFAULT_PAGE_SIZE or self.boot.page_size is not None):
+            self.boot.page_size = size
+
+    def _proves_abort(self, action: ObservedAction, line: LogLine) -> bool:
+        """Return whether an action is taken only for the thread that consumed the error (MF_ACTION_REQUIRED).
+
+        The thread handles the error itself, or it accessed a page that is poisoned already (`kill_accessing_process`). On x86 both may
+        come from a machine check beside the record.
+        """
+        if isinstance(action, ObservedMessage) and action.pfn is not None and action.said.endswith("already hardware poisoned"):
+            self._poisoned_frames.add(action.pfn)
+        if (
+            not isinstance(action, ObservedSignal)
+            or action.signal != "SIGBUS"
+            or not any(one.kind == "arm_processor" for one in self.sections)
+        ):
+            return False
+        return action.pfn in self._poisoned_frames or line.caller == f"T{action.pid}"
+
+    def add_exception(self, exception: LogException) -> None:
+        """Add the abort that came with the record."""
+        self.exception = exception
+        if exception.taken_from == "user" and self._source_id is not None:
+            self.boot.synchronous_sources.add(self._source_id)
+
+    def comes_with(self, exception: LogException) -> bool:
+        """Return whether an abort so close to the record is that of its notification (`apei_claim_sea`).
+
+        A record is printed before what the kernel does about the abort; before 4.20 the abort itself is printed first.
+        """
+        before, after = (self.last, exception.first) if self.first.number < exception.first.number else (exception.last, self.first)
+        apart = seconds_between(before, after)
+        is_near = after.number - before.number <= (_NEXT_LINES if apart is None else _ABORT_LINES)
+        is_notified = self._source_id is not None or self.sequence is not None  # not a record of the previous boot (BERT)
+        is_soon = apart is None or -_ABORT_SECONDS <= apart <= _ABORT_SECONDS
+        return exception.kind == "sea" and self.exception is None and is_notified and is_near and is_soon
 
     def refuse(self, text: str) -> None:
         """Add a message that the kernel does not print the rest of the section."""
@@ -230,6 +328,8 @@ class LogRecord:
 
     def is_subject_of(self, action: ObservedAction, line: LogLine, *, is_newest: bool) -> bool:
         """Return whether a line is about this record: by its address, or by its distance where it names none."""
+        if self._is_history:
+            return False
         apart = line.number - self.last.number
         if not 0 <= apart <= MAX_LINES_APART or not _follows(self.last, line, _FOLLOW_UP_SECONDS):
             return False
@@ -239,6 +339,12 @@ class LogRecord:
         if isinstance(action, ObservedPanic):
             return action.cause == "ghes" and self._is_followed_by_panic(apart, is_newest=is_newest)
         return isinstance(action, ObservedMessage) and self._is_noted(action, apart, is_newest=is_newest)
+
+    def is_reported_by(self, line: LogLine, frames: frozenset[int]) -> bool:
+        """Return whether EDAC or a trace event, before or after the record, is about its error; one without an address is if it is near."""
+        first, last = (self.last, line) if self.last.number <= line.number else (line, self.first)
+        is_near = last.number - first.number <= _REPORT_LINES and _follows(first, last, _FOLLOW_UP_SECONDS)
+        return is_near and not self._is_history and (not frames or not frames.isdisjoint(self.match_keys.frames))
 
     def _is_followed_by_panic(self, apart: int, *, is_newest: bool) -> bool:
         """Return whether a panic right after the record was caused by it (`__ghes_panic` prints the record and panics)."""
@@ -256,27 +362,61 @@ class LogRecord:
     # Conversion to an event
 
     def finish(self, notification: NotificationType | None) -> FoundError | UnreadableRecord:
-        """Return the record as an error with its event, or as unreadable."""
+        """Return the record as an error with its event, or as unreadable.
+
+        The notification type of a record of the previous boot is not that of the caller, which is about the errors of this one.
+        """
+        notification = NotificationType.BERT if self._is_history else notification
         place = Position(line=self.first.number)
         inferred = {index for index, section in enumerate(self.sections) if section.infer_type()}
         typed = [section for section in self.sections if section.type is not None]
         has_severity = self.block_severity is not None or self.has_unknown_severity or self._corrected
         if not typed and not has_severity:
             return UnreadableRecord(place, f"{self._name()} has no severity and no section", FORMAT)
-        assumed = [
-            AssumedField("/notification/type", notification or DEFAULT_NOTIFICATION, "a kernel log does not contain the notification type")
-        ]
-        if notification is not None:
-            assumed.clear()
+        assumed: list[AssumedField] = []
+        notified = self._notification(notification, assumed)
         severity = self._severity(assumed)
         built = self._build(assumed, inferred)
         try:
-            event = self._event(notification, severity, built, assumed)
+            event = self._event(notified, severity, built, assumed)
         except (ValidationError, ValueError) as error:
             return UnreadableRecord(place, f"{self._name()} does not fit into a status block: {_first_line(error)}", FORMAT)
         lost = [*_NOT_PRINTED, *self._missing_parts(), *self.lost, *(what for section in built for what in section.lost)]
-        observed = group_actions(self.actions) if self.actions else None
+        actions = self.actions
+        if self.exception is not None:
+            assumed += self.exception.assumed()
+            lost += self.exception.lost()
+            if self.exception.taken_from == "kernel":
+                lost.append("how the record was read: since 5.8 the handler of an abort in the kernel reads no record")
+            actions = sorted([*actions, *self.exception.actions], key=attrgetter("line"))
+        observed = group_actions(actions) if actions else None
         return FoundError(event, FORMAT, place, tuple(assumed), tuple(dict.fromkeys(lost)), observed)
+
+    @property
+    def _is_history(self) -> bool:
+        return self.is_of_previous_boot and self._source_id is None
+
+    def _notification(self, known: NotificationType | None, assumed: list[AssumedField]) -> Notification:
+        """Return the notification: the caller's, that of an abort beside the record, or else an assumption."""
+        is_synchronous = self.exception is not None or self.is_synchronous or self._source_id in self.boot.synchronous_sources
+        if known is None and not is_synchronous:
+            why = "a kernel log does not contain the notification type"
+            if self.sequence is None and self._source_id is None:
+                why += "; without number and source, the record may be of the previous boot (`bert`)"
+            assumed.append(AssumedField("/notification/type", DEFAULT_NOTIFICATION, why))
+        elif known is None and self._is_handled_beside_oops():
+            why = "an abort in the kernel follows at once, but its handler reads no record since 5.8, and this one was handled"
+            assumed.append(AssumedField("/notification/type", NotificationType.SEA, why))
+        kind = known or (NotificationType.SEA if is_synchronous else DEFAULT_NOTIFICATION)
+        if self.exception is not None and kind is NotificationType.SEA:
+            return self.exception.notification(self._source_id)
+        return Notification(type=kind, source_id=self._source_id)
+
+    def _is_handled_beside_oops(self) -> bool:
+        """Return whether the kernel handled the record although the abort beside it was taken in the kernel."""
+        handled = (ObservedMemoryFailure, ObservedSoftOffline, ObservedRecovery)
+        is_in_kernel = self.exception is not None and self.exception.taken_from == "kernel"
+        return is_in_kernel and any(isinstance(action, handled) for action in self.actions)
 
     def _name(self) -> str:
         return "a record" if self.sequence is None else f"record {{{self.sequence}}}"
@@ -319,14 +459,17 @@ class LogRecord:
             assumed += [AssumedField(f"{at}/{name}", taken, why) for name, taken, why in built[-1].assumed]
         return built
 
-    def _event(self, notification: NotificationType | None, severity: int, built: list[BuiltSection], assumed: list[AssumedField]) -> Event:
+    def _event(self, notification: Notification, severity: int, built: list[BuiltSection], assumed: list[AssumedField]) -> Event:
         because = "not printed by the kernel"
         assumed.append(AssumedField("/status_block/block_status", "from severity and number of sections", because))
         if built:
             assumed.append(AssumedField("/status_block/sections/*/flags", "none set", because))
             assumed.append(AssumedField("/status_block/sections/*/revision", "0x300", because))
-        is_of_this_boot = self._source_id is not None or self.sequence is not None  # otherwise the record may come from BERT
-        facts: dict[str, Any] = {"kernel": self.kernel} if self.kernel and is_of_this_boot else {}
+        # A record without number and source may be of the previous boot, which another kernel handled.
+        is_of_kernel = self._source_id is not None or self.sequence is not None or self._is_history
+        facts: dict[str, Any] = {}
+        if is_of_kernel:
+            facts = self.boot.host_facts() if self.exception is None else self.exception.host_facts()
         numbering = frozenset().union(*(section.numbering for section in built))
         if len(numbering) == 1:
             facts["arm_error_types"] = next(iter(numbering))
@@ -337,7 +480,7 @@ class LogRecord:
         return Event(
             source=self.first.host,
             time=self.when,
-            notification=Notification(type=notification or DEFAULT_NOTIFICATION, source_id=self._source_id),
+            notification=notification,
             status_block=encode_structured(block),
             host=Host(**facts),
         )
@@ -345,7 +488,7 @@ class LogRecord:
     def _missing_parts(self) -> list[str]:
         """Return a phrase for each missing part of the record header."""
         missing = []
-        if self._source_id is None:
+        if self._source_id is None and not self._is_history:
             missing.append("the error source: no such line, as in records of the previous boot (BERT)")
         if not self.sections:
             missing.append("the sections: no such line")
@@ -370,11 +513,8 @@ def has_address(action: ObservedAction) -> bool:
 
 def _follows(before: LogLine, line: LogLine, seconds: float) -> bool:
     """Return whether a line can be at most `seconds` after an earlier one of the same boot."""
-    if before.uptime is not None and line.uptime is not None:
-        return -_CLOCK_SLACK <= line.uptime - before.uptime <= seconds
-    if before.when is not None and line.when is not None:
-        return timedelta(seconds=-_CLOCK_SLACK) <= line.when - before.when <= timedelta(seconds=seconds)
-    return True
+    apart = seconds_between(before, line)
+    return apart is None or -_CLOCK_SLACK <= apart <= seconds
 
 
 def _timestamp(text: str) -> bytes:

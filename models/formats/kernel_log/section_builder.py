@@ -18,6 +18,7 @@ from ras_triage.models.sections.layout import Layout
 from ras_triage.models.sections.pcie import AER_INFO_VALID, DEVICE_ID_VALID
 from ras_triage.models.sections.registry import SECTIONS
 from ras_triage.models.sections.section import StructuredSection
+from ras_triage.models.severity import Severity
 
 _MAX_FRU_TEXT: Final = 20
 _ARM_RUNNING_STATE_VALID: Final = 1 << 2
@@ -27,6 +28,7 @@ _CXL_RAS_REGISTERS: Final = 6
 _CXL_RAS_LENGTH: Final = 88
 _CXL_CAPABILITY_LENGTH: Final = 60
 _UEFI_2_10_TYPES: Final = 0x1E
+_CORRECTABLE: Final = (Severity.CORRECTED, Severity.INFORMATIONAL)
 
 
 class BuiltSection(NamedTuple):
@@ -146,7 +148,7 @@ def _drop_contradicting_bank(fields: LineFields, notes: _Notes) -> None:
 
 
 def _pcie(lines: SectionLines, notes: _Notes) -> dict[str, Any]:
-    layout, fields = SECTIONS["pcie"].LAYOUT, dict(lines.fields)
+    layout, fields = SECTIONS["pcie"].LAYOUT, {**_recovery_registers(lines), **lines.fields}
     if all(f"tlp_{word}" in fields for word in range(4)):
         fields["aer_header_log"] = 0
     low, high = fields.get("serial_low"), fields.get("serial_high")
@@ -154,19 +156,31 @@ def _pcie(lines: SectionLines, notes: _Notes) -> dict[str, Any]:
         fields["serial_number"] = high << 32 | low if low >> 32 == 0 else 1 << 64
     section: dict[str, Any] = {"type": "pcie", **notes.fit(layout, fields)}
     if "aer_header_log" in section:
-        section["aer_header_log"] = struct.pack("<4I", *(lines.fields[f"tlp_{word}"] for word in range(4)))
+        section["aer_header_log"] = struct.pack("<4I", *(fields[f"tlp_{word}"] for word in range(4)))
     if "class_code" in section:
         notes.assumed.append(("class_code", "highest byte first", "kernels before 5.8 print the bytes in reverse order"))
     unsure_bits = 0
     group = ("vendor_id", "device_id", "class_code", "function", "device", "segment", "bus", "secondary_bus", "slot")
-    unsure_bits |= _partial_group_bit(section, group, DEVICE_ID_VALID, notes)
+    if not lines.recovery:  # the kernel recovers only a device whose validation bit is set
+        unsure_bits |= _partial_group_bit(section, group, DEVICE_ID_VALID, notes)
     if any(name.startswith("aer_") for name in section):
-        unsure_bits |= _partial_group_bit(section, ("aer_uncorrectable_status", "aer_uncorrectable_mask"), AER_INFO_VALID, notes)
+        if not lines.recovery:
+            unsure_bits |= _partial_group_bit(section, ("aer_uncorrectable_status", "aer_uncorrectable_mask"), AER_INFO_VALID, notes)
         notes.assumed.append(("aer_capabilities_and_control", "0, like all AER registers not printed", "the kernel prints only some"))
     else:
-        notes.lost.append("the AER registers: printed for fatal sections only, so their presence is unknown")
+        why = "the kernel prints AER registers for fatal sections only, and no message of error recovery is in the log"
+        notes.assumed.append(("validation_bits", "AER registers not valid", why))
     notes.lost.append("`capability_structure`: not printed by the kernel")
     return _with_validation_bits(section, layout, unsure_bits)
+
+
+def _recovery_registers(lines: SectionLines) -> LineFields:
+    """Return the fields that error recovery prints: the correctable registers for a corrected section (`pci_print_aer`)."""
+    printed = dict(lines.recovery)
+    is_correctable = lines.severity in _CORRECTABLE and "severity" not in printed
+    kind = "correctable" if is_correctable else "uncorrectable"
+    names = {"status": f"aer_{kind}_status", "mask": f"aer_{kind}_mask", "severity": "aer_uncorrectable_severity"}
+    return {names.get(name, name): number for name, number in printed.items()}
 
 
 def _partial_group_bit(section: dict[str, Any], group: tuple[str, ...], bit: int, notes: _Notes) -> int:

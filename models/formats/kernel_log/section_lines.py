@@ -30,6 +30,7 @@ from ras_triage.models.formats.kernel_log.grammar import (
 )
 from ras_triage.models.records.guid import SECTION_TYPES as SECTION_GUIDS
 from ras_triage.models.records.guid import Guid
+from ras_triage.models.sections.pcie import device_text
 
 LineFields = dict[str, int | str]
 
@@ -37,7 +38,7 @@ _MAX_LINES: Final = 20_000
 """Most lines of one section; a block of 64 KiB prints as fewer."""
 _MAX_LOST: Final = 20
 MAX_REFUSALS: Final = 8
-_PAGE_SHIFTS: Final = (12, 14, 16)
+PAGE_SHIFTS: Final = (12, 14, 16)
 _MAX_QUOTED: Final = 80
 _LOCATION_NAMES: Final = tuple(LOCATION_FIELDS)
 _IDENTIFIERS: Final = frozenset({"requestor_id", "responder_id", "target_id"})
@@ -67,10 +68,12 @@ class MatchKeys:
 
     addresses: set[int] = field(default_factory=set)
     """Physical addresses on which the kernel may act, bytes."""
-    frames: set[int] = field(default_factory=set)
-    """Page frame numbers of the addresses, for each page size that the kernel may have."""
+    frames: dict[int, int] = field(default_factory=dict)
+    """Page frame numbers of the addresses for each page size that the kernel may have, each with these sizes as bits."""
     error_types: set[int] = field(default_factory=set)
     """ARM error types: the byte as firmware wrote it."""
+    devices: dict[str, SectionLines] = field(default_factory=dict)
+    """PCIe sections by their device, `segment:bus:device.function`."""
     open_frames: Counter[int] = field(default_factory=Counter)
     """Number of open records that name each page frame."""
 
@@ -79,9 +82,10 @@ class MatchKeys:
         for name in ("physical_address", "physical_fault_address"):
             if isinstance(address := fields.get(name), int):
                 self.addresses.add(address)
-                new = {address >> shift for shift in _PAGE_SHIFTS} - self.frames
-                self.frames |= new
-                self.open_frames.update(new)
+                for shift in PAGE_SHIFTS:
+                    frame = address >> shift
+                    self.open_frames[frame] += frame not in self.frames
+                    self.frames[frame] = self.frames.get(frame, 0) | 1 << shift
         if isinstance(kind := fields.get("error_type", fields.get("legacy_type")), int):
             self.error_types.add(kind)
 
@@ -123,6 +127,8 @@ class SectionLines:
     lost: list[str] = field(default_factory=list)
     unassigned: list[tuple[str, bool]] = field(default_factory=list)
     """Lines of a section whose type is not known yet, each with whether it is complete."""
+    recovery: dict[str, int] = field(default_factory=dict)
+    """AER registers that error recovery prints, by the names that it prints."""
     order: int = -1
     count: int = 0
     counts: dict[str, int] = field(default_factory=dict)
@@ -238,6 +244,8 @@ class SectionLines:
             self.order = order
             self.fields |= fields
             self.match_keys.add(fields)
+            if self.kind == "pcie" and "bus" in fields:
+                self.match_keys.devices[_device(fields)] = self
             self.dump_name = _DUMPS_BEHIND.get((self.kind, order), self.dump_name)
 
     def _add_arm(self, order: int, fields: LineFields, text: str) -> None:
@@ -321,6 +329,12 @@ def read_fields(kind: str, text: str) -> tuple[int, PrintkFormat, LineFields] | 
         if fields is not None:
             return order, form, fields
     return None
+
+
+def _device(fields: LineFields) -> str:
+    """Return the device of a PCIe section in Linux's notation."""
+    segment, bus, device, function = (int(fields[name]) for name in ("segment", "bus", "device", "function"))
+    return device_text(segment, bus, device, function)
 
 
 def _is_location(text: str) -> bool:

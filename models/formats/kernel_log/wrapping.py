@@ -12,10 +12,12 @@ from dataclasses import replace
 from typing import Final
 
 from ras_triage.models.formats.kernel_log.actions import read_action
+from ras_triage.models.formats.kernel_log.aer_lines import read_aer
+from ras_triage.models.formats.kernel_log.exception_lines import read_exception, read_task
 from ras_triage.models.formats.kernel_log.grammar import HEAD, SECTION_TYPES
 from ras_triage.models.formats.kernel_log.lines import LogLine, parse_line, strip_quoting
 from ras_triage.models.formats.kernel_log.section_lines import has_unknown_name, is_number_list, is_section_line
-from ras_triage.models.observed import ObservedMessage
+from ras_triage.models.observed import ObservedMessage, ObservedPanic
 
 _MAX_PIECES: Final = 8
 """Pieces that one line may have been wrapped into."""
@@ -115,10 +117,13 @@ def _recognise(line: LogLine) -> int:
     """Return how well a line matches what the kernel prints."""
     if line.is_record:
         return _recognise_record_line(line.text)
+    if read_exception(line.text, line.number) or read_aer(line.text, line.number) or read_task(line.text):
+        return _COMPLETE
     action = read_action(line.text, line.number)
     if action is None:
         return _UNKNOWN
-    return _PARTIAL if isinstance(action, ObservedMessage) else _COMPLETE
+    is_open = isinstance(action, ObservedMessage) or (isinstance(action, ObservedPanic) and action.cause is None)
+    return _PARTIAL if is_open else _COMPLETE
 
 
 def _recognise_record_line(text: str) -> int:

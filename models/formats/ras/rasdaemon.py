@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from ras_triage.models.formats.ras import aer, arm_processor, cxl, memory, non_standard
+from ras_triage.models.formats.ras.page_failures import TABLE, FailureRows
 from ras_triage.models.formats.ras.traced_event import (
     InvalidFieldError,
     TracedError,
@@ -45,20 +46,25 @@ Some rasdaemon releases bind the first value of `signal_event` to column 0, whic
 """
 
 
-def read_rows(table: str, rows: Iterable[Mapping[str, object]], *, notification: Notification | None = None) -> Iterator[TraceItem]:
+def read_rows(
+    table: str, rows: Iterable[Mapping[str, object]], *, notification: Notification | None = None, failures: FailureRows | None = None
+) -> Iterator[TraceItem]:
     """Yield one item for each row, in order.
 
     A row of a table in `READERS` becomes a FoundError, or an UnreadableRecord if a column is invalid. A row of a table in
     `OBSERVATION_TABLES` becomes an UnmatchedRow of the kind `observation`; machine checks, device and disk errors, CXL poison lists and
-    overflows, RISC-V records and vendor tables become rows of the kind `raw`. `notification` is the caller's notification type.
+    overflows, RISC-V records and vendor tables become rows of the kind `raw`. `notification` is the caller's notification type. `failures`
+    are attached to the errors of their pages, and their rows are skipped.
     """
     reader = READERS.get(table)
     for number, row in enumerate(rows, start=1):
         place = Position(item=f"{table}/{_row_id(row, number)}")
         if reader is None:
-            yield _to_unmatched_row(table, row, place)
-        else:
-            yield read_guarded(partial(_read, reader, row, place, notification), place, FORMAT)
+            if table != TABLE or failures is None or not failures.is_used(number):
+                yield _to_unmatched_row(table, row, place)
+            continue
+        found = read_guarded(partial(_read, reader, row, place, notification), place, FORMAT)
+        yield failures.attach(found) if failures is not None and isinstance(found, FoundError) else found
 
 
 def _row_id(row: Mapping[str, object], number: int) -> int:

@@ -14,6 +14,7 @@ from functools import partial
 
 from ras_triage.models.formats.ras import aer, arm_processor, memory, non_standard
 from ras_triage.models.formats.ras import trace_text as printed
+from ras_triage.models.formats.ras.page_failures import HeldErrors
 from ras_triage.models.formats.ras.traced_event import (
     InvalidFieldError,
     TracedError,
@@ -38,6 +39,11 @@ _HEADER = re.compile(
     r"\[(?P<cpu>\d{1,6})\]\s{1,8}(?:[^\s:\[\]]{1,8}\s{1,16})?(?P<stamp>\d{1,12}\.\d{1,12}):?\s{1,40}(?:ras:)?(?P<event>\w{1,64}):?(?=\s|$)"
 )
 """Header of an event in ftrace and rasdaemon output: CPU, flags, time since boot, name."""
+_NAMED = re.compile(
+    r"(?:^|[\s\]])(?:ras:|cxl:)?(?P<event>(?:mc|aer|arm|non_standard|extlog_mem|memory_failure)_event|mce_record"
+    r"|cxl_(?:aer|general_media|dram|memory_module|poison|overflow|generic)\w{0,32}):(?=\s)"
+)
+"""Name of an event without CPU and time: on the console (`tp_printk`), from `perf script` without a CPU, or cut out of its line."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}")
 _KERNEL_MARKS = {"arm_event": "; affinity level: ", "non_standard_event": "; data len:"}
 """Events that rasdaemon prints over several lines, and a mark of the kernel's single-line text."""
@@ -65,8 +71,10 @@ _READERS: dict[str, Callable[[Mapping[str, object]], TracedError]] = {
 class _Event:
     """An event whose lines are being collected."""
 
-    def __init__(self, name: str, line: int, text: str) -> None:
+    def __init__(self, name: str, line: int, text: str, seconds: float | None = None) -> None:
         self.name = name
+        self.seconds = seconds
+        """Time since boot."""
         self.line = line
         self.is_cut = False
         self._parts = [text]
@@ -98,30 +106,43 @@ class _Event:
 
 
 def read_trace(lines: Iterable[bytes], *, notification: Notification | None = None) -> Iterator[TraceItem]:
-    """Yield the RAS events of a trace, in order; other lines are skipped. One event at a time is in memory.
+    """Yield the RAS events of a trace, in order; other lines are skipped. At most 128 events are in memory.
 
-    `memory_failure_event` is an action of the kernel and becomes an UnmatchedRow of the kind `observation`. `notification` is the caller's
-    notification type.
+    `memory_failure_event` is an action of the kernel: it is observed for the error of the same page, within 5 s after it, or else becomes
+    an UnmatchedRow of the kind `observation`. `notification` is the caller's notification type.
     """
+    held = HeldErrors()
+    for item, seconds in _read_events(lines, notification):
+        yield from held.add(item, seconds)
+    yield from held.rest()
+
+
+def _read_events(lines: Iterable[bytes], notification: Notification | None) -> Iterator[tuple[TraceItem, float | None]]:
+    """Yield each event with its time since boot."""
     current: _Event | None = None
     for number, line in enumerate(lines, start=1):
         line_text = line[:MAX_LINE].decode("utf-8", "replace").rstrip("\r\n")
-        header = _HEADER.search(line_text)
+        header = _HEADER.search(line_text) or _NAMED.search(line_text)
         if header is None and current is not None and current.accepts(line_text):
             current.add(line_text)
         elif started := _start(line_text, number, header):
             if current is not None:
-                yield read_guarded(partial(_finish, current, notification), Position(line=current.line), FORMAT)
+                yield _finish_guarded(current, notification)
             current = started if started.name in _PARSERS or _UNSUPPORTED.fullmatch(started.name) else None
     if current is not None:
-        yield read_guarded(partial(_finish, current, notification), Position(line=current.line), FORMAT)
+        yield _finish_guarded(current, notification)
 
 
 def _start(line_text: str, number: int, header: re.Match[str] | None) -> _Event | None:
     if header is not None:
-        return _Event(header["event"], number, line_text[header.end() :])
+        stamp = header.groupdict().get("stamp")
+        return _Event(header["event"], number, line_text[header.end() :], float(stamp) if stamp else None)
     # rasdaemon's own line before the kernel's text is missing.
     return _Event("arm_event", number, line_text) if _KERNEL_MARKS["arm_event"] in line_text else None
+
+
+def _finish_guarded(event: _Event, notification: Notification | None) -> tuple[TraceItem, float | None]:
+    return read_guarded(partial(_finish, event, notification), Position(line=event.line), FORMAT), event.seconds
 
 
 def _finish(event: _Event, notification: Notification | None) -> TraceItem:

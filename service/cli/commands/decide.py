@@ -8,9 +8,9 @@ from typing import Any
 from ras_triage.models.decision import Decision
 from ras_triage.models.event import Event
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
-from ras_triage.models.notification import NotificationType
+from ras_triage.models.notification import ALIASES, NotificationType
 from ras_triage.service.api.event_json import read_event
-from ras_triage.service.cli.inputs import read_all, to_event
+from ras_triage.service.cli.inputs import count_blocks, read_all, to_event
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
 from ras_triage.service.cli.output import print_page, process_lines, warn, warn_of_defect, write_json
 from ras_triage.service.config.settings import InvalidSetting, Settings
@@ -50,7 +50,10 @@ def run(options: Namespace) -> int:
     if options.ndjson:
         return _decide_lines(options, settings)
     attempts = Attempts(warn_of_defect)
-    event, has_notification = attempts.call(to_event, read_all(options.file, settings.max_body_bytes))
+    data = read_all(options.file, settings.max_body_bytes)
+    event, has_notification = attempts.call(to_event, data)
+    if (blocks := count_blocks(data)) > 1:
+        warn(f"the first of {blocks} status blocks is decided; decide all with `ras-triage import`")
     if not has_notification and options.notification is None:
         warn(f"notification type not given, `{DEFAULT_NOTIFICATION.value}` assumed; give it with `--notification`")
     policies = [*(options.policy or [None]), *options.compare]
@@ -99,7 +102,7 @@ def _decide_lines(options: Namespace, settings: Settings) -> int:
 def notification_type(text: str) -> NotificationType:
     """Return the notification type of a name. Raises ArgumentTypeError."""
     try:
-        return NotificationType("external" if text == "irq" else text)
+        return NotificationType(ALIASES.get(text, text))
     except ValueError:
         expected = ", ".join(kind.value for kind in NotificationType)
-        raise ArgumentTypeError(f"unknown notification type `{text}`; expected one of {expected}, irq") from None
+        raise ArgumentTypeError(f"unknown notification type `{text}`; expected one of {expected}, {', '.join(ALIASES)}") from None

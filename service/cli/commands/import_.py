@@ -20,7 +20,7 @@ from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
 from ras_triage.service.cli.inputs import STANDARD_INPUT, open_input, read_all
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
-from ras_triage.service.cli.output import BAD_INPUT, print_page, warn_of_defect, write_json
+from ras_triage.service.cli.output import INCOMPLETE, print_page, warn_of_defect, write_json
 from ras_triage.service.cli.progress import Progress, progress
 from ras_triage.service.cli.server_options import add_server, call_service
 from ras_triage.service.cli.submission import SubmittedInput, submitted_input
@@ -44,7 +44,8 @@ _MAX_TABLE_BYTES = 1 << 20
 def configure(command: ArgumentParser) -> None:
     command.description = (
         "Find the hardware errors in files and decide each. The format is detected from the content; assumptions are listed for each error."
-        " Exit status: 0 everything was read; 2 something could not be read, and is listed; 1 the service did not respond."
+        " Exit status: 0 everything was read and decided; 1 nothing was read, something is listed as not read or not decided,"
+        " or the service did not respond; 2 invalid option or table."
     )
     add_examples(
         command,
@@ -105,7 +106,7 @@ class _Import:
             from ras_triage.service.cli.pages import import_results  # noqa: PLC0415
 
             print_page(import_results.summary_page(self.counts))
-        return 0 if self.counts.complete else BAD_INPUT
+        return 0 if self.counts.complete else INCOMPLETE
 
 
 def run(options: Namespace) -> int:
@@ -122,7 +123,7 @@ def run(options: Namespace) -> int:
 
 def _decide_file(work: _Import, path: str) -> None:
     with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
-        source = ImportSource(stream, file_path(path), shown.bytes_read)
+        source = ImportSource(stream, file_path(path), shown.bytes_read, text_field=work.options.text_field)
         for result in decide_items(read_input(source, work.options), work.import_options, work.settings, work.counts, work.attempts):
             work.show(result, path)
             if isinstance(result.item, FoundError):
@@ -133,6 +134,9 @@ def add_input_options(command: ArgumentParser) -> None:
     """Add the input files and the options that say how to read them."""
     command.add_argument("files", nargs="+", metavar="FILE", help="input file, or - for standard input")
     command.add_argument("--as", dest="form", choices=[form.value for form in InputFormat], metavar="FORMAT", help=_formats())
+    command.add_argument(
+        "--text-field", metavar="NAME", help="JSON field with the lines of a log that a collector stored (default: detected)"
+    )
     command.add_argument("--hest", metavar="FILE", help="HEST table of the machine, with the notification type of each error source")
     command.add_argument(
         "--notification", type=notification_type, metavar="TYPE", help="notification type of the errors: sea, sei, gsiv, ..."
@@ -142,7 +146,7 @@ def add_input_options(command: ArgumentParser) -> None:
 def import_options_of(options: Namespace) -> ImportOptions:
     """Return the import options of a command. Raises ProblemError."""
     hest = read_sources(read_all(options.hest, _MAX_TABLE_BYTES)) if options.hest else {}
-    return ImportOptions(options.notification, getattr(options, "kernel", None), getattr(options, "policy", None), hest)
+    return ImportOptions(options.notification, getattr(options, "kernel", None), getattr(options, "policy", None), options.text_field, hest)
 
 
 def read_input(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
@@ -205,8 +209,10 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
 
     pending: deque[FoundItem | tuple[FoundError, bytes]] = deque()
 
+    submitted = ImportSource(source.stream, file_path(path), shown.bytes_read, text_field=work.options.text_field)
+
     def events() -> Iterator[bytes]:
-        for item in read_input(ImportSource(source.stream, file_path(path), shown.bytes_read), work.options):
+        for item in read_input(submitted, work.options):
             work.counts.add(item)
             if not isinstance(item, FoundError):
                 pending.append(item)
@@ -247,5 +253,5 @@ def _key(source: SubmittedInput, work: _Import) -> str | None:
         return None
     options = work.options
     table = options.hest and sha256(read_all(options.hest, _MAX_TABLE_BYTES)).hexdigest()
-    parts = [source.key, options.form, options.notification, options.kernel, options.policy, table]
+    parts = [source.key, options.form, options.notification, options.kernel, options.policy, options.text_field, table]
     return sha256(to_json(parts)).hexdigest()

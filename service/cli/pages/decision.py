@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ras_triage.models.decision import Action, Decision, Rationale, Step
+from ras_triage.policies.pipeline.record import PREVIOUS_BOOT
 from ras_triage.service.cli.pages.layout import DIM, HEADING, join_lines, numbered, pairs, section, text
 from ras_triage.service.cli.pages.steps import describe_step, value_text
 
@@ -58,12 +59,18 @@ def _headline(decision: Decision) -> Group:
     head = Table.grid(expand=True)
     head.add_column()
     head.add_column(justify="right")
-    action = Text.assemble((decision.action.upper(), f"bold {ACTION_COLOURS[decision.action]}"), f"  {_ACTION_SUMMARIES[decision.action]}")
+    action = Text.assemble((decision.action.upper(), f"bold {ACTION_COLOURS[decision.action]}"), f"  {_summary(decision)}")
     head.add_row(action, text(decision.policy.name, HEADING))
     head.add_row(text(_certainty_text(decision)), text(decision.policy.digest[:19], DIM))
     if decision.source is not None:
         head.add_row(text(f"source {decision.source}", DIM), Text())
     return Group(head, Rule(style=DIM))
+
+
+def _summary(decision: Decision) -> str:
+    if any(warning.code == PREVIOUS_BOOT for warning in decision.warnings):
+        return "the machine had gone down before this boot; nothing happens now"
+    return _ACTION_SUMMARIES[decision.action]
 
 
 def _certainty_text(decision: Decision) -> str:

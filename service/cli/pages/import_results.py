@@ -9,6 +9,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from ras_triage.models.formats.results import FoundError, UnmatchedAction, UnreadableRecord
+from ras_triage.models.notification import Notification
 from ras_triage.models.observed import ObservedAction
 from ras_triage.models.records.block_summary import physical_addresses, section_names
 from ras_triage.models.records.status_block import parse_block
@@ -43,7 +44,7 @@ def result_page(result: Result, file: str) -> RenderableType:
 def _messages(action: UnmatchedAction) -> Iterator[str]:
     observed = action.observed
     actions: tuple[ObservedAction, ...] = (*observed.memory_failures, *observed.soft_offlines, *observed.signals, *observed.panics)
-    for one in (*actions, *observed.oopses, *observed.serrors, *observed.notes):
+    for one in (*actions, *observed.oopses, *observed.serrors, *observed.recoveries, *observed.notes):
         yield one.said
 
 
@@ -74,18 +75,25 @@ def _error_summary(found: FoundError) -> str:
     """Return severity, sections and addresses in a line."""
     event = found.event
     if event.status_block is None:
-        return f"{found.format}: no record, notified by {event.notification.type}"
+        return f"{found.format}: no record, notified by {_exception_text(event.notification)}"
     block = parse_block(event.status_block)
     addresses = ", ".join(f"{address:#x}" for address in physical_addresses(block)) or "no address"
     sections = ", ".join(section_names(block)) or "no section"
     return f"{found.format}: {severity_name(block.error_severity)}, {sections}, {addresses}, notified by {event.notification.type}"
 
 
+def _exception_text(notification: Notification) -> str:
+    """Return the notification type, and what is known of the exception."""
+    known = {"syndrome": notification.syndrome, "fault address": notification.fault_address}
+    facts = [f"{name} {value:#x}" for name, value in known.items() if value is not None]
+    return ", ".join([notification.type, *facts, f"taken from {notification.taken_from}" if facts else ""]).removesuffix(", ")
+
+
 def _agreement(agreement: Agreement) -> Iterator[RenderableType]:
     yield text(_VERDICTS[agreement.verdict], "bold")
     for compared in agreement.comparisons:
         because = f" ({compared.because})" if compared.because else ""
-        yield text(f"line {compared.line}: {compared.observed}")
+        yield text(f"line {compared.line}: {compared.observed}" if compared.line else compared.observed)
         yield text(f"    decided: {compared.decided}: {compared.verdict.replace('_', ' ')}{because}", "dim")
 
 

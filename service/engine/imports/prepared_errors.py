@@ -70,7 +70,7 @@ def prepare(settings: Settings, found: Found, options: ImportOptions) -> Prepare
 def read_document(settings: Settings, form: InputFormat, options: ImportOptions, source: str, target: str) -> None:
     """Read the file `source`, and write its prepared items to the file `target`, for `read_prepared`."""
     with open(source, "rb") as stream, open(target, "wb") as out:
-        for one in find_in(ImportSource(stream), form, options.notification):
+        for one in find_in(ImportSource(stream, text_field=options.text_field), form, options.notification):
             pickled = pickle.dumps(prepare(settings, one, options))
             out.write(_LENGTH.pack(len(pickled)) + pickled)
 

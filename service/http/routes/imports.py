@@ -34,7 +34,7 @@ _BODY: Final[dict[str, Any]] = {
 @router.post(
     "",
     response_class=Response,
-    dependencies=[Depends(only_parameters("as", "notification", "hest", "kernel", "policy", "dry_run"))],
+    dependencies=[Depends(only_parameters("as", "notification", "text_field", "hest", "kernel", "policy", "dry_run"))],
     openapi_extra=_BODY,
 )
 async def import_file(
@@ -44,6 +44,9 @@ async def import_file(
     repeat_key: RepeatKey,
     form: Annotated[InputFormat | None, Query(alias="as", description="Input format; default: detected from the content")] = None,
     notification: Annotated[NotificationType | None, Query(description="Notification type of the errors")] = None,
+    text_field: Annotated[
+        str | None, Query(min_length=1, max_length=128, description="JSON field with the lines of a collected log; default: known ones")
+    ] = None,
     hest: Annotated[
         str | None, Query(max_length=_MAX_TABLE, pattern="^[A-Za-z0-9_=-]*$", description="HEST table of the machine, base64url")
     ] = None,
@@ -58,7 +61,7 @@ async def import_file(
     limit, encoding = runtime.settings.max_batch_bytes, request.headers.get("content-encoding", "")
     require_known_encoding(encoding)
     require_length(request, limit)
-    options = ImportOptions(notification, kernel, policy, {} if hest is None else _sources(hest))
+    options = ImportOptions(notification, kernel, policy, text_field, {} if hest is None else _sources(hest))
     _require_policy(options, runtime.settings)
     work, clock = work_of(request), clock_of(request)
     work.require()

@@ -74,6 +74,9 @@ LOG: dict[str, Line] = {
     "note": lambda index: f"[  100.000000] [Firmware Warn]: GHES: Unhandled processor error type: {index % 256:#04x}: cache error",
     "signal": lambda index: f"[  100.000000] Memory failure: {index:#x}: Sending SIGBUS to a:{index} due to hardware memory corruption",
     "panic": lambda _: "[  100.000000] Kernel panic - not syncing: Fatal hardware error!",
+    "SError": lambda index: f"[  100.000000] SError Interrupt on CPU{index % 4096}, code 0xbe000011 -- SError",
+    "error recovery": lambda _: "[  100.000000] pcieport 0000:c9:02.0: AER: aer_status: 0x00200000, aer_mask: 0x00100020",
+    "oops": lambda index: f"[  100.000000] Internal error: synchronous external abort: 96000410 [#{index % 4096}] SMP",
 }
 ARM = [LOG["record"](1), LOG["section"](0), LOG["ARM section"](0), LOG["ARM error info"](0)]
 HEADS = {name for name in LOG if "section" in name or "FRU" in name or "not understood" in name}

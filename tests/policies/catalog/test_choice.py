@@ -5,19 +5,21 @@ from __future__ import annotations
 import pytest
 
 from ras_triage.models.event import Event
-from ras_triage.policies.catalog.change_points import change_points
+from ras_triage.policies.catalog.change_points import change_points, newest_linux_policy
 from ras_triage.policies.catalog.choice import choose_policy, load_policy
 from ras_triage.policies.catalog.policies import (
     NEWEST_SERIES,
     OLDEST,
     InvalidPolicy,
     UnknownPolicy,
+    change_ledger,
     flag_differences,
     linux_policy,
     resolve_policy,
     uniform_policy,
 )
 from ras_triage.policies.catalog.release import Release
+from ras_triage.policies.decide import decide
 
 OURS = {"ours": load_policy('name = "ours"\nbase = "uniform"', ())}
 
@@ -33,6 +35,36 @@ OURS = {"ours": load_policy('name = "ours"\nbase = "uniform"', ())}
 )
 def test_the_event_outranks_its_kernel_and_the_kernel_the_default(event: dict[str, object], name: str) -> None:
     assert choose_policy(Event.model_validate({"notification": "sea", **event}), uniform_policy(), OURS).name == name
+
+
+@pytest.mark.parametrize("kernel", ["4.4.65-bex01a", "4.14.0", "5.1.0-rc3", "5.10.208", "4.19.x"])
+def test_a_kernel_older_than_the_ledger_is_decided_as_the_oldest_known_and_says_so(kernel: str) -> None:
+    event = Event.model_validate({"notification": "sei", "host": {"kernel": kernel}})
+    policy = choose_policy(event, uniform_policy(), OURS)
+    assert policy is choose_policy(event, uniform_policy(), OURS)  # caches compare policies by identity
+    assert (policy.name, policy.digest) == (f"linux-{OLDEST}", linux_policy(OLDEST).digest)
+    decision = decide(event, policy)
+    assert decision.certainty == "depends"
+    assert "older than 5.10.209, the oldest release analysed" in decision.reasons[0]
+    assert "host.kernel" in {assumption.fact for assumption in decision.assumptions}
+
+
+def test_the_oldest_release_itself_is_certain() -> None:
+    policy = choose_policy(Event.model_validate({"notification": "sei", "host": {"kernel": "5.10.209"}}), uniform_policy(), OURS)
+    assert policy.unknowns == ()
+
+
+def test_the_newest_linux_policy_has_all_changes_of_the_newest_series() -> None:
+    newest = newest_linux_policy().release
+    assert newest.series == NEWEST_SERIES
+    assert all(release <= newest for change in change_ledger() for release in change.stable if release.series == NEWEST_SERIES)
+
+
+def test_the_newest_linux_policy_numbers_arm_error_types_as_asked() -> None:
+    assert newest_linux_policy("uefi-2.10") is newest_linux_policy()
+    legacy = newest_linux_policy("legacy")
+    assert not legacy.behaviours.arm_error_type_bitmask
+    assert all(policy.behaviours.arm_error_type_bitmask for policy in change_points() if policy.release > legacy.release)
 
 
 def test_a_kernel_is_never_one_of_the_operators_own_policies() -> None:

@@ -18,7 +18,7 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.importing.format_detection import detect_format
 from tests.service.support.application import BLOCK, caller, client, run
-from tests.service.support.import_examples import JOURNAL, LOG, SENT, files, hest_table
+from tests.service.support.import_examples import JOURNAL, LOG, SENT, database, files, hest_table
 from tests.service.support.server_process import serving
 
 NAMES = ["events", "record", "record in hexadecimal", "record in base64", "status block", "redfish",
@@ -75,6 +75,60 @@ def test_what_was_assumed_is_named_and_an_option_takes_its_place():
     told, _ = lines(run("import", "--json", "--notification", "sea", "-", given=LOG).stdout)
     assert told["event"]["notification"]["type"] == "sea"
     assert "/notification/type" not in {one["field"] for one in told["assumed"]}
+
+
+def decided_by(*options: str, given: bytes, kernel: str = "") -> dict[str, Any]:
+    """Return the only error of a log; `kernel`: the release in its first line."""
+    banner = f"[    0.000000] Linux version {kernel} (a) #1\n".encode() if kernel else b""
+    found, _ = lines(run("import", "--json", *options, "-", given=banner + given).stdout)
+    return found
+
+
+def policy_of(found: dict[str, Any]) -> tuple[str, bool]:
+    """Return the policy of an error, and whether the import assumed it."""
+    return found["decision"]["policy"]["name"], "/policy" in {one["field"] for one in found["assumed"]}
+
+
+def test_a_log_that_names_no_kernel_is_decided_under_the_newest_linux_and_says_so():
+    assert policy_of(decided_by(given=LOG)) == ("linux-7.3.4", True)
+    assert policy_of(decided_by(given=LOG, kernel="6.1.176")) == ("linux-6.1.176", False)
+    assert policy_of(decided_by("--kernel", "6.1.176", given=LOG)) == ("linux-6.1.176", False)
+    assert policy_of(decided_by("--policy", "uniform", given=LOG)) == ("uniform", False)
+
+
+@pytest.mark.parametrize("kernel", ["5.1.0", "4.14.0-115.el7a.0.1.aarch64", "4.4.38-l4t-r28.2+g2657cd8"])
+def test_a_log_of_a_kernel_older_than_the_ledger_is_decided_under_the_oldest_and_says_so(kernel):
+    for found in (decided_by(given=LOG, kernel=kernel), decided_by("--kernel", kernel, given=LOG)):
+        assert policy_of(found) == ("linux-5.10.209", False)
+        assert any("older than 5.10.209" in reason for reason in found["decision"]["reasons"])
+
+
+def test_a_log_of_a_kernel_whose_name_is_no_release_is_decided_under_the_newest_linux():
+    assert policy_of(decided_by(given=LOG, kernel="mainline")) == ("linux-7.3.4", True)
+
+
+def test_an_option_does_not_change_the_notification_of_an_exception_without_a_record():
+    found = decided_by(
+        "--notification", "gsiv", "--kernel", "6.12.107", given=b"[ 1.0] SError Interrupt on CPU3, code 0xbe000011 -- SError\n"
+    )
+    assert (found["event"]["notification"]["type"], found["decision"]["action"]) == ("sei", "panic")
+    assert found["agreement"]["verdict"] == "agree"
+
+
+def test_a_page_names_the_exception_that_is_no_record():
+    shown = run("import", "-", given=b"[ 1.0] SError Interrupt on CPU3, code 0xbe000011 -- SError\n").stdout.decode()
+    assert "no record, notified by sei, syndrome 0xbe000011, taken from kernel" in " ".join(shown.split())
+
+
+def test_the_numbering_of_arm_error_types_tells_how_new_a_kernel_can_be():
+    head = b"[   10.0] {1}[Hardware Error]: "
+    texts = [b"event severity: recoverable", b" Error 0, type: recoverable", b"  section_type: ARM processor error"]
+    texts += [b"  Error info structure 0:", b"  num errors: 1", b"   error_type: %s", b"   physical fault address: 0x0000001000093c00"]
+    log = b"".join(head + text + b"\n" for text in texts)
+    new, old = decided_by(given=log % b"0x02: cache error"), decided_by(given=log % b"0, cache error")
+    assert policy_of(new) == ("linux-7.3.4", True)
+    assert "queue_memory_failure" in {step["kind"] for step in old["decision"]["plan"]}
+    assert policy_of(old)[0] != policy_of(new)[0]
 
 
 def test_an_error_source_table_tells_how_a_source_notifies(tmp_path: Path):
@@ -156,7 +210,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(tmp_path: Path):
     (tmp_path / "broken.json").write_bytes(b'{"execute": "inject-ghes-v2-error", "arguments": {"cper": "!"}}')
     done = run("import", "--json", str(tmp_path / "broken.json"), str(tmp_path / "log"))
     unread, error, last = lines(done.stdout)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert (unread["unread"]["reason"], unread["file"]) == ("the argument is not base64", str(tmp_path / "broken.json"))
     assert error["decision"]["action"]
     assert (last["summary"]["unread"], last["summary"]["decided"]) == (1, 1)
@@ -167,10 +221,42 @@ def test_a_file_that_is_not_there_is_listed_and_the_others_are_read(tmp_path: Pa
     missing = str(tmp_path / "none")
     done = run("import", "--json", missing, str(tmp_path / "log"), str(tmp_path))
     unread, error, folder, last = lines(done.stdout)
-    assert (done.returncode, last["summary"]["decided"], last["summary"]["unread"]) == (2, 1, 2)
+    assert (done.returncode, last["summary"]["decided"], last["summary"]["unread"]) == (1, 1, 2)
     assert (unread["file"], unread["unread"]["reason"]) == (missing, f"`{missing}`: no such file or directory")
     assert "is a directory" in folder["unread"]["reason"]
     assert error["decision"]["action"]
+
+
+def test_what_rasdaemon_saw_the_kernel_do_is_compared(tmp_path: Path):
+    path = tmp_path / "ras-mc_event.db"
+    database(path)
+    found, *others, last = lines(run("import", "--json", str(path)).stdout)
+    said = "memory_failure_event: pfn 0x56edd: recovery action for dirty LRU page: Recovered"
+    assert [one["observed"] for one in found["agreement"]["comparisons"]] == [said]
+    assert not any("observation" in one for one in others)
+    assert sum(last["summary"]["agreement"].values()) == 1
+    assert f"\n{said[:40]}" in run("import", str(path)).stdout.decode().replace("  ", "")
+
+
+def test_the_text_field_of_a_collected_log_can_be_named(call):
+    data = b"".join(json.dumps({"a": line.decode(), "b": {"c": line.decode()}}).encode() + b"\n" for line in LOG.splitlines())
+    found, last = lines(call("POST", "/v1/import?dry_run=true&text_field=b.c", content=data).content)
+    (plain, _) = lines(run("import", "--json", "-", given=LOG).stdout)
+    assert (found["event"], last["summary"]["errors"]) == (plain["event"], 1)
+    assert lines(run("import", "--json", "--text-field", "a", "-", given=data).stdout)[-1]["summary"]["errors"] == 1
+    assert run("import", "--json", "--text-field", "none", "-", given=data).returncode == 1
+
+
+def test_every_status_block_of_a_file_is_imported_and_decide_says_that_there_are_more(tmp_path: Path):
+    block = base64.b64decode(SENT.model_dump(mode="json")["status_block"])
+    path = tmp_path / "BERT"
+    path.write_bytes(block + bytes(12) + block + bytes(300))
+    first, second, _ = lines(run("import", "--json", str(path)).stdout)
+    assert [one["place"] for one in (first, second)] == [{"offset": 0}, {"offset": len(block) + 12}]
+    assert [one["event"]["notification"]["type"] for one in (first, second)] == ["bert", "bert"]
+    assert "of 2 status blocks" in run("decide", str(path)).stderr.decode()
+    page = run("import", str(path)).stdout.decode()
+    assert "the machine had gone down before this boot" in page
 
 
 QUIET = {
@@ -188,6 +274,24 @@ def test_a_log_without_an_error_is_no_mistake(before):
     done = run("import", "--json", "-", given=(before + b"usb 1-1: new high-speed USB device number 4 using xhci_hcd\n") * 2000)
     (last,) = lines(done.stdout)
     assert (done.returncode, last["summary"]["errors"], last["summary"]["unread"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello\n", b'{"execute": "qmp_capabilities"}', b'{"@odata.id": "/x", "Members": []}', b'{"notification": "seax"}'],
+    ids=repr,
+)
+def test_a_file_of_which_nothing_is_read_is_exit_1(content):
+    done = run("import", "--json", "-", given=content)
+    *items, last = lines(done.stdout)
+    assert (done.returncode, len(items), last["summary"]["decided"]) == (1, 1, 0)
+    assert ("unread" in items[0]) or ("problem" in items[0])
+
+
+def test_an_option_that_is_not_valid_is_exit_2(tmp_path: Path):
+    (tmp_path / "hest").write_bytes(b"no table")
+    assert run("import", "--hest", str(tmp_path / "hest"), "-", given=LOG).returncode == 2
+    assert run("import", "--notification", "seax", "-", given=LOG).returncode == 2
 
 
 def test_an_entry_of_a_journal_that_cannot_be_read_is_listed_with_its_line():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import repeat
 
+import pytest
+
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.formats.results import FoundError, UnmatchedAction, UnreadableRecord
 from ras_triage.models.notification import NotificationType
@@ -35,8 +37,22 @@ def only(lines: list[bytes], notification: NotificationType | None = None) -> Fo
 
 
 def test_a_log_without_records_yields_nothing():
-    assert list(read_kernel_log(log("usb 1-1: new device", "mce: [Hardware Error]: CPU 0: Machine Check: 0"))) == []
+    assert list(read_kernel_log(log("usb 1-1: new device", "mce: [Hardware Error]: TSC 0 ADDR 1000"))) == []
     assert list(read_kernel_log([])) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 8: cc00008000010090",
+        "[Hardware Error]: CPU 0: Machine Check Exception: 4 Bank 4: b200000000070f0f",
+        "CPU 0: Machine Check Exception: 0 Bank 1: 940000000000009f",
+        "mce: [Hardware Error]: Machine check events logged",
+    ],
+)
+def test_a_machine_check_is_an_observation(text):
+    (found,) = read_kernel_log(log(text))
+    assert isinstance(found, UnmatchedAction)
 
 
 def test_the_notification_is_assumed_unless_the_caller_knows_it():
@@ -59,6 +75,62 @@ def test_the_kernel_that_booted_last_is_the_events_kernel():
     banner = "Linux version 6.12.107+deb13-arm64 (debian-kernel@lists.debian.org) (gcc) #1 SMP"
     assert only(log(banner, *record())).event.host.kernel == "6.12.107+deb13-arm64"
     assert only(log(*record())).event.host.kernel is None
+
+
+TASK = "CPU: 3 PID: 31 Comm: kworker/3:0 Not tainted 6.1.176 #1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TASK,
+        "CPU: 1 UID: 0 PID: 0 Comm: swapper/1 Tainted: G   M      W          6.1.176 #1 PREEMPT",
+        "CPU: 0 PID: 787 Comm: a b Kdump: loaded Tainted: P S         O    6.1.176 #1",
+        "Pid: 2930, comm: a Not tainted 6.1.176 #1",
+        "     RELEASE: 6.1.176",
+        "OSRELEASE=6.1.176",
+        "Linux node-17 6.1.176 #1 SMP Debian 6.1.176-1 (2026-11-22) aarch64 GNU/Linux",
+    ],
+)
+def test_an_oops_or_a_header_names_the_kernel_before_or_behind_the_record(text):
+    assert only(log(*record(), text)).event.host.kernel == "6.1.176"
+    assert only(log(text, *record())).event.host.kernel == "6.1.176"
+
+
+def test_another_release_than_before_is_another_boot():
+    first, second = read_kernel_log(log(*record(1), TASK, TASK.replace("6.1.176", "6.12.1"), *record(1)))
+    assert isinstance(first, FoundError)
+    assert isinstance(second, FoundError)
+    assert [first.event.host.kernel, second.event.host.kernel] == ["6.1.176", "6.12.1"]
+
+
+def test_the_kernel_of_one_machine_is_not_that_of_another():
+    one, other = "2026-11-22T10:00:00+0100 node-17 kernel: ", "2026-11-22T10:00:00+0100 node-18 kernel: "
+    found = [*read_kernel_log([*log(*record(), before=one), *log(TASK, before=other)])]
+    assert [item.event.host.kernel for item in found if isinstance(item, FoundError)] == [None]
+
+
+@pytest.mark.parametrize(("frame", "size"), [("0xaeccde", None), ("0x2bb337", 16384), ("0xaeccd", 65536)])
+def test_a_page_frame_number_tells_the_page_size(frame, size):
+    address = (*MEMORY[:4], "  physical_address: 0x0000000aeccde180")
+    other = (*MEMORY[:4], "  physical_address: 0x0000000045678000")
+    lines = log(*record(1, address), f"Memory failure: {frame}: recovery action for dirty LRU page: Recovered", *record(2, other))
+    found = [item for item in read_kernel_log(lines) if isinstance(item, FoundError)]
+    assert [item.event.host.page_size for item in found] == [size, size]
+
+
+def test_a_frame_number_that_every_page_size_gives_tells_none():
+    address = (*MEMORY[:4], "  physical_address: 0x0000000000000180")
+    reading = only(log(*record(1, address), "Memory failure: 0x0: recovery action for reserved kernel page: Ignored"))
+    assert reading.event.host.page_size is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Linux version 5.14.0-427.el9.aarch64+64k (a) #1", "CPU: 0 PID: 1 Comm: a Not tainted 6.8.0-1010-nvidia-64k #1", "PAGESIZE=65536"],
+)
+def test_a_header_or_the_name_of_the_kernel_tells_the_page_size(text):
+    assert only(log(text, *record())).event.host.page_size == 65536
 
 
 def test_the_way_the_kernel_prints_arm_error_types_tells_how_it_numbers_them():

@@ -43,6 +43,16 @@ PREFIXES = {
     "busybox": ("Nov 21 10:08:12 node-17 kern.err kernel: [   12.000642] ", {"host": "node-17", "uptime": 12.000642}),
     "logread": ("Sat Nov 21 10:08:12 2026 kern.err kernel: [   12.000642] ", {"uptime": 12.000642}),
     "grep -n": ("/var/log/kern.log:102:Nov 21 10:08:12 node-17 kernel: ", {"host": "node-17"}),
+    "grep -n, a blank": ("/var/log/kern.log:102: [   12.000642] ", {"uptime": 12.000642}),
+    "grep -n of a decoded log": ("dmesg.txt:102:<3>[   12.000642] ", {"uptime": 12.000642, "level": 3}),
+    "grep -n with dates": ("messages:102:2026-11-21T10:08:12+0100 node-17 kernel: ", {"host": "node-17", "when": AT}),
+    "grep -H": ("/var/log/kern.log:[   12.000642] ", {"uptime": 12.000642}),
+    "grep -H of syslog": ("/var/log/kern.log:Nov 21 10:08:12 node-17 kernel: ", {"host": "node-17"}),
+    "grep -C": ("kern.log-102-[   12.000642] ", {"uptime": 12.000642}),
+    "Windows": ("C:\\\\logs\\\\kern.log:102:[   12.000642] ", {"uptime": 12.000642}),
+    "syslog tag alone": ("kernel: ", {}),
+    "syslog tag with level": ("<3>kernel: ", {"level": 3}),
+    "uptime and tag": ("[   12.000642] kernel: ", {"uptime": 12.000642}),
     "mail": ("> > [   12.000642] ", {"uptime": 12.000642}),
 }  # fmt: skip
 

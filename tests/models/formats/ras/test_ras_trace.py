@@ -276,8 +276,60 @@ def test_an_event_that_is_cut_says_what_is_missing(event):
     assert items[0].reason.startswith(f"invalid `{event}`: no ")
 
 
+PREFIXES = {
+    "nothing": "{}: ",
+    "the system of the event": "ras:{}: ",
+    "tp_printk": "[   12.345678] {}: ",
+    "syslog": "Nov 22 10:00:00 node-17 kernel: [   12.345678] {}: ",
+    "perf script": "     kworker/0:1-events   123 [001]   123.456789: ras:{}: ",
+    "perf script with thread": "   kworker/0:1H-kb     7/7      [000] 12.345678: ras:{}: ",
+    "perf script without CPU": "kworker/u8:0   123   123.456789:            ras:{}: ",
+}
+
+
+@pytest.mark.parametrize("before", PREFIXES.values(), ids=PREFIXES)
+def test_an_event_is_read_whatever_stands_before_its_name(before):
+    whole = only(FTRACE.format("mc_event", MC))
+    first, second = read(before.format("mc_event") + MC, "something else", before.format("mc_event") + MC)
+    assert (first.event, second.event) == (whole.event, whole.event)
+    assert (first.place.line, second.place.line) == (1, 3)
+    (unread,) = read(before.format("mc_event") + "1 Corrected")
+    assert unread.reason.startswith("invalid `mc_event`")
+
+
+FAILURE = "pfn 0x56edd: recovery action for dirty LRU page: Recovered"
+
+
+@pytest.mark.parametrize("before", ["{}: ", FTRACE.format("{}", "")], ids=["no time", "ftrace"])
+def test_what_the_kernel_did_with_a_page_goes_with_the_error_of_the_page(before):
+    (found,) = read(before.format("mc_event") + MC, before.format("memory_failure_event") + FAILURE)
+    (failure,) = found.observed.memory_failures
+    assert (failure.line, failure.pfn, failure.page_type, failure.result) == (2, 0x56EDD, "dirty LRU page", "recovered")
+
+
+def test_another_page_a_later_time_and_an_earlier_one_are_not_about_the_error():
+    other = FAILURE.replace("56edd", "99999")
+    items = read(FTRACE.format("mc_event", MC), FTRACE.format("memory_failure_event", other))
+    assert [type(item) for item in items] == [FoundError, UnmatchedRow]
+    for stamp in ("126.000000", "119.000000"):
+        late = FTRACE.format("memory_failure_event", FAILURE).replace("120.000129", stamp)
+        assert [type(item) for item in read(FTRACE.format("mc_event", MC), late)] == [FoundError, UnmatchedRow]
+
+
+def test_items_keep_their_order_and_few_are_held():
+    lines = [FTRACE.format("mc_event", MC)] * 300
+    places = [item.place.line for item in read(*lines, FTRACE.format("memory_failure_event", FAILURE))]
+    assert places == list(range(1, 301))
+    given = iter([line.encode() for line in lines])
+    next(read_trace(given))
+    assert len(list(given)) > 100
+
+
 def test_lines_that_are_no_event_are_passed_over():
-    assert read("# tracer: nop", "", "   <idle>-0 [000] d.h. 1.5: sched_switch: prev_comm=mc_event", "mc_event: 1 Corrected") == []
+    assert (
+        read("# tracer: nop", "", "   <idle>-0 [000] d.h. 1.5: sched_switch: prev_comm=mc_event", "rasdaemon: ras:mc_event event enabled")
+        == []
+    )
 
 
 @pytest.mark.parametrize("name", ["cxl_general_media", "cxl_aer_uncorrectable_error", "mce_record"])

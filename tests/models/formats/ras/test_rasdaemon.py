@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ras_triage.models.formats.ras.page_failures import FailureRows
 from ras_triage.models.formats.ras.rasdaemon import OBSERVATION_TABLES, READERS, read_rows
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
 from ras_triage.models.formats.results import FoundError, UnreadableRecord
@@ -329,6 +330,45 @@ def test_what_is_no_error_to_decide_on_is_kept_as_a_row(table, kind):
     assert isinstance(row, UnmatchedRow)
     assert (row.table, row.id, row.kind, row.format, row.place.item) == (table, 7, kind, "rasdaemon", f"{table}/7")
     assert dict(row.fields) == {**TIME, "pfn": "0x27caf", "count": 1}
+
+
+FAILURE = {"id": 3, "timestamp": "2024-07-11 09:50:46 +0000", "pfn": "0x56edd", "page_type": "dirty LRU page", "action_result": "Recovered"}
+ERROR = {"id": 1, "timestamp": "2024-07-11 09:50:45 +0000", "err_type": "Uncorrected", "address": 0x56EDD040}
+
+
+def with_failures(*failures: dict) -> tuple[list, list]:
+    """Return the items of one error and those of the table of failures."""
+    known = FailureRows()
+    for number, failure in enumerate(failures, 1):
+        known.add(number, failure)
+    errors = list(read_rows("mc_event", [ERROR], failures=known))
+    return errors, list(read_rows("memory_failure_event", failures, failures=known))
+
+
+def test_what_the_kernel_did_with_a_page_goes_with_the_error_of_the_page():
+    (error,), rows = with_failures(FAILURE)
+    (failure,) = error.observed.memory_failures
+    assert (failure.pfn, failure.page_type, failure.result, failure.line) == (0x56EDD, "dirty LRU page", "recovered", 0)
+    assert rows == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pfn": "0x99999"},
+        {"pfn": "x"},
+        {"timestamp": "2024-07-11 09:50:51 +0000"},
+        {"timestamp": "2024-07-11 09:50:44 +0000"},
+        {"timestamp": None},
+        {"action_result": "Unknown"},
+        {"page_type": "x" * 100},
+    ],
+    ids=repr,
+)
+def test_a_row_that_may_be_about_another_error_stays_a_row(change):
+    (error,), rows = with_failures({**FAILURE, **change}, {**FAILURE, **change})
+    assert error.observed is None
+    assert [row.kind for row in rows] == ["observation", "observation"]
 
 
 def test_an_observation_is_text_and_a_raw_row_is_what_sqlite_handed_out():
