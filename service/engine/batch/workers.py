@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import os
 import pickle
 import signal
 import sys
@@ -68,6 +69,9 @@ DOCUMENT_TIMEOUTS: Final = 6
 
 MAX_WAITING: Final = 64
 """Events that may wait for a worker."""
+
+_NICE: Final = 10
+"""Niceness of a worker: the event loop, which answers probes and single requests, goes first on a busy machine."""
 
 _OOM_SCORE: Final = "500"
 """When memory runs out, a worker is killed rather than the service (proc_pid_oom_score_adj(5))."""
@@ -316,6 +320,7 @@ def _initialise(pickled: bytes) -> Settings:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+    os.nice(_NICE)
     _end_with_service()
     settings: Settings = pickle.loads(pickled)
     match predecide(_SAMPLE, settings):
