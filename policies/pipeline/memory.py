@@ -69,7 +69,7 @@ class EarlierPoison(NamedTuple):
     pfn: int
     """The poisoned base page."""
     is_reachable: bool
-    """Whether a mapping still leads to the poison."""
+    """Whether page tables lead to the poison. Those of a file's huge page are empty after its split, until the next access."""
 
 
 @frozen
@@ -105,7 +105,7 @@ def handle_memory(items: list[QueuedFrame], notification: Notification, policy: 
         if done.panics:
             break
         if done.becomes_poisoned and len(items) > 1:
-            reachable = done.outcome is not None and (done.outcome.leaves_poison_entry or done.outcome.stays_mapped)
+            reachable = done.outcome is not None and (done.outcome.has_poison_entry or done.outcome.stays_mapped)
             earlier = EarlierPoison(frame.pfn, is_reachable=reachable)
             poisoned.setdefault((frame.pfn, 0), earlier)
             poisoned.setdefault(_poison_key(frame), earlier)
@@ -117,7 +117,7 @@ def _poisoned_before(frame: Frame, facts: Facts) -> EarlierPoison | None:
     if not frame.page.poisoned:
         return None
     pfn = frame.pfn if frame.pfn in facts.poisoned_frames else frame.page.physical_address >> facts.page_shift
-    return EarlierPoison(pfn, is_reachable=True)
+    return EarlierPoison(pfn, is_reachable=frame.page.state is not PageState.FILE_THP)
 
 
 def _poison_key(frame: Frame) -> tuple[int, int]:
@@ -287,7 +287,8 @@ def _handle_repeat(frame: Frame, policy: Policy, facts: Facts, before: EarlierPo
     current = facts.host.current
     hidden = dissolved and _is_tail(frame, facts) and not policy.behaviours.kill_accessing_names_base_page
     maps = not hidden and before.is_reachable and current is not None and frame.is_mapped_by(current.pid)
-    huge, same = frame.page.state is PageState.HUGETLB, before.pfn == frame.pfn
+    huge = frame.page.state is PageState.HUGETLB
+    same = not huge or before.pfn == frame.pfn
     outcome, fired = _repeat_outcome(policy, frame.item.request, maps=maps, huge=huge, same=same)
     step = MemoryFailure(frame.pfn, outcome.page_type, outcome.result, outcome.returns)
     return HandledFrame(frame, outcome, StageResult((step,), (fired,), outcome.reasons, frame.assumptions), was_poisoned=True)

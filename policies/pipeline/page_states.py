@@ -56,7 +56,7 @@ class PageOutcome:
     kill: Kill = "none"
     """The signal to the collected threads."""
     leaves_poison_entry: bool = False
-    """Whether the next access through a mapping finds a poison entry."""
+    """Whether the next access through a mapping finds the poison: a poison entry, or a poisoned page in its file."""
     whole_folio: bool = False
     """Whether signals and later faults report the size of the folio or huge page rather than of a base page."""
     stays_mapped: bool = False
@@ -75,6 +75,11 @@ class PageOutcome:
     reasons: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     """The behaviour flags that decided it."""
+
+    @property
+    def has_poison_entry(self) -> bool:
+        """Return whether page tables have a poison entry; else the next access finds the page in its file."""
+        return self.leaves_poison_entry and not self.unmapped_by_split
 
 
 @lru_cache(maxsize=2048)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ras_triage.models.decision import Action, Decision, InjectSerror, Signal
 from ras_triage.models.event import Event
-from ras_triage.models.notification import NotificationType
+from ras_triage.models.notification import HEST_TYPES, NotificationType
 from ras_triage.policies.catalog.policies import uniform_policy
 from ras_triage.policies.decide import decide
 
@@ -59,7 +59,7 @@ hosts = st.fixed_dictionaries(
         ),
     }
 )
-asynchronous = st.sampled_from([kind.value for kind in NotificationType if kind is not NotificationType.SEA])
+asynchronous = st.sampled_from([kind.value for kind in HEST_TYPES if kind is not NotificationType.SEA])
 
 
 def decided(notification: dict[str, Any], block: dict[str, Any] | None, host: dict[str, Any]) -> Decision:
@@ -92,7 +92,7 @@ def test_an_abort_changes_only_what_the_consuming_thread_gets(block: Any, host: 
         assert all(step.code == "BUS_MCEERR_AO" for step in signals(told))
 
 
-@given(blocks, hosts, st.sampled_from([kind.value for kind in NotificationType]), st.sampled_from(["user", "guest"]))
+@given(blocks, hosts, st.sampled_from([kind.value for kind in HEST_TYPES]), st.sampled_from(["user", "guest"]))
 def test_a_corrected_error_never_signals(block: Any, host: Any, kind: str, taken_from: str) -> None:
     block = block | {"severity": "corrected", "sections": [section | {"severity": "corrected"} for section in block["sections"]]}
     decision = decided({"type": kind, "taken_from": taken_from}, block, host)
@@ -111,7 +111,7 @@ def test_a_fault_address_given_with_an_serror_changes_nothing_but_a_warning(
     assert (with_address.plan, with_address.next_access, with_address.rationale) == (without.plan, without.next_access, without.rationale)
 
 
-@given(st.none() | blocks, hosts, st.sampled_from([kind.value for kind in NotificationType]))
+@given(st.none() | blocks, hosts, st.sampled_from([kind.value for kind in HEST_TYPES]))
 def test_making_the_process_a_vmm_changes_no_signal(block: Any, host: Any, kind: str) -> None:
     vm = {"id": "vm-1", "pid": 103, "vcpus": [{"index": 0, "tid": 104}]}
     process, vmm = decided({"type": kind}, block, host), decided({"type": kind}, block, host | {"vms": [vm]})
@@ -128,9 +128,9 @@ def test_no_step_addressed_to_user_space_carries_a_raw_syndrome(block: Any, host
 
 
 @given(blocks, hosts)
-def test_a_containment_warning_panics_with_every_notification_type(block: Any, host: Any) -> None:
+def test_a_containment_warning_panics_with_every_type_of_an_error_source(block: Any, host: Any) -> None:
     warned = block | {"sections": [{"type": "memory", "severity": "recoverable", "flags": ["containment_warning"]}]}
-    for kind in NotificationType:
+    for kind in HEST_TYPES:
         assert decided({"type": kind.value}, warned, host).action is Action.PANIC
 
 

@@ -218,6 +218,15 @@ def test_the_consumer_of_a_huge_page_of_a_file_is_signalled_by_its_retry_and_nob
     assert outcomes(decision, "signals.retry") == ["the interrupted access is retried and faults on the poison entry"]
 
 
+@pytest.mark.parametrize("facts", [{"poisoned": True}, {}], ids=["earlier event", "same record"])
+def test_the_page_tables_do_not_lead_to_a_poisoned_huge_page_of_a_file(facts: dict[str, bool]) -> None:
+    data = block(memory()) if facts else block(memory(), memory())
+    decision = decided(L73, sea(), data, host(page("file_thp", dirty=True, shift=HUGE, backing="tmpfs", **facts)))
+    assert failures(decision)[-1] == (PFN, "already poisoned page", "failed", 0)
+    assert outcomes(decision, "memory.already_poisoned") == ["no signal: the thread that consumed the page no longer maps it"]
+    assert later(decision) == [MEETS]
+
+
 def test_a_poisoned_tmpfs_page_that_leaves_its_file_is_met_by_nobody() -> None:
     decision = decided("linux-5.16.20", sea(), PLAIN, host(page("file_thp", dirty=True, shift=HUGE)))
     assert (signals(decision), later(decision), logged(decision, CUT)) == ([], [], True)

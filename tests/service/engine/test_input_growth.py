@@ -94,7 +94,7 @@ def test_error_sources_and_errors_do_not_multiply() -> None:
 
     def notifying(sources: int, errors: int) -> Work:
         table = struct.pack("<4sI28xI", b"HEST", 40 + 64 * sources, sources) + b"".join(map(error_source, range(sources)))
-        event = Event(notification=Notification(type=NotificationType.GSIV, source_id=sources - 1))
+        event = Event(notification=Notification(type=NotificationType.GSIV, source_id=sources - 1), status_block=bytes(20))
         options = ImportOptions(hest=read_sources(table))
         error = FoundError(event, "kernel_log", Position(), assumed)
         return lambda: [apply_notification(options, error).event.notification.type for _ in range(errors)]
