@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.service.store import queries, rows
@@ -72,8 +72,7 @@ PROBE_BYTES: Final = 64 << 10
 """Bytes that a probe writes: as many as a large event, so that an almost full disk is detected."""
 
 _LAST_EVER: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'"
-_SERIALIZED: Final = 3
-"""Value of `sqlite3.threadsafety` if threads may share connections (DB-API 2.0)."""
+_SHRINK_MEMORY: Final = "PRAGMA shrink_memory"
 _CHECK_EVERY: Final = 10_000
 """Virtual machine instructions between two checks of the time limit."""
 
@@ -100,6 +99,15 @@ def _store_errors() -> Iterator[None]:
         raise StoreDamaged("the schema is not UTF-8") from error
 
 
+class _Reader(NamedTuple):
+    """Connection of one thread that reads."""
+
+    connection: sqlite3.Connection
+    lock: threading.Lock
+    """Held while the connection is used: of two threads on one connection, one may hold its mutex and wait for the GIL, to call the
+    progress handler, while the other holds that and waits for the mutex."""
+
+
 class SqliteStore:
     """Store in an SQLite file; see `ras_triage.service.store.port.Store`."""
 
@@ -111,12 +119,11 @@ class SqliteStore:
         self.path = path
         self._durable = durable
         self._lock = StoreLock(path) if exclusive else None
-        self._readers: list[sqlite3.Connection] = []
+        self._readers: list[_Reader] = []
         self._reading = threading.local()
         self._readers_lock = threading.Lock()
-        self._open_lock = threading.Lock()
-        """Held while connections are closed, or used by another thread than their own."""
-        self._closed = False
+        self._shrink_writer = threading.Event()
+        """Whether the thread that writes should free the caches of its connection."""
         self._mark: MarkFile | None = None
         self._space = FreeSpace(path)
         try:
@@ -233,6 +240,9 @@ class SqliteStore:
         if self._files.check_sometimes():
             self._restore_files()
         with _store_errors():
+            if self._shrink_writer.is_set():
+                self._shrink_writer.clear()
+                self._writer.execute(_SHRINK_MEMORY)
             self._log.keep_within(0 if self._space.short else log_bytes)
 
     def _restore_files(self) -> None:
@@ -328,20 +338,20 @@ class SqliteStore:
 
     # Reading, by any thread, each with its own connection.
 
-    def _reader(self) -> sqlite3.Connection:
-        found: sqlite3.Connection | None = getattr(self._reading, "connection", None)
+    def _reader(self) -> _Reader:
+        found: _Reader | None = getattr(self._reading, "reader", None)
         if found is None:
             self._files.check()
-            found = connect(self.path, "ro")
+            connection = connect(self.path, "ro")
             try:
-                found.execute(_LAST_EVER).fetchone()
+                connection.execute(_LAST_EVER).fetchone()
                 self._files.check()  # the file may have been replaced before it was opened
             except (sqlite3.Error, StoreUnavailable):
-                found.close()
+                connection.close()
                 raise
+            found = self._reading.reader = _Reader(connection, threading.Lock())
             with self._readers_lock:
                 self._readers.append(found)
-            self._reading.connection = found
         return found
 
     def _read(self, query: Callable[[sqlite3.Connection], T], *, quick: bool = True) -> T:
@@ -367,8 +377,8 @@ class SqliteStore:
         return None if self._read_check is None else self._read_check.failure(patience_s)
 
     def _query(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        with _store_errors():
-            connection = self._reader()
+        with _store_errors(), (reader := self._reader()).lock:
+            connection = reader.connection
             deadline = monotonic() + QUERY_SECONDS
             connection.set_progress_handler(lambda: monotonic() > deadline, _CHECK_EVERY)
             try:
@@ -384,8 +394,8 @@ class SqliteStore:
 
     def repeat(self, key: bytes) -> StoredDecision | None:
         try:
-            with _store_errors():
-                row = self._reader().execute(_REPEAT, (key,)).fetchone()
+            with _store_errors(), (reader := self._reader()).lock:
+                row = reader.connection.execute(_REPEAT, (key,)).fetchone()
         except StoreDamaged:
             row = self._read(lambda connection: connection.execute(_REPEAT, (key,)).fetchone())
         if row is None:
@@ -479,24 +489,27 @@ class SqliteStore:
         return [] if found == ["ok"] else found
 
     def release_memory(self) -> None:
-        if sqlite3.threadsafety != _SERIALIZED:
-            return
-        with self._open_lock, _store_errors():
-            for connection in self._connections():
-                connection.execute("PRAGMA shrink_memory")
+        self._shrink_writer.set()
+        with _store_errors():
+            for reader in self._open_readers():
+                if reader.lock.acquire(blocking=False):  # the caches of one in use are needed
+                    try:
+                        reader.connection.execute(_SHRINK_MEMORY)
+                    finally:
+                        reader.lock.release()
 
-    def _connections(self) -> list[sqlite3.Connection]:
-        """Return all, the writer last: only a connection that may write empties the log when it is the last to close."""
+    def _open_readers(self) -> list[_Reader]:
         with self._readers_lock:
-            return [] if self._closed else [*self._readers, self._writer]
+            return list(self._readers)
 
     def close(self) -> None:
         if self._read_check is not None:
             self._read_check.close()
-        with self._open_lock:
-            for connection in self._connections():
-                connection.close()
-            self._closed = True
+        for reader in self._open_readers():
+            with reader.lock:
+                reader.connection.close()
+            self._readers.remove(reader)
+        self._writer.close()  # last: only a connection that may write empties the log when it is the last to close
         if self._mark is not None:
             self._mark.close()
             self._mark = None

@@ -14,6 +14,7 @@ from threading import Event
 import httpx
 import pytest
 
+from ras_triage.service.store import sqlite
 from ras_triage.service.store.port import Filter
 from ras_triage.service.store.sqlite import SqliteStore
 from ras_triage.service.telemetry import allocator, memory_return
@@ -165,7 +166,8 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch, missin
         allocator._function.cache_clear()
 
 
-def test_a_store_whose_caches_are_released_all_the_time_keeps_and_answers_as_ever(tmp_path: Path) -> None:
+def test_a_store_whose_caches_are_released_all_the_time_keeps_and_answers_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_CHECK_EVERY", 1)  # two threads on one connection deadlock in the progress handler
     done = Event()
     with closing(SqliteStore(tmp_path / "store.db")) as store, ThreadPoolExecutor(4) as threads:
 
