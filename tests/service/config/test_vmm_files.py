@@ -31,9 +31,10 @@ PENDING["host"]["vms"][0]["guest"]["ack_pending"] = ["sea"]
 
 
 def guest(vmm: str) -> dict[str, Any]:
-    """An error of a guest that has not acknowledged its last record."""
-    vm = {**PENDING["host"]["vms"][0], "vmm": vmm}
-    return {**PENDING, "host": {**PENDING["host"], "vms": [vm]}}
+    """An error of a guest that has not acknowledged its last record, and of a host that had none before."""
+    host = PENDING["host"]
+    pages = [{**page, "poisoned": False} for page in host["pages"]]
+    return {**PENDING, "host": {**host, "vms": [{**host["vms"][0], "vmm": vmm}], "recent": [], "pages": pages}}
 
 
 def ends(decision: dict[str, Any]) -> bool:
