@@ -167,8 +167,13 @@ def _measure(event: Event, block: StatusBlock | None, policy: Policy | None, ass
     if frames > QUEUE_LENGTH and not _may_queue_all(event, policy, assumed):
         frames = QUEUE_LENGTH
     hit = frames + known_poisoned
-    mappings = max([len(page.mappings) for page in pages], default=0) if hit else 0
-    poisoned_mappings = sum([len(page.mappings) for page in pages if page.poisoned])
+    mappings = poisoned_mappings = 0
+    for page in pages:
+        count = len(page.mappings)
+        if hit and count > mappings:
+            mappings = count
+        if page.poisoned:
+            poisoned_mappings += count
     signals = guest_parts = 0
     if hit and host.vms:
         alike = 1 + len(host.vms) - len({vm.pid for vm in host.vms})

@@ -116,7 +116,8 @@ class ParsedEvent:
         event = self.event if known is None else known.with_host(self.event)
         uses_stored_facts = known is not None and known.facts is not None
         policy = policy_of(event, settings, uses_stored_facts=uses_stored_facts)
-        require_vmms(event, settings, uses_stored_facts=uses_stored_facts)
+        if event.host.vms:
+            require_vmms(event, settings, uses_stored_facts=uses_stored_facts)
         stored_pages = 0 if known is None else len(known.poisoned)
         try:
             limit = settings.max_workload if at_most is None else min(at_most, settings.max_workload)
@@ -178,6 +179,7 @@ def parse_event(document: EventDocument) -> ParsedEvent:
     event = read_event(document.data)
     key = event_key(event)
     block = None if event.status_block is None else parse_block(event.status_block)
+    pages = () if event.source is None else event.host.pages or ()
     keys = EventKeys(
         event.source,
         event.id,
@@ -188,8 +190,8 @@ def parse_event(document: EventDocument) -> ParsedEvent:
         () if block is None else section_names(block),
         () if block is None else physical_addresses(block),
         "host" in event.model_fields_set,
-        any("poisoned" in page.model_fields_set for page in event.host.pages or ()),
-        tuple(sorted(page.physical_address for page in event.host.pages or ())),
+        any("poisoned" in page.model_fields_set for page in pages),
+        tuple(sorted([page.physical_address for page in pages])),
         record_key(block) if block is not None and document.is_live and event.source is not None and event.host.recent is None else None,
         None if event.time is None else unix_ms(event.time),
     )
