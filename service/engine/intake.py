@@ -133,6 +133,8 @@ class _Slice:
     undos: list[Undo] = field(default_factory=list)
     """Revert the effects of the decisions on the cached sources."""
     repeats: int = 0
+    new_keys: frozenset[bytes] = frozenset()
+    """Repeat keys that no stored decision has."""
 
 
 class Intake:
@@ -266,7 +268,7 @@ class Intake:
 
     def _admit(self, items: Sequence[BatchItem], place: int | None, *, separate: bool) -> tuple[list[Outcome], _ForWorker | None]:
         """Admit events up to the first one for a worker process. Return their outcomes and that event; None: there is none yet."""
-        part = _Slice(asyncio.get_running_loop().create_future(), separate)
+        part = _Slice(asyncio.get_running_loop().create_future(), separate, new_keys=self._new_keys(items))
         outcomes: list[Outcome] = []
         elsewhere: _ForWorker | None = None
         end, worked = monotonic() + TURN_S, thread_time() if len(items) > 1 else 0.0
@@ -339,7 +341,7 @@ class Intake:
         document, keys, known = _document(item), None, None
         try:
             keys, parsed = self._read(item)
-            found = self._find_repeat(keys, document)
+            found = self._find_repeat(keys, document, part.new_keys)
             if found is not None:
                 part.repeats += 1
                 return found
@@ -391,7 +393,15 @@ class Intake:
         finally:
             self.limit.end()
 
-    def _find_repeat(self, keys: EventKeys, document: EventDocument) -> PendingRepeat | StoredDecision | None:
+    def _new_keys(self, items: Sequence[BatchItem]) -> frozenset[bytes]:
+        """Return repeat keys that no stored decision has, from one query: one for each event takes three times as long."""
+        keys = [item.keys.repeat_key for item in items if isinstance(item, PredecidedEvent) and item.keys.repeat_key is not None]
+        try:
+            return frozenset(keys) - self._store.repeat_keys(keys) if len(keys) > 1 else frozenset()
+        except Exception:  # the query for each event reports it
+            return frozenset()
+
+    def _find_repeat(self, keys: EventKeys, document: EventDocument, new_keys: frozenset[bytes]) -> PendingRepeat | StoredDecision | None:
         """Return the first decision of a repeat; None: the event is new. Raises ProblemError (conflict), StoreError."""
         if keys.repeat_key is None:
             return None
@@ -399,6 +409,8 @@ class Intake:
             summary = first.entry.summary
             _require_same(keys, summary.event_key, summary.id)
             return PendingRepeat(document, first)
+        if keys.repeat_key in new_keys:
+            return None
         found = self._store.repeat(keys.repeat_key)
         if self._last_lookup_failure[1]:
             self._last_lookup_failure = -LOOKUP_FAILED_S, ""  # the store works again

@@ -267,6 +267,9 @@ class Store(Protocol):
     def repeat(self, key: bytes) -> StoredDecision | None:
         """Return the decision with a repeat key."""
 
+    def repeat_keys(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Return those of some repeat keys that a decision has."""
+
     def decision(self, identity: str) -> StoredDecision | None:
         """Return a decision by its id."""
 

@@ -403,6 +403,10 @@ class SqliteStore:
         self._files.check_quickly()  # the response to a repeat is an acknowledgement as well
         return rows.stored_decision(row)
 
+    def repeat_keys(self, keys: Sequence[bytes]) -> set[bytes]:
+        marks = ", ".join("?" * len(keys))
+        return {row[0] for row in self._rows(f"SELECT repeat_key FROM decisions WHERE repeat_key IN ({marks})", keys)}
+
     def _body(self, columns: str, identity: str) -> tuple[Any, ...] | None:
         key = rows.id_bytes(identity)
         found = self._rows(f"SELECT {columns} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.id = ?", (key,)) if key else []

@@ -49,6 +49,12 @@ def test_a_repeat_key_that_was_never_kept_finds_nothing(store: Store) -> None:
     assert store.repeat(name("b")) is None
 
 
+def test_those_of_many_repeat_keys_that_are_stored_are_found_together(store: Store) -> None:
+    store.append([entry(1, repeat_key=name("a")), entry(2), entry(3, repeat_key=name("c"))])
+    assert store.repeat_keys([name("a"), name("b"), name("c"), name("a")]) == {name("a"), name("c")}
+    assert store.repeat_keys([name(str(number)) for number in range(500)]) == set()
+
+
 def test_nothing_can_be_appended(store: Store) -> None:
     store.append([])
     assert store.size().last_sequence == 0
