@@ -207,8 +207,7 @@ class Host(WireModel):
 
     @model_validator(mode="after")
     def _tasks_are_distinct(self) -> Host:
-        pids = [task.pid for task in self.tasks or ()]
-        if len(pids) != len(set(pids)):
+        if self.tasks is not None and len({task.pid for task in self.tasks}) != len(self.tasks):
             raise ValueError("two tasks have the same pid")
         return self
 

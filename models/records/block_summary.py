@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Final
 
 from ras_triage.models.records.guid import SECTION_TYPES, section_name
@@ -32,21 +32,21 @@ def physical_addresses(block: StatusBlock) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _addresses(block: StatusBlock, entry: DataEntry) -> Iterator[int]:
+def _addresses(block: StatusBlock, entry: DataEntry) -> Sequence[int]:
     if entry.section_type in _MEMORY:
         valid, address = memory.read_address(block.data, entry.payload_offset)
-        if valid & memory.PHYSICAL_ADDRESS_VALID:
-            yield address
-    elif entry.section_type == _ARM:
-        yield from _arm_addresses(block, entry)
+        return (address,) if valid & memory.PHYSICAL_ADDRESS_VALID else ()
+    return _arm_addresses(block, entry) if entry.section_type == _ARM else ()
 
 
-def _arm_addresses(block: StatusBlock, entry: DataEntry) -> Iterator[int]:
+def _arm_addresses(block: StatusBlock, entry: DataEntry) -> list[int]:
+    addresses: list[int] = []
     count = arm_processor.read_counts(block.window(entry.payload_offset, arm_processor.HEADER_LENGTH))[1]
     offset = entry.payload_offset + arm_processor.HEADER_LENGTH
     end = min(entry.payload_offset + entry.error_data_length, len(block.data))
     for _ in range(min(count, (end - offset) // arm_processor.ERROR_INFO_LENGTH)):
         info = arm_processor.read_error_info(block.data, offset)
         if info[2] & arm_processor.PHYSICAL_FAULT_ADDRESS_VALID:
-            yield info[8]
+            addresses.append(info[8])
         offset += arm_processor.ERROR_INFO_LENGTH
+    return addresses

@@ -30,8 +30,11 @@ def rule(policy: Policy, name: str, outcome: str, mirrors: str | None, *flags: s
 
     The rule's name begins with its stage: `severity.block` is the rule `block` of the stage `severity`.
     """
-    since = next((policy.since[flag] for flag in flags if flag in policy.since), None)
-    return Rationale(name, name.partition(".")[0], given, outcome, mirrors, since)
+    return Rationale(name, name.partition(".")[0], given, outcome, mirrors, _since(policy, flags) if flags else None)
+
+
+def _since(policy: Policy, flags: Sequence[str]) -> str | None:
+    return next((policy.since[flag] for flag in flags if flag in policy.since), None)
 
 
 def merge_results(stage_results: Sequence[StageResult]) -> StageResult:
