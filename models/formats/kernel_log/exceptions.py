@@ -134,10 +134,14 @@ class LogException:
         return Notification(
             type=NotificationType(self.kind),
             source_id=source_id,
-            syndrome=self.syndrome,
+            syndrome=_FATAL_SERROR if self._panicked_without_syndrome() else self.syndrome,
             fault_address=self.address,
             taken_from=self.taken_from or _LIKELY[self.kind],
         )
+
+    def _panicked_without_syndrome(self) -> bool:
+        """Return whether only the panic shows that the syndrome of an SError was a fatal one (`arm64_is_fatal_ras_serror`)."""
+        return self.kind == "sei" and self.syndrome is None and self.has_panic
 
     def host_facts(self) -> dict[str, Any]:
         """Return the facts about the machine as fields of `Host`."""
@@ -163,6 +167,9 @@ class LogException:
         if self._likely_release is not None and self.release is None and self.boot.release is None:
             why = f"the log does not name the kernel; those after 4.15 print another line than `{self.first.text[:60]}`"
             assumed.append(AssumedField("/host/kernel", self._likely_release, why))
+        if self._panicked_without_syndrome():
+            why = "not printed; the panic shows that it is fatal, as every implementation defined one"
+            assumed.append(AssumedField("/notification/syndrome", f"{_FATAL_SERROR:#x}", why))
         if self.taken_from is None:
             why = "neither the exception class nor the processor state is printed"
             assumed.append(AssumedField("/notification/taken_from", _LIKELY[self.kind], why))
@@ -199,6 +206,10 @@ class LogException:
 
 _LIKELY: Final[dict[str, TakenFrom]] = {"sea": "user", "sei": "kernel"}
 """Interrupted context where none is printed."""
+
+
+_FATAL_SERROR: Final = 0xBF000000
+"""ESR_EL1 of an SError with an implementation defined syndrome (EC 0x2f, IL, IDS), which Linux does not survive."""
 
 
 def _differ(one: object, other: object) -> bool:

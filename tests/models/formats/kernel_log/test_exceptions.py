@@ -89,7 +89,7 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
         "kvm [812]: Unsupported FSC: EC=0x24 xFSC=0x13 ESR_EL2=0x92000013",
         {"type": "sea", "syndrome": 0x92000013, "taken_from": "guest"},
     ),
-    (SERROR_PANIC, {"type": "sei", "syndrome": None}),
+    (SERROR_PANIC, {"type": "sei", "syndrome": 0xBF000000}),
     ("Kernel panic - not syncing: synchronous external abort: Fatal exception", {"type": "sea", "syndrome": None, "taken_from": "kernel"}),
 ]
 PREFIXES = {
@@ -399,3 +399,11 @@ def test_exceptions_and_records_far_apart_are_all_there(data, style):
     styled = ((STYLES[style].format(uptime=100.0 + 20 * at), lines) for at, lines in enumerate(texts))
     found = errors(as_bytes([before + text for before, lines in styled for text in lines]))
     assert [reading.event.status_block is not None for reading in found] == kinds
+
+
+def test_a_panic_alone_shows_that_the_serror_was_fatal():
+    (found,) = errors(log(SERROR_PANIC, "CPU: 1 PID: 10 Comm: x Not tainted 6.1.176 #1"))
+    assert (found.event.notification.type, found.event.notification.syndrome) == ("sei", 0xBF000000)
+    assert "/notification/syndrome" in {assumption.field for assumption in found.assumed}
+    decision = decide(found.event, resolve_policy("linux-6.1.176"))
+    assert (decision.action, decision.certainty) == ("panic", "certain")
