@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Host
 from ras_triage.models.notification import NotificationType
-from ras_triage.models.records.error_source import ErrorSource, GenericAddress, SourceType
+from ras_triage.models.records.error_source import ErrorSource, GenericAddress, SourceStatus, SourceType
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline.admission import admit, notification_context
 from ras_triage.policies.pipeline.facts import Facts, Ranges
-
-SourceStatus = Literal["read", "refused", "skipped", "never_read", "panics"]
-"""`skipped`: no driver instance; `never_read`: accepted, but its status block is not read; `panics`: the boot ends with a panic."""
 
 _MEMORY, _IO = 0, 1
 _LARGEST_ACCESS: Final = 4

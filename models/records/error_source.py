@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Literal
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import HEST_TYPES, Notification, NotificationType
+
+SourceStatus = Literal["read", "refused", "skipped", "never_read", "panics"]
+"""`skipped`: no driver instance; `never_read`: accepted, but its status block is not read; `panics`: the boot ends with a panic."""
 
 
 class SourceType(IntEnum):

@@ -254,7 +254,7 @@ def _echo(value: Any) -> str:
 
 
 def malformed(error: MalformedBytes, pointer: str = "") -> Problem:
-    """Return the problem for a malformed status block or record."""
+    """Return the problem for a malformed status block, record or HEST."""
     entry = ErrorDetail(pointer, error.detail, offset=error.offset, section=error.section, field=error.field)
     section = "" if error.section is None else f", section {error.section}"
     detail = f"byte {error.offset}{section}, `{error.field}`: {error.detail}"

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, Final
 
-from pydantic import TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
 
 from ras_triage.models.decision import Decision
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event, event_key
+from ras_triage.models.host import Range
 from ras_triage.models.records.block_fields import describe_block
 from ras_triage.models.records.cper_record import describe_record
 from ras_triage.models.records.status_block import StatusBlock, parse_block
-from ras_triage.models.scalars import Base64, WireModel
+from ras_triage.models.scalars import Base64, FailFastTuple, WireModel
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
 from ras_triage.policies.decide import NOTHING_ASSUMED, decide_parsed
 from ras_triage.policies.workload import TooMuchWork, require_workload
 from ras_triage.service.api.decision_response import UsedFacts
+from ras_triage.service.api.error_sources import HestResponse
 from ras_triage.service.api.json_limits import require_value_limit
 from ras_triage.service.api.problems import ProblemError, invalid, invalid_value, malformed, unknown_policy
 from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.error_sources import decode_hest, hest_policy
 from ras_triage.service.engine.input_detection import DetectedInput, InputKind
 from ras_triage.service.engine.problems import too_much_work
 
@@ -104,31 +107,57 @@ def wrap_decision(decision: bytes, *, identity: str | None = None, decided_at: s
     return to_json({"id": identity, "decided_at": decided_at, "repeat": repeat})[:-1] + b"," + decision[1:]
 
 
+MAX_HEST_BYTES: Final = 256 << 10
+"""Longest HEST in a request, in bytes: 2800 generic sources. The shortest source has 4 bytes, and 200 in the response."""
+MAX_RAM_RANGES: Final = 1024
+
+
 class DecodeRequest(WireModel):
-    """Decode request: exactly one of the two."""
+    """Decode request: exactly one of `status_block`, `record` and `hest`."""
 
     status_block: Base64 | None = None
     """ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1)."""
     record: Base64 | None = None
     """CPER record (UEFI 2.10 N.2)."""
+    hest: Annotated[Base64, Field(max_length=MAX_HEST_BYTES)] | None = None
+    """Hardware Error Source Table (ACPI 6.5 18.3.2), at most 256 KiB."""
+    kernel: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Kernel release that reads `hest`; without it and `policy`, the newest that was analysed."""
+    policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Policy under which `hest` is read; takes precedence over `kernel`."""
+    ram: Annotated[FailFastTuple[Range], Field(max_length=MAX_RAM_RANGES)] | None = None
+    """Memory that the kernel maps as RAM; a register of `hest` in it is refused."""
 
     @model_validator(mode="after")
     def _is_one(self) -> DecodeRequest:
-        if (self.status_block is None) == (self.record is None):
-            raise ValueError("expected exactly one of `status_block` and `record`")
+        if sum(value is not None for value in (self.status_block, self.record, self.hest)) != 1:
+            raise ValueError("expected exactly one of `status_block`, `record` and `hest`")
+        if self.hest is None and any(value is not None for value in (self.kernel, self.policy, self.ram)):
+            raise ValueError("`kernel`, `policy` and `ram` require `hest`")
         return self
 
 
-def decode_response(document: bytes) -> dict[str, Any]:
+def decode_response(document: bytes, settings: Settings) -> dict[str, Any] | HestResponse:
     """Return the response to a decode request. Raises ProblemError."""
     require_value_limit(document)
     try:
         request = DecodeRequest.model_validate_json(document)
     except ValidationError as error:
         raise ProblemError(invalid(error, document, "request")) from None
+    if request.hest is not None:
+        return _error_sources(request.hest, request, settings)
     if request.record is not None:
         return explain_bytes(DetectedInput(InputKind.RECORD, request.record), "/record")
     return explain_bytes(DetectedInput(InputKind.STATUS_BLOCK, request.status_block or b""), "/status_block")
+
+
+def _error_sources(table: bytes, request: DecodeRequest, settings: Settings) -> HestResponse:
+    policy = hest_policy(request.kernel, request.policy, settings, in_document=True)
+    ram = tuple((one.start, one.start + one.size) for one in request.ram or ())
+    try:
+        return decode_hest(table, policy, ram)
+    except MalformedBytes as error:
+        raise ProblemError(malformed(error, "/hest")) from None
 
 
 def explain_bytes(detected: DetectedInput, pointer: str = "") -> dict[str, Any]:

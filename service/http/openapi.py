@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
@@ -20,9 +20,11 @@ from ras_triage.service.engine.responses import DecodeRequest
 _REF = "#/components/schemas/{model}"
 
 
-def json_body(model: str, *, octet_stream: bool = False) -> dict[str, Any]:
-    """Return the request body of an operation, by reference to a schema."""
+def json_body(model: str, *, octet_stream: bool = False, examples: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the request body of an operation, by reference to a schema; `examples` are JSON requests by name."""
     content: dict[str, Any] = {"application/json": {"schema": {"$ref": _REF.format(model=model)}}}
+    if examples is not None:
+        content["application/json"]["examples"] = {name: {"value": value} for name, value in examples.items()}
     if octet_stream:
         content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     return {"requestBody": {"required": True, "content": content}}

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from typing import Any, Final
 
 from pydantic_core import to_json
 
 from ras_triage.models.errors import MalformedBytes
-from ras_triage.models.formats.hest import SIGNATURE, read_hest
-from ras_triage.models.records.error_source import ErrorSource
-from ras_triage.policies.catalog.choice import find_policy
-from ras_triage.policies.catalog.policies import NEWEST_SERIES, Policy, UnknownPolicy
-from ras_triage.policies.error_sources import JudgedTable, judge_malformed_table, judge_sources
-from ras_triage.service.api.problems import ProblemError, unknown_policy
+from ras_triage.models.formats.hest import SIGNATURE
+from ras_triage.policies.error_sources import judge_malformed_table
 from ras_triage.service.cli.inputs import read_all, to_bytes
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
 from ras_triage.service.cli.output import print_page, warn_of_defect, write_json
 from ras_triage.service.config.settings import MAX_BODY_BYTES, InvalidSetting
 from ras_triage.service.engine.attempts import Attempts
+from ras_triage.service.engine.error_sources import decode_hest, hest_policy, judged_response
 from ras_triage.service.engine.responses import explain_bytes
 
 HELP = "decode a status block, a CPER record or a HEST"
-
-NEWEST: Final = ".".join(map(str, NEWEST_SERIES))
-"""The newest series of kernels that was analysed."""
 
 
 def configure(command: ArgumentParser) -> None:
@@ -73,43 +66,16 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def _decode_table(table: bytes, options: Namespace) -> int:
-    """List the error sources of a HEST, and what a kernel does with each."""
-    name = options.policy or f"linux-{options.kernel or NEWEST}"
+    """List the error sources of a HEST, and what a kernel does with each. A malformed table is one that the kernel refuses."""
+    policy = hest_policy(options.kernel, options.policy, settings_of(options))
     try:
-        policy = find_policy(name, settings_of(options).custom_policies)
-    except UnknownPolicy as error:
-        raise ProblemError(unknown_policy(str(error))) from None
-    try:
-        judged = judge_sources(read_hest(table), policy, options.ram or ())
+        decoded = decode_hest(table, policy, options.ram or ())
     except MalformedBytes as error:
-        judged = judge_malformed_table(error)
+        decoded = judged_response(judge_malformed_table(error), policy)
     if options.json:
-        write_json(to_json(table_json(judged, policy)))
+        write_json(to_json(decoded))
     else:
         from ras_triage.service.cli.pages.decoded import error_sources_page  # noqa: PLC0415 - JSON output starts faster without it
 
-        print_page(error_sources_page(table_json(judged, policy)))
+        print_page(error_sources_page(decoded))
     return 0
-
-
-def table_json(judged: JudgedTable, policy: Policy) -> dict[str, Any]:
-    """Return the JSON value of a HEST under a policy."""
-    sources = [
-        {
-            "offset": source.offset,
-            "type": source.type,
-            "source_id": source.source_id,
-            "notification": _notification(source),
-            **verdict._asdict(),
-        }
-        for source, verdict in ((one.source, one.verdict) for one in judged.sources)
-    ]
-    return {"policy": policy.reference, "fault": None if judged.fault is None else judged.fault._asdict(), "sources": sources}
-
-
-def _notification(source: ErrorSource) -> str | int | None:
-    """Return the name of a source's notification type, its number where it has no name, None where it has none."""
-    if source.notification is None:
-        return None
-    kind = source.notification.type
-    return source.notification.number if kind is None else kind.value

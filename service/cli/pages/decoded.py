@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from ras_triage.service.api.error_sources import HestResponse
 from ras_triage.service.cli.pages.layout import DIM, HIGHLIGHT, section, text
 from ras_triage.service.cli.pages.steps import value_text
 
@@ -36,18 +37,18 @@ _STATUS: Final = {
 }
 
 
-def error_sources_page(decoded: dict[str, Any]) -> Group:
+def error_sources_page(decoded: HestResponse) -> Group:
     """Return the page with the error sources of a HEST, and what a kernel does with each."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("source", "notification", "status", "why"):
         table.add_column(column, overflow="fold")
-    for source in decoded["sources"]:
-        status = source["status"]
-        name = f"type {source['type']}" if source["source_id"] is None else str(source["source_id"])
-        notification = "" if source["notification"] is None else str(source["notification"])
-        table.add_row(text(name), text(notification), text(status.replace("_", " "), _STATUS[status]), text(source["why"]))
-    head = section(f"HEST under {decoded['policy'].name}", table)
-    return head if decoded["fault"] is None else Group(head, text(decoded["fault"]["why"], HIGHLIGHT))
+    for source in decoded.sources:
+        status = source.status
+        name = f"type {source.type}" if source.source_id is None else str(source.source_id)
+        notification = "" if source.notification is None else str(source.notification)
+        table.add_row(text(name), text(notification), text(status.replace("_", " "), _STATUS[status]), text(source.why))
+    head = section(f"HEST under {decoded.policy.name}", table)
+    return head if decoded.fault is None else Group(head, text(decoded.fault.why, HIGHLIGHT))
 
 
 def _fields(fields: dict[str, Any], reading: dict[str, Any]) -> Table:

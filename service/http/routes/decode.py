@@ -1,13 +1,14 @@
-"""Route that decodes status blocks and CPER records."""
+"""Route that decodes status blocks, CPER records and HESTs."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
+from ras_triage.service.api.error_sources import HestResponse
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.evaluation import LOOP_BYTES
 from ras_triage.service.engine.input_detection import InputKind, detect_bytes, detect_input
@@ -16,6 +17,14 @@ from ras_triage.service.http.dependencies import Body, RuntimeOf, SettingsOf, on
 from ras_triage.service.http.openapi import json_body
 
 router = APIRouter(prefix="/v1/decode", tags=["decode"], dependencies=[Depends(only_parameters())])
+
+
+_HEST: Final = (
+    "SEVTVIQAAAABQEVYQU1QTEVYQU1QTEUgAQAAAFJBU1QBAAAAAQAAAAoAAAD//wABAQAAAAEAAAAAEAAAAEAABAAAAIAAAAAACBwA"
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAQAAAAQAAECAAAgAAAAAD+/////////wEAAAAAAAAA"
+)
+_EXAMPLE: Final = {"hest": _HEST, "kernel": "6.12.107", "ram": [{"start": "0x40000000", "size": "0x20000000"}]}
+_REQUEST: Final = json_body("DecodeRequest", octet_stream=True, examples={"hest": _EXAMPLE})
 
 
 class DecodeResponse(BaseModel):
@@ -31,18 +40,21 @@ class DecodeResponse(BaseModel):
     """For each section: its name, and the meanings of codes and bits."""
 
 
-@router.post("", response_model=DecodeResponse, openapi_extra=json_body("DecodeRequest", octet_stream=True))
+@router.post("", response_model=DecodeResponse | HestResponse, openapi_extra=_REQUEST)
 async def decode_one(request: Request, body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Response:
-    """Decode a status block or CPER record: base64 in JSON, or bytes (`application/octet-stream`)."""
+    """Decode a status block or CPER record: base64 in JSON, or bytes (`application/octet-stream`).
+
+    Of a HEST (`hest`, in JSON only), return the error sources, which of them a kernel reads, and why not the others.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_long = len(body) > LOOP_BYTES
     document = await runtime.workers.run(_decode, body, media_type) if is_long else _decode(settings, body, media_type)
     return Response(document, media_type="application/json")
 
 
-def _decode(_: Settings, body: bytes, media_type: str) -> bytes:
+def _decode(settings: Settings, body: bytes, media_type: str) -> bytes:
     if media_type == "application/octet-stream":
         return to_json(explain_bytes(detect_bytes(body)))
     if media_type == "application/json" or (detected := detect_input(body)).kind is InputKind.JSON:
-        return to_json(decode_response(body))
+        return to_json(decode_response(body, settings))
     return to_json(explain_bytes(detected))
