@@ -26,6 +26,8 @@ _MAX_JOINED: Final = 2048
 _WRAP_WIDTH: Final = 68
 """Columns from which mail programs wrap a line."""
 _FREE_TEXT: Final = "fru_text:"
+_LONGEST_FREE_TEXT: Final = len("fru_text: ") + 20
+"""The text itself has 20 bytes (ACPI 6.5 table 18.12)."""
 _DIGITS: Final = (re.compile(r"\d+"), re.compile("[0-9a-f]+"))
 
 _UNKNOWN, _PARTIAL, _COMPLETE = 0, 1, 2
@@ -97,7 +99,7 @@ class PendingLine:
             if is_number_list(self.line.text) and is_number_list(line.text):
                 self._set_text(whole, line, number)
                 return True
-            if self.line.text.startswith(_FREE_TEXT):
+            if self.line.text.startswith(_FREE_TEXT) and len(self.line.text.rstrip()) + 1 + len(rest.split()[0]) <= _LONGEST_FREE_TEXT:
                 self._mark_incomplete()
         if any(_recognise(parse_line(self._text + digits, self._number)) == _COMPLETE for digits in _first_digits(rest)):
             self._mark_incomplete()  # a terminal may have wrapped within the number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,13 @@ MIB = 1 << 20
 glibc_only = pytest.mark.skipif(
     allocator._function("malloc_trim") is None, reason="this C library gives memory back by itself, or not at all"
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_return() -> None:
+    """Return the memory that earlier tests in this process left: what a test frees would be nothing beside it."""
+    gc.collect()
+    allocator.trim()
 
 
 def holes() -> list[bytes]:

@@ -288,3 +288,18 @@ def test_records_that_never_end_are_not_kept():
 def test_a_record_with_too_many_lines_is_still_one():
     lines = [*log(*record(1)), *repeat(log("{1}[Hardware Error]:   nonsense")[0], 30_000)]
     assert len(only(lines).lost) < 100
+
+
+def test_a_line_too_long_for_the_rest_of_an_fru_text_does_not_make_it_incomplete():
+    start = "{7}[Hardware Error]: "
+    lines = [
+        start + "Hardware error from APEI Generic Hardware Error Source: 0",
+        start + "event severity: recoverable",
+        start + " Error 0, type: recoverable",
+        start + " fru_text: 0000 00000 000000",
+        "ghes_print_estatus: 1 callbacks suppressed",
+        start + "  section_type: memory error",
+        start + "  physical_address: 0x0000000045678000",
+    ]
+    (found,) = [one for one in read_kernel_log([line.encode() + b"\n" for line in lines]) if isinstance(one, FoundError)]
+    assert decode_structured(found.event.status_block).sections[0].fru_text == "0000 00000 000000"
