@@ -158,6 +158,8 @@ class Rebuild:
 
 def _insert(new: sqlite3.Connection, table: str, row: tuple[Any, ...]) -> Finding | None:
     """Insert a row, or return the finding about it: damage of a record's header changes types and leaves columns NULL."""
+    if table == "quarantine":
+        row = (None, *row[1:])  # its number may have been given to remains of this repair
     try:
         if new.execute(f"INSERT OR IGNORE INTO {table} VALUES ({_marks(row)})", row).rowcount:
             return None

@@ -169,6 +169,14 @@ def test_a_damaged_event_is_lost_and_its_decision_is_not(path: Path, made: tuple
         store.event(finding.id or "")
 
 
+def test_a_second_repair_keeps_the_remains_of_the_first(path: Path) -> None:
+    for sequence in (35, 36):
+        harm(path, "UPDATE bodies SET decision = x'00' WHERE seq = ?", sequence)
+        examined(path, repair=True)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT seq FROM quarantine ORDER BY seq").fetchall() == [(35,), (36,)]
+
+
 @pytest.mark.parametrize(
     "sql",
     [
