@@ -27,6 +27,8 @@ from ras_triage.service.store.port import (
 APPLICATION_ID: Final = 0x52415374
 """`RASt`, in the file's header."""
 
+STORE_ID_BYTES: Final = 16
+
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """`SQLITE_ERROR`: an invalid statement, which means a damaged schema here."""
 
@@ -154,12 +156,24 @@ def _create(path: Path) -> None:
 
 
 def database_mark(connection: sqlite3.Connection) -> Mark | None:
-    """Return the state of the database for comparison with the mark; None: schema before 2."""
+    """Return the state of the database for comparison with the mark; None: schema before 2. Raises StoreDamaged, sqlite3.Error."""
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'store'").fetchone() is None:
         return None
-    store_id, changes = connection.execute("SELECT id, changes FROM store").fetchone()
+    row = connection.execute("SELECT id, changes FROM store").fetchone()
     sequence = connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'").fetchone()[0]
-    return Mark(store_id, sequence, changes)
+    if row is None or not is_store_id(row[0]) or not is_counter(row[1]) or not is_counter(sequence):
+        raise StoreDamaged("the counters of the store are corrupt; `ras-triage store check --repair` corrects them")
+    return Mark(row[0], sequence, row[1])
+
+
+def is_store_id(value: object) -> bool:
+    """Return whether a column is the id of a store."""
+    return isinstance(value, bytes) and len(value) == STORE_ID_BYTES
+
+
+def is_counter(value: object) -> bool:
+    """Return whether a column is a number that only grows from 0."""
+    return isinstance(value, int) and value >= 0
 
 
 def require_complete(path: Path, mark: Mark, found: Mark | None) -> None:

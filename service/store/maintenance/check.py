@@ -10,6 +10,7 @@ from pydantic_core import from_json
 
 from ras_triage.models.frozen import frozen
 from ras_triage.service.store import rows
+from ras_triage.service.store.files.database import is_counter, is_store_id
 from ras_triage.service.store.port import RowDamaged
 
 Kind = Literal["lost", "event_lost", "wrong", "index", "incomplete"]
@@ -69,6 +70,17 @@ class ExaminedDecision:
     findings: tuple[Finding, ...]
 
 
+@frozen
+class Counters:
+    """Identity and counters of a store; None: corrupt or missing."""
+
+    store_id: bytes | None
+    sequence: int | None
+    """Sequence of the newest decision ever."""
+    changes: int | None
+    poison_known_after: int | None
+
+
 _COLUMNS: Final = tuple(rows.DECISION_COLUMNS.replace(" ", "").split(","))
 _PLACE: Final = {name: place for place, name in enumerate(_COLUMNS)}
 
@@ -89,6 +101,7 @@ class Examination:
     def find_all(self) -> Iterator[Finding]:
         """Return all findings."""
         yield from self.check_file()
+        yield from self.check_counters()
         for examined in self.examine_decisions():
             yield from examined.findings
         yield from self.check_derived_tables()
@@ -108,6 +121,25 @@ class Examination:
                     yield Finding("index", "", " ".join(str(text).split()))
         except sqlite3.DatabaseError as error:
             yield Finding("index", "", str(error))
+
+    def counters(self) -> Counters:
+        """Return the identity and the counters of the store. Raises sqlite3.Error."""
+        found = self._connection.execute("SELECT id, changes, poison_known_after FROM store").fetchone()
+        store_id, changes, known_after = found or (None, None, None)
+        sequence = self._connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'").fetchone()[0]
+        newest = self._number("SELECT max(seq) FROM decisions NOT INDEXED") or 0
+        return Counters(
+            store_id if is_store_id(store_id) else None,
+            sequence if is_counter(sequence) and sequence >= newest else None,
+            changes if is_counter(changes) else None,
+            known_after if is_counter(known_after) else None,
+        )
+
+    def check_counters(self) -> Iterator[Finding]:
+        """Verify the identity and the counters of the store. Raises sqlite3.Error."""
+        counters = self.counters()
+        if wrong := [name for name in ("store_id", "sequence", "changes", "poison_known_after") if getattr(counters, name) is None]:
+            yield Finding("wrong", "store", f"counters are corrupt: {', '.join(wrong)}")
 
     # Decisions.
 
@@ -237,7 +269,7 @@ class Examination:
         """Verify the poisoned pages against the decisions, if these can be determined."""
         try:
             table = {(source, start, shift): address for source, start, shift, address in self._connection.execute(_POISONED)}
-            expected, complete = self.derive_poisoned_pages()
+            expected, complete = derive_poisoned_pages(self._connection)
         except (sqlite3.DatabaseError, RowDamaged) as error:
             yield Finding("wrong", "poisoned_pages", str(error))
             return
@@ -251,25 +283,6 @@ class Examination:
                 yield Finding("wrong", "poisoned_pages", f"`{start}` of `{source}` was not poisoned by a decision")
         for source, start, _shift in () if self.poison_unknown else expected.keys() - table.keys():
             yield Finding("wrong", "poisoned_pages", f"`{start}` of `{source}` is missing")
-
-    def derive_poisoned_pages(self) -> tuple[dict[tuple[str, str, int], str], set[str]]:
-        """Return the poisoned pages derived from decisions, and the sources for which they are complete. Raises RowDamaged, sqlite3.Error.
-
-        Pages of purged decisions stay poisoned, so that other sources may have more.
-        """
-        known_after = self._connection.execute(_KNOWN_AFTER).fetchone()[0]
-        forgotten = dict(self._connection.execute("SELECT source, seq FROM forgotten_pages").fetchall())
-        pages: dict[str, dict[tuple[str, int], str]] = {}
-        complete: set[str] = set()
-        for sequence, source, poisons, forgets in self._connection.execute(_POISONING, (known_after,)):
-            if sequence <= forgotten.get(source, 0):
-                continue
-            if forgets:
-                pages[source] = {}
-                complete.add(source)
-            for start, shift, address in _pages(poisons):
-                pages.setdefault(source, {}).setdefault((start, shift), address)
-        return {(source, *place): address for source, places in pages.items() for place, address in places.items()}, complete
 
 
 DERIVED: Final = (("decision_sections", "section", "sections"), ("decision_addresses", "address", "addresses"))
@@ -289,6 +302,26 @@ _POISONING: Final = (
     "SELECT seq, source, poisons, forgets FROM decisions NOT INDEXED"
     " WHERE seq > ? AND source IS NOT NULL AND (forgets OR poisons IS NOT NULL) ORDER BY seq"
 )
+
+
+def derive_poisoned_pages(connection: sqlite3.Connection) -> tuple[dict[tuple[str, str, int], str], set[str]]:
+    """Return the poisoned pages derived from decisions, and the sources for which they are complete. Raises RowDamaged, sqlite3.Error.
+
+    Pages of purged decisions stay poisoned, so that other sources may have more.
+    """
+    known_after = connection.execute(_KNOWN_AFTER).fetchone()[0]
+    forgotten = dict(connection.execute("SELECT source, seq FROM forgotten_pages WHERE typeof(seq) = 'integer'").fetchall())
+    pages: dict[str, dict[tuple[str, int], str]] = {}
+    complete: set[str] = set()
+    for sequence, source, poisons, forgets in connection.execute(_POISONING, (known_after,)):
+        if sequence <= forgotten.get(source, 0):
+            continue
+        if forgets:
+            pages[source] = {}
+            complete.add(source)
+        for start, shift, address in _pages(poisons):
+            pages.setdefault(source, {}).setdefault((start, shift), address)
+    return {(source, *place): address for source, places in pages.items() for place, address in places.items()}, complete
 
 
 def _pages(poisons: Any) -> list[tuple[str, int, str]]:

@@ -15,7 +15,7 @@ from ras_triage.service.store.files.identity import log_path
 from ras_triage.service.store.files.read_check import ReadCheck
 from ras_triage.service.store.maintenance.check import MAX_FINDINGS, Examination, Finding, ReadEvent
 from ras_triage.service.store.maintenance.repair import Rebuild
-from ras_triage.service.store.port import Loss, StoreUnavailable, StoreUnusable
+from ras_triage.service.store.port import Loss, StoreDamaged, StoreUnavailable, StoreUnusable
 
 
 @frozen
@@ -121,7 +121,11 @@ def _require_readable(path: Path, lock: StoreLock) -> None:
 
 
 def _incomplete(path: Path, connection: sqlite3.Connection) -> Iterator[Finding]:
-    mark, found = read_mark(path), database_mark(connection)
+    mark = read_mark(path)
+    try:
+        found = database_mark(connection)
+    except StoreDamaged:
+        return  # the counters are examined with the rest
     if mark is not None:
         for detail in missing_commits(mark, found):
             yield Finding("incomplete", "", detail)

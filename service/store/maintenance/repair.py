@@ -13,8 +13,16 @@ from typing import Any, Final
 from pydantic_core import to_json
 
 from ras_triage.service.store import rows
-from ras_triage.service.store.files.database import connect, create_schema
-from ras_triage.service.store.maintenance.check import OTHER_TABLES, Examination, ExaminedDecision, Finding, other_rows
+from ras_triage.service.store.files.database import STORE_ID_BYTES, connect, create_schema
+from ras_triage.service.store.files.high_water_mark import read_mark
+from ras_triage.service.store.maintenance.check import (
+    OTHER_TABLES,
+    Examination,
+    ExaminedDecision,
+    Finding,
+    derive_poisoned_pages,
+    other_rows,
+)
 from ras_triage.service.store.port import RowDamaged
 
 _COMMIT_EVERY: Final = 2000
@@ -58,9 +66,9 @@ class Rebuild:
         yield from self._examination.check_derived_tables()
         yield from self._examination.check_poisoned_pages()
         yield from self._fill_others(new)
-        self._fill_poisoned(new)
         self._record_losses(new)
-        self._copy_identity(new)
+        self._fill_counters(new)
+        self._fill_poisoned(new)
         new.execute("COMMIT")
 
     def _copy(self, new: sqlite3.Connection, examined: ExaminedDecision) -> None:
@@ -89,20 +97,23 @@ class Rebuild:
         new.execute("DELETE FROM poisoned_pages")  # the insert trigger has added pages of the decisions
         for table in OTHER_TABLES:
             for row, finding in other_rows(self._old, table):
-                if finding is not None:
-                    yield finding
-                    self._quarantine(new, table, None, None, finding.detail, None)
-                elif row is not None and (table != "poisoned_pages" or _is_page(row)):
-                    new.execute(f"INSERT OR IGNORE INTO {table} VALUES ({_marks(row)})", row)
+                if table == "poisoned_pages" and row is not None and not _is_page(row):
+                    continue
+                refused = finding or (None if row is None else _insert(new, table, row))
+                if refused is not None:
+                    yield refused
+                    self._quarantine(new, table, None, None, refused.detail, row)
+                    # Without them nobody knows which decisions still count: the pages in the table stay.
+                    self._examination.poison_unknown |= table in ("forgotten_pages", "purges")
 
     def _fill_poisoned(self, new: sqlite3.Connection) -> None:
-        """Add the poisoned pages derived from decisions; if they cannot be determined, keep those in the table."""
+        """Add the poisoned pages derived from decisions; if they cannot be determined, keep those in the table.
+
+        The decisions are those of the new file: in the old one, columns of which the pages follow may be wrong.
+        """
         if self._examination.poison_unknown:
             return
-        try:
-            expected, complete = self._examination.derive_poisoned_pages()
-        except (RowDamaged, sqlite3.DatabaseError):
-            return
+        expected, complete = derive_poisoned_pages(new)
         for source in complete:
             new.execute("DELETE FROM poisoned_pages WHERE source = ?", (source,))
         pages = [(*place, address) for place, address in expected.items()]
@@ -113,18 +124,22 @@ class Rebuild:
             row = (self._at_ms, "damaged", number, first, last, 0)
             new.execute(f"INSERT INTO losses (at, reason, decisions, first_seq, last_seq, changes) VALUES ({_marks(row)})", row)
 
-    def _copy_identity(self, new: sqlite3.Connection) -> None:
-        """Copy the store's identity and counters, so that no sequence is assigned twice."""
-        lost = self._examination.lost
-        store_id, changes, known_after = self._old.execute("SELECT id, changes, poison_known_after FROM store").fetchone()
-        newest = self._old.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'decisions'").fetchone()[0]
-        newest = max(newest, *lost, 0)
+    def _fill_counters(self, new: sqlite3.Connection) -> None:
+        """Copy the store's identity and counters, so that no sequence is assigned twice; corrupt ones are taken from the mark."""
+        old, mark = self._examination.counters(), read_mark(self._path)
+        newest = new.execute("SELECT coalesce(max(seq), 0) FROM decisions").fetchone()[0]
+        sequence = max(newest, old.sequence or 0, *self._examination.lost, 0 if mark is None or old.sequence is not None else mark.sequence)
+        self._examination.poison_unknown |= old.poison_known_after is None
         new.execute(
             "UPDATE store SET id = ?, changes = ?, poison_known_after = ?",
-            (store_id, changes, newest if self._examination.poison_unknown else known_after),
+            (
+                old.store_id or (os.urandom(STORE_ID_BYTES) if mark is None else mark.store_id),
+                old.changes if old.changes is not None else 0 if mark is None else mark.changes,
+                sequence if self._examination.poison_unknown else old.poison_known_after,
+            ),
         )
         new.execute("DELETE FROM sqlite_sequence WHERE name = 'decisions'")
-        new.execute("INSERT INTO sqlite_sequence VALUES ('decisions', ?)", (newest,))
+        new.execute("INSERT INTO sqlite_sequence VALUES ('decisions', ?)", (sequence,))
 
     def _require_sound(self, new: sqlite3.Connection) -> None:
         (result,) = new.execute("PRAGMA integrity_check(1)").fetchone()
@@ -139,6 +154,18 @@ class Rebuild:
         os.replace(self._new, self._path)
         _synchronise(self._path.parent)
         return str(aside)
+
+
+def _insert(new: sqlite3.Connection, table: str, row: tuple[Any, ...]) -> Finding | None:
+    """Insert a row, or return the finding about it: damage of a record's header changes types and leaves columns NULL."""
+    if table == "quarantine":
+        row = (None, *row[1:])  # its number may have been given to remains of this repair
+    try:
+        if new.execute(f"INSERT OR IGNORE INTO {table} VALUES ({_marks(row)})", row).rowcount:
+            return None
+    except sqlite3.IntegrityError as error:
+        return Finding("lost", table, f"a row is lost: {error}")
+    return Finding("lost", table, "a row is lost: NULL, or a second row with its key")
 
 
 def _marks(row: tuple[Any, ...]) -> str:

@@ -169,6 +169,14 @@ def test_a_damaged_event_is_lost_and_its_decision_is_not(path: Path, made: tuple
         store.event(finding.id or "")
 
 
+def test_a_second_repair_keeps_the_remains_of_the_first(path: Path) -> None:
+    for sequence in (35, 36):
+        harm(path, "UPDATE bodies SET decision = x'00' WHERE seq = ?", sequence)
+        examined(path, repair=True)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT seq FROM quarantine ORDER BY seq").fetchall() == [(35,), (36,)]
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -193,6 +201,60 @@ def contents(path: Path) -> dict[str, list[Any]]:
     tables = ("decision_sections", "decision_addresses", "poisoned_pages", "host_facts", "api_keys", "purges", "forgotten_pages")
     with closing(sqlite3.connect(path)) as connection:
         return {table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in tables}
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE decisions SET source = NULL WHERE poisons IS NOT NULL",
+        "UPDATE decisions SET source = 'node-x' WHERE poisons IS NOT NULL",
+        "UPDATE decisions SET forgets = 1 - forgets",
+        "UPDATE sqlite_sequence SET seq = 7 WHERE name = 'decisions'",
+        "UPDATE store SET changes = -1",
+        "UPDATE store SET id = x'00'",
+        "UPDATE store SET poison_known_after = -1",
+    ],
+)
+@pytest.mark.parametrize("more", ["SELECT 1", "UPDATE decisions SET poisons = '[[1]]' WHERE seq = 29"])
+def test_poisoned_pages_survive_damage_to_what_they_are_derived_from(more: str, sql: str, path: Path, made: tuple[Path, Answers]) -> None:
+    before = contents(path)
+    harm(path, sql)
+    harm(path, more)
+    assert examined(path, repair=True).total
+    assert examined(path).findings == ()
+    assert contents(path) == before
+    assert answers(path) == made[1]
+
+
+@pytest.mark.parametrize(("table", "number", "column"), [("forgotten_pages", "seq", "source"), ("purges", "last_seq", "reason")])
+def test_poisoned_pages_stay_if_it_is_unknown_which_decisions_count(table: str, number: str, column: str, path: Path) -> None:
+    harm(path, f"UPDATE {table} SET {number} = {COUNT}")
+    harm(path, "DELETE FROM poisoned_pages WHERE source = 'node-2'")
+    assert examined(path).total == 0, "the deleted pages are of decisions that no longer count"
+    before = contents(path)
+    harm(path, f"UPDATE {table} SET {column} = CAST(x'ff' AS TEXT)")
+    assert table in [finding.table for finding in examined(path, repair=True).findings]
+    assert examined(path).findings == ()
+    assert contents(path)["poisoned_pages"] == before["poisoned_pages"]
+
+
+@pytest.mark.parametrize("wrong", ["changes = -1", "id = x'00'"])
+def test_a_store_with_corrupt_counters_is_refused_and_opens_after_a_repair(wrong: str, path: Path) -> None:
+    harm(path, f"UPDATE store SET {wrong}")
+    with pytest.raises(StoreDamaged, match="counters of the store are corrupt"):
+        SqliteStore(path)
+    (finding,) = examined(path, repair=True).findings
+    assert (finding.kind, finding.table) == ("wrong", "store")
+    with closing(SqliteStore(path)) as store:
+        assert store.losses() == []
+
+
+def test_a_sequence_that_was_set_back_is_not_assigned_again(path: Path, made: tuple[Path, Answers]) -> None:
+    harm(path, "UPDATE sqlite_sequence SET seq = 7 WHERE name = 'decisions'")
+    examined(path, repair=True)
+    with client(create_app(Settings(store=f"sqlite:///{path}"))) as call:
+        assert call("POST", "/v1/decisions", json=event(COUNT)).status_code == 201
+    assert len(answers(path)) == len(made[1]) + 1
 
 
 @pytest.mark.parametrize(
