@@ -236,7 +236,7 @@ class Examination:
         _, event, event_check, decision, check = body
         fields = None
         if event == rows.LOST_EVENT:
-            pass  # its loss is on record already
+            event_check = 0  # its loss is on record already
         elif not rows.event_is_sound(event, event_check):
             findings.append(Finding("event_lost", "bodies", "the event is lost; the decision is sound", sequence, shown))
             event, event_check = rows.LOST_EVENT, 0
@@ -329,6 +329,8 @@ def _pages(poisons: Any) -> list[tuple[str, int, str]]:
     if poisons is None:
         return []
     try:
+        if not isinstance(poisons, str):
+            raise TypeError("wrong column type")
         pages = [(str(start), shift, str(address)) for start, shift, address in from_json(poisons)]
     except (TypeError, ValueError):
         raise RowDamaged("corrupt list of the pages that a decision poisoned") from None

@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ras_triage.models.frozen import frozen
-from ras_triage.service.store.files.database import StoreLock, database_mark, missing_commits, open_writer, text_or_bytes, to_store_error
+from ras_triage.service.store.files.database import (
+    StoreLock,
+    database_mark,
+    missing_commits,
+    open_writer,
+    opening_error,
+    text_or_bytes,
+    to_store_error,
+)
 from ras_triage.service.store.files.high_water_mark import Mark, MarkFile, read_mark
 from ras_triage.service.store.files.identity import log_path
 from ras_triage.service.store.files.read_check import ReadCheck
@@ -54,6 +62,8 @@ def check(path: Path, read_event: ReadEvent, *, repair: bool, at_ms: int) -> Che
                     pass  # the same findings
         except sqlite3.Error as error:
             raise to_store_error(error) from error
+        except UnicodeDecodeError as error:  # of the name of a column
+            raise opening_error(path, error) from error
         except OSError as error:
             raise StoreUnavailable(f"the store cannot be rebuilt: {(error.strerror or 'unknown reason').lower()}") from error
         finally:

@@ -169,6 +169,47 @@ def test_a_damaged_event_is_lost_and_its_decision_is_not(path: Path, made: tuple
         store.event(finding.id or "")
 
 
+def harm_schema(path: Path, table: str, old: str, new: bytes) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, ?, CAST(? AS TEXT)) WHERE name = ?", (old, new, table))
+        connection.commit()
+
+
+def harm_types(path: Path, table: str, sql: str) -> None:
+    """Execute a statement that a strict table refuses."""
+    with closing(sqlite3.connect(path)) as connection:
+        (strict,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    loose = strict.replace(" STRICT,", "").replace(" STRICT", "")
+    harm_schema(path, table, strict, loose.encode())
+    harm(path, sql)
+    harm_schema(path, table, loose, strict.encode())
+
+
+@pytest.mark.parametrize(
+    ("table", "sql"),
+    [
+        ("decisions", "UPDATE decisions SET poisons = CAST(poisons AS BLOB)"),
+        ("bodies", "UPDATE bodies SET event = x'', event_check = x'00' WHERE seq = 20"),
+        ("forgotten_pages", "UPDATE forgotten_pages SET seq = x'00'"),
+        ("losses", "INSERT INTO losses VALUES (1, 0, x'00', 0, 0, 0, 0)"),
+    ],
+)
+def test_a_column_of_the_wrong_type_is_put_right_or_set_aside(table: str, sql: str, path: Path, made: tuple[Path, Answers]) -> None:
+    before = contents(path)["poisoned_pages"]
+    harm_types(path, table, sql)
+    assert examined(path, repair=True).total
+    assert examined(path).findings == ()
+    assert contents(path)["poisoned_pages"] == before
+    assert answers(path) == made[1]
+
+
+def test_a_schema_that_is_not_utf_8_is_refused(path: Path) -> None:
+    harm_schema(path, "losses", "reason", b"\xff\xff")
+    with pytest.raises(StoreDamaged, match="the schema is not UTF-8"):
+        examined(path)
+
+
 def test_a_second_repair_keeps_the_remains_of_the_first(path: Path) -> None:
     for sequence in (35, 36):
         harm(path, "UPDATE bodies SET decision = x'00' WHERE seq = ?", sequence)
