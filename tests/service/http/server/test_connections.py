@@ -159,9 +159,9 @@ def test_a_client_that_goes_on_sending_after_its_connection_was_closed_is_cut_of
         wait_until(lambda: sends_nothing_more(endless))
 
 
-def test_a_connection_whose_body_was_dropped_is_good_for_the_next_request(brisk: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_whose_body_was_dropped_is_good_for_the_next_request(crowded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "LINGER_S", 1.0)
-    with connect(brisk) as kept:
+    with connect(crowded) as kept:
         kept.sendall(head("/v1/nothing", "Content-Length: 10") + b"x" * 5)
         assert kept.recv(1 << 16).startswith(b"HTTP/1.1 404")
         kept.sendall(b"x" * 5)
