@@ -115,7 +115,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport]):
     ) -> AsyncIterator[DecisionResponse | Problem]:
         """Yield the decision of each event in order, or its Problem.
 
-        _Events are sent in groups of up to 500 events or 1 MiB; at most one group is held in memory.
+        Events are sent in groups of up to 500 events or 1 MiB; at most one group is held in memory.
         To resume after a crash, pass the same events, the same `idempotency_key` and the number of results received (`answered`).
         """
         async for line in self.decide_lines(events, idempotency_key=idempotency_key, answered=answered):
