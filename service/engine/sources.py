@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from ras_triage.models.decision import Action
 from ras_triage.models.host import Host
@@ -25,13 +25,15 @@ from ras_triage.policies.pipeline.recent_records import (
     duplicate_age,
 )
 from ras_triage.service.api.decision_response import UsedFacts
-from ras_triage.service.engine.evaluation import EventDocument, EventKeys, parse_event, was_handled
+from ras_triage.service.engine.evaluation import EventDocument, EventKeys, is_long, parse_event, was_handled
 from ras_triage.service.engine.used_facts import LOOP_BYTES, StoredFacts
-from ras_triage.service.store.port import Filter, HostFacts, RowDamaged, Store
+from ras_triage.service.store.port import HostFacts, RowDamaged, Store
 
 T = TypeVar("T")
 
 CACHED_SOURCES: Final = 4096
+EVICTED_SOURCES: Final = 65_536
+"""Further sources whose recent records are cached: some 500 bytes each, as most have one."""
 CACHED_BYTES: Final = 128 << 20
 """Approximate memory for cached facts of all sources; others are read from the store."""
 GROWTH: Final = 16
@@ -58,7 +60,7 @@ def facts_digest(facts: bytes) -> str:
 class SourceState:
     """Cached state of one source."""
 
-    __slots__ = ("digest", "facts", "host", "pages", "pending", "records", "unsaved")
+    __slots__ = ("digest", "facts", "host", "pages", "pending", "records", "unsaved", "used_ms")
 
     def __init__(self, facts: HostFacts | None, pages: tuple[PoisonedPage, ...]) -> None:
         self.facts = facts
@@ -76,6 +78,8 @@ class SourceState:
         """Records that the machine handled recently; None: not read from the store yet."""
         self.pending = 0
         """Number of records whose decisions are not durable yet."""
+        self.used_ms = 0
+        """When the records were last used, in milliseconds since 1970."""
 
     def set_facts(self, facts: HostFacts | None) -> None:
         """Replace the facts."""
@@ -142,6 +146,14 @@ def _contains_any(page: PoisonedPage, addresses: Sequence[int]) -> bool:
     return index < len(addresses) and page.contains(addresses[index])
 
 
+class SourceRecords(NamedTuple):
+    """Recent records of a source."""
+
+    records: tuple[HandledRecord, ...]
+    used_ms: int
+    """When they were last used, in milliseconds since 1970."""
+
+
 class Sources:
     """LRU cache of the state of sources."""
 
@@ -152,6 +164,10 @@ class Sources:
         """Sources whose newest facts are not durable yet."""
         self._size = 0
         """Of all cached sources, in bytes."""
+        self._evicted: OrderedDict[str, SourceRecords] = OrderedDict()
+        """Recent records of evicted sources: reading them from the store takes longer than a decision."""
+        self._forgotten_ms: int | None = None
+        """Time of the newest decision whose record may be missing in the cache, milliseconds since 1970; None: not read yet."""
 
     def state(self, name: str) -> SourceState:
         """Return a source's state, from the cache or the store. Raises StoreError."""
@@ -160,6 +176,8 @@ class Sources:
             self._cached.move_to_end(name)
             return found
         found = self._cached[name] = SourceState(self._store.host(name), self._store.poisoned(name, CACHED_PAGES + 1))
+        if (records := self._evicted.pop(name, None)) is not None:
+            found.records, found.used_ms = records
         self._size += found.size
         self._evict(name)
         return found
@@ -199,7 +217,21 @@ class Sources:
             name = next((name for name, state in self._cached.items() if name != used and not self._is_ahead(name, state)), None)
             if name is None:
                 return
-            self._size -= self._cached.pop(name).size
+            evicted = self._cached.pop(name)
+            self._size -= evicted.size
+            self._keep_records(name, evicted)
+
+    def _keep_records(self, name: str, state: SourceState) -> None:
+        """Keep the records of an evicted source, in place of those of the source that was evicted first."""
+        if state.records:
+            self._evicted[name] = SourceRecords(state.records, state.used_ms)
+        if len(self._evicted) > EVICTED_SOURCES:
+            self._forget(self._evicted.popitem(last=False)[1].used_ms)
+
+    def _forget(self, used_ms: int) -> None:
+        """Note that records that were used then have to be read from the store from now on."""
+        if self._forgotten_ms is not None:
+            self._forgotten_ms = max(self._forgotten_ms, used_ms)
 
     def _is_ahead(self, name: str, state: SourceState) -> bool:
         """Return whether the cached state has changes that are not durable yet."""
@@ -207,7 +239,12 @@ class Sources:
 
     def forget_everything(self) -> None:
         """Clear the cache after a failed write: it may contain changes that were not stored."""
+        for state in self._cached.values():
+            self._forget(state.used_ms)
+        for records in self._evicted.values():
+            self._forget(records.used_ms)
         self._cached.clear()
+        self._evicted.clear()
         self._size = 0
 
     def facts_for(self, keys: EventKeys, now_ms: int) -> StoredFacts | None:
@@ -236,22 +273,29 @@ class Sources:
         if keys.record is None:
             return None
         at_ms = now_ms if keys.time_ms is None else keys.time_ms
+        state.used_ms = now_ms
         if state.records is None:
-            state.records = self._stored_records(name, now_ms)
+            state.records = self._stored_records(name, now_ms) if now_ms - HISTORY_MS <= self._last_forgotten_ms() else ()
         return duplicate_age(state.records, keys.record, at_ms)
 
+    def _last_forgotten_ms(self) -> int:
+        """Return the time of the newest decision whose record may not be in the cache. Raises StoreError."""
+        if self._forgotten_ms is None:
+            newest = self._store.newest_ms()
+            self._forgotten_ms = 0 if newest is None else newest
+        return self._forgotten_ms
+
     def _stored_records(self, name: str, now_ms: int) -> tuple[HandledRecord, ...]:
-        """Return the records of a source's decisions that may still matter, as after a restart. Raises StoreError."""
+        """Return the records of a source's decisions that may still matter, without those of long events. Raises StoreError."""
         history: tuple[HandledRecord, ...] = ()
-        page = self._store.page(Filter(source=name, since_ms=now_ms - HISTORY_MS), None, HISTORY_LENGTH)
-        for summary in reversed(page.decisions):
+        for summary in reversed(self._store.recent(name, now_ms - HISTORY_MS, HISTORY_LENGTH)):
             try:
                 event, decision = self._store.event(summary.id), self._store.decision(summary.id)
             except RowDamaged:
                 continue
-            if event is None or decision is None:
+            if event is None or decision is None or is_long(document := EventDocument(event)):
                 continue
-            keys = parse_event(EventDocument(event)).keys
+            keys = parse_event(document).keys
             if summary.action == Action.PANIC.value:
                 history = ()
             elif keys.record is not None and was_handled(decision.decision):

@@ -264,6 +264,12 @@ class Store(Protocol):
     def maintain(self, log_bytes: int) -> None:
         """Check the files, and truncate the write-ahead log if it exceeds `log_bytes`. Called by the writer thread between writes."""
 
+    def newest_ms(self) -> int | None:
+        """Return the time of the newest decision, in milliseconds since 1970; None: there is none."""
+
+    def recent(self, source: str, since_ms: int, limit: int) -> list[Summary]:
+        """Return the newest decisions of a source since a time, newest first; for the event loop."""
+
     def repeat(self, key: bytes) -> StoredDecision | None:
         """Return the decision with a repeat key."""
 

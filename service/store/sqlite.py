@@ -53,6 +53,7 @@ from ras_triage.service.store.port import (
     StoreUnavailable,
     StoreUnusable,
     StreamedDecision,
+    Summary,
     Usage,
 )
 
@@ -391,6 +392,14 @@ class SqliteStore:
 
     def _rows(self, sql: str, values: Sequence[Any] = (), *, quick: bool = True) -> list[tuple[Any, ...]]:
         return self._read(lambda connection: _fetch(connection, sql, values), quick=quick)
+
+    def newest_ms(self) -> int | None:
+        newest: int | None = self._rows("SELECT max(at) FROM decisions")[0][0]
+        return newest
+
+    def recent(self, source: str, since_ms: int, limit: int) -> list[Summary]:
+        found = self._rows(*queries.page_query(Filter(source=source, since_ms=since_ms), None, limit))
+        return [summary for row in found if (summary := _convert(rows.summary, row[1:])) is not None]
 
     def repeat(self, key: bytes) -> StoredDecision | None:
         try:
