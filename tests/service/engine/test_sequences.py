@@ -15,10 +15,11 @@ from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.policies.decide import decide
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine import sources
 from ras_triage.service.http.app import create_app
 from tests.policies.agreement import at_next_access, at_notification
 from tests.policies.vectors import cases, recordings
-from tests.service.support.application import Call, client
+from tests.service.support.application import EVENT, Call, client
 
 FILES = recordings("steps")
 RESPONSE = TypeAdapter(DecisionResponse)
@@ -63,3 +64,13 @@ def test_a_service_that_remembers_agrees_as_well_as_one_that_is_told(path: Path,
             remembered[case["id"]] = at_notification(response, seen) + at_next_access(response, seen)
     assert len(remembered) > 30
     assert remembered == told
+
+
+@pytest.mark.parametrize("evicted", [sources.EVICTED_SOURCES, 0], ids=["in memory", "in the store"])
+def test_a_record_of_an_evicted_source_is_remembered(monkeypatch: pytest.MonkeyPatch, evicted: int) -> None:
+    monkeypatch.setattr(sources, "CACHED_SOURCES", 1)
+    monkeypatch.setattr(sources, "EVICTED_SOURCES", evicted)
+    event = {name: value for name, value in EVENT.items() if name != "host"}
+    with client(create_app(Settings())) as call:
+        answers = [call("POST", "/v1/decisions", json=event | {"source": source}).json() for source in ("a", "b", "c", "a", "c")]
+    assert [bool((answer["host_facts"] or {}).get("duplicate")) for answer in answers] == [False, False, False, True, True]
