@@ -8,7 +8,6 @@ ambiguities are not followed, so the number of decisions is bounded (`PAGE_INTER
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -22,7 +21,7 @@ from ras_triage.models.host import Page, PageState, Task
 from ras_triage.models.notification import NotificationType
 from ras_triage.models.records.guid import PCIE
 from ras_triage.models.records.status_block import StatusBlock, parse_block
-from ras_triage.models.sections.pcie import AER_INFO_VALID, DEVICE_ID_VALID, DEVICE_WINDOW
+from ras_triage.models.sections.pcie import DEVICE_ID_VALID, DEVICE_WINDOW, read_device, write_aer_status
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline import page_states
 from ras_triage.policies.pipeline.arm_error_types import NUMBERINGS, error_type_meaning, is_cache_error, policy_numbering, stated_numbering
@@ -206,7 +205,6 @@ def _notifications(case: DecidedCase) -> Alternatives:
 # AER registers of a PCIe section
 
 _VALIDATION_BITS: Final = re.compile(r"/status_block/sections/(\d{1,4})/validation_bits")
-_AER_STATUS_OFFSET: Final = 116
 _UNSUPPORTED_REQUEST: Final = 1 << 20
 _WITH_AER_REGISTERS: Final = DecisionWarning(
     "assumed_no_aer_registers",
@@ -234,16 +232,10 @@ def _with_aer_registers(block: StatusBlock, sections: list[int]) -> bytes:
         entry = block.entries[index] if index < len(block.entries) else None
         if entry is None or entry.section_type != PCIE or len(data) < entry.payload_offset + DEVICE_WINDOW:
             continue
-        (valid,) = _VALID.unpack_from(data, entry.payload_offset)
-        if valid & DEVICE_ID_VALID:
-            _VALID.pack_into(data, entry.payload_offset, valid | AER_INFO_VALID)
-            _STATUS.pack_into(data, entry.payload_offset + _AER_STATUS_OFFSET, _UNSUPPORTED_REQUEST)
+        if read_device(block.window(entry.payload_offset, DEVICE_WINDOW)).validation_bits & DEVICE_ID_VALID:
+            write_aer_status(data, entry.payload_offset, _UNSUPPORTED_REQUEST)
             changed = True
     return bytes(data) if changed else b""
-
-
-_VALID: Final = struct.Struct("<Q")
-_STATUS: Final = struct.Struct("<I")
 
 
 # The state of pages
