@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from ras_triage.models.decision import Action, Alternative, DecisionWarning, RecoverPcie, Step
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Page, PageState, Task
-from ras_triage.models.notification import NotificationType
+from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.guid import PCIE
 from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.models.sections.pcie import DEVICE_ID_VALID, DEVICE_WINDOW, read_device, write_aer_status
@@ -92,6 +92,13 @@ def _other_action(case: DecidedCase, handling: HandlingStages) -> tuple[Action, 
     """Return action and plan of an interpretation, or None where the action is the decision's."""
     action = headline(chain.from_iterable([stage_result.steps for stage_result in handling.stage_results]))
     return None if action is case.action else (action, merge_results(handling.stage_results).steps)
+
+
+def _handle(notification: Notification, block: StatusBlock | None, case: DecidedCase) -> HandlingStages:
+    """Run all stages for another notification or status block."""
+    precheck = run_precheck(notification, block, case.policy, case.facts)
+    sections = run_section_stages(notification, precheck, block, case.policy, case.facts)
+    return run_handling_stages(sections, case.policy, case.facts)
 
 
 def _other_actions(alternatives: Iterable[Alternative]) -> str:
@@ -191,9 +198,7 @@ def _notifications(case: DecidedCase) -> Alternatives:
     synchronous = notification.type is NotificationType.SEA
     other = NotificationType.POLLED if synchronous else NotificationType.SEA
     changed = notification.model_copy(update={"type": other})
-    precheck = run_precheck(changed, case.block, case.policy, case.facts)
-    sections = run_section_stages(changed, precheck, case.block, case.policy, case.facts)
-    outcome = _other_action(case, run_handling_stages(sections, case.policy, case.facts))
+    outcome = _other_action(case, _handle(changed, case.block, case))
     if outcome is None:
         return NO_ALTERNATIVES
     alternative = Alternative({"notification.type": other.value}, *outcome)
@@ -216,9 +221,7 @@ def _aer_registers(case: DecidedCase, sections: list[int]) -> Alternatives:
     """Return the alternative for PCIe sections whose AER registers the source does not show: they are valid, with an unmasked status."""
     if case.block is None or not (data := _with_aer_registers(case.block, sections)):
         return NO_ALTERNATIVES
-    block, notification = parse_block(data), case.sections.notification
-    precheck = run_precheck(notification, block, case.policy, case.facts)
-    handling = run_handling_stages(run_section_stages(notification, precheck, block, case.policy, case.facts), case.policy, case.facts)
+    handling = _handle(case.sections.notification, parse_block(data), case)
     steps = merge_results(handling.stage_results).steps
     if not any(isinstance(step, RecoverPcie) and step.recovers for step in steps):
         return NO_ALTERNATIVES
