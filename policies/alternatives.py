@@ -1,4 +1,4 @@
-"""Alternative interpretations of an event that lead to another action.
+"""Alternative interpretations of an event that lead to another decision.
 
 Four inputs of an event can be ambiguous: the numbering of ARM error types, whether the notification was synchronous, AER registers that the
 source does not show, and the state of pages. Each is replaced alone by its other values. Interpretations are not combined, and their own
@@ -72,7 +72,7 @@ def is_ambiguous(sections: SectionStages, handling: HandlingStages, facts: Facts
 
 
 def find_alternatives(case: DecidedCase) -> Alternatives:
-    """Return the interpretations that lead to another action."""
+    """Return the interpretations that lead to another action, or in the case of AER registers to device recovery."""
     found = [_numberings(case)]
     if NOTIFICATION_TYPE in case.assumed:
         found.append(_notifications(case))
