@@ -1,4 +1,4 @@
-"""Alternative interpretations of an event that lead to another action.
+"""Alternative interpretations of an event that lead to another decision.
 
 Four inputs of an event can be ambiguous: the numbering of ARM error types, whether the notification was synchronous, AER registers that the
 source does not show, and the state of pages. Each is replaced alone by its other values. Interpretations are not combined, and their own
@@ -8,7 +8,6 @@ ambiguities are not followed, so the number of decisions is bounded (`PAGE_INTER
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -19,10 +18,10 @@ from typing import Any, Final, NamedTuple
 from ras_triage.models.decision import Action, Alternative, DecisionWarning, RecoverPcie, Step
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Page, PageState, Task
-from ras_triage.models.notification import NotificationType
+from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.guid import PCIE
 from ras_triage.models.records.status_block import StatusBlock, parse_block
-from ras_triage.models.sections.pcie import AER_INFO_VALID, DEVICE_ID_VALID, DEVICE_WINDOW
+from ras_triage.models.sections.pcie import DEVICE_ID_VALID, DEVICE_WINDOW, read_device, write_aer_status
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.pipeline import page_states
 from ras_triage.policies.pipeline.arm_error_types import NUMBERINGS, error_type_meaning, is_cache_error, policy_numbering, stated_numbering
@@ -73,7 +72,7 @@ def is_ambiguous(sections: SectionStages, handling: HandlingStages, facts: Facts
 
 
 def find_alternatives(case: DecidedCase) -> Alternatives:
-    """Return the interpretations that lead to another action."""
+    """Return the interpretations that lead to another action, or in the case of AER registers to device recovery."""
     found = [_numberings(case)]
     if NOTIFICATION_TYPE in case.assumed:
         found.append(_notifications(case))
@@ -93,6 +92,13 @@ def _other_action(case: DecidedCase, handling: HandlingStages) -> tuple[Action, 
     """Return action and plan of an interpretation, or None where the action is the decision's."""
     action = headline(chain.from_iterable([stage_result.steps for stage_result in handling.stage_results]))
     return None if action is case.action else (action, merge_results(handling.stage_results).steps)
+
+
+def _handle(notification: Notification, block: StatusBlock | None, case: DecidedCase) -> HandlingStages:
+    """Run all stages for another notification or status block."""
+    precheck = run_precheck(notification, block, case.policy, case.facts)
+    sections = run_section_stages(notification, precheck, block, case.policy, case.facts)
+    return run_handling_stages(sections, case.policy, case.facts)
 
 
 def _other_actions(alternatives: Iterable[Alternative]) -> str:
@@ -192,9 +198,7 @@ def _notifications(case: DecidedCase) -> Alternatives:
     synchronous = notification.type is NotificationType.SEA
     other = NotificationType.POLLED if synchronous else NotificationType.SEA
     changed = notification.model_copy(update={"type": other})
-    precheck = run_precheck(changed, case.block, case.policy, case.facts)
-    sections = run_section_stages(changed, precheck, case.block, case.policy, case.facts)
-    outcome = _other_action(case, run_handling_stages(sections, case.policy, case.facts))
+    outcome = _other_action(case, _handle(changed, case.block, case))
     if outcome is None:
         return NO_ALTERNATIVES
     alternative = Alternative({"notification.type": other.value}, *outcome)
@@ -206,7 +210,6 @@ def _notifications(case: DecidedCase) -> Alternatives:
 # AER registers of a PCIe section
 
 _VALIDATION_BITS: Final = re.compile(r"/status_block/sections/(\d{1,4})/validation_bits")
-_AER_STATUS_OFFSET: Final = 116
 _UNSUPPORTED_REQUEST: Final = 1 << 20
 _WITH_AER_REGISTERS: Final = DecisionWarning(
     "assumed_no_aer_registers",
@@ -218,9 +221,7 @@ def _aer_registers(case: DecidedCase, sections: list[int]) -> Alternatives:
     """Return the alternative for PCIe sections whose AER registers the source does not show: they are valid, with an unmasked status."""
     if case.block is None or not (data := _with_aer_registers(case.block, sections)):
         return NO_ALTERNATIVES
-    block, notification = parse_block(data), case.sections.notification
-    precheck = run_precheck(notification, block, case.policy, case.facts)
-    handling = run_handling_stages(run_section_stages(notification, precheck, block, case.policy, case.facts), case.policy, case.facts)
+    handling = _handle(case.sections.notification, parse_block(data), case)
     steps = merge_results(handling.stage_results).steps
     if not any(isinstance(step, RecoverPcie) and step.recovers for step in steps):
         return NO_ALTERNATIVES
@@ -234,16 +235,10 @@ def _with_aer_registers(block: StatusBlock, sections: list[int]) -> bytes:
         entry = block.entries[index] if index < len(block.entries) else None
         if entry is None or entry.section_type != PCIE or len(data) < entry.payload_offset + DEVICE_WINDOW:
             continue
-        (valid,) = _VALID.unpack_from(data, entry.payload_offset)
-        if valid & DEVICE_ID_VALID:
-            _VALID.pack_into(data, entry.payload_offset, valid | AER_INFO_VALID)
-            _STATUS.pack_into(data, entry.payload_offset + _AER_STATUS_OFFSET, _UNSUPPORTED_REQUEST)
+        if read_device(block.window(entry.payload_offset, DEVICE_WINDOW)).validation_bits & DEVICE_ID_VALID:
+            write_aer_status(data, entry.payload_offset, _UNSUPPORTED_REQUEST)
             changed = True
     return bytes(data) if changed else b""
-
-
-_VALID: Final = struct.Struct("<Q")
-_STATUS: Final = struct.Struct("<I")
 
 
 # The state of pages

@@ -134,9 +134,10 @@ def _refused_by_notification(source: ErrorSource, policy: Policy) -> SourceVerdi
         number = None if source.notification is None else source.notification.number
         return SourceVerdict("refused", f"unknown notification type {number}", "ghes_probe")
     admission = admit(notification_context(notification, _DEFAULT_FACTS), policy)
-    if admission.reads_record or (notification.type is NotificationType.POLLED and notification.poll_interval_ms == 0):
+    fired = admission.stage_result.rationale[0]
+    if admission.reads_record or fired.mirrors == "ghes_add_timer":  # after probe: see `_never_read`
         return None
-    return SourceVerdict("refused", admission.stage_result.rationale[0].outcome, "ghes_probe")
+    return SourceVerdict("refused", fired.outcome, "ghes_probe")
 
 
 def _register_fault(register: GenericAddress, ram: Ranges) -> str | None:

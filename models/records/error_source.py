@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Literal
+from typing import Final, Literal
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import HEST_TYPES, Notification, NotificationType
@@ -24,6 +24,9 @@ class SourceType(IntEnum):
     GENERIC = 9
     GENERIC_V2 = 10
     IA32_DEFERRED_MACHINE_CHECK = 11
+
+
+_GHES_VERSIONS: Final[dict[int, Literal[1, 2]]] = {SourceType.GENERIC: 1, SourceType.GENERIC_V2: 2}
 
 
 @frozen
@@ -89,19 +92,19 @@ class ErrorSource:
     """u64 mask of the bits to set."""
 
     @property
-    def ghes_version(self) -> int | None:
+    def ghes_version(self) -> Literal[1, 2] | None:
         """Return 1 or 2; None for a source without a generic error status block."""
-        return {SourceType.GENERIC: 1, SourceType.GENERIC_V2: 2}.get(self.type)  # type: ignore[call-overload,no-any-return]
+        return _GHES_VERSIONS.get(self.type)
 
     def to_notification(self) -> Notification | None:
         """Return the notification, as used in an event; None for an unknown notification type, and for a source that is not generic."""
-        structure = self.notification
-        if structure is None or structure.type is None or self.ghes_version is None:
+        structure, ghes_version = self.notification, self.ghes_version
+        if structure is None or structure.type is None or ghes_version is None:
             return None
         return Notification(
             type=structure.type,
             source_id=self.source_id,
-            ghes_version=1 if self.ghes_version == 1 else 2,
+            ghes_version=ghes_version,
             error_block_length=self.error_block_length or 0,
             poll_interval_ms=structure.poll_interval_ms if structure.type is NotificationType.POLLED else None,
         )

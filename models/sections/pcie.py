@@ -23,6 +23,9 @@ DEVICE_WINDOW = 124
 """Bytes from the section's start that `read_device` reads."""
 
 _DEVICE = struct.Struct("<QI19xBBHB80xII")
+_VALIDATION_BITS = struct.Struct("<Q")
+_AER_STATUS = struct.Struct("<I")
+_AER_STATUS_OFFSET = 116
 _PORT_TYPE_VALID = 1 << 0
 _OWN_BRIDGE = frozenset({4, 6})
 """Port types that error recovery uses as their own bridge: ports with a bus below them."""
@@ -61,6 +64,13 @@ def read_device(window: bytes) -> PcieDevice:
     lacks_bridge = typed and bus == 0 and port_type not in _OWN_BRIDGE
     integrated, port = typed and port_type in _INTEGRATED, typed and port_type in _PORTS
     return PcieDevice(validation, device_text(segment, bus, device, function), status, mask, lacks_bridge, integrated, port)
+
+
+def write_aer_status(data: bytearray, offset: int, status: int) -> None:
+    """Mark the AER registers of the section at `offset` as valid, with this uncorrectable error status."""
+    (valid,) = _VALIDATION_BITS.unpack_from(data, offset)
+    _VALIDATION_BITS.pack_into(data, offset, valid | AER_INFO_VALID)
+    _AER_STATUS.pack_into(data, offset + _AER_STATUS_OFFSET, status)
 
 
 def device_text(segment: int, bus: int, device: int, function: int) -> str:

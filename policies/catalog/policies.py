@@ -135,7 +135,11 @@ def _releases(names: Iterable[str]) -> tuple[Release, ...]:
 
 
 def _digest(name: str, behaviours: Behaviours, since: Mapping[str, str]) -> str:
-    content = {"name": name, "rules": RULES, "behaviours": asdict(behaviours), "since": dict(since)}
+    return content_digest({"name": name, "rules": RULES, "behaviours": asdict(behaviours), "since": dict(since)})
+
+
+def content_digest(content: Mapping[str, Any]) -> str:
+    """Return the hash of everything that decides in a policy or a VMM."""
     return "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -6,18 +6,15 @@ InvalidVmm       a VMM file is malformed
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields, replace
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any, Final
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import MAX_VMM_NAME, Host
 from ras_triage.policies.catalog.definition_file import DefinitionFile, InvalidDefinition, suggestion
+from ras_triage.policies.catalog.policies import catalog_table, content_digest
 
 
 class UnknownVmm(ValueError):
@@ -103,8 +100,7 @@ def exit_causes(does: VmmBehaviours) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def vmms() -> Mapping[str, Vmm]:
     """Return the built-in VMMs by the name in host facts."""
-    table = tomllib.loads(files("ras_triage.policies.catalog").joinpath("vmms.toml").read_text(encoding="utf-8"))
-    return {name: _built_in(name, **row) for name, row in table.items()}
+    return {name: _built_in(name, **row) for name, row in catalog_table("vmms.toml").items()}
 
 
 def _built_in(
@@ -120,8 +116,7 @@ def _built_in(
 
 def _vmm(name: str, summary: str, evidence: str, mirrors: str | None, behaviours: VmmBehaviours, exits: Mapping[str, str]) -> Vmm:
     content = {"name": name, "mirrors": mirrors, "behaviours": asdict(behaviours), "exits": dict(exits)}
-    digest = "sha256:" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return Vmm(name, summary, evidence, mirrors, behaviours, exits, digest)
+    return Vmm(name, summary, evidence, mirrors, behaviours, exits, content_digest(content))
 
 
 def find_vmm(name: str, custom: Mapping[str, Vmm]) -> Vmm:

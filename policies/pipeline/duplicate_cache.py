@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Hashable, Iterable
 from typing import Final, NamedTuple
 
 from ras_triage.models.host import RecentRecord
-from ras_triage.models.records.status_block import HEADER_LENGTH
+from ras_triage.models.records.status_block import HEADER, HEADER_LENGTH, StatusBlock
 
 SLOTS: Final = 4
 """GHES_ESTATUS_CACHES_SIZE"""
 MAX_AGE_MS: Final = 10_000
 """GHES_ESTATUS_IN_CACHE_MAX_NSEC"""
 
-NS_PER_MS: Final = 1_000_000
-_HEADER: Final = struct.Struct("<IIII")
+_NS_PER_MS: Final = 1_000_000
 
 
 class RecordContent(NamedTuple):
@@ -43,10 +41,18 @@ class _Slot(NamedTuple):
     """Since it was added."""
 
 
-def record_content(status_block: bytes) -> RecordContent:
-    """Return what the cache compares. Mirrors `cper_estatus_len`, in 32-bit arithmetic."""
-    _, raw_offset, raw_length, data_length = _HEADER.unpack(status_block[: _HEADER.size].ljust(_HEADER.size, b"\0"))
-    length = claimed_length(raw_offset, raw_length, data_length)
+def record_content(block: StatusBlock) -> RecordContent:
+    """Return what the cache compares."""
+    return _content(block.data, claimed_length(block.raw_data_offset, block.raw_data_length, block.data_length))
+
+
+def _recent_content(status_block: bytes) -> RecordContent:
+    """Return what the cache compares; of a recent record only the header is parsed."""
+    _, raw_offset, raw_length, data_length, _ = HEADER.unpack(status_block[:HEADER_LENGTH].ljust(HEADER_LENGTH, b"\0"))
+    return _content(status_block, claimed_length(raw_offset, raw_length, data_length))
+
+
+def _content(status_block: bytes, length: int) -> RecordContent:
     return RecordContent(length, status_block[:length].rstrip(b"\0"))
 
 
@@ -55,10 +61,10 @@ def claimed_length(raw_offset: int, raw_length: int, data_length: int) -> int:
     return (raw_offset + raw_length if raw_length else HEADER_LENGTH + data_length) & 0xFFFFFFFF
 
 
-def is_duplicate(status_block: bytes, recent: Iterable[RecentRecord]) -> bool:
+def is_duplicate(block: StatusBlock, recent: Iterable[RecentRecord]) -> bool:
     """Return whether a record is in the cache after `recent`, which may be in any order."""
-    past = [PastRecord(record_content(record.status_block), -record.age_ms, record.printed) for record in recent]
-    return cached_age(record_content(status_block), 0, past) is not None
+    past = [PastRecord(_recent_content(record.status_block), -record.age_ms, record.printed) for record in recent]
+    return cached_age(record_content(block), 0, past) is not None
 
 
 def cached_age(content: Hashable, now_ms: int, past: Iterable[PastRecord]) -> int | None:
@@ -93,7 +99,7 @@ def _add(slots: list[_Slot | None], content: Hashable, now: int) -> None:
         if slot is None or now - slot.added_ms >= MAX_AGE_MS:
             victim = index
             break
-        period = (now - slot.added_ms) * NS_PER_MS // (slot.duplicates + 1)
+        period = (now - slot.added_ms) * _NS_PER_MS // (slot.duplicates + 1)
         if period > longest:
             longest, victim = period, index
     if victim is not None:

@@ -97,13 +97,17 @@ def _words(outcome: PageOutcome) -> str:
 
 
 def _free(policy: Policy, _: PageTraits) -> PageOutcome:
+    return _buddy(policy)
+
+
+def _buddy(policy: Policy) -> PageOutcome:
     at_once = policy.behaviours.free_page_taken_at_once
     return PageOutcome("free buddy page", "recovered" if at_once else "delayed", 0, flags=("free_page_taken_at_once",))
 
 
-def _free_pcp(policy: Policy, traits: PageTraits) -> PageOutcome:
+def _free_pcp(policy: Policy, _: PageTraits) -> PageOutcome:
     if policy.behaviours.pcp_drained:
-        return replace(_free(policy, traits), flags=("pcp_drained",))
+        return replace(_buddy(policy), flags=("pcp_drained",))
     return PageOutcome("high-order kernel page", "ignored", EBUSY, flags=("pcp_drained",))
 
 
@@ -229,7 +233,7 @@ def dissolved_page_outcome(policy: Policy, *, mapped: bool) -> tuple[PageOutcome
 
     Mirrors `me_huge_page` and `free_raw_hwp_pages`.
     """
-    outcome = replace(page_outcome(policy, _FREE)[0], leaves_poison_entry=mapped)
+    outcome = replace(_buddy(policy), leaves_poison_entry=mapped)
     fired = rule(policy, "memory.page_state", _words(outcome), "memory_failure", *outcome.flags, state=PageState.FREE.value, dissolved=True)
     return outcome, fired
 
@@ -306,21 +310,6 @@ def _guest_memfd(_policy: Policy, _traits: PageTraits) -> PageOutcome:
     reason = "guest_memfd and memory_failure() disagree about a return value: the page may be reported as recovered"
     return PageOutcome("clean unevictable LRU page", "failed", EBUSY, reasons=(reason,))
 
-
-_FREE: Final = PageTraits(
-    PageState.FREE,
-    dirty=False,
-    mapped=False,
-    huge=False,
-    tail=False,
-    gigantic=False,
-    mlocked=False,
-    pinned=False,
-    file_backed=False,
-    unmap_fails=False,
-    split_fails=False,
-    on_disk=False,
-)
 
 _STATES: Final[dict[PageState, Callable[[Policy, PageTraits], PageOutcome]]] = {
     PageState.FREE: _free,

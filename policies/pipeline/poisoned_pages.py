@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ras_triage.models.host import Host, Mapping, Page, PageState
 from ras_triage.models.poison import PoisonedPage
-from ras_triage.policies.pipeline.facts import PAGE_SIZE, Facts
+from ras_triage.policies.pipeline.facts import Facts
 from ras_triage.policies.pipeline.memory import HandledFrame
 
 
@@ -35,9 +35,9 @@ def add_poisoned_pages(host: Host, poisoned: tuple[PoisonedPage, ...]) -> Host:
 
 
 def _poisoned(poisoned: PoisonedPage, facts: Facts) -> Page:
-    """Return a fact for the poisoned page alone, derived from the fact that covers it."""
+    """Return a fact for the poisoned page alone, derived from the fact that covers it; that of a hugetlb page still covers all of it."""
     found = facts.page_at(poisoned.address)
-    shift = None if 1 << poisoned.shift == (facts.host.page_size or PAGE_SIZE) else poisoned.shift
+    shift = None if poisoned.shift == facts.page_shift else poisoned.shift
     if found is None:
         return Page(physical_address=poisoned.address, shift=shift, poisoned=True)
     if found.state is PageState.HUGETLB:

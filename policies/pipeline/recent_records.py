@@ -38,7 +38,7 @@ class HandledRecord(NamedTuple):
 
 def record_key(block: StatusBlock) -> RecordKey:
     """Return what is remembered of a record."""
-    length, data = record_content(block.data)
+    length, data = record_content(block)
     content = hashlib.blake2b(data, digest_size=16, salt=length.to_bytes(4)).digest()
     return RecordKey(content, block.error_severity in _CORRECTED)
 

@@ -86,7 +86,7 @@ def block_header(block: StatusBlock, policy: Policy, facts: Facts) -> BlockHeade
         block.is_complete,
         policy.behaviours.worst_section_panics and _has_worst_section(block),
         None if block.format_error is None else _words(block.format_error),
-        facts.host.recent is not None and is_duplicate(block.data, facts.host.recent),
+        facts.host.recent is not None and is_duplicate(block, facts.host.recent),
     )
 
 

@@ -82,7 +82,7 @@ class _Recipients(NamedTuple):
     consumer: _SignalKind | None
     """Signal to the process that consumed the error."""
     early_kill: _SignalKind | None
-    """Signal to each process that requested action-optional signals."""
+    """Signal to each thread that requested action-optional signals, for each mapping."""
     killed: bool
     """Whether the interrupted thread is killed because the page could not be recovered."""
     signals_current: bool
@@ -105,7 +105,7 @@ def _signal_page(done: HandledFrame, policy: Policy, facts: Facts, *, pending: b
     consumer = facts.consumer if required and in_context else None
     mappings = _searched_mappings(done, outcome) if outcome.kill != "none" else ()
     targets: list[tuple[MappedAddress, Role, int | None]] = []
-    told: list[int | None] = []
+    early_kill_tids: list[int | None] = []
     maps = False
     for mapping in mappings:
         role, tid = _target(mapping, consumer, facts)
@@ -114,9 +114,9 @@ def _signal_page(done: HandledFrame, policy: Policy, facts: Facts, *, pending: b
                 continue
             maps = True
         elif role == "early_kill":
-            told.append(tid)
+            early_kill_tids.append(tid)
         targets.append((mapping, role, tid))
-    early = len(set(told))
+    early = len(set(early_kill_tids))
     recipients = _recipients(policy, outcome, required, bool(mappings), maps, early, done.was_poisoned, early_kill, pending)
     steps: list[Step] = []
     for mapping, role, tid in targets:
@@ -127,7 +127,7 @@ def _signal_page(done: HandledFrame, policy: Policy, facts: Facts, *, pending: b
         steps.append(kill_current(facts))
     assumed = (ASSUMED_TASKS,) if mappings and facts.host.tasks is None else ()
     reasons = (_RACE,) if recipients.races and (not pending or _worker_may_signal_first(policy, facts)) else ()
-    if early < len(told) and recipients.early_kill is _ACTION_OPTIONAL:
+    if early < len(early_kill_tids) and recipients.early_kill is _ACTION_OPTIONAL:
         reasons = (*reasons, _SAME_THREAD)
     return StageResult(tuple(steps), recipients.rationale, reasons, assumed, ()), recipients.signals_current
 
@@ -183,8 +183,8 @@ def _recipients(
 ) -> _Recipients:
     """Return the recipients of a page's signals. Mirrors `collect_procs`, `kill_procs` and `memory_failure_cb`.
 
-    `mapped`: processes map the page; `maps`: the one that consumed the error is among them; `early`: number of others that requested
-    action-optional signals; `pending`: the interrupted thread has a forced SIGBUS pending.
+    `mapped`: processes map the page; `maps`: the one that consumed the error is among them; `early`: number of other threads that
+    requested action-optional signals; `pending`: the interrupted thread has a forced SIGBUS pending.
     """
     does = policy.behaviours
     fatal = outcome.kill == "sigkill"

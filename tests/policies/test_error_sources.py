@@ -121,6 +121,7 @@ def test_both_recorded_kernels_booted_with_every_kind_of_table() -> None:
         ({"space": 1}, "never_read", "error status address register: an I/O port is read instead of memory"),
         ({"ack_space": 1}, "read", "the driver reads the source"),
         ({"block_length": 19}, "refused", "the driver rejects the source at probe: `error_block_length` is below 20 bytes"),
+        ({"block_length": 19, "notify": 0}, "refused", "the driver rejects the source at probe: `error_block_length` is below 20 bytes"),
         ({"notify": 12}, "refused", "unknown notification type 12"),
         ({"notify": 2}, "refused", "the driver rejects sources of this notification type at probe: local interrupt"),
         ({"notify": 0, "poll_ms": 0}, "never_read", "the source is never polled: its poll interval is 0"),

@@ -91,7 +91,7 @@ def test_the_history_is_short_and_says_of_each_record_what_host_facts_would(repo
             for number in range(6)
             if record_key(parse_block(BLOCKS[number])) == record.key
         ]
-        assert (duplicate_age(history, key, now) is not None) == is_duplicate(BLOCKS[name], recent)
+        assert (duplicate_age(history, key, now) is not None) == is_duplicate(parse_block(BLOCKS[name]), recent)
         history = add_record(history, ReportedRecord(key, now))
         assert len(history) <= HISTORY_LENGTH
         assert all(now - record.at_ms < HISTORY_MS for record in history)
