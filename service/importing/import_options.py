@@ -9,7 +9,7 @@ from typing import Any, Final
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notifications, read_hest
-from ras_triage.models.formats.kernel_log import record as kernel_log
+from ras_triage.models.formats.kernel_log import lines as kernel_log
 from ras_triage.models.formats.results import FoundError
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType

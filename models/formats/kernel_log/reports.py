@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from ras_triage.models.formats.kernel_log.lines import LogLine
+from ras_triage.models.formats.kernel_log.lines import FORMAT, LogLine
+from ras_triage.models.formats.kernel_log.section_lines import PAGE_SHIFTS
 from ras_triage.models.formats.ras import memory
 from ras_triage.models.formats.ras.page_failures import TABLE, read_failure
 from ras_triage.models.formats.ras.trace import read_trace
@@ -22,8 +23,6 @@ from ras_triage.models.formats.results import FoundError, Position, UnreadableRe
 from ras_triage.models.host import Host
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField, ObservedMemoryFailure
-
-FORMAT: Final = "kernel_log"
 
 KEYWORDS: Final = (b"EDAC MC", b"_event: ")
 """Every report contains one of these."""
@@ -34,7 +33,6 @@ _EDAC_PAGE: Final = re.compile(
 )
 _TRACED: Final = re.compile(r"(?:mc|aer|arm|non_standard|extlog_mem|memory_failure)_event: .+")
 _KINDS: Final = {"CE": "Corrected", "UE": "Uncorrected"}
-_PAGE_SHIFTS: Final = (12, 14, 16)
 
 Report = FoundError | UnreadableRecord | ObservedMemoryFailure
 
@@ -59,7 +57,7 @@ def read_report(line: LogLine, notification: NotificationType | None) -> Report 
 
 def _edac(head: re.Match[str], page: re.Match[str], line: LogLine, told: Notification | None) -> FoundError | UnreadableRecord:
     offset = int(page["offset"], 16)
-    shift = next((shift for shift in _PAGE_SHIFTS if not offset >> shift), _PAGE_SHIFTS[-1])
+    shift = next((shift for shift in PAGE_SHIFTS if not offset >> shift), PAGE_SHIFTS[-1])
     message, _, label = line.text[head.end() : page.start()].partition("(")[0].rpartition("on ")
     fields: Mapping[str, object] = {
         "err_type": _KINDS[head["kind"]],
