@@ -18,7 +18,7 @@ from ras_triage.models.formats.kernel_log.section_lines import PAGE_SHIFTS
 from ras_triage.models.formats.ras import memory
 from ras_triage.models.formats.ras.page_failures import TABLE, read_failure
 from ras_triage.models.formats.ras.trace import read_trace
-from ras_triage.models.formats.ras.traced_event import InvalidFieldError, TraceSource, UnmatchedRow, to_result
+from ras_triage.models.formats.ras.traced_event import TraceSource, UnmatchedRow, read_error
 from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord
 from ras_triage.models.host import Host
 from ras_triage.models.notification import Notification, NotificationType
@@ -67,10 +67,7 @@ def _edac(head: re.Match[str], page: re.Match[str], line: LogLine, told: Notific
         "driver_detail": line.text[page.end() :].removesuffix(")").strip(),
     }
     source = TraceSource(FORMAT, Position(line=line.number), line.when, told)
-    try:
-        found = to_result(memory.read_mc_event(fields), source)
-    except InvalidFieldError as error:
-        return UnreadableRecord(source.place, str(error), FORMAT)
+    found = read_error(memory.read_mc_event, fields, source)
     if isinstance(found, UnreadableRecord):
         return found
     why = "EDAC prints the page in pages of the kernel, whose size it does not print"
