@@ -107,6 +107,11 @@ def test_a_log_of_a_kernel_whose_name_is_no_release_is_decided_under_the_newest_
     assert policy_of(decided_by(given=LOG, kernel="mainline")) == ("linux-7.3.4", True)
 
 
+def test_what_ras_mc_ctl_prints_is_decided_under_the_newest_linux():
+    row = b"1 2024-07-11 09:51:45 +0000 2 Corrected error(s): read at CPU location: 0:0:0:-1, addr 0x12345680, grain 32, syndrome 0x0"
+    assert policy_of(decided_by(given=b"Memory controller events:\n" + row + b"\n")) == ("linux-7.3.4", True)
+
+
 def test_an_option_does_not_change_the_notification_of_an_exception_without_a_record():
     found = decided_by(
         "--notification", "gsiv", "--kernel", "6.12.107", given=b"[ 1.0] SError Interrupt on CPU3, code 0xbe000011 -- SError\n"
