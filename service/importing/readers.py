@@ -32,7 +32,7 @@ from ras_triage.models.observed import is_of_drivers
 from ras_triage.models.records.cper_record import SIGNATURE, decode_record
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.importing.format_detection import InputFormat, acpi_table, detect_format, is_kernel_log, log_format
+from ras_triage.service.importing.format_detection import STREAMED, InputFormat, acpi_table, detect_format, is_kernel_log, log_format
 from ras_triage.service.importing.other_tools import other_tool
 from ras_triage.service.importing.rasdaemon_db import UnreadableDatabase, read_database
 from ras_triage.service.importing.source import ImportSource
@@ -93,6 +93,13 @@ def find_items(
         yield item
     if not found and (nothing := _why_nothing(source, form, known)) is not None:
         yield nothing
+
+
+def is_read_whole(source: ImportSource, form: InputFormat) -> bool:
+    """Return whether a file is one document, which is read into memory. A log with its newest line first is no document."""
+    if form is InputFormat.COLLECTED_LOG:
+        return is_document(source.head)
+    return form not in STREAMED and form is not InputFormat.RASDAEMON
 
 
 def _refusal(source: ImportSource, form: InputFormat | None) -> UnreadableRecord | None:
