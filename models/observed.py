@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
-from typing import Literal
+from typing import Final, Literal
 
 from ras_triage.models.frozen import frozen
 
 ObservedResult = Literal["recovered", "delayed", "failed", "ignored"]
 
+RESULTS: Final[dict[str, ObservedResult]] = {"Recovered": "recovered", "Delayed": "delayed", "Failed": "failed", "Ignored": "ignored"}
+"""Results by the word that the kernel prints (`action_name` in mm/memory-failure.c)."""
 
 RecoveryResult = Literal["queued", "recovered", "failed"]
 

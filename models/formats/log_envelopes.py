@@ -259,7 +259,7 @@ class UnwrappedLog:
     unreadable: UnreadableLines = field(default_factory=UnreadableLines)
     """Lines that are broken JSON."""
     ambiguous: str | None = None
-    """The fields of the first object whose text could not be told."""
+    """Names of the fields with a kernel message in the first object that has several and none of them known."""
     texts: int = 0
     """Texts that were found."""
     pointers: list[str] | None = None
@@ -318,9 +318,9 @@ class UnwrappedLog:
 
     def reversed_lines(self, lines: Iterable[bytes]) -> list[bytes]:
         """Return as `lines`, but the last line first."""
-        turned = list(self.lines(lines))[::-1]
-        self._count = len(turned)
-        return turned
+        newest_last = list(self.lines(lines))[::-1]
+        self._count = len(newest_last)
+        return newest_last
 
     def number(self, line: int) -> int:
         """Return the line number in the file, from 1, of an unwrapped line."""

@@ -40,9 +40,9 @@ from ras_triage.service.http.import_lines import write_lines
 from ras_triage.service.http.limits.admission import ClientWork
 from ras_triage.service.http.limits.body_deadlines import BodyClock
 from ras_triage.service.http.runtime import Runtime
-from ras_triage.service.importing.format_detection import STREAMED, InputFormat
+from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions
-from ras_triage.service.importing.readers import Found, RawEvent, find_in, find_items
+from ras_triage.service.importing.readers import Found, RawEvent, find_in, find_items, is_read_whole
 from ras_triage.service.importing.source import ImportSource
 from ras_triage.service.security.principal import Principal
 from ras_triage.service.store.port import StoreError
@@ -179,12 +179,12 @@ class ImportRun:
         self, body: ImportBody, source: ImportSource, form: InputFormat, notification: NotificationType | None
     ) -> Iterator[Found | PreparedItem]:
         """Yield the items of a file; a long one that has to be in memory as a whole is read in a worker process."""
-        if form in STREAMED or form is InputFormat.RASDAEMON or source.is_whole:
+        if source.is_whole or not is_read_whole(source, form):
             yield from find_in(source, form, notification)
             return
         data = source.read_all()
         if len(data) <= LONG_BYTES:
-            yield from find_in(ImportSource(io.BytesIO(data)), form, notification)
+            yield from find_in(ImportSource(io.BytesIO(data), text_field=source.text_field), form, notification)
             return
         with NamedTemporaryFile(prefix="ras-triage-") as source_file, NamedTemporaryFile(prefix="ras-triage-") as item_file:
             source_file.write(data)

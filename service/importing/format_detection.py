@@ -43,7 +43,10 @@ class InputFormat(StrEnum):
 
 
 STREAMED: Final = frozenset({InputFormat.KERNEL_LOG, InputFormat.JOURNAL, InputFormat.COLLECTED_LOG, InputFormat.RAS_TRACE})
-"""Formats that are read line by line. Others, and collected logs in one JSON document, are read into memory, except for the database."""
+"""Formats that are read line by line, but for collected logs in one JSON document or with the newest line first.
+
+These and all other formats except the database are read into memory.
+"""
 
 HEAD_BYTES: Final = 64 << 10
 """Bytes that detection examines."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import notifications, read_hest
-from ras_triage.models.formats.kernel_log import record as kernel_log
+from ras_triage.models.formats.kernel_log import lines as kernel_log
 from ras_triage.models.formats.results import FoundError
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import Notification, NotificationType
@@ -22,7 +22,7 @@ from ras_triage.service.api.problems import ProblemError, malformed
 
 NOTIFICATION = "/notification/type"
 
-_LINUX_FORMATS: Final = frozenset({"kernel_log", "ras_trace", "rasdaemon"})
+_LINUX_FORMATS: Final = frozenset({"kernel_log", "ras_trace", "ras_mc_ctl", "rasdaemon"})
 """Formats that only Linux and its tools write."""
 
 
@@ -99,7 +99,7 @@ def apply_notification(options: ImportOptions, reading: FoundError) -> FoundErro
 def _linux_fallback(event: Event, default: Policy) -> Policy:
     """Return the policy for what Linux wrote without naming its kernel: the newest that fits, unless the service has another default.
 
-    `uniform`, the default of defaults, says what no kernel does. A log's numbering of ARM error types is that of the kernel.
+    `uniform`, the built-in default, is the behaviour of no kernel. A log's numbering of ARM error types is that of the kernel.
     """
     return newest_linux_policy(event.host.arm_error_types) if default.name == UNIFORM else default
 

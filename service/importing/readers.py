@@ -23,15 +23,16 @@ from ras_triage.models.formats.qemu.injection import read_argument, read_qmp
 from ras_triage.models.formats.ras.mc_ctl import read_mc_ctl
 from ras_triage.models.formats.ras.trace import read_trace
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
+from ras_triage.models.formats.record_context import to_notification
 from ras_triage.models.formats.redfish import read_redfish
 from ras_triage.models.formats.results import FoundError, Position, UnmatchedAction, UnreadableRecord, iterate_guarded, read_guarded
 from ras_triage.models.frozen import frozen
-from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.notification import NotificationType
 from ras_triage.models.observed import is_of_drivers
 from ras_triage.models.records.cper_record import SIGNATURE, decode_record
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.importing.format_detection import InputFormat, acpi_table, detect_format, is_kernel_log, log_format
+from ras_triage.service.importing.format_detection import STREAMED, InputFormat, acpi_table, detect_format, is_kernel_log, log_format
 from ras_triage.service.importing.other_tools import other_tool
 from ras_triage.service.importing.rasdaemon_db import UnreadableDatabase, read_database
 from ras_triage.service.importing.source import ImportSource
@@ -94,6 +95,13 @@ def find_items(
         yield nothing
 
 
+def is_read_whole(source: ImportSource, form: InputFormat) -> bool:
+    """Return whether a file is one document, which is read into memory. A log with its newest line first is no document."""
+    if form is InputFormat.COLLECTED_LOG:
+        return is_document(source.head)
+    return form not in STREAMED and form is not InputFormat.RASDAEMON
+
+
 def _refusal(source: ImportSource, form: InputFormat | None) -> UnreadableRecord | None:
     """Return why a file is not read at all; None where it is."""
     head, start = source.head, Position(offset=0)
@@ -132,12 +140,8 @@ def _why_not(table: str) -> str:
     return f"an ACPI table `{table}` contains no error record"
 
 
-def _whole(notification: NotificationType | None) -> Notification | None:
-    return None if notification is None else Notification(type=notification)
-
-
 def _ras_trace_lines(lines: Iterable[bytes], notification: NotificationType | None) -> Iterator[FoundItem]:
-    return read_trace(lines, notification=_whole(notification))
+    return read_trace(lines, notification=to_notification(notification))
 
 
 def _kernel_log(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
@@ -212,13 +216,13 @@ def _ras_trace(source: ImportSource, notification: NotificationType | None) -> I
 
 
 def _ras_mc_ctl(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
-    yield from read_mc_ctl(source.read_all().splitlines(), notification=_whole(notification))
+    yield from read_mc_ctl(source.read_all().splitlines(), notification=to_notification(notification))
 
 
 def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     with source.file() as path:
         try:
-            yield from read_database(path, notification=_whole(notification))
+            yield from read_database(path, notification=to_notification(notification))
         except UnreadableDatabase as error:
             yield UnreadableRecord(Position(offset=0), str(error), InputFormat.RASDAEMON)
 
@@ -308,12 +312,12 @@ def _libcper(source: ImportSource, notification: NotificationType | None) -> Ite
 
 
 def _qmp(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
-    yield from read_qmp(source.read_all(), notification=_whole(notification))
+    yield from read_qmp(source.read_all(), notification=to_notification(notification))
 
 
 def _qemu_argument(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
     place = Position(offset=0)
-    read = partial(read_argument, source.read_all(), notification=_whole(notification), place=place)
+    read = partial(read_argument, source.read_all(), notification=to_notification(notification), place=place)
     yield read_guarded(read, place, InputFormat.QEMU_ARGUMENT)
 
 

@@ -12,12 +12,12 @@ import re
 from typing import Final, Literal
 
 from ras_triage.models.observed import (
+    RESULTS,
     Cause,
     ObservedAction,
     ObservedMemoryFailure,
     ObservedMessage,
     ObservedPanic,
-    ObservedResult,
     ObservedSignal,
     ObservedSoftOffline,
 )
@@ -75,8 +75,7 @@ def read_action(text: str, line: int) -> ObservedAction | None:
 
 
 def _memory_failure(match: re.Match[str], line: int) -> ObservedAction:
-    result: dict[str, ObservedResult] = {"Recovered": "recovered", "Delayed": "delayed", "Failed": "failed", "Ignored": "ignored"}
-    return ObservedMemoryFailure(line, match[0], int(match["pfn"], 16), match["type"], result[match["result"]])
+    return ObservedMemoryFailure(line, match[0], int(match["pfn"], 16), match["type"], RESULTS[match["result"]])
 
 
 def _signal(match: re.Match[str], line: int, *, signal: Literal["SIGBUS", "SIGKILL"] = "SIGBUS") -> ObservedAction:

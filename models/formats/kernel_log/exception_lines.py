@@ -7,8 +7,9 @@ arch/arm64/mm/fault.c and kernel/traps.c, `kvm_handle_guest_abort` in arch/arm64
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from enum import IntEnum
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import ObservedAction, ObservedMessage, ObservedOops, ObservedPanic, ObservedSerror, ObservedSignal
@@ -204,16 +205,18 @@ def _sigbus(match: re.Match[str], line: int) -> ObservedSignal:
 
 def _guest(match: re.Match[str], line: int) -> ExceptionLine | None:
     found = _external_abort(match, Stage.OUTCOME, ObservedMessage(line, match[0], "other"))
-    return None if found is None else ExceptionLine("sea", found.stage, found.syndrome, found.action, taken_from="guest")
+    return found and replace(found, taken_from="guest")
 
 
-def _external_abort(match: re.Match[str], stage: Stage, action: ObservedAction, **known: Any) -> ExceptionLine | None:
+def _external_abort(
+    match: re.Match[str], stage: Stage, action: ObservedAction, *, address: int | None = None, tid: int | None = None
+) -> ExceptionLine | None:
     """Return the line of an abort; None if its syndrome is not that of an external abort."""
     syndrome = int(match["esr"], 16)
     taken_from = _CLASSES.get(syndrome >> 26 & 0x3F)
     if taken_from is None or not abort_syndrome(syndrome).is_external:
         return None
-    return ExceptionLine("sea", stage, syndrome, action, taken_from=taken_from, **known)
+    return ExceptionLine("sea", stage, syndrome, action, address=address, taken_from=taken_from, tid=tid)
 
 
 _READERS: Final = (

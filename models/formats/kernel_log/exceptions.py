@@ -8,25 +8,19 @@ from typing import Any, Final
 from ras_triage.models.event import Event
 from ras_triage.models.formats.kernel_log.boot import Boot
 from ras_triage.models.formats.kernel_log.exception_lines import ExceptionLine, Stage, TakenFrom, TaskLine
-from ras_triage.models.formats.kernel_log.lines import LogLine, seconds_between
+from ras_triage.models.formats.kernel_log.lines import FORMAT, LogLine, follows, memory_size, seconds_between
 from ras_triage.models.formats.results import FoundError, Position
 from ras_triage.models.host import Host, Sysctl, ThreadRef
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField, ObservedAction, ObservedOops, ObservedPanic, ObservedSignal, group_actions
 from ras_triage.models.syndrome import abort_syndrome
 
-FORMAT: Final = "kernel_log"
-
 _MAX_LINES_APART: Final = 200
 """Most lines between two lines about one exception: registers, call trace and modules are printed between them."""
 _MAX_SECONDS: Final = 10.0
 """Longest time between them: a serial console needs 60 ms for a line at 9600 baud."""
-_CLOCK_SLACK: Final = 1.0
-"""Seconds by which timestamps of different CPUs may differ."""
 _REPEAT_SECONDS: Final = 0.001
 """Longest time between two prints of one line."""
-_LINE_SIZE: Final = 200
-"""Bytes of memory for each line beside its text."""
 
 _KILLED: Final = ("Attempted to kill init!", "Attempted to kill the idle task!", "Aiee, killing interrupt handler!")
 """Panics of an oops or a signal that ends a task without which the kernel cannot run (`do_exit`)."""
@@ -56,7 +50,7 @@ class LogException:
         """Whether the machine has booted since, or the error is finished."""
         self._prints = 1
         """Number of times that the last line was printed."""
-        self.size = len(line.text) + _LINE_SIZE
+        self.size = memory_size(line.text)
 
     def accepts(self, line: LogLine, found: ExceptionLine) -> bool:
         """Return whether a line is about this exception: nothing in it contradicts the lines so far, and it comes later in their order."""
@@ -77,7 +71,7 @@ class LogException:
     def add(self, line: LogLine, found: ExceptionLine) -> None:
         """Add a line that this exception accepts."""
         self.last = line
-        self.size += len(line.text) + _LINE_SIZE
+        self.size += memory_size(line.text)
         if found.stage == self.stage:
             self._prints += 1
             return
@@ -103,7 +97,7 @@ class LogException:
     def add_panic(self, line: LogLine, panic: ObservedPanic) -> None:
         """Add a panic that this exception accepts."""
         self.last = line
-        self.size += len(line.text) + _LINE_SIZE
+        self.size += memory_size(line.text)
         self.has_panic = True
         self.actions.append(replace(panic, cause="serror") if self.kind == "sei" else panic)
 
@@ -123,9 +117,7 @@ class LogException:
         return self.taken_from is None and not self.is_closed and self._is_near(line)
 
     def _is_near(self, line: LogLine) -> bool:
-        apart = seconds_between(self.last, line)
-        is_soon = apart is None or -_CLOCK_SLACK <= apart <= _MAX_SECONDS
-        return is_soon and 0 < line.number - self.last.number <= _MAX_LINES_APART
+        return follows(self.last, line, _MAX_SECONDS) and 0 < line.number - self.last.number <= _MAX_LINES_APART
 
     # Conversion to an event
 
@@ -206,8 +198,6 @@ class LogException:
 
 _LIKELY: Final[dict[str, TakenFrom]] = {"sea": "user", "sei": "kernel"}
 """Interrupted context where none is printed."""
-
-
 _FATAL_SERROR: Final = 0xBF000000
 """ESR_EL1 of an SError with an implementation defined syndrome (EC 0x2f, IL, IDS), which Linux does not survive."""
 

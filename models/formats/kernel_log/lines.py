@@ -14,8 +14,15 @@ from typing import Final
 from ras_triage.models.frozen import frozen
 from ras_triage.models.times import to_utc
 
+FORMAT: Final = "kernel_log"
+
 MAX_LINE: Final = 8192
 """Bytes of a line that are parsed; the kernel's own lines are shorter than 1024."""
+
+_CLOCK_SLACK: Final = 1.0
+"""Seconds by which timestamps of different CPUs may differ."""
+_LINE_SIZE: Final = 200
+"""Bytes of memory for each line beside its text."""
 
 _TIME = r"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
 _WORD = r"[^\s\d\[\]]{1,16}"
@@ -126,6 +133,11 @@ class LogLine:
         return self.host, self.origin
 
 
+def memory_size(text: str) -> int:
+    """Return the bytes of memory that a line with this text takes, approximately."""
+    return len(text) + _LINE_SIZE
+
+
 def seconds_between(before: LogLine, line: LogLine) -> float | None:
     """Return the seconds from one line to another of the same boot; None if a time is not known."""
     if before.uptime is not None and line.uptime is not None:
@@ -133,6 +145,12 @@ def seconds_between(before: LogLine, line: LogLine) -> float | None:
     if before.when is not None and line.when is not None:
         return (line.when - before.when).total_seconds()
     return None
+
+
+def follows(before: LogLine, line: LogLine, seconds: float) -> bool:
+    """Return whether a line can be at most `seconds` after an earlier one of the same boot."""
+    apart = seconds_between(before, line)
+    return apart is None or -_CLOCK_SLACK <= apart <= seconds
 
 
 def line_text(raw: bytes) -> str:

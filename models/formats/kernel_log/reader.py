@@ -31,8 +31,8 @@ from ras_triage.models.formats.kernel_log.exception_lines import (
 )
 from ras_triage.models.formats.kernel_log.exceptions import LogException
 from ras_triage.models.formats.kernel_log.grammar import FIRMWARE_WARNINGS, HEAD
-from ras_triage.models.formats.kernel_log.lines import COLOUR, MAX_LINE, LogLine, line_text, parse_line
-from ras_triage.models.formats.kernel_log.record import FORMAT, MAX_LINES_APART, LogRecord, has_address, observed_frame
+from ras_triage.models.formats.kernel_log.lines import COLOUR, FORMAT, MAX_LINE, LogLine, line_text, parse_line
+from ras_triage.models.formats.kernel_log.record import MAX_LINES_APART, REPORT_LINES, LogRecord, has_address, observed_frame
 from ras_triage.models.formats.kernel_log.wrapping import PendingLine
 from ras_triage.models.formats.ras.page_failures import frames_of
 from ras_triage.models.formats.results import FoundError, Position, UnmatchedAction, UnreadableRecord, read_guarded
@@ -69,8 +69,6 @@ _MAX_RECOVERING: Final = 16
 _NEXT_LINES: Final = 3
 _MAX_MESSAGE: Final = 1024
 """Bytes of the kernel's longest line."""
-_REPORT_LINES: Final = 256
-"""Lines between a report and a record of the same error: fewer than those after which a record is closed."""
 
 _BERT: Final = "BERT: "
 _SKIPPED = re.compile(r"BERT: (?:\[Hardware Error\]: ?)?Skipped (\d{1,10}) error records")
@@ -172,7 +170,7 @@ class _Reader:
             self._finish_first()
 
     def _expire(self, number: int) -> None:
-        while self._reports and (number - self._reports[0][0].number > _REPORT_LINES or len(self._reports) > _MAX_OPEN):
+        while self._reports and (number - self._reports[0][0].number > REPORT_LINES or len(self._reports) > _MAX_OPEN):
             self._finish_report()
         while self._records and number - self._records[0].last.number > MAX_LINES_APART:
             self._finish_first()

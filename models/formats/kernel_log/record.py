@@ -19,7 +19,7 @@ from ras_triage.models.formats.kernel_log.aer_lines import AerLine
 from ras_triage.models.formats.kernel_log.boot import Boot
 from ras_triage.models.formats.kernel_log.exceptions import LogException
 from ras_triage.models.formats.kernel_log.grammar import HEAD, OPEN_HEADS, SEVERITIES
-from ras_triage.models.formats.kernel_log.lines import LogLine, seconds_between
+from ras_triage.models.formats.kernel_log.lines import FORMAT, LogLine, follows, memory_size, seconds_between
 from ras_triage.models.formats.kernel_log.section_builder import BuiltSection, build_section
 from ras_triage.models.formats.kernel_log.section_lines import MatchKeys, SectionLines, is_section_line
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
@@ -41,30 +41,25 @@ from ras_triage.models.records.block_fields import StructuredBlock, encode_struc
 from ras_triage.models.records.guid import guid
 from ras_triage.models.severity import Severity, ghes_severity, severity_name
 
-FORMAT: Final = "kernel_log"
-
 MAX_LINES_APART: Final = 2000
 """Most lines between two lines of a record, or between a record and a message about it."""
 _RECORD_SECONDS: Final = 10.0
 """Longest time between two lines of a record: it is printed at once, but a serial console may be slow."""
 _FOLLOW_UP_SECONDS: Final = 5.0
 """Longest time between a record and a message about it; below the 10 s in which Linux handles a repeated record without printing it."""
-_CLOCK_SLACK: Final = 1.0
-"""Seconds by which timestamps of different CPUs may differ."""
 _ABORT_SECONDS: Final = 0.5
 """Longest time between a record and the abort that it came with: a few milliseconds, or a few lines on a slow serial console."""
 _ABORT_LINES: Final = 40
 _RECOVERY_SECONDS: Final = 120.0
 """Longest time between a record and the result of its PCIe error recovery: a device may need a minute to leave reset (`pci_dev_wait`)."""
 _NEXT_LINES: Final = 3
-_REPORT_LINES: Final = 256
+REPORT_LINES: Final = 256
+"""Most lines between a record and a report of the same error: fewer than those after which a record is closed."""
 _DEFAULT_PAGE_SIZE: Final = 4096
 _PANIC_LINES: Final = 50
 _MAX_SECTIONS: Final = 1024
 """More sections do not fit into a block of 64 KiB."""
 _MAX_ACTIONS: Final = 1000
-_LINE_SIZE: Final = 200
-"""Bytes of memory for each line beside its text."""
 
 _NOT_PRINTED: Final = (
     "section flags such as containment warning and threshold exceeded: not printed by the kernel",
@@ -148,7 +143,7 @@ class LogRecord:
 
     def accepts(self, line: LogLine, head: re.Match[str] | None) -> bool:
         """Return whether a line with this record's number can belong to it; `head` is the match of `HEAD`."""
-        if line.number - self.last.number > MAX_LINES_APART or not _follows(self.last, line, _RECORD_SECONDS):
+        if line.number - self.last.number > MAX_LINES_APART or not follows(self.last, line, _RECORD_SECONDS):
             return False
         kind = head.lastgroup if head else None
         if kind is None and self.sequence is None and line.number - self.last.number > _NEXT_LINES:
@@ -166,7 +161,7 @@ class LogRecord:
     def add(self, line: LogLine, head: re.Match[str] | None) -> None:
         """Add a line; `head` is the match of `HEAD`."""
         self.last = line
-        self.size += len(line.text) + _LINE_SIZE
+        self.size += memory_size(line.text)
         if head is None and " #" in line.text and not is_section_line(line.text):
             line = replace(line, text=line.text.partition(" #")[0].rstrip())  # a comment added by a person
             head = HEAD.fullmatch(line.text)
@@ -253,7 +248,7 @@ class LogRecord:
                 self.boot.synchronous_sources.add(self._source_id)
         if len(self.actions) < _MAX_ACTIONS:
             self.actions.append(action)
-            self.size += len(action.said) + _LINE_SIZE
+            self.size += memory_size(action.said)
 
     def accepts_recovery(self, found: AerLine, line: LogLine) -> bool:
         """Return whether a message of PCIe error recovery is about this record.
@@ -265,9 +260,9 @@ class LogRecord:
         section = self.match_keys.devices.get(found.device)
         if found.registers:
             is_new = section is not None and not found.registers.keys() & section.recovery.keys()
-            return is_new and _follows(self.last, line, _FOLLOW_UP_SECONDS)
+            return is_new and follows(self.last, line, _FOLLOW_UP_SECONDS)
         is_subject = section is not None or self._is_recovering
-        return is_subject and not self._is_recovered and _follows(self.last, line, _RECOVERY_SECONDS)
+        return is_subject and not self._is_recovered and follows(self.last, line, _RECOVERY_SECONDS)
 
     def add_recovery(self, found: AerLine, line: LogLine) -> None:
         """Add a message of PCIe error recovery that this record accepts."""
@@ -331,7 +326,7 @@ class LogRecord:
         if self._is_history:
             return False
         apart = line.number - self.last.number
-        if not 0 <= apart <= MAX_LINES_APART or not _follows(self.last, line, _FOLLOW_UP_SECONDS):
+        if not 0 <= apart <= MAX_LINES_APART or not follows(self.last, line, _FOLLOW_UP_SECONDS):
             return False
         pfn = observed_frame(action)
         if pfn is not None:
@@ -343,7 +338,7 @@ class LogRecord:
     def is_reported_by(self, line: LogLine, frames: frozenset[int]) -> bool:
         """Return whether EDAC or a trace event, before or after the record, is about its error; one without an address is if it is near."""
         first, last = (self.last, line) if self.last.number <= line.number else (line, self.first)
-        is_near = last.number - first.number <= _REPORT_LINES and _follows(first, last, _FOLLOW_UP_SECONDS)
+        is_near = last.number - first.number <= REPORT_LINES and follows(first, last, _FOLLOW_UP_SECONDS)
         return is_near and not self._is_history and (not frames or not frames.isdisjoint(self.match_keys.frames))
 
     def _is_followed_by_panic(self, apart: int, *, is_newest: bool) -> bool:
@@ -509,12 +504,6 @@ def observed_frame(action: ObservedAction) -> int | None:
 def has_address(action: ObservedAction) -> bool:
     """Return whether an action names a memory address; one that does not can only be about the record right before it."""
     return observed_frame(action) is not None or (isinstance(action, ObservedMessage) and action.address is not None)
-
-
-def _follows(before: LogLine, line: LogLine, seconds: float) -> bool:
-    """Return whether a line can be at most `seconds` after an earlier one of the same boot."""
-    apart = seconds_between(before, line)
-    return apart is None or -_CLOCK_SLACK <= apart <= seconds
 
 
 def _timestamp(text: str) -> bytes:

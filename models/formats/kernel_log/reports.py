@@ -13,17 +13,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from ras_triage.models.formats.kernel_log.lines import LogLine
+from ras_triage.models.formats.kernel_log.lines import FORMAT, LogLine
+from ras_triage.models.formats.kernel_log.section_lines import PAGE_SHIFTS
 from ras_triage.models.formats.ras import memory
 from ras_triage.models.formats.ras.page_failures import TABLE, read_failure
 from ras_triage.models.formats.ras.trace import read_trace
-from ras_triage.models.formats.ras.traced_event import InvalidFieldError, TraceSource, UnmatchedRow, to_result
+from ras_triage.models.formats.ras.traced_event import TraceSource, UnmatchedRow, read_error
+from ras_triage.models.formats.record_context import to_notification
 from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord
 from ras_triage.models.host import Host
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField, ObservedMemoryFailure
-
-FORMAT: Final = "kernel_log"
 
 KEYWORDS: Final = (b"EDAC MC", b"_event: ")
 """Every report contains one of these."""
@@ -34,7 +34,6 @@ _EDAC_PAGE: Final = re.compile(
 )
 _TRACED: Final = re.compile(r"(?:mc|aer|arm|non_standard|extlog_mem|memory_failure)_event: .+")
 _KINDS: Final = {"CE": "Corrected", "UE": "Uncorrected"}
-_PAGE_SHIFTS: Final = (12, 14, 16)
 
 Report = FoundError | UnreadableRecord | ObservedMemoryFailure
 
@@ -44,22 +43,22 @@ def read_report(line: LogLine, notification: NotificationType | None) -> Report 
 
     `notification` is that of the caller.
     """
-    told = None if notification is None else Notification(type=notification)
+    known = to_notification(notification)
     if edac := _EDAC.match(line.text):
         page = _EDAC_PAGE.search(line.text, edac.end())
-        return None if page is None or not int(page["page"], 16) else _of_line(_edac(edac, page, line, told), line)
+        return None if page is None or not int(page["page"], 16) else _of_line(_edac(edac, page, line, known), line)
     if not _TRACED.fullmatch(line.text):
         return None
-    found = next(read_trace([line.text.encode("latin-1")], notification=told), None)
+    found = next(read_trace([line.text.encode("latin-1")], notification=known), None)
     if isinstance(found, UnmatchedRow):
         failure = read_failure(dict(found.fields), line.number) if found.table == TABLE else None
         return failure or UnreadableRecord(Position(line=line.number), f"invalid `{found.table}`", FORMAT)
     return None if found is None else _of_line(found, line)
 
 
-def _edac(head: re.Match[str], page: re.Match[str], line: LogLine, told: Notification | None) -> FoundError | UnreadableRecord:
+def _edac(head: re.Match[str], page: re.Match[str], line: LogLine, notification: Notification | None) -> FoundError | UnreadableRecord:
     offset = int(page["offset"], 16)
-    shift = next((shift for shift in _PAGE_SHIFTS if not offset >> shift), _PAGE_SHIFTS[-1])
+    shift = next((shift for shift in PAGE_SHIFTS if not offset >> shift), PAGE_SHIFTS[-1])
     message, _, label = line.text[head.end() : page.start()].partition("(")[0].rpartition("on ")
     fields: Mapping[str, object] = {
         "err_type": _KINDS[head["kind"]],
@@ -68,11 +67,8 @@ def _edac(head: re.Match[str], page: re.Match[str], line: LogLine, told: Notific
         "address": int(page["page"], 16) << shift | offset,
         "driver_detail": line.text[page.end() :].removesuffix(")").strip(),
     }
-    source = TraceSource(FORMAT, Position(line=line.number), line.when, told)
-    try:
-        found = to_result(memory.read_mc_event(fields), source)
-    except InvalidFieldError as error:
-        return UnreadableRecord(source.place, str(error), FORMAT)
+    source = TraceSource(FORMAT, Position(line=line.number), line.when, notification)
+    found = read_error(memory.read_mc_event, fields, source)
     if isinstance(found, UnreadableRecord):
         return found
     why = "EDAC prints the page in pages of the kernel, whose size it does not print"

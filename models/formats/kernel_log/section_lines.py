@@ -39,6 +39,7 @@ _MAX_LINES: Final = 20_000
 _MAX_LOST: Final = 20
 MAX_REFUSALS: Final = 8
 PAGE_SHIFTS: Final = (12, 14, 16)
+"""Base-2 logarithms of the page sizes of arm64 kernels."""
 _MAX_QUOTED: Final = 80
 _LOCATION_NAMES: Final = tuple(LOCATION_FIELDS)
 _IDENTIFIERS: Final = frozenset({"requestor_id", "responder_id", "target_id"})

@@ -7,21 +7,13 @@ processor error is in the database only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Final
 
 from ras_triage.models.formats.ras import aer, memory
 from ras_triage.models.formats.ras.page_failures import TABLE, FailureRows
-from ras_triage.models.formats.ras.traced_event import (
-    InvalidFieldError,
-    TracedError,
-    TraceItem,
-    TraceSource,
-    UnmatchedRow,
-    read_time,
-    to_result,
-)
+from ras_triage.models.formats.ras.traced_event import TraceItem, TraceSource, UnmatchedRow, read_error, read_time
 from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.notification import Notification
 
@@ -77,19 +69,11 @@ def _rows(lines: Iterable[bytes]) -> Iterator[tuple[int, str, re.Match[str]]]:
 def _read(heading: str, match: re.Match[str], place: Position, notification: Notification | None) -> TraceItem:
     rest, source = match["rest"], TraceSource(FORMAT, place, read_time(match["time"]), notification)
     if row := _MC.fullmatch(rest):
-        return _converted(memory.read_mc_event, row.groupdict(), source)
+        return read_error(memory.read_mc_event, row.groupdict(), source)
     if row := _AER.fullmatch(rest):
-        return _converted(aer.read_aer_event, row.groupdict(), source)
+        return read_error(aer.read_aer_event, row.groupdict(), source)
     if failure := _FAILURE.match(rest):
         return UnmatchedRow(place, FORMAT, TABLE, int(match["id"]), tuple(failure.groupdict().items()), "observation")
     if heading.startswith(_NOT_ERRORS):
         return UnmatchedRow(place, FORMAT, heading, int(match["id"]), (("timestamp", match["time"]), ("text", rest)), "raw")
     return UnreadableRecord(place, f"the text of `{heading}` lacks what a decision needs; {_DATABASE}", FORMAT)
-
-
-def _converted(read: Callable[[Mapping[str, object]], TracedError], fields: Mapping[str, object], source: TraceSource) -> TraceItem:
-    try:
-        result: TracedError | InvalidFieldError = read(fields)
-    except InvalidFieldError as bad:
-        result = bad
-    return to_result(result, source)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from ras_triage.models.formats.kernel_log.section_lines import PAGE_SHIFTS
 from ras_triage.models.formats.ras.traced_event import InvalidFieldError, TraceItem, UnmatchedRow, integer, read_time, text
 from ras_triage.models.formats.results import FoundError
-from ras_triage.models.observed import ObservedActions, ObservedMemoryFailure, ObservedResult
+from ras_triage.models.observed import RESULTS, ObservedActions, ObservedMemoryFailure
 from ras_triage.models.records.block_summary import physical_addresses
 from ras_triage.models.records.status_block import parse_block
 
@@ -27,18 +27,12 @@ _MAX_HELD: Final = 128
 _MAX_ROWS: Final = 1 << 16
 _MAX_TYPE: Final = 80
 """Characters of a page type."""
-_RESULTS: Final[dict[str, ObservedResult]] = {
-    "Recovered": "recovered",
-    "Delayed": "delayed",
-    "Failed": "failed",
-    "Ignored": "ignored",
-}  # fmt: skip
 
 
 def read_failure(fields: Mapping[str, object], line: int) -> ObservedMemoryFailure | None:
     """Return the action of a `memory_failure_event`; None if a field is missing or invalid. `line`: 0 for a row of a database."""
     try:
-        pfn, kind, result = integer(fields, "pfn"), text(fields, "page_type"), _RESULTS.get((text(fields, "action_result") or "").strip())
+        pfn, kind, result = integer(fields, "pfn"), text(fields, "page_type"), RESULTS.get((text(fields, "action_result") or "").strip())
     except InvalidFieldError:
         return None
     if pfn is None or result is None or not kind or len(kind) > _MAX_TYPE:

@@ -6,14 +6,14 @@ names to SQLite values. Columns that a release does not have are absent. Each er
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 from ras_triage.models.formats.ras import aer, arm_processor, cxl, memory, non_standard
 from ras_triage.models.formats.ras.page_failures import TABLE, FailureRows
 from ras_triage.models.formats.ras.traced_event import (
+    FieldReader,
     InvalidFieldError,
-    TracedError,
     TraceItem,
     TraceSource,
     UnmatchedRow,
@@ -26,7 +26,7 @@ from ras_triage.models.notification import Notification
 
 FORMAT = "rasdaemon"
 
-READERS: dict[str, Callable[[Mapping[str, object]], TracedError]] = {
+READERS: dict[str, FieldReader] = {
     "mc_event": memory.read_mc_event,
     "aer_event": aer.read_aer_event,
     "arm_event": arm_processor.read_arm_event,
@@ -87,12 +87,11 @@ def _to_text(value: object) -> object:
 
 
 def _read(
-    reader: Callable[[Mapping[str, object]], TracedError], row: Mapping[str, object], place: Position, notification: Notification | None
+    reader: FieldReader, row: Mapping[str, object], place: Position, notification: Notification | None
 ) -> FoundError | UnreadableRecord:
     try:
-        result: TracedError | InvalidFieldError = reader(row)
-        time = read_time(text(row, "timestamp"))
+        error, time = reader(row), read_time(text(row, "timestamp"))
     except InvalidFieldError as bad:
-        result, time = bad, None
+        return UnreadableRecord(place, str(bad), FORMAT)
     lost = ("the time",) if time is None else ()
-    return to_result(result, TraceSource(FORMAT, place, time, notification, lost))
+    return to_result(error, TraceSource(FORMAT, place, time, notification, lost))

@@ -16,8 +16,8 @@ from ras_triage.models.formats.ras import aer, arm_processor, memory, non_standa
 from ras_triage.models.formats.ras import trace_text as printed
 from ras_triage.models.formats.ras.page_failures import HeldErrors
 from ras_triage.models.formats.ras.traced_event import (
+    FieldReader,
     InvalidFieldError,
-    TracedError,
     TraceItem,
     TraceSource,
     UnmatchedRow,
@@ -59,7 +59,7 @@ _PARSERS: dict[str, Callable[[str], dict[str, object]]] = {
     "extlog_mem_event": printed.parse_extlog_mem_event,
     "memory_failure_event": printed.parse_memory_failure_event,
 }
-_READERS: dict[str, Callable[[Mapping[str, object]], TracedError]] = {
+_READERS: dict[str, FieldReader] = {
     "mc_event": memory.read_mc_event,
     "aer_event": aer.read_aer_event,
     "arm_event": arm_processor.read_arm_event,
@@ -154,10 +154,10 @@ def _finish(event: _Event, notification: Notification | None) -> TraceItem:
         fields = _PARSERS[event.name](body)
         if event.name == "memory_failure_event":
             return UnmatchedRow(place, FORMAT, event.name, None, tuple(fields.items()), "observation")
-        result: TracedError | InvalidFieldError = _READERS[event.name](fields)
+        error = _READERS[event.name](fields)
     except InvalidFieldError as bad:
-        return to_result(InvalidFieldError(f"invalid `{event.name}`: {bad}"), TraceSource(FORMAT, place))
-    return to_result(result, TraceSource(FORMAT, place, time, notification, _lost(event, fields, time)))
+        return UnreadableRecord(place, f"invalid `{event.name}`: {bad}", FORMAT)
+    return to_result(error, TraceSource(FORMAT, place, time, notification, _lost(event, fields, time)))
 
 
 def _split_date(text: str) -> tuple[datetime | None, str]:

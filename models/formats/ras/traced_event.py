@@ -6,7 +6,7 @@ A trace event contains one section of a record and nothing of the status block a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -57,6 +57,10 @@ class TracedError:
     assumed: tuple[AssumedField, ...] = ()
 
 
+FieldReader = Callable[[Mapping[str, object]], TracedError]
+"""Parser of the fields of one kind of event. Raises InvalidFieldError."""
+
+
 class InvalidFieldError(ValueError):
     """A source field with an invalid value; the text names the field and the reason."""
 
@@ -87,12 +91,18 @@ def to_found_error(error: TracedError, source: TraceSource) -> FoundError:
     return FoundError(event, source.format, source.place, (*assumed, *error.assumed), (*LOST, *source.lost, *error.lost))
 
 
-def to_result(result: TracedError | InvalidFieldError, source: TraceSource) -> FoundError | UnreadableRecord:
-    """Return the error as an event, or the reason why it cannot be converted."""
-    if isinstance(result, InvalidFieldError):
-        return UnreadableRecord(source.place, str(result), source.format)
+def read_error(read: FieldReader, fields: Mapping[str, object], source: TraceSource) -> FoundError | UnreadableRecord:
+    """Return the error that fields have, or the reason why it cannot be read or converted."""
     try:
-        return to_found_error(result, source)
+        return to_result(read(fields), source)
+    except InvalidFieldError as bad:
+        return UnreadableRecord(source.place, str(bad), source.format)
+
+
+def to_result(error: TracedError, source: TraceSource) -> FoundError | UnreadableRecord:
+    """Return the error as an event, or the reason why it cannot be converted."""
+    try:
+        return to_found_error(error, source)
     except ValueError:
         # Single fields were checked before: only contradicting fields or an oversized block remain.
         return UnreadableRecord(source.place, "the section cannot be encoded: fields contradict each other or are too long", source.format)

@@ -15,7 +15,9 @@ from ras_triage.models.formats.cper import write_record
 from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor, encode_record
 from ras_triage.models.records.guid import guid
 from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.batch.workers import Workers
 from ras_triage.service.http.app import create_app
+from ras_triage.service.http.import_run import LONG_BYTES
 from ras_triage.service.importing.format_detection import detect_format
 from tests.service.support.application import BLOCK, caller, client, run
 from tests.service.support.import_examples import JOURNAL, LOG, SENT, database, files, hest_table
@@ -59,6 +61,16 @@ def test_http_finds_what_the_command_line_finds(held, call, name):
     answer = call("POST", "/v1/import?dry_run=true", content=content)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
     assert lines(answer.content) == lines(run("import", "--json", "-", given=content).stdout)
+
+
+def test_a_long_document_of_log_lines_is_read_in_a_worker(call, monkeypatch):
+    document = json.dumps([{"strange": line} for line in [*LOG.decode().splitlines(), *("x" * 100 for _ in range(12_000))]]).encode()
+    assert len(document) > LONG_BYTES
+    read_by: list[object] = []
+    run_document = Workers.run_document
+    monkeypatch.setattr(Workers, "run_document", lambda *given: read_by.append(given[2]) or run_document(*given))
+    found, last = lines(call("POST", "/v1/import?dry_run=true&text_field=strange", content=document).content)
+    assert (found["place"], last["summary"]["errors"], read_by) == ({"item": "/0"}, 1, ["collected_log"])
 
 
 def test_a_log_is_held_against_its_decision():
@@ -105,6 +117,11 @@ def test_a_log_of_a_kernel_older_than_the_ledger_is_decided_under_the_oldest_and
 
 def test_a_log_of_a_kernel_whose_name_is_no_release_is_decided_under_the_newest_linux():
     assert policy_of(decided_by(given=LOG, kernel="mainline")) == ("linux-7.3.4", True)
+
+
+def test_what_ras_mc_ctl_prints_is_decided_under_the_newest_linux():
+    row = b"1 2024-07-11 09:51:45 +0000 2 Corrected error(s): read at CPU location: 0:0:0:-1, addr 0x12345680, grain 32, syndrome 0x0"
+    assert policy_of(decided_by(given=b"Memory controller events:\n" + row + b"\n")) == ("linux-7.3.4", True)
 
 
 def test_an_option_does_not_change_the_notification_of_an_exception_without_a_record():
