@@ -10,8 +10,8 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Plai
 
 from ras_triage.models.host import Host
 from ras_triage.models.notification import NotificationInput
-from ras_triage.models.records.block_fields import StructuredBlock, encode_structured
-from ras_triage.models.scalars import WireModel, decode_base64, encode_base64
+from ras_triage.models.records.block_fields import StructuredBlock, decode_block_text, encode_structured
+from ras_triage.models.scalars import WireModel, encode_base64
 from ras_triage.models.times import to_utc, utc_text
 
 MAX_BLOCK_BYTES = 1 << 20
@@ -19,8 +19,8 @@ MAX_BLOCK_BYTES = 1 << 20
 
 
 def _block_bytes(value: Any) -> Any:
-    """Convert a block, which is base64 of its bytes or structured fields, to bytes."""
-    return encode_structured(value) if isinstance(value, (dict, StructuredBlock)) else decode_base64(value)
+    """Convert a block, which is base64 or hexadecimal of its bytes, or structured fields, to bytes."""
+    return encode_structured(value) if isinstance(value, (dict, StructuredBlock)) else decode_block_text(value)
 
 
 def _only_text(value: Any) -> Any:
@@ -63,7 +63,7 @@ class Event(WireModel):
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     notification: NotificationInput
     status_block: BlockInput | None = None
-    """The ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1) as firmware wrote it; absent: there is no record."""
+    """The ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1) as firmware wrote it, in base64 or hexadecimal; absent: there is no record."""
     host: Host = Host()
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from ras_triage.models.memslots import SMALLEST_PAGE, InvalidMemslot, Memslots, require_aligned
-from ras_triage.models.scalars import U32, Base64, FailFastTuple, Hex64, StrictBool, WireModel
+from ras_triage.models.records.block_fields import EncodedBlock
+from ras_triage.models.scalars import U32, FailFastTuple, Hex64, StrictBool, WireModel
 
 MceKill = Literal["default", "early", "late"]
 """Memory corruption kill policy of a thread (prctl(2), PR_MCE_KILL)."""
@@ -131,7 +132,7 @@ class Range(WireModel):
 class RecentRecord(WireModel):
     """A status block that was handled recently, for the duplicate cache."""
 
-    status_block: Base64
+    status_block: EncodedBlock
     age_ms: U32
     printed: StrictBool = True
     """Only a printed record is added to the cache. A record that is not printed counts as a duplicate of the one in the cache."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
-from ras_triage.models.decision import Action, Decision
+from ras_triage.models.decision import Action, Assumption, Decision
 from ras_triage.models.event import Event, event_key
 from ras_triage.models.frozen import frozen
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.models.records.status_block import StatusBlock, parse_block
+from ras_triage.models.scalars import HexadecimalBytes
 from ras_triage.policies.alternatives import NO_ALTERNATIVES, Alternatives, DecidedCase, find_alternatives, is_ambiguous
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.catalog.vmms import NO_CUSTOM_VMMS, Vmm, require_known_vmms
@@ -96,10 +98,20 @@ def _conclude(
         plan=found.steps,
         next_access=() if action is Action.PANIC else handling.at_next_access,
         rationale=found.rationale,
-        assumptions=found.assumptions,
+        assumptions=(*found.assumptions, *read) if (read := _hexadecimal_fields(event)) else found.assumptions,
         alternatives=others.alternatives,
         warnings=(*found.warnings, *others.warnings) if others.warnings else found.warnings,
     )
 
+
+def _hexadecimal_fields(event: Event) -> tuple[Assumption, ...]:
+    """Return an assumption for each status block of the event whose text was read as hexadecimal."""
+    blocks = [] if event.status_block is None else [("status_block", event.status_block)]
+    if event.host.recent:
+        blocks += [(f"host.recent[{index}].status_block", one.status_block) for index, one in enumerate(event.host.recent)]
+    return tuple([Assumption(fact, _HEXADECIMAL) for fact, data in blocks if isinstance(data, HexadecimalBytes)])
+
+
+_HEXADECIMAL: Final = "the text is hexadecimal, not base64"
 
 __all__ = ["NOTHING_ASSUMED", "DecisionWithPoison", "decide", "decide_parsed", "decide_with_poison"]

@@ -14,8 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.cper import read_payload, write_record
-from ras_triage.models.formats.encoded_bytes import unpack_base64
+from ras_triage.models.formats.cper import read_payload, unpack_payload, write_record
 from ras_triage.models.formats.json_text import JsonObject, find, find_text, read_documents, shorten
 from ras_triage.models.formats.record_context import RecordContext, to_notification
 from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, iterate_guarded
@@ -29,8 +28,8 @@ from ras_triage.models.times import to_utc, utc_text
 FORMAT = "redfish"
 
 _RECORD, _SECTION = "CPER", "CPERSection"
-_BASE64_SIGNATURE = "Q1BFU"
-"""Start of a CPER record in base64."""
+_SIGNATURES = ("Q1BFU", "43504552", "0x43504552", "0X43504552")
+"""Starts of a CPER record in base64 and in hexadecimal."""
 _OEM = "RasTriage"
 _OEM_PATH = f"Oem.{_OEM}.Event"
 _NOT_IN_OEM = {"status_block", "time", "host"}
@@ -95,7 +94,7 @@ def _entries(document: Any, pointer: str) -> Iterator[tuple[str, JsonObject]]:
 def _is_about_cper(entry: JsonObject) -> bool:
     if entry.get("DiagnosticDataType") in (_RECORD, _SECTION) or isinstance(entry.get("CPER"), dict):
         return True
-    return (find_text(entry, "DiagnosticData") or "").lstrip().startswith(_BASE64_SIGNATURE)
+    return (find_text(entry, "DiagnosticData") or "").lstrip().startswith(_SIGNATURES)
 
 
 def _read_entry(entry: JsonObject, context: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
@@ -107,7 +106,7 @@ def _read_entry(entry: JsonObject, context: RecordContext) -> Iterator[FoundErro
         yield UnreadableRecord(context.place, "`DiagnosticData`: expected a string", FORMAT)
         return
     try:
-        data = unpack_base64(payload)
+        data = unpack_payload(payload)
     except ValueError as error:
         yield UnreadableRecord(context.place, f"`DiagnosticData`: {error}", FORMAT)
         return

@@ -5,17 +5,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
 
 from ras_triage.models.decision import Decision
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event, event_key
 from ras_triage.models.host import Range
-from ras_triage.models.records.block_fields import describe_block
-from ras_triage.models.records.cper_record import describe_record
+from ras_triage.models.formats.hest import is_table
+from ras_triage.models.records.block_fields import EncodedBlock, describe_block
+from ras_triage.models.records.cper_record import SIGNATURE, describe_record
 from ras_triage.models.records.status_block import StatusBlock, parse_block
-from ras_triage.models.scalars import Base64, FailFastTuple, WireModel
+from ras_triage.models.scalars import BASE64_JSON, FailFastTuple, HexadecimalBytes, WireModel, decode_text
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
@@ -112,15 +113,27 @@ MAX_HEST_BYTES: Final = 256 << 10
 MAX_RAM_RANGES: Final = 1024
 
 
+def _decode_record_text(value: Any) -> Any:
+    return decode_text(value, lambda data: data.startswith(SIGNATURE), "a CPER record") if isinstance(value, str) else value
+
+
+def _decode_table_text(value: Any) -> Any:
+    return decode_text(value, is_table, "a HEST") if isinstance(value, str) else value
+
+
+_EncodedRecord = Annotated[bytes, BeforeValidator(_decode_record_text), *BASE64_JSON]
+_EncodedTable = Annotated[bytes, BeforeValidator(_decode_table_text), *BASE64_JSON]
+
+
 class DecodeRequest(WireModel):
     """Decode request: exactly one of `status_block`, `record` and `hest`."""
 
-    status_block: Base64 | None = None
-    """ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1)."""
-    record: Base64 | None = None
-    """CPER record (UEFI 2.10 N.2)."""
-    hest: Annotated[Base64, Field(max_length=MAX_HEST_BYTES)] | None = None
-    """Hardware Error Source Table (ACPI 6.5 18.3.2), at most 256 KiB."""
+    status_block: EncodedBlock | None = None
+    """ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1), in base64 or hexadecimal."""
+    record: _EncodedRecord | None = None
+    """CPER record (UEFI 2.10 N.2), in base64 or hexadecimal."""
+    hest: Annotated[_EncodedTable, Field(max_length=MAX_HEST_BYTES)] | None = None
+    """Hardware Error Source Table (ACPI 6.5 18.3.2), in base64 or hexadecimal, at most 256 KiB."""
     kernel: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """Kernel release that reads `hest`; without it and `policy`, the newest that was analysed."""
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
@@ -161,8 +174,9 @@ def _error_sources(table: bytes, request: DecodeRequest, settings: Settings) -> 
 
 
 def explain_bytes(detected: DetectedInput, pointer: str = "") -> dict[str, Any]:
-    """Return a record or status block as fields with their meanings. Raises ProblemError."""
+    """Return a record or status block as fields with their meanings, and its `encoding` if it was hexadecimal. Raises ProblemError."""
     try:
-        return describe_record(detected.data) if detected.kind is InputKind.RECORD else describe_block(detected.data)
+        fields = describe_record(detected.data) if detected.kind is InputKind.RECORD else describe_block(detected.data)
     except MalformedBytes as error:
         raise ProblemError(malformed(error, pointer)) from None
+    return {**fields, "encoding": "hexadecimal"} if isinstance(detected.data, HexadecimalBytes) else fields

@@ -30,6 +30,7 @@ from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import NotificationType
 from ras_triage.models.observed import is_of_drivers
 from ras_triage.models.records.cper_record import SIGNATURE, decode_record
+from ras_triage.models.scalars import AmbiguousText
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.importing.format_detection import STREAMED, InputFormat, acpi_table, detect_format, is_kernel_log, log_format
@@ -228,7 +229,11 @@ def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> I
 
 
 def _cper(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
-    data = unpack_encoded(source.read_all())
+    try:
+        data = unpack_encoded(source.read_all())
+    except AmbiguousText as error:
+        yield UnreadableRecord(Position(offset=0), str(error), InputFormat.CPER)
+        return
     if notification is None and source.name == _BERT:
         notification = NotificationType.BERT
     records = list(_records(data))

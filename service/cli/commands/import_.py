@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ras_triage.models.event import event_json
+from ras_triage.models.formats.hest import unpack_table
 from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
@@ -145,7 +146,7 @@ def add_input_options(command: ArgumentParser) -> None:
 
 def import_options_of(options: Namespace) -> ImportOptions:
     """Return the import options of a command. Raises ProblemError."""
-    hest = read_sources(read_all(options.hest, _MAX_TABLE_BYTES)) if options.hest else {}
+    hest = read_sources(unpack_table(read_all(options.hest, _MAX_TABLE_BYTES))) if options.hest else {}
     return ImportOptions(options.notification, getattr(options, "kernel", None), getattr(options, "policy", None), options.text_field, hest)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
@@ -38,11 +38,13 @@ class DecodeResponse(BaseModel):
     """Fields of the block; valid as the `status_block` of an event, encodes to the same bytes."""
     readings: list[dict[str, Any]]
     """For each section: its name, and the meanings of codes and bits."""
+    encoding: Literal["hexadecimal"] | None = None
+    """Encoding of the text, if it was read as hexadecimal."""
 
 
 @router.post("", response_model=DecodeResponse | HestResponse, openapi_extra=_REQUEST)
 async def decode_one(request: Request, body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Response:
-    """Decode a status block or CPER record: base64 in JSON, or bytes (`application/octet-stream`).
+    """Decode a status block or CPER record: base64 or hexadecimal in JSON, or bytes (`application/octet-stream`).
 
     Of a HEST (`hest`, in JSON only), return the error sources, which of them a kernel reads, and why not the others.
     """
