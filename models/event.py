@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Plai
 from ras_triage.models.host import Host
 from ras_triage.models.notification import NotificationInput
 from ras_triage.models.records.block_fields import StructuredBlock, decode_block_text, encode_structured
-from ras_triage.models.scalars import WireModel, encode_base64
+from ras_triage.models.scalars import FailFastTuple, WireModel, encode_base64
 from ras_triage.models.times import to_utc, utc_text
 
 MAX_BLOCK_BYTES = 1 << 20
@@ -52,6 +52,13 @@ BlockInput = Annotated[
 ]
 
 
+MAX_ASSUMED = 4096
+"""Most assumed fields of an event."""
+
+Pointer = Annotated[str, Field(pattern="^/", max_length=256)]
+"""JSON pointer (RFC 6901) into an event."""
+
+
 class Event(WireModel):
     """One hardware error notification."""
 
@@ -63,8 +70,11 @@ class Event(WireModel):
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     notification: NotificationInput
     status_block: BlockInput | None = None
-    """The ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1) as firmware wrote it, in base64 or hexadecimal; absent: there is no record."""
+    """The ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1) as firmware wrote it; absent: there is no record."""
     host: Host = Host()
+    assumed: Annotated[FailFastTuple[Pointer], Field(max_length=MAX_ASSUMED)] | None = None
+    """Fields whose values the sender does not know and has assumed, such as `/notification/type`. They do not change what is decided, only
+    its `alternatives` and `warnings`."""
 
 
 def event_json(event: Event) -> bytes:
@@ -75,9 +85,9 @@ def event_json(event: Event) -> bytes:
 def event_key(event: Event) -> str:
     """Return the content hash of an event, which is equal for equal events with different ids.
 
-    The sender's `id` is not part of the content. An event without `host` differs from one with an empty `host`.
+    The sender's `id` and `assumed` are not part of the content. An event without `host` differs from one with an empty `host`.
     """
-    return "sha256:" + hashlib.sha256(_content(event, {"id"}).encode()).hexdigest()
+    return "sha256:" + hashlib.sha256(_content(event, {"id", "assumed"}).encode()).hexdigest()
 
 
 def _content(event: Event, exclude: set[str]) -> str:

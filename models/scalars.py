@@ -52,7 +52,11 @@ class HexadecimalBytes(bytes):
     """Bytes that were read from hexadecimal text. A decision says so, since the same text may also be valid base64."""
 
 
-class AmbiguousText(ValueError):
+ASSUMED_HEXADECIMAL: Final = "the text is hexadecimal, not base64"
+"""What a decision assumes of such bytes."""
+
+
+class AmbiguousEncoding(ValueError):
     """Text that is valid as hexadecimal and as base64, and plausible as neither."""
 
 
@@ -62,8 +66,8 @@ _DIGITS: Final = re.compile("(?:0[xX])?([0-9a-fA-F]+)")
 def decode_text(text: str, is_plausible: Callable[[bytes], bool], noun: str) -> bytes:
     """Decode base64, or hexadecimal with or without `0x`.
 
-    Text of hexadecimal digits can be valid base64, too: then the reading counts that `is_plausible`, as a `noun`. Raises AmbiguousText if
-    none or both are, and ValueError for text that is neither hexadecimal nor base64.
+    Text of hexadecimal digits can be valid base64, too: then the reading counts that `is_plausible`, as a `noun`. Raises
+    AmbiguousEncoding if none or both are, and ValueError for text that is neither hexadecimal nor base64.
     """
     digits = _DIGITS.fullmatch(text)
     hexadecimal = None if digits is None else _from_digits(digits[1])
@@ -75,7 +79,7 @@ def decode_text(text: str, is_plausible: Callable[[bytes], bool], noun: str) -> 
     plausible = [reading for reading in (hexadecimal, other) if is_plausible(reading)]
     if len(plausible) != 1:
         which = "both look" if plausible else "neither looks"
-        raise AmbiguousText(f"{_two_readings(hexadecimal, other)}, and {which} like {noun}; expected {noun} in either")
+        raise AmbiguousEncoding(f"{_two_readings(hexadecimal, other)}, and {which} like {noun}; expected {noun} in either")
     return plausible[0]
 
 
@@ -97,7 +101,7 @@ def decode_bytes(value: Any) -> Any:
         raise ValueError("hexadecimal without `0x`; expected base64, or hexadecimal with `0x`")
     other = _from_base64(value)
     if len(value) >= _TELLING_LENGTH and other.count(0) <= hexadecimal.count(0):
-        raise AmbiguousText(f"{_two_readings(hexadecimal, other)}; expected base64, or hexadecimal with `0x`")
+        raise AmbiguousEncoding(f"{_two_readings(hexadecimal, other)}; expected base64, or hexadecimal with `0x`")
     return other
 
 
@@ -115,7 +119,7 @@ def _from_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"not valid base64: {error}") from None
+        raise ValueError(f"not valid base64: {str(error).lower()}") from None
 
 
 def _two_readings(hexadecimal: bytes, other: bytes) -> str:

@@ -43,7 +43,7 @@ from ras_triage.models.records.cper_record import (
 from ras_triage.models.records.guid import NULL, SECTION_NAMES, Guid, guid, guid_text, section_name
 from ras_triage.models.records.status_block import HEADER_LENGTH as BLOCK_HEADER_LENGTH
 from ras_triage.models.records.status_block import begins_block, parse_block
-from ras_triage.models.scalars import AmbiguousText, HexadecimalBytes, decode_text
+from ras_triage.models.scalars import AmbiguousEncoding, HexadecimalBytes, decode_text
 from ras_triage.models.sections.fields import encode_timestamp, read_timestamp
 
 FORMAT = "cper"
@@ -73,7 +73,7 @@ def read_cper(
     context = RecordContext(FORMAT, Position(offset=0), to_notification(notification), section_type=kind, severity=severity)
     try:
         unpacked = unpack_encoded(data, is_section=kind is not None)
-    except AmbiguousText as error:
+    except AmbiguousEncoding as error:
         yield UnreadableRecord(context.place, str(error), FORMAT)
         return
     for found in read_payload(unpacked, context):
@@ -100,7 +100,7 @@ def unpack_encoded(data: bytes, *, is_section: bool = False) -> bytes:
     """Decode `data` if it is hexadecimal, base64 or a word dump; otherwise return it unchanged.
 
     Words of eight digits are bytes in order if that gives a record or a status block, else 32-bit little-endian words. Raises
-    AmbiguousText for text that could be hexadecimal or base64, and is no record, status block or section in either. Of the body of a
+    AmbiguousEncoding for text that could be hexadecimal or base64, and is no record, status block or section in either. Of the body of a
     section (`is_section`), hexadecimal is assumed then.
     """
     if _SIGNATURE.match(data) or b"\0" in data:
@@ -110,7 +110,7 @@ def unpack_encoded(data: bytes, *, is_section: bool = False) -> bytes:
         words = None
     try:
         packed = unpack_text(data, _is_hexadecimal if is_section else _is_plausible, RECORD_OR_BLOCK)
-    except AmbiguousText:
+    except AmbiguousEncoding:
         if words is None:
             raise
         return words

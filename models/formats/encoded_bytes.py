@@ -24,7 +24,7 @@ def is_encoded(data: bytes) -> bool:
 def unpack_text(data: bytes, is_plausible: Callable[[bytes], bool], noun: str) -> bytes | None:
     """Decode hexadecimal or base64 text as `decode_text` does; return None if it is neither.
 
-    White space and lines that begin with `#` are ignored. Raises AmbiguousText.
+    White space and lines that begin with `#` are ignored. Raises AmbiguousEncoding.
     """
     return decode_text(_pack(data).decode(), is_plausible, noun) if is_encoded(data) else None
 

@@ -9,7 +9,7 @@ from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.formats.encoded_bytes import unpack_text
 from ras_triage.models.notification import Notification
 from ras_triage.models.records.error_source import ErrorSource, GenericAddress, HardwareNotification, SourceType
-from ras_triage.models.scalars import AmbiguousText
+from ras_triage.models.scalars import AmbiguousEncoding
 
 SIGNATURE = b"HEST"
 HEADER_LENGTH = 40
@@ -53,7 +53,7 @@ def unpack_table(data: bytes) -> bytes:
     """Decode `data` if it is the hexadecimal or base64 of a HEST; otherwise return it unchanged."""
     try:
         unpacked = unpack_text(data, is_table, "a HEST")
-    except AmbiguousText:
+    except AmbiguousEncoding:
         return data
     return unpacked if unpacked is not None and is_table(unpacked) else data
 

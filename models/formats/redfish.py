@@ -17,7 +17,7 @@ from ras_triage.models.event import Event
 from ras_triage.models.formats.cper import read_payload, unpack_payload, write_record
 from ras_triage.models.formats.json_text import JsonObject, find, find_text, read_documents, shorten
 from ras_triage.models.formats.record_context import RecordContext, to_notification
-from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, iterate_guarded
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, iterate_guarded, stated_assumptions
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import decode_record, notification_name
 from ras_triage.models.records.guid import NULL, Guid, guid, guid_text, section_name
@@ -32,6 +32,7 @@ _SIGNATURES = ("Q1BFU", "43504552", "0x43504552", "0X43504552")
 """Starts of a CPER record in base64 and in hexadecimal."""
 _OEM = "RasTriage"
 _OEM_PATH = f"Oem.{_OEM}.Event"
+_NOTIFICATION = "/notification/type"
 _NOT_IN_OEM = {"status_block", "time", "host"}
 _LOG_SEVERITIES: dict[int, str] = {
     Severity.FATAL: "Critical",
@@ -170,11 +171,14 @@ def _complete(found: FoundError, entry: JsonObject, data: bytes, *, trust: bool)
 
 def _merge_oem_event(found: FoundError, oem_event: Event) -> FoundError:
     """Return the record's error with the facts of the exported event; the record's notification type takes precedence."""
-    assumed = tuple(assumed for assumed in found.assumed if assumed.field != "/notification/type")
+    assumed = tuple(one for one in found.assumed if one.field != _NOTIFICATION)
+    is_told = len(assumed) == len(found.assumed)
     event = found.event.model_copy(update={"id": oem_event.id, "source": oem_event.source, "policy": oem_event.policy})
-    if len(assumed) < len(found.assumed) or oem_event.notification.type == event.notification.type:
+    if not is_told or oem_event.notification.type == event.notification.type:
         event = event.model_copy(update={"notification": oem_event.notification})
-    return replace(found, event=event, assumed=assumed)
+    known = {one.field for one in assumed} | ({_NOTIFICATION} if is_told else set())
+    stated = tuple(one for one in stated_assumptions(oem_event) if one.field not in known)
+    return replace(found, event=event, assumed=(*assumed, *stated))
 
 
 def _lost(entry: JsonObject, data: bytes) -> Iterator[str]:

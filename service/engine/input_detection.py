@@ -8,7 +8,7 @@ from enum import Enum
 from ras_triage.models.formats.cper import RECORD_OR_BLOCK, is_record_or_block
 from ras_triage.models.formats.encoded_bytes import unpack_text
 from ras_triage.models.records.cper_record import SIGNATURE
-from ras_triage.models.scalars import AmbiguousText
+from ras_triage.models.scalars import AmbiguousEncoding
 from ras_triage.service.api.problems import ProblemError, unrecognised
 
 
@@ -38,7 +38,7 @@ def detect_input(data: bytes) -> DetectedInput:
         return DetectedInput(InputKind.JSON, data)
     try:
         return detect_bytes(unpack_text(text, is_record_or_block, RECORD_OR_BLOCK) or data)
-    except AmbiguousText as error:
+    except AmbiguousEncoding as error:
         raise ProblemError(unrecognised(f"the text {error}")) from None
 
 

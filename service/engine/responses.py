@@ -11,8 +11,8 @@ from pydantic_core import to_json
 from ras_triage.models.decision import Decision
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event, event_key
-from ras_triage.models.host import Range
 from ras_triage.models.formats.hest import is_table
+from ras_triage.models.host import Range
 from ras_triage.models.records.block_fields import EncodedBlock, describe_block
 from ras_triage.models.records.cper_record import SIGNATURE, describe_record
 from ras_triage.models.records.status_block import StatusBlock, parse_block
@@ -20,7 +20,7 @@ from ras_triage.models.scalars import BASE64_JSON, FailFastTuple, HexadecimalByt
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
-from ras_triage.policies.decide import NOTHING_ASSUMED, decide_parsed
+from ras_triage.policies.decide import decide_parsed
 from ras_triage.policies.workload import TooMuchWork, require_workload
 from ras_triage.service.api.decision_response import UsedFacts
 from ras_triage.service.api.error_sources import HestResponse
@@ -68,7 +68,6 @@ def require_affordable(
     settings: Settings,
     policy: Policy,
     *,
-    assumed: frozenset[str] = NOTHING_ASSUMED,
     stored_pages: int = 0,
     uses_stored_facts: bool = False,
 ) -> None:
@@ -77,21 +76,21 @@ def require_affordable(
     `stored_pages`: number of stored poisoned pages that the event refers to; `uses_stored_facts`: as for `policy_of`.
     """
     try:
-        require_workload(event, block, settings.max_workload, policy, assumed=assumed, known_poisoned=stored_pages)
+        require_workload(event, block, settings.max_workload, policy, known_poisoned=stored_pages)
     except TooMuchWork as error:
         raise ProblemError(too_much_work(error, uses_stored_facts=uses_stored_facts)) from None
 
 
-def decide_event(event: Event, settings: Settings, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:
-    """Return the decision under the policy that the event selects; `assumed` as for `decide`.
+def decide_event(event: Event, settings: Settings) -> Decision:
+    """Return the decision under the policy that the event selects.
 
     Raises ProblemError if the policy or a VMM is unknown, or deciding would take more steps than `max_workload` allows.
     """
     policy = policy_of(event, settings)
     require_vmms(event, settings)
     block = None if event.status_block is None else parse_block(event.status_block)
-    require_affordable(event, block, settings, policy, assumed=assumed)
-    return decide_parsed(event, block, policy, event_key(event), assumed, settings.custom_vmms)
+    require_affordable(event, block, settings, policy)
+    return decide_parsed(event, block, policy, event_key(event), custom_vmms=settings.custom_vmms)
 
 
 def decision_json(decision: Decision, used: UsedFacts | None = None) -> bytes:

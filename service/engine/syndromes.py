@@ -6,8 +6,10 @@ from functools import lru_cache
 
 from pydantic import TypeAdapter, ValidationError
 
+from ras_triage.models.decision import Assumption
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.kvm import VcpuEvents, decode_vcpu_events
+from ras_triage.models.scalars import ASSUMED_HEXADECIMAL, HexadecimalBytes
 from ras_triage.models.syndrome_fields import SyndromeKind, decode_syndrome, syndrome_summary
 from ras_triage.policies.catalog.choice import find_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy, resolve_policy
@@ -101,5 +103,10 @@ def _inject(request: SyndromeRequest, events: VcpuEvents, policy: Policy) -> Inj
         certainty="depends" if done.reasons else "certain",
         reasons=done.reasons,
         rationale=done.rationale,
-        assumptions=(*((ASSUMED_RAS,) if request.host_ras is None else ()), *done.assumptions),
+        assumptions=(*((ASSUMED_RAS,) if request.host_ras is None else ()), *done.assumptions, *_assumed_encoding(request)),
     )
+
+
+def _assumed_encoding(request: SyndromeRequest) -> tuple[Assumption, ...]:
+    is_hexadecimal = isinstance(request.vcpu_events, HexadecimalBytes)
+    return (Assumption("vcpu_events", ASSUMED_HEXADECIMAL),) if is_hexadecimal else ()

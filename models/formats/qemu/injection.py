@@ -18,7 +18,7 @@ from ras_triage.models.formats.results import FoundError, Position, UnreadableRe
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
 from ras_triage.models.records.block_fields import decode_block_text
-from ras_triage.models.scalars import AmbiguousText
+from ras_triage.models.scalars import AmbiguousEncoding
 
 FORMAT = "qemu_injection"
 COMMAND = "inject-ghes-v2-error"
@@ -48,7 +48,7 @@ def read_argument(
     try:
         block = decode_block_text(packed)
     except ValueError as error:
-        reason = str(error) if isinstance(error, AmbiguousText) else "is not base64"
+        reason = str(error) if isinstance(error, AmbiguousEncoding) else "is not base64"
         return UnreadableRecord(place, f"the argument {reason}", FORMAT)
     if not block:
         return UnreadableRecord(place, "the argument is empty", FORMAT)

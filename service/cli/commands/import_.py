@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from ras_triage.models.event import event_json
 from ras_triage.models.formats.hest import unpack_table
-from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord
+from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord, event_of
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
 from ras_triage.service.cli.inputs import STANDARD_INPUT, open_input, read_all
@@ -222,7 +222,7 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
                 error = work.attempts.call(
                     apply_options, work.import_options, item, work.settings.default_policy, work.settings.custom_policies
                 )
-                event = work.attempts.call(event_json, error.event)
+                event = work.attempts.call(event_json, event_of(error))
             except ProblemError:
                 pending.append(UnreadableRecord(item.place, INTERNAL, item.format))
                 continue

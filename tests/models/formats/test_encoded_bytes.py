@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ras_triage.models.formats.encoded_bytes import is_encoded, unpack_field, unpack_text, unpack_words
-from ras_triage.models.scalars import AmbiguousText, HexadecimalBytes
+from ras_triage.models.scalars import AmbiguousEncoding, HexadecimalBytes
 
 
 def is_hexadecimal(data: bytes) -> bool:
@@ -40,7 +40,7 @@ def test_hexadecimal_may_have_a_prefix_blanks_and_comments(text):
 
 
 def test_text_that_is_plausible_in_neither_encoding_is_refused():
-    with pytest.raises(AmbiguousText, match="could be 4 bytes in hexadecimal or 6 bytes in base64, and neither looks like a HEST"):
+    with pytest.raises(AmbiguousEncoding, match="could be 4 bytes in hexadecimal or 6 bytes in base64, and neither looks like a HEST"):
         unpack_text(b"dead beef", lambda data: data.startswith(b"HEST"), "a HEST")
 
 

@@ -194,7 +194,9 @@ def test_decode_explains_as_http_does(call: Call) -> None:
     headers = {"content-type": "application/octet-stream"}
 
     assert run("decode", "-", "--json", given=BLOCK).stdout == call("POST", "/v1/decode", content=BLOCK, headers=headers).content + b"\n"
-    assert run("decode", "-", "--json", given=LINE).stdout == run("decode", "-", "--json", given=BLOCK.hex().encode()).stdout
+    hexadecimal = json.loads(run("decode", "-", "--json", given=BLOCK.hex().encode()).stdout)
+    assert hexadecimal == {**json.loads(run("decode", "-", "--json", given=LINE).stdout), "encoding": "hexadecimal"}
+    assert hexadecimal == call("POST", "/v1/decode", json={"status_block": BLOCK.hex()}).json()
 
 
 def test_policies_answer_as_http_does(call: Call) -> None:
