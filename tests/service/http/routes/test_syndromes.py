@@ -22,6 +22,7 @@ CALL = caller()
 PATH = "/v1/syndromes"
 PENDING = {"serror_pending": 1, "serror_has_esr": 1, "serror_esr": "0x411", "ext_dabt_pending": 0}
 INJECTION: dict[str, Any] = {"kernel": "6.12.107", "host_ras": True, "vcpu_events": PENDING}
+MASKED: dict[str, Any] = {**INJECTION, "host_ras": None, "guest_serror_masked": True}
 PREFIX = "urn:ras-triage:problem:"
 
 
