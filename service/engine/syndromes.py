@@ -12,7 +12,7 @@ from ras_triage.models.kvm import VcpuEvents, decode_vcpu_events
 from ras_triage.models.scalars import ASSUMED_HEXADECIMAL, HexadecimalBytes
 from ras_triage.models.syndrome_fields import SyndromeKind, decode_syndrome, syndrome_summary
 from ras_triage.policies.catalog.choice import find_policy
-from ras_triage.policies.catalog.policies import Policy, UnknownPolicy, resolve_policy
+from ras_triage.policies.catalog.policies import Policy, UnknownPolicy, release_policy
 from ras_triage.policies.guest.kvm import VcpuState, set_vcpu_events
 from ras_triage.policies.pipeline.facts import ASSUMED_RAS
 from ras_triage.service.api.json_limits import require_value_limit
@@ -82,7 +82,7 @@ def _policy(request: SyndromeRequest, settings: Settings) -> Policy:
     try:
         if request.policy is not None:
             return find_policy(request.policy, settings.custom_policies)
-        return settings.default_policy if request.kernel is None else resolve_policy(f"linux-{request.kernel}")
+        return settings.default_policy if request.kernel is None else release_policy(request.kernel)
     except UnknownPolicy as error:
         raise ProblemError(unknown_policy(str(error), "/kernel" if request.policy is None else "/policy")) from None
 

@@ -12,6 +12,7 @@ from ras_triage.models.notification import NotificationName
 from ras_triage.models.records.guid import SECTION_NAMES, guid, section_name
 from ras_triage.models.scalars import parse_unsigned
 from ras_triage.models.severity import SEVERITY_NAMES, severity_name
+from ras_triage.policies.catalog.policies import canonical_name
 from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter
 from ras_triage.service.api.times import parse_rfc3339
 from ras_triage.service.http.summaries import read_cursor
@@ -75,7 +76,7 @@ async def _filter(
     return Filter(
         source,
         action,
-        policy,
+        None if policy is None else canonical_name(policy),
         notification,
         _parsed("severity", severity, _severity, f"one of {', '.join(SEVERITY_NAMES)}, or a number of 32 bits"),
         _parsed("section", section, _section, "the name of a section type such as `memory`, or its GUID"),
