@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from ras_triage.models.event import Event
 from ras_triage.models.host import Host
+from ras_triage.service.api.cloud_events import BATCH_TYPE, EVENT_TYPE, VERSION
 from ras_triage.service.api.problems import MEDIA_TYPE, Problem
 from ras_triage.service.api.syndromes import SyndromeRequest
 from ras_triage.service.engine.responses import DecodeRequest
@@ -30,6 +31,30 @@ def json_body(model: str, *, octet_stream: bool = False, examples: Mapping[str, 
     return {"requestBody": {"required": True, "content": content}}
 
 
+CLOUD_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "CloudEvent 1.0 with an event in `data`, or in `data_base64` as JSON; other members are extension attributes",
+    "required": ["specversion", "id", "source", "type"],
+    "properties": {
+        "specversion": {"type": "string", "enum": [VERSION]},
+        "id": {"type": "string", "minLength": 1, "maxLength": 256, "description": "Becomes the event's `id`"},
+        "source": {"type": "string", "minLength": 1, "maxLength": 256, "description": "Becomes the event's `source`"},
+        "type": {"type": "string", "minLength": 1},
+        "time": {"type": "string", "format": "date-time", "description": "Becomes the event's `time`"},
+        "datacontenttype": {"type": "string", "description": "A JSON media type; absent: `application/json`"},
+        "data": {"$ref": _REF.format(model="Event")},
+        "data_base64": {"type": "string", "contentEncoding": "base64"},
+    },
+}
+
+
+def event_body() -> dict[str, Any]:
+    """Return the request body of an operation that takes one event."""
+    body = json_body("Event")
+    body["requestBody"]["content"][EVENT_TYPE] = {"schema": CLOUD_EVENT}
+    return body
+
+
 _BEARER = "An API key (`rt_...`) or a JSON Web Token; not required if the service has neither keys nor a token issuer"
 
 MAX_IDEMPOTENCY_KEY: Final = 255
@@ -45,7 +70,11 @@ def batch_body() -> dict[str, Any]:
     """Return the request body and responses of the batch operation."""
     event, result = {"$ref": _REF.format(model="Event")}, {"$ref": _REF.format(model="BatchResult")}
     lines = {"type": "string", "description": "One per line"}
-    request = {"application/json": {"schema": {"type": "array", "items": event}}, "application/x-ndjson": {"schema": lines}}
+    request = {
+        "application/json": {"schema": {"type": "array", "items": event}},
+        "application/x-ndjson": {"schema": lines},
+        BATCH_TYPE: {"schema": {"type": "array", "items": CLOUD_EVENT}},
+    }
     response = {"application/json": {"schema": {"type": "array", "items": result}}, "application/x-ndjson": {"schema": lines}}
     return {
         "requestBody": {"required": True, "content": request},

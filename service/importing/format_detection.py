@@ -150,6 +150,8 @@ def _of_json(document: Any) -> InputFormat:
     while isinstance(document, list) and document:
         document = document[0]
     members = set(document) if isinstance(document, dict) else set()
+    if "specversion" in members and ("data_base64" in members or isinstance(document.get("data"), dict)):
+        return InputFormat.EVENT
     for form, names in _KEYS:
         if not members.isdisjoint(names):
             return form

@@ -14,7 +14,8 @@ from ras_triage.service.api.summaries import PageJson, StatsJson
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.engine.evaluation import EventDocument
 from ras_triage.service.engine.responses import wrap_decision
-from ras_triage.service.http.batch_run import ARRAY, NDJSON, BatchFormat, BatchRun
+from ras_triage.service.http.batch_run import ARRAY, CLOUD_EVENTS, NDJSON, BatchFormat, BatchRun
+from ras_triage.service.http.cloud_events import is_cloud_batch, read_body
 from ras_triage.service.http.dependencies import (
     Body,
     MetricsOf,
@@ -32,7 +33,7 @@ from ras_triage.service.http.dependencies import (
 )
 from ras_triage.service.http.disconnects import WhileConnected
 from ras_triage.service.http.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, parse_last_event_id
-from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, parameter
+from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, event_body, parameter
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
 from ras_triage.service.http.summaries import page_json, stats_json
@@ -58,29 +59,32 @@ _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", 
         200: {"model": DecisionResponse, "description": "A repeat of an earlier event, or a dry run"},
         **CONFLICT,
     },
-    openapi_extra=json_body("Event") | {"parameters": [_DRY_RUN, _IDEMPOTENCY_KEY]},
+    openapi_extra=event_body() | {"parameters": [_DRY_RUN, _IDEMPOTENCY_KEY]},
 )
 async def decide(request: Request, body: Body) -> Response:
     """Decide one hardware error. The response is sent when the decision is durable.
 
-    A status block that the kernel would reject is not an error of the request: the decision has a step `reject`.
+    A status block that the kernel would reject is not an error of the request: the decision has a step `reject`. The event may be in a
+    CloudEvent 1.0, in structured or binary mode.
     """
     # The route reads its parameters itself: as dependencies they cost half as much as the decision.
     require_parameters(request, ("dry_run",))
     intake, key = runtime_of(request).intake, repeat_key(request)
     dry_run = boolean(request, "dry_run")
+    document = EventDocument(read_body(request, body), key)
     with WhileConnected(request.receive):
         if dry_run:
-            return Response(await intake.decide_dry_run(EventDocument(body)), media_type=_JSON)
-        answered = await intake.decide(EventDocument(body, key))
+            return Response(await intake.decide_dry_run(document), media_type=_JSON)
+        answered = await intake.decide(document)
     logs.bind(decision_id=answered.id)
     return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
 
 
 @router.post("/batch", dependencies=[Depends(only_parameters())], openapi_extra=batch_body())
 async def decide_batch(request: Request, runtime: RuntimeOf, principal: PrincipalOf, metrics: MetricsOf, key: RepeatKey) -> Response:
-    """Decide many events: a JSON array or NDJSON, optionally compressed with gzip or zstd; streamed in both directions.
+    """Decide many events: a JSON array, NDJSON or a batch of CloudEvents.
 
+    The body may be compressed with gzip or zstd, and is streamed in both directions.
     Each result is a decision or a problem, in the order of the events. Each is sent when it is durable.
     """
     limit, encoding = runtime.settings.max_batch_bytes, request.headers.get("content-encoding", "")
@@ -107,6 +111,9 @@ async def decide_batch(request: Request, runtime: RuntimeOf, principal: Principa
 
 
 def _batch_format(request: Request) -> BatchFormat:
+    """Return the format of a batch by its content type. Raises ProblemError."""
+    if is_cloud_batch(request):
+        return CLOUD_EVENTS
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return NDJSON if media_type in _NDJSON_TYPES else ARRAY
 
