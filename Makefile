@@ -29,7 +29,7 @@ reference: $(VENV)/.test  ## write the reference pages after a change of what th
 	@$(BIN)/python -m tests.generate_reference
 
 docs: $(VENV)/.docs  ## the documentation as a site, in build/site
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file deploy/site/mkdocs.yml
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file deploy/site/mkdocs.yml
 
 bench: $(VENV)/.run  ## events per second and the share of each stage
 	@$(BIN)/python bench/decide.py

@@ -1,4 +1,4 @@
-"""Generator of the reference pages: `make reference` writes their tables from the code."""
+"""Generator of the reference pages and of the tutorial's output: `make reference` writes both."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ras_triage.service.config.settings import all_settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.store.port import StoreSize
 from ras_triage.service.telemetry.metrics import Metrics
+from tests import tutorial
 from tests.paths import ROOT
 
 DOCS: Final = ROOT / "docs"
@@ -110,7 +111,12 @@ def metrics() -> str:
 def commands() -> str:
     """Return every command with its arguments, options and examples."""
     (subcommands,) = _subcommands(_parser())
-    return "\n\n".join(part for name, parser in subcommands.choices.items() for part in _command(f"ras-triage {name}", parser, "##"))
+    overview = table(
+        "command | does",
+        ((f"[{action.dest}](#ras-triage-{action.dest})", as_text(action.help or "")) for action in subcommands._choices_actions),
+    )
+    details = (part for name, parser in subcommands.choices.items() for part in _command(f"ras-triage {name}", parser, "##"))
+    return "\n\n".join([overview, *details])
 
 
 def _subcommands(parser: ArgumentParser) -> list[_SubParsersAction[ArgumentParser]]:
@@ -211,6 +217,9 @@ def main() -> int:
     """Write all pages."""
     for name in BLOCKS:
         (DOCS / name).write_text(generated(name), encoding="utf-8")
+    page = tutorial.PAGE.read_text(encoding="utf-8")
+    if tutorial.comparable(new := tutorial.played(page)) != tutorial.comparable(page):
+        tutorial.PAGE.write_text(new, encoding="utf-8")
     return 0
 
 
