@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Final
 
+import yaml
+
 from ras_triage.models.decision import Evidence
 from ras_triage.policies.catalog.evidence import SeriesEvidence, flag_evidence, series_evidence
 from ras_triage.policies.catalog.policies import NEWEST_SERIES, change_ledger
@@ -105,6 +107,17 @@ def metrics() -> str:
     return table("metric | type | labels | meaning", rows)
 
 
+def alerts() -> str:
+    """Return the alerts of deploy/kubernetes/monitoring."""
+    document = yaml.safe_load((ROOT / "deploy/kubernetes/monitoring/prometheusrule.yaml").read_text(encoding="utf-8"))
+    rules = document["spec"]["groups"][0]["rules"]
+    rows = (
+        (rule["alert"], f"`{rule['expr']}`", rule.get("for", ""), rule["labels"]["severity"], rule["annotations"]["summary"])
+        for rule in rules
+    )
+    return table("alert | expression | for | severity | meaning", rows)
+
+
 # Command line
 
 
@@ -194,6 +207,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "api.md": operations,
     "cli.md": commands,
     "metrics.md": metrics,
+    "operations.md": alerts,
     "policies.md": evidence,
     "problems.md": problems,
     "settings.md": settings,
