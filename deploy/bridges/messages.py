@@ -1,0 +1,42 @@
+"""Messages of a queue as events, and results of the service, for the bridges in this folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser
+
+from ras_triage.service.client import ClientError
+
+
+def identified(message: bytes, position: str) -> bytes:
+    """Return an event that has an id, so that the service recognises a message that is delivered again.
+
+    `position` is where the queue keeps the message. What is no JSON object is returned as it is: the service refuses it with the reason.
+    """
+    try:
+        event = json.loads(message)
+    except (ValueError, RecursionError):
+        return message
+    if not isinstance(event, dict) or "id" in event:
+        return message
+    return json.dumps({**event, "id": position}).encode()
+
+
+def is_refused(result: bytes) -> bool:
+    """Return whether a result of the service is a problem; one that a retry may mend is raised by the client."""
+    return "action" not in json.loads(result)
+
+
+def print_retry(failure: ClientError, seconds: float) -> None:
+    """Report that the service cannot be asked for now."""
+    print(f"retry in {seconds:.1f} s: {failure}", file=sys.stderr, flush=True)
+
+
+def parser(description: str) -> ArgumentParser:
+    """Return a parser with the options that all bridges have."""
+    parser = ArgumentParser(description=description)
+    parser.add_argument("--service", default="http://127.0.0.1:8080", metavar="URL", help="the service (default: %(default)s)")
+    parser.add_argument("--decisions", metavar="NAME", help="send the decisions there (default: they are only stored by the service)")
+    parser.add_argument("--rejected", metavar="NAME", required=True, help="send messages there that the service refuses")
+    return parser
