@@ -112,7 +112,7 @@ def read(brokers: str, topic: str, count: int) -> list[Any]:
 
 
 def test_an_offset_of_kafka_is_committed_when_the_decisions_before_it_are_durable(stopped_service: Service, brokers: str) -> None:
-    options = ("--brokers", brokers, "--topic", "events", "--decisions", "decisions")
+    options = ("--brokers", brokers, "--topic", "events", "--decisions", "decisions", "--option", "client.id=bridge-1")
     with bridge("kafka", stopped_service, *options) as log:
         assert log.readline().startswith("retry in ")
         assert committed(brokers, "ras-triage") == OFFSET_INVALID

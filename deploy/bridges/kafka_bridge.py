@@ -5,13 +5,12 @@ Needs `pip install confluent-kafka` and ras-triage. A key for the service is in 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from argparse import Namespace
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer
-from messages import identified, is_refused, parser, print_retry
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from messages import connection, identified, is_refused, parser
 
 from ras_triage import Client
 
@@ -33,13 +32,17 @@ def position_of(message: Message) -> str:
 def forward(messages: list[Message], client: Client, producer: Producer, options: Namespace) -> None:
     """Have messages decided, and return when the brokers have all results."""
     events = [identified(message.value() or b"", position_of(message)) for message in messages]
-    failures = []
+    failures: list[KafkaError] = []
+
+    def note(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
     for message, result in zip(messages, client.decide_lines(events), strict=True):
-        delivery = {"key": message.key(), "on_delivery": lambda error, _: failures.append(error) if error else None}
         if is_refused(result):
-            producer.produce(options.rejected, message.value(), headers=[("problem", result)], **delivery)
+            producer.produce(options.rejected, message.value(), message.key(), on_delivery=note, headers=[("problem", result)])
         elif options.decisions:
-            producer.produce(options.decisions, result, **delivery)
+            producer.produce(options.decisions, result, message.key(), on_delivery=note)
     if producer.flush(60) or failures:
         raise KafkaException(*failures[:1])
 
@@ -49,23 +52,18 @@ def main() -> int:
     options_of = parser("Have ras-triage decide the events of a Kafka topic.")
     options_of.add_argument("--brokers", required=True, metavar="HOST:PORT[,...]")
     options_of.add_argument("--topic", required=True)
+    options_of.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of librdkafka; may be repeated")
     options_of.add_argument("--group", default="ras-triage", help="consumer group (default: %(default)s)")
     options = options_of.parse_args()
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
 
-    consumer = Consumer(
-        {
-            "bootstrap.servers": options.brokers,
-            "group.id": options.group,
-            "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,
-        }
-    )
-    producer = Producer({"bootstrap.servers": options.brokers, "enable.idempotence": True})
+    brokers = {"bootstrap.servers": options.brokers} | dict(option.split("=", 1) for option in options.option)
+    consumer = Consumer({**brokers, "group.id": options.group, "auto.offset.reset": "earliest", "enable.auto.commit": False})
+    producer = Producer({**brokers, "enable.idempotence": True})
     consumer.subscribe([options.topic])
-    with Client(options.service, token=os.environ.get("RAS_TRIAGE_TOKEN"), on_retry=print_retry) as client:
+    with Client(**connection(options)) as client:
         while not stopping:
             if messages := read_batch(consumer):
                 forward(messages, client, producer, options)

@@ -6,13 +6,12 @@ Needs `pip install nats-py` and ras-triage. A key for the service is in RAS_TRIA
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from argparse import Namespace
 
 import nats
-from messages import identified, is_refused, parser, print_retry
+from messages import connection, identified, is_refused, parser
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -50,6 +49,7 @@ async def main() -> int:
     """Forward messages until SIGTERM or SIGINT. A failure ends the program; what was not acknowledged is delivered again."""
     options_of = parser("Have ras-triage decide the events of a NATS JetStream stream.")
     options_of.add_argument("--nats", default="nats://127.0.0.1:4222", metavar="URL", help="NATS server (default: %(default)s)")
+    options_of.add_argument("--credentials", metavar="FILE", help="credentials for NATS")
     options_of.add_argument("--stream", required=True)
     options_of.add_argument("--subject", required=True, help="subject of the stream with the events")
     options_of.add_argument("--consumer", default="ras-triage", help="durable consumer (default: %(default)s)")
@@ -58,14 +58,14 @@ async def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
 
-    connection = await nats.connect(options.nats)
-    stream = connection.jetstream()
+    queue = await nats.connect(options.nats, user_credentials=options.credentials)
+    stream = queue.jetstream()
     subscription = await stream.pull_subscribe(options.subject, durable=options.consumer, stream=options.stream)
-    async with AsyncClient(options.service, token=os.environ.get("RAS_TRIAGE_TOKEN"), on_retry=print_retry) as client:
+    async with AsyncClient(**connection(options)) as client:
         while not stopping.is_set():
             await forward(await read_batch(subscription), client, stream, options)
-    await connection.flush()
-    await connection.close()
+    await queue.flush()
+    await queue.close()
     return 0
 
 
