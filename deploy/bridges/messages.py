@@ -14,7 +14,8 @@ from ras_triage.service.client import ClientError
 def identified(message: bytes, position: str) -> bytes:
     """Return an event that has an id, so that the service recognises a message that is delivered again.
 
-    `position` is where the queue keeps the message. What is no JSON object is returned as it is: the service refuses it with the reason.
+    `position` is where the queue stores the message. A message that is not a JSON object is returned unchanged: the service refuses it with
+    the reason.
     """
     try:
         event = json.loads(message)
@@ -26,12 +27,12 @@ def identified(message: bytes, position: str) -> bytes:
 
 
 def is_refused(result: bytes) -> bool:
-    """Return whether a result of the service is a problem; one that a retry may mend is raised by the client."""
+    """Return whether a result of the service is a problem. The client retries transient problems and raises them in the end."""
     return "action" not in json.loads(result)
 
 
 def print_retry(failure: ClientError, seconds: float) -> None:
-    """Report that the service cannot be asked for now."""
+    """Print a failed request that is retried."""
     print(f"retry in {seconds:.1f} s: {failure}", file=sys.stderr, flush=True)
 
 
