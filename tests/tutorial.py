@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shlex
 import signal
 import subprocess
 import sys
-from threading import Timer
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 import httpx
@@ -21,10 +23,8 @@ from tests.service.support.server_process import serving
 PAGE: Final = ROOT / "docs" / "tutorial.md"
 
 _ADDRESS: Final = "http://127.0.0.1:8080"
-_WATCH_S: Final = 1.0
-"""How long `watch` runs: stored decisions come at once."""
-
 _BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_STYLE: Final = re.compile(r"\x1b\[[\d;]*m")
 _VARIES: Final = re.compile(r"20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+Z)?|\b01[0-9a-f]{6}(-[0-9a-f-]{27})?\b")
 """Times, and ids of decisions."""
 
@@ -69,14 +69,37 @@ class _Player:
         return f"```{language}\n{text}```"
 
     def _command(self, line: str) -> str:
-        """Return what a command prints in 80 columns, with `| head` or `| tail` after it."""
+        """Return what a command prints in 80 columns on a terminal, without colours; with `| head` or `| tail`, what that leaves of it."""
         command, _, pipe = line.partition(" | ")
-        process = ForkedCommand(shlex.split(command), {**os.environ, "RAS_TRIAGE_URL": self._url, "COLUMNS": "80"})
-        if command.startswith("watch"):
-            Timer(_WATCH_S, process.send_signal, [signal.SIGINT]).start()
-        out, err = process.communicate(b"", timeout=60)
-        assert not err or command.startswith("watch"), err.decode()
-        lines = [line.rstrip() for line in out.decode().splitlines()]
+        lines = [_STYLE.sub("", line).rstrip() for line in self._printed_by(shlex.split(command), to_terminal=not pipe).splitlines()]
         program, _, count = pipe.partition(" -")
         lines = lines[: int(count)] if program == "head" else lines[-int(count or 0) :]
         return "\n".join(lines).strip("\n") + "\n"
+
+    def _printed_by(self, arguments: list[str], *, to_terminal: bool) -> str:
+        variables = {**os.environ, "RAS_TRIAGE_URL": self._url, "COLUMNS": "80", "NO_COLOR": "1", "TERM": "xterm"}
+        if not to_terminal:
+            return ForkedCommand(arguments, variables).communicate(b"", timeout=60)[0].decode()
+        master, slave = pty.openpty()
+        process = ForkedCommand(arguments, variables, terminal=slave)
+        os.close(slave)
+        printed = b""
+        for piece in _read(master):
+            printed += piece
+            if arguments[0] == "watch" and printed.count(b"\n") == self._stored():
+                process.send_signal(signal.SIGINT)
+        os.close(master)
+        process.wait(timeout=60)
+        process.close()
+        return printed.decode()
+
+    def _stored(self) -> int:
+        """Return the number of stored decisions, which `watch` prints at once."""
+        return len(httpx.get(f"{self._url}/v1/decisions").json()["decisions"])
+
+
+def _read(terminal: int) -> Iterator[bytes]:
+    """Yield what is written to a terminal until its last writer ends, which Linux reports as an error."""
+    with suppress(OSError):
+        while piece := os.read(terminal, 1 << 16):
+            yield piece
