@@ -76,6 +76,10 @@ PROBLEM_TYPES: Final = (
         "unanswered", 502, "made by the client for an event that the service did not answer ([client.md](client.md))", "report the defect"
     ),
     ProblemType("unreadable-file", 404, "command line: a file cannot be read"),
-    ProblemType("unrecognised-input", 415, "a file or a text to decode that is neither an event, a status block nor a CPER record, or could be hexadecimal or base64"),
+    ProblemType(
+        "unrecognised-input",
+        415,
+        "a file, or text to decode, that is neither an event, a status block nor a CPER record, or could be hexadecimal or base64",
+    ),
     ProblemType("unwritable", 422, "command line: `export` to a format that cannot carry the error", "use another format"),
 )
