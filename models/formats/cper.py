@@ -23,7 +23,7 @@ from ras_triage.models.formats.results import FoundError, Position, UnreadableRe
 from ras_triage.models.formats.status_blocks import BlockSpan, find_blocks, is_status_block
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
-from ras_triage.models.records.block_fields import default_block_status
+from ras_triage.models.records.block_fields import default_block_status, is_plausible_block
 from ras_triage.models.records.cper_record import (
     DESCRIPTOR_LENGTH,
     HEADER_LENGTH,
@@ -42,7 +42,7 @@ from ras_triage.models.records.cper_record import (
 )
 from ras_triage.models.records.guid import NULL, SECTION_NAMES, Guid, guid, guid_text, section_name
 from ras_triage.models.records.status_block import HEADER_LENGTH as BLOCK_HEADER_LENGTH
-from ras_triage.models.records.status_block import begins_block, parse_block
+from ras_triage.models.records.status_block import parse_block
 from ras_triage.models.scalars import AmbiguousEncoding, HexadecimalBytes, decode_text
 from ras_triage.models.sections.fields import encode_timestamp, read_timestamp
 
@@ -129,7 +129,7 @@ RECORD_OR_BLOCK: Final = "a CPER record or a status block"
 
 def is_record_or_block(data: bytes) -> bool:
     """Return whether the bytes begin with the signature of a record, or can begin a status block."""
-    return data.startswith(SIGNATURE) or begins_block(data)
+    return data.startswith(SIGNATURE) or is_plausible_block(data)
 
 
 def _is_plausible(data: bytes) -> bool:

@@ -6,7 +6,7 @@ import binascii
 import re
 from collections.abc import Callable
 
-from ras_triage.models.scalars import decode_bytes, decode_text
+from ras_triage.models.scalars import decode_base64, decode_text
 
 _HEX = re.compile(rb"(?:0[xX])?(?:[0-9a-fA-F]{2})+")
 _BASE64 = re.compile(rb"[0-9A-Za-z+/]+={0,2}")
@@ -44,7 +44,7 @@ def unpack_words(data: bytes) -> bytes | None:
     return b"".join(binascii.unhexlify(word[1])[::-1] for word in words if word)
 
 
-def unpack_field(text: str) -> bytes:
-    """Decode a member of a JSON document as `decode_bytes` does, without its white space. Raises ValueError."""
-    data: bytes = decode_bytes("".join(text.split()))
+def unpack_base64(text: str) -> bytes:
+    """Decode base64 that may contain white space, as other tools write it in JSON documents. Raises ValueError."""
+    data: bytes = decode_base64("".join(text.split()))
     return data

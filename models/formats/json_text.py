@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from ras_triage.models.formats.encoded_bytes import unpack_field
+from ras_triage.models.formats.encoded_bytes import unpack_base64
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -108,13 +108,13 @@ def find_objects(document: Any, path: str) -> list[JsonObject]:
 
 
 def find_bytes(document: Any, path: str) -> bytes | None:
-    """Return the bytes of the encoded string at a path; None if it is missing. Raises ValueError for any other value."""
+    """Return the bytes of the base64 string at a path; None if it is missing. Raises ValueError for any other value."""
     found = find(document, path)
     if found is None:
         return None
     if not isinstance(found, str):
         raise ValueError(f"`{path}`: expected a string")
     try:
-        return unpack_field(found)
+        return unpack_base64(found)
     except ValueError as error:
         raise ValueError(f"`{path}`: {error}") from None

@@ -21,7 +21,7 @@ from ras_triage.models.records.status_block import (
     encode_entry,
     entry_header_length,
 )
-from ras_triage.models.scalars import BASE64_JSON, U32, EncodedBytes, FailFastTuple, Hex32, WireModel, decode_text
+from ras_triage.models.scalars import BASE64_JSON, U32, EncodedBytes, FailFastTuple, Hex32, HexadecimalBytes, WireModel, decode_text
 from ras_triage.models.sections.arm_processor import ArmProcessor
 from ras_triage.models.sections.cxl import CxlDram, CxlGeneralMedia, CxlMemoryModule, CxlProtocol
 from ras_triage.models.sections.fields import NO_TIMESTAMP, GuidValue, SeverityCode, join_timestamp, split_timestamp
@@ -46,7 +46,12 @@ _FRU_ID_VALID, _FRU_TEXT_VALID, _TIMESTAMP_VALID = 1 << 0, 1 << 1, 1 << 2
 
 def decode_block_text(value: Any) -> Any:
     """Decode the base64 or hexadecimal of a status block; return bytes unchanged. Raises ValueError."""
-    return decode_text(value, begins_block, "a status block") if isinstance(value, str) else value
+    return decode_text(value, is_plausible_block, "a status block") if isinstance(value, str) else value
+
+
+def is_plausible_block(data: bytes) -> bool:
+    """Return whether decoded text can be a status block. Hexadecimal needs a whole header: a few digits are too often base64."""
+    return begins_block(data) and (len(data) >= HEADER_LENGTH or not isinstance(data, HexadecimalBytes))
 
 
 EncodedBlock = Annotated[bytes, BeforeValidator(decode_block_text), *BASE64_JSON]

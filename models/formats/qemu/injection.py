@@ -7,6 +7,7 @@ checks only its length.
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -17,8 +18,6 @@ from ras_triage.models.formats.json_text import MAX_CONTAINERS, MAX_VALUES
 from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, read_guarded
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
-from ras_triage.models.records.block_fields import decode_block_text
-from ras_triage.models.scalars import AmbiguousEncoding
 
 FORMAT = "qemu_injection"
 COMMAND = "inject-ghes-v2-error"
@@ -42,14 +41,13 @@ class NotInjectable(ValueError):
 def read_argument(
     text: str | bytes, *, notification: Notification | None = None, place: Position | None = None
 ) -> FoundError | UnreadableRecord:
-    """Parse the base64, or hexadecimal, of a `cper` argument; white space in it is ignored."""
+    """Parse the base64 of a `cper` argument, as QEMU does; white space in it is ignored."""
     place = place or Position()
     packed = "".join((text.decode("latin-1") if isinstance(text, bytes) else text).split())
     try:
-        block = decode_block_text(packed)
-    except ValueError as error:
-        reason = str(error) if isinstance(error, AmbiguousEncoding) else "is not base64"
-        return UnreadableRecord(place, f"the argument {reason}", FORMAT)
+        block = base64.b64decode(packed, validate=True)
+    except (binascii.Error, ValueError):
+        return UnreadableRecord(place, "the argument is not base64", FORMAT)
     if not block:
         return UnreadableRecord(place, "the argument is empty", FORMAT)
     lost: tuple[str, ...] = LOST

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ras_triage.models.formats.encoded_bytes import is_encoded, unpack_field, unpack_text, unpack_words
+from ras_triage.models.formats.encoded_bytes import is_encoded, unpack_base64, unpack_text, unpack_words
 from ras_triage.models.scalars import AmbiguousEncoding, HexadecimalBytes
 
 
@@ -31,7 +31,7 @@ def test_base64_that_is_not_also_hexadecimal_comes_back(data):
     text = base64.b64encode(data)
     assume(set(text) - set(b"0123456789abcdefABCDEFxX"))
     assert unpacked(text) == data
-    assert unpack_field(text.decode()) == data
+    assert unpack_base64(text.decode()) == data
 
 
 @pytest.mark.parametrize("text", [b"0x0102", b"0X01 02", b"01\r\n02\r\n", b"# a dump\n01 02\n  # its end\n"])
@@ -63,4 +63,4 @@ def test_words_have_eight_digits_each(text):
 @pytest.mark.parametrize("text", ["A", "AAA", "A?==", "\xff"])
 def test_base64_that_is_none_says_so(text):
     with pytest.raises(ValueError, match="not valid base64"):
-        unpack_field(text)
+        unpack_base64(text)

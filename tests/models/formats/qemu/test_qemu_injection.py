@@ -198,8 +198,3 @@ def arguments(draw) -> list[str]:
 def test_any_injection_survives_the_way_through_the_arguments(words):
     block = inject(words)
     assert inject(to_arguments(event(block))) == block
-
-
-def test_an_argument_in_hexadecimal_is_read_and_what_could_be_either_is_not():
-    assert read_argument(BLOCK.hex()).event.status_block == BLOCK
-    assert read_argument("deadbeef").reason.startswith("the argument could be 4 bytes in hexadecimal or 6 bytes in base64")
