@@ -16,7 +16,7 @@ _ANY_TYPE: Final = b"application/cloudevents"
 _MEMBER: Final = {name: re.compile(rb'"%b"\s*:\s*"([^"\\]{1,512})"' % name) for name in (b"traceparent", b"tracestate")}
 
 
-def read_document(request: Request, body: bytes) -> bytes:
+def received_event(request: Request, body: bytes) -> bytes:
     """Return the event as it was sent, which may be a CloudEvent; one in binary mode is converted to structured mode.
 
     The trace context of a CloudEvent is that of the request, if the request has none. Raises ProblemError.

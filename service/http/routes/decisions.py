@@ -15,7 +15,7 @@ from ras_triage.service.api.times import rfc3339
 from ras_triage.service.engine.evaluation import EventDocument
 from ras_triage.service.engine.responses import wrap_decision
 from ras_triage.service.http.batch_run import ARRAY, CLOUD_EVENTS, NDJSON, BatchFormat, BatchRun
-from ras_triage.service.http.cloud_events import is_cloud_batch, read_document
+from ras_triage.service.http.cloud_events import is_cloud_batch, received_event
 from ras_triage.service.http.dependencies import (
     Body,
     MetricsOf,
@@ -72,7 +72,7 @@ async def decide(request: Request, body: Body) -> Response:
     require_parameters(request, ("dry_run",))
     intake, key = runtime_of(request).intake, repeat_key(request)
     dry_run = boolean(request, "dry_run")
-    document = EventDocument(read_document(request, body), key)
+    document = EventDocument(received_event(request, body), key)
     with WhileConnected(request.receive):
         if dry_run:
             return Response(await intake.decide_dry_run(document), media_type=_JSON)
