@@ -6,16 +6,16 @@ Exit status: 0 all events were applied, 1 the service did not respond, 2 some ev
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import struct
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ras_triage import Client
-from ras_triage.models import decision as steps
 from ras_triage.service.client import ClientError, DecisionResponse, Problem, ProblemResponse
 
 TRANSIENT = (408, 429, 502, 503, 504)
@@ -114,72 +114,28 @@ def prepare(machine: Machine, event: Mapping[str, Any]) -> None:
     machine.record = "written" if event.get("status_block") else "none"
 
 
-def apply(machine: Machine, step: steps.Step) -> None:
-    """Do on the machine what a step of a plan says."""
-    match step:
-        case steps.Acknowledge():
-            machine.record = f"acknowledged {step.when}"
-        case steps.QueueMemoryFailure():
-            queue(machine, step)
-        case steps.MemoryFailure() | steps.SoftOffline():
-            take_away(machine, step)
-        case steps.Signal():
-            deliver(machine, step)
-        case steps.Oops():
-            oops(machine, step)
-        case steps.RecoverPcie():
-            machine.devices[step.device] = f"{step.severity}, {'recovery queued' if step.recovers else 'logged'}"
-        case steps.Panic():
-            panic(machine, step)
-        case steps.Log() | steps.Reject() | steps.ReportCxl():
-            machine.log.append(log_line(step))
-        case _:
-            apply_to_guest(machine, step)
-
-
-def log_line(step: steps.Log | steps.Reject | steps.ReportCxl) -> str:
-    match step:
-        case steps.Log():
-            return step.what
-        case steps.Reject():
-            return f"rejected: {step.why}"
-        case steps.ReportCxl():
-            return f"cxl event: {step.event}"
-
-
-def queue(machine: Machine, step: steps.QueueMemoryFailure) -> None:
-    machine.queue.append(hex(step.pfn))
-    if "soft_offline" not in step.flags:
-        machine.frame(step.pfn).content = "lost"
-
-
-def oops(machine: Machine, step: steps.Oops) -> None:
-    machine.log.append(f"oops: {step.cause}")
-    if step.context == "interrupted_thread":
-        machine.end_process(name_of(step.pid))
-
-
-def panic(machine: Machine, step: steps.Panic) -> None:
-    reboot = "no reboot" if step.reboots_after_s is None else f"reboot after {step.reboots_after_s} s"
-    machine.log.append(f"panic: {step.message} ({step.cause}, {reboot})")
-    machine.state = "panicked"
-
-
-def take_away(machine: Machine, step: steps.MemoryFailure | steps.SoftOffline) -> None:
+def take_away(machine: Machine, step: Any) -> None:
     """Apply the outcome of `memory_failure()` or `soft_offline_page()` to the page frame; without a result the frame stays as it was."""
     name = hex(step.pfn)
     if name in machine.queue:
         machine.queue.remove(name)
     frame = machine.frame(step.pfn)
+    soft = step.kind == "soft_offline"
     if step.result == "recovered":
-        frame.content = "copied" if isinstance(step, steps.SoftOffline) else "lost"
+        frame.content = "copied" if soft else "lost"
         frame.state = "offline"
         frame.mapped_by = []
-    elif isinstance(step, steps.MemoryFailure) and step.result is not None:
+    elif not soft and step.result is not None:
         frame.state = "poisoned"
 
 
-def signal_fields(step: steps.Signal) -> dict[str, Any]:
+def queue_memory_failure(machine: Machine, step: Any) -> None:
+    machine.queue.append(hex(step.pfn))
+    if "soft_offline" not in step.flags:
+        machine.frame(step.pfn).content = "lost"
+
+
+def signal_fields(step: Any) -> dict[str, Any]:
     """Return a signal with the range of bytes that are lost: 2^lsb bytes, aligned to their number."""
     lost = None
     if step.address is not None and step.lsb is not None:
@@ -188,42 +144,42 @@ def signal_fields(step: steps.Signal) -> dict[str, Any]:
     return {"tid": name_of(step.tid), "signal": step.signal, "code": step.code, "address": address, "lost": lost, "forced": step.forced}
 
 
-def deliver(machine: Machine, step: steps.Signal) -> None:
+def deliver(machine: Machine, step: Any) -> None:
     pid = name_of(step.pid)
     machine.task(step.pid).signals.append(signal_fields(step))
     if step.signal == "SIGKILL" or not any(guest.pid == pid for guest in machine.guests.values()):
         machine.end_process(pid)
 
 
-def apply_to_guest(machine: Machine, step: steps.Step) -> None:
-    match step:
-        case steps.Translate():
-            machine.guest(step.vm).lost += [{"ipa": hex(one.ipa), "length": one.length} for one in step.ranges]
-        case steps.RecordGuestError():
-            guest = machine.guest(step.vm)
-            memory = guest.error_sources.setdefault(step.notification, bytearray(ERROR_SOURCE_BYTES))
-            memory[: len(step.status_block)] = step.status_block
-            guest.records.append({"notification": step.notification, **read_record(memory)})
-        case steps.InjectAbort():
-            take_exception(machine.guest(step.vm), step.vcpu, {"exception": "abort", "esr": hex(step.guest_esr)})
-        case steps.InjectSerror():
-            pending, has_esr, vsesr = struct.unpack_from("<BB6xQ", step.vcpu_events)
-            taken = {"exception": "serror", "esr": hex(step.guest_esr), "pending": pending, "has_esr": has_esr, "vsesr": hex(vsesr)}
-            take_exception(machine.guest(step.vm), step.vcpu, taken)
-        case steps.ExitToVmm():
-            fields = {name: hex(content) for name, content in step.fields.items()}
-            machine.guest(step.vm).exits.append({"vcpu": name_of(step.vcpu), "exit": step.exit, "fields": fields})
-        case steps.VmmExits():
-            guest = machine.guest(step.vm)
-            machine.log.append(f"vmm exits: {step.why}")
-            guest.state = "stopped"
-            machine.end_process(guest.pid)
-        case _:
-            machine.log.append(f"step `{step.kind}` is not known to this simulator")
+def oops(machine: Machine, step: Any) -> None:
+    machine.log.append(f"oops: {step.cause}")
+    if step.context == "interrupted_thread":
+        machine.end_process(name_of(step.pid))
 
 
-def take_exception(guest: Guest, vcpu: int | None, taken: dict[str, Any]) -> None:
-    guest.exceptions.setdefault(name_of(vcpu), []).append(taken)
+def acknowledge(machine: Machine, step: Any) -> None:
+    machine.record = f"acknowledged {step.when}"
+
+
+def recover_pcie(machine: Machine, step: Any) -> None:
+    machine.devices[step.device] = f"{step.severity}, {'recovery queued' if step.recovers else 'logged'}"
+
+
+def panic(machine: Machine, step: Any) -> None:
+    reboot = "no reboot" if step.reboots_after_s is None else f"reboot after {step.reboots_after_s} s"
+    machine.log.append(f"panic: {step.message} ({step.cause}, {reboot})")
+    machine.state = "panicked"
+
+
+def translate(machine: Machine, step: Any) -> None:
+    machine.guest(step.vm).lost += [{"ipa": hex(one.ipa), "length": one.length} for one in step.ranges]
+
+
+def record_guest_error(machine: Machine, step: Any) -> None:
+    guest = machine.guest(step.vm)
+    memory = guest.error_sources.setdefault(step.notification, bytearray(ERROR_SOURCE_BYTES))
+    memory[: len(step.status_block)] = step.status_block
+    guest.records.append({"notification": step.notification, **read_record(memory)})
 
 
 def read_record(memory: bytearray) -> dict[str, Any]:
@@ -237,17 +193,66 @@ def read_record(memory: bytearray) -> dict[str, Any]:
     return {"bytes": 20 + data_length, "physical_address": hex(address)}
 
 
+def inject_abort(machine: Machine, step: Any) -> None:
+    take_exception(machine, step, {"exception": "abort", "esr": hex(step.guest_esr)})
+
+
+def inject_serror(machine: Machine, step: Any) -> None:
+    """Read the first bytes of struct kvm_vcpu_events: serror_pending, serror_has_esr, 6 more, serror_esr."""
+    pending, has_esr, vsesr = struct.unpack_from("<BB6xQ", step.vcpu_events)
+    taken = {"exception": "serror", "esr": hex(step.guest_esr), "pending": pending, "has_esr": has_esr, "vsesr": hex(vsesr)}
+    take_exception(machine, step, taken)
+
+
+def take_exception(machine: Machine, step: Any, taken: dict[str, Any]) -> None:
+    machine.guest(step.vm).exceptions.setdefault(name_of(step.vcpu), []).append(taken)
+
+
+def exit_to_vmm(machine: Machine, step: Any) -> None:
+    fields = {name: hex(content) for name, content in step.fields.items()}
+    machine.guest(step.vm).exits.append({"vcpu": name_of(step.vcpu), "exit": step.exit, "fields": fields})
+
+
+def vmm_exits(machine: Machine, step: Any) -> None:
+    guest = machine.guest(step.vm)
+    machine.log.append(f"vmm exits: {step.why}")
+    guest.state = "stopped"
+    machine.end_process(guest.pid)
+
+
+HANDLERS: Mapping[str, Callable[[Machine, Any], None]] = {
+    "log": lambda machine, step: machine.log.append(step.what),
+    "reject": lambda machine, step: machine.log.append(f"rejected: {step.why}"),
+    "report_cxl": lambda machine, step: machine.log.append(f"cxl event: {step.event}"),
+    "acknowledge": acknowledge,
+    "queue_memory_failure": queue_memory_failure,
+    "memory_failure": take_away,
+    "soft_offline": take_away,
+    "signal": deliver,
+    "oops": oops,
+    "recover_pcie": recover_pcie,
+    "translate": translate,
+    "record_guest_error": record_guest_error,
+    "inject_abort": inject_abort,
+    "inject_serror": inject_serror,
+    "exit_to_vmm": exit_to_vmm,
+    "vmm_exits": vmm_exits,
+    "panic": panic,
+}
+"""What the simulator does for each kind of step."""
+
+
 def apply_decision(machine: Machine, event: Mapping[str, Any], decision: DecisionResponse) -> Machine:
     """Apply a whole decision; a machine that had panicked has rebooted by now."""
     if machine.state == "panicked":
         machine = Machine(boots=machine.boots + 1)
     prepare(machine, event)
     for step in decision.plan:
-        apply(machine, step)
+        HANDLERS[step.kind](machine, step)
     for task in machine.tasks.values():
         task.next_access = []
     for step in decision.next_access:
-        if isinstance(step, steps.Signal):
+        if step.kind == "signal":
             machine.task(step.pid).next_access.append(signal_fields(step))
     return machine
 
@@ -291,12 +296,17 @@ def state_of(machine: Machine) -> dict[str, Any]:
 
 
 def main() -> int:
-    url, path = sys.argv[1:]
+    parser = argparse.ArgumentParser(description="Send events to a service, and apply the plans to a toy machine.")
+    parser.add_argument("url", help="service, such as http://127.0.0.1:8080")
+    parser.add_argument("events", help="file with one event a line")
+    options = parser.parse_args()
     try:
-        with Client(url, token=os.environ.get("RAS_TRIAGE_TOKEN")) as client, open(path, "rb") as lines:
+        with Client(options.url, token=os.environ.get("RAS_TRIAGE_TOKEN")) as client, open(options.events, "rb") as lines:
             machines, refused = run(client, (line for line in lines if line.strip()))
+    except OSError as failure:
+        parser.error(f"{options.events}: {failure.strerror}")
     except ClientError as failure:
-        print(f"{url}: {failure}", file=sys.stderr)
+        print(f"{options.url}: {failure}", file=sys.stderr)
         return 1
     print(json.dumps({source: state_of(machine) for source, machine in machines.items()}, indent=2, sort_keys=True, ensure_ascii=False))
     return 2 if refused else 0

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import base64
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from typing import Any
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 COMMAND = "inject-ghes-v2-error"
+FIRST_VERSION = (10, 2)
+"""Of QEMU with the command, and of its machine types with a source for it."""
 NOTIFICATION = "gpio"
 """How QEMU notifies the guest of an injected record, whatever the plan says."""
 
@@ -29,6 +32,7 @@ WITHOUT_COMMAND = {
 }
 """Steps of a guest that no QMP command applies, with the reason."""
 
+CONNECT_S = 5.0
 ACKNOWLEDGE_S = 5.0
 """How long a record waits for the guest to acknowledge the one before it."""
 PAUSE_S = 0.1
@@ -48,7 +52,18 @@ def steps_of_guest(decision: Mapping[str, Any], vm: str | None) -> list[Step]:
     guests = sorted({str(step["vm"]) for step in steps})
     if vm is None and len(guests) > 1:
         raise ValueError(f"the plan has steps for several guests; expected --vm with one of {', '.join(guests)}")
-    return [step for step in steps if vm is None or step["vm"] == vm]
+    chosen = [step for step in steps if vm is None or step["vm"] == vm]
+    for step in chosen:
+        check_base64(step.get("status_block", ""))
+    return chosen
+
+
+def check_base64(text: str) -> None:
+    """Raise ValueError for what is not base64: QEMU 11.1 aborts on such a `cper`."""
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"`status_block` is not base64: {error}") from None
 
 
 async def check(qmp: QMPClient) -> None:
@@ -58,12 +73,16 @@ async def check(qmp: QMPClient) -> None:
         answer: Any = await qmp.execute("query-version")
         version = answer["qemu"]
         raise NotUsable(f"QEMU {version['major']}.{version['minor']} has no `{COMMAND}`; expected 10.2 or later")
-    try:
-        has_sources = await qmp.execute("qom-get", {"path": "/machine", "property": "ras"})
-    except ExecuteError as error:
-        raise NotUsable(f"the machine has no property `ras`; expected a virt machine of arm64: {error}") from None
-    if not has_sources:
+    machine = str(await property_of_machine(qmp, "type"))
+    version_of = re.fullmatch(r"virt-(\d+)\.(\d+)-machine", machine)
+    if version_of is None or (int(version_of[1]), int(version_of[2])) < FIRST_VERSION:
+        raise NotUsable(f"the machine is `{machine}`; expected -machine virt of 10.2 or later: others have no source for injected records")
+    if not await property_of_machine(qmp, "ras"):
         raise NotUsable("the guest has no error source; expected -machine virt,ras=on")
+
+
+async def property_of_machine(qmp: QMPClient, name: str) -> object:
+    return await qmp.execute("qom-get", {"path": "/machine", "property": name})
 
 
 async def inject(qmp: QMPClient, cper: str) -> None:
@@ -87,9 +106,7 @@ async def apply(qmp: QMPClient, step: Step) -> bool:
     if kind in WITHOUT_COMMAND:
         print(f"{kind}: not applied: {WITHOUT_COMMAND[kind]}")
         return False
-    cper = step["status_block"]
-    base64.b64decode(cper, validate=True)  # QEMU 11.1 aborts on a `cper` that is not base64
-    await inject(qmp, cper)
+    await inject(qmp, step["status_block"])
     as_decided = bool(step["notification"] == NOTIFICATION)
     note = "" if as_decided else f"; the plan says `{step['notification']}`, QEMU notifies by `{NOTIFICATION}`"
     print(f"{kind}: record for {step['ipa']} injected{note}")
@@ -99,7 +116,11 @@ async def apply(qmp: QMPClient, step: Step) -> bool:
 async def run(socket: str, steps: Sequence[Step]) -> bool:
     """Apply the steps in order; return whether all are as decided."""
     qmp = QMPClient("apply_to_qemu")
-    await qmp.connect(socket)
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            await qmp.connect(socket)
+    except TimeoutError:
+        raise NotUsable("no QMP greeting; expected a QMP socket that no other client uses") from None
     try:
         await check(qmp)
         return all([await apply(qmp, step) for step in steps])
