@@ -264,14 +264,15 @@ void prepare(Machine& machine, const json& event) {
 
 // ---- The plan ----------------------------------------------------------------------------------------------------------------------
 
-// Applies the outcome of memory_failure() or soft_offline_page() to the page frame; without a result the frame stays as it was.
+// Applies the outcome of memory_failure() or soft_offline_page() to the page frame.
+// A frame that was taken away before stays as it was, and so does one without a result.
 void take_away(Machine& machine, const json& step, bool soft) {
     const auto queued = std::find(machine.queue.begin(), machine.queue.end(), name_of(step.at("pfn")));
     if (queued != machine.queue.end()) machine.queue.erase(queued);
     Frame& frame = machine.frame(step.at("pfn"));
     if (step.at("result") == "recovered") {
         frame = {"offline", soft ? "copied" : "lost", {}};
-    } else if (!soft && !step.at("result").is_null()) {
+    } else if (!soft && !step.at("result").is_null() && frame.state != "offline") {
         frame.state = "poisoned";
     }
 }

@@ -115,7 +115,10 @@ def prepare(machine: Machine, event: Mapping[str, Any]) -> None:
 
 
 def take_away(machine: Machine, step: Any) -> None:
-    """Apply the outcome of `memory_failure()` or `soft_offline_page()` to the page frame; without a result the frame stays as it was."""
+    """Apply the outcome of `memory_failure()` or `soft_offline_page()` to the page frame.
+
+    A frame that was taken away before stays as it was, and so does one without a result.
+    """
     name = hex(step.pfn)
     if name in machine.queue:
         machine.queue.remove(name)
@@ -125,7 +128,7 @@ def take_away(machine: Machine, step: Any) -> None:
         frame.content = "copied" if soft else "lost"
         frame.state = "offline"
         frame.mapped_by = []
-    elif not soft and step.result is not None:
+    elif not soft and step.result is not None and frame.state != "offline":
         frame.state = "poisoned"
 
 
