@@ -32,7 +32,7 @@ WITHOUT_COMMAND = {
 }
 """Steps of a guest that no QMP command applies, with the reason."""
 
-CONNECT_S = 5.0
+CONNECT_S = 2.0
 ACKNOWLEDGE_S = 5.0
 """How long a record waits for the guest to acknowledge the one before it."""
 PAUSE_S = 0.1
