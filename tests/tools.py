@@ -6,15 +6,24 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from typing import Final
 
 import pytest
 
+REQUIRED: Final = "RAS_TRIAGE_REQUIRE_TOOLS"
+"""Environment variable that `.ci/run` sets: nothing is skipped there."""
+
+
+def missing_programs(*names: str) -> list[str]:
+    """Return those programs that are not on the path."""
+    return [name for name in names if shutil.which(name) is None]
+
 
 def require(missing: Sequence[str], packages: str) -> None:
-    """Skip a test where something is missing, and say what; in CI fail, so that nothing is left out there."""
+    """Skip a test where something is missing, and say what; fail where all tools are required."""
     if missing:
         reason = f"missing: {', '.join(missing)}; expected Debian's {packages}"
-        if os.environ.get("CI"):
+        if os.environ.get(REQUIRED):
             pytest.fail(reason)
         pytest.skip(reason)
 
