@@ -60,11 +60,15 @@ class Event(WireModel):
     source: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Machine or simulator that saw the error."""
     time: Time | None = None
+    """When the error was seen; RFC 3339 with a time zone."""
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Name of the policy that decides, as `linux-6.12.107` or `uniform`. Absent: that of `host.kernel`, else the service's default."""
     notification: NotificationInput
+    """How the error was notified: the type only, or with its error source and registers."""
     status_block: BlockInput | None = None
     """The ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1) as firmware wrote it; absent: there is no record."""
     host: Host = Host()
+    """Facts about the machine; absent: those kept for `source`, if any."""
 
 
 def event_json(event: Event) -> bytes:

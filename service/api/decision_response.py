@@ -15,6 +15,7 @@ class UsedFacts:
     version: int | None
     """Version of the source's facts; null: the event had its own."""
     digest: str | None
+    """Content hash of the source's facts; null: the event had its own."""
     poisoned: tuple[str, ...]
     """Physical addresses (bytes) of pages that earlier decisions poisoned."""
     duplicate: bool = False

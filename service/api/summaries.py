@@ -15,13 +15,19 @@ class SummaryJson:
     decided_at: str
     """RFC 3339, UTC."""
     source: str | None
+    """The event's `source`; null: it had none."""
     event_id: str | None
     """The event's `id`, given by the sender."""
     event_key: str
+    """Content hash of the event."""
     policy: PolicyRef
+    """The policy that made the decision."""
     action: str
+    """Action of the decision."""
     certainty: str
+    """`certain` or `depends`."""
     notification: str
+    """Notification type of the event."""
     severity: str | None
     """Severity of the status block; null: no status block."""
     sections: tuple[str, ...]
@@ -35,6 +41,7 @@ class PageJson:
     """Decisions, newest first."""
 
     decisions: tuple[SummaryJson, ...]
+    """At most `limit` decisions."""
     next: str | None
     """`cursor` of the next page; null: last page."""
     damaged: int = 0
@@ -60,4 +67,6 @@ class StatsJson:
     bucket_s: int
     """Seconds."""
     group_by: tuple[str, ...]
+    """The fields by which the counts are grouped."""
     buckets: tuple[BucketJson, ...]
+    """Buckets, oldest first."""

@@ -18,6 +18,7 @@ class Health(BaseModel):
     """Result of a probe."""
 
     status: Literal["ok"] = "ok"
+    """The probe succeeded."""
 
 
 @router.get("/healthz")

@@ -32,6 +32,7 @@ class HostJson:
     """A version of the host facts of a source."""
 
     source: str
+    """The `source` of events."""
     version: int
     """From 1, incremented with every change."""
     digest: str
@@ -39,6 +40,7 @@ class HostJson:
     changed_at: str
     """RFC 3339, UTC."""
     host: Host
+    """The facts as they were sent; absent ones are left out."""
 
 
 IfMatch = Annotated[str | None, Header(description="Required `ETag` of the current version")]

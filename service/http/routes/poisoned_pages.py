@@ -32,7 +32,9 @@ class PoisonedJson:
     """The pages that decisions poisoned since the machine was started."""
 
     source: str
+    """The `source` of events."""
     pages: tuple[PageAddress, ...]
+    """By address, at most 10,000."""
 
 
 @router.get("/v1/poisoned-pages/{source:path}", dependencies=[Depends(only_parameters())])

@@ -24,7 +24,9 @@ class PurgeJson:
     reason: str
     """`age` or `size`."""
     count: int
+    """Decisions deleted."""
     oldest: str
+    """RFC 3339, UTC: when the oldest of them was decided."""
     newest: str
     """When the oldest and the newest of them were decided."""
 
@@ -38,6 +40,7 @@ class LossJson:
     reason: str
     """`incomplete`: the last commits were missing at a start; `replaced`: the file of the store was replaced; `damaged`: rows were."""
     decisions: int
+    """Decisions lost."""
     changes: int
     """Commits of host facts, API keys or purges."""
 
@@ -47,10 +50,13 @@ class StoreJson:
     """Size, retention, purges and losses of a store."""
 
     decisions: int
+    """Decisions kept."""
     bytes: int
     """On disk, without free pages."""
     oldest: str | None
+    """RFC 3339, UTC: when the oldest was decided; null: there is none."""
     newest: str | None
+    """RFC 3339, UTC: when the newest was decided; null: there is none."""
     retention_days: float | None
     """Older decisions are purged; null: never."""
     retention_bytes: int | None
