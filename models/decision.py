@@ -70,7 +70,7 @@ class MemoryFailure:
     result: Result | None
     """Result that the kernel prints (`action_result()`); null: it prints none."""
     returns: int | None
-    """0 or a negative errno; None if the call does not return."""
+    """0 or a negative errno; null: the call does not return."""
     kind: Literal["memory_failure"] = "memory_failure"
 
 
@@ -275,7 +275,7 @@ class Panic:
     message: str
     """Message of the panic."""
     reboots_after_s: int | None
-    """None: the machine does not reboot."""
+    """Seconds; null: the machine does not reboot."""
     kind: Literal["panic"] = "panic"
 
 
@@ -316,7 +316,7 @@ class Rationale:
     mirrors: str | None
     """Kernel function."""
     since: str | None = None
-    """First release of the kernel's series with this behaviour; None if all releases have it."""
+    """First release of the kernel's series with this behaviour; null: all releases have it."""
 
 
 @frozen

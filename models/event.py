@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Plai
 from ras_triage.models.host import Host
 from ras_triage.models.notification import NotificationInput
 from ras_triage.models.records.block_fields import StructuredBlock, encode_structured
-from ras_triage.models.scalars import WireModel, decode_base64, encode_base64
+from ras_triage.models.scalars import Base64Text, WireModel, decode_base64, encode_base64
 from ras_triage.models.times import to_utc, utc_text
 
 MAX_BLOCK_BYTES = 1 << 20
@@ -46,9 +46,9 @@ Time = Annotated[
 
 BlockInput = Annotated[
     bytes,
-    BeforeValidator(_block_bytes, json_schema_input_type=str | StructuredBlock),
-    PlainSerializer(encode_base64, return_type=str, when_used="json"),
     Field(max_length=MAX_BLOCK_BYTES),
+    BeforeValidator(_block_bytes, json_schema_input_type=Base64Text | StructuredBlock),
+    PlainSerializer(encode_base64, return_type=str, when_used="json"),
 ]
 
 

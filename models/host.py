@@ -134,7 +134,7 @@ class Page(WireModel):
     shift: Annotated[int, Field(ge=12, le=48)] | None = None
     """log2 of the size in bytes; absent: one base page."""
     file_backed: StrictBool = False
-    """Whether the pages have a file as their backing store."""
+    """Of a hugetlb page: whether it belongs to a file of hugetlbfs."""
     backing: Literal["tmpfs", "disk"] | None = None
     """Where the file of a `file_thp` page keeps its content; absent: `tmpfs`. The other states imply it."""
     unmap_fails: StrictBool = False

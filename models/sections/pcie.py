@@ -142,9 +142,9 @@ class Pcie(StructuredSection):
     """Device or port type: 0 endpoint, 4 root port, 5 and 6 upstream and downstream switch port, 10 event collector; see the readings of
     `POST /v1/decode`."""
     version_minor: Annotated[Hex8 | None, LayoutField(12, 1, valid=1 << 1)] = None
-    """BCD"""
+    """Minor version of the PCI Express specification, BCD."""
     version_major: Annotated[Hex8 | None, LayoutField(13, 1, valid=1 << 1)] = None
-    """BCD"""
+    """Major version of the PCI Express specification, BCD."""
     command: Annotated[Hex16 | None, LayoutField(16, 2, valid=1 << 2)] = None
     """PCI command register."""
     status: Annotated[Hex16 | None, LayoutField(18, 2, valid=1 << 2)] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ras_triage.models.decision import PolicyRef
 from ras_triage.models.frozen import frozen
+from ras_triage.models.scalars import HexText, TimeText
 
 
 @frozen
@@ -12,7 +13,7 @@ class SummaryJson:
 
     id: str
     """UUID version 7."""
-    decided_at: str
+    decided_at: TimeText
     """RFC 3339, UTC."""
     source: str | None
     """The event's `source`; null: it had none."""
@@ -32,7 +33,7 @@ class SummaryJson:
     """Severity of the status block; null: no status block."""
     sections: tuple[str, ...]
     """Distinct names or GUIDs of section types."""
-    physical_addresses: tuple[str, ...]
+    physical_addresses: tuple[HexText, ...]
     """Distinct addresses in bytes, the first of very many."""
 
 
@@ -52,7 +53,7 @@ class PageJson:
 class BucketJson:
     """One bucket of time."""
 
-    start: str
+    start: TimeText
     """RFC 3339, UTC."""
     count: int
     """Decisions in the bucket."""

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from ras_triage.models.decision import Assumption, PolicyRef, Rationale
 from ras_triage.models.frozen import frozen
 from ras_triage.models.kvm import GuestException, LinuxGuest
-from ras_triage.models.scalars import Base64, FailFastTuple, Hex64, StrictBool, WireModel
+from ras_triage.models.scalars import U8, Base64, FailFastTuple, Hex64, StrictBool, WireModel
 from ras_triage.models.syndrome_fields import SyndromeKind
 
 MAX_VALUES: Final = 1000
@@ -21,7 +21,7 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else value
 
 
-Byte = Annotated[int, BeforeValidator(_number, json_schema_input_type=int | bool), Field(strict=True, ge=0, lt=256)]
+Byte = Annotated[U8, BeforeValidator(_number, json_schema_input_type=U8 | bool)]
 
 
 class VcpuEventsInput(WireModel):

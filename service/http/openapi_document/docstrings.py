@@ -1,6 +1,6 @@
 """Docstrings of fields, read from the source of their classes.
 
-Python does not keep them. They are read when the OpenAPI document is made, because parsing the source while importing would slow every start.
+Python does not keep them. They are read when the OpenAPI document is made: parsing the source while importing would slow every start.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import ast
 import inspect
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 
 
 def field_docstrings(cls: type) -> dict[str, str]:
@@ -20,7 +20,7 @@ def field_docstrings(cls: type) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def _of_module(name: str) -> dict[str, dict[str, str]]:
     """Return the docstrings of the fields of every class at the top level of one of the project's modules."""
     if not name.startswith("ras_triage."):

@@ -10,12 +10,13 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from ras_triage.models.formats.results import Position
 from ras_triage.service.api.problems import Conflict, ErrorDetail, Problem
 from ras_triage.service.http.openapi_document.docstrings import field_docstrings
 
 REF: Final = "#/components/schemas/{model}"
 
-_WITHOUT_NULLS: Final = (Problem, ErrorDetail, Conflict)
+_WITHOUT_NULLS: Final = (Problem, ErrorDetail, Conflict, Position)
 """Responses that leave a field out instead of sending null."""
 
 
@@ -48,7 +49,7 @@ def _renamed(node: Any, references: dict[str, str]) -> Any:
 class _ApiSchemas(GenerateJsonSchema):
     """Schemas as clients need them.
 
-    A request's default is part of its description and not a `default`: generated clients send a `default` as if the caller had stated it, and
+    A request's default is in the description and not a `default`: generated clients send a `default` as if the caller had stated it, and
     then the decision does not list it as an assumption.
     """
 
@@ -121,11 +122,12 @@ def _describe(schema: JsonSchemaValue, cls: type, docstrings: dict[str, str], de
     if required:
         schema["required"] = [name for name in properties if name in required]
     for name, field in properties.items():
-        text = [docstrings[name]] if name in docstrings else []
+        text = docstrings.get(name, f"Always `{field['const']}`." if name in constants else None)
+        if text is None:
+            continue
         if name in defaults and name not in required:
-            text.append(f"Default: `{json.dumps(defaults[name])}`.")
-        if text:
-            field["description"] = " ".join(part if part.endswith((".", "`")) or len(text) == 1 else f"{part}." for part in text)
+            text = f"{text.removesuffix('.')}. Default: `{json.dumps(defaults[name])}`."
+        field["description"] = text
 
 
 def _without_null(field: JsonSchemaValue) -> JsonSchemaValue:

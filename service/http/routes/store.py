@@ -7,6 +7,7 @@ from typing import Final
 from fastapi import APIRouter, Depends
 
 from ras_triage.models.frozen import frozen
+from ras_triage.models.scalars import TimeText
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.http.dependencies import RuntimeOf, only_parameters
 
@@ -19,15 +20,15 @@ MAX_PURGES: Final = 100
 class PurgeJson:
     """Decisions that retention deleted together."""
 
-    at: str
+    at: TimeText
     """RFC 3339, UTC."""
     reason: str
     """`age` or `size`."""
     count: int
     """Decisions deleted."""
-    oldest: str
+    oldest: TimeText
     """RFC 3339, UTC: when the oldest of them was decided."""
-    newest: str
+    newest: TimeText
     """When the oldest and the newest of them were decided."""
 
 
@@ -35,7 +36,7 @@ class PurgeJson:
 class LossJson:
     """A loss that an operator has accepted."""
 
-    at: str
+    at: TimeText
     """RFC 3339, UTC: when it was accepted."""
     reason: str
     """`incomplete`: the last commits were missing at a start; `replaced`: the file of the store was replaced; `damaged`: rows were."""
@@ -53,9 +54,9 @@ class StoreJson:
     """Decisions kept."""
     bytes: int
     """On disk, without free pages."""
-    oldest: str | None
+    oldest: TimeText | None
     """RFC 3339, UTC: when the oldest was decided; null: there is none."""
-    newest: str | None
+    newest: TimeText | None
     """RFC 3339, UTC: when the newest was decided; null: there is none."""
     retention_days: float | None
     """Older decisions are purged; null: never."""
@@ -69,7 +70,7 @@ class StoreJson:
     """Latest first."""
 
 
-@router.get("")
+@router.get("", operation_id="getStore")
 async def describe(runtime: RuntimeOf) -> StoreJson:
     """Return size, retention, purges and losses of the store."""
     size = await runtime.read(lambda store: store.size())
