@@ -130,7 +130,7 @@ class RecoverPcie:
     severity: Literal["correctable", "nonfatal", "fatal"]
     """AER severity of the error."""
     recovers: bool
-    """False if the kernel only logs the error."""
+    """Whether the kernel recovers the device; otherwise it only logs the error."""
     kind: Literal["recover_pcie"] = "recover_pcie"
 
 

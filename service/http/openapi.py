@@ -1,7 +1,8 @@
-"""Operations for the OpenAPI document, with the bodies that routes read and write themselves."""
+"""Operations for the OpenAPI document, with the bodies of requests and responses."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
@@ -115,7 +116,7 @@ _RESPONSE_HEADERS: Final = {401: {"WWW-Authenticate": {"description": "The schem
 def problem_response(status: int) -> dict[str, Any]:
     """Return the description of a problem with a status code."""
     headers = {"headers": _RESPONSE_HEADERS[status]} if status in _RESPONSE_HEADERS else {}
-    return {"description": HTTPStatus(status).phrase, **headers, "content": _PROBLEM}
+    return {"description": HTTPStatus(status).phrase, **headers, "content": deepcopy(_PROBLEM)}
 
 
 CONFLICT: dict[int | str, dict[str, Any]] = {409: problem_response(409)}
