@@ -82,7 +82,7 @@ def _schemas(routers: Iterable[APIRouter]) -> dict[str, Any]:
     schemas = component_schemas(_REQUESTS, responses)
     for name, (description, union) in _UNIONS.items():
         members = [{"$ref": REF.format(model=one.__name__)} for one in get_args(union)]
-        schemas[name] = {"title": name, "description": description, "anyOf": members}
+        schemas[name] = {"description": description, "anyOf": members}
     return schemas
 
 

@@ -29,7 +29,7 @@ def component_schemas(requests: Iterable[Any], responses: Iterable[Any]) -> dict
     _, definitions = _ApiSchemas(ref_template=REF).generate_definitions(inputs)
     names = {name: name.removesuffix("-Input").replace("-Output", "Output") for name in definitions}
     renamed = _renamed(definitions, {REF.format(model=old): REF.format(model=new) for old, new in names.items()})
-    return {names[name]: schema for name, schema in renamed.items()}
+    return {names[name]: _untitled(schema) for name, schema in renamed.items()}
 
 
 def _core_schemas(types: Iterable[Any], mode: JsonSchemaMode) -> Iterator[tuple[str, JsonSchemaMode, CoreSchema]]:
@@ -44,6 +44,11 @@ def _renamed(node: Any, references: dict[str, str]) -> Any:
     if isinstance(node, list):
         return [_renamed(value, references) for value in node]
     return references.get(node, node) if isinstance(node, str) else node
+
+
+def _untitled(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """Return a schema without its title: generators of clients would name two models alike."""
+    return {key: value for key, value in schema.items() if key != "title"}
 
 
 class _ApiSchemas(GenerateJsonSchema):
