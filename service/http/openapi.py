@@ -113,10 +113,10 @@ _RESPONSE_HEADERS: Final = {401: {"WWW-Authenticate": {"description": "The schem
 """Response headers of a status code."""
 
 
-def problem_response(status: int) -> dict[str, Any]:
+def describe_problem(status: int) -> dict[str, Any]:
     """Return the description of a problem with a status code."""
     headers = {"headers": _RESPONSE_HEADERS[status]} if status in _RESPONSE_HEADERS else {}
     return {"description": HTTPStatus(status).phrase, **headers, "content": deepcopy(_PROBLEM)}
 
 
-CONFLICT: dict[int | str, dict[str, Any]] = {409: problem_response(409)}
+CONFLICT: dict[int | str, dict[str, Any]] = {409: describe_problem(409)}

@@ -17,8 +17,8 @@ from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.summaries import SummaryJson
 from ras_triage.service.api.syndromes import SyndromeRequest, SyndromeResponse
 from ras_triage.service.engine.responses import DecodeRequest
-from ras_triage.service.http.openapi import TAGS, problem_response
-from ras_triage.service.http.openapi_document.examples import add_examples
+from ras_triage.service.http.openapi import TAGS, describe_problem
+from ras_triage.service.http.openapi_document.examples import insert_examples
 from ras_triage.service.http.openapi_document.schemas import REF, component_schemas
 from ras_triage.service.http.openapi_document.streams import ImportLine, PurgedEvent
 from ras_triage.service.http.routes.decode import DecodeResponse
@@ -71,7 +71,7 @@ def describe_api(app: FastAPI, routers: Iterable[APIRouter]) -> dict[str, Any]:
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 _complete(path, operation)
-                add_examples(operation)
+                insert_examples(operation)
         _remove_unused(document)
         app.openapi_schema = document
     return app.openapi_schema
@@ -96,7 +96,7 @@ def _response_models(router: APIRouter) -> Iterator[Any]:
 def _complete(path: str, operation: dict[str, Any]) -> None:
     """Add the problems of an operation, without FastAPI's validation errors, which are never sent, and a summary from the docstring."""
     operation["responses"].pop("422", None)
-    problems = {str(status): problem_response(status) for status in sorted(set(_problem_statuses(path, operation)))}
+    problems = {str(status): describe_problem(status) for status in sorted(set(_problem_statuses(path, operation)))}
     operation["responses"] = {**problems, **operation["responses"]}
     first, _, rest = operation["description"].partition("\n\n")
     sentence, dot, more = first.replace("\n", " ").partition(". ")

@@ -24,7 +24,7 @@ def read_examples(operation_id: str) -> dict[str, Any]:
     return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
-def add_examples(operation: dict[str, Any]) -> None:
+def insert_examples(operation: dict[str, Any]) -> None:
     """Add its examples to an operation of the document."""
     for name, example in read_examples(operation["operationId"]).items():
         request, response = example["request"], example["response"]

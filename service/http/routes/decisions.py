@@ -45,7 +45,7 @@ MAX_PAGE: Final = 1000
 _DRY_RUN: Final = parameter("dry_run", "query", "boolean", "Decide and store nothing: `id` and `decided_at` are null")
 _IDEMPOTENCY_KEY: Final = parameter("idempotency-key", "header", "string", IDEMPOTENCY)
 
-Identity = Annotated[str, Path(description="`id` of a decision")]
+DecisionId = Annotated[str, Path(description="`id` of a decision")]
 
 _JSON: Final = "application/json"
 _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
@@ -180,7 +180,7 @@ async def follow(
     responses={200: json_response("DecisionResponse", description="The decision")},
     dependencies=[Depends(only_parameters())],
 )
-async def show(identity: Identity, runtime: RuntimeOf) -> Response:
+async def show(identity: DecisionId, runtime: RuntimeOf) -> Response:
     """Return one decision as it was first returned."""
     stored = await runtime.read(lambda store: store.decision(identity))
     if stored is None:
@@ -195,7 +195,7 @@ async def show(identity: Identity, runtime: RuntimeOf) -> Response:
     response_class=Response,
     responses={200: json_response("Event", description="The event")},
 )
-async def show_event(identity: Identity, runtime: RuntimeOf) -> Response:
+async def show_event(identity: DecisionId, runtime: RuntimeOf) -> Response:
     """Return the event of a decision, byte for byte as received."""
     event = await runtime.read(lambda store: store.event(identity))
     if event is None:

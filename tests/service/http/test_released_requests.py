@@ -1,6 +1,6 @@
 """Requests of clients of released versions: this version answers them as the release did, with at most more members.
 
-`released_0_1.jsonl` was recorded from the service of 0.1.0 at commit dcbfc0e. It is not edited, except for answers that the changelog declares wrong.
+`released_0_1.jsonl` was recorded from the service at commit dcbfc0e. It is edited only for answers that the changelog declares wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from tests.service.support.api_exchanges import Exchange, bind_ids, body_of, dif
 RECORDED: Final = Path(__file__).with_name("released_0_1.jsonl")
 
 PROSE: Final = {
-    "as_of", "assumed", "because", "detail", "digest", "given", "lost", "meaning", "message", "outcome", "reasons", "said", "summary", "title", "what", "why",
+    "as_of", "assumed", "because", "detail", "digest", "given", "lost", "meaning", "message", "outcome", "reasons", "said", "summary",
+    "title", "what", "why",
 }  # fmt: skip
 """Members that are for persons, or change with a rule: no client compares them."""
 
@@ -51,7 +52,8 @@ def recorded(answer: httpx.Response) -> dict[str, Any]:
     body = body_of(answer)
     lines = isinstance(body, str) and body.startswith("{")
     kept = "".join(json.dumps(without_prose(json.loads(line))) + "\n" for line in body.splitlines()) if lines else without_prose(body)
-    return {"status": answer.status_code, "headers": {name: answer.headers[name] for name in HEADERS if name in answer.headers}, "body": kept}
+    headers = {name: answer.headers[name] for name in HEADERS if name in answer.headers}
+    return {"status": answer.status_code, "headers": headers, "body": kept}
 
 
 def answers() -> Iterator[tuple[dict[str, Any], httpx.Response]]:
