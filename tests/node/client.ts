@@ -28,9 +28,9 @@ for (const id of ["e-1", "e-2"]) {
 const listed: string[] = [];
 let cursor: string | undefined;
 do {
-  const { data, error } = await client.GET("/v1/decisions", { params: { query: { source: "typescript", limit: 1, cursor } } });
+  const { data, error } = await client.GET("/v1/decisions", { params: { query: { limit: 1, cursor } } });
   if (data === undefined) throw new Error(error.detail);
-  listed.push(...data.decisions.map((decision) => decision.id));
+  listed.push(...data.decisions.filter((decision) => decision.source === "typescript").map((decision) => decision.id));
   cursor = data.next ?? undefined;
 } while (cursor !== undefined);
 

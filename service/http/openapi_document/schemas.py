@@ -69,13 +69,13 @@ class _ApiSchemas(GenerateJsonSchema):
         return made
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
-        """Return the schema of a dataclass, with descriptions. Responses have all of its fields, except for null in a problem."""
+        """Return the schema of a dataclass, with descriptions. Responses have all of its fields, but no null in a problem."""
         cls = schema["cls"]
         made = super().dataclass_schema(schema)
-        if cls in _WITHOUT_NULLS:
-            made["properties"] = {name: _without_null(field) for name, field in made["properties"].items()}
-        elif self.mode == "serialization":
-            made["required"] = list(made["properties"])
+        omitted = {name for base in cls.__mro__ if base in _WITHOUT_NULLS for name in base.__annotations__}
+        if self.mode == "serialization":
+            made["required"] = [name for name in made["properties"] if name not in omitted or name in made.get("required", ())]
+        made["properties"] = {name: _without_null(field) if name in omitted else field for name, field in made["properties"].items()}
         _describe(made, cls, field_docstrings(cls), {})
         return made
 

@@ -15,7 +15,7 @@ from ras_triage.service.http.server.run import running
 from tests.service.support.api_exchanges import JSON, Exchange, bind_ids, body_of, difference
 from tests.service.support.application import caller
 
-_ORDER: Final = ("put", "post", "get", "delete")
+_ORDER: Final = ("put", "post", "get", "head", "patch", "delete")
 """What is kept first can be read then."""
 
 _SHORT: Final = 2
