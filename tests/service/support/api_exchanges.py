@@ -60,7 +60,8 @@ def _first_events(url: str, query: dict[str, Any], headers: dict[str, str], coun
             text += "" if line.startswith(":") else f"{line}\n"
             if text.lstrip("\n").count("\n\n") >= count:
                 break
-    return httpx.Response(answer.status_code, headers=answer.headers, text=text.lstrip("\n"))
+    headers = {name: value for name, value in answer.headers.items() if name != "content-encoding"}
+    return httpx.Response(answer.status_code, headers=headers, text=text.lstrip("\n"))
 
 
 def body_of(answer: httpx.Response) -> Any:
