@@ -5,7 +5,8 @@ import type { components, paths } from "./api.js";
 type Decision = components["schemas"]["DecisionResponse"];
 type Signal = components["schemas"]["Signal"];
 
-const client = createClient<paths>({ baseUrl: process.argv[2] });
+// JSON alone: lists are also to be had as CSV
+const client = createClient<paths, "application/json" | "application/problem+json">({ baseUrl: process.argv[2] });
 
 function event(id: string): components["schemas"]["Event"] {
   const page = { physical_address: "0x56edd000", state: "anonymous" as const, mappings: [{ pid: 103, address: "0xffff897d5000" }] };
