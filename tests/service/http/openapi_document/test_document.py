@@ -22,8 +22,9 @@ OPERATIONS: Final = [operation for operations in DOCUMENT["paths"].values() for 
 
 KEYWORDS: Final = {
     "$ref", "type", "enum", "const", "format", "pattern", "title", "description", "contentEncoding", "contentMediaType", "contentSchema",
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "prefixItems",
-    "items", "properties", "required", "additionalProperties", "anyOf", "oneOf", "allOf", "discriminator", "default",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "uniqueItems",
+    "prefixItems", "items", "properties", "required", "additionalProperties", "anyOf", "oneOf", "allOf", "discriminator", "default",
+    "examples", "deprecated",
 }  # fmt: skip
 """Keywords of JSON Schema and OpenAPI that schemas may have; any other is a leak of what made them."""
 
