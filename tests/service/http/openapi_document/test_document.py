@@ -13,7 +13,6 @@ from openapi_spec_validator import validate
 
 from ras_triage.models.sections.memory import Memory
 from ras_triage.service.http.openapi_document.docstrings import field_docstrings
-from tests.paths import ROOT
 from tests.service.support.application import caller
 
 DOCUMENT: Final[dict[str, Any]] = caller()("GET", "/openapi.json").json()
@@ -160,8 +159,3 @@ def test_docstrings_are_those_of_the_class_and_its_bases() -> None:
     found = field_docstrings(Memory)
     assert found["rank"] == "Rank number."
     assert found["flags"] == "Flags of the data entry."
-
-
-def test_every_operation_is_in_the_page_of_the_service() -> None:
-    text = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
-    assert [operation["operationId"] for operation in OPERATIONS if f"`{operation['operationId']}`" not in text] == []
