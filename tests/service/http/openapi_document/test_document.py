@@ -64,6 +64,17 @@ def test_every_field_of_a_schema_is_described(name: str) -> None:
     assert {field for field, schema in SCHEMAS[name].get("properties", {}).items() if not schema.get("description")} == set()
 
 
+def test_every_field_of_a_schema_without_a_name_is_described() -> None:
+    inline = [(name, inner) for name, _, content in contents() for inner in schemas(content["schema"])]
+    undescribed = [
+        (name, field)
+        for name, schema in (*inline, *ALL_SCHEMAS)
+        for field, inner in schema.get("properties", {}).items()
+        if not inner.get("description")
+    ]
+    assert undescribed == []
+
+
 def test_descriptions_speak_of_json_and_not_of_python() -> None:
     text = [inner.get("description", "") for _, inner in ALL_SCHEMAS]
     assert [one for one in text if re.search(r"\b(None|True|False)\b", one)] == []
