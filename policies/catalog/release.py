@@ -37,7 +37,7 @@ def parse_release(text: str) -> Release:
     """
     match = _RELEASE.fullmatch(text)
     if match is None:
-        raise ValueError(f"`{text}` is not a kernel release; expected one such as `6.12.107`")
+        raise ValueError(f"`{text.removeprefix('linux-')}` is not a kernel release; expected one such as `6.12.107`")
     return Release(int(match["major"]), int(match["minor"]), _patch(match["patch"], match["suffix"]))
 
 
