@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Final
 
 from ras_triage.models.decision import PolicyRef
+from ras_triage.service.api.csv_rows import csv_rows
 from ras_triage.service.api.summaries import BucketJson, PageJson, StatsJson, SummaryJson
 from ras_triage.service.api.times import rfc3339
-from ras_triage.service.store.port import BucketCount, Cursor, Field, Page, Summary
+from ras_triage.service.store.port import BucketCount, Field, Page, Summary
 
 
 def summary_json(summary: Summary) -> SummaryJson:
@@ -28,14 +29,14 @@ def summary_json(summary: Summary) -> SummaryJson:
     )
 
 
-def page_json(page: Page) -> PageJson:
-    """Return the JSON model of a page."""
-    return PageJson(tuple(map(summary_json, page.decisions)), None if page.next is None else write_cursor(page.next), page.damaged)
+def page_json(page: Page, following: str | None) -> PageJson:
+    """Return the JSON model of a page; `following` is the cursor of the next one."""
+    return PageJson(tuple(map(summary_json, page.decisions)), following, page.damaged)
 
 
-def stats_json(counts: list[BucketCount], group_by: tuple[Field, ...], bucket_ms: int) -> StatsJson:
-    """Return the JSON model of counts, by bucket."""
-    buckets: dict[int, list[BucketCount]] = {}
+def stats_json(counts: list[BucketCount], group_by: tuple[Field, ...], bucket_ms: int, filled: range) -> StatsJson:
+    """Return the JSON model of counts, by bucket. `filled`: starts of buckets that are there even if they are empty."""
+    buckets: dict[int, list[BucketCount]] = {start: [] for start in filled}
     for count in counts:
         buckets.setdefault(count.bucket_ms, []).append(count)
     return StatsJson(
@@ -47,22 +48,37 @@ def stats_json(counts: list[BucketCount], group_by: tuple[Field, ...], bucket_ms
                 sum(count.count for count in group),
                 tuple({**dict(zip(group_by, count.group, strict=True)), "count": count.count} for count in group),
             )
-            for start, group in buckets.items()
+            for start, group in sorted(buckets.items())
         ),
     )
 
 
-def write_cursor(cursor: Cursor) -> str:
-    """Return a cursor as text, which is opaque to clients."""
-    return urlsafe_b64encode(f"{cursor.decided_at_ms}.{cursor.sequence}".encode()).decode().rstrip("=")
+_DECISION_COLUMNS: Final = (
+    *("id", "decided_at", "source", "event_id", "event_key", "policy", "policy_digest", "action", "certainty"),
+    *("notification", "severity", "sections", "physical_addresses"),
+)
 
 
-def read_cursor(text: str) -> Cursor:
-    """Return the cursor of a text. Raises ValueError."""
-    at, _, sequence = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(".")
-    cursor = Cursor(int(at), int(sequence))
-    if not (0 <= cursor.decided_at_ms < 1 << 53 and 0 <= cursor.sequence < 1 << 53):
-        raise ValueError("out of range")
-    if write_cursor(cursor) != text:
-        raise ValueError("not canonical")  # the decoder ignores characters that are not base64
-    return cursor
+def decisions_csv(page: PageJson) -> bytes:
+    """Return the decisions of a page as CSV, with spaces between several sections or addresses."""
+    return csv_rows(_DECISION_COLUMNS, map(_decision_row, page.decisions))
+
+
+def _decision_row(found: SummaryJson) -> tuple[object, ...]:
+    return (
+        *(found.id, found.decided_at, found.source, found.event_id, found.event_key, found.policy.name, found.policy.digest),
+        *(found.action, found.certainty, found.notification, found.severity),
+        " ".join(found.sections),
+        " ".join(found.physical_addresses),
+    )
+
+
+def stats_csv(stats: StatsJson) -> bytes:
+    """Return counts as CSV, a row for each group of each bucket; an empty bucket has one row without a group."""
+    nothing = {"count": 0}
+    rows = (
+        (bucket.start, *(group.get(name) for name in (*stats.group_by, "count")))
+        for bucket in stats.buckets
+        for group in bucket.groups or (nothing,)
+    )
+    return csv_rows(("start", *stats.group_by, "count"), rows)

@@ -31,17 +31,26 @@ from ras_triage.service.http.dependencies import (
     work_of,
 )
 from ras_triage.service.http.disconnects import WhileConnected
-from ras_triage.service.http.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, parse_last_event_id
-from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, parameter
+from ras_triage.service.http.filters import (
+    FILTERS,
+    MAX_COUNTS,
+    BucketOf,
+    FilterOf,
+    GroupByOf,
+    PageRequestOf,
+    filled_buckets,
+    parse_last_event_id,
+)
+from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, batch_body, json_body, linked_table, parameter, table
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
-from ras_triage.service.http.summaries import page_json, stats_json
+from ras_triage.service.http.summaries import decisions_csv, page_json, stats_csv, stats_json
+from ras_triage.service.http.tables import DEFAULT_PAGE, PageLimit, TableFormOf, table_response
 from ras_triage.service.security.guard import is_still_authorised
+from ras_triage.service.store.port import FIELDS, Cursor
 from ras_triage.service.telemetry import logs
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
-
-MAX_PAGE: Final = 1000
 
 _DRY_RUN: Final = parameter("dry_run", "query", "boolean", "Decide and store nothing: `id` and `decided_at` are null")
 _IDEMPOTENCY_KEY: Final = parameter("idempotency-key", "header", "string", IDEMPOTENCY)
@@ -111,33 +120,52 @@ def _batch_format(request: Request) -> BatchFormat:
     return NDJSON if media_type in _NDJSON_TYPES else ARRAY
 
 
-@router.get("", response_model=PageJson, responses=LINKED, dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit"))])
+@router.get(
+    "",
+    operation_id="listDecisions",
+    response_model=PageJson,
+    responses=linked_table("Decisions, newest first"),
+    dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit", "format", repeatable=FIELDS))],
+)
 async def list_decisions(
+    request: Request, runtime: RuntimeOf, asked: PageRequestOf, form: TableFormOf, limit: PageLimit = DEFAULT_PAGE
+) -> Response:
+    """List decisions, newest first, in pages; `Link` has the next page."""
+    position = None if asked.position is None else Cursor(*asked.position)
+    page = await runtime.read(lambda store: store.page(asked.filters, position, limit))
+    cursor = None if page.next is None else asked.cursor(page.next.decided_at_ms, page.next.sequence)
+    content = page_json(page, cursor)
+    return table_response(request, form, content, lambda: decisions_csv(content), cursor)
+
+
+@router.get(
+    "/stats",
+    operation_id="countDecisions",
+    response_model=StatsJson,
+    responses=table("Counts by bucket of time"),
+    dependencies=[Depends(only_parameters(*FILTERS, "bucket", "group_by", "fill", "format", repeatable=(*FIELDS, "group_by")))],
+)
+async def count_decisions(
     request: Request,
-    response: Response,
     runtime: RuntimeOf,
     filters: FilterOf,
-    cursor: CursorOf,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
-) -> PageJson:
-    """List decisions, newest first, in pages; `Link` has the next page."""
-    page = page_json(await runtime.read(lambda store: store.page(filters, cursor, limit)))
-    if page.next is not None:
-        next_url = request.url.include_query_params(cursor=page.next)
-        response.headers["link"] = f'<{next_url.path}?{next_url.query}>; rel="next"'
-    return page
-
-
-@router.get("/stats", response_model=StatsJson, dependencies=[Depends(only_parameters(*FILTERS, "bucket", "group_by"))])
-async def count_decisions(runtime: RuntimeOf, filters: FilterOf, bucket_ms: BucketOf, group_by: GroupByOf) -> StatsJson:
-    """Count decisions over time, grouped by one or two fields. One with several sections or addresses counts for each of them."""
+    bucket_ms: BucketOf,
+    group_by: GroupByOf,
+    form: TableFormOf,
+    fill: Annotated[bool, Query(description="Include empty buckets, from `since` or the first decision to `until` or now")] = False,
+) -> Response:
+    """Count decisions over time, grouped by up to three fields. One with several sections or addresses counts for each of them."""
     counts = await runtime.read(lambda store: store.stats(filters, group_by, bucket_ms, MAX_COUNTS + 1))
     if len(counts) > MAX_COUNTS:
         raise ProblemError(too_many_counts(MAX_COUNTS))
-    return stats_json(counts, group_by, bucket_ms)
+    filled = filled_buckets(counts, filters, bucket_ms, runtime.clock_ms()) if fill else range(0)
+    content = stats_json(counts, group_by, bucket_ms, filled)
+    return table_response(request, form, content, lambda: stats_csv(content))
 
 
-@router.get("/stream", dependencies=[Depends(only_parameters(*FILTERS))], responses=EVENT_STREAM, response_class=Response)
+@router.get(
+    "/stream", dependencies=[Depends(only_parameters(*FILTERS, repeatable=FIELDS))], responses=EVENT_STREAM, response_class=Response
+)
 async def follow(
     request: Request,
     runtime: RuntimeOf,
