@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 from zlib import crc32
 
@@ -19,6 +20,8 @@ F = TypeVar("F", Filter, HostFilter, PoisonFilter)
 Value = Any
 """A text or number, as the shape of the position says."""
 
+NO_AGES: Final[Mapping[str, str]] = MappingProxyType({})
+
 _LARGEST: Final = 1 << 53
 
 
@@ -30,7 +33,7 @@ class PageRequest(Generic[F]):
     position: tuple[Value, ...] | None
     """Of the last row of the page before; None: first page."""
     digest: int
-    """Of the filters, without times that are ages."""
+    """Of the filters, with ages as they are written."""
     times: tuple[int | None, ...]
     """Times of `since` and `until` that are ages, in milliseconds since 1970: they are the same for all pages; None: others."""
 
@@ -39,14 +42,14 @@ class PageRequest(Generic[F]):
         return _encode(to_json([position, self.digest, self.times]))
 
 
-def page_request(filters: F, cursor: str | None, shape: Sequence[type], ages: Sequence[str] = ()) -> PageRequest[F]:
+def page_request(filters: F, cursor: str | None, shape: Sequence[type], ages: Mapping[str, str] = NO_AGES) -> PageRequest[F]:
     """Return the request for the page of a cursor. Raises ProblemError for one that is invalid or of a list with other filters.
 
-    `shape`: types of the values of a position. `ages`: names of the fields of `filters` whose parameters are ages.
+    `shape`: types of the values of a position. `ages`: parameters that are ages, by the fields of `filters` that have their times.
     """
     without_ages: dict[str, Any] = dict.fromkeys(ages)
     fixed = replace(filters, **without_ages)
-    digest = crc32(repr(fixed).encode(errors="surrogatepass"))
+    digest = crc32(repr((fixed, sorted(ages.items()))).encode(errors="surrogatepass"))
     names = ("since_ms", "until_ms")
     if cursor is None:
         return PageRequest(filters, None, digest, tuple(getattr(filters, name) if name in ages else None for name in names))

@@ -121,6 +121,7 @@ def _several(description: str, *examples: str, names: Iterable[str] = ()) -> Any
 
 
 SourceTexts = Annotated[Texts, _several("Source of the event; with `*` at its end a prefix", "node-17", "rack7-*")]
+ContainedTexts = Annotated[Texts, _several("Address in the poisoned area, in hexadecimal with `0x`, or decimal", "0x56edd040")]
 AddressTexts = Annotated[Texts, _several("Failing address, in hexadecimal with `0x`, or decimal", "0x56edd040")]
 _ActionTexts = Annotated[Texts, _several("Action of the decision", "signal", names=_ACTIONS)]
 _PolicyTexts = Annotated[Texts, _several("Name of the policy", "linux-6.12.107")]
@@ -136,6 +137,8 @@ def _time(description: str, *examples: str) -> Any:
 
 Since = Annotated[str | None, _time("Decided at this time or later", "1h", "2026-11-28", "2026-11-22T10:00:00Z")]
 Until = Annotated[str | None, _time("Decided before this time", "2026-11-29")]
+ChangedSince = Annotated[str | None, _time("Changed at this time or later", "7d")]
+ChangedUntil = Annotated[str | None, _time("Changed before this time", "2026-11-29")]
 
 
 def moment(request: Request, name: str, text: str | None) -> int | None:
@@ -144,9 +147,10 @@ def moment(request: Request, name: str, text: str | None) -> int | None:
     return None if text is None else _parsed(name, text, lambda given: parse_time(given, now()), TIME_FORMS)
 
 
-def ages_of(request: Request) -> list[str]:
-    """Return the fields of a filter whose parameters are ages."""
-    return [f"{name}_ms" for name in ("since", "until") if is_age(request.query_params.get(name, ""))]
+def ages_of(request: Request) -> dict[str, str]:
+    """Return the parameters that are ages, by the fields of a filter that have their times."""
+    given = {name: request.query_params.get(name, "") for name in ("since", "until")}
+    return {f"{name}_ms": text for name, text in given.items() if is_age(text)}
 
 
 async def _filter(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Query, Request, Response
@@ -45,6 +46,12 @@ def _qualities(accept: str) -> dict[str, float]:
         except ValueError:
             found[name] = 0.0
     return found
+
+
+def rows_csv(model: type[Any], rows: Sequence[Any]) -> bytes:
+    """Return instances of a dataclass as CSV, with the names of its fields as the header."""
+    names = tuple(field.name for field in fields(model))
+    return csv_rows.csv_rows(names, ([getattr(row, name) for name in names] for row in rows))
 
 
 def table_response(request: Request, form: TableForm, content: Any, as_csv: Callable[[], bytes], cursor: str | None = None) -> Response:
