@@ -173,7 +173,7 @@ class Metrics:
         """Count a repeat."""
         self._repeats.inc()
 
-    def count_batch_event(self, outcome: Literal["decided", "repeat", "problem"]) -> None:
+    def count_batch_event(self, outcome: Literal["decided", "repeat", "dry_run", "problem"]) -> None:
         """Count an event of a batch."""
         self._item(outcome).inc()
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
+from ras_triage.service.api.batch_results import BatchView
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import ProblemError, too_many_counts, unknown_decision
@@ -80,17 +81,28 @@ async def decide(request: Request, body: Body) -> Response:
     dry_run = boolean(request, "dry_run")
     with WhileConnected(request.receive):
         if dry_run:
-            return Response(await intake.decide_dry_run(EventDocument(body)), media_type=_JSON)
+            return Response((await intake.decide_dry_run(EventDocument(body))).body, media_type=_JSON)
         answered = await intake.decide(EventDocument(body, key))
     logs.bind(decision_id=answered.id)
     return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
 
 
-@router.post("/batch", dependencies=[Depends(only_parameters())], openapi_extra=batch_body())
-async def decide_batch(request: Request, runtime: RuntimeOf, principal: PrincipalOf, metrics: MetricsOf, key: RepeatKey) -> Response:
+@router.post("/batch", operation_id="decideBatch", dependencies=[Depends(only_parameters("dry_run", "view"))], openapi_extra=batch_body())
+async def decide_batch(
+    request: Request,
+    runtime: RuntimeOf,
+    principal: PrincipalOf,
+    metrics: MetricsOf,
+    key: RepeatKey,
+    dry_run: Annotated[
+        bool, Query(description="Decide each event as if the others were not there, and store nothing: `id` and `decided_at` are null")
+    ] = False,
+    view: Annotated[BatchView, Query(description="`summary`: of each decision only id, action, certainty and event key")] = "full",
+) -> Response:
     """Decide many events: a JSON array or NDJSON, optionally compressed with gzip or zstd; streamed in both directions.
 
-    Each result is a decision or a problem, in the order of the events. Each is sent when it is durable.
+    Each result is a decision or a problem, in the order of the events, with the `index` and the `event_id` of its event. Each is sent when
+    it is durable.
     """
     limit, encoding = runtime.settings.max_batch_bytes, request.headers.get("content-encoding", "")
     require_known_encoding(encoding)
@@ -102,7 +114,9 @@ async def decide_batch(request: Request, runtime: RuntimeOf, principal: Principa
         batch_format,
         runtime.intake,
         runtime.writer,
-        repeat_key=key,
+        repeat_key=None if dry_run else key,
+        dry_run=dry_run,
+        view=view,
         item_limit=runtime.settings.max_body_bytes,
         spill_limit=runtime.settings.spill_bytes,
         pace=principal.pace,

@@ -1,0 +1,53 @@
+"""Results of the events of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+from ras_triage.models.frozen import frozen
+from ras_triage.service.api.decision_response import DecisionResponse
+from ras_triage.service.api.problems import Problem
+
+BatchView = Literal["full", "summary"]
+"""Whole decisions, or only what is needed to count and find them."""
+
+
+@frozen
+class BatchDecision(DecisionResponse):
+    """Decision of an event of a batch."""
+
+    _: KW_ONLY
+    index: int
+    """Position of the event in the request, from 0; blank lines do not count."""
+    event_id: str | None
+    """The event's `id`; null: it has none."""
+
+
+@frozen
+class BatchSummary:
+    """Decision of an event of a batch, with `view=summary`."""
+
+    index: int
+    """Position of the event in the request, from 0; blank lines do not count."""
+    event_id: str | None
+    """The event's `id`; null: it has none."""
+    id: str | None
+    """UUID version 7; null: not stored."""
+    repeat: bool
+    """Whether this is the stored decision of an event that was sent before."""
+    action: str
+    certainty: str
+    event_key: str
+    """Content hash of the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProblem(Problem):
+    """Problem of an event of a batch."""
+
+    _: KW_ONLY
+    index: int
+    """Position of the event in the request, from 0; blank lines do not count."""
+    event_id: str | None = None
+    """The event's `id`; null: it has none, or it could not be read."""

@@ -1,0 +1,67 @@
+"""Results of a batch as JSON: decisions, summaries and problems, each with its event."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Final
+
+from pydantic import TypeAdapter
+from pydantic_core import from_json, to_json
+
+from ras_triage.models.frozen import frozen
+from ras_triage.service.api.problems import Problem, ProblemError, problem_json
+from ras_triage.service.engine.evaluation import LOOP_BYTES, EventDocument
+
+_LONGEST_ID: Final = 256
+"""Characters of the `id` of an event."""
+
+
+def with_event(index: int, event_id: str | None, document: bytes) -> bytes:
+    """Return a JSON object with the position and the id of its event before its members, which are not encoded again."""
+    return b'{"index":%d,"event_id":%s,%s' % (index, to_json(event_id), document[1:])
+
+
+@frozen
+class _Summary:
+    """Fields of a decision in a summary."""
+
+    id: str | None
+    repeat: bool
+    action: str
+    certainty: str
+    event_key: str
+
+
+@lru_cache(maxsize=1)
+def _summary() -> TypeAdapter[_Summary]:
+    return TypeAdapter(_Summary)
+
+
+def summary_json(decision: bytes) -> bytes:
+    """Return the summary of a decision."""
+    return to_json(_summary().validate_json(decision))
+
+
+def problem_line(index: int, document: EventDocument | ProblemError | None, problem: Problem) -> bytes:
+    """Return the problem of an event; None: the event is not known."""
+    return with_event(index, read_event_id(document), problem_json(problem))
+
+
+def with_array_hint(document: EventDocument | ProblemError | None, problem: Problem) -> Problem:
+    """Return the problem of a line; if it is the start of an array, with the content type of arrays."""
+    if not isinstance(document, EventDocument) or not document.data.lstrip().startswith(b"["):
+        return problem
+    return replace(problem, detail=f"{problem.detail}; for a JSON array, expected `Content-Type: application/json`")
+
+
+def read_event_id(document: EventDocument | ProblemError | None) -> str | None:
+    """Return the `id` of an event that was refused; None if it has none, or is too long to be parsed in the event loop."""
+    if not isinstance(document, EventDocument) or len(document.data) > LOOP_BYTES:
+        return None
+    try:
+        event = from_json(document.data)
+    except ValueError:
+        return None
+    found = event.get("id") if isinstance(event, dict) else None
+    return found if isinstance(found, str) and 0 < len(found) <= _LONGEST_ID else None
