@@ -10,6 +10,7 @@ from fastapi import Depends, Query, Request, Response
 from pydantic_core import to_json
 
 from ras_triage.service.api import csv_rows
+from ras_triage.service.http.negotiation import qualities
 
 MAX_PAGE: Final = 1000
 DEFAULT_PAGE: Final = 100
@@ -28,24 +29,11 @@ async def _form(
 ) -> TableForm:
     if form is not None:
         return form
-    wanted = _qualities(request.headers.get("accept", ""))
+    wanted = qualities(request.headers.get("accept", ""))
     return "csv" if wanted.get(csv_rows.MEDIA_TYPE, 0.0) > wanted.get("application/json", 0.0) else "json"
 
 
 TableFormOf = Annotated[TableForm, Depends(_form)]
-
-
-def _qualities(accept: str) -> dict[str, float]:
-    """Return the quality of each media type that `Accept` names (RFC 9110 12.5.1)."""
-    found: dict[str, float] = {}
-    for part in accept.split(","):
-        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        texts = [text.removeprefix("q=") for text in parameters if text.startswith("q=")]
-        try:
-            found[name] = float(texts[0]) if texts else 1.0
-        except ValueError:
-            found[name] = 0.0
-    return found
 
 
 def rows_csv(model: type[Any], rows: Sequence[Any]) -> bytes:
