@@ -1,9 +1,11 @@
-"""Results of the events of a batch."""
+"""Types of the results of a batch."""
 
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
+
+from pydantic_core import to_json
 
 from ras_triage.models.frozen import frozen
 from ras_triage.service.api.decision_response import DecisionResponse
@@ -51,3 +53,8 @@ class BatchProblem(Problem):
     """Position of the event in the request, from 0; blank lines do not count."""
     event_id: str | None = None
     """The event's `id`; null: it has none, or it could not be read."""
+
+
+def with_event(index: int, event_id: str | None, document: bytes) -> bytes:
+    """Return a JSON object with the position and the id of its event before its members, which are not encoded again."""
+    return b'{"index":%d,"event_id":%s,%s' % (index, to_json(event_id), document[1:])

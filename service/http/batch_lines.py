@@ -1,4 +1,4 @@
-"""Results of a batch as JSON: decisions, summaries and problems, each with its event."""
+"""Results of the events of a batch as JSON."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json, to_json
 
 from ras_triage.models.frozen import frozen
+from ras_triage.service.api.batch_results import with_event
 from ras_triage.service.api.problems import Problem, ProblemError, problem_json
 from ras_triage.service.engine.evaluation import LOOP_BYTES, EventDocument
 
 _LONGEST_ID: Final = 256
 """Characters of the `id` of an event."""
-
-
-def with_event(index: int, event_id: str | None, document: bytes) -> bytes:
-    """Return a JSON object with the position and the id of its event before its members, which are not encoded again."""
-    return b'{"index":%d,"event_id":%s,%s' % (index, to_json(event_id), document[1:])
 
 
 @frozen
@@ -38,7 +34,7 @@ def _summary() -> TypeAdapter[_Summary]:
     return TypeAdapter(_Summary)
 
 
-def summary_json(decision: bytes) -> bytes:
+def result_summary(decision: bytes) -> bytes:
     """Return the summary of a decision."""
     return to_json(_summary().validate_json(decision))
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
-from ras_triage.service.api.batch_results import BatchView
+from ras_triage.service.api.batch_results import BatchView, with_event
 from ras_triage.service.api.problems import ProblemError, with_retry_hint
 from ras_triage.service.engine.batch.spill_queue import SpillQueue
 from ras_triage.service.engine.batch.splitter import ArraySplitter, ItemSplitter, NdjsonSplitter
@@ -20,7 +20,7 @@ from ras_triage.service.engine.batch.workers import Workers
 from ras_triage.service.engine.evaluation import BatchItem, EventDocument
 from ras_triage.service.engine.intake import EXPECTED_GROWTH, EventResponse, Intake, Outcome
 from ras_triage.service.engine.problems import store_failed
-from ras_triage.service.http.batch_lines import problem_line, summary_json, with_array_hint, with_event
+from ras_triage.service.http.batch_lines import problem_line, result_summary, with_array_hint
 from ras_triage.service.http.limits.admission import ClientWork
 from ras_triage.service.http.limits.body_deadlines import BodyClock
 from ras_triage.service.http.middleware.limits import BodyBudget
@@ -277,7 +277,7 @@ class BatchRun:
             if not isinstance(result, ProblemError):
                 response = result if isinstance(result, EventResponse) else await self._intake.await_response(result, index)
                 self._metrics.count_batch_event("dry_run" if self._dry_run else "repeat" if response.repeat else "decided")
-                return with_event(index, response.event_id, summary_json(response.body) if self._view == "summary" else response.body)
+                return with_event(index, response.event_id, result_summary(response.body) if self._view == "summary" else response.body)
         except StoreError as error:
             result = ProblemError(store_failed(error))
         except ProblemError as refused:

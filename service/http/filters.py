@@ -104,7 +104,7 @@ def _section(text: str) -> str:
     return text if text in SECTION_NAMES.values() else section_name(guid(text))
 
 
-Texts = tuple[str, ...]
+RepeatedTexts = tuple[str, ...]
 """Values of a parameter that may be repeated."""
 
 _SEVERAL: Final = "repeat the parameter or separate values by commas for one of several"
@@ -120,14 +120,14 @@ def _several(description: str, *examples: str, names: Iterable[str] = ()) -> Any
     )
 
 
-SourceTexts = Annotated[Texts, _several("Source of the event; with `*` at its end a prefix", "node-17", "rack7-*")]
-ContainedTexts = Annotated[Texts, _several("Address in the poisoned area, in hexadecimal with `0x`, or decimal", "0x56edd040")]
-AddressTexts = Annotated[Texts, _several("Failing address, in hexadecimal with `0x`, or decimal", "0x56edd040")]
-_ActionTexts = Annotated[Texts, _several("Action of the decision", "signal", names=_ACTIONS)]
-_PolicyTexts = Annotated[Texts, _several("Name of the policy", "linux-6.12.107")]
-_NotificationTexts = Annotated[Texts, _several("Notification type, as in an event", "sea", names=(*_NOTIFICATIONS, *ALIASES))]
-_SeverityTexts = Annotated[Texts, _several(f"Severity of the status block: {', '.join(SEVERITY_NAMES)}, or a number", "fatal")]
-_SectionTexts = Annotated[Texts, _several("Section type, as name or GUID", "memory")]
+SourceTexts = Annotated[RepeatedTexts, _several("Source of the event; with `*` at its end a prefix", "node-17", "rack7-*")]
+ContainedTexts = Annotated[RepeatedTexts, _several("Address in the poisoned area, in hexadecimal with `0x`, or decimal", "0x56edd040")]
+AddressTexts = Annotated[RepeatedTexts, _several("Failing address, in hexadecimal with `0x`, or decimal", "0x56edd040")]
+_ActionTexts = Annotated[RepeatedTexts, _several("Action of the decision", "signal", names=_ACTIONS)]
+_PolicyTexts = Annotated[RepeatedTexts, _several("Name of the policy", "linux-6.12.107")]
+_NotificationTexts = Annotated[RepeatedTexts, _several("Notification type, as in an event", "sea", names=(*_NOTIFICATIONS, *ALIASES))]
+_SeverityTexts = Annotated[RepeatedTexts, _several(f"Severity of the status block: {', '.join(SEVERITY_NAMES)}, or a number", "fatal")]
+_SectionTexts = Annotated[RepeatedTexts, _several("Section type, as name or GUID", "memory")]
 
 
 def _time(description: str, *examples: str) -> Any:
@@ -212,7 +212,7 @@ BucketOf = Annotated[int, Depends(_bucket)]
 
 
 _GroupTexts = Annotated[
-    Texts,
+    RepeatedTexts,
     Query(
         description=f"One to {MAX_GROUPS} fields; repeat the parameter or separate them by commas",
         json_schema_extra={"items": {"type": "string", "enum": list(FIELDS)}, "maxItems": MAX_GROUPS},

@@ -166,7 +166,7 @@ class HostFilter:
 
 
 @frozen
-class HostEntry:
+class HostSummary:
     """Stored host facts in a list, without the facts."""
 
     source: str
@@ -177,10 +177,10 @@ class HostEntry:
 
 
 @frozen
-class HostList:
+class HostListing:
     """Sources with host facts, in their order."""
 
-    hosts: tuple[HostEntry, ...]
+    hosts: tuple[HostSummary, ...]
     next: str | None
     """Source after which the next page starts; None: last page."""
     damaged: int = 0
@@ -208,7 +208,7 @@ class PoisonedPosition:
 
 
 @frozen
-class PoisonedList:
+class PoisonListing:
     """Poisoned pages with their sources, in the order of source and address."""
 
     pages: tuple[tuple[str, PoisonedPage], ...]
@@ -371,10 +371,10 @@ class Store(Protocol):
     def poisoned(self, source: str, limit: int) -> tuple[PoisonedPage, ...]:
         """Return the poisoned pages of a source, at most `limit`."""
 
-    def hosts(self, filter_: HostFilter, after: str | None, limit: int) -> HostList:
+    def hosts(self, filter_: HostFilter, after: str | None, limit: int) -> HostListing:
         """Return the newest facts of each source that has some, after a source, in the order of sources."""
 
-    def poisoned_pages(self, filter_: PoisonFilter, after: PoisonedPosition | None, limit: int) -> PoisonedList:
+    def poisoned_pages(self, filter_: PoisonFilter, after: PoisonedPosition | None, limit: int) -> PoisonListing:
         """Return the poisoned pages of all sources after the cursor."""
 
     def poisoned_at(self, source: str, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:

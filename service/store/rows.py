@@ -10,7 +10,7 @@ from zlib import crc32
 from pydantic_core import from_json, to_json
 
 from ras_triage.models.poison import PoisonedPage
-from ras_triage.service.store.port import ApiKey, HostEntry, HostFacts, NewDecision, RowDamaged, StoredDecision, Summary
+from ras_triage.service.store.port import ApiKey, HostFacts, HostSummary, NewDecision, RowDamaged, StoredDecision, Summary
 
 SUMMARY_COLUMNS: Final = (
     "d.id, d.at, d.source, d.event_id, d.event_key, d.policy, d.policy_digest, d.action, d.certainty, d.notification, d.severity,"
@@ -200,11 +200,11 @@ def poisoned_of_source(row: tuple[Any, ...]) -> tuple[str, PoisonedPage]:
     return source, poisoned((start, address, shift))
 
 
-def host_entry(row: tuple[Any, ...]) -> HostEntry:
+def host_entry(row: tuple[Any, ...]) -> HostSummary:
     """Convert a row of source, version, time of the change and length of the facts. Raises RowDamaged."""
     if not _is_text(row[0]):
         raise RowDamaged("corrupt source of host facts")
-    return HostEntry(*row)
+    return HostSummary(*row)
 
 
 def _is_text(column: Any) -> bool:

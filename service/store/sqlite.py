@@ -42,13 +42,13 @@ from ras_triage.service.store.port import (
     Filter,
     HostFacts,
     HostFilter,
-    HostList,
+    HostListing,
     Loss,
     NewDecision,
     Page,
-    PoisonedList,
     PoisonedPosition,
     PoisonFilter,
+    PoisonListing,
     Purge,
     RowDamaged,
     StoreDamaged,
@@ -478,19 +478,19 @@ class SqliteStore:
         found = self._rows(sql, (source, version))
         return rows.host(found[0]) if found else None
 
-    def hosts(self, filter_: HostFilter, after: str | None, limit: int) -> HostList:
+    def hosts(self, filter_: HostFilter, after: str | None, limit: int) -> HostListing:
         found = self._rows(*queries.hosts(filter_, after, limit + 1), quick=False)
         shown = found[:limit]
         entries = tuple(entry for row in shown if (entry := _convert(rows.host_entry, row)) is not None)
         last = next((row[0] for row in reversed(shown) if type(row[0]) is str), None) if len(found) > limit else None
-        return HostList(entries, last, len(shown) - len(entries))
+        return HostListing(entries, last, len(shown) - len(entries))
 
-    def poisoned_pages(self, filter_: PoisonFilter, after: PoisonedPosition | None, limit: int) -> PoisonedList:
+    def poisoned_pages(self, filter_: PoisonFilter, after: PoisonedPosition | None, limit: int) -> PoisonListing:
         found = self._rows(*queries.poisoned_pages(filter_, after, limit + 1), quick=False)
         shown = found[:limit]
         pages = tuple(page for row in shown if (page := _convert(rows.poisoned_of_source, row)) is not None)
         places = (PoisonedPosition(*row[:3]) for row in reversed(shown) if type(row[0]) is type(row[1]) is str)
-        return PoisonedList(pages, next(places, None) if len(found) > limit else None, len(shown) - len(pages))
+        return PoisonListing(pages, next(places, None) if len(found) > limit else None, len(shown) - len(pages))
 
     def poisoned(self, source: str, limit: int) -> tuple[PoisonedPage, ...]:
         sql = "SELECT start, address, shift FROM poisoned_pages WHERE source = ? ORDER BY start, shift LIMIT ?"

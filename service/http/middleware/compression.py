@@ -1,4 +1,4 @@
-"""Compression of long responses and of streams with gzip or zstd (ASGI middleware)."""
+"""Compression of long responses and streams: gzip, zstd (ASGI middleware)."""
 
 from __future__ import annotations
 
