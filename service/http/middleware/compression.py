@@ -6,9 +6,10 @@ import asyncio
 import sys
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Protocol
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ras_triage.service.http.negotiation import qualities
@@ -75,6 +76,7 @@ _ENCODERS: Final[dict[str, Callable[..., _Encoder]]] = {"zstd": _Zstd, "gzip": _
 """The faster one first."""
 
 
+@lru_cache(maxsize=64)
 def accepted_encoding(accept: str) -> str | None:
     """Return the encoding that an `Accept-Encoding` prefers; None: no compression."""
     wanted = qualities(accept)
@@ -90,12 +92,13 @@ class CompressionMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        accept = Headers(scope=scope).get("accept-encoding") if scope["type"] == "http" else None
-        encoding = None if accept is None else accepted_encoding(accept)
-        if encoding is None or scope["method"] == "HEAD":
-            await self.app(scope, receive, send)
-        else:
-            await self.app(scope, receive, _Response(send, encoding).send)
+        encoding = _encoding_for(scope) if scope["type"] == "http" else None
+        await self.app(scope, receive, send if encoding is None else _Response(send, encoding).send)
+
+
+def _encoding_for(scope: Scope) -> str | None:
+    accepted = next((value for name, value in scope["headers"] if name == b"accept-encoding"), None)
+    return None if accepted is None or scope["method"] == "HEAD" else accepted_encoding(accepted.decode("latin-1"))
 
 
 class _Response:
@@ -132,7 +135,7 @@ class _Response:
         await self._send({"type": "http.response.body", "body": encoder.encode(body[last:], flush=True, end=not more), "more_body": more})
 
 
-def _is_worth_it(status: int, headers: Headers) -> bool:
+def _is_worth_it(status: int, headers: MutableHeaders) -> bool:
     """Return whether to compress a response. An `ETag` names its exact bytes, and `If-Match` compares it as it is."""
     if status in (204, 206, 304) or any(name in headers for name in ("content-encoding", "etag")):
         return False

@@ -25,12 +25,14 @@ from ras_triage.service.http.dependencies import (
     boolean,
     clock_of,
     only_parameters,
+    read_body,
     repeat_key,
     require_length,
     require_parameters,
     runtime_of,
     work_of,
 )
+from ras_triage.service.http.direct_route import DirectRoute
 from ras_triage.service.http.disconnects import WhileConnected
 from ras_triage.service.http.filters import (
     FILTERS,
@@ -47,7 +49,7 @@ from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
 from ras_triage.service.http.summaries import decisions_csv, page_json, stats_csv, stats_json
 from ras_triage.service.http.tables import DEFAULT_PAGE, PageLimit, TableFormOf, table_response
-from ras_triage.service.security.guard import is_still_authorised
+from ras_triage.service.security.guard import is_still_authorised, require_method_scope
 from ras_triage.service.store.port import FIELDS, Cursor
 from ras_triage.service.telemetry import logs
 
@@ -75,7 +77,6 @@ async def decide(request: Request, body: Body) -> Response:
 
     A status block that the kernel would reject is not an error of the request: the decision has a step `reject`.
     """
-    # The route reads its parameters itself: as dependencies they cost half as much as the decision.
     require_parameters(request, ("dry_run",))
     intake, key = runtime_of(request).intake, repeat_key(request)
     dry_run = boolean(request, "dry_run")
@@ -85,6 +86,15 @@ async def decide(request: Request, body: Body) -> Response:
         answered = await intake.decide(EventDocument(body, key))
     logs.bind(decision_id=answered.id)
     return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
+
+
+async def _decide(request: Request) -> Response:
+    await require_method_scope(request)
+    return await decide(request, await read_body(request))
+
+
+DIRECT: Final = DirectRoute(router.prefix, _decide, "POST")
+"""`decide`, for the application to put before all routes."""
 
 
 @router.post("/batch", operation_id="decideBatch", dependencies=[Depends(only_parameters("dry_run", "view"))], openapi_extra=batch_body())
