@@ -277,7 +277,7 @@ class BatchRun:
             if not isinstance(result, ProblemError):
                 response = result if isinstance(result, EventResponse) else await self._intake.await_response(result, index)
                 self._metrics.count_batch_event("dry_run" if self._dry_run else "repeat" if response.repeat else "decided")
-                return with_event(index, response.event_id, result_summary(response.body) if self._view == "summary" else response.body)
+                return with_event(index, response.event_id, result_summary(response) if self._view == "summary" else response.body)
         except StoreError as error:
             result = ProblemError(store_failed(error))
         except ProblemError as refused:

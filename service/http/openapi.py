@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from ras_triage.models.event import Event
 from ras_triage.models.host import Host
+from ras_triage.service.api.batch_results import BatchDecision, BatchProblem, BatchSummary
 from ras_triage.service.api.problems import MEDIA_TYPE, Problem
 from ras_triage.service.api.syndromes import SyndromeRequest
 from ras_triage.service.engine.responses import DecodeRequest
@@ -126,8 +127,8 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
         bodies = (Event, Host, DecodeRequest, SyndromeRequest)
         _, requests = models_json_schema([(body, "validation") for body in bodies], ref_template=_REF)
         problem = TypeAdapter(Problem).json_schema(ref_template=_REF, mode="serialization")
-        result = {"anyOf": [{"$ref": _REF.format(model=model)} for model in ("DecisionResponse", "Problem")]}
-        schemas = {**requests["$defs"], **problem.pop("$defs", {}), "Problem": problem, "BatchResult": result}
+        result = TypeAdapter(BatchDecision | BatchSummary | BatchProblem).json_schema(ref_template=_REF, mode="serialization")
+        schemas = {**requests["$defs"], **problem.pop("$defs", {}), **result.pop("$defs"), "Problem": problem, "BatchResult": result}
         document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
         document["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}}
         document["security"] = [{"bearer": []}, {}]
