@@ -6,8 +6,7 @@ performs the I/O. `_sync` is generated from `_async`.
 
 from __future__ import annotations
 
-from ras_triage.service.api.batch_results import BatchSummary
-from ras_triage.service.api.decision_response import DecisionResponse
+from ras_triage.service.api.decision_response import BatchSummary, DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.client._async import AsyncClient
 from ras_triage.service.client._calls import Filters, HostFilters, PoisonFilters

@@ -12,8 +12,7 @@ import httpx
 from httpx_sse import ServerSentEvent
 
 from ras_triage.models.host import Host
-from ras_triage.service.api.batch_results import BatchSummary, BatchView
-from ras_triage.service.api.decision_response import DecisionResponse
+from ras_triage.service.api.decision_response import BatchSummary, BatchView, DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import SyndromeResponse

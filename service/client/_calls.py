@@ -16,8 +16,7 @@ from pydantic_core import to_json
 
 from ras_triage.models.host import Host
 from ras_triage.models.times import utc_text
-from ras_triage.service.api.batch_results import BatchSummary, BatchView
-from ras_triage.service.api.decision_response import DecisionResponse
+from ras_triage.service.api.decision_response import BatchSummary, BatchView, DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionResult, SyndromeResponse

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from ras_triage.service.api.batch_results import with_event
+from ras_triage.service.api.decision_response import with_event
 from ras_triage.service.api.problems import Problem, problem_json, unanswered
 from ras_triage.service.client.chunks import Chunk
 from ras_triage.service.client.errors import ClientError, ProblemResponse, Unreachable

@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic_core import from_json, to_json
 
-from ras_triage.service.api.batch_results import with_event
+from ras_triage.service.api.decision_response import with_event
 from ras_triage.service.api.problems import Problem, ProblemError, problem_json
 from ras_triage.service.engine.evaluation import LOOP_BYTES, EventDocument
 from ras_triage.service.engine.intake import EventResponse

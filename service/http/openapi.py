@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from ras_triage.models.event import Event
 from ras_triage.models.host import Host
-from ras_triage.service.api.batch_results import BatchDecision, BatchProblem, BatchSummary
+from ras_triage.service.api.decision_response import BatchDecision, BatchProblem, BatchSummary
 from ras_triage.service.api.problems import MEDIA_TYPE, Problem
 from ras_triage.service.api.syndromes import SyndromeRequest
 from ras_triage.service.engine.responses import DecodeRequest

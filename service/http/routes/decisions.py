@@ -7,9 +7,8 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
-from ras_triage.service.api.batch_results import BatchView
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
-from ras_triage.service.api.decision_response import DecisionResponse
+from ras_triage.service.api.decision_response import BatchView, DecisionResponse
 from ras_triage.service.api.problems import ProblemError, too_many_counts, unknown_decision
 from ras_triage.service.api.summaries import PageJson, StatsJson
 from ras_triage.service.api.times import rfc3339
@@ -34,7 +33,7 @@ from ras_triage.service.http.dependencies import (
 )
 from ras_triage.service.http.direct_route import DirectRoute
 from ras_triage.service.http.disconnects import WhileConnected
-from ras_triage.service.http.filters import (
+from ras_triage.service.http.lists.filters import (
     FILTERS,
     MAX_COUNTS,
     BucketOf,
@@ -44,11 +43,11 @@ from ras_triage.service.http.filters import (
     filled_buckets,
     parse_last_event_id,
 )
+from ras_triage.service.http.lists.summaries import decisions_csv, page_json, stats_csv, stats_json
+from ras_triage.service.http.lists.tables import DEFAULT_PAGE, PageLimit, TableFormOf, table_response
 from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, batch_body, json_body, linked_table, parameter, table
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
-from ras_triage.service.http.summaries import decisions_csv, page_json, stats_csv, stats_json
-from ras_triage.service.http.tables import DEFAULT_PAGE, PageLimit, TableFormOf, table_response
 from ras_triage.service.security.guard import is_still_authorised, require_method_scope
 from ras_triage.service.store.port import FIELDS, Cursor
 from ras_triage.service.telemetry import logs

@@ -18,12 +18,12 @@ from ras_triage.service.api.times import rfc3339
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.sources import facts_digest
 from ras_triage.service.engine.used_facts import LOOP_BYTES
-from ras_triage.service.http.cursors import PageRequest, page_request
 from ras_triage.service.http.dependencies import Body, PrincipalOf, RuntimeOf, SourceName, only_parameters
-from ras_triage.service.http.filters import ChangedSince, ChangedUntil, CursorText, SourceTexts, ages_of, moment, parse_sources
+from ras_triage.service.http.lists.cursors import PageRequest, page_request
+from ras_triage.service.http.lists.filters import ChangedSince, ChangedUntil, CursorText, SourceTexts, ages_of, moment, parse_sources
+from ras_triage.service.http.lists.tables import DEFAULT_PAGE, PageLimit, TableFormOf, rows_csv, table_response
 from ras_triage.service.http.openapi import TAGGED, json_body, linked_table
 from ras_triage.service.http.runtime import Runtime
-from ras_triage.service.http.tables import DEFAULT_PAGE, PageLimit, TableFormOf, rows_csv, table_response
 from ras_triage.service.store.port import HostFacts, HostFilter
 from ras_triage.service.telemetry.logs import audit
 

@@ -8,11 +8,11 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Request, Response
 
 from ras_triage.models.frozen import frozen
-from ras_triage.service.http.cursors import PageRequest, page_request
 from ras_triage.service.http.dependencies import PrincipalOf, RuntimeOf, SourceName, only_parameters
-from ras_triage.service.http.filters import ContainedTexts, CursorText, SourceTexts, parse_addresses, parse_sources
+from ras_triage.service.http.lists.cursors import PageRequest, page_request
+from ras_triage.service.http.lists.filters import ContainedTexts, CursorText, SourceTexts, parse_addresses, parse_sources
+from ras_triage.service.http.lists.tables import DEFAULT_PAGE, PageLimit, TableFormOf, rows_csv, table_response
 from ras_triage.service.http.openapi import linked_table
-from ras_triage.service.http.tables import DEFAULT_PAGE, PageLimit, TableFormOf, rows_csv, table_response
 from ras_triage.service.store.port import PoisonedPosition, PoisonFilter
 from ras_triage.service.telemetry.logs import audit
 

@@ -16,8 +16,8 @@ from ras_triage.models.severity import SEVERITY_NAMES, severity_name
 from ras_triage.policies.catalog.definition_file import suggestion
 from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter, too_many_counts, truncate_text
 from ras_triage.service.api.times import TIME_FORMS, is_age, parse_time
-from ras_triage.service.http.cursors import PageRequest, page_request
 from ras_triage.service.http.dependencies import runtime_of
+from ras_triage.service.http.lists.cursors import PageRequest, page_request
 from ras_triage.service.store.port import FIELDS, MAX_VALUES, BucketCount, Field, Filter
 
 FILTERS: Final = (*FIELDS, "since", "until")
