@@ -205,6 +205,18 @@ def test_a_dry_run_decides_as_a_single_one_with_what_is_stored(call: Call) -> No
     assert [{name: value for name, value in one.items() if name not in ("index", "event_id")} for one in many] == [single] * 3
 
 
+def test_a_dry_run_needs_no_room_in_the_write_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wait_for_ever(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    app = create_app(Settings(store="memory:"))
+    with client(app) as call:
+        monkeypatch.setattr(app.state.runtime.writer, "room", wait_for_ever)
+        answer = call("POST", f"{URL}?dry_run=true", content=ndjson([SMALL] * 3), headers=NDJSON, timeout=20)
+
+    assert [one["id"] for one in results(answer)] == [None] * 3
+
+
 def test_a_dry_run_of_a_large_batch_is_decided_by_workers_too(server: Service) -> None:
     events = [event(number) for number in range(2000)] + [event("bad", notification="nonsense")]
     answer = httpx.post(f"{server.url}{URL}?dry_run=true", content=ndjson(events), headers=NDJSON, timeout=120)
