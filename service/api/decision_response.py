@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic_core import to_json
 
-from ras_triage.models.decision import Decision
+from ras_triage.models.decision import Action, Decision
 from ras_triage.models.frozen import frozen
+from ras_triage.models.scalars import HexText, TimeText
 from ras_triage.service.api.problems import Problem
 
 
@@ -19,7 +20,8 @@ class UsedFacts:
     version: int | None
     """Version of the source's facts; null: the event had its own."""
     digest: str | None
-    poisoned: tuple[str, ...]
+    """Content hash of the source's facts; null: the event had its own."""
+    poisoned: tuple[HexText, ...]
     """Physical addresses (bytes) of pages that earlier decisions poisoned."""
     duplicate: bool = False
     """Whether the source reported the same record less than 10 s before, and the kernel still has it in its cache."""
@@ -32,7 +34,7 @@ class DecisionResponse(Decision):
     _: KW_ONLY
     id: str | None
     """UUID version 7; null: not stored."""
-    decided_at: str | None
+    decided_at: TimeText | None
     """RFC 3339, UTC; null: not stored."""
     repeat: bool
     """Whether this is the stored decision of an event that was sent before."""
@@ -67,8 +69,10 @@ class BatchSummary:
     """UUID version 7; null: not stored."""
     repeat: bool
     """Whether this is the stored decision of an event that was sent before."""
-    action: str
-    certainty: str
+    action: Action
+    """How far the error had to go."""
+    certainty: Literal["certain", "depends"]
+    """Whether the action depends on something that the event does not say."""
     event_key: str
     """Content hash of the event."""
 

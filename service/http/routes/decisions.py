@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
-from ras_triage.service.api.decision_response import BatchView, DecisionResponse
+from ras_triage.service.api.decision_response import BatchView
 from ras_triage.service.api.problems import ProblemError, too_many_counts, unknown_decision
 from ras_triage.service.api.summaries import PageJson, StatsJson
 from ras_triage.service.api.times import rfc3339
@@ -45,7 +45,17 @@ from ras_triage.service.http.lists.filters import (
 )
 from ras_triage.service.http.lists.summaries import decisions_csv, page_json, stats_csv, stats_json
 from ras_triage.service.http.lists.tables import DEFAULT_PAGE, PageLimit, TableFormOf, table_response
-from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, batch_body, json_body, linked_table, parameter, table
+from ras_triage.service.http.openapi import (
+    CONFLICT,
+    EVENT_STREAM,
+    IDEMPOTENCY,
+    batch_body,
+    json_body,
+    json_response,
+    linked_table,
+    parameter,
+    table,
+)
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
 from ras_triage.service.security.guard import is_still_authorised, require_method_scope
@@ -57,16 +67,20 @@ router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
 _DRY_RUN: Final = parameter("dry_run", "query", "boolean", "Decide and store nothing: `id` and `decided_at` are null")
 _IDEMPOTENCY_KEY: Final = parameter("idempotency-key", "header", "string", IDEMPOTENCY)
 
+DecisionId = Annotated[str, Path(description="`id` of a decision")]
+
 _JSON: Final = "application/json"
 _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
 
 
 @router.post(
     "",
+    operation_id="decide",
     status_code=201,
-    response_model=DecisionResponse,
+    response_class=Response,
     responses={
-        200: {"model": DecisionResponse, "description": "A repeat of an earlier event, or a dry run"},
+        201: json_response("DecisionResponse", description="The decision, which is durable"),
+        200: json_response("DecisionResponse", description="A repeat of an earlier event, or a dry run"),
         **CONFLICT,
     },
     openapi_extra=json_body("Event") | {"parameters": [_DRY_RUN, _IDEMPOTENCY_KEY]},
@@ -187,7 +201,11 @@ async def count_decisions(
 
 
 @router.get(
-    "/stream", dependencies=[Depends(only_parameters(*FILTERS, repeatable=FIELDS))], responses=EVENT_STREAM, response_class=Response
+    "/stream",
+    operation_id="streamDecisions",
+    dependencies=[Depends(only_parameters(*FILTERS, repeatable=FIELDS))],
+    responses=EVENT_STREAM,
+    response_class=Response,
 )
 async def follow(
     request: Request,
@@ -204,8 +222,14 @@ async def follow(
     return EventStream(await runtime.streams.subscribe(filters, last, client, partial(is_still_authorised, request)))
 
 
-@router.get("/{identity}", response_model=DecisionResponse, dependencies=[Depends(only_parameters())])
-async def show(identity: str, runtime: RuntimeOf) -> Response:
+@router.get(
+    "/{identity}",
+    operation_id="getDecision",
+    response_class=Response,
+    responses={200: json_response("DecisionResponse", description="The decision")},
+    dependencies=[Depends(only_parameters())],
+)
+async def show(identity: DecisionId, runtime: RuntimeOf) -> Response:
     """Return one decision as it was first returned."""
     stored = await runtime.read(lambda store: store.decision(identity))
     if stored is None:
@@ -213,8 +237,14 @@ async def show(identity: str, runtime: RuntimeOf) -> Response:
     return Response(wrap_decision(stored.decision, identity=stored.id, decided_at=rfc3339(stored.decided_at_ms)), media_type=_JSON)
 
 
-@router.get("/{identity}/event", dependencies=[Depends(only_parameters())], response_model=dict[str, Any])
-async def show_event(identity: str, runtime: RuntimeOf) -> Response:
+@router.get(
+    "/{identity}/event",
+    operation_id="getEvent",
+    dependencies=[Depends(only_parameters())],
+    response_class=Response,
+    responses={200: json_response("Event", description="The event")},
+)
+async def show_event(identity: DecisionId, runtime: RuntimeOf) -> Response:
     """Return the event of a decision, byte for byte as received."""
     event = await runtime.read(lambda store: store.event(identity))
     if event is None:

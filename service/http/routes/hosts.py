@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Host
+from ras_triage.models.scalars import TimeText
 from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
 from ras_triage.service.api.json_limits import require_value_limit
 from ras_triage.service.api.problems import ProblemError, invalid, invalid_value, precondition_failed, unknown_source
@@ -22,7 +23,7 @@ from ras_triage.service.http.dependencies import Body, PrincipalOf, RuntimeOf, S
 from ras_triage.service.http.lists.cursors import PageRequest, page_request
 from ras_triage.service.http.lists.filters import ChangedSince, ChangedUntil, CursorText, SourceTexts, ages_of, moment, parse_sources
 from ras_triage.service.http.lists.tables import DEFAULT_PAGE, PageLimit, TableFormOf, rows_csv, table_response
-from ras_triage.service.http.openapi import TAGGED, json_body, linked_table
+from ras_triage.service.http.openapi import TAGGED, json_body, json_response, linked_table
 from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.store.port import HostFacts, HostFilter
 from ras_triage.service.telemetry.logs import audit
@@ -35,13 +36,15 @@ class HostJson:
     """A version of the host facts of a source."""
 
     source: str
+    """The `source` of events."""
     version: int
     """From 1, incremented with every change."""
     digest: str
     """Content hash of the facts."""
-    changed_at: str
+    changed_at: TimeText
     """RFC 3339, UTC."""
     host: Host
+    """The facts as they were sent; absent ones are left out."""
 
 
 @frozen
@@ -49,10 +52,11 @@ class HostEntryJson:
     """Stored host facts in a list, without the facts."""
 
     source: str
+    """The `source` of events."""
     version: int
     """The newest."""
-    changed_at: str
-    """RFC 3339, UTC."""
+    changed_at: TimeText
+    """When it was stored: RFC 3339, UTC."""
     bytes: int
     """Length of the facts as JSON."""
 
@@ -62,6 +66,7 @@ class HostListJson:
     """Sources with host facts, by name."""
 
     hosts: tuple[HostEntryJson, ...]
+    """By name."""
     next: str | None
     """`cursor` of the next page; null: last page."""
     damaged: int = 0
@@ -151,8 +156,9 @@ async def list_hosts(
 
 @router.put(
     "/v1/hosts/{source:path}",
-    response_model=HostJson,
-    responses=TAGGED,
+    operation_id="putHost",
+    response_class=Response,
+    responses={200: json_response("HostJson", description="The version of the facts") | TAGGED},
     dependencies=[Depends(only_parameters())],
     openapi_extra=json_body("Host"),
 )
@@ -165,7 +171,13 @@ async def put_host(source: SourceName, body: Body, runtime: RuntimeOf, principal
     return _response(facts, content)
 
 
-@router.get("/v1/hosts/{source:path}", response_model=HostJson, responses=TAGGED, dependencies=[Depends(only_parameters("version"))])
+@router.get(
+    "/v1/hosts/{source:path}",
+    operation_id="getHost",
+    response_class=Response,
+    responses={200: json_response("HostJson", description="The version of the facts") | TAGGED},
+    dependencies=[Depends(only_parameters("version"))],
+)
 async def get_host(
     source: SourceName,
     runtime: RuntimeOf,
@@ -178,7 +190,7 @@ async def get_host(
     return _response(facts, facts.facts)
 
 
-@router.delete("/v1/hosts/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
+@router.delete("/v1/hosts/{source:path}", operation_id="deleteHost", status_code=204, dependencies=[Depends(only_parameters())])
 async def delete_host(source: SourceName, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> None:
     """Delete the host facts of a source. Earlier versions can still be read."""
     facts = await _change(runtime, source, None, if_match)
