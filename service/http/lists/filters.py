@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query, Request
@@ -56,9 +55,9 @@ def _values(name: str, texts: Iterable[str], parse: Callable[[str], Any], expect
     return tuple(sorted({_parsed(name, piece, parse, expected) for piece in _pieces(name, texts)}))
 
 
-def _names(name: str, texts: Iterable[str], known: Sequence[str], aliases: Mapping[str, str] = MappingProxyType({})) -> tuple[str, ...]:
-    """Return the distinct names of a parameter, sorted. Raises ProblemError for an unknown one."""
-    found = {aliases.get(piece, piece) for piece in _pieces(name, texts)}
+def _names(name: str, texts: Iterable[str], known: Sequence[str], resolve: Callable[[str], str] = str) -> tuple[str, ...]:
+    """Return the distinct names of a parameter, sorted; `resolve` returns the name for an alias. Raises ProblemError for an unknown one."""
+    found = set(map(resolve, _pieces(name, texts)))
     for unknown in sorted(found.difference(known)):
         expected = ", ".join(f"`{one}`" for one in known)
         detail = f"unknown value `{truncate_text(unknown, 60)}`{suggestion(unknown, known)}; expected one of {expected}"
@@ -88,6 +87,11 @@ def _address(text: str) -> int:
     if not 0 <= address < 1 << 64:
         raise ValueError("out of range")
     return address
+
+
+def _notification(text: str) -> str:
+    """Return the notification type of a name or alias in any letter case."""
+    return ALIASES.get(text.lower(), text.lower())
 
 
 def _severity(text: str) -> str:
@@ -170,7 +174,7 @@ async def _filter(
         sources,
         _names("action", action, _ACTIONS),
         tuple(sorted(set(_pieces("policy", policy)))),
-        _names("notification", notification, _NOTIFICATIONS, ALIASES),
+        _names("notification", notification, _NOTIFICATIONS, _notification),
         _values("severity", severity, _severity, f"one of {', '.join(SEVERITY_NAMES)}, or a number of 32 bits"),
         _values("section", section, _section, "the name of a section type such as `memory`, or its GUID"),
         parse_addresses(physical_address),

@@ -150,6 +150,7 @@ def test_what_is_decided_between_two_pages_does_not_move_them(call: Call) -> Non
         ({"source": "fax*"}, []),
         ({"source": "*", "action": "signal,panic"}, ["door", "panic", "signal"]),
         ({"notification": "gpio,irq"}, ["door", "quiet"]),
+        ({"notification": "GPIO"}, ["quiet"]),
         ({"severity": "fatal,7"}, ["door", "panic"]),
         ({"section": f"memory,{VENDOR}"}, ["door", "panic", "signal"]),
         ({"section": ["memory", "A5BC1114-6F64-4EDE-B863-3E83ED7C83B1"]}, ["panic", "signal"]),
