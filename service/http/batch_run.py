@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
-from ras_triage.service.api.cloud_events import require_version
 from ras_triage.service.api.decision_response import BatchView, with_event
+from ras_triage.service.api.event_json import require_version
 from ras_triage.service.api.problems import ProblemError, with_retry_hint
 from ras_triage.service.engine.batch.spill_queue import SpillQueue
 from ras_triage.service.engine.batch.splitter import ArraySplitter, ItemSplitter, NdjsonSplitter

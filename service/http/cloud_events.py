@@ -7,7 +7,7 @@ from typing import Final
 
 from fastapi import Request
 
-from ras_triage.service.api.cloud_events import BATCH_TYPE, EVENT_TYPE, envelope_of, is_attribute, require_version
+from ras_triage.service.api.event_json import BATCH_TYPE, EVENT_TYPE, envelope_of, is_attribute, require_version
 from ras_triage.service.api.problems import ProblemError, invalid_header, truncate_text
 from ras_triage.service.engine.evaluation import LOOP_BYTES
 from ras_triage.service.telemetry import logs, trace_context

@@ -6,7 +6,7 @@ from copy import deepcopy
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
-from ras_triage.service.api.cloud_events import BATCH_TYPE, EVENT_TYPE, VERSION
+from ras_triage.service.api.event_json import BATCH_TYPE, EVENT_TYPE, VERSION
 from ras_triage.service.api.problems import MEDIA_TYPE
 
 _REF: Final = "#/components/schemas/{model}"
