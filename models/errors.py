@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final
+
 
 class MalformedBytes(ValueError):
     """Malformed binary data.
@@ -16,3 +20,19 @@ class MalformedBytes(ValueError):
         self.offset = offset
         self.field = field
         self.section = section
+
+
+_MAX_CHARACTERS: Final = 64
+"""A longer name is compared with none: the comparison takes quadratic time."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the closest known name; None where none is close."""
+    near = get_close_matches(name, list(known), n=1) if len(name) <= _MAX_CHARACTERS else []
+    return near[0] if near else None
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return the end of an error message that names the closest known name; empty where none is close."""
+    near = nearest(name, known)
+    return "" if near is None else f"; did you mean `{near}`?"

@@ -17,8 +17,6 @@ from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.responses import decide_event, decision_json, wrap_decision
 
-HELP = "decide an event, a status block or a CPER record"
-
 
 def configure(command: ArgumentParser) -> None:
     command.description = (

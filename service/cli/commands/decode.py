@@ -17,8 +17,6 @@ from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.error_sources import decode_hest, hest_policy, judged_response
 from ras_triage.service.engine.responses import explain_bytes
 
-HELP = "decode a status block, a CPER record or a HEST"
-
 
 def configure(command: ArgumentParser) -> None:
     command.description = (

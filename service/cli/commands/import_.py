@@ -36,8 +36,6 @@ from ras_triage.service.importing.source import ImportSource
 if TYPE_CHECKING:
     from ras_triage.service.client import Client
 
-HELP = "import kernel logs, CPER, Redfish, rasdaemon, QEMU files, and decide each error"
-
 _MAX_TABLE_BYTES = 1 << 20
 
 

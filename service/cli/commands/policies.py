@@ -15,8 +15,6 @@ from ras_triage.service.cli.output import print_page, write_json
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.policy_pages import compare, describe_policy, list_policies
 
-HELP = "list policies and VMMs, show a policy, or compare two"
-
 
 def configure(command: ArgumentParser) -> None:
     command.description = "List the policies and VMMs, show a policy flag by flag, or compare two."

@@ -12,8 +12,6 @@ from ras_triage.service.cli.output import print_page, process_lines, write_json
 from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.engine.syndromes import answer_syndromes, read_syndrome_request, syndromes_json
 
-HELP = "decode an ESR or VSESR value, or predict its injection by KVM"
-
 
 def configure(command: ArgumentParser) -> None:
     command.description = (

@@ -24,7 +24,8 @@ import pytest
 from ras_triage.models.records.block_fields import encode_structured
 from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
 from ras_triage.service.api.event_json import read_event
-from ras_triage.service.cli.main import _parser, main
+from ras_triage.service.cli.main import main
+from ras_triage.service.cli.parser import build_parser
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.responses import decide_event, decision_json, wrap_decision
 from ras_triage.service.security.keys import create
@@ -101,7 +102,7 @@ def commands(parser: ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tu
             yield from commands(command, (*words, name))
 
 
-COMMANDS = dict(commands(_parser()))
+COMMANDS = dict(commands(build_parser()))
 
 OPTIONS = [
     (words, action.option_strings[-1] if action.option_strings else action.dest)

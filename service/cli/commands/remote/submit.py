@@ -24,8 +24,6 @@ from ras_triage.service.config.settings import InvalidSetting
 if TYPE_CHECKING:
     from ras_triage.service.client import Client
 
-HELP = "send a file of events to a service"
-
 INTERRUPTED: Final = 130
 
 ATTEMPTS: Final = 12

@@ -17,8 +17,6 @@ from ras_triage.service.config.settings import InvalidSetting
 if TYPE_CHECKING:
     from ras_triage.service.client import Client, PurgedDecisions, Summary
 
-HELP = "print decisions as a service makes them"
-
 
 def configure(command: ArgumentParser) -> None:
     command.description = "Print the decisions of a service as they are made, one per line, until interrupted. Reconnects without a gap."

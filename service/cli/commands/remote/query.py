@@ -17,8 +17,6 @@ from ras_triage.service.config.settings import InvalidSetting
 if TYPE_CHECKING:
     from ras_triage.service.client import Client
 
-HELP = "list or count the decisions that a service stores"
-
 _LARGEST_PAGE: Final = 1000
 
 

@@ -12,8 +12,6 @@ from ras_triage.service.cli.server_options import add_server, call_service
 if TYPE_CHECKING:
     from ras_triage.service.client import Client
 
-HELP = "show a stored decision, or its event"
-
 
 def configure(command: ArgumentParser) -> None:
     command.description = "Show a decision that a service stores, in the layout of `decide`."
