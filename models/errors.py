@@ -1,4 +1,4 @@
-"""Exceptions for malformed binary data."""
+"""Malformed binary data, and the closest known names for error messages."""
 
 from __future__ import annotations
 
@@ -26,13 +26,7 @@ _MAX_CHARACTERS: Final = 64
 """A longer name is compared with none: the comparison takes quadratic time."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the closest known name; None where none is close."""
-    near = get_close_matches(name, list(known), n=1) if len(name) <= _MAX_CHARACTERS else []
-    return near[0] if near else None
-
-
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return the end of an error message that names the closest known name; empty where none is close."""
-    near = nearest(name, known)
-    return "" if near is None else f"; did you mean `{near}`?"
+    near = get_close_matches(name, list(known), n=1) if len(name) <= _MAX_CHARACTERS else []
+    return f"; did you mean `{near[0]}`?" if near else ""
