@@ -491,7 +491,6 @@ def unwritable(reason: str) -> Problem:
     return Problem(f"{URN}unwritable", "not writable", 422, reason)
 
 
-def unrecognised() -> Problem:
-    """Return the problem for a file of the command line in an unknown format."""
-    detail = "expected an event in JSON, or a status block or CPER record as bytes, hexadecimal or base64"
+def unrecognised(detail: str = "expected an event in JSON, or a status block or CPER record as bytes, hexadecimal or base64") -> Problem:
+    """Return the problem for a file of the command line that a command does not read."""
     return Problem(f"{URN}unrecognised-input", "unrecognised input", 415, detail)

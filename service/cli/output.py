@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ras_triage.service.api.escaping import escape, escape_json
 from ras_triage.service.api.problems import MAX_ERRORS, Problem, ProblemError, problem_json, too_large
 from ras_triage.service.cli.inputs import open_input, read_lines
+from ras_triage.service.cli.next_command import require_lines
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.redaction import redact
@@ -109,11 +110,12 @@ def print_page(page: RenderableType, *, soft_wrap: bool = False) -> None:
     sys.stdout.flush()
 
 
-def process_lines(path: str, limit: int, answer: Callable[[bytes], bytes]) -> int:
-    """Print the answer to each line of a file, or its problem, and return the exit status."""
+def process_lines(command: str, path: str, limit: int, answer: Callable[[bytes], bytes]) -> int:
+    """Print the answer to each line of a file, or its problem, and return the exit status. Raises ProblemError for other files."""
     status = 0
     attempts = Attempts(warn_of_defect)
     with open_input(path) as stream:
+        require_lines(command, path, stream)
         for line in read_lines(stream, limit):
             try:
                 if line is None:

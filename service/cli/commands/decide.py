@@ -11,6 +11,7 @@ from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.notification import ALIASES, NotificationType
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.cli.inputs import count_blocks, read_all, to_event
+from ras_triage.service.cli.next_command import explained, require_known_signature
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
 from ras_triage.service.cli.output import print_page, process_lines, warn, warn_of_defect, write_json
 from ras_triage.service.config.settings import InvalidSetting, Settings
@@ -49,7 +50,9 @@ def run(options: Namespace) -> int:
         return _decide_lines(options, settings)
     attempts = Attempts(warn_of_defect)
     data = read_all(options.file, settings.max_body_bytes)
-    event, has_notification = attempts.call(to_event, data)
+    require_known_signature("decide", options.file, data)
+    with explained("decide", options.file, data):
+        event, has_notification = attempts.call(to_event, data)
     if (blocks := count_blocks(data)) > 1:
         warn(f"the first of {blocks} status blocks is decided; decide all with `ras-triage import`")
     if not has_notification and options.notification is None:
@@ -94,7 +97,7 @@ def _decide_lines(options: Namespace, settings: Settings) -> int:
     def answer(line: bytes) -> bytes:
         return wrap_decision(decision_json(_decide_under(policy, read_event(line), options, settings)))
 
-    return process_lines(options.file, settings.max_body_bytes, answer)
+    return process_lines("decide --ndjson", options.file, settings.max_body_bytes, answer)
 
 
 def notification_type(text: str) -> NotificationType:

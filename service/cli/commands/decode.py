@@ -10,6 +10,7 @@ from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.formats.hest import SIGNATURE
 from ras_triage.policies.error_sources import judge_malformed_table
 from ras_triage.service.cli.inputs import read_all, to_bytes
+from ras_triage.service.cli.next_command import explained, require_known_signature
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
 from ras_triage.service.cli.output import print_page, warn_of_defect, write_json
 from ras_triage.service.config.settings import MAX_BODY_BYTES, InvalidSetting
@@ -41,10 +42,12 @@ def run(options: Namespace) -> int:
     data = read_all(options.file, MAX_BODY_BYTES)
     if data.startswith(SIGNATURE):
         return _decode_table(data, options)
+    require_known_signature("decode", options.file, data)
     if options.kernel or options.policy or options.ram:
         raise InvalidSetting("`--kernel`, `--policy` and `--ram` are for a HEST; this is none")
     attempts = Attempts(warn_of_defect)
-    decoded = attempts.call(explain_bytes, attempts.call(to_bytes, data))
+    with explained("decode", options.file, data):
+        decoded = attempts.call(explain_bytes, attempts.call(to_bytes, data))
     if options.json:
         write_json(to_json(decoded))
     else:

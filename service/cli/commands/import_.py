@@ -19,6 +19,7 @@ from ras_triage.models.formats.results import INTERNAL, FoundError, Position, Re
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
 from ras_triage.service.cli.inputs import STANDARD_INPUT, open_input, read_all
+from ras_triage.service.cli.next_command import require_no_store
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
 from ras_triage.service.cli.output import INCOMPLETE, print_page, warn_of_defect, write_json
 from ras_triage.service.cli.progress import Progress, progress
@@ -152,6 +153,7 @@ def read_input(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
     form = None if options.form is None else InputFormat(options.form)
     attempts = Attempts(warn_of_defect)
     try:
+        require_no_store(source.name or STANDARD_INPUT, source.head)
         for one in find_items(source, form, options.notification):
             yield _read(one, attempts)
     except ProblemError as refused:

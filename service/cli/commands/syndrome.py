@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from ras_triage.service.api.syndromes import SyndromeRequest
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
 from ras_triage.service.cli.output import print_page, process_lines, write_json
-from ras_triage.service.config.settings import InvalidSetting
+from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.engine.syndromes import answer_syndromes, read_syndrome_request, syndromes_json
 
 
@@ -38,9 +38,7 @@ def run(options: Namespace) -> int:
                 "`--kind`, `--kernel`, `--policy`, `--no-ras` and `--guest-serror-masked` exclude `--ndjson`; "
                 "give them as members of each line"
             )
-        return process_lines(
-            options.value, settings.max_body_bytes, lambda line: syndromes_json(answer_syndromes(read_syndrome_request(line), settings))
-        )
+        return process_lines("syndrome --ndjson", options.value, settings.max_body_bytes, lambda line: _answer_line(line, settings))
     response = answer_syndromes(_syndrome_request(options), settings)
     if options.json:
         write_json(syndromes_json(response))
@@ -49,6 +47,10 @@ def run(options: Namespace) -> int:
 
         print_page(syndrome_page(response))
     return 0
+
+
+def _answer_line(line: bytes, settings: Settings) -> bytes:
+    return syndromes_json(answer_syndromes(read_syndrome_request(line), settings))
 
 
 def _is_injection(options: Namespace) -> bool:

@@ -14,6 +14,7 @@ from ras_triage.service.api.escaping import escape_json
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.counts import plural
+from ras_triage.service.cli.next_command import require_lines
 from ras_triage.service.cli.options import add_examples
 from ras_triage.service.cli.output import BAD_INPUT, warn
 from ras_triage.service.cli.progress import Progress, progress
@@ -45,6 +46,7 @@ def configure(command: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     counts = SubmissionCounts()
     with submitted_input(options.file) as source:
+        require_lines("submit", options.file, source.stream)
         status = _run(options, source, counts)
     if counts.results or status == 0:
         for line in counts.lines():
