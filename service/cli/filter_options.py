@@ -20,12 +20,15 @@ _FILTERS: Final = {
     "until": ("TIME", "decided before this time"),
 }
 
+FILTER_OPTIONS: Final = {name: f"--{name.replace('_', '-')}" for name in _FILTERS}
+"""Option of each query parameter."""
+
 
 def add_filters(command: ArgumentParser) -> None:
     """Add the filter options; the service checks their values."""
     group = command.add_argument_group("filters")
     for name, (placeholder, description) in _FILTERS.items():
-        group.add_argument(f"--{name.replace('_', '-')}", metavar=placeholder, help=description)
+        group.add_argument(FILTER_OPTIONS[name], metavar=placeholder, help=description)
 
 
 def filters_of(options: Namespace) -> Filters:

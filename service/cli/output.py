@@ -49,7 +49,7 @@ def print_problem(problem: Problem, *, as_json: bool) -> None:
     warn(f"{_cut(problem.title)}: {_cut(problem.detail)}")
     if len(problem.errors) > 1:
         for fault in problem.errors[:MAX_ERRORS]:
-            note(redact(f"  {_cut(fault.pointer or '/')}: {_cut(fault.detail)}"))
+            note(redact(f"  {_cut(fault.pointer or fault.parameter or '/')}: {_cut(fault.detail)}"))
 
 
 def _cut(text: str) -> str:

@@ -12,7 +12,15 @@ from ras_triage.models.notification import ALIASES, NotificationType
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.cli.inputs import count_blocks, read_all, to_event
 from ras_triage.service.cli.next_command import explained, require_known_signature
-from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
+from ras_triage.service.cli.options import (
+    add_examples,
+    add_json,
+    add_policy_file,
+    add_vmm_file,
+    known_policy,
+    require_known_kernel,
+    settings_of,
+)
 from ras_triage.service.cli.output import print_page, process_lines, warn, warn_of_defect, write_json
 from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.engine.attempts import Attempts
@@ -46,6 +54,7 @@ def configure(command: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     settings = settings_of(options)
+    _require_known_names(options, settings)
     if options.ndjson:
         return _decide_lines(options, settings)
     attempts = Attempts(warn_of_defect)
@@ -71,6 +80,14 @@ def run(options: Namespace) -> int:
 
         print_page(comparison_page(decisions))
     return 0
+
+
+def _require_known_names(options: Namespace, settings: Settings) -> None:
+    """Raise ProblemError for an option with an unknown policy or kernel, before the input is read."""
+    for option, names in (("--policy", options.policy or ()), ("--compare", options.compare)):
+        for name in names:
+            known_policy(name, settings, option)
+    require_known_kernel(options.kernel)
 
 
 def _decide_under(policy: str | None, event: Event, options: Namespace, settings: Settings) -> Decision:

@@ -11,6 +11,7 @@ from ras_triage.models.formats.hest import SIGNATURE
 from ras_triage.policies.error_sources import judge_malformed_table
 from ras_triage.service.cli.inputs import read_all, to_bytes
 from ras_triage.service.cli.next_command import explained, require_known_signature
+from ras_triage.service.cli.option_names import naming_options
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
 from ras_triage.service.cli.output import print_page, warn_of_defect, write_json
 from ras_triage.service.config.settings import MAX_BODY_BYTES, InvalidSetting
@@ -68,7 +69,8 @@ def _range(text: str) -> tuple[int, int]:
 
 def _decode_table(table: bytes, options: Namespace) -> int:
     """List the error sources of a HEST, and what a kernel does with each. A malformed table is one that the kernel refuses."""
-    policy = hest_policy(options.kernel, options.policy, settings_of(options))
+    with naming_options({"/kernel": "--kernel", "/policy": "--policy"}):
+        policy = hest_policy(options.kernel, options.policy, settings_of(options), in_document=True)
     try:
         decoded = decode_hest(table, policy, options.ram or ())
     except MalformedBytes as error:

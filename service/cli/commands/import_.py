@@ -20,7 +20,15 @@ from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
 from ras_triage.service.cli.inputs import STANDARD_INPUT, open_input, read_all
 from ras_triage.service.cli.next_command import require_no_store
-from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
+from ras_triage.service.cli.options import (
+    add_examples,
+    add_json,
+    add_policy_file,
+    add_vmm_file,
+    known_policy,
+    require_known_kernel,
+    settings_of,
+)
 from ras_triage.service.cli.output import INCOMPLETE, print_page, warn_of_defect, write_json
 from ras_triage.service.cli.progress import Progress, progress
 from ras_triage.service.cli.server_options import add_server, call_service
@@ -109,7 +117,11 @@ class _Import:
 
 
 def run(options: Namespace) -> int:
-    work = _Import(options, settings_of(options), import_options_of(options))
+    settings = settings_of(options)
+    if options.policy is not None:
+        known_policy(options.policy, settings, "--policy")
+    require_known_kernel(options.kernel)
+    work = _Import(options, settings, import_options_of(options))
     if options.submit:
         return call_service(options, lambda client: _submit(client, work))
     for path in options.files:

@@ -84,8 +84,8 @@ def test_a_decision_is_shown_as_decide_shows_it(server: Service) -> None:
     ("arguments", "complaint"),
     [
         (["show", "00000000-0000-7000-8000-000000000000"], "not found"),
-        (["query", "--since", "yesterday"], "query parameter `since`"),
-        (["query", "--stats", "--group-by", "colour"], "query parameter `group_by`"),
+        (["query", "--since", "yesterday"], "`--since`"),
+        (["query", "--stats", "--group-by", "colour"], "`--group-by`"),
         (["query", "--group-by", "action"], "`--group-by` and `--bucket` need `--stats`"),
         (["query", "--stats", "--limit", "3"], "`--limit` and `--stats` exclude each other"),
         (["query", "--limit", "0"], "invalid limit `0`"),

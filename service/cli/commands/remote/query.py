@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter
 
-from ras_triage.service.cli.filter_options import add_filters, filters_of
+from ras_triage.service.cli.filter_options import FILTER_OPTIONS, add_filters, filters_of
 from ras_triage.service.cli.options import add_examples, add_json
 from ras_triage.service.cli.output import print_page, write_json
 from ras_triage.service.cli.server_options import add_server, call_service
@@ -41,7 +41,8 @@ def run(options: Namespace) -> int:
         raise InvalidSetting("`--group-by` and `--bucket` need `--stats`")
     if options.stats and options.limit:
         raise InvalidSetting("`--limit` and `--stats` exclude each other")
-    return call_service(options, lambda client: _count(client, options) if options.stats else _list(client, options))
+    parameters = {**FILTER_OPTIONS, "group_by": "--group-by", "bucket": "--bucket"}
+    return call_service(options, lambda client: _count(client, options) if options.stats else _list(client, options), parameters=parameters)
 
 
 def _list(client: Client, options: Namespace) -> int:
