@@ -1,4 +1,4 @@
-"""Options of the command line in problems, instead of the members that they stand for."""
+"""Options of the command line in problems, instead of JSON pointers."""
 
 from __future__ import annotations
 

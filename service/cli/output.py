@@ -90,22 +90,28 @@ def write_bytes(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def is_terminal() -> bool:
+    """Return whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
 def write_original(data: bytes) -> None:
     """Print bytes from outside unchanged, at once; on a terminal, which acts on control characters, as escaped text."""
-    if sys.stdout.isatty():
+    if is_terminal():
         for line in data.decode(errors="backslashreplace").removesuffix("\n").split("\n"):
             write_text(line.expandtabs())
     else:
         write_bytes(data)
 
 
-def print_page(page: RenderableType, *, soft_wrap: bool = False) -> None:
-    """Print a page. With `soft_wrap` the terminal breaks its lines."""
+def print_page(page: RenderableType | Callable[[int], RenderableType], *, soft_wrap: bool = False) -> None:
+    """Print a page, or what a function returns for the width of the terminal. With `soft_wrap` the terminal breaks its lines."""
     from ras_triage.service.cli.pages import layout  # noqa: PLC0415 - JSON output starts faster without it
 
     console = layout.console()
+    drawable = page(console.width) if callable(page) else page
     with console.capture() as drawn:
-        console.print(layout.EscapedPage(page), soft_wrap=soft_wrap)
+        console.print(layout.EscapedPage(drawable), soft_wrap=soft_wrap)
     sys.stdout.write("\n".join(line.rstrip() for line in drawn.get().splitlines()) + "\n")
     sys.stdout.flush()
 

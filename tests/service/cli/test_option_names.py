@@ -65,7 +65,7 @@ def server() -> Iterator[Service]:
 @pytest.mark.parametrize(
     ("arguments", "option"),
     [
-        (["query", "--since", "yesterday"], "--since"),
+        (["query", "--section", "x"], "--section"),
         (["query", "--physical-address", "here"], "--physical-address"),
         (["query", "--stats", "--group-by", "colour"], "--group-by"),
         (["query", "--stats", "--bucket", "fortnight"], "--bucket"),
