@@ -67,9 +67,10 @@ def _write_array(documents: Iterable[bytes]) -> None:
 
 
 def _write_csv(names: Sequence[str], rows: Iterator[Row]) -> None:
-    write_bytes(csv_rows(map(escape, names), ()))
+    header = [escape(name) for name in names]
+    write_bytes(csv_rows(header, ()))
     while some := list(islice(rows, _AT_ONCE)):
-        write_bytes(csv_rows(names, (map(_printable, row) for row in some)).partition(b"\r\n")[2])
+        write_bytes(csv_rows(header, (map(_printable, row) for row in some)).partition(b"\r\n")[2])
 
 
 def _write_columns(rows: Iterable[Row]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -23,9 +23,11 @@ from ras_triage.service.cli.submission import SubmissionCounts, SubmittedInput, 
 from ras_triage.service.config.settings import InvalidSetting
 
 if TYPE_CHECKING:
-    from ras_triage.service.client import Client
+    from ras_triage.service.client import Client, Flush
 
 INTERRUPTED: Final = 130
+
+_LONGEST_S: Final = 86400
 
 ATTEMPTS: Final = 12
 """Attempts: a restart of the service may take more than a minute."""
@@ -39,8 +41,25 @@ def configure(command: ArgumentParser) -> None:
     )
     add_examples(command, "ras-triage submit events.ndjson --output decisions.ndjson", "cat events.ndjson | ras-triage submit -")
     command.add_argument("file", metavar="FILE", help="input file, or - for standard input")
+    command.add_argument(
+        "--linger",
+        type=_seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="standard input and pipes: send an event at the latest after this time, even if more may come (default: 1)",
+    )
     command.add_argument("--output", type=Path, metavar="FILE", help="append the results to this file, skip events whose results it has")
     add_server(command)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _LONGEST_S:
+        raise ArgumentTypeError(f"invalid time `{text}`; expected seconds from 0 to {_LONGEST_S}")
+    return seconds
 
 
 def run(options: Namespace) -> int:
@@ -61,7 +80,7 @@ def _run(options: Namespace, source: SubmittedInput, counts: SubmissionCounts) -
 
     try:
         with _output(options.output, source, counts) as results:
-            return call_service(options, lambda client: _submit(client, source, results, counts), Retry(attempts=ATTEMPTS))
+            return call_service(options, lambda client: _submit(client, options, source, results, counts), Retry(attempts=ATTEMPTS))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -79,10 +98,10 @@ def _output(path: Path | None, source: SubmittedInput, counts: SubmissionCounts)
     return resume_output(path, counts)
 
 
-def _submit(client: Client, source: SubmittedInput, results: IO[bytes], counts: SubmissionCounts) -> int:
+def _submit(client: Client, options: Namespace, source: SubmittedInput, results: IO[bytes], counts: SubmissionCounts) -> int:
     client.health()  # fails at once if there is no service; later failures are retried
     with progress(source.size, sys.stderr) as shown:
-        read = _checked_events(source, counts, shown)
+        read = _checked_events(source, counts, shown, options.linger)
         for line in client.decide_lines(read, idempotency_key=source.key, answered=counts.earlier):
             _count(counts, line)
             results.write(escape_json(line) + b"\n")
@@ -101,11 +120,20 @@ def _count(counts: SubmissionCounts, line: bytes) -> None:
         raise UnexpectedResponse(f"line {counts.results} is not a result: {error}") from error
 
 
-def _checked_events(source: SubmittedInput, counts: SubmissionCounts, shown: Progress) -> Iterator[bytes]:
-    """Yield the events and check that existing results belong to them. Raises InvalidSetting."""
+def _checked_events(source: SubmittedInput, counts: SubmissionCounts, shown: Progress, linger_s: float) -> Iterator[bytes | Flush]:
+    """Yield the events and check that existing results belong to them. Raises InvalidSetting.
+
+    A pipe may be live: its events are sent after `linger_s`. Those of a file are sent in the same groups in every run.
+    """
+    from ras_triage.service.client import FLUSH  # noqa: PLC0415
+
     earlier, last_key = counts.earlier, counts.last_key
     count = 0
-    for count, event in enumerate(read_events(source.stream), 1):
+    for event in read_events(source.stream, linger_s if source.key is None else None):
+        if event is None:
+            yield FLUSH
+            continue
+        count += 1
         if count == earlier and last_key is not None and _key(event) != last_key:
             raise InvalidSetting(f"the output file belongs to a different input: its last result is not for event {count}")
         shown.bytes_read(len(event))
