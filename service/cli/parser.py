@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from argparse import Action, ArgumentError, ArgumentParser, Namespace
-from collections.abc import Collection, Sequence
+from argparse import Action, ArgumentError, ArgumentParser, Namespace, _SubParsersAction
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, NoReturn
 
 from ras_triage.models.errors import suggestion
@@ -54,6 +54,15 @@ def build_parser(configured: Collection[str] = COMMANDS) -> ArgumentParser:
         if name in configured:
             load_command(name).configure(command)
     return parser
+
+
+def parsers_of(parser: ArgumentParser) -> Iterator[ArgumentParser]:
+    """Yield a parser and those of its commands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, _SubParsersAction):
+            for command in action.choices.values():
+                yield from parsers_of(command)
 
 
 def parse(arguments: Sequence[str]) -> Namespace:

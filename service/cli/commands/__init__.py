@@ -47,6 +47,7 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "show": CommandEntry("remote.show", "show a stored decision, or its event"),
     "watch": CommandEntry("remote.watch", "print decisions as a service makes them"),
     "demo": CommandEntry("demo", "compare the decisions of two kernels for a recorded error"),
+    "completion": CommandEntry("completion", "print a completion script for bash, zsh or fish"),
 }
 """In the order of the help."""
 
