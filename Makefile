@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-long lint client bench growth crash torture fuzz lock audit clean
+.PHONY: run test test-long lint client man bench growth crash torture fuzz lock audit clean
 
 run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
 	@$(BIN)/ras-triage demo
@@ -24,6 +24,9 @@ lint: $(VENV)/.lint  ## ruff and mypy
 
 client:  ## write the synchronous client after a change of the asynchronous one
 	@$(PYTHON) tests/generate_client.py
+
+man: $(VENV)/.test  ## write the manual page after a change of the command line
+	@$(BIN)/python -m tests.generate_man_page
 
 bench: $(VENV)/.run  ## events per second and the share of each stage
 	@$(BIN)/python bench/decide.py

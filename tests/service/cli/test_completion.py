@@ -1,4 +1,4 @@
-"""Completion scripts in the shells that read them, and the manual page."""
+"""Completion scripts in the shells that read them."""
 
 from __future__ import annotations
 
