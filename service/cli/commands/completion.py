@@ -53,7 +53,7 @@ def _names() -> Mapping[str, Sequence[str]]:
     return {
         **dict.fromkeys(("--policy", "--compare", "--diff", "--default-policy", "name"), policies),
         "--notification": notifications,
-        "--action": [action.value for action in DecisionAction],
+        **dict.fromkeys(("--action", "--fail-on"), tuple(action.value for action in DecisionAction)),
         "--severity": list(SEVERITY_NAMES),
         "--section": list(SECTION_NAMES.values()),
         "--group-by": list(FIELDS),

@@ -10,6 +10,7 @@ from ras_triage.models.event import Event
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.notification import ALIASES, NotificationType
 from ras_triage.service.api.event_json import read_event
+from ras_triage.service.cli.fail_on import add_fail_on, status_of
 from ras_triage.service.cli.inputs import count_blocks, read_all, to_event
 from ras_triage.service.cli.next_command import explained, require_known_signature
 from ras_triage.service.cli.options import (
@@ -30,12 +31,13 @@ from ras_triage.service.engine.responses import decide_event, decision_json, wra
 def configure(command: ArgumentParser) -> None:
     command.description = (
         "Decide one error locally. The file has an event in JSON, or a status block or CPER record as bytes, hexadecimal or base64."
+        " Exit status: 0 decided; 2 bad input; 3 an action of --fail-on."
     )
     add_examples(
         command,
         "ras-triage decide event.json --compare linux-6.1.176 --compare uniform",
         "ras-triage decide --notification sea --kernel 6.12.107 record.cper",
-        "ras-triage decide --ndjson - < events.ndjson",
+        "ras-triage decide --ndjson - --fail-on panic < events.ndjson",
     )
     command.add_argument("file", metavar="FILE", help="input file, or - for standard input")
     command.add_argument(
@@ -46,6 +48,7 @@ def configure(command: ArgumentParser) -> None:
     command.add_argument(
         "--compare", action="append", default=[], metavar="NAME", help="compare with the decision under this policy; may be repeated"
     )
+    add_fail_on(command)
     command.add_argument("--ndjson", action="store_true", help="read one event per line, write one decision or problem per line")
     add_policy_file(command)
     add_vmm_file(command)
@@ -79,7 +82,7 @@ def run(options: Namespace) -> int:
         from ras_triage.service.cli.pages.comparison import comparison_page  # noqa: PLC0415
 
         print_page(comparison_page(decisions))
-    return 0
+    return status_of(options, 0, (decision.action for decision in decisions))
 
 
 def _require_known_names(options: Namespace, settings: Settings) -> None:
@@ -111,10 +114,14 @@ def _decide_lines(options: Namespace, settings: Settings) -> int:
         raise InvalidSetting("`--ndjson`: expected at most one `--policy` and no `--compare`")
     policy = options.policy[0] if options.policy else None
 
-    def answer(line: bytes) -> bytes:
-        return wrap_decision(decision_json(_decide_under(policy, read_event(line), options, settings)))
+    actions: set[str] = set()
 
-    return process_lines("decide --ndjson", options.file, settings.max_body_bytes, answer)
+    def answer(line: bytes) -> bytes:
+        decision = _decide_under(policy, read_event(line), options, settings)
+        actions.add(decision.action)
+        return wrap_decision(decision_json(decision))
+
+    return status_of(options, process_lines("decide --ndjson", options.file, settings.max_body_bytes, answer), actions)
 
 
 def notification_type(text: str) -> NotificationType:

@@ -289,6 +289,8 @@ def feed_import(place: Place) -> Iterator[list[str]]:
         yield ["import", path]
     yield ["import", *place.inputs]
     yield ["import", *place.inputs, "--json"]
+    yield ["import", *place.inputs, "--summary"]
+    yield ["import", *place.inputs, "--summary", "--json"]
     yield ["import", *place.inputs, "--submit", "--server", place.url]
 
 
@@ -377,6 +379,10 @@ def feed_demo(_: Place) -> Iterator[list[str]]:
     yield ["demo"]
 
 
+def feed_completion(_: Place) -> Iterator[list[str]]:
+    yield ["completion", ATTACK]
+
+
 def _damaged_store(place: Place) -> str:
     """A store whose texts are from outside, and where columns and bodies differ."""
     folder = place.folder / ATTACK.replace("/", "")
@@ -424,6 +430,7 @@ FEEDS: dict[tuple[str, ...], Feed] = {
     ("show",): feed_show,
     ("watch",): feed_watch,
     ("demo",): feed_demo,
+    ("completion",): feed_completion,
     ("store", "check"): feed_store_check,
     ("store", "accept-loss"): feed_store_accept_loss,
     ("store", "purge"): feed_store_purge,

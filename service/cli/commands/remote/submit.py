@@ -14,6 +14,7 @@ from ras_triage.service.api.escaping import escape_json
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.counts import plural
+from ras_triage.service.cli.fail_on import add_fail_on, status_of
 from ras_triage.service.cli.next_command import require_lines
 from ras_triage.service.cli.options import add_examples
 from ras_triage.service.cli.output import BAD_INPUT, warn
@@ -37,7 +38,7 @@ def configure(command: ArgumentParser) -> None:
     command.description = (
         "Send events, one JSON object per line or a JSON array, and write a decision or problem for each, one per line, in order. A file"
         " that is sent again has the same decisions. Exit status: 0 all decided; 2 some refused; 1 the service did not respond;"
-        " 130 interrupted."
+        " 3 an action of --fail-on; 130 interrupted."
     )
     add_examples(command, "ras-triage submit events.ndjson --output decisions.ndjson", "cat events.ndjson | ras-triage submit -")
     command.add_argument("file", metavar="FILE", help="input file, or - for standard input")
@@ -49,6 +50,7 @@ def configure(command: ArgumentParser) -> None:
         help="standard input and pipes: send an event at the latest after this time, even if more may come (default: 1)",
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="append the results to this file, skip events whose results it has")
+    add_fail_on(command)
     add_server(command)
 
 
@@ -72,7 +74,7 @@ def run(options: Namespace) -> int:
             warn(line)
     if status not in (0, BAD_INPUT):
         warn(_how_to_resume(options, source))
-    return status
+    return status_of(options, status, counts.actions)
 
 
 def _run(options: Namespace, source: SubmittedInput, counts: SubmissionCounts) -> int:
