@@ -1,4 +1,4 @@
-"""Generator of the manual page: `make man` writes `docs/ras-triage.1` from the parser of the command line."""
+"""Generator of the manual page: `make reference` writes `docs/ras-triage.1` from the parser of the command line."""
 
 from __future__ import annotations
 

@@ -104,6 +104,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
         app.include_router(routes.router, dependencies=[Depends(require_method_scope)])
     for routes in (health, metrics_route):
         app.include_router(routes.router)
+    app.router.routes.insert(0, decisions.DIRECT)
     app.state.shutdown = shutdown = Shutdown()
     app.add_middleware(LimitsMiddleware, settings=chosen, limits=limits)
     app.add_middleware(ShutdownMiddleware, shutdown=shutdown)

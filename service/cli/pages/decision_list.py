@@ -30,8 +30,9 @@ def list_page(decisions: Sequence[Summary], width: int) -> RenderableType:
     ids = _short_ids([summary.id for summary in decisions])
     names = ("decided", "action", "source", "error", "address", *(["policy"] if wide else []), "id")
     rows = [_cells(summary, identity, wide=wide) for summary, identity in zip(decisions, ids, strict=True)]
-    widths = _fitting([max(cell.cell_len for cell in column) for column in zip(map(Text, names), *rows, strict=True)], width)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=DIM)
+    gap = 2 if wide else 1
+    widths = _fitting([max(cell.cell_len for cell in column) for column in zip(map(Text, names), *rows, strict=True)], width, gap)
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style=DIM)
     for name, columns in zip(names, widths, strict=True):
         table.add_column(name, width=columns, no_wrap=True, overflow="ellipsis")
     for row in rows:
@@ -58,9 +59,9 @@ def _short_ids(ids: Sequence[str]) -> list[str]:
     return [identity[:length] for identity in ids]
 
 
-def _fitting(widths: list[int], available: int) -> list[int]:
-    """Return widths of columns that fit with two spaces between them; the widest in the middle become narrower."""
-    excess = sum(widths) + 2 * (len(widths) - 1) - available
+def _fitting(widths: list[int], available: int, gap: int) -> list[int]:
+    """Return widths of columns that fit with `gap` spaces between them; the widest in the middle become narrower."""
+    excess = sum(widths) + gap * (len(widths) - 1) - available
     while excess > 0 and (widest := max(range(2, len(widths) - 1), key=lambda index: widths[index])) and widths[widest] > _NARROWEST:
         widths[widest] -= 1
         excess -= 1

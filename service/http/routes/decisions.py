@@ -24,19 +24,21 @@ from ras_triage.service.http.dependencies import (
     boolean,
     clock_of,
     only_parameters,
+    read_body,
     repeat_key,
     require_length,
     require_parameters,
     runtime_of,
     work_of,
 )
+from ras_triage.service.http.direct_route import DirectRoute
 from ras_triage.service.http.disconnects import WhileConnected
 from ras_triage.service.http.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, parse_last_event_id
 from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, parameter
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
 from ras_triage.service.http.summaries import page_json, stats_json
-from ras_triage.service.security.guard import is_still_authorised
+from ras_triage.service.security.guard import is_still_authorised, require_method_scope
 from ras_triage.service.telemetry import logs
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
@@ -65,7 +67,6 @@ async def decide(request: Request, body: Body) -> Response:
 
     A status block that the kernel would reject is not an error of the request: the decision has a step `reject`.
     """
-    # The route reads its parameters itself: as dependencies they cost half as much as the decision.
     require_parameters(request, ("dry_run",))
     intake, key = runtime_of(request).intake, repeat_key(request)
     dry_run = boolean(request, "dry_run")
@@ -75,6 +76,15 @@ async def decide(request: Request, body: Body) -> Response:
         answered = await intake.decide(EventDocument(body, key))
     logs.bind(decision_id=answered.id)
     return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
+
+
+async def _decide(request: Request) -> Response:
+    await require_method_scope(request)
+    return await decide(request, await read_body(request))
+
+
+DIRECT: Final = DirectRoute(router.prefix, _decide, "POST")
+"""`decide`, for the application to put before all routes."""
 
 
 @router.post("/batch", dependencies=[Depends(only_parameters())], openapi_extra=batch_body())

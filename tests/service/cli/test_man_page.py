@@ -16,7 +16,7 @@ from tests.paths import ROOT
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="argparse of other versions formats usages differently")
 def test_the_page_is_generated_from_the_parser() -> None:
-    assert TARGET.read_text(encoding="utf-8") == manual_page(), "run `make man`"
+    assert TARGET.read_text(encoding="utf-8") == manual_page(), "run `make reference`"
 
 
 def test_every_command_has_its_part_and_an_example() -> None:
