@@ -14,10 +14,9 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
-from ras_triage.models.errors import MalformedBytes, suggestion
+from ras_triage.models.errors import MalformedBytes, known_fields, suggestion
 from ras_triage.models.records.guid import SECTION_TYPES
 from ras_triage.service.api.escaping import valid_text
-from ras_triage.service.api.known_fields import known_fields
 
 MEDIA_TYPE = "application/problem+json"
 
