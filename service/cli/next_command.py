@@ -111,7 +111,7 @@ def _kind(head: bytes, *, is_whole: bool) -> str | None:
     from ras_triage.service.importing.format_detection import InputFormat, detect_format, is_kernel_log  # noqa: PLC0415 - only for errors
 
     form = detect_format(head, is_whole=is_whole)
-    if form is InputFormat.EVENT:
+    if form is InputFormat.EVENT or (b'"notification"' in head and head.lstrip().startswith(b"{")):
         return _kind_of_json(head)
     if form is InputFormat.CPER:  # of the first bytes of a text nobody knows whether all of it is base64
         return _BYTES if is_whole or b"\0" in head else None

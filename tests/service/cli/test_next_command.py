@@ -121,3 +121,5 @@ def test_one_bad_line_before_good_ones_fails_alone(first: bytes) -> None:
 def test_an_event_with_a_wrong_field_is_still_an_event(tmp_path: Path) -> None:
     (tmp_path / "event.json").write_bytes(as_bytes({"notificaton": "sea", "source": "node-1"}))
     assert "did you mean `notification`?" in run("decide", str(tmp_path / "event.json")).stderr.decode()
+    (tmp_path / "event.json").write_bytes(as_bytes({"notification": "sea", "sections": []}))  # a member of libcper's records
+    assert "`/sections`: unknown field" in run("decide", str(tmp_path / "event.json")).stderr.decode()
