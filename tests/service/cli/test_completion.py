@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.support.application import run
+from tests.tools import missing_programs, require
 
 BASH = """
 source "$1"; shift
@@ -39,8 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ask(folder: Path, *command: str) -> list[str]:
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
+    require(missing_programs(command[0]), command[0])
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()

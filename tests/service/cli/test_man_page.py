@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,6 +11,7 @@ import pytest
 from ras_triage.service.cli.commands import COMMANDS
 from tests.generate_man_page import TARGET, manual_page
 from tests.paths import ROOT
+from tests.tools import missing_programs, require
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="argparse of other versions formats usages differently")
@@ -30,8 +30,7 @@ def test_every_command_has_its_part_and_an_example() -> None:
     "command", [("mandoc", "-T", "lint", "-W", "error"), ("man", "--warnings", "-l"), ("groff", "-man", "-Tutf8", "-ww")]
 )
 def test_programs_that_show_manual_pages_find_no_fault(command: tuple[str, ...]) -> None:
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
+    require(missing_programs(command[0]), "mandoc, man-db and groff")
     done = subprocess.run([*command, str(TARGET)], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
