@@ -6,6 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any
 
 from ras_triage.models.decision import Decision
+from ras_triage.models.errors import suggestion
 from ras_triage.models.event import Event
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.notification import ALIASES, NotificationType
@@ -129,5 +130,7 @@ def notification_type(text: str) -> NotificationType:
     try:
         return NotificationType(ALIASES.get(text, text))
     except ValueError:
-        expected = ", ".join(kind.value for kind in NotificationType)
-        raise ArgumentTypeError(f"unknown notification type `{text}`; expected one of {expected}, {', '.join(ALIASES)}") from None
+        known = [*(kind.value for kind in NotificationType), *ALIASES]
+        raise ArgumentTypeError(
+            f"unknown notification type `{text}`; expected one of {', '.join(known)}{suggestion(text, known)}"
+        ) from None

@@ -30,6 +30,7 @@ from tests.paths import ROOT
             "ras-triage keys: error: argument ACTION: unknown value `revok`; expected one of create, list, revoke; did you mean `revoke`?",
         ),
         (["keys", "list", "--jsn"], "ras-triage keys list: error: unrecognized arguments: --jsn; did you mean `--json`?"),
+        (["import", "x", "--notification", "seax"], "sdei, bert, irq, boot; did you mean `sea`?"),
         (["decide", "x", "y"], "ras-triage decide: error: unrecognized arguments: y"),
         (["decide", "x", "--" + "policy" * 20000], "unrecognized arguments: --policypolicy"),
     ],
