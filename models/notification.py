@@ -81,6 +81,7 @@ class Notification(WireModel):
     """One notification: its type and error source, and the registers of the exception, if any."""
 
     type: NotificationName
+    """Notification type of the error source."""
     source_id: U16 | None = None
     """HEST source id."""
     ghes_version: Literal[1, 2] = 2

@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY
 
 from ras_triage.models.decision import Decision
 from ras_triage.models.frozen import frozen
+from ras_triage.models.scalars import HexText, TimeText
 
 
 @frozen
@@ -15,7 +16,8 @@ class UsedFacts:
     version: int | None
     """Version of the source's facts; null: the event had its own."""
     digest: str | None
-    poisoned: tuple[str, ...]
+    """Content hash of the source's facts; null: the event had its own."""
+    poisoned: tuple[HexText, ...]
     """Physical addresses (bytes) of pages that earlier decisions poisoned."""
     duplicate: bool = False
     """Whether the source reported the same record less than 10 s before, and the kernel still has it in its cache."""
@@ -28,7 +30,7 @@ class DecisionResponse(Decision):
     _: KW_ONLY
     id: str | None
     """UUID version 7; null: not stored."""
-    decided_at: str | None
+    decided_at: TimeText | None
     """RFC 3339, UTC; null: not stored."""
     repeat: bool
     """Whether this is the stored decision of an event that was sent before."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -33,12 +34,12 @@ from ras_triage.service.api.version import installed_version
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.engine.problems import store_failed
-from ras_triage.service.http import openapi
 from ras_triage.service.http.limits.concurrency import ConcurrencyLimits
 from ras_triage.service.http.middleware.access_log import AccessLogMiddleware
 from ras_triage.service.http.middleware.limits import LimitsMiddleware
 from ras_triage.service.http.middleware.security_headers import SecurityHeadersMiddleware, security_headers
 from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddleware
+from ras_triage.service.http.openapi import PROBLEM_RESPONSE
 from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, poisoned_pages, policies, syndromes
 from ras_triage.service.http.routes import metrics as metrics_route
 from ras_triage.service.http.routes import store as store_route
@@ -51,6 +52,9 @@ from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.metrics import Metrics
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
+_GUARDED = (decisions, imports, hosts, poisoned_pages, decode, syndromes, policies, store_route)
+_UNGUARDED = (health, metrics_route)
 
 DESCRIPTION = "Predicts what Linux on arm64 does with a hardware error, and why."
 
@@ -90,7 +94,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
         title="ras-triage",
         version=installed_version(),
         description=DESCRIPTION,
-        responses=openapi.PROBLEM_RESPONSE,
+        responses=PROBLEM_RESPONSE,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
@@ -100,9 +104,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.state.metrics = metrics
     app.state.limits = limits = ConcurrencyLimits(chosen)
     app.state.security = Security(chosen, partial(_stored_keys, app))
-    for routes in (decisions, imports, hosts, poisoned_pages, decode, syndromes, policies, store_route):
+    for routes in _GUARDED:
         app.include_router(routes.router, dependencies=[Depends(require_method_scope)])
-    for routes in (health, metrics_route):
+    for routes in _UNGUARDED:
         app.include_router(routes.router)
     app.router.routes.insert(0, decisions.DIRECT)
     app.state.shutdown = shutdown = Shutdown()
@@ -116,8 +120,15 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.add_exception_handler(Exception, _unexpected_error)
     app.add_middleware(AccessLogMiddleware, metrics=metrics)
     app.add_middleware(SecurityHeadersMiddleware)
-    app.openapi = partial(openapi.describe_api, app)  # type: ignore[method-assign]
+    app.openapi = partial(_describe_api, app)  # type: ignore[method-assign]
     return app
+
+
+def _describe_api(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document. What makes it is loaded when it is asked for."""
+    from ras_triage.service.http.openapi_document.document import describe_api  # noqa: PLC0415
+
+    return describe_api(app, [routes.router for routes in (*_GUARDED, *_UNGUARDED)])
 
 
 async def _stored_keys(app: FastAPI) -> Sequence[ApiKey]:

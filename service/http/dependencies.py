@@ -27,7 +27,7 @@ from ras_triage.service.telemetry.metrics import Metrics
 _BOOL: Final = TypeAdapter(bool)
 _MAX_SOURCE: Final = 256
 
-SourceName = Annotated[str, Path(min_length=1, max_length=_MAX_SOURCE)]
+SourceName = Annotated[str, Path(min_length=1, max_length=_MAX_SOURCE, description="The `source` of events")]
 """The `source` of events, in a path."""
 
 

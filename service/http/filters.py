@@ -59,9 +59,9 @@ def _section(text: str) -> str:
 
 
 async def _filter(
-    source: str | None = None,
+    source: Annotated[str | None, Query(description="The `source` of the event")] = None,
     action: Annotated[Action | None, Query(description="Action of the decision")] = None,
-    policy: str | None = None,
+    policy: Annotated[str | None, Query(description="Name of the policy, as `linux-6.12.107`")] = None,
     notification: Annotated[NotificationName | None, Query(description="Notification type, as in an event")] = None,
     severity: Annotated[
         str | None, Query(description="Severity of the status block: recoverable, fatal, corrected, informational, or a number")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
-from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import ProblemError, too_many_counts, unknown_decision
 from ras_triage.service.api.summaries import PageJson, StatsJson
 from ras_triage.service.api.times import rfc3339
@@ -34,7 +33,7 @@ from ras_triage.service.http.dependencies import (
 from ras_triage.service.http.direct_route import DirectRoute
 from ras_triage.service.http.disconnects import WhileConnected
 from ras_triage.service.http.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, parse_last_event_id
-from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, parameter
+from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, json_response, parameter
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
 from ras_triage.service.http.summaries import page_json, stats_json
@@ -48,16 +47,20 @@ MAX_PAGE: Final = 1000
 _DRY_RUN: Final = parameter("dry_run", "query", "boolean", "Decide and store nothing: `id` and `decided_at` are null")
 _IDEMPOTENCY_KEY: Final = parameter("idempotency-key", "header", "string", IDEMPOTENCY)
 
+DecisionId = Annotated[str, Path(description="`id` of a decision")]
+
 _JSON: Final = "application/json"
 _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
 
 
 @router.post(
     "",
+    operation_id="decide",
     status_code=201,
-    response_model=DecisionResponse,
+    response_class=Response,
     responses={
-        200: {"model": DecisionResponse, "description": "A repeat of an earlier event, or a dry run"},
+        201: json_response("DecisionResponse", description="The decision, which is durable"),
+        200: json_response("DecisionResponse", description="A repeat of an earlier event, or a dry run"),
         **CONFLICT,
     },
     openapi_extra=json_body("Event") | {"parameters": [_DRY_RUN, _IDEMPOTENCY_KEY]},
@@ -87,7 +90,7 @@ DIRECT: Final = DirectRoute(router.prefix, _decide, "POST")
 """`decide`, for the application to put before all routes."""
 
 
-@router.post("/batch", dependencies=[Depends(only_parameters())], openapi_extra=batch_body())
+@router.post("/batch", operation_id="decideBatch", dependencies=[Depends(only_parameters())], openapi_extra=batch_body())
 async def decide_batch(request: Request, runtime: RuntimeOf, principal: PrincipalOf, metrics: MetricsOf, key: RepeatKey) -> Response:
     """Decide many events: a JSON array or NDJSON, optionally compressed with gzip or zstd; streamed in both directions.
 
@@ -121,14 +124,20 @@ def _batch_format(request: Request) -> BatchFormat:
     return NDJSON if media_type in _NDJSON_TYPES else ARRAY
 
 
-@router.get("", response_model=PageJson, responses=LINKED, dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit"))])
+@router.get(
+    "",
+    operation_id="listDecisions",
+    response_model=PageJson,
+    responses=LINKED,
+    dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit"))],
+)
 async def list_decisions(
     request: Request,
     response: Response,
     runtime: RuntimeOf,
     filters: FilterOf,
     cursor: CursorOf,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Decisions per page")] = 100,
 ) -> PageJson:
     """List decisions, newest first, in pages; `Link` has the next page."""
     page = page_json(await runtime.read(lambda store: store.page(filters, cursor, limit)))
@@ -138,7 +147,12 @@ async def list_decisions(
     return page
 
 
-@router.get("/stats", response_model=StatsJson, dependencies=[Depends(only_parameters(*FILTERS, "bucket", "group_by"))])
+@router.get(
+    "/stats",
+    operation_id="countDecisions",
+    response_model=StatsJson,
+    dependencies=[Depends(only_parameters(*FILTERS, "bucket", "group_by"))],
+)
 async def count_decisions(runtime: RuntimeOf, filters: FilterOf, bucket_ms: BucketOf, group_by: GroupByOf) -> StatsJson:
     """Count decisions over time, grouped by one or two fields. One with several sections or addresses counts for each of them."""
     counts = await runtime.read(lambda store: store.stats(filters, group_by, bucket_ms, MAX_COUNTS + 1))
@@ -147,7 +161,13 @@ async def count_decisions(runtime: RuntimeOf, filters: FilterOf, bucket_ms: Buck
     return stats_json(counts, group_by, bucket_ms)
 
 
-@router.get("/stream", dependencies=[Depends(only_parameters(*FILTERS))], responses=EVENT_STREAM, response_class=Response)
+@router.get(
+    "/stream",
+    operation_id="streamDecisions",
+    dependencies=[Depends(only_parameters(*FILTERS))],
+    responses=EVENT_STREAM,
+    response_class=Response,
+)
 async def follow(
     request: Request,
     runtime: RuntimeOf,
@@ -163,8 +183,14 @@ async def follow(
     return EventStream(await runtime.streams.subscribe(filters, last, client, partial(is_still_authorised, request)))
 
 
-@router.get("/{identity}", response_model=DecisionResponse, dependencies=[Depends(only_parameters())])
-async def show(identity: str, runtime: RuntimeOf) -> Response:
+@router.get(
+    "/{identity}",
+    operation_id="getDecision",
+    response_class=Response,
+    responses={200: json_response("DecisionResponse", description="The decision")},
+    dependencies=[Depends(only_parameters())],
+)
+async def show(identity: DecisionId, runtime: RuntimeOf) -> Response:
     """Return one decision as it was first returned."""
     stored = await runtime.read(lambda store: store.decision(identity))
     if stored is None:
@@ -172,8 +198,14 @@ async def show(identity: str, runtime: RuntimeOf) -> Response:
     return Response(wrap_decision(stored.decision, identity=stored.id, decided_at=rfc3339(stored.decided_at_ms)), media_type=_JSON)
 
 
-@router.get("/{identity}/event", dependencies=[Depends(only_parameters())], response_model=dict[str, Any])
-async def show_event(identity: str, runtime: RuntimeOf) -> Response:
+@router.get(
+    "/{identity}/event",
+    operation_id="getEvent",
+    dependencies=[Depends(only_parameters())],
+    response_class=Response,
+    responses={200: json_response("Event", description="The event")},
+)
+async def show_event(identity: DecisionId, runtime: RuntimeOf) -> Response:
     """Return the event of a decision, byte for byte as received."""
     event = await runtime.read(lambda store: store.event(identity))
     if event is None:

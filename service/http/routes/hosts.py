@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Host
+from ras_triage.models.scalars import TimeText
 from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
 from ras_triage.service.api.json_limits import require_value_limit
 from ras_triage.service.api.problems import ProblemError, invalid, invalid_value, precondition_failed, unknown_source
@@ -19,7 +20,7 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.sources import facts_digest
 from ras_triage.service.engine.used_facts import LOOP_BYTES
 from ras_triage.service.http.dependencies import Body, PrincipalOf, RuntimeOf, SourceName, only_parameters
-from ras_triage.service.http.openapi import TAGGED, json_body
+from ras_triage.service.http.openapi import TAGGED, json_body, json_response
 from ras_triage.service.http.runtime import Runtime
 from ras_triage.service.store.port import HostFacts
 from ras_triage.service.telemetry.logs import audit
@@ -32,13 +33,15 @@ class HostJson:
     """A version of the host facts of a source."""
 
     source: str
+    """The `source` of events."""
     version: int
     """From 1, incremented with every change."""
     digest: str
     """Content hash of the facts."""
-    changed_at: str
+    changed_at: TimeText
     """RFC 3339, UTC."""
     host: Host
+    """The facts as they were sent; absent ones are left out."""
 
 
 IfMatch = Annotated[str | None, Header(description="Required `ETag` of the current version")]
@@ -95,8 +98,9 @@ async def _change(runtime: Runtime, source: str, content: bytes | None, if_match
 
 @router.put(
     "/v1/hosts/{source:path}",
-    response_model=HostJson,
-    responses=TAGGED,
+    operation_id="putHost",
+    response_class=Response,
+    responses={200: json_response("HostJson", description="The version of the facts") | TAGGED},
     dependencies=[Depends(only_parameters())],
     openapi_extra=json_body("Host"),
 )
@@ -109,7 +113,13 @@ async def put_host(source: SourceName, body: Body, runtime: RuntimeOf, principal
     return _response(facts, content)
 
 
-@router.get("/v1/hosts/{source:path}", response_model=HostJson, responses=TAGGED, dependencies=[Depends(only_parameters("version"))])
+@router.get(
+    "/v1/hosts/{source:path}",
+    operation_id="getHost",
+    response_class=Response,
+    responses={200: json_response("HostJson", description="The version of the facts") | TAGGED},
+    dependencies=[Depends(only_parameters("version"))],
+)
 async def get_host(
     source: SourceName,
     runtime: RuntimeOf,
@@ -122,7 +132,7 @@ async def get_host(
     return _response(facts, facts.facts)
 
 
-@router.delete("/v1/hosts/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
+@router.delete("/v1/hosts/{source:path}", operation_id="deleteHost", status_code=204, dependencies=[Depends(only_parameters())])
 async def delete_host(source: SourceName, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> None:
     """Delete the host facts of a source. Earlier versions can still be read."""
     facts = await _change(runtime, source, None, if_match)
