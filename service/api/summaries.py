@@ -63,7 +63,7 @@ class BucketJson:
 
 @frozen
 class StatsJson:
-    """Counts over time; empty buckets are left out."""
+    """Counts over time; empty buckets are left out, unless they are asked for."""
 
     bucket_s: int
     """Seconds."""

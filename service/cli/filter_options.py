@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ras_triage.service.client import Filters
 
 _FILTERS: Final = {
-    "source": ("NAME", "source of the event: a machine or simulator"),
+    "source": ("NAME", "source of the event: a machine or simulator, or a prefix such as rack7-*"),
     "action": ("ACTION", "handled, signal, translate, inject or panic"),
     "policy": ("NAME", "policy of the decision"),
     "notification": ("TYPE", "notification type: sea, sei, sdei, gsiv, polled, ..."),
@@ -28,7 +28,7 @@ FILTER_OPTIONS: Final = {name: f"--{name.replace('_', '-')}" for name in _FILTER
 
 def add_filters(command: ArgumentParser) -> None:
     """Add the filter options; the service checks their values, except for times."""
-    group = command.add_argument_group("filters")
+    group = command.add_argument_group("filters", "One value or several, separated by commas.")
     for name, (placeholder, description) in _FILTERS.items():
         group.add_argument(FILTER_OPTIONS[name], type=_time if placeholder == "TIME" else str, metavar=placeholder, help=description)
 

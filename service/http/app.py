@@ -36,6 +36,7 @@ from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.engine.problems import store_failed
 from ras_triage.service.http.limits.concurrency import ConcurrencyLimits
 from ras_triage.service.http.middleware.access_log import AccessLogMiddleware
+from ras_triage.service.http.middleware.compression import CompressionMiddleware
 from ras_triage.service.http.middleware.limits import LimitsMiddleware
 from ras_triage.service.http.middleware.security_headers import SecurityHeadersMiddleware, security_headers
 from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddleware
@@ -118,6 +119,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.add_exception_handler(WriteQueueFull, _queue_full)
     app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(Exception, _unexpected_error)
+    app.add_middleware(CompressionMiddleware)
     app.add_middleware(AccessLogMiddleware, metrics=metrics)
     app.add_middleware(SecurityHeadersMiddleware)
     app.openapi = partial(_describe_api, app)  # type: ignore[method-assign]

@@ -96,9 +96,17 @@ def parameter(name: str, place: Literal["query", "header"], kind: str, descripti
 
 _TEXT: Final = {"type": "string"}
 
-LINKED: dict[int | str, dict[str, Any]] = {
-    200: {"headers": {"Link": {"description": 'The next page, `rel="next"`; absent on the last page', "schema": _TEXT}}}
-}
+
+def table(description: str) -> dict[int | str, dict[str, Any]]:
+    """Return the response of an operation that returns JSON or CSV; its model is that of the route."""
+    return {200: {"description": description, "content": {"text/csv": {"schema": _TEXT}}}}
+
+
+def linked_table(description: str) -> dict[int | str, dict[str, Any]]:
+    """Return the response of an operation with pages of JSON or CSV."""
+    link = {"description": 'The next page, `rel="next"`; absent on the last page', "schema": _TEXT}
+    return {200: {**table(description)[200], "headers": {"Link": link}}}
+
 
 TAGGED: Final = {"headers": {"ETag": {"description": "The version, for `If-Match`", "schema": _TEXT}}}
 """Headers of a response with host facts."""

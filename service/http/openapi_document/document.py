@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from ras_triage.models.event import Event
 from ras_triage.models.host import Host
-from ras_triage.service.api.decision_response import DecisionResponse
+from ras_triage.service.api.decision_response import BatchDecision, BatchProblem, BatchSummary, DecisionResponse
 from ras_triage.service.api.error_sources import HestResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.summaries import SummaryJson
@@ -28,12 +28,16 @@ _REQUESTS: Final = (Event, Host, DecodeRequest, SyndromeRequest)
 """Bodies that routes read themselves."""
 
 _RESPONSES: Final = (
-    DecisionResponse, DecodeResponse, HestResponse, HostJson, SyndromeResponse, Problem, SummaryJson, PurgedEvent, ImportLine,
+    BatchDecision, BatchProblem, BatchSummary, DecisionResponse, DecodeResponse, HestResponse, HostJson, SyndromeResponse, Problem,
+    SummaryJson, PurgedEvent, ImportLine,
 )  # fmt: skip
 """Responses that routes write themselves, and the lines and events of those that are streamed."""
 
 _UNIONS: Final = {
-    "BatchResult": ("The decision of an event, or the problem with it.", DecisionResponse | Problem),
+    "BatchResult": (
+        "The decision of an event, its summary with `view=summary`, or the problem with it.",
+        BatchDecision | BatchSummary | BatchProblem,
+    ),
     "ImportLine": ("A line of the response to an import.", ImportLine),
 }
 """Unions with a name, and their descriptions."""

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
+from ras_triage.service.api.decision_response import BatchView
 from ras_triage.service.api.problems import ProblemError, too_many_counts, unknown_decision
 from ras_triage.service.api.summaries import PageJson, StatsJson
 from ras_triage.service.api.times import rfc3339
@@ -32,17 +33,36 @@ from ras_triage.service.http.dependencies import (
 )
 from ras_triage.service.http.direct_route import DirectRoute
 from ras_triage.service.http.disconnects import WhileConnected
-from ras_triage.service.http.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, parse_last_event_id
-from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, json_response, parameter
+from ras_triage.service.http.lists.filters import (
+    FILTERS,
+    MAX_COUNTS,
+    BucketOf,
+    FilterOf,
+    GroupByOf,
+    PageRequestOf,
+    filled_buckets,
+    parse_last_event_id,
+)
+from ras_triage.service.http.lists.summaries import decisions_csv, page_json, stats_csv, stats_json
+from ras_triage.service.http.lists.tables import DEFAULT_PAGE, PageLimit, TableFormOf, table_response
+from ras_triage.service.http.openapi import (
+    CONFLICT,
+    EVENT_STREAM,
+    IDEMPOTENCY,
+    batch_body,
+    json_body,
+    json_response,
+    linked_table,
+    parameter,
+    table,
+)
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
-from ras_triage.service.http.summaries import page_json, stats_json
 from ras_triage.service.security.guard import is_still_authorised, require_method_scope
+from ras_triage.service.store.port import FIELDS, Cursor
 from ras_triage.service.telemetry import logs
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
-
-MAX_PAGE: Final = 1000
 
 _DRY_RUN: Final = parameter("dry_run", "query", "boolean", "Decide and store nothing: `id` and `decided_at` are null")
 _IDEMPOTENCY_KEY: Final = parameter("idempotency-key", "header", "string", IDEMPOTENCY)
@@ -75,7 +95,7 @@ async def decide(request: Request, body: Body) -> Response:
     dry_run = boolean(request, "dry_run")
     with WhileConnected(request.receive):
         if dry_run:
-            return Response(await intake.decide_dry_run(EventDocument(body)), media_type=_JSON)
+            return Response((await intake.decide_dry_run(EventDocument(body))).body, media_type=_JSON)
         answered = await intake.decide(EventDocument(body, key))
     logs.bind(decision_id=answered.id)
     return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
@@ -90,11 +110,22 @@ DIRECT: Final = DirectRoute(router.prefix, _decide, "POST")
 """`decide`, for the application to put before all routes."""
 
 
-@router.post("/batch", operation_id="decideBatch", dependencies=[Depends(only_parameters())], openapi_extra=batch_body())
-async def decide_batch(request: Request, runtime: RuntimeOf, principal: PrincipalOf, metrics: MetricsOf, key: RepeatKey) -> Response:
+@router.post("/batch", operation_id="decideBatch", dependencies=[Depends(only_parameters("dry_run", "view"))], openapi_extra=batch_body())
+async def decide_batch(
+    request: Request,
+    runtime: RuntimeOf,
+    principal: PrincipalOf,
+    metrics: MetricsOf,
+    key: RepeatKey,
+    dry_run: Annotated[
+        bool, Query(description="Decide each event as if the others were not there, and store nothing: `id` and `decided_at` are null")
+    ] = False,
+    view: Annotated[BatchView, Query(description="`summary`: of each decision only id, action, certainty and event key")] = "full",
+) -> Response:
     """Decide many events: a JSON array or NDJSON, optionally compressed with gzip or zstd; streamed in both directions.
 
-    Each result is a decision or a problem, in the order of the events. Each is sent when it is durable.
+    Each result is a decision or a problem, in the order of the events, with the `index` and the `event_id` of its event. Each is sent when
+    it is durable.
     """
     limit, encoding = runtime.settings.max_batch_bytes, request.headers.get("content-encoding", "")
     require_known_encoding(encoding)
@@ -106,7 +137,9 @@ async def decide_batch(request: Request, runtime: RuntimeOf, principal: Principa
         batch_format,
         runtime.intake,
         runtime.writer,
-        repeat_key=key,
+        repeat_key=None if dry_run else key,
+        dry_run=dry_run,
+        view=view,
         item_limit=runtime.settings.max_body_bytes,
         spill_limit=runtime.settings.spill_bytes,
         pace=principal.pace,
@@ -128,43 +161,49 @@ def _batch_format(request: Request) -> BatchFormat:
     "",
     operation_id="listDecisions",
     response_model=PageJson,
-    responses=LINKED,
-    dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit"))],
+    responses=linked_table("Decisions, newest first"),
+    dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit", "format", repeatable=FIELDS))],
 )
 async def list_decisions(
-    request: Request,
-    response: Response,
-    runtime: RuntimeOf,
-    filters: FilterOf,
-    cursor: CursorOf,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Decisions per page")] = 100,
-) -> PageJson:
+    request: Request, runtime: RuntimeOf, asked: PageRequestOf, form: TableFormOf, limit: PageLimit = DEFAULT_PAGE
+) -> Response:
     """List decisions, newest first, in pages; `Link` has the next page."""
-    page = page_json(await runtime.read(lambda store: store.page(filters, cursor, limit)))
-    if page.next is not None:
-        next_url = request.url.include_query_params(cursor=page.next)
-        response.headers["link"] = f'<{next_url.path}?{next_url.query}>; rel="next"'
-    return page
+    position = None if asked.position is None else Cursor(*asked.position)
+    page = await runtime.read(lambda store: store.page(asked.filters, position, limit))
+    cursor = None if page.next is None else asked.cursor(page.next.decided_at_ms, page.next.sequence)
+    content = page_json(page, cursor)
+    return table_response(request, form, content, lambda: decisions_csv(content), cursor)
 
 
 @router.get(
     "/stats",
     operation_id="countDecisions",
     response_model=StatsJson,
-    dependencies=[Depends(only_parameters(*FILTERS, "bucket", "group_by"))],
+    responses=table("Counts by bucket of time"),
+    dependencies=[Depends(only_parameters(*FILTERS, "bucket", "group_by", "fill", "format", repeatable=(*FIELDS, "group_by")))],
 )
-async def count_decisions(runtime: RuntimeOf, filters: FilterOf, bucket_ms: BucketOf, group_by: GroupByOf) -> StatsJson:
-    """Count decisions over time, grouped by one or two fields. One with several sections or addresses counts for each of them."""
+async def count_decisions(
+    request: Request,
+    runtime: RuntimeOf,
+    filters: FilterOf,
+    bucket_ms: BucketOf,
+    group_by: GroupByOf,
+    form: TableFormOf,
+    fill: Annotated[bool, Query(description="Include empty buckets, from `since` or the first decision to `until` or now")] = False,
+) -> Response:
+    """Count decisions over time, grouped by up to three fields. One with several sections or addresses counts for each of them."""
     counts = await runtime.read(lambda store: store.stats(filters, group_by, bucket_ms, MAX_COUNTS + 1))
     if len(counts) > MAX_COUNTS:
         raise ProblemError(too_many_counts(MAX_COUNTS))
-    return stats_json(counts, group_by, bucket_ms)
+    filled = filled_buckets(counts, filters, bucket_ms, runtime.clock_ms()) if fill else range(0)
+    content = stats_json(counts, group_by, bucket_ms, filled)
+    return table_response(request, form, content, lambda: stats_csv(content))
 
 
 @router.get(
     "/stream",
     operation_id="streamDecisions",
-    dependencies=[Depends(only_parameters(*FILTERS))],
+    dependencies=[Depends(only_parameters(*FILTERS, repeatable=FIELDS))],
     responses=EVENT_STREAM,
     response_class=Response,
 )

@@ -50,6 +50,10 @@ def configure(command: ArgumentParser) -> None:
         help="standard input and pipes: send an event at the latest after this time, even if more may come (default: 1)",
     )
     command.add_argument("--output", type=Path, metavar="FILE", help="append the results to this file, skip events whose results it has")
+    command.add_argument("--dry-run", action="store_true", help="decide each event as if the others were not there, and store nothing")
+    command.add_argument(
+        "--view", choices=("full", "summary"), default="full", help="whole decisions, or only id, action, certainty and keys"
+    )
     add_fail_on(command)
     add_server(command)
 
@@ -65,6 +69,8 @@ def _seconds(text: str) -> float:
 
 
 def run(options: Namespace) -> int:
+    if options.dry_run and options.output:
+        raise InvalidSetting("`--dry-run` and `--output` exclude each other: the next run would skip events that are not stored")
     counts = SubmissionCounts()
     with submitted_input(options.file) as source:
         require_lines("submit", options.file, source.stream)
@@ -104,7 +110,8 @@ def _submit(client: Client, options: Namespace, source: SubmittedInput, results:
     client.health()  # fails at once if there is no service; later failures are retried
     with progress(source.size, sys.stderr) as shown:
         read = _checked_events(source, counts, shown, options.linger)
-        for line in client.decide_lines(read, idempotency_key=source.key, answered=counts.earlier):
+        lines = client.decide_lines(read, idempotency_key=source.key, answered=counts.earlier, dry_run=options.dry_run, view=options.view)
+        for line in lines:
             _count(counts, line)
             results.write(escape_json(line) + b"\n")
             results.flush()

@@ -108,6 +108,8 @@ def test_creating_the_first_key_makes_a_running_service_require_one(store: str) 
         ("GET", "/v1/hosts/x", "read"),
         ("PUT", "/v1/hosts/x", "admin"),
         ("DELETE", "/v1/hosts/x", "admin"),
+        ("GET", "/v1/hosts", "read"),
+        ("GET", "/v1/poisoned-pages", "read"),
         ("GET", "/v1/poisoned-pages/x", "read"),
         ("DELETE", "/v1/poisoned-pages/x", "admin"),
         ("GET", "/v1/store", "read"),
