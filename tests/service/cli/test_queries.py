@@ -139,6 +139,11 @@ def test_times_are_ages_dates_and_instants(server: Service, option: str, count: 
     assert len(lines(ask(server, "query", "--json", option).stdout)) == count
 
 
+def test_filters_take_several_values_and_prefixes(server: Service) -> None:
+    assert len(lines(ask(server, "query", "--json", "--action", "signal,panic", "--source", "node-*").stdout)) == 30
+    assert len(lines(ask(server, "query", "--json", "--source", "node-0,quiet").stdout)) == 11
+
+
 def test_counts_are_grouped_as_asked(server: Service) -> None:
     (stats,) = lines(ask(server, "query", "--stats", "--group-by", "source,action", "--bucket", "day", "--json").stdout)
 
