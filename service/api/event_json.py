@@ -39,12 +39,12 @@ def read_event(document: bytes) -> Event:
     except ValidationError as error:
         content = _event_in(document)
         if content is None:
-            raise ProblemError(invalid(error, document, "event")) from None
+            raise ProblemError(invalid(error, document, "event", Event)) from None
     require_value_limit(content)
     try:
         return Event.model_validate_json(content)
     except ValidationError as error:
-        raise ProblemError(invalid(error, content, "event")) from None
+        raise ProblemError(invalid(error, content, "event", Event)) from None
 
 
 # CloudEvents

@@ -79,7 +79,8 @@ PROBLEM_TYPES: Final = (
     ProblemType(
         "unrecognised-input",
         415,
-        "a file, or text to decode, that is neither an event, a status block nor a CPER record, or could be hexadecimal or base64",
+        "a file that the command does not read (where another command reads it, that one is named), or text that could be hexadecimal"
+        " or base64",
     ),
     ProblemType("unwritable", 422, "command line: `export` to a format that cannot carry the error", "use another format"),
 )
