@@ -9,7 +9,7 @@ import ast
 import inspect
 import sys
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 
 
 def field_docstrings(cls: type) -> dict[str, str]:
@@ -20,7 +20,7 @@ def field_docstrings(cls: type) -> dict[str, str]:
     return found
 
 
-@cache
+@lru_cache(maxsize=128)
 def _of_module(name: str) -> dict[str, dict[str, str]]:
     """Return the docstrings of the fields of every class at the top level of one of the project's modules."""
     if not name.startswith("ras_triage."):

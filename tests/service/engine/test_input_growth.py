@@ -79,11 +79,11 @@ def with_pages(good: int, unknown: int) -> bytes:
 
 def test_what_is_wrong_with_an_element_is_told_without_going_through_its_list() -> None:
     document = with_pages(3, 1)
-    assert invalid(refused(document), document, "event").errors[0].pointer == "/host/pages/3/unknown_0"
+    assert invalid(refused(document), document, "event", Event).errors[0].pointer == "/host/pages/3/unknown_0"
 
     def explaining(good: int) -> Work:
         document = with_pages(good, 100)
-        return partial(invalid, refused(document), document, "event")
+        return partial(invalid, refused(document), document, "event", Event)
 
     require_n_log_n_of_time(explaining, 64)
     assert seconds(explaining(20_000)) < 30 * seconds(explaining(20)), "the list was copied for each of the errors"

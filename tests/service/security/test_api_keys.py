@@ -138,7 +138,7 @@ def test_keys_can_be_made_while_a_service_holds_the_store(store: str, tmp_path: 
     ("arguments", "complaint"),
     [
         (["keys", "create", "--name", "x", "--store", "{store}"], "--scope"),
-        (["keys", "create", "--name", "x", "--scope", "root", "--store", "{store}"], "invalid choice"),
+        (["keys", "create", "--name", "x", "--scope", "root", "--store", "{store}"], "unknown value `root`; expected one of decide"),
         (["keys", "create", "--name", " ", "--scope", "read", "--store", "{store}"], "`--name`"),
         (["keys", "create", "--name", "x", "--scope", "read", "--store", "memory:"], "cannot store keys"),
         (["keys", "create", "--name", "x", "--scope", "read", "--store", "sqlite:////nonexistent/s.db"], "cannot be opened"),
