@@ -8,7 +8,7 @@ from typing import Any
 from ras_triage.models.decision import Decision
 from ras_triage.models.event import Event
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
-from ras_triage.models.notification import ALIASES, NotificationType
+from ras_triage.models.notification import ALIASES, NotificationType, resolve_name
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.cli.inputs import count_blocks, read_all, to_event
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
@@ -102,7 +102,7 @@ def _decide_lines(options: Namespace, settings: Settings) -> int:
 def notification_type(text: str) -> NotificationType:
     """Return the notification type of a name. Raises ArgumentTypeError."""
     try:
-        return NotificationType(ALIASES.get(text, text))
+        return NotificationType(resolve_name(text))
     except ValueError:
         expected = ", ".join(kind.value for kind in NotificationType)
         raise ArgumentTypeError(f"unknown notification type `{text}`; expected one of {expected}, {', '.join(ALIASES)}") from None
