@@ -113,4 +113,14 @@ NotificationInput = Annotated[
 ]
 """A notification, or only its type (`"sea"`)."""
 
-__all__ = ["ALIASES", "DELIVERY", "HEST_TYPES", "Delivery", "Notification", "NotificationInput", "NotificationName", "NotificationType", "resolve_name"]
+__all__ = [
+    "ALIASES",
+    "DELIVERY",
+    "HEST_TYPES",
+    "Delivery",
+    "Notification",
+    "NotificationInput",
+    "NotificationName",
+    "NotificationType",
+    "resolve_name",
+]

@@ -68,6 +68,17 @@ LINKED: dict[int | str, dict[str, Any]] = {
 
 TAGGED: dict[int | str, dict[str, Any]] = {200: {"headers": {"ETag": {"description": "The version, for `If-Match`", "schema": _TEXT}}}}
 
+_ETAG: Final = {"ETag": {"description": "Hash of the content, for `If-None-Match`", "schema": _TEXT}}
+
+IMMUTABLE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"headers": _ETAG},
+    304: {"description": "The response with the `ETag` of `If-None-Match` is still valid", "headers": _ETAG},
+}
+
+LOCATED: Final[dict[int | str, dict[str, Any]]] = {
+    201: {"headers": {"Location": {"description": "Path of the decision", "schema": {"type": "string", "format": "uri-reference"}}}}
+}
+
 _PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
 
 PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {"default": {"description": "A problem (RFC 9457)", "content": _PROBLEM}}
@@ -83,7 +94,7 @@ _RETRY: Final = {"Retry-After": {"description": "Seconds", "schema": {"type": "i
 _RESPONSE_HEADERS: Final = {401: {"WWW-Authenticate": {"schema": _TEXT}}, 429: _RETRY, 503: _RETRY}
 """Response headers of a status code."""
 
-_WITHOUT_AUTHENTICATION: Final = ("/healthz", "/readyz")
+_WITHOUT_AUTHENTICATION: Final = ("/", "/healthz", "/readyz")
 """Paths without authentication."""
 
 

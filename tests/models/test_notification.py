@@ -24,7 +24,8 @@ def test_aliases_may_be_written_in_any_letter_case() -> None:
 
 @pytest.mark.parametrize("form", ["{}", '{{"type": {}}}'])
 def test_the_letter_case_changes_neither_the_event_nor_its_key(form: str) -> None:
-    events = [Event.model_validate_json(b'{"notification": %s}' % form.format(json.dumps(text)).encode()) for text in ("external", "irq", "IRQ", "External")]
+    texts = (form.format(json.dumps(text)) for text in ("external", "irq", "IRQ", "External"))
+    events = [Event.model_validate_json(f'{{"notification": {text}}}') for text in texts]
 
     assert len({event_key(event) for event in events}) == 1
     assert len({event.model_dump_json() for event in events}) == 1
@@ -34,7 +35,7 @@ def test_the_types_of_a_guests_sources_may_be_written_in_any_letter_case() -> No
     assert Guest.model_validate({"ghes": ["SEA", "Gpio"], "ack_pending": ["SEA"]}) == Guest(ghes=("sea", "gpio"), ack_pending=("sea",))
 
 
-@pytest.mark.parametrize("text", ["seax", "SEAX", "ſea", "", "sea "])
+@pytest.mark.parametrize("text", ["seax", "SEAX", "\u017fea", "", "sea "])
 def test_an_unknown_type_is_refused_as_it_was_written(text: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Notification.model_validate({"type": text})

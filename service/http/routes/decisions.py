@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
 from ras_triage.service.api.decision_response import DecisionResponse
@@ -31,19 +31,33 @@ from ras_triage.service.http.dependencies import (
     work_of,
 )
 from ras_triage.service.http.disconnects import WhileConnected
-from ras_triage.service.http.filters import FILTERS, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, parse_last_event_id
-from ras_triage.service.http.openapi import CONFLICT, EVENT_STREAM, IDEMPOTENCY, LINKED, batch_body, json_body, parameter
+from ras_triage.service.http.filters import FILTERS, LAST_EVENT_ID, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, LastEventIdOf
+from ras_triage.service.http.immutable import IfNoneMatch, immutable_response
+from ras_triage.service.http.openapi import (
+    CONFLICT,
+    EVENT_STREAM,
+    IDEMPOTENCY,
+    IMMUTABLE,
+    LINKED,
+    LOCATED,
+    batch_body,
+    json_body,
+    parameter,
+)
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
 from ras_triage.service.http.summaries import page_json, stats_json
-from ras_triage.service.security.guard import is_still_authorised
+from ras_triage.service.security.guard import is_still_authorised, stream_client
+from ras_triage.service.security.scopes import DRY_RUN
+from ras_triage.service.security.tickets import PARAMETER
 from ras_triage.service.telemetry import logs
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
 
 MAX_PAGE: Final = 1000
 
-_DRY_RUN: Final = parameter("dry_run", "query", "boolean", "Decide and store nothing: `id` and `decided_at` are null")
+_TICKET: Final = "Ticket from `POST /v1/decisions/stream-tickets`, where `Authorization` cannot be sent"
+_DRY_RUN: Final = parameter(DRY_RUN, "query", "boolean", "Decide and store nothing: `id` and `decided_at` are null")
 _IDEMPOTENCY_KEY: Final = parameter("idempotency-key", "header", "string", IDEMPOTENCY)
 
 _JSON: Final = "application/json"
@@ -56,6 +70,7 @@ _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", 
     response_model=DecisionResponse,
     responses={
         200: {"model": DecisionResponse, "description": "A repeat of an earlier event, or a dry run"},
+        **LOCATED,
         **CONFLICT,
     },
     openapi_extra=json_body("Event") | {"parameters": [_DRY_RUN, _IDEMPOTENCY_KEY]},
@@ -66,15 +81,17 @@ async def decide(request: Request, body: Body) -> Response:
     A status block that the kernel would reject is not an error of the request: the decision has a step `reject`.
     """
     # The route reads its parameters itself: as dependencies they cost half as much as the decision.
-    require_parameters(request, ("dry_run",))
+    require_parameters(request, (DRY_RUN,))
     intake, key = runtime_of(request).intake, repeat_key(request)
-    dry_run = boolean(request, "dry_run")
+    dry_run = boolean(request, DRY_RUN)
     with WhileConnected(request.receive):
         if dry_run:
             return Response(await intake.decide_dry_run(EventDocument(body)), media_type=_JSON)
         answered = await intake.decide(EventDocument(body, key))
     logs.bind(decision_id=answered.id)
-    return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
+    if answered.repeat:
+        return Response(answered.body, media_type=_JSON)
+    return Response(answered.body, 201, {"location": f"/v1/decisions/{answered.id}"}, _JSON)
 
 
 @router.post("/batch", dependencies=[Depends(only_parameters())], openapi_extra=batch_body())
@@ -137,35 +154,41 @@ async def count_decisions(runtime: RuntimeOf, filters: FilterOf, bucket_ms: Buck
     return stats_json(counts, group_by, bucket_ms)
 
 
-@router.get("/stream", dependencies=[Depends(only_parameters(*FILTERS))], responses=EVENT_STREAM, response_class=Response)
+@router.get(
+    "/stream",
+    dependencies=[Depends(only_parameters(*FILTERS, LAST_EVENT_ID, PARAMETER))],
+    responses=EVENT_STREAM,
+    response_class=Response,
+)
 async def follow(
     request: Request,
     runtime: RuntimeOf,
     filters: FilterOf,
-    last_event_id: Annotated[str | None, Header(description="Resume after this `id`; without it, start with new decisions")] = None,
+    resumed_after: LastEventIdOf,
+    ticket: Annotated[str | None, Query(description=_TICKET)] = None,  # noqa: ARG001 - for the OpenAPI document
 ) -> Response:
     """Stream decisions as server-sent events in the order in which they were stored, without gaps or repeats after a reconnect.
 
     `decision` events have the fields of a list. `purged` says that decisions between the last event and this one were purged.
     """
-    last = None if last_event_id is None else parse_last_event_id(last_event_id)
-    client = request.headers.get("authorization"), request.headers.get("host")
-    return EventStream(await runtime.streams.subscribe(filters, last, client, partial(is_still_authorised, request)))
+    client, check = stream_client(request), partial(is_still_authorised, request)
+    return EventStream(await runtime.streams.subscribe(filters, resumed_after, client, check))
 
 
-@router.get("/{identity}", response_model=DecisionResponse, dependencies=[Depends(only_parameters())])
-async def show(identity: str, runtime: RuntimeOf) -> Response:
-    """Return one decision as it was first returned."""
+@router.get("/{identity}", response_model=DecisionResponse, responses=IMMUTABLE, dependencies=[Depends(only_parameters())])
+async def show(identity: str, runtime: RuntimeOf, if_none_match: IfNoneMatch = None) -> Response:
+    """Return one decision as it was first returned. It never changes."""
     stored = await runtime.read(lambda store: store.decision(identity))
     if stored is None:
         raise ProblemError(unknown_decision(identity))
-    return Response(wrap_decision(stored.decision, identity=stored.id, decided_at=rfc3339(stored.decided_at_ms)), media_type=_JSON)
+    document = wrap_decision(stored.decision, identity=stored.id, decided_at=rfc3339(stored.decided_at_ms))
+    return immutable_response(document, if_none_match)
 
 
-@router.get("/{identity}/event", dependencies=[Depends(only_parameters())], response_model=dict[str, Any])
-async def show_event(identity: str, runtime: RuntimeOf) -> Response:
+@router.get("/{identity}/event", responses=IMMUTABLE, dependencies=[Depends(only_parameters())], response_model=dict[str, Any])
+async def show_event(identity: str, runtime: RuntimeOf, if_none_match: IfNoneMatch = None) -> Response:
     """Return the event of a decision, byte for byte as received."""
     event = await runtime.read(lambda store: store.event(identity))
     if event is None:
         raise ProblemError(unknown_decision(identity))
-    return Response(event, media_type=_JSON)
+    return immutable_response(event, if_none_match)

@@ -1,0 +1,46 @@
+"""Scopes that a request needs."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+from fastapi import Request
+
+from ras_triage.service.api.problems import ProblemError
+from ras_triage.service.api.query_values import parse_boolean
+from ras_triage.service.security.principal import Scope
+from ras_triage.service.security.tickets import TICKETS_PATH
+
+DRY_RUN: Final = "dry_run"
+"""Query parameter: decide and store nothing."""
+
+_BY_METHOD: Final[dict[str, tuple[Scope, ...]]] = {"GET": ("read",), "HEAD": ("read",), "POST": ("decide",)}
+_ADMIN: Final[tuple[Scope, ...]] = ("admin",)
+
+_QUESTION: Final[tuple[Scope, ...]] = ("read", "decide")
+_QUESTIONS: Final = frozenset({"/v1/decode", "/v1/syndromes"})
+"""Paths of POST requests that store nothing."""
+_WITH_DRY_RUN: Final = frozenset({"/v1/decisions", "/v1/decisions/batch", "/v1/import"})
+
+
+def accepted_scopes(request: Request) -> tuple[Scope, ...]:
+    """Return the scopes of which a request needs one.
+
+    GET needs `read`, POST `decide`, PUT and DELETE `admin`. A POST that stores nothing is a question, for which `read` is enough.
+    """
+    if request.method != "POST":
+        return _BY_METHOD.get(request.method, _ADMIN)
+    path = request.scope["path"]
+    if path == TICKETS_PATH:
+        return _BY_METHOD["GET"]
+    if path in _QUESTIONS or (path in _WITH_DRY_RUN and is_dry_run(request)):
+        return _QUESTION
+    return _BY_METHOD["POST"]
+
+
+def is_dry_run(request: Request) -> bool:
+    """Return whether a request asks that nothing is stored; false for an invalid parameter, which the route refuses."""
+    with suppress(ProblemError):
+        return parse_boolean(DRY_RUN, request.query_params.get(DRY_RUN))
+    return False
