@@ -35,7 +35,7 @@ from ras_triage.service.engine.problems import store_failed
 from ras_triage.service.http import openapi
 from ras_triage.service.http.limits.concurrency import ConcurrencyLimits
 from ras_triage.service.http.middleware.access_log import AccessLogMiddleware
-from ras_triage.service.http.middleware.cors import CorsHeadersMiddleware, PreflightMiddleware
+from ras_triage.service.http.middleware.cors import AllowedOrigins, CorsHeadersMiddleware, PreflightMiddleware
 from ras_triage.service.http.middleware.equivalents import HeadMiddleware, TrailingSlashMiddleware
 from ras_triage.service.http.middleware.limits import LimitsMiddleware
 from ras_triage.service.http.middleware.security_headers import SecurityHeadersMiddleware, security_headers
@@ -117,11 +117,12 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     for routes in (index, health, metrics_route):
         app.include_router(routes.router)
     app.state.shutdown = shutdown = Shutdown()
+    app.state.allowed_origins = origins = AllowedOrigins(chosen.cors_origins)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(LimitsMiddleware, settings=chosen, limits=limits)
     app.add_middleware(TrailingSlashMiddleware)
     app.add_middleware(ShutdownMiddleware, shutdown=shutdown)
-    app.add_middleware(PreflightMiddleware)
+    app.add_middleware(PreflightMiddleware, allowed=origins)
     app.add_exception_handler(ProblemError, _problem_error)
     app.add_exception_handler(HTTPException, _router_error)
     app.add_exception_handler(RequestValidationError, _parameter_error)
@@ -129,7 +130,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(Exception, _unexpected_error)
     app.add_middleware(AccessLogMiddleware, metrics=metrics)
-    app.add_middleware(CorsHeadersMiddleware)
+    app.add_middleware(CorsHeadersMiddleware, allowed=origins)
     app.add_middleware(SecurityHeadersMiddleware)
     app.openapi = partial(openapi.describe_api, app)  # type: ignore[method-assign]
     return app

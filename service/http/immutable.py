@@ -1,4 +1,4 @@
-"""Responses that never change, with validators for caches (RFC 9110 8.8.3, RFC 8246)."""
+"""Responses that never change, with validators for caches (RFC 9110 8.8)."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import takewhile
 from math import ceil
 from time import monotonic
 from typing import Final
@@ -64,16 +65,16 @@ class Tickets:
 
     def credentials(self, ticket: str) -> str | None:
         """Return the credentials that a ticket stands for; None: unknown or expired, or issued without authentication."""
-        self._drop_expired()
         found = self._tickets.get(_hash(ticket))
-        return None if found is None else found.credentials
+        return None if found is None or found.expires_at <= self._clock() else found.credentials
 
     def _drop_expired(self) -> None:
         now = self._clock()
-        while self._tickets and (oldest := next(iter(self._tickets.items())))[1].expires_at <= now:
-            del self._tickets[oldest[0]]
-            self._of_principal[oldest[1].principal] -= 1
-        self._of_principal = +self._of_principal
+        expired = list(takewhile(lambda item: item[1].expires_at <= now, self._tickets.items()))
+        for digest, ticket in expired:
+            del self._tickets[digest]
+            self._of_principal[ticket.principal] -= 1
+        self._of_principal = +self._of_principal  # without zeros
 
     def _wait_s(self) -> int:
         """Return the seconds until the oldest ticket expires."""
