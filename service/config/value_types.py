@@ -21,6 +21,8 @@ ANY_ORIGIN: Final = "*"
 
 _URL: Final = re.compile("(?P<scheme>https?)://(?P<authority>[^/?#]*)[!-~]*", re.IGNORECASE)
 
+_MODE: Final = re.compile("0?[0-7]{3}")
+
 _PORT_LINK: Final = "tcp://"
 
 
@@ -61,6 +63,12 @@ def _normalise_origin(value: str) -> str:
     return value if origin is None else origin_text(origin)
 
 
+def _require_mode(value: str) -> str:
+    if _MODE.fullmatch(value) is None:
+        raise ValueError(f"`{value}` is not three octal digits, such as `660`")
+    return value
+
+
 def _require_algorithms(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value or not set(value) <= set(ALGORITHMS):
         raise ValueError(f"expected one or more of {', '.join(ALGORITHMS)}")
@@ -97,7 +105,7 @@ Hosts = Annotated[tuple[Annotated[str, AfterValidator(_require_host)], ...], Bef
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_normalise_origin)], ...], BeforeValidator(_split)]
 """Origins of web pages, as browsers send them."""
 
-FileMode = Annotated[str, Field(pattern="^0?[0-7]{3}$")]
+FileMode = Annotated[str, AfterValidator(_require_mode)]
 """Permissions of a file, octal."""
 
 Files = Annotated[tuple[Path, ...], BeforeValidator(_split)]

@@ -1,4 +1,4 @@
-"""Requests that are routed as others: HEAD, paths with a trailing slash (ASGI middleware)."""
+"""HEAD as GET, and paths with a trailing slash (ASGI middleware)."""
 
 from __future__ import annotations
 

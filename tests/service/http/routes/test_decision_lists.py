@@ -115,6 +115,8 @@ def test_what_is_decided_between_two_pages_does_not_move_them(call: Call) -> Non
         ({"notification": "gpio"}, ["quiet"]),
         ({"notification": "external", "source": "irq"}, ["door"]),
         ({"notification": "irq", "source": "irq"}, ["door"]),
+        ({"notification": "IRQ", "source": "irq"}, ["door"]),
+        ({"notification": "GPIO"}, ["quiet"]),
         ({"severity": "fatal"}, ["panic"]),
         ({"severity": "1"}, ["panic"]),
         ({"severity": "77"}, []),
