@@ -1,4 +1,4 @@
-"""Tickets for event streams, in place of `Authorization`, which the EventSource of a browser cannot send."""
+"""Tickets for event streams, where `Authorization` cannot be sent (EventSource)."""
 
 from __future__ import annotations
 
