@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Final, NamedTuple, Protocol
 
 from ras_triage.models.host import RecentRecord
 from ras_triage.models.records.status_block import HEADER, HEADER_LENGTH, StatusBlock
@@ -25,20 +27,35 @@ class RecordContent(NamedTuple):
     """Without trailing zeroes: bytes that the sender does not have read as zero."""
 
 
-class PastRecord(NamedTuple):
+class PastRecord(Protocol):
     """A record that was handled before."""
 
-    content: Hashable
-    """Equal for equal records."""
+    @property
+    def content(self) -> Hashable:
+        """Equal for equal records."""
+
+    @property
+    def at_ms(self) -> int: ...
+
+    @property
+    def printed(self) -> bool: ...
+
+
+class _RecentRecord(NamedTuple):
+    content: RecordContent
     at_ms: int
     printed: bool
 
 
-class _Slot(NamedTuple):
+@dataclass(slots=True)
+class _Slot:
     content: Hashable
     added_ms: int
-    duplicates: int
+    duplicates: int = 0
     """Since it was added."""
+
+
+_TIME: Final = attrgetter("at_ms")
 
 
 def record_content(block: StatusBlock) -> RecordContent:
@@ -63,7 +80,7 @@ def claimed_length(raw_offset: int, raw_length: int, data_length: int) -> int:
 
 def is_duplicate(block: StatusBlock, recent: Iterable[RecentRecord]) -> bool:
     """Return whether a record is in the cache after `recent`, which may be in any order."""
-    past = [PastRecord(_recent_content(record.status_block), -record.age_ms, record.printed) for record in recent]
+    past = [_RecentRecord(_recent_content(record.status_block), -record.age_ms, record.printed) for record in recent]
     return cached_age(record_content(block), 0, past) is not None
 
 
@@ -73,7 +90,7 @@ def cached_age(content: Hashable, now_ms: int, past: Iterable[PastRecord]) -> in
     Only a printed record is added. The duplicates of a record in the cache count for it.
     """
     slots: list[_Slot | None] = [None] * SLOTS
-    for record in sorted(past, key=lambda record: record.at_ms):
+    for record in sorted(past, key=_TIME):
         if _look_up(slots, record.content, record.at_ms) is None and record.printed:
             _add(slots, record.content, record.at_ms)
     return _look_up(slots, content, now_ms)
@@ -81,9 +98,9 @@ def cached_age(content: Hashable, now_ms: int, past: Iterable[PastRecord]) -> in
 
 def _look_up(slots: list[_Slot | None], content: Hashable, now: int) -> int | None:
     """Return the age of a record in the cache, and count it: the first slot with the same content decides, even if it has expired."""
-    for index, slot in enumerate(slots):
+    for slot in slots:
         if slot is not None and slot.content == content:
-            slots[index] = slot._replace(duplicates=slot.duplicates + 1)
+            slot.duplicates += 1
             age = now - slot.added_ms
             return age if age < MAX_AGE_MS else None
     return None
@@ -103,4 +120,4 @@ def _add(slots: list[_Slot | None], content: Hashable, now: int) -> None:
         if period > longest:
             longest, victim = period, index
     if victim is not None:
-        slots[victim] = _Slot(content, now, 0)
+        slots[victim] = _Slot(content, now)

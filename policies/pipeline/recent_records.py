@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from ras_triage.models.records.handled_record import RecordKey, ReportedRecord
 from ras_triage.models.records.status_block import StatusBlock
 from ras_triage.models.severity import Severity
-from ras_triage.policies.pipeline.duplicate_cache import MAX_AGE_MS, PastRecord, cached_age, record_content
+from ras_triage.policies.pipeline.duplicate_cache import MAX_AGE_MS, cached_age, record_content
 
 HISTORY_MS: Final = 2 * MAX_AGE_MS
 """Age up to which a record may still decide what is in the cache."""
@@ -24,16 +24,13 @@ _CORRECTED: Final = frozenset({Severity.CORRECTED, Severity.INFORMATIONAL})
 class HandledRecord(NamedTuple):
     """A record of the past, and what the kernel did with it."""
 
-    key: RecordKey
+    content: bytes
     at_ms: int
     printed: bool
+    corrected: bool
     window_ms: int
     """Start of its window of the rate limit; of a duplicate, that is not printed anyway, its own time."""
     duplicate: bool
-
-    @property
-    def past(self) -> PastRecord:
-        return PastRecord(self.key.content, self.at_ms, self.printed)
 
 
 def record_key(block: StatusBlock) -> RecordKey:
@@ -45,9 +42,9 @@ def record_key(block: StatusBlock) -> RecordKey:
 
 def duplicate_age(history: tuple[HandledRecord, ...], key: RecordKey, at_ms: int) -> int | None:
     """Return the age in ms of the record that makes this one a duplicate; None: it is none. `history` is in the order of time."""
-    if all(record.key.content != key.content for record in history):
+    if key.content not in [record.content for record in history]:
         return None
-    return cached_age(key.content, at_ms, [record.past for record in history if record.at_ms <= at_ms])
+    return cached_age(key.content, at_ms, [record for record in history if record.at_ms <= at_ms])
 
 
 def add_record(history: tuple[HandledRecord, ...], record: ReportedRecord) -> tuple[HandledRecord, ...]:
@@ -55,11 +52,11 @@ def add_record(history: tuple[HandledRecord, ...], record: ReportedRecord) -> tu
     key, at_ms = record
     before = [record for record in history if at_ms - HISTORY_MS < record.at_ms <= at_ms]
     if duplicate_age(tuple(before), key, at_ms) is not None:
-        added = HandledRecord(key, at_ms, printed=False, window_ms=at_ms, duplicate=True)
+        added = HandledRecord(key.content, at_ms, False, key.corrected, at_ms, duplicate=True)
     else:
-        window = [record for record in before if record.key.corrected is key.corrected and not record.duplicate]
+        window = [record for record in before if record.corrected is key.corrected and not record.duplicate]
         start = window[-1].window_ms if window and at_ms - window[-1].window_ms <= WINDOW_MS else at_ms
         printed = sum(record.printed for record in window if record.window_ms == start)
-        added = HandledRecord(key, at_ms, printed=printed < BURST, window_ms=start, duplicate=False)
+        added = HandledRecord(key.content, at_ms, printed < BURST, key.corrected, start, duplicate=False)
     later = [record for record in history if record.at_ms > at_ms]
     return tuple([*before, added, *later][-HISTORY_LENGTH:])

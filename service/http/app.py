@@ -116,6 +116,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
         app.include_router(routes.router, dependencies=[Depends(require_request_scope)])
     for routes in (index, health, metrics_route):
         app.include_router(routes.router)
+    app.router.routes.insert(0, decisions.DIRECT)
     app.state.shutdown = shutdown = Shutdown()
     app.state.allowed_origins = origins = AllowedOrigins(chosen.cors_origins)
     app.add_middleware(HeadMiddleware)

@@ -74,7 +74,7 @@ def require_length(request: Request, limit: int) -> None:
         raise ProblemError(too_large(limit))
 
 
-async def _body(request: Request) -> bytes:
+async def read_body(request: Request) -> bytes:
     """Return the body, decompressed. Raises ProblemError when it exceeds the size limit or the request memory limit."""
     settings: Settings = request.app.state.settings
     limit = settings.max_body_bytes
@@ -88,7 +88,7 @@ async def _body(request: Request) -> bytes:
     return b"".join(pieces)
 
 
-Body = Annotated[bytes, Depends(_body)]
+Body = Annotated[bytes, Depends(read_body)]
 
 
 def work_of(request: Request) -> ClientWork:

@@ -10,6 +10,7 @@ from zlib import crc32
 from pydantic_core import from_json, to_json
 
 from ras_triage.models.poison import PoisonedPage
+from ras_triage.service.store.compression import decompress
 from ras_triage.service.store.port import ApiKey, HostFacts, NewDecision, RowDamaged, StoredDecision, Summary
 
 SUMMARY_COLUMNS: Final = (
@@ -85,11 +86,13 @@ STORED_COLUMNS: Final = "d.id, d.at, d.event_key, b.decision, b.decision_check"
 """Columns for `stored_decision`."""
 
 
-def body_row(sequence: int, entry: NewDecision) -> tuple[int, bytes, int, bytes, int]:
-    """Return a row of `bodies`. The checksums detect bytes that changed on the disk, which SQLite does not."""
-    found = entry.summary
-    check = _decision_check(bytes.fromhex(found.id.replace("-", "")), found.decided_at_ms, key_bytes(found.event_key), entry.decision)
-    return sequence, entry.event, crc32(entry.event), entry.decision, check
+def body_row(sequence: int, found: Summary, event: bytes, decision: bytes) -> tuple[int, bytes, int, bytes, int]:
+    """Return a row of `bodies` from a compressed event and decision.
+
+    The checksums, of the compressed bytes, detect bytes that changed on the disk, which SQLite does not.
+    """
+    check = _decision_check(bytes.fromhex(found.id.replace("-", "")), found.decided_at_ms, key_bytes(found.event_key), decision)
+    return sequence, event, crc32(event), decision, check
 
 
 LOST_EVENT: Final = b""
@@ -115,7 +118,15 @@ def event(row: tuple[Any, ...]) -> bytes:
         raise RowDamaged("the event of this decision is lost; the decision is sound")
     if not event_is_sound(data, check):
         raise RowDamaged("checksum mismatch in an event")
-    return bytes(data)
+    return body_text(data)
+
+
+def body_text(data: bytes) -> bytes:
+    """Return the text of a body with a matching checksum. Raises RowDamaged."""
+    try:
+        return decompress(data)
+    except ValueError as error:
+        raise RowDamaged(f"corrupt compression: {error}") from None
 
 
 def event_is_sound(data: Any, check: Any) -> bool:
@@ -160,7 +171,7 @@ def stored_decision(row: tuple[Any, ...]) -> StoredDecision:
     identity, at, event_key, decision, check = row
     if not decision_is_sound(identity, at, event_key, decision, check):
         raise RowDamaged("checksum mismatch in a decision")
-    return StoredDecision(id_text(identity), at, key_text(event_key), decision)
+    return StoredDecision(id_text(identity), at, key_text(event_key), body_text(decision))
 
 
 HOST_COLUMNS: Final = "source, version, changed_at, facts, facts_check"

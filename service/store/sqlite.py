@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.service.store import queries, rows
+from ras_triage.service.store.compression import Compressor
 from ras_triage.service.store.files.database import (
     StoreLock,
     connect,
@@ -127,6 +128,7 @@ class SqliteStore:
         """Whether the thread that writes should free the caches of its connection."""
         self._mark: MarkFile | None = None
         self._space = FreeSpace(path)
+        self._compressor = Compressor()
         try:
             self._writer = self._open_writer()
             try:
@@ -212,11 +214,15 @@ class SqliteStore:
             return
         first = self._sequence + 1
         numbered = list(enumerate(entries, first))
-        size = sum(len(entry.event) + len(entry.decision) for entry in entries)
-        self._require_room(commit_bytes(len(entries), size))
+        texts = self._compressor.compress([text for entry in entries for text in (entry.event, entry.decision)])
+        self._require_room(commit_bytes(len(entries), sum(map(len, texts))))
+        bodies = [
+            rows.body_row(number, entry.summary, event, decision)
+            for (number, entry), event, decision in zip(numbered, texts[::2], texts[1::2], strict=True)
+        ]
         with self._transaction() as connection:
             _insert(connection, "decisions", rows.DECISION_COLUMNS, [rows.decision_row(number, entry) for number, entry in numbered])
-            _insert(connection, "bodies", rows.BODY_COLUMNS, [rows.body_row(number, entry) for number, entry in numbered])
+            _insert(connection, "bodies", rows.BODY_COLUMNS, bodies)
         self._sequence += len(entries)
         self._files.check_quickly()
         if self._mark is not None:

@@ -24,12 +24,14 @@ from ras_triage.service.http.dependencies import (
     boolean,
     clock_of,
     only_parameters,
+    read_body,
     repeat_key,
     require_length,
     require_parameters,
     runtime_of,
     work_of,
 )
+from ras_triage.service.http.direct_route import DirectRoute
 from ras_triage.service.http.disconnects import WhileConnected
 from ras_triage.service.http.filters import FILTERS, LAST_EVENT_ID, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, LastEventIdOf
 from ras_triage.service.http.immutable import IfNoneMatch, immutable_response
@@ -47,7 +49,7 @@ from ras_triage.service.http.openapi import (
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
 from ras_triage.service.http.summaries import page_json, stats_json
-from ras_triage.service.security.guard import is_still_authorised, stream_client
+from ras_triage.service.security.guard import is_still_authorised, require_request_scope, stream_client
 from ras_triage.service.security.scopes import DRY_RUN
 from ras_triage.service.security.tickets import PARAMETER
 from ras_triage.service.telemetry import logs
@@ -80,7 +82,6 @@ async def decide(request: Request, body: Body) -> Response:
 
     A status block that the kernel would reject is not an error of the request: the decision has a step `reject`.
     """
-    # The route reads its parameters itself: as dependencies they cost half as much as the decision.
     require_parameters(request, (DRY_RUN,))
     intake, key = runtime_of(request).intake, repeat_key(request)
     dry_run = boolean(request, DRY_RUN)
@@ -92,6 +93,15 @@ async def decide(request: Request, body: Body) -> Response:
     if answered.repeat:
         return Response(answered.body, media_type=_JSON)
     return Response(answered.body, 201, {"location": f"/v1/decisions/{answered.id}"}, _JSON)
+
+
+async def _decide(request: Request) -> Response:
+    await require_request_scope(request)
+    return await decide(request, await read_body(request))
+
+
+DIRECT: Final = DirectRoute(router.prefix, _decide, "POST")
+"""`decide`, for the application to put before all routes."""
 
 
 @router.post("/batch", dependencies=[Depends(only_parameters())], openapi_extra=batch_body())

@@ -241,7 +241,7 @@ class Examination:
             findings.append(Finding("event_lost", "bodies", "the event is lost; the decision is sound", sequence, shown))
             event, event_check = rows.LOST_EVENT, 0
         else:
-            fields = self._read_event(event)
+            fields = self._read_event(rows.body_text(event))
         expected = _expected(identity, decision, fields)
         row, wrong = _corrected(sequence, found, expected)
         self.poison_unknown = self.poison_unknown or "row" in wrong or "poisons" in wrong
@@ -357,14 +357,14 @@ def _identity(found: tuple[Any, ...] | None, body: tuple[Any, ...] | None, index
 
 def _key_of(decision: Any) -> list[bytes]:
     try:
-        return [rows.key_bytes(from_json(decision)["event_key"])]
-    except (AttributeError, KeyError, TypeError, ValueError):
+        return [rows.key_bytes(from_json(rows.body_text(decision))["event_key"])]
+    except (AttributeError, KeyError, RowDamaged, TypeError, ValueError):
         return []
 
 
 def _expected(identity: Identity, decision: bytes, fields: EventFields | None) -> dict[str, Any]:
-    """Return the columns derived from a sound decision and its event."""
-    content = from_json(decision)
+    """Return the columns derived from a sound decision and its event. Raises RowDamaged: this release cannot decompress the decision."""
+    content = from_json(rows.body_text(decision))
     expected: dict[str, Any] = dict(zip(("id", "at", "event_key"), identity, strict=True))
     expected |= {name: content[name] for name in ("source", "action", "certainty")}
     expected |= {"policy": content["policy"]["name"], "policy_digest": content["policy"]["digest"]}

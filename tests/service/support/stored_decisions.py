@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -38,7 +39,7 @@ def entry(
     size: int = 0,
     **fields: Any,
 ) -> NewDecision:
-    """The entry of decision `number`, made that many milliseconds after noon; `size`: bytes that its event is longer."""
+    """The entry of decision `number`, made that many milliseconds after noon; `size`: incompressible bytes after its event."""
     summary = {
         "id": identity(number),
         "decided_at_ms": NOON + number,
@@ -55,5 +56,5 @@ def entry(
         "physical_addresses": (0x1000 * number,),
         **fields,
     }
-    event = b'{"event":%d%s}' % (number, b" " * size)
+    event = b'{"event":%d}' % number + random.Random(number).randbytes(size)
     return NewDecision(Summary(**summary), repeat_key, event, b'{"decision":%d}' % number, poisons, forgets)

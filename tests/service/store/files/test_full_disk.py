@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import subprocess
 import time
 from collections.abc import Iterator
@@ -41,8 +42,8 @@ def volume(tmp_path: Path) -> Iterator[Path]:
 
 
 def padded(name: str, size: int = 60_000) -> bytes:
-    """An event of that many bytes; they are kept as they are sent."""
-    return json.dumps({**EVENT, "id": name}).encode() + b" " * size
+    """An event of that many bytes more, which hardly compress; they are kept as they are sent."""
+    return json.dumps({**EVENT, "id": name}).encode() + bytes(random.choices(b" \t\r\n", k=size))
 
 
 def decide(call: Call, name: str) -> Any:

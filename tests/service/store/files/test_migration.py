@@ -23,8 +23,8 @@ from ras_triage.service.store.sqlite import SqliteStore
 from tests.paths import ROOT
 from tests.service.support.application import client
 
-SCHEMA_1 = Path(__file__).with_name("schema_1.zip")
-"""`store.db` was closed by its service; of `killed.db` everything is in the write-ahead log."""
+SCHEMAS = [1, 2]
+"""Of each there is a file: `store.db` was closed by its service; of `killed.db` everything is in the write-ahead log."""
 
 OPEN_AND_DIE = """
 import os, signal, sqlite3, sys
@@ -45,9 +45,9 @@ SqliteStore(Path({path!r})).close()
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    with zipfile.ZipFile(SCHEMA_1) as stored:
+@pytest.fixture(params=SCHEMAS, ids="schema {}".format)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    with zipfile.ZipFile(Path(__file__).with_name(f"schema_{request.param}.zip")) as stored:
         stored.extractall(tmp_path)
     return tmp_path
 
@@ -75,7 +75,7 @@ def as_it_was(path: Path) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize(("name", "count"), [("store.db", 23), ("killed.db", 3)])
-def test_a_file_of_schema_1_is_taken_forward_with_everything_it_holds(name: str, count: int, folder: Path) -> None:
+def test_a_file_of_an_earlier_release_is_migrated_with_all_its_contents(name: str, count: int, folder: Path) -> None:
     path = folder / name
     before = as_it_was(path)
     store = SqliteStore(path)
@@ -88,7 +88,7 @@ def test_a_file_of_schema_1_is_taken_forward_with_everything_it_holds(name: str,
     assert (report.findings, report.decisions) == ((), count)
 
 
-def test_a_file_of_schema_1_is_served_as_before(folder: Path) -> None:
+def test_a_file_of_an_earlier_release_is_served_as_before(folder: Path) -> None:
     store = SqliteStore(folder / "store.db")
     (key,) = store.api_keys()
     assert store.revoke_api_key(key.id, 0), "else only its owner may ask"
@@ -104,8 +104,12 @@ def test_a_file_of_schema_1_is_served_as_before(folder: Path) -> None:
         assert call("POST", "/v1/decisions", json={**event, "id": "new"}).status_code == 201
 
 
-@pytest.mark.parametrize("statements", [12, 16, 20, 21, 22])
-def test_a_start_that_is_killed_in_the_middle_of_it_leaves_a_file_that_the_next_takes_forward(statements: int, folder: Path) -> None:
+KILLED_AT = [(1, 12), (1, 16), (1, 20), (1, 21), (1, 22), (1, 25), (2, 13), (2, 15), (2, 16), (2, 17)]
+"""Schema, and how many statements run before the process is killed."""
+
+
+@pytest.mark.parametrize(("folder", "statements"), KILLED_AT, indirect=["folder"])
+def test_the_next_start_completes_a_migration_that_was_killed(statements: int, folder: Path) -> None:
     path = folder / "store.db"
     before = as_it_was(path)
     program = OPEN_AND_DIE.format(statements=statements, path=str(path))
