@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadMiddleware:
-    """ASGI middleware that responds to HEAD with the status and headers of GET (RFC 9110 9.3.2). It must be the innermost one."""
+    """ASGI middleware that responds to HEAD with the status and headers of GET (RFC 9110 9.3.2). What is inside of it sees a GET."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -18,13 +18,13 @@ class HeadMiddleware:
             await self.app(scope, receive, send)
             return
         get = {**scope, "method": "GET"}
-        with CancelScope() as route:
+        with CancelScope() as response:
 
             async def send_head(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     await send(message)
                     await send({"type": "http.response.body", "body": b""})
-                    route.cancel()  # an event stream would not end
+                    response.cancel()  # an event stream would not end
 
             try:
                 await self.app(get, receive, send_head)
