@@ -1,4 +1,6 @@
-FROM python:3.13-slim AS build
+# The digest is that of the index of all platforms; docs/deploy.md says how to renew it.
+ARG BASE=python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
+FROM ${BASE} AS build
 # `otel` adds OpenTelemetry.
 ARG EXTRAS=""
 WORKDIR /src
@@ -17,7 +19,7 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --whe
     && /opt/ras-triage/bin/pip install --no-cache-dir --no-deps --no-index dist/*.whl \
     && /opt/ras-triage/bin/pip check
 
-FROM python:3.13-slim
+FROM ${BASE}
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin ras-triage \
     && install -d -o 10001 -g 10001 -m 0700 /var/lib/ras-triage
 COPY --from=build /opt/ras-triage /opt/ras-triage

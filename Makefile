@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-long lint client bench growth crash torture fuzz lock audit clean
+.PHONY: run test test-long lint client reference docs bench growth crash torture fuzz lock audit clean
 
 run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
 	@$(BIN)/ras-triage demo
@@ -24,6 +24,12 @@ lint: $(VENV)/.lint  ## ruff and mypy
 
 client:  ## write the synchronous client after a change of the asynchronous one
 	@$(PYTHON) tests/generate_client.py
+
+reference: $(VENV)/.test  ## write the reference pages after a change of what they list
+	@$(BIN)/python -m tests.generate_reference
+
+docs: $(VENV)/.docs  ## the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file deploy/site/mkdocs.yml
 
 bench: $(VENV)/.run  ## events per second and the share of each stage
 	@$(BIN)/python bench/decide.py
@@ -64,6 +70,6 @@ $(VENV)/.run: pyproject.toml | $(BIN)/pip
 	@$(BIN)/pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz $(VENV)/.lock $(VENV)/.audit: $(VENV)/.%: $(VENV)/.run
+$(VENV)/.test $(VENV)/.lint $(VENV)/.fuzz $(VENV)/.lock $(VENV)/.audit $(VENV)/.docs: $(VENV)/.%: $(VENV)/.run
 	@$(BIN)/pip install --quiet --group $*
 	@touch $@

@@ -132,6 +132,12 @@ def test_the_image_installs_only_what_is_locked() -> None:
     assert "!deploy/*.lock" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
 
 
+def test_the_base_image_is_pinned_by_its_digest() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE) == ["${BASE}", "${BASE}"]
+    assert re.findall(r"^ARG BASE=python:3\.\d+\.\d+-slim-\w+@sha256:[0-9a-f]{64}$", dockerfile, re.MULTILINE)
+
+
 def test_the_image_is_built_from_every_folder_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
     folders = {*project["packages"], *project["force-include"]}

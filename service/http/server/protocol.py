@@ -7,26 +7,19 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import unquote
 
-import h11
 from uuid_utils import uuid7
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from ras_triage.service.api.problems import (
-    MEDIA_TYPE,
-    Problem,
-    headers_too_large,
-    malformed_head,
-    malformed_request,
-    problem_json,
-    request_timeout,
-)
+from ras_triage.service.api.problems import MEDIA_TYPE, Problem, problem_json, request_timeout
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.middleware.security_headers import security_headers
 from ras_triage.service.http.server.connections import CloseReason, Connection
-from ras_triage.service.http.server.request_head import check_head, head_length
+from ras_triage.service.http.server.request_head import RequestHead
+from ras_triage.service.http.server.request_reader import MalformedRequest, RequestReader
 from ras_triage.service.telemetry import logs
 
 LINGER_S: Final = 5.0
@@ -42,47 +35,7 @@ TLS_CLOSE_S: Final = 1.0
 STREAM_SEND_BYTES: Final = 64 << 10
 """Send buffer of the socket of a stream. Linux doubles it; without a limit it grows to 4 MiB per client that does not read."""
 
-_UNANSWERED: Final = (h11.IDLE, h11.SEND_RESPONSE)
-
 _SERVER_LOG: Final = logging.getLogger(logs.CONNECTIONS)
-
-
-class _CheckedConnection(h11.Connection):
-    """h11 connection that checks each head strictly before h11 parses it, and refuses trailer fields."""
-
-    def __init__(self, max_head_bytes: int) -> None:
-        super().__init__(h11.SERVER, max_head_bytes)
-        self._max_head_bytes = max_head_bytes
-        self._in_head = True
-        self.problem: Problem = malformed_request()
-        """The problem to respond with after a RemoteProtocolError."""
-
-    def start_next_cycle(self) -> None:
-        super().start_next_cycle()
-        self._in_head = True
-
-    def next_event(self) -> Any:
-        if self._in_head:
-            self._check_head()
-        try:
-            event = super().next_event()
-        except h11.RemoteProtocolError as error:
-            if self._in_head and error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-                self.problem = headers_too_large(self._max_head_bytes)
-            raise
-        if type(event) is h11.EndOfMessage and event.headers:
-            raise h11.RemoteProtocolError("trailer fields")  # h11 folds their lines and ends them with LF alone
-        return event
-
-    def _check_head(self) -> None:
-        data, _ = self.trailing_data
-        length = head_length(data)
-        if not length:
-            return
-        if (fault := check_head(data[:length])) is not None:
-            self.problem = malformed_head(fault.status, fault.detail)
-            raise h11.RemoteProtocolError(fault.detail)
-        self._in_head = False
 
 
 class _Transport(asyncio.Transport):
@@ -127,18 +80,19 @@ class _Transport(asyncio.Transport):
         self._begin_linger = None
 
 
-class HttpProtocol(H11Protocol):
-    """Protocol of one connection, which requests have as `connection` in their state."""
+class HttpProtocol(HttpToolsProtocol):
+    """Protocol of one connection, which requests have as `connection` in their state.
+
+    Of uvicorn's protocol it uses the responses. Requests that the client sends before it has the response to the last one wait.
+    """
 
     transport: _Transport
-
-    conn: _CheckedConnection
 
     def __init__(self, connection: Connection, settings: Settings, **options: Any) -> None:
         super().__init__(**options)
         self._connection = connection
         self._settings = settings
-        self.conn = _CheckedConnection(settings.max_header_bytes)
+        self._reader = RequestReader(settings.max_header_bytes)
         self.app_state = {**self.app_state, "connection": self}
         self.logger = _SERVER_LOG
         self._since = self._received_at = self.loop.time()
@@ -170,15 +124,84 @@ class HttpProtocol(H11Protocol):
         self._received_at = self.loop.time()
         if not self._head_begun and not self._is_draining():
             self._head_begun, self._since = True, self._received_at
-        super().data_received(data)
-        self._note_request()
+        self._reader.receive(data)
+        self._read_requests()
+
+    def _read_requests(self) -> None:
+        """Read as far as the input goes, or to the end of the request in progress."""
+        try:
+            while not self._refused:
+                if self._reader.in_body:
+                    self._read_body()
+                if self._reader.in_body:
+                    return
+                if self._is_busy():
+                    self.flow.pause_reading()
+                    return
+                head = self._reader.read_head()
+                if head is None:
+                    return
+                self._start_request(head)
+        except MalformedRequest as error:
+            self._connection.count("malformed")
+            self._refuse(error.problem)
+
+    def _is_busy(self) -> bool:
+        """Return whether a request is in progress."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _start_request(self, head: RequestHead) -> None:
+        path, _, query = head.target.partition(b"?")
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": head.version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "method": head.method,
+            "root_path": "",
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "headers": head.headers,
+            "state": self.app_state.copy(),
+        }
+        self.cycle = RequestResponseCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=head.expects_continue,
+            keep_alive=head.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        self._connection.request_started()
+        self._start_asgi_task(self.cycle, self.app)
+        self._read_body()
+
+    def _read_body(self) -> None:
+        """Pass on what has arrived of the body; after the response it is discarded."""
+        data = self._reader.read_body()
+        if self.cycle.response_complete:
+            return
+        self.cycle.body += data
+        self.cycle.more_body = self._reader.in_body
+        if len(self.cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        if data or not self.cycle.more_body:
+            self.cycle.message_event.set()
 
     def _is_draining(self) -> bool:
         """Return whether the rest of a body is being discarded."""
         return self.cycle is not None and self.cycle.response_complete and self._lacks_body()
 
     def _lacks_body(self) -> bool:
-        return self.cycle is not None and self.cycle.more_body and self.conn.their_state is h11.SEND_BODY
+        return self._reader.in_body and not self._refused
 
     def _may_linger(self) -> bool:
         """Return whether all responses are complete and the client may still be sending."""
@@ -188,12 +211,10 @@ class HttpProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         self._connection.request_ended()
         self._head_begun, self._since = False, self.loop.time()
-        super().on_response_complete()
-        self._note_request()
-
-    def _note_request(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._connection.request_started()
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._read_requests()
 
     def pause_writing(self) -> None:
         self._paused_at = self.loop.time()
@@ -262,8 +283,7 @@ class HttpProtocol(H11Protocol):
             self._end("idle")
             return
         self._connection.count("head_timeout")
-        self.conn.problem = request_timeout(f"request head not complete within {self._settings.head_timeout_s:g} s")
-        self._refuse()
+        self._refuse(request_timeout(f"request head not complete within {self._settings.head_timeout_s:g} s"))
 
     def _end(self, reason: CloseReason) -> None:
         self._connection.report(reason)
@@ -283,15 +303,14 @@ class HttpProtocol(H11Protocol):
 
     # Malformed requests.
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - `conn.problem` has more detail
+    def _refuse(self, problem: Problem) -> None:
         """Refuse a malformed request and close the connection, because the start of the next request is unknown."""
-        self._connection.count("malformed")
-        self._refuse()
-
-    def _refuse(self) -> None:
-        if self.conn.our_state in _UNANSWERED:
-            self._send_problem(self.conn.problem)
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self._send_problem(problem)
         self._refused, self._since = True, self.loop.time()
+        if self._is_busy():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
 
     def _send_problem(self, problem: Problem) -> None:
@@ -308,6 +327,5 @@ class HttpProtocol(H11Protocol):
             (b"x-request-id", request_id.encode()),
             *security_headers({"path": "", "scheme": self.scheme or "http"}),
         ]
-        start = h11.Response(status_code=problem.status, headers=headers, reason=HTTPStatus(problem.status).phrase.encode())
-        for event in (start, h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        lines = [b"%s: %s\r\n" % header for header in headers]
+        self.transport.write(b"".join([STATUS_LINE[problem.status], *lines, b"\r\n", body]))

@@ -1,4 +1,4 @@
-"""Strict check of a raw HTTP/1.1 request head (RFC 9112)."""
+"""Strict parser of HTTP/1.1 request heads (RFC 9112)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,30 @@ class HeadFault(NamedTuple):
     detail: str
 
 
+class RequestHead(NamedTuple):
+    """A request head."""
+
+    method: str
+    target: bytes
+    version: str
+    """`1.0` or `1.1`."""
+    headers: list[tuple[bytes, bytes]]
+    """Names are in lower case."""
+    length: int | None
+    """Bytes of the body; None: it is chunked."""
+    keep_alive: bool
+    """Whether the client may send another request."""
+    expects_continue: bool
+    """Whether the client waits for `100 Continue` before it sends the body."""
+
+
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _REQUEST_LINE: Final = _TOKEN + rb" [\x21-\x7e]++ HTTP/1\.[01]"
 _FIELD_VALUE: Final = rb"[\t\x20-\x7e\x80-\xff]*+"
 _HEAD: Final = re.compile(_REQUEST_LINE + rb"\r\n(?:" + _TOKEN + rb":" + _FIELD_VALUE + rb"\r\n)*+\r\n")
+_FIELD: Final = re.compile(rb"\r\n([^:\r]++):[ \t]*+([^\r]*)")
 _END: Final = re.compile(rb"\n\r?\n")
-"""The end of a head for a lenient parser, such as h11: everything up to there is checked."""
+"""The end of a head for a lenient parser: everything up to there is checked."""
 
 _SPLIT_LINE: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)")
 _VERSION: Final = re.compile(rb"(?P<start>.*) HTTP/(?P<version>\d\.\d)")
@@ -27,42 +45,59 @@ _START: Final = re.compile(_TOKEN + rb" [\x21-\x7e]++")
 _NAME: Final = re.compile(_TOKEN)
 _VALUE: Final = re.compile(_FIELD_VALUE)
 
-_FRAMING: Final = re.compile(rb"\r\n(content-length|transfer-encoding|host):[ \t]*+([^\r]*)", re.IGNORECASE)
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}")
 """Up to 2^63, which every proxy between client and service can represent."""
 
 
-def head_length(data: bytes) -> int:
-    """Return the length of the head at the start of `data`, the empty line included; 0 if it is incomplete."""
-    found = _END.search(data)
+def head_length(data: bytes, searched: int = 0) -> int:
+    """Return the length of the head at the start of `data`, the empty line included; 0 if it is incomplete.
+
+    `searched`: bytes that are known not to contain its end.
+    """
+    found = _END.search(data, max(0, searched - 2))
     return 0 if found is None else found.end()
 
 
-def check_head(head: bytes) -> HeadFault | None:
-    """Return why a complete request head must be refused, or None.
+def parse_head(head: bytes) -> RequestHead | HeadFault:
+    """Return a complete request head, or why it must be refused.
 
     Everything in which recipients are known to differ is refused, because a request that a proxy and this service delimit differently
     smuggles another one (RFC 9112 11.2).
     """
     if _HEAD.fullmatch(head) is None:
         return _malformed(head)
-    fields: dict[bytes, list[bytes]] = {b"host": [], b"content-length": [], b"transfer-encoding": []}
-    for name, value in _FRAMING.findall(head):
-        fields[name.lower()].append(value.rstrip(b" \t"))
-    http_1_0 = head[head.index(b"\r\n") - 1] == b"0"[0]
-    return _check_host(fields[b"host"], http_1_0) or _check_framing(fields[b"content-length"], fields[b"transfer-encoding"], http_1_0)
+    headers = [(name.lower(), value.rstrip(b" \t")) for name, value in _FIELD.findall(head)]
+    method, target, protocol = head[: head.index(b"\r\n")].split(b" ")
+    version = protocol[5:].decode()
+    lengths, codings = _values(headers, b"content-length"), _values(headers, b"transfer-encoding")
+    fault = _check_host(_values(headers, b"host"), version) or _check_framing(lengths, codings, version)
+    if fault is not None:
+        return fault
+    length = None if codings else int(lengths[0]) if lengths else 0
+    closes = version == "1.0" or b"close" in _tokens(headers, b"connection")
+    expects_continue = version != "1.0" and b"100-continue" in _tokens(headers, b"expect")
+    return RequestHead(method.decode(), target, version, headers, length, not closes, expects_continue)
 
 
-def _check_host(hosts: list[bytes], http_1_0: bool) -> HeadFault | None:
+def _values(headers: list[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
+    return [value for name, value in headers if name == wanted]
+
+
+def _tokens(headers: list[tuple[bytes, bytes]], wanted: bytes) -> list[bytes]:
+    """Return the elements of a header that is a list (RFC 9110 5.6.1), in lower case."""
+    return [token.strip(b" \t").lower() for value in _values(headers, wanted) for token in value.split(b",")]
+
+
+def _check_host(hosts: list[bytes], version: str) -> HeadFault | None:
     """RFC 9112 3.2."""
     if len(hosts) > 1:
         return HeadFault(400, "more than one `Host`")
-    if not hosts and not http_1_0:
+    if not hosts and version != "1.0":
         return HeadFault(400, "`Host` is missing")
     return None
 
 
-def _check_framing(lengths: list[bytes], codings: list[bytes], http_1_0: bool) -> HeadFault | None:
+def _check_framing(lengths: list[bytes], codings: list[bytes], version: str) -> HeadFault | None:
     """RFC 9112 6.1 to 6.3."""
     if lengths and codings:
         return HeadFault(400, "both `Content-Length` and `Transfer-Encoding`")
@@ -70,7 +105,7 @@ def _check_framing(lengths: list[bytes], codings: list[bytes], http_1_0: bool) -
         return HeadFault(400, "more than one `Content-Length`")
     if lengths and _LENGTH.fullmatch(lengths[0]) is None:
         return HeadFault(400, "`Content-Length` is not a number of bytes below 10^19")
-    if codings and http_1_0:
+    if codings and version == "1.0":
         return HeadFault(400, "`Transfer-Encoding` in a request of HTTP/1.0")
     if len(codings) > 1:
         return HeadFault(400, "more than one `Transfer-Encoding`")

@@ -168,7 +168,7 @@ def _config(app: FastAPI, settings: Settings, tls: ReloadableContext | None, **m
         host=settings.host,
         port=settings.port,
         uds=None if settings.uds is None else str(settings.uds),
-        http="h11",  # `_Server` makes the protocol; httptools has no limit for headers
+        http="httptools",  # `_Server` makes the protocol
         timeout_keep_alive=cast("int", settings.keep_alive_s),  # uvicorn passes it to `loop.call_later()`
         ws="none",
         server_header=False,

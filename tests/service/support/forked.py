@@ -27,8 +27,12 @@ FORK.set_forkserver_preload(["tests.service.support.preloaded"])
 class ForkedCommand:
     """A command that runs, with those methods of `subprocess.Popen` that tests use; its streams are pipes."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], terminal: int | None = None) -> None:
+        """`terminal`: descriptor of one, for standard output in place of a pipe."""
         (theirs_in, ours_in), (ours_out, theirs_out), (ours_err, theirs_err) = (multiprocessing.Pipe(duplex=False) for _ in range(3))
+        if terminal is not None:
+            theirs_out.close()
+            theirs_out = Connection(os.dup(terminal), readable=False)
         theirs = (theirs_in, theirs_out, theirs_err)
         self._process = FORK.Process(target=_run, args=(tuple(arguments), dict(environment), *theirs), daemon=True)
         self._process.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from ras_triage.models.frozen import frozen
 from ras_triage.service.http.app import create_app
 from ras_triage.service.store.port import StoreSize, StoreUnavailable
 from ras_triage.service.telemetry.metrics import Metrics, policy_label
-from tests.paths import ROOT
 from tests.service.support.application import EVENT, client
 
 
@@ -226,16 +224,6 @@ def test_a_route_is_told_as_the_document_writes_it() -> None:
         found = families(call("GET", "/metrics"))
 
     assert {sample.labels["route"] for sample in found["ras_triage_request_duration_seconds"].samples} == {"/v1/hosts/{source}"}
-
-
-def test_the_page_names_every_metric(tmp_path: Path) -> None:
-    metrics = Metrics()
-    metrics.set_store_source(Writer(Figures()), Store(FULL), tmp_path)
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-
-    named = {name.removesuffix("_total") for name in re.findall(r"`(ras_triage_[a-z_]+)", page)}
-    assert len(named) > 20
-    assert named == {family.name for family in metrics.registry.collect() if family.name.startswith("ras_triage_")}
 
 
 def test_every_metric_says_what_it_is(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ras_triage.service.http.server.request_head import check_head, head_length
+from ras_triage.service.http.server.request_head import HeadFault, RequestHead, head_length, parse_head
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
 POST = b"POST /v1/decisions HTTP/1.1\r\nHost: a\r\n"
@@ -73,9 +73,9 @@ REFUSED = [
 
 @pytest.mark.parametrize(("head", "status", "reason"), REFUSED)
 def test_what_the_grammar_or_the_framing_forbids_is_refused_with_its_reason(head: bytes, status: int, reason: str) -> None:
-    fault = check_head(head + (b"\n" if head.endswith(b"a\n") else END))
+    fault = parse_head(head + (b"\n" if head.endswith(b"a\n") else END))
 
-    assert fault is not None
+    assert isinstance(fault, HeadFault)
     assert (fault.status, reason in fault.detail) == (status, True), fault
 
 
@@ -97,7 +97,7 @@ ACCEPTED = [
 
 @pytest.mark.parametrize("head", ACCEPTED)
 def test_what_the_grammar_allows_is_accepted(head: bytes) -> None:
-    assert check_head(head + END) is None
+    assert isinstance(parse_head(head + END), RequestHead)
 
 
 TOKEN = st.text("!#$%&'*+-.^_`|~0123456789abcXYZ", min_size=1, max_size=12).map(str.encode)
@@ -130,11 +130,12 @@ def test_every_well_formed_head_is_accepted_and_read_alike(
     head = b"%s %s HTTP/1.1\r\n%s\r\n" % (method, target, b"".join(lines))
 
     assert head_length(head + b"body") == len(head)
-    assert check_head(head) is None
-    request = understood(head)
+    parsed, request = parse_head(head), understood(head)
+    assert isinstance(parsed, RequestHead)
     assert request is not None
-    assert (request.method, request.target) == (method, target)
-    assert dict(request.headers).get(b"content-length") == (None if length is None else str(length).encode())
+    assert (parsed.method.encode(), parsed.target) == (request.method, request.target) == (method, target)
+    assert parsed.headers == list(request.headers)
+    assert parsed.length == (length or 0)
 
 
 PARTS = st.sampled_from(
@@ -147,7 +148,8 @@ PARTS = st.sampled_from(
 def test_what_is_accepted_of_any_bytes_has_one_meaning(mutation: bytes) -> None:
     data = GET + mutation + b"\r\n\r\n"
     head = data[: head_length(data)]
-    if check_head(head) is not None:
+    parsed = parse_head(head)
+    if isinstance(parsed, HeadFault):
         return
 
     assert b"\n" not in head.replace(b"\r\n", b"")
@@ -158,13 +160,15 @@ def test_what_is_accepted_of_any_bytes_has_one_meaning(mutation: bytes) -> None:
     assert names.count(b"host") == 1
     assert names.count(b"content-length") + names.count(b"transfer-encoding") <= 1
     assert len(names) == head.count(b"\r\n") - 2
+    assert (parsed.headers, parsed.version.encode()) == (list(request.headers), request.http_version)
 
 
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_head_are_never_a_defect(data: bytes) -> None:
     head = data[: head_length(data)]
     if head:
-        assert check_head(head) is None or check_head(head).detail  # type: ignore[union-attr]
+        parsed = parse_head(head)
+        assert isinstance(parsed, RequestHead) or parsed.detail
 
 
 @given(st.binary(max_size=100), st.binary(max_size=100))
