@@ -44,6 +44,7 @@ class ServiceInfo(BaseModel):
     version: str = Field(examples=["0.1.0"])
     """Version of the product."""
     links: Links = Links()
+    """Where to go on."""
 
 
 @router.get(
