@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from nats.js.errors import NotFoundError
 
 from tests.paths import ROOT
 from tests.service.support.server_process import Service, serving
+from tests.tools import missing_programs, require
 
 T = TypeVar("T")
 
@@ -131,6 +131,7 @@ def test_an_offset_of_kafka_is_committed_when_the_decisions_before_it_are_durabl
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """Address of a NATS server with JetStream."""
+    require(missing_programs("nats-server"), "nats-server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -182,7 +183,6 @@ async def results(stream: JetStreamContext) -> list[tuple[str, bytes, dict[str, 
     return [(message.subject, message.data, message.headers or {}) for message in await subscription.fetch(4, timeout=10)]
 
 
-@pytest.mark.skipif(shutil.which("nats-server") is None, reason="nats-server is not installed")
 def test_a_message_of_nats_is_acknowledged_when_its_decision_is_durable(stopped_service: Service, server: str) -> None:
     ask(server, publish_messages)
     options = ("--nats", server, "--stream", "events", "--subject", "events", "--decisions", "decisions")

@@ -22,12 +22,11 @@ from tests.generate_reference import observed_metrics
 from tests.paths import ROOT
 from tests.service.support.application import run
 from tests.service.support.server_process import serving
+from tests.tools import missing_programs, require
 
 KUBERNETES: Final = ROOT / "deploy" / "kubernetes"
 MONITORING: Final = KUBERNETES / "monitoring"
 COLLECTOR: Final = ROOT / "deploy" / "otel" / "collector.yaml"
-
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -40,6 +39,7 @@ CASES: Final[list[dict[str, Any]]] = load(ROOT / "tests" / "alerts.yaml")["tests
 
 
 def promtool(*arguments: str, given: bytes = b"") -> None:
+    require(missing_programs("promtool"), "prometheus")
     done = subprocess.run(["promtool", *arguments], input=given, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
 
@@ -47,7 +47,6 @@ def promtool(*arguments: str, given: bytes = b"") -> None:
 # Alerts
 
 
-@needs_promtool
 def test_each_alert_fires_when_it_must(tmp_path: Path) -> None:
     rules = [{**rule, "annotations": {}} for rule in RULES]
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump({"groups": [{"name": "ras-triage", "rules": rules}]}), encoding="utf-8")
@@ -93,7 +92,6 @@ def test_every_resource_is_in_its_kustomization() -> None:
         assert {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml", "secret.example.yaml"} == set(listed)
 
 
-@needs_promtool
 def test_prometheus_accepts_what_the_service_answers_to_a_key_with_the_scope_read(tmp_path: Path) -> None:
     created = run("keys", "create", "--hash-only", "--name", "prometheus", "--scope", "read")
     (tmp_path / "keys.toml").write_bytes(created.stdout)
@@ -115,7 +113,6 @@ def test_the_collector_uses_what_it_defines_and_defines_what_it_uses() -> None:
     assert all(pipeline["processors"][0] == "memory_limiter" for pipeline in config["service"]["pipelines"].values())
 
 
-@needs_promtool
 def test_prometheus_accepts_what_the_collector_scrapes(tmp_path: Path) -> None:
     scraped = load(COLLECTOR)["receivers"]["prometheus"]["config"]
     (job,) = scraped["scrape_configs"]

@@ -22,6 +22,7 @@ OUTSIDE: Final = {
     "index": "README.md",
     "contributing": "CONTRIBUTING.md",
     "changelog": "CHANGELOG.md",
+    "qemu": "examples/qemu/README.md",
     "recordings": "tests/vectors/README.md",
 }
 """Pages that are not in docs/."""

@@ -17,6 +17,7 @@ OUTSIDE: Final = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "examples/qemu/README.md": "qemu.md",
     "tests/vectors/README.md": "recordings.md",
 }
 """Pages that are not in docs/: path in the project, and path in the site."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +9,7 @@ from queue import Queue
 from threading import Thread
 from typing import Any, Final
 
-CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM: Final = "chromium"
 
 
 class BrowserPage:
@@ -35,7 +34,7 @@ class BrowserPage:
         )
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             options = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", f"--user-data-dir={profile}")
-            process = subprocess.Popen([str(CHROMIUM), *options, self.origin], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen([CHROMIUM, *options, self.origin], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 return self._reports.get(timeout=timeout_s)
             finally:

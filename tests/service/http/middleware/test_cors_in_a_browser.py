@@ -10,8 +10,7 @@ import pytest
 from ras_triage.service.config.settings import Settings
 from tests.service.support.browser_page import CHROMIUM, BrowserPage
 from tests.service.support.service_with_keys import serving_with_keys
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+from tests.tools import missing_programs, require
 
 DASHBOARD = """
 const headers = { Authorization: KEYS.read, "Content-Type": "application/json" };
@@ -36,6 +35,7 @@ report(JSON.stringify({
 
 @pytest.fixture
 def page() -> Iterator[BrowserPage]:
+    require(missing_programs(CHROMIUM), "chromium")
     page = BrowserPage()
     yield page
     page.close()
