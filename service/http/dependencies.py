@@ -11,7 +11,6 @@ from pydantic_core import to_json
 
 from ras_triage.service.api.content_encoding import decoded_chunks
 from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter, too_large
-from ras_triage.service.api.query_values import parse_boolean
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.limits.admission import ClientWork, client_of
 from ras_triage.service.http.limits.body_deadlines import BodyClock
@@ -147,8 +146,3 @@ def only_parameters(*names: str) -> Callable[[Request], Awaitable[None]]:
         require_parameters(request, names)
 
     return check
-
-
-def boolean(request: Request, name: str) -> bool:
-    """Return a boolean query parameter; false if it is absent. Raises ProblemError."""
-    return parse_boolean(name, request.query_params.get(name))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Final
 
 from fastapi import Request
+from pydantic import TypeAdapter, ValidationError
 
-from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.api.query_values import parse_boolean
+from ras_triage.service.api.problems import ProblemError, invalid_parameter, truncate_text
 from ras_triage.service.security.principal import Scope
 from ras_triage.service.security.tickets import TICKETS_PATH
 
 DRY_RUN: Final = "dry_run"
 """Query parameter: decide and store nothing."""
+
+_BOOL: Final = TypeAdapter(bool)
 
 _BY_METHOD: Final[dict[str, tuple[Scope, ...]]] = {"GET": ("read",), "HEAD": ("read",), "POST": ("decide",)}
 _ADMIN: Final[tuple[Scope, ...]] = ("admin",)
@@ -34,13 +35,25 @@ def accepted_scopes(request: Request) -> tuple[Scope, ...]:
     path = request.scope["path"]
     if path == TICKETS_PATH:
         return _BY_METHOD["GET"]
-    if path in _QUESTIONS or (path in _WITH_DRY_RUN and is_dry_run(request)):
+    if path in _QUESTIONS or (path in _WITH_DRY_RUN and _is_question(request)):
         return _QUESTION
     return _BY_METHOD["POST"]
 
 
+def _is_question(request: Request) -> bool:
+    """Return whether a request is a dry run; false for an invalid parameter, which the route refuses."""
+    try:
+        return is_dry_run(request)
+    except ProblemError:
+        return False
+
+
 def is_dry_run(request: Request) -> bool:
-    """Return whether a request asks that nothing is stored; false for an invalid parameter, which the route refuses."""
-    with suppress(ProblemError):
-        return parse_boolean(DRY_RUN, request.query_params.get(DRY_RUN))
-    return False
+    """Return whether a request asks that nothing is stored. Raises ProblemError."""
+    text = request.query_params.get(DRY_RUN)
+    if text is None:
+        return False
+    try:
+        return _BOOL.validate_python(text)
+    except ValidationError:
+        raise ProblemError(invalid_parameter(DRY_RUN, f"invalid boolean `{truncate_text(text)}`; expected `true` or `false`")) from None

@@ -21,7 +21,6 @@ from ras_triage.service.http.dependencies import (
     PrincipalOf,
     RepeatKey,
     RuntimeOf,
-    boolean,
     clock_of,
     only_parameters,
     read_body,
@@ -50,7 +49,7 @@ from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
 from ras_triage.service.http.summaries import page_json, stats_json
 from ras_triage.service.security.guard import is_still_authorised, require_request_scope, stream_client
-from ras_triage.service.security.scopes import DRY_RUN
+from ras_triage.service.security.scopes import DRY_RUN, is_dry_run
 from ras_triage.service.security.tickets import PARAMETER
 from ras_triage.service.telemetry import logs
 
@@ -84,7 +83,7 @@ async def decide(request: Request, body: Body) -> Response:
     """
     require_parameters(request, (DRY_RUN,))
     intake, key = runtime_of(request).intake, repeat_key(request)
-    dry_run = boolean(request, DRY_RUN)
+    dry_run = is_dry_run(request)
     with WhileConnected(request.receive):
         if dry_run:
             return Response(await intake.decide_dry_run(EventDocument(body)), media_type=_JSON)
