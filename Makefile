@@ -59,6 +59,12 @@ lock: $(VENV)/.lock  ## resolve the dependencies that the image installs again, 
 audit: $(VENV)/.audit  ## look what the image installs up in a vulnerability database; AUDIT_ARGS="--service osv" asks another
 	@$(BIN)/python deploy/audit.py $(AUDIT_ARGS) deploy/*.lock
 
+$(VENV)/.node: tests/node/package-lock.json | $(BIN)/pip  ## what tests take from npm; they are skipped without it
+	@mkdir -p $(VENV)/node
+	@cp tests/node/package.json tests/node/package-lock.json $(VENV)/node
+	@npm ci --prefix $(VENV)/node --silent --no-audit --no-fund
+	@touch $@
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 

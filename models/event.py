@@ -11,7 +11,7 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Plai
 from ras_triage.models.host import Host
 from ras_triage.models.notification import NotificationInput
 from ras_triage.models.records.block_fields import StructuredBlock, encode_structured
-from ras_triage.models.scalars import WireModel, decode_base64, encode_base64
+from ras_triage.models.scalars import Base64Text, WireModel, decode_base64, encode_base64
 from ras_triage.models.times import to_utc, utc_text
 
 MAX_BLOCK_BYTES = 1 << 20
@@ -46,9 +46,9 @@ Time = Annotated[
 
 BlockInput = Annotated[
     bytes,
-    BeforeValidator(_block_bytes, json_schema_input_type=str | StructuredBlock),
-    PlainSerializer(encode_base64, return_type=str, when_used="json"),
     Field(max_length=MAX_BLOCK_BYTES),
+    BeforeValidator(_block_bytes, json_schema_input_type=Base64Text | StructuredBlock),
+    PlainSerializer(encode_base64, return_type=str, when_used="json"),
 ]
 
 
@@ -60,11 +60,15 @@ class Event(WireModel):
     source: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Machine or simulator that saw the error."""
     time: Time | None = None
+    """When the error was seen; RFC 3339 with a time zone."""
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Name of the policy that decides, as `linux-6.12.107` or `uniform`. Absent: that of `host.kernel`, else the service's default."""
     notification: NotificationInput
+    """How the error was notified: the type only, or with its error source and registers."""
     status_block: BlockInput | None = None
     """The ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1) as firmware wrote it; absent: there is no record."""
     host: Host = Host()
+    """Facts about the machine; absent: those kept for `source`, if any."""
 
 
 def event_json(event: Event) -> bytes:

@@ -64,10 +64,15 @@ class Sysctl(WireModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, serialize_by_alias=True)
 
     early_kill: Literal[0, 1] = Field(0, alias="vm.memory_failure_early_kill")
+    """1: send SIGBUS to all processes that map the page at once, instead of at their next access."""
     recovery: Literal[0, 1] = Field(1, alias="vm.memory_failure_recovery")
+    """0: panic instead of recovering."""
     enable_soft_offline: Literal[0, 1] = Field(1, alias="vm.enable_soft_offline")
+    """0: never take a page out of use because of corrected errors."""
     panic_on_unrecoverable: Literal[0, 1] = Field(0, alias="vm.panic_on_unrecoverable_memory_failure")
+    """1: panic if a page cannot be recovered."""
     panic_on_oops: Annotated[int, Field(ge=0, lt=1 << 31)] = Field(0, alias="kernel.panic_on_oops")
+    """Not 0: panic on an oops."""
     panic_timeout: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] = Field(0, alias="kernel.panic")
     """Seconds until the kernel reboots after a panic; 0: never, negative: immediately."""
 
@@ -76,27 +81,38 @@ class ThreadRef(WireModel):
     """The thread that was running."""
 
     pid: U32
+    """Process id."""
     tid: U32
+    """Thread id."""
 
 
 class Thread(WireModel):
+    """A thread of a process."""
+
     tid: U32
+    """Thread id."""
     mce_kill: MceKill = "default"
+    """Memory corruption kill policy of the thread."""
 
 
 class Task(WireModel):
     """A process. Without `threads` it has one thread, whose tid is its pid."""
 
     pid: U32
+    """Process id."""
     name: str | None = None
+    """Name of the process."""
     mce_kill: MceKill = "default"
+    """Memory corruption kill policy of the process."""
     threads: FailFastTuple[Thread] = ()
+    """Its threads; absent: one, whose tid is the pid."""
 
 
 class Mapping(WireModel):
     """One mapping of a page."""
 
     pid: U32
+    """Process that maps the page."""
     address: Hex64
     """User virtual address at which the page fact's `physical_address` is mapped."""
 
@@ -105,19 +121,27 @@ class Page(WireModel):
     """Facts about a page: the 2^shift bytes around `physical_address`, which have the same mappings."""
 
     physical_address: Hex64
+    """Physical address within the page, bytes."""
     state: PageState = PageState.UNKNOWN
+    """Use of the page by the kernel."""
     dirty: StrictBool | None = None
+    """Whether the page is dirty; absent: unknown."""
     mlocked: StrictBool = False
+    """Whether the page is locked in memory (PG_mlocked)."""
     pinned: StrictBool = False
+    """Whether the page has references besides its mappings, so that it cannot be migrated."""
     poisoned: StrictBool = False
     """PG_hwpoison is already set; of a hugetlb page, the base page at `physical_address` failed."""
     shift: Annotated[int, Field(ge=12, le=48)] | None = None
     """log2 of the size in bytes; absent: one base page."""
     file_backed: StrictBool = False
+    """Of a hugetlb page: whether it belongs to a file of hugetlbfs."""
     backing: Literal["tmpfs", "disk"] | None = None
     """Where the file of a `file_thp` page keeps its content; absent: `tmpfs`. The other states imply it."""
     unmap_fails: StrictBool = False
+    """Whether the kernel fails to unmap the page."""
     split_fails: StrictBool = False
+    """Whether the kernel fails to split the huge page."""
     mappings: FailFastTuple[Mapping] = ()
     """In the order of the kernel's reverse mapping."""
 
@@ -126,21 +150,29 @@ class Range(WireModel):
     """Physical memory that has a struct page."""
 
     start: Hex64
+    """Physical address, bytes."""
     size: Hex64
+    """Bytes."""
 
 
 class RecentRecord(WireModel):
     """A status block that was handled recently, for the duplicate cache."""
 
     status_block: Base64
+    """The status block as firmware wrote it."""
     age_ms: U32
+    """Milliseconds before this event."""
     printed: StrictBool = True
     """Only a printed record is added to the cache. A record that is not printed counts as a duplicate of the one in the cache."""
 
 
 class Vcpu(WireModel):
+    """A vCPU and the thread that runs it."""
+
     index: U32
+    """Number of the vCPU."""
     tid: U32
+    """Thread that runs it."""
 
 
 GuestSource = Annotated[Literal["sea", "gpio", "gsiv", "polled", "sci"], BeforeValidator(resolve_name)]
@@ -172,12 +204,17 @@ class Vm(WireModel):
     """A virtual machine and the process that runs it."""
 
     id: str
+    """Name of the virtual machine, as used in the plan."""
     pid: U32
+    """Process that runs it."""
     vmm: Annotated[str, Field(min_length=1, max_length=MAX_VMM_NAME)] = "standard"
     """Name of a built-in or custom VMM; whether it is known, the decision tells."""
     vcpus: FailFastTuple[Vcpu] = ()
+    """Its vCPUs."""
     memslots: Memslots = Memslots()
+    """Its memory slots, as set with KVM_SET_USER_MEMORY_REGION."""
     guest: Guest = Guest()
+    """Configuration of the guest."""
     sea_to_user: StrictBool = False
     """KVM_CAP_ARM_SEA_TO_USER is enabled."""
 
@@ -186,17 +223,23 @@ class Host(WireModel):
     """Facts about the machine that the sender knows; defaults for absent ones are listed as assumptions in the decision."""
 
     kernel: Annotated[str, Field(max_length=128)] | None = None
+    """Kernel release, as `uname -r` prints it."""
     page_size: Literal[4096, 16384, 65536] | None = None
+    """Size of a base page, bytes."""
     ras_extension: StrictBool | None = None
     """FEAT_RAS on this CPU."""
     config: Config | None = None
+    """Kernel build options."""
     sysctl: Sysctl | None = None
+    """Kernel settings."""
     arm_error_types: Literal["legacy", "uefi-2.10", "uefi-2.11"] | None = None
     """Numbering of ARM processor error types in this firmware."""
     current: ThreadRef | None = None
     """The thread that was running; null for a kernel thread or the idle task."""
     tasks: FailFastTuple[Task] | None = None
+    """Processes and their threads."""
     pages: FailFastTuple[Page] | None = None
+    """Facts about pages that may be affected."""
     valid_ranges: FailFastTuple[Range] | None = None
     """Absent: every address has a struct page."""
     pci_devices: FailFastTuple[str] | None = None
@@ -204,7 +247,9 @@ class Host(WireModel):
     aer_devices: FailFastTuple[str] | None = None
     """PCI functions with an AER capability, as in `pci_devices`; absent: root ports and switch ports have one, other devices have none."""
     recent: FailFastTuple[RecentRecord] | None = None
+    """Status blocks handled recently, for the kernel's duplicate cache."""
     vms: FailFastTuple[Vm] | None = None
+    """Virtual machines."""
 
     @model_validator(mode="after")
     def _tasks_are_distinct(self) -> Host:

@@ -70,6 +70,7 @@ class GuestException:
     """An exception that the guest takes."""
 
     exception: Literal["data_abort", "serror"]
+    """Kind of the exception."""
     esr: Hex64
     """ESR_EL1 of the guest."""
     when: Literal["at_once", "when_unmasked"]

@@ -51,13 +51,17 @@ class Memslot(WireModel):
     """struct kvm_userspace_memory_region."""
 
     slot: U16
+    """Number of the slot."""
     as_id: U16 = 0
     """Address space."""
     guest_phys_addr: Hex64
+    """Guest physical address of its start, bytes."""
     memory_size: Hex64
     """Bytes."""
     userspace_addr: Hex64
+    """Host virtual address of its start, bytes."""
     flags: Annotated[FailFastTuple[Literal["log_dirty_pages", "readonly", "guest_memfd"]], Field(max_length=MAX_FLAGS)] = ()
+    """Flags of the slot (KVM_MEM_*)."""
 
 
 _LIST: Final = Annotated[FailFastTuple[Memslot], Field(max_length=MAX_SLOTS)]

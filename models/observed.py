@@ -27,8 +27,11 @@ class ObservedMemoryFailure:
     said: str
     """The kernel message."""
     pfn: int
+    """Page frame number."""
     page_type: str
+    """Type of the page in the kernel's words."""
     result: ObservedResult
+    """Result that the kernel printed."""
 
 
 @frozen
@@ -36,8 +39,11 @@ class ObservedSoftOffline:
     """A message of `soft_offline_page()`; it logs nothing if it only migrates the page."""
 
     line: int
+    """Line number in the log, from 1; 0 in a database."""
     said: str
+    """The kernel message."""
     pfn: int
+    """Page frame number."""
     result: Literal["recovered", "failed"]
     """A page that was poisoned before counts as recovered."""
 
@@ -47,14 +53,17 @@ class ObservedSignal:
     """A signal to a thread."""
 
     line: int
+    """Line number in the log, from 1; 0 in a database."""
     said: str
+    """The kernel message."""
     signal: Literal["SIGBUS", "SIGKILL"]
+    """Name of the signal."""
     pid: int
     """Id of the thread, as printed by the kernel."""
     comm: str
     """Name of the thread."""
     pfn: int | None
-    """None if the message has none."""
+    """Page frame number; null: the message has none."""
 
 
 @frozen
@@ -62,10 +71,13 @@ class ObservedPanic:
     """A kernel panic."""
 
     line: int
+    """Line number in the log, from 1; 0 in a database."""
     said: str
+    """The kernel message."""
     cause: Cause | None
-    """None if the message does not mention a hardware error."""
+    """What panicked; null: the message does not mention a hardware error."""
     pfn: int | None = None
+    """Page frame number; null: the message has none."""
 
 
 @frozen
@@ -73,7 +85,9 @@ class ObservedOops:
     """A synchronous external abort taken in kernel mode (`arm64_notify_die`)."""
 
     line: int
+    """Line number in the log, from 1; 0 in a database."""
     said: str
+    """The kernel message."""
     syndrome: int
     """ESR_ELx"""
 
@@ -83,8 +97,11 @@ class ObservedSerror:
     """An SError that panics the kernel (`arm64_serror_panic`)."""
 
     line: int
+    """Line number in the log, from 1; 0 in a database."""
     said: str
+    """The kernel message."""
     cpu: int
+    """Number of the CPU."""
     syndrome: int
     """ESR_ELx"""
 
@@ -94,7 +111,9 @@ class ObservedRecovery:
     """A message of PCIe error recovery (`aer_recover_work_func`, `pcie_do_recovery`)."""
 
     line: int
+    """Line number in the log, from 1; 0 in a database."""
     said: str
+    """The kernel message."""
     device: str
     """`segment:bus:device.function` of the function, or of the port above it."""
     result: RecoveryResult
@@ -106,14 +125,17 @@ class ObservedMessage:
     """Any other message about a page or a record."""
 
     line: int
+    """Line number in the log, from 1; 0 in a database."""
     said: str
+    """The kernel message."""
     about: Literal["page", "error_type", "address", "panic", "driver", "other"]
     """`driver`: an error that another driver prints, such as a machine check; `other`: anything else."""
     pfn: int | None = None
+    """Page frame number; null: the message has none."""
     address: int | None = None
     """Physical address without a struct page, bytes."""
     error_type: int | None = None
-    """ARM error type that the kernel does not handle; None if only its name is printed."""
+    """ARM error type that the kernel does not handle; null: only its name is printed."""
 
 
 ObservedAction = (
@@ -133,13 +155,21 @@ class ObservedActions:
     """The logged actions for one error, by kind and in log order."""
 
     memory_failures: tuple[ObservedMemoryFailure, ...] = ()
+    """Results of `memory_failure()`."""
     soft_offlines: tuple[ObservedSoftOffline, ...] = ()
+    """Messages of `soft_offline_page()`."""
     signals: tuple[ObservedSignal, ...] = ()
+    """Signals to threads."""
     panics: tuple[ObservedPanic, ...] = ()
+    """Kernel panics."""
     oopses: tuple[ObservedOops, ...] = ()
+    """Synchronous external aborts taken in kernel mode."""
     serrors: tuple[ObservedSerror, ...] = ()
+    """SErrors that panicked the kernel."""
     notes: tuple[ObservedMessage, ...] = ()
+    """Other messages about a page or a record."""
     recoveries: tuple[ObservedRecovery, ...] = ()
+    """Messages of PCIe error recovery."""
 
     def moved(self, number: Callable[[int], int]) -> ObservedActions:
         """Return the actions with other line numbers."""
@@ -175,4 +205,6 @@ class AssumedField:
     field: str
     """JSON pointer into the event, such as `/notification/type`."""
     assumed: str
+    """The value."""
     because: str
+    """Why the source does not contain it."""

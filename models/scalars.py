@@ -52,17 +52,17 @@ def encode_base64(value: bytes) -> str:
     return base64.b64encode(value).decode()
 
 
-def _hex_string(digits: int) -> dict[str, Any]:
-    return {"type": "string", "pattern": f"^0x[0-9a-fA-F]{{1,{digits}}}$"}
-
-
 def _unsigned(bits: int) -> Any:
-    """Return the annotations of an unsigned number of `bits` bits that is a hexadecimal string in JSON."""
+    """Return the annotations of an unsigned number of `bits` bits: in JSON a hexadecimal string, in requests also an integer."""
+    digits = bits // 4
+    text = {"type": "string", "pattern": f"^0x[0-9a-fA-F]{{1,{digits}}}$"}
+    number = {"type": "integer", "minimum": 0, "exclusiveMaximum": 1 << bits}
     return (
         Field(strict=True, ge=0, lt=1 << bits),
         BeforeValidator(parse_unsigned),
         PlainSerializer(hex, return_type=str, when_used="json"),
-        WithJsonSchema({"anyOf": [_hex_string(bits // 4), {"type": "integer", "minimum": 0, "exclusiveMaximum": 1 << bits}]}),
+        WithJsonSchema({"anyOf": [text, number]}, mode="validation"),
+        WithJsonSchema({"type": "string", "pattern": f"^0x[0-9a-f]{{1,{digits}}}$"}, mode="serialization"),
     )
 
 
@@ -82,10 +82,16 @@ U32 = Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]
 U16 = Annotated[int, Field(strict=True, ge=0, lt=1 << 16)]
 U8 = Annotated[int, Field(strict=True, ge=0, lt=1 << 8)]
 
-Base64 = Annotated[
-    bytes,
-    BeforeValidator(decode_base64),
-    PlainSerializer(encode_base64, return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
-]
+_BASE64_TEXT = WithJsonSchema({"type": "string", "contentEncoding": "base64"})
+
+Base64 = Annotated[bytes, BeforeValidator(decode_base64), PlainSerializer(encode_base64, return_type=str, when_used="json"), _BASE64_TEXT]
 """Bytes; base64 in JSON."""
+
+Base64Text = Annotated[str, _BASE64_TEXT]
+"""Base64, as text."""
+
+HexText = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^0x[0-9a-f]{1,16}$"})]
+"""64-bit number as hexadecimal text, in responses."""
+
+TimeText = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+"""RFC 3339 time in UTC as text, in responses."""

@@ -44,6 +44,7 @@ class Comparison:
     decided: str
     """The matching part of the plan."""
     verdict: Verdict
+    """Whether the line agrees with the plan."""
     because: str | None = None
     """Reason for `cannot_tell`."""
 
@@ -55,6 +56,7 @@ class Agreement:
     verdict: Verdict
     """`differ` if any line differs; else `agree` if any agrees."""
     comparisons: tuple[Comparison, ...] = ()
+    """One for each line that could be compared."""
 
     @property
     def differences(self) -> tuple[Comparison, ...]:

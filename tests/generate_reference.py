@@ -166,13 +166,13 @@ def _option(parser: ArgumentParser, action: Argument) -> tuple[str, str]:
 
 
 def operations() -> str:
-    """Return all operations of the HTTP interface with the first sentence of their descriptions."""
-    rows = []
-    for path, methods in create_app().openapi()["paths"].items():
-        for method, operation in methods.items():
-            sentence = re.split(r"(?<=\.)\s", " ".join(operation["description"].split()), maxsplit=1)[0]
-            rows.append((f"`{method.upper()} {path}`", sentence.removesuffix(".")))
-    return table("call | does", rows)
+    """Return all operations of the HTTP interface with their names and summaries."""
+    rows = (
+        (f"`{method.upper()} {path}`", f"`{operation['operationId']}`", operation["summary"])
+        for path, methods in create_app().openapi()["paths"].items()
+        for method, operation in methods.items()
+    )
+    return table("call | name | does", rows)
 
 
 # Evidence for the policies

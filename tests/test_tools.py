@@ -22,7 +22,7 @@ def test_nothing_is_skipped_by_ci_run(monkeypatch: pytest.MonkeyPatch) -> None:
         require(["curl/curl.h"], "libcurl4-openssl-dev")
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert f"export {REQUIRED}=1" in script
-    assert {"g++", "libcurl4-openssl-dev", "nlohmann-json3-dev", "prometheus", "nats-server"} <= set(script.split())
+    assert {"npm", "g++", "libcurl4-openssl-dev", "nlohmann-json3-dev", "prometheus", "nats-server"} <= set(script.split())
 
 
 def test_the_compiler_finds_the_headers_that_are_there_and_names_the_others() -> None:

@@ -103,6 +103,7 @@ class StructuredBlock(WireModel):
     severity: SeverityCode
     """32 bits."""
     sections: FailFastTuple[SectionInput] = ()
+    """Sections with their data entries, in order."""
     block_status: Hex32 | None = None
     """Absent in a request: bit 0 for an uncorrectable severity, else bit 1; the section count in bits 13:4."""
     raw_data_offset: U32 | None = None

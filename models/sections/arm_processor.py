@@ -139,7 +139,9 @@ class ArmErrorInfo(WireModel):
     LAYOUT: ClassVar[Layout]
 
     validation_bits: Annotated[Hex16 | None, LayoutField(2, 2)] = None
+    """Validation bits; absent in a request: those of the fields present."""
     version: Annotated[U8 | None, LayoutField(0, 1)] = None
+    """Version of the structure; 0."""
     length: Annotated[U8 | None, LayoutField(1, 1)] = None
     """Length as stated in the structure, bytes; 32 if absent. The structure always takes 32."""
     error_type: Annotated[Hex8 | None, LayoutField(4, 1)] = None
@@ -149,9 +151,13 @@ class ArmErrorInfo(WireModel):
     flags: Annotated[Hex8 | None, LayoutField(7, 1, valid=1 << 1)] = None
     """0 first error captured, 1 last error captured, 2 propagated, 3 overflow."""
     error_information: Annotated[Hex64 | None, LayoutField(8, 8, valid=1 << 2)] = None
+    """Details by error type: cache, TLB, bus or vendor-specific (UEFI 2.10 N.2.4.4.1)."""
     virtual_fault_address: Annotated[Hex64 | None, LayoutField(16, 8, valid=1 << 3)] = None
+    """Virtual address of the access, bytes."""
     physical_fault_address: Annotated[Hex64 | None, LayoutField(24, 8, valid=PHYSICAL_FAULT_ADDRESS_VALID)] = None
+    """Physical address of the access, bytes."""
     reserved: FailFastTuple[ReservedBytes] = ()
+    """Nonzero reserved bytes of the structure."""
 
     def encode(self) -> bytes:
         """Return the 32 bytes of the structure."""
@@ -173,6 +179,7 @@ class ArmContext(WireModel):
     """ARM processor context: an 8 byte header and a register array (UEFI 2.10 N.2.4.4.2)."""
 
     version: U16 = 0
+    """Version of the structure; 0."""
     type: U16
     """0 to 3 AArch32 (general purpose, EL1, EL2, secure), 4 to 7 AArch64 (general purpose, EL1, EL2, EL3), 8 miscellaneous."""
     registers: Base64
@@ -192,6 +199,7 @@ class ArmProcessor(StructuredSection):
 
     type: Literal["arm_processor"] = "arm_processor"
     validation_bits: Annotated[Hex32 | None, LayoutField(0, 4)] = None
+    """Validation bits; absent in a request: those of the fields present."""
     err_info_num: Annotated[U16 | None, LayoutField(4, 2)] = None
     """The count as stated; absent in a request: that of `error_infos`."""
     context_info_num: Annotated[U16 | None, LayoutField(6, 2)] = None
@@ -201,12 +209,17 @@ class ArmProcessor(StructuredSection):
     error_affinity_level: Annotated[U8 | None, LayoutField(12, 1, valid=1 << 1)] = None
     """0 to 3; some firmware uses 255 for "none"."""
     mpidr_el1: Annotated[Hex64 | None, LayoutField(16, 8, valid=1 << 0)] = None
+    """MPIDR_EL1 of the processor."""
     midr_el1: Annotated[Hex64 | None, LayoutField(24, 8)] = None
+    """MIDR_EL1 of the processor."""
     running_state: Annotated[Hex32 | None, LayoutField(32, 4, valid=1 << 2)] = None
     """Bit 0: the processor is running, and `psci_state` is not meaningful."""
     psci_state: Annotated[Hex32 | None, LayoutField(36, 4, valid=1 << 2)] = None
+    """PSCI state of a processor that is not running."""
     error_infos: FailFastTuple[ArmErrorInfo] = ()
+    """Error information structures, in order."""
     contexts: FailFastTuple[ArmContext] = ()
+    """Register contexts, in order."""
     vendor_info: Base64 | None = None
     """Vendor-specific bytes after the contexts, up to `section_length`."""
 

@@ -72,18 +72,26 @@ class CxlProtocol(StructuredSection):
 
     type: Literal["cxl_protocol"] = "cxl_protocol"
     validation_bits: Annotated[Hex64 | None, LayoutField(0, 8)] = None
+    """Validation bits; absent in a request: those of the fields present."""
     agent_type: Annotated[U8 | None, LayoutField(8, 1, valid=AGENT_TYPE_VALID)] = None
     """0 restricted device, 1 restricted host's downstream port, 2 device, 3 logical device, 4 managed logical device,
     5 to 7 root, downstream switch and upstream switch port."""
     agent_address: Annotated[Hex64 | None, LayoutField(16, 8, valid=AGENT_ADDRESS_VALID)] = None
     """Agent type 1: RCRB base address; else function, device, bus (one byte each), segment (two), lowest byte first."""
     vendor_id: Annotated[Hex16 | None, LayoutField(24, 2, valid=1 << 2)] = None
+    """PCI vendor id."""
     device_id: Annotated[Hex16 | None, LayoutField(26, 2, valid=1 << 2)] = None
+    """PCI device id."""
     subsystem_vendor_id: Annotated[Hex16 | None, LayoutField(28, 2, valid=1 << 2)] = None
+    """PCI subsystem vendor id."""
     subsystem_id: Annotated[Hex16 | None, LayoutField(30, 2, valid=1 << 2)] = None
+    """PCI subsystem id."""
     class_code: Annotated[Hex16 | None, LayoutField(32, 2, valid=1 << 2)] = None
+    """PCI class code."""
     slot: Annotated[U13 | None, LayoutField(34, 2, valid=1 << 2, shift=3, bits=13)] = None
+    """Physical slot number."""
     serial_number: Annotated[Hex64 | None, LayoutField(40, 8, valid=SERIAL_NUMBER_VALID)] = None
+    """Serial number of the device."""
     capability_structure: Annotated[Base64 | None, LayoutField(48, 60, valid=1 << 4, kind="bytes")] = None
     """60 bytes; the PCI Express capability structure fills the first 36."""
     dvsec_length: Annotated[U16 | None, LayoutField(108, 2)] = None
@@ -91,6 +99,7 @@ class CxlProtocol(StructuredSection):
     error_log_length: Annotated[U16 | None, LayoutField(110, 2)] = None
     """Bytes as stated; absent in a request: those of `error_log`."""
     dvsec: Base64 | None = None
+    """CXL DVSEC structure."""
     error_log: Base64 | None = None
     """88 bytes for a CXL RAS capability structure."""
 
@@ -147,27 +156,44 @@ class ComponentEvent(StructuredSection):
     """Common part of CXL component events: the component, and the event record header without its UUID (UEFI 2.10 N.2.14)."""
 
     validation_bits: Annotated[Hex64 | None, LayoutField(4, 8)] = None
+    """Validation bits; absent in a request: those of the fields present."""
     length: Annotated[U32 | None, LayoutField(0, 4)] = None
     """Bytes as stated; absent in a request: those of the payload."""
     vendor_id: Annotated[Hex16 | None, LayoutField(12, 2, valid=_DEVICE_ID_VALID)] = None
+    """PCI vendor id."""
     device_id: Annotated[Hex16 | None, LayoutField(14, 2, valid=_DEVICE_ID_VALID)] = None
+    """PCI device id."""
     function: Annotated[U8 | None, LayoutField(16, 1, valid=_DEVICE_ID_VALID)] = None
+    """PCI function number."""
     device: Annotated[U8 | None, LayoutField(17, 1, valid=_DEVICE_ID_VALID)] = None
+    """PCI device number."""
     bus: Annotated[Hex8 | None, LayoutField(18, 1, valid=_DEVICE_ID_VALID)] = None
+    """PCI bus number."""
     segment: Annotated[Hex16 | None, LayoutField(19, 2, valid=_DEVICE_ID_VALID)] = None
+    """PCI segment number."""
     slot: Annotated[U13 | None, LayoutField(21, 2, valid=_DEVICE_ID_VALID, shift=3, bits=13)] = None
+    """Physical slot number."""
     serial_number: Annotated[Hex64 | None, LayoutField(24, 8, valid=1 << 1)] = None
+    """Serial number of the device."""
     event_length: Annotated[U8 | None, _event(_RECORD, 1)] = None
     """Bytes."""
     event_flags: Annotated[Hex24 | None, _event(_RECORD + 1, 3)] = None
+    """Event record flags (CXL 3.1 8.2.9.2.1): bits 1:0 severity, 2 permanent condition, 3 maintenance needed, 4 degraded performance, 5
+    replacement needed."""
     event_handle: Annotated[Hex16 | None, _event(_RECORD + 4, 2)] = None
+    """Handle of the event record."""
     event_related_handle: Annotated[Hex16 | None, _event(_RECORD + 6, 2)] = None
+    """Handle of an earlier event that this one is related to; 0: none."""
     event_timestamp: Annotated[Hex64 | None, _event(_RECORD + 8, 8)] = None
     """Nanoseconds since 1970."""
     maintenance_operation_class: Annotated[U8 | None, _event(_RECORD + 16, 1)] = None
+    """Class of the maintenance operation that the device asks for; 0: none."""
     maintenance_operation_subclass: Annotated[U8 | None, _event(_RECORD + 17, 1)] = None
+    """Subclass of the maintenance operation."""
     ld_id: Annotated[Hex16 | None, _event(_RECORD + 18, 2)] = None
+    """Logical device that the event comes from."""
     head_id: Annotated[U8 | None, _event(_RECORD + 20, 1)] = None
+    """Head of a multi-headed device that the event comes from."""
 
     def encode_payload(self) -> bytes:
         length = self.LAYOUT.size + len(self.trailing or b"")
@@ -188,11 +214,16 @@ class MediaEvent(ComponentEvent):
     memory_event_descriptor: Annotated[Hex8 | None, _event(_BODY + 8, 1)] = None
     """0 uncorrectable, 1 threshold, 2 poison list overflow."""
     memory_event_type: Annotated[U8 | None, _event(_BODY + 9, 1)] = None
+    """Number of the error type (CXL 3.1 8.2.9.2.1)."""
     transaction_type: Annotated[U8 | None, _event(_BODY + 10, 1)] = None
+    """Number of the transaction type: 1 host read, 2 host write, 3 host scan media, 4 host inject poison, 5 internal scrub, 6 internal
+    management."""
     validity_flags: Annotated[Hex16 | None, _event(_BODY + 11, 2)] = None
     """Validity of the fields after it, defined by CXL; independent of `validation_bits`."""
     channel: Annotated[U8 | None, _event(_BODY + 13, 1)] = None
+    """Channel of the memory event."""
     rank: Annotated[U8 | None, _event(_BODY + 14, 1)] = None
+    """Rank of the memory event."""
 
     def readings(self) -> dict[str, Any]:
         readings = super().readings()
@@ -209,6 +240,7 @@ class CxlGeneralMedia(MediaEvent):
 
     type: Literal["cxl_general_media"] = "cxl_general_media"
     memory_device: Annotated[Hex24 | None, _event(_BODY + 15, 3)] = None
+    """Bit mask of the devices on the rank."""
     component_id: Annotated[Base64 | None, _event(_BODY + 18, 16, kind="bytes")] = None
     """16 bytes."""
 
@@ -219,10 +251,15 @@ class CxlDram(MediaEvent):
 
     type: Literal["cxl_dram"] = "cxl_dram"
     nibble_mask: Annotated[Hex24 | None, _event(_BODY + 15, 3)] = None
+    """Bit mask of the failed nibbles on the data bus."""
     bank_group: Annotated[U8 | None, _event(_BODY + 18, 1)] = None
+    """Bank group of the memory event."""
     bank: Annotated[U8 | None, _event(_BODY + 19, 1)] = None
+    """Bank of the memory event."""
     row: Annotated[Annotated[int, Field(ge=0, lt=1 << 24)] | None, _event(_BODY + 20, 3)] = None
+    """Row of the memory event."""
     column: Annotated[U16 | None, _event(_BODY + 23, 2)] = None
+    """Column of the memory event."""
     correction_mask: Annotated[Base64 | None, _event(_BODY + 25, 32, kind="bytes")] = None
     """32 bytes."""
 
@@ -233,13 +270,20 @@ class CxlMemoryModule(ComponentEvent):
 
     type: Literal["cxl_memory_module"] = "cxl_memory_module"
     device_event_type: Annotated[U8 | None, _event(_BODY, 1)] = None
+    """0 health status change, 1 media status change, 2 life used change, 3 temperature change, 4 data path error, 5 LSA error."""
     health_status: Annotated[Hex8 | None, _event(_BODY + 1, 1)] = None
+    """Bits: 0 maintenance needed, 1 performance degraded, 2 replacement needed."""
     media_status: Annotated[U8 | None, _event(_BODY + 2, 1)] = None
+    """Number of the media status: 0 normal, 1 not ready, 2 write persistency lost, 3 all data lost; above that, loss to come."""
     additional_status: Annotated[Hex8 | None, _event(_BODY + 3, 1)] = None
+    """Bits 1:0 life used, 3:2 temperature, 4 corrected volatile errors, 5 corrected persistent errors: normal, warning or critical."""
     life_used: Annotated[U8 | None, _event(_BODY + 4, 1)] = None
     """Percent."""
     device_temperature: Annotated[Hex16 | None, _event(_BODY + 5, 2)] = None
     """Degrees Celsius, two's complement."""
     dirty_shutdown_count: Annotated[U32 | None, _event(_BODY + 7, 4)] = None
+    """Number of dirty shutdowns."""
     corrected_volatile_error_count: Annotated[U32 | None, _event(_BODY + 11, 4)] = None
+    """Number of corrected errors of volatile memory."""
     corrected_persistent_error_count: Annotated[U32 | None, _event(_BODY + 15, 4)] = None
+    """Number of corrected errors of persistent memory."""

@@ -29,6 +29,7 @@ class FirmwareRecordReference(StructuredSection):
 
     type: Literal["firmware_record_reference"] = "firmware_record_reference"
     record_type: Annotated[U8 | None, LayoutField(0, 1)] = None
+    """0 Itanium SAL, 1 and 2 SoC firmware error record of that type."""
     record_revision: Annotated[U8 | None, LayoutField(1, 1)] = None
     """Absent in a request: 2 with a `record_guid`, else 0."""
     record_id: Annotated[Hex64 | None, LayoutField(8, 8)] = None

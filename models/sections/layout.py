@@ -19,6 +19,7 @@ class ReservedBytes(WireModel):
     offset: U16
     """Bytes from the start of the structure."""
     data: Base64
+    """The bytes."""
 
 
 @dataclass(frozen=True, slots=True)

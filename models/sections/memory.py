@@ -117,29 +117,47 @@ class Memory(StructuredSection):
 
     type: Literal["memory"] = "memory"
     validation_bits: Annotated[Hex64 | None, LayoutField(0, 8)] = None
+    """Validation bits; absent in a request: those of the fields present."""
     error_status: Annotated[Hex64 | None, LayoutField(8, 8, valid=1 << 0)] = None
+    """Error status (UEFI 2.10 N.2, error status)."""
     physical_address: Annotated[Hex64 | None, LayoutField(16, 8, valid=PHYSICAL_ADDRESS_VALID)] = None
+    """Failing physical address, bytes."""
     physical_address_mask: Annotated[Hex64 | None, LayoutField(24, 8, valid=1 << 2)] = None
+    """Bits of `physical_address` that are valid."""
     node: Annotated[U16 | None, LayoutField(32, 2, valid=1 << 3)] = None
+    """Node number."""
     card: Annotated[U16 | None, LayoutField(34, 2, valid=1 << 4)] = None
+    """Card number on the node."""
     module: Annotated[U16 | None, LayoutField(36, 2, valid=1 << 5)] = None
+    """Module (DIMM) number on the card."""
     bank: Annotated[U16 | None, LayoutField(38, 2, valid=_BANK, overlay_bits=_BANK_GROUP | _BANK_ADDRESS)] = None
+    """Bank number."""
     bank_group: Annotated[U8 | None, LayoutField(39, 1, valid=_BANK_GROUP, is_overlay=True)] = None
     """The upper byte of the bank field, if validation bit 19 is set."""
     bank_address: Annotated[U8 | None, LayoutField(38, 1, valid=_BANK_ADDRESS, is_overlay=True)] = None
     """The lower byte of the bank field, if validation bit 20 is set."""
     device: Annotated[U16 | None, LayoutField(40, 2, valid=1 << 7)] = None
+    """Device number on the module."""
     row: Annotated[U16 | None, LayoutField(42, 2, valid=1 << 8)] = None
+    """Bits 15:0 of the row number."""
     column: Annotated[U16 | None, LayoutField(44, 2, valid=1 << 9)] = None
+    """Column number."""
     bit_position: Annotated[U16 | None, LayoutField(46, 2, valid=1 << 10)] = None
+    """Bit that failed, within the data of the module."""
     requestor_id: Annotated[Hex64 | None, LayoutField(48, 8, valid=1 << 11)] = None
+    """Hardware address of the device that requested the transaction."""
     responder_id: Annotated[Hex64 | None, LayoutField(56, 8, valid=1 << 12)] = None
+    """Hardware address of the device that responded."""
     target_id: Annotated[Hex64 | None, LayoutField(64, 8, valid=1 << 13)] = None
+    """Intended target of the transaction."""
     memory_error_type: Annotated[U8 | None, LayoutField(72, 1, valid=1 << 14)] = None
+    """Number of the error type: 2 single-bit ECC, 3 multi-bit ECC, 8 parity; see the readings of `POST /v1/decode`."""
     extended_row_bits: Annotated[Annotated[int, Field(ge=0, lt=4)] | None, LayoutField(73, 1, valid=1 << 18, bits=2)] = None
     """Bits 17:16 of the row."""
     chip_identification: Annotated[Annotated[int, Field(ge=0, lt=8)] | None, LayoutField(73, 1, valid=1 << 21, shift=5, bits=3)] = None
+    """Number of the failed chip in a 3D stack."""
     rank: Annotated[U16 | None, LayoutField(74, 2, valid=1 << 15)] = None
+    """Rank number."""
     card_handle: Annotated[Hex16 | None, LayoutField(76, 2, valid=1 << 16)] = None
     """SMBIOS handle."""
     module_handle: Annotated[Hex16 | None, LayoutField(78, 2, valid=1 << 17)] = None
@@ -163,29 +181,47 @@ class Memory2(StructuredSection):
 
     type: Literal["memory2"] = "memory2"
     validation_bits: Annotated[Hex64 | None, LayoutField(0, 8)] = None
+    """Validation bits; absent in a request: those of the fields present."""
     error_status: Annotated[Hex64 | None, LayoutField(8, 8, valid=1 << 0)] = None
+    """Error status (UEFI 2.10 N.2, error status)."""
     physical_address: Annotated[Hex64 | None, LayoutField(16, 8, valid=PHYSICAL_ADDRESS_VALID)] = None
+    """Failing physical address, bytes."""
     physical_address_mask: Annotated[Hex64 | None, LayoutField(24, 8, valid=1 << 2)] = None
+    """Bits of `physical_address` that are valid."""
     node: Annotated[U16 | None, LayoutField(32, 2, valid=1 << 3)] = None
+    """Node number."""
     card: Annotated[U16 | None, LayoutField(34, 2, valid=1 << 4)] = None
+    """Card number on the node."""
     module: Annotated[U16 | None, LayoutField(36, 2, valid=1 << 5)] = None
+    """Module (DIMM) number on the card."""
     bank: Annotated[U16 | None, LayoutField(38, 2, valid=_BANK, overlay_bits=1 << 20 | 1 << 21)] = None
+    """Bank number."""
     bank_group: Annotated[U8 | None, LayoutField(39, 1, valid=1 << 20, is_overlay=True)] = None
     """The upper byte of the bank field, if validation bit 20 is set."""
     bank_address: Annotated[U8 | None, LayoutField(38, 1, valid=1 << 21, is_overlay=True)] = None
     """The lower byte of the bank field, if validation bit 21 is set."""
     device: Annotated[U32 | None, LayoutField(40, 4, valid=1 << 7)] = None
+    """Device number on the module."""
     row: Annotated[U32 | None, LayoutField(44, 4, valid=1 << 8)] = None
+    """Row number."""
     column: Annotated[U32 | None, LayoutField(48, 4, valid=1 << 9)] = None
+    """Column number."""
     rank: Annotated[U32 | None, LayoutField(52, 4, valid=1 << 10)] = None
+    """Rank number."""
     bit_position: Annotated[U32 | None, LayoutField(56, 4, valid=1 << 11)] = None
+    """Bit that failed, within the data of the module."""
     chip_identification: Annotated[U8 | None, LayoutField(60, 1, valid=1 << 12)] = None
+    """Number of the failed chip in a 3D stack."""
     memory_error_type: Annotated[U8 | None, LayoutField(61, 1, valid=1 << 13)] = None
+    """Number of the error type: 2 single-bit ECC, 3 multi-bit ECC, 8 parity; see the readings of `POST /v1/decode`."""
     status: Annotated[Hex8 | None, LayoutField(62, 1, valid=1 << 14)] = None
     """Bit 0: 0 corrected, 1 uncorrected."""
     requestor_id: Annotated[Hex64 | None, LayoutField(64, 8, valid=1 << 15)] = None
+    """Hardware address of the device that requested the transaction."""
     responder_id: Annotated[Hex64 | None, LayoutField(72, 8, valid=1 << 16)] = None
+    """Hardware address of the device that responded."""
     target_id: Annotated[Hex64 | None, LayoutField(80, 8, valid=1 << 17)] = None
+    """Intended target of the transaction."""
     card_handle: Annotated[Hex32 | None, LayoutField(88, 4, valid=1 << 18)] = None
     """SMBIOS handle."""
     module_handle: Annotated[Hex32 | None, LayoutField(92, 4, valid=1 << 19)] = None

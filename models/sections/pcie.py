@@ -137,41 +137,68 @@ class Pcie(StructuredSection):
 
     type: Literal["pcie"] = "pcie"
     validation_bits: Annotated[Hex64 | None, LayoutField(0, 8)] = None
+    """Validation bits; absent in a request: those of the fields present."""
     port_type: Annotated[Hex32 | None, LayoutField(8, 4, valid=1 << 0)] = None
+    """Device or port type: 0 endpoint, 4 root port, 5 and 6 upstream and downstream switch port, 10 event collector; see the readings of
+    `POST /v1/decode`."""
     version_minor: Annotated[Hex8 | None, LayoutField(12, 1, valid=1 << 1)] = None
-    """BCD"""
+    """Minor version of the PCI Express specification, BCD."""
     version_major: Annotated[Hex8 | None, LayoutField(13, 1, valid=1 << 1)] = None
-    """BCD"""
+    """Major version of the PCI Express specification, BCD."""
     command: Annotated[Hex16 | None, LayoutField(16, 2, valid=1 << 2)] = None
+    """PCI command register."""
     status: Annotated[Hex16 | None, LayoutField(18, 2, valid=1 << 2)] = None
+    """PCI status register."""
     vendor_id: Annotated[Hex16 | None, LayoutField(24, 2, valid=DEVICE_ID_VALID)] = None
+    """PCI vendor id."""
     device_id: Annotated[Hex16 | None, LayoutField(26, 2, valid=DEVICE_ID_VALID)] = None
+    """PCI device id."""
     class_code: Annotated[Annotated[Hex32, Field(lt=1 << 24)] | None, LayoutField(28, 3, valid=DEVICE_ID_VALID)] = None
     """24 bits, in record byte order."""
     function: Annotated[U8 | None, LayoutField(31, 1, valid=DEVICE_ID_VALID)] = None
+    """PCI function number."""
     device: Annotated[U8 | None, LayoutField(32, 1, valid=DEVICE_ID_VALID)] = None
+    """PCI device number."""
     segment: Annotated[Hex16 | None, LayoutField(33, 2, valid=DEVICE_ID_VALID)] = None
+    """PCI segment number."""
     bus: Annotated[Hex8 | None, LayoutField(35, 1, valid=DEVICE_ID_VALID)] = None
+    """Primary bus number."""
     secondary_bus: Annotated[Hex8 | None, LayoutField(36, 1, valid=DEVICE_ID_VALID)] = None
+    """Secondary bus number of a bridge."""
     slot: Annotated[U13 | None, LayoutField(37, 2, valid=DEVICE_ID_VALID, shift=3, bits=13)] = None
+    """Physical slot number."""
     serial_number: Annotated[Hex64 | None, LayoutField(40, 8, valid=1 << 4)] = None
+    """Serial number of the device."""
     bridge_secondary_status: Annotated[Hex16 | None, LayoutField(48, 2, valid=1 << 5)] = None
+    """Secondary status register of a bridge."""
     bridge_control: Annotated[Hex16 | None, LayoutField(50, 2, valid=1 << 5)] = None
+    """Bridge control register."""
     capability_structure: Annotated[Base64 | None, LayoutField(52, 60, valid=1 << 6, kind="bytes")] = None
     """60 bytes; the PCI Express capability structure fills the first 36."""
     aer_capability_header: Annotated[Hex32 | None, LayoutField(112, 4, valid=AER_INFO_VALID)] = None
+    """AER extended capability header."""
     aer_uncorrectable_status: Annotated[Hex32 | None, LayoutField(116, 4, valid=AER_INFO_VALID)] = None
+    """AER uncorrectable error status register."""
     aer_uncorrectable_mask: Annotated[Hex32 | None, LayoutField(120, 4, valid=AER_INFO_VALID)] = None
+    """AER uncorrectable error mask register."""
     aer_uncorrectable_severity: Annotated[Hex32 | None, LayoutField(124, 4, valid=AER_INFO_VALID)] = None
+    """AER uncorrectable error severity register."""
     aer_correctable_status: Annotated[Hex32 | None, LayoutField(128, 4, valid=AER_INFO_VALID)] = None
+    """AER correctable error status register."""
     aer_correctable_mask: Annotated[Hex32 | None, LayoutField(132, 4, valid=AER_INFO_VALID)] = None
+    """AER correctable error mask register."""
     aer_capabilities_and_control: Annotated[Hex32 | None, LayoutField(136, 4, valid=AER_INFO_VALID)] = None
+    """AER capabilities and control register."""
     aer_header_log: Annotated[Base64 | None, LayoutField(140, 16, valid=AER_INFO_VALID, kind="bytes")] = None
     """16 bytes: four 32-bit words of the TLP header."""
     aer_root_command: Annotated[Hex32 | None, LayoutField(156, 4, valid=AER_INFO_VALID)] = None
+    """AER root error command register."""
     aer_root_status: Annotated[Hex32 | None, LayoutField(160, 4, valid=AER_INFO_VALID)] = None
+    """AER root error status register."""
     aer_correctable_source: Annotated[Hex16 | None, LayoutField(164, 2, valid=AER_INFO_VALID)] = None
+    """AER correctable error source identification."""
     aer_uncorrectable_source: Annotated[Hex16 | None, LayoutField(166, 2, valid=AER_INFO_VALID)] = None
+    """AER uncorrectable error source identification."""
     aer_tlp_prefix_log: Annotated[Base64 | None, LayoutField(168, 16, valid=AER_INFO_VALID, kind="bytes")] = None
     """16 bytes."""
 

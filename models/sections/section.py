@@ -23,16 +23,21 @@ class Section(WireModel):
     """
 
     type: Any
+    """Section type."""
     severity: SeverityCode | None = None
     """32 bits; absent in a request: that of the block."""
     flags: EntryFlags = 0
+    """Flags of the data entry."""
     revision: Hex16 = ENTRY_REVISION
     """Major revision in the upper byte; below 0x0300 the entry has no timestamp."""
     entry_validation_bits: Hex8 | None = None
     """0 FRU id, 1 FRU text, 2 timestamp."""
     fru_id: GuidValue | None = None
+    """GUID of the field replaceable unit."""
     fru_text: FruText | None = None
+    """Text that identifies the field replaceable unit."""
     timestamp: Timestamp | None = None
+    """When firmware saw the error; whole seconds."""
     timestamp_precise: bool = False
     """Bit 0 of the timestamp's flag byte."""
 

@@ -12,7 +12,9 @@ class TableFault:
     """Reason why a kernel reads no source of a table."""
 
     status: SourceStatus
+    """What the kernel does with the table."""
     why: str
+    """Reason, for a person."""
     mirrors: str
     """The kernel function that decides it."""
 
@@ -26,10 +28,13 @@ class SourceReading:
     type: int
     """ACPI 6.5 18.3.2."""
     source_id: int | None
+    """HEST source id; null: the structure has none."""
     notification: str | int | None
     """Notification type; the number of one without a name; null: a source without a notification."""
     status: SourceStatus
+    """What the kernel does with the source."""
     why: str
+    """Reason, for a person."""
     mirrors: str
     """The kernel function that decides it."""
 
@@ -39,6 +44,7 @@ class HestResponse:
     """Error sources of a HEST under a policy."""
 
     policy: PolicyRef
+    """The policy under which the table was read."""
     fault: TableFault | None
     """Why the kernel reads no source at all; null: it reads those whose status says so."""
     sources: tuple[SourceReading, ...]

@@ -14,7 +14,9 @@ class VmmEntry:
     name: str
     """Value of `host.vms[].vmm`."""
     digest: str
+    """Content hash of the VMM's behaviours."""
     summary: str
+    """The VMM in one line."""
     flags: tuple[str, ...]
     """Behaviour flags that are set."""
 
@@ -24,7 +26,9 @@ class PolicyEntry:
     """A policy in the list."""
 
     name: str
+    """Name of the policy."""
     digest: str
+    """Content hash of the policy; equal digests decide alike."""
     release: str
     """Kernel release that the policy mirrors or is based on."""
     brings: tuple[str, ...]
@@ -40,6 +44,7 @@ class PolicyList:
     default: str
     """Policy for events that name neither a policy nor a kernel."""
     policies: tuple[PolicyEntry, ...]
+    """Policies, oldest release first, then `uniform` and custom ones."""
     vmms: tuple[VmmEntry, ...] = ()
     """Built-in ones, then those of VMM files."""
 
@@ -49,10 +54,13 @@ class FlagValue:
     """Value of one behaviour flag in one policy."""
 
     flag: str
+    """Name of the behaviour flag."""
     value: bool
+    """Whether the policy has the behaviour."""
     since: str | None
     """Release from which this kernel's series has the behaviour."""
     summary: str
+    """The behaviour in one line."""
     mirrors: str | None
     """Kernel function."""
     evidence: Evidence | None
@@ -64,11 +72,15 @@ class PolicyPage:
     """A policy with all of its behaviour flags."""
 
     name: str
+    """Name of the policy."""
     digest: str
+    """Content hash of the policy; equal digests decide alike."""
     release: str
+    """Kernel release that the policy mirrors or is based on."""
     notes: tuple[str, ...]
     """Caveats."""
     flags: tuple[FlagValue, ...]
+    """All behaviour flags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +88,15 @@ class FlagDifference:
     """A behaviour flag in which two policies differ."""
 
     flag: str
+    """Name of the behaviour flag."""
     a: bool
+    """Whether policy `a` has the behaviour."""
     b: bool
+    """Whether policy `b` has the behaviour."""
     since: str | None
     """Release from which the series of the policy with the flag has the behaviour."""
     summary: str
+    """The behaviour in one line."""
     mirrors: str | None
     """Kernel function."""
 
@@ -90,5 +106,8 @@ class Difference:
     """All behaviour flags in which two policies differ."""
 
     a: PolicyRef
+    """The first policy."""
     b: PolicyRef
+    """The second policy."""
     differs: tuple[FlagDifference, ...]
+    """Flags that only one of them has."""

@@ -66,6 +66,7 @@ class ErrorDetail:
     pointer: str
     """JSON pointer (RFC 6901) into the request; empty: the whole request."""
     detail: str
+    """What is wrong, and what would be right."""
     parameter: str | None = None
     """Query parameter, if the error is not in the body."""
     offset: int | None = None
@@ -89,6 +90,7 @@ class Conflict:
     decision: str
     """Id of the decision of the first event."""
     first_event_key: str
+    """Event key of the first event."""
     event_key: str
     """Event key of the event in this request."""
 
@@ -100,11 +102,15 @@ class Problem:
     type: str
     """Stable URI."""
     title: str
+    """The type in words."""
     status: int
     """HTTP status code."""
     detail: str
+    """What is wrong with this request."""
     errors: tuple[ErrorDetail, ...] = ()
+    """The single errors, at most 100."""
     conflict: Conflict | None = None
+    """The two events, if their `id` is the same."""
     retry_after_s: int | None = None
     """`Retry-After` in seconds, for a result without headers of its own: an event of a batch or import."""
 

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from ras_triage.models.decision import Assumption, PolicyRef, Rationale
 from ras_triage.models.frozen import frozen
 from ras_triage.models.kvm import GuestException, LinuxGuest
-from ras_triage.models.scalars import Base64, FailFastTuple, Hex64, StrictBool, WireModel
+from ras_triage.models.scalars import U8, Base64, FailFastTuple, Hex64, StrictBool, WireModel
 from ras_triage.models.syndrome_fields import SyndromeKind
 
 MAX_VALUES: Final = 1000
@@ -21,16 +21,20 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, bool) else value
 
 
-Byte = Annotated[int, BeforeValidator(_number, json_schema_input_type=int | bool), Field(strict=True, ge=0, lt=256)]
+Byte = Annotated[U8, BeforeValidator(_number, json_schema_input_type=U8 | bool)]
 
 
 class VcpuEventsInput(WireModel):
     """struct kvm_vcpu_events of arm64, its reserved bytes zero (Documentation/virt/kvm/api.rst 4.32)."""
 
     serror_pending: Byte = 0
+    """u8, a boolean: an SError is pending."""
     serror_has_esr: Byte = 0
+    """u8, a boolean: `serror_esr` is its syndrome."""
     ext_dabt_pending: Byte = 0
+    """u8, a boolean: an external data abort is pending."""
     serror_esr: Hex64 = 0
+    """u64; KVM accepts bits 24:0, the ISS."""
 
 
 def _form(value: Any) -> str:
@@ -44,7 +48,9 @@ class SyndromeRequest(WireModel):
     """`value` or `values` to decode, or `vcpu_events` for KVM_SET_VCPU_EVENTS on a host."""
 
     value: Hex64 | None = None
+    """One value to decode."""
     values: Annotated[FailFastTuple[Hex64], Field(min_length=1, max_length=MAX_VALUES)] | None = None
+    """Values to decode, at most 1000."""
     kind: SyndromeKind | None = None
     """Kind of the values. Absent: VSESR_EL2 if a value fits into 25 bits, else ESR_ELx."""
     vcpu_events: VcpuEventsForm | None = None
@@ -52,6 +58,7 @@ class SyndromeRequest(WireModel):
     kernel: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """Kernel release of the host; without it and `policy`, the service's default policy applies."""
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Policy of the host; takes precedence over `kernel`."""
     host_ras: StrictBool | None = None
     """Whether the host's CPUs have FEAT_RAS; absent: assumed."""
     guest_ras: StrictBool | None = None
@@ -84,7 +91,9 @@ class FieldReading:
     bits: str
     """`12:10`, or `24` for a single bit."""
     value: Hex64
+    """Value of the field."""
     meaning: str
+    """What the value means."""
     section: str
     """Section of the Arm ARM that defines it."""
     reserved: bool
@@ -96,8 +105,11 @@ class Explanation:
     """Decoded syndrome."""
 
     value: Hex64
+    """The decoded value."""
     kind: SyndromeKind
+    """Register that the value is of."""
     summary: str
+    """The syndrome in one line."""
     fields: tuple[FieldReading, ...]
     """Highest bits first; RES0 bits only where they are set."""
 
@@ -107,6 +119,7 @@ class Explanations:
     """Several decoded syndromes, in the order of the request."""
 
     syndromes: tuple[Explanation, ...]
+    """The decoded values."""
 
 
 @frozen
@@ -114,7 +127,9 @@ class InjectionResult:
     """Result of one KVM_SET_VCPU_EVENTS."""
 
     policy: PolicyRef
+    """The policy of the host."""
     accepted: bool
+    """Whether the ioctl succeeds."""
     errno: int
     """0, or the positive error number that the ioctl fails with."""
     guest_esr: Hex64 | None
@@ -126,9 +141,13 @@ class InjectionResult:
     explanation: Explanation | None
     """`guest_esr`, decoded."""
     certainty: Literal["certain", "depends"]
+    """`depends` if the result depends on facts that the request lacks; see `reasons`."""
     reasons: tuple[str, ...]
+    """Reasons why the result depends on unknown facts; empty if it is certain."""
     rationale: tuple[Rationale, ...]
+    """The rules that applied, in order."""
     assumptions: tuple[Assumption, ...]
+    """Facts that the request lacks, and the defaults used instead."""
 
 
 SyndromeResponse = Explanation | Explanations | InjectionResult

@@ -6,10 +6,10 @@ performs the I/O. `_sync` is generated from `_async`.
 
 from __future__ import annotations
 
-from ras_triage.service.api.decision_response import DecisionResponse
+from ras_triage.service.api.decision_response import BatchSummary, DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.client._async import AsyncClient
-from ras_triage.service.client._calls import Filters
+from ras_triage.service.client._calls import Filters, HostFilters, PoisonFilters
 from ras_triage.service.client._sync import Client
 from ras_triage.service.client.chunks import AnyEvent
 from ras_triage.service.client.errors import ClientError, ProblemResponse, UnexpectedResponse, Unreachable
@@ -18,6 +18,8 @@ from ras_triage.service.client.results import (
     Bucket,
     DecodeResult,
     Health,
+    HostEntry,
+    PoisonedEntry,
     PoisonedPage,
     PoisonedPages,
     Purge,
@@ -34,6 +36,7 @@ from ras_triage.service.client.retry import Retry
 __all__ = [
     "AnyEvent",
     "AsyncClient",
+    "BatchSummary",
     "Bucket",
     "Client",
     "ClientError",
@@ -41,6 +44,10 @@ __all__ = [
     "DecodeResult",
     "Filters",
     "Health",
+    "HostEntry",
+    "HostFilters",
+    "PoisonFilters",
+    "PoisonedEntry",
     "PoisonedPage",
     "PoisonedPages",
     "Problem",

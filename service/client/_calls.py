@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from functools import cache
+from math import ceil
 from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
@@ -15,7 +16,7 @@ from pydantic_core import to_json
 
 from ras_triage.models.host import Host
 from ras_triage.models.times import utc_text
-from ras_triage.service.api.decision_response import DecisionResponse
+from ras_triage.service.api.decision_response import BatchSummary, BatchView, DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionResult, SyndromeResponse
@@ -37,7 +38,11 @@ from ras_triage.service.client.limits import ResponseLimits
 from ras_triage.service.client.results import (
     DecodeResult,
     Health,
+    HostEntry,
+    HostList,
     Page,
+    PoisonedEntry,
+    PoisonedList,
     PoisonedPages,
     PurgedDecisions,
     Stats,
@@ -50,6 +55,7 @@ from ras_triage.service.client.results import (
 from ras_triage.service.client.retry import NEVER, Retry
 
 T = TypeVar("T")
+P = TypeVar("P", Page, HostList, PoisonedList)
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -58,21 +64,49 @@ EVENTS = "text/event-stream"
 _MAX_ERRORS = 10_000
 
 
+Texts = str | Iterable[str]
+"""One value or several, of which a decision has one. A text may have commas between values."""
+
+Time = datetime | date | timedelta | str
+"""A time, the start of a day (UTC), or an age; a string is RFC 3339, a date, or an age such as `1h`."""
+
+
 class Filters(TypedDict, total=False):
     """Filters for decisions; what is absent or None does not filter."""
 
-    source: str | None
-    action: str | None
-    policy: str | None
-    notification: str | None
-    severity: str | None
-    section: str | None
-    physical_address: int | str | None
+    source: Texts | None
+    """A value that ends with `*` is a prefix."""
+    action: Texts | None
+    policy: Texts | None
+    notification: Texts | None
+    severity: Texts | None
+    section: Texts | None
+    physical_address: int | str | Iterable[int | str] | None
     """In bytes; a string is hexadecimal with 0x."""
-    since: datetime | str | None
-    """Decided at this time or later; a string is RFC 3339."""
-    until: datetime | str | None
+    since: Time | None
+    """Decided at this time or later."""
+    until: Time | None
     """Decided before this time."""
+
+
+class HostFilters(TypedDict, total=False):
+    """Filters for hosts; what is absent or None does not filter."""
+
+    source: Texts | None
+    """A value that ends with `*` is a prefix."""
+    since: Time | None
+    """Changed at this time or later."""
+    until: Time | None
+    """Changed before this time."""
+
+
+class PoisonFilters(TypedDict, total=False):
+    """Filters for poisoned pages; what is absent or None does not filter."""
+
+    source: Texts | None
+    """A value that ends with `*` is a prefix."""
+    physical_address: int | str | Iterable[int | str] | None
+    """An address in the page, in bytes; a string is hexadecimal with 0x."""
 
 
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
@@ -110,15 +144,34 @@ def new_key() -> str:
     return uuid4().hex
 
 
-def _parameters(filters: Mapping[str, Any]) -> dict[str, str]:
+def read_summary(line: bytes) -> BatchSummary | Problem:
+    """Return the result on one line of a batch response with `view=summary`. Raises UnexpectedResponse."""
+    try:
+        summary: BatchSummary = _adapter(BatchSummary).validate_json(line)
+    except ValidationError:
+        return _read(Problem, line)
+    return summary
+
+
+def _parameters(filters: Mapping[str, Any]) -> dict[str, str | list[str]]:
     return {name: _parameter(value) for name, value in filters.items() if value is not None}
 
 
-def _parameter(value: Any) -> str:
+def _parameter(value: Any) -> str | list[str]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return _parameter_text(value)
+    return list(map(_parameter_text, value))
+
+
+def _parameter_text(value: Any) -> str:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError(f"`{value}` has no time zone; expected an aware datetime")
         return utc_text(value)
+    if isinstance(value, timedelta):
+        if value < timedelta(0):
+            raise ValueError(f"`{value}` is negative; expected an age")
+        return f"{ceil(value.total_seconds())}s"
     return hex(value) if isinstance(value, int) else str(value)
 
 
@@ -142,7 +195,7 @@ class Calls:
         response: CompleteResponse = yield from complete_response(request, self.retry, self.limits)
         yield Emit(_read(kind, response.body))
 
-    def _get(self, kind: type[T], path: str, params: Mapping[str, str] | None = None) -> ProtocolFlow[T]:
+    def _get(self, kind: type[T], path: str, params: Mapping[str, str | list[str]] | None = None) -> ProtocolFlow[T]:
         return self._value(kind, ClientRequest("GET", path, params or {}))
 
     def _post(self, kind: Any, path: str, body: bytes, media_type: str = JSON) -> ProtocolFlow[Any]:
@@ -157,10 +210,13 @@ class Calls:
         params = {"dry_run": "true"} if dry_run else {}
         return self._value(DecisionResponse, ClientRequest("POST", "/v1/decisions", params, headers, event_json(event)))
 
-    def decide_chunk(self, chunk: Chunk, key: str, answered: int) -> ProtocolFlow[bytes]:
+    def decide_chunk(self, chunk: Chunk, key: str, answered: int, dry_run: bool, view: BatchView) -> ProtocolFlow[bytes]:
         """`answered`: how many of all events, from the first event of the first chunk, have their result already."""
-        headers = {"content-type": NDJSON, "accept": NDJSON, "idempotency-key": f"{key}-{chunk.first + 1}"}
-        request = ClientRequest("POST", "/v1/decisions/batch", {}, headers, response_type=NDJSON, read_timeout_s=BATCH_TIMEOUT_S)
+        headers = {"content-type": NDJSON, "accept": NDJSON, **({} if dry_run else {"idempotency-key": f"{key}-{chunk.first + 1}"})}
+        params: dict[str, str | list[str]] = {"dry_run": "true"} if dry_run else {}
+        if view != "full":
+            params["view"] = view
+        request = ClientRequest("POST", "/v1/decisions/batch", params, headers, response_type=NDJSON, read_timeout_s=BATCH_TIMEOUT_S)
         return batch_results(request, chunk, max(answered - chunk.first, 0), self.retry, self.limits)
 
     def get(self, identity: str) -> ProtocolFlow[DecisionResponse]:
@@ -173,21 +229,33 @@ class Calls:
         return self._bytes(ClientRequest("GET", f"/v1/decisions/{_path_segment(identity)}/event"))
 
     def decisions(self, filters: Filters, page_size: int) -> ProtocolFlow[Summary]:
+        return self._pages(Page, lambda page: page.decisions, "/v1/decisions", filters, page_size)
+
+    def hosts(self, filters: HostFilters, page_size: int) -> ProtocolFlow[HostEntry]:
+        return self._pages(HostList, lambda page: page.hosts, "/v1/hosts", filters, page_size)
+
+    def all_poisoned_pages(self, filters: PoisonFilters, page_size: int) -> ProtocolFlow[PoisonedEntry]:
+        return self._pages(PoisonedList, lambda page: page.pages, "/v1/poisoned-pages", filters, page_size)
+
+    def _pages(
+        self, kind: type[P], rows_of: Callable[[P], tuple[T, ...]], path: str, filters: Mapping[str, Any], page_size: int
+    ) -> ProtocolFlow[T]:
         params = {**_parameters(filters), "limit": str(page_size)}
         while True:
-            response = yield from complete_response(ClientRequest("GET", "/v1/decisions", params), self.retry, self.limits)
-            page = _read(Page, response.body)
-            for summary in page.decisions:
-                yield Emit(summary)
+            response = yield from complete_response(ClientRequest("GET", path, params), self.retry, self.limits)
+            page = _read(kind, response.body)
+            rows = rows_of(page)
+            for row in rows:
+                yield Emit(row)
             if page.next is None:
                 return
-            if not page.decisions or page.next == params.get("cursor"):
-                raise UnexpectedResponse("endless list of decisions: a page links to itself, or is empty and not the last")
+            if not rows or page.next == params.get("cursor"):
+                raise UnexpectedResponse(f"endless list at `{path}`: a page links to itself, or is empty and not the last")
             params = {**params, "cursor": page.next}
 
-    def stats(self, group_by: Iterable[str], bucket: str | int, filters: Filters) -> ProtocolFlow[Stats]:
-        params = {"bucket": str(bucket), "group_by": ",".join(group_by)}
-        return self._get(Stats, "/v1/decisions/stats", {**params, **_parameters(filters)})
+    def stats(self, group_by: str | Iterable[str], bucket: str | int, fill: bool, filters: Filters) -> ProtocolFlow[Stats]:
+        params = {"bucket": str(bucket), "group_by": group_by if isinstance(group_by, str) else ",".join(group_by)}
+        return self._get(Stats, "/v1/decisions/stats", {**params, **({"fill": "true"} if fill else {}), **_parameters(filters)})
 
     def watch(self, filters: Filters, last_event_id: str | None) -> ProtocolFlow[StreamItem]:
         if last_event_id is not None and not can_be_event_id(last_event_id):

@@ -48,7 +48,7 @@ class ClientRequest:
 
     method: str
     path: str
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | list[str]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
     response_type: str = "application/json"
@@ -202,7 +202,7 @@ def batch_results(request: ClientRequest, chunk: Chunk, answered: int, retry: Re
     identified and has a problem as its result. Raises ProblemResponse, Unreachable, UnexpectedResponse.
     """
     failures = _Failures(retry, idempotent=True)
-    state = ChunkState(chunk.lines, answered)
+    state = ChunkState(chunk, answered)
     while not state.is_done:
         before = state.known
         lines = state.begin()

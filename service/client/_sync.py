@@ -14,17 +14,28 @@ import httpx
 from httpx_sse import ServerSentEvent
 
 from ras_triage.models.host import Host
-from ras_triage.service.api.decision_response import DecisionResponse
+from ras_triage.service.api.decision_response import BatchSummary, BatchView, DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import SyndromeResponse
 from ras_triage.service.client._base import BaseClient
-from ras_triage.service.client._calls import Filters, new_key, read_result
+from ras_triage.service.client._calls import Filters, HostFilters, PoisonFilters, new_key, read_result, read_summary
 from ras_triage.service.client._protocol import Effect, Emit, FlowExecution, NextEvent, OpenRequest, Pause, ProtocolFlow, ReadBytes
 from ras_triage.service.client._request import RequestDefaults
 from ras_triage.service.client.chunks import AnyEvent, chunks
 from ras_triage.service.client.limits import ResponseLimits, decoded_body, event_source
-from ras_triage.service.client.results import DecodeResult, Health, PoisonedPages, Stats, StoredHost, StoreState, StreamItem, Summary
+from ras_triage.service.client.results import (
+    DecodeResult,
+    Health,
+    HostEntry,
+    PoisonedEntry,
+    PoisonedPages,
+    Stats,
+    StoredHost,
+    StoreState,
+    StreamItem,
+    Summary,
+)
 
 T = TypeVar("T")
 
@@ -115,21 +126,37 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         return self._result(self._calls.decide(event, dry_run, idempotency_key))
 
     def decide_many(
-        self, events: _Events, *, idempotency_key: str | None = None, answered: int = 0
+        self, events: _Events, *, idempotency_key: str | None = None, answered: int = 0, dry_run: bool = False
     ) -> Iterator[DecisionResponse | Problem]:
-        """Yield the decision of each event in order, or its Problem.
+        """Yield the decision of each event in order, or its Problem. With `dry_run` nothing is stored, as by `decide`.
 
         Events are sent in groups of up to 500 events or 1 MiB; at most one group is held in memory.
         To resume after a crash, pass the same events, the same `idempotency_key` and the number of results received (`answered`).
         """
-        for line in self.decide_lines(events, idempotency_key=idempotency_key, answered=answered):
+        for line in self.decide_lines(events, idempotency_key=idempotency_key, answered=answered, dry_run=dry_run):
             yield read_result(line)
 
-    def decide_lines(self, events: _Events, *, idempotency_key: str | None = None, answered: int = 0) -> Iterator[bytes]:
-        """Yield the results of `decide_many` as the JSON that the service wrote."""
+    def decide_summaries(
+        self, events: _Events, *, idempotency_key: str | None = None, answered: int = 0, dry_run: bool = False
+    ) -> Iterator[BatchSummary | Problem]:
+        """Yield of each decision only what is needed to count and find it, else as `decide_many`."""
+        lines = self.decide_lines(events, idempotency_key=idempotency_key, answered=answered, dry_run=dry_run, view="summary")
+        for line in lines:
+            yield read_summary(line)
+
+    def decide_lines(
+        self,
+        events: _Events,
+        *,
+        idempotency_key: str | None = None,
+        answered: int = 0,
+        dry_run: bool = False,
+        view: BatchView = "full",
+    ) -> Iterator[bytes]:
+        """Yield the results of `decide_many` as the JSON that the service wrote, with the `index` of each event among all of them."""
         key = idempotency_key or new_key()
         for chunk in chunks(events):
-            with closing(self._run(self._calls.decide_chunk(chunk, key, answered))) as lines:
+            with closing(self._run(self._calls.decide_chunk(chunk, key, answered, dry_run, view))) as lines:
                 for line in lines:
                     yield line
 
@@ -149,9 +176,16 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         """Yield decisions, newest first. Pages of `page_size` (1 to 1000) are requested as they are needed."""
         return self._run(self._calls.decisions(filters, page_size))
 
-    def stats(self, *, group_by: Iterable[str] = ("action",), bucket: str | int = "hour", **filters: Unpack[Filters]) -> Stats:
-        """Return counts for each `bucket` of time: `minute`, `hour`, `day` or a number of seconds."""
-        return self._result(self._calls.stats(group_by, bucket, filters))
+    def stats(
+        self,
+        *,
+        group_by: str | Iterable[str] = ("action",),
+        bucket: str | int = "hour",
+        fill: bool = False,
+        **filters: Unpack[Filters],
+    ) -> Stats:
+        """Return counts for each `bucket` of time: `minute`, `hour`, `day` or a number of seconds; with `fill` also the empty ones."""
+        return self._result(self._calls.stats(group_by, bucket, fill, filters))
 
     def watch(self, *, last_event_id: str | None = None, **filters: Unpack[Filters]) -> Iterator[StreamItem]:
         """Yield decisions as they are made, after `last_event_id` or from now on. Reconnects when the stream ends."""
@@ -160,6 +194,10 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
     def put_host(self, source: str, host: Host | Mapping[str, Any], *, if_version: int | None = None) -> StoredHost:
         """Store host facts for a source; with `if_version` only if that is the newest version (0: there are none)."""
         return self._result(self._calls.put_host(source, host, if_version))
+
+    def hosts(self, *, page_size: int = 100, **filters: Unpack[HostFilters]) -> Iterator[HostEntry]:
+        """Yield the sources that have host facts, by name."""
+        return self._run(self._calls.hosts(filters, page_size))
 
     def host(self, source: str, *, version: int | None = None) -> StoredHost:
         """Return the host facts of a source: the newest version, or `version`."""
@@ -172,6 +210,10 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
     def poisoned_pages(self, source: str) -> PoisonedPages:
         """Return the pages of a machine that decisions poisoned."""
         return self._result(self._calls.poisoned_pages(source))
+
+    def all_poisoned_pages(self, *, page_size: int = 100, **filters: Unpack[PoisonFilters]) -> Iterator[PoisonedEntry]:
+        """Yield the poisoned pages of all machines, by source and address."""
+        return self._run(self._calls.all_poisoned_pages(filters, page_size))
 
     def forget_poisoned_pages(self, source: str) -> None:
         """Forget the poisoned pages of a machine, after it was restarted."""

@@ -6,10 +6,13 @@ from responding, are replaced by a placeholder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
+from ras_triage.service.api.decision_response import with_event
 from ras_triage.service.api.problems import Problem, problem_json, unanswered
+from ras_triage.service.client.chunks import Chunk
 from ras_triage.service.client.errors import ClientError, ProblemResponse, Unreachable
 from ras_triage.service.client.retry import was_sent
 
@@ -18,6 +21,9 @@ PLACEHOLDER: Final = b"null"
 
 MAX_EARLY_ENDS: Final = 3
 """How often a response may end at an event, the last time without any other event, before that event is left out."""
+
+_INDEX: Final = re.compile(rb'\A\{"index":\d+,')
+"""Index of an event in its request, with which the service begins a result."""
 
 _GROWTH: Final = 4
 _REFUSALS: Final = (413, 500)
@@ -29,9 +35,10 @@ _RESPONSE_LOST: Final = (502, 504)
 class ChunkState:
     """State of a chunk between attempts."""
 
-    def __init__(self, lines: tuple[bytes, ...], answered: int) -> None:
+    def __init__(self, chunk: Chunk, answered: int) -> None:
         """`answered`: how many of the first events have their result already."""
-        self._lines = lines
+        self._first = chunk.first
+        self._lines = lines = chunk.lines
         self._results: dict[int, bytes] = {}
         self._emitted = self.known = min(answered, len(lines))
         """Results that were emitted; results that are known."""
@@ -62,8 +69,8 @@ class ChunkState:
         return index in self._sent and index not in self._results and index >= self._emitted
 
     def take(self, index: int, line: bytes) -> Iterator[bytes]:
-        """Add a result. Yield the results that are next in order."""
-        self._results[index] = line
+        """Add a result, with the index of its event among all events. Yield the results that are next in order."""
+        self._results[index] = _INDEX.sub(b'{"index":%d,' % (self._first + index), line, count=1)
         self.known += 1
         while (following := self._results.pop(self._emitted, None)) is not None:
             self._emitted += 1
@@ -74,7 +81,7 @@ class ChunkState:
         if self._suspect is not None and (failure is None or progress):
             index, problem = self._suspect
             self._suspect, self._refused_to = None, -1
-            yield from self.take(index, problem_json(problem))
+            yield from self.take(index, with_event(index, None, problem_json(problem)))
         if failure is None:
             suspects = len(self._unanswered(self._refused_to + 1))
             self._window = max(suspects // 2, 1) if suspects else min(self._window * _GROWTH, len(self._lines))

@@ -52,6 +52,28 @@ class StoredHost:
 
 
 @frozen
+class HostEntry:
+    """Host facts in a list, without the facts."""
+
+    source: str
+    version: int
+    """The newest."""
+    changed_at: str
+    """RFC 3339, UTC."""
+    bytes: int
+    """Length of the facts as JSON."""
+
+
+@frozen
+class HostList:
+    """A page of the list of hosts."""
+
+    hosts: tuple[HostEntry, ...]
+    next: str | None
+    """`cursor` of the next page; None: last page."""
+
+
+@frozen
 class PoisonedPage:
     """A page that a decision poisoned."""
 
@@ -67,6 +89,26 @@ class PoisonedPages:
 
     source: str
     pages: tuple[PoisonedPage, ...]
+
+
+@frozen
+class PoisonedEntry:
+    """A poisoned page with its source."""
+
+    source: str
+    physical_address: Hex64
+    """Bytes."""
+    shift: int
+    """log2 of its size in bytes."""
+
+
+@frozen
+class PoisonedList:
+    """A page of the list of poisoned pages."""
+
+    pages: tuple[PoisonedEntry, ...]
+    next: str | None
+    """`cursor` of the next page of the list; None: last page."""
 
 
 @frozen

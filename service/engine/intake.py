@@ -69,10 +69,13 @@ ATTEMPTS: Final = 5
 class EventResponse:
     """Response to one event."""
 
-    id: str
+    id: str | None
+    """None: dry run."""
     body: bytes
     """JSON."""
     repeat: bool
+    event_id: str | None
+    """The sender's own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +97,15 @@ class PendingRepeat:
     first: DecidedEvent
 
 
+@frozen
+class StoredRepeat:
+    """Repeat of an event whose decision is stored."""
+
+    event_id: str | None
+    """The sender's own."""
+    first: StoredDecision
+
+
 Turn = Callable[[Sequence[BatchItem]], AbstractAsyncContextManager[None]]
 """Waits for a turn to decide items in the event loop."""
 
@@ -103,8 +115,8 @@ def at_once(_items: Sequence[BatchItem]) -> AbstractAsyncContextManager[None]:
     return nullcontext()
 
 
-Outcome = DecidedEvent | PendingRepeat | StoredDecision | ProblemError
-"""Result of admitting an event; `StoredDecision`: the first decision of a repeat."""
+Outcome = DecidedEvent | PendingRepeat | StoredRepeat | ProblemError
+"""Result of admitting an event."""
 
 
 @frozen
@@ -190,18 +202,30 @@ class Intake:
         with tracing.span("commit"):
             return await self.await_response(outcome)
 
-    async def decide_dry_run(
-        self, document: EventDocument, place: int | None = None, *, patient: bool = False, turn: Turn = at_once
-    ) -> bytes:
-        """Decide one event without storing anything; parameters as for `admit`. Raises ProblemError, WriteQueueFull, StoreError."""
-        item: BatchItem = document
-        for _ in range(ATTEMPTS):
-            async with turn([item]):
-                tried = self._try(item, place)
-            if isinstance(tried, bytes):
-                return tried
-            item = await self._decide_elsewhere(tried, patient=patient)
-        raise ProblemError(_changed())
+    async def decide_dry_run(self, document: EventDocument) -> EventResponse:
+        """Decide one event without storing anything. Raises ProblemError, WriteQueueFull."""
+        (outcome,) = await self.admit_dry_run([document], None, patient=False)
+        if isinstance(outcome, ProblemError):
+            raise outcome
+        return outcome
+
+    async def admit_dry_run(
+        self, items: Sequence[BatchItem], place: int | None = 0, *, patient: bool = True, turn: Turn = at_once
+    ) -> list[EventResponse | ProblemError]:
+        """Decide events without storing anything, each as if the others were not there; parameters as for `admit`."""
+        outcomes: list[EventResponse | ProblemError] = []
+        rest, attempts = list(items), 0
+        while rest:
+            async with turn(rest):
+                some, elsewhere = self._try_slice(rest, None if place is None else place + len(outcomes))
+            outcomes += some
+            rest = rest[len(some) :]
+            if elsewhere is not None:
+                attempts = 1 if some else attempts + 1
+                rest[0] = await self._decide_elsewhere(elsewhere, patient=patient) if attempts <= ATTEMPTS else ProblemError(_changed())
+            elif rest:
+                await asyncio.sleep(0)
+        return outcomes
 
     async def admit(
         self, items: Sequence[BatchItem], place: int | None = 0, *, patient: bool = True, separate: bool = False, turn: Turn = at_once
@@ -227,14 +251,15 @@ class Intake:
             attempts = 1 if some else attempts + 1
             rest[0] = await self._decide_elsewhere(elsewhere, patient=patient) if attempts <= ATTEMPTS else ProblemError(_changed())
 
-    async def await_response(self, outcome: DecidedEvent | PendingRepeat | StoredDecision, place: int | None = None) -> EventResponse:
+    async def await_response(self, outcome: DecidedEvent | PendingRepeat | StoredRepeat, place: int | None = None) -> EventResponse:
         """Return the response once the decision is durable. Raises StoreError, ProblemError.
 
         If a transaction fails with an unexpected exception, each of its events is decided again and stored in a transaction of its own.
         """
         for attempt in range(ATTEMPTS):
-            if isinstance(outcome, StoredDecision):
-                return _response(outcome.id, outcome.decided_at_ms, outcome.decision, repeat=True)
+            if isinstance(outcome, StoredRepeat):
+                stored = outcome.first
+                return _response(stored.id, stored.decided_at_ms, stored.decision, outcome.event_id, repeat=True)
             first = outcome.first if isinstance(outcome, PendingRepeat) else outcome
             try:
                 await asyncio.shield(first.durable)
@@ -245,8 +270,8 @@ class Intake:
                     summary = first.entry.summary
                     raise self._fail("store", logs.explain(error), outcome.document, place, summary.event_id) from None
             else:
-                summary = first.entry.summary
-                return _response(summary.id, summary.decided_at_ms, first.entry.decision, repeat=isinstance(outcome, PendingRepeat))
+                summary, repeat = first.entry.summary, isinstance(outcome, PendingRepeat)
+                return _response(summary.id, summary.decided_at_ms, first.entry.decision, summary.event_id, repeat=repeat)
             (anew,) = await self.admit([outcome.document], place, separate=True)
             if isinstance(anew, ProblemError):
                 raise anew
@@ -359,21 +384,38 @@ class Intake:
         except Exception as error:
             return self._fail("decide", _facts(error), document, place, None if keys is None else keys.event_id)
 
-    def _try(self, item: BatchItem, place: int | None) -> bytes | _ForWorker:
-        """Decide without storing anything. Raises ProblemError, StoreError."""
+    def _try_slice(self, items: Sequence[BatchItem], place: int | None) -> tuple[list[EventResponse | ProblemError], _ForWorker | None]:
+        """Decide events without storing anything, up to the first one for a worker process, as `_admit`."""
+        outcomes: list[EventResponse | ProblemError] = []
+        end = monotonic() + TURN_S
+        for item in items:
+            tried = self._try(item, None if place is None else place + len(outcomes))
+            if isinstance(tried, _ForWorker):
+                return outcomes, tried
+            outcomes.append(tried)
+            if monotonic() > end:
+                break
+        return outcomes, None
+
+    def _try(self, item: BatchItem, place: int | None) -> EventResponse | ProblemError | _ForWorker:
+        """Decide without storing anything."""
         if isinstance(item, ProblemError):
-            raise item
+            return item
         document, keys, known = _document(item), None, None
         try:
             keys, parsed = self._read(item)
             known = self._sources.facts_for(keys, self._clock_ms())
-            return wrap_decision(self._encode_decision(item, parsed, known).decision)
+            return EventResponse(
+                None, wrap_decision(self._encode_decision(item, parsed, known).decision), repeat=False, event_id=keys.event_id
+            )
+        except ProblemError as refused:
+            return refused
         except (HeavyEvent, TimeLimitExceeded):
             return _ForWorker(document, known)
-        except (ProblemError, StoreError):
-            raise
+        except StoreError as error:
+            return ProblemError(store_failed(error))
         except Exception as error:
-            raise self._fail("decide", _facts(error), document, place, None if keys is None else keys.event_id) from None
+            return self._fail("decide", _facts(error), document, place, None if keys is None else keys.event_id)
 
     def _read(self, item: EventDocument | PredecidedEvent | FailedEvent) -> tuple[EventKeys, ParsedEvent | None]:
         """Return the keys, and the event if it was parsed here. Raises ProblemError, HeavyEvent, TimeLimitExceeded, _WorkerDefect."""
@@ -401,7 +443,7 @@ class Intake:
         except Exception:  # the query for each event reports it
             return frozenset()
 
-    def _find_repeat(self, keys: EventKeys, document: EventDocument, new_keys: frozenset[bytes]) -> PendingRepeat | StoredDecision | None:
+    def _find_repeat(self, keys: EventKeys, document: EventDocument, new_keys: frozenset[bytes]) -> PendingRepeat | StoredRepeat | None:
         """Return the first decision of a repeat; None: the event is new. Raises ProblemError (conflict), StoreError."""
         if keys.repeat_key is None:
             return None
@@ -414,9 +456,10 @@ class Intake:
         found = self._store.repeat(keys.repeat_key)
         if self._last_lookup_failure[1]:
             self._last_lookup_failure = -LOOKUP_FAILED_S, ""  # the store works again
-        if found is not None:
-            _require_same(keys, found.event_key, found.id)
-        return found
+        if found is None:
+            return None
+        _require_same(keys, found.event_key, found.id)
+        return StoredRepeat(keys.event_id, found)
 
     def _encode_decision(
         self, item: EventDocument | PredecidedEvent | FailedEvent, parsed: ParsedEvent | None, known: StoredFacts | None
@@ -527,8 +570,9 @@ def _changed() -> Problem:
     return busy("the stored facts of the source kept changing while the event was decided; retry later")
 
 
-def _response(identity: str, decided_at_ms: int, decision: bytes, *, repeat: bool) -> EventResponse:
-    return EventResponse(identity, wrap_decision(decision, identity=identity, decided_at=rfc3339(decided_at_ms), repeat=repeat), repeat)
+def _response(identity: str, decided_at_ms: int, decision: bytes, event_id: str | None, *, repeat: bool) -> EventResponse:
+    body = wrap_decision(decision, identity=identity, decided_at=rfc3339(decided_at_ms), repeat=repeat)
+    return EventResponse(identity, body, repeat, event_id)
 
 
 def _require_same(keys: EventKeys, first_key: str, first_id: str) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -32,14 +33,15 @@ from ras_triage.service.api.version import installed_version
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.config.store_address import sqlite_path
 from ras_triage.service.engine.problems import store_failed
-from ras_triage.service.http import openapi
 from ras_triage.service.http.limits.concurrency import ConcurrencyLimits
 from ras_triage.service.http.middleware.access_log import AccessLogMiddleware
+from ras_triage.service.http.middleware.compression import CompressionMiddleware
 from ras_triage.service.http.middleware.cors import AllowedOrigins, CorsHeadersMiddleware, PreflightMiddleware
 from ras_triage.service.http.middleware.equivalents import HeadMiddleware, TrailingSlashMiddleware
 from ras_triage.service.http.middleware.limits import LimitsMiddleware
 from ras_triage.service.http.middleware.security_headers import SecurityHeadersMiddleware, security_headers
 from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddleware
+from ras_triage.service.http.openapi import PROBLEM_RESPONSE
 from ras_triage.service.http.routes import (
     decisions,
     decode,
@@ -63,6 +65,9 @@ from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.metrics import Metrics
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
+_GUARDED = (stream_tickets, decisions, imports, hosts, poisoned_pages, decode, syndromes, policies, store_route)
+_UNGUARDED = (index, health, metrics_route)
 
 DESCRIPTION = "Predicts what Linux on arm64 does with a hardware error, and why."
 
@@ -102,7 +107,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
         title="ras-triage",
         version=installed_version(),
         description=DESCRIPTION,
-        responses=openapi.PROBLEM_RESPONSE,
+        responses=PROBLEM_RESPONSE,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
@@ -112,9 +117,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.state.metrics = metrics
     app.state.limits = limits = ConcurrencyLimits(chosen)
     app.state.security = Security(chosen, partial(_stored_keys, app))
-    for routes in (stream_tickets, decisions, imports, hosts, poisoned_pages, decode, syndromes, policies, store_route):
+    for routes in _GUARDED:
         app.include_router(routes.router, dependencies=[Depends(require_request_scope)])
-    for routes in (index, health, metrics_route):
+    for routes in _UNGUARDED:
         app.include_router(routes.router)
     app.router.routes.insert(0, decisions.DIRECT)
     app.state.shutdown = shutdown = Shutdown()
@@ -122,6 +127,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.add_middleware(LimitsMiddleware, settings=chosen, limits=limits)
     app.add_middleware(TrailingSlashMiddleware)
     app.add_middleware(ShutdownMiddleware, shutdown=shutdown)
+    app.add_middleware(CompressionMiddleware)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(PreflightMiddleware, allowed=origins)
     app.add_exception_handler(ProblemError, _problem_error)
@@ -133,8 +139,15 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.add_middleware(AccessLogMiddleware, metrics=metrics)
     app.add_middleware(CorsHeadersMiddleware, allowed=origins)
     app.add_middleware(SecurityHeadersMiddleware)
-    app.openapi = partial(openapi.describe_api, app)  # type: ignore[method-assign]
+    app.openapi = partial(_describe_api, app)  # type: ignore[method-assign]
     return app
+
+
+def _describe_api(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document. What makes it is loaded when it is asked for."""
+    from ras_triage.service.http.openapi_document.document import describe_api  # noqa: PLC0415
+
+    return describe_api(app, [routes.router for routes in (*_GUARDED, *_UNGUARDED)])
 
 
 async def _stored_keys(app: FastAPI) -> Sequence[ApiKey]:

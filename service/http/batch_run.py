@@ -12,13 +12,15 @@ from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
-from ras_triage.service.api.problems import ProblemError, problem_json, with_retry_hint
+from ras_triage.service.api.decision_response import BatchView, with_event
+from ras_triage.service.api.problems import ProblemError, with_retry_hint
 from ras_triage.service.engine.batch.spill_queue import SpillQueue
 from ras_triage.service.engine.batch.splitter import ArraySplitter, ItemSplitter, NdjsonSplitter
 from ras_triage.service.engine.batch.workers import Workers
 from ras_triage.service.engine.evaluation import BatchItem, EventDocument
-from ras_triage.service.engine.intake import EXPECTED_GROWTH, Intake, Outcome
+from ras_triage.service.engine.intake import EXPECTED_GROWTH, EventResponse, Intake, Outcome
 from ras_triage.service.engine.problems import store_failed
+from ras_triage.service.http.batch_lines import problem_line, result_summary, with_array_hint
 from ras_triage.service.http.limits.admission import ClientWork
 from ras_triage.service.http.limits.body_deadlines import BodyClock
 from ras_triage.service.http.middleware.limits import BodyBudget
@@ -78,8 +80,14 @@ class BatchCounts:
         return 207 if self.failed else 200
 
 
-_Slice = asyncio.Task[Sequence[BatchItem]] | Sequence[BatchItem]
-"""Items of a slice, or the task that predecides them."""
+_Document = EventDocument | ProblemError
+"""An event as it was received, or the problem with it."""
+
+_Slice = tuple[Sequence[_Document], asyncio.Task[Sequence[BatchItem]] | None]
+"""Events of a slice, and the task that predecides them; None: they are not predecided."""
+
+_Result = Outcome | EventResponse
+"""Of an event that is stored, or of a dry run."""
 
 
 class BatchRun:
@@ -92,6 +100,8 @@ class BatchRun:
         writer: Writer,
         *,
         repeat_key: bytes | None,
+        dry_run: bool,
+        view: BatchView,
         item_limit: int,
         spill_limit: int,
         pace: Callable[[int], Awaitable[None]],
@@ -103,12 +113,15 @@ class BatchRun:
     ) -> None:
         """`repeat_key`: identifies a repeat of the batch, from its Idempotency-Key; None: it has none.
 
+        `dry_run`: store nothing. `view`: how much of each decision the results have.
         `pace` waits until the rate limit allows so many events. `clock` and `budget` are those of the request.
         """
         self._form = form
         self._intake = intake
         self._writer = writer
         self._repeat_key = repeat_key
+        self._dry_run = dry_run
+        self._view = view
         self._pace = pace
         self._workers = workers
         self._metrics = metrics
@@ -117,7 +130,7 @@ class BatchRun:
         self._budget = budget
         self._splitter = form.splitter(item_limit)
         self._read_slices: asyncio.Queue[_Slice | None] = asyncio.Queue(workers.number or 1)
-        self._decided: asyncio.Queue[list[Outcome] | None] = asyncio.Queue(SLICES_AHEAD)
+        self._decided: asyncio.Queue[list[tuple[_Result, _Document]] | None] = asyncio.Queue(SLICES_AHEAD)
         self.outbox = SpillQueue(spill_limit)
         self.counts = BatchCounts()
         self.refusal: ProblemError | None = None
@@ -179,7 +192,7 @@ class BatchRun:
         """Stop reading: refuse the batch as a whole if no event was received yet, else its rest."""
         if self._received:
             self._received += 1
-            await self._read_slices.put([refused])
+            await self._read_slices.put(([refused], None))
         else:
             self.refusal = refused
 
@@ -193,7 +206,7 @@ class BatchRun:
             documents = [self._document(index, item) for index, item in enumerate(part, self._received)]
             predecided = self._is_large()
             self._received += len(part)
-            await self._read_slices.put(tasks.create_task(self._predecide(documents)) if predecided else documents)
+            await self._read_slices.put((documents, tasks.create_task(self._predecide(documents)) if predecided else None))
 
     async def _predecide(self, documents: Sequence[EventDocument | ProblemError]) -> Sequence[BatchItem]:
         async with self._work.predeciding(len(documents)):
@@ -212,25 +225,31 @@ class BatchRun:
 
     async def _decide(self) -> None:
         while (read_slice := await self._read_slices.get()) is not None:
-            items = await read_slice if isinstance(read_slice, asyncio.Task) else read_slice
-            await self._decided.put(await self._intake.admit(items, self._admitted, turn=self._turn))
-            self._admitted += len(items)
+            documents, predeciding = read_slice
+            results = await self._admit(documents if predeciding is None else await predeciding)
+            await self._decided.put(list(zip(results, documents, strict=True)))
+            self._admitted += len(documents)
             await asyncio.sleep(0)
         await self._decided.put(None)
+
+    async def _admit(self, items: Sequence[BatchItem]) -> Sequence[_Result]:
+        admit = self._intake.admit_dry_run if self._dry_run else self._intake.admit
+        return await admit(items, self._admitted, turn=self._turn)
 
     @asynccontextmanager
     async def _turn(self, items: Sequence[BatchItem]) -> AsyncIterator[None]:
         """Wait for a turn to decide, and for room in the write queue."""
         async with self._work.deciding(len(items)):
-            await self._writer.room(len(items), sum(map(expected_growth, items)), share=QUEUE_SHARE)
+            if not self._dry_run:
+                await self._writer.room(len(items), sum(map(expected_growth, items)), share=QUEUE_SHARE)
             yield
 
     # Results.
 
     async def _send_results(self) -> None:
-        while (outcomes := await self._decided.get()) is not None:
-            await self.outbox.put(b"".join([part for outcome in outcomes for part in (self._separator(), await self._result(outcome))]))
-            self._finished += len(outcomes)
+        while (results := await self._decided.get()) is not None:
+            await self.outbox.put(b"".join([part for result in results for part in (self._separator(), await self._line(*result))]))
+            self._finished += len(results)
         await self.outbox.put(self._end())
         self._results_complete = True
 
@@ -244,30 +263,33 @@ class BatchRun:
         self.counts.items = self._finished
         parts: list[bytes] = []
         for _ in range(self._received - self._finished + (0 if self._input_complete else 1)):
-            parts += (self._separator(), self._problem(refused))
+            parts += (self._separator(), self._problem_line(refused, None))
         return b"".join(parts) + self._end()
 
     def _separator(self) -> bytes:
         self.counts.items += 1
         return self._form.separator if self.counts.items > 1 else self._form.opening
 
-    async def _result(self, outcome: Outcome) -> bytes:
+    async def _line(self, result: _Result, document: _Document) -> bytes:
+        """Return the result that belongs after the latest separator."""
+        index = self.counts.items - 1
         try:
-            if not isinstance(outcome, ProblemError):
-                response = await self._intake.await_response(outcome, self.counts.items - 1)
-                self._metrics.count_batch_event("repeat" if response.repeat else "decided")
-                return response.body
+            if not isinstance(result, ProblemError):
+                response = result if isinstance(result, EventResponse) else await self._intake.await_response(result, index)
+                self._metrics.count_batch_event("dry_run" if self._dry_run else "repeat" if response.repeat else "decided")
+                return with_event(index, response.event_id, result_summary(response) if self._view == "summary" else response.body)
         except StoreError as error:
-            outcome = ProblemError(store_failed(error))
+            result = ProblemError(store_failed(error))
         except ProblemError as refused:
-            outcome = refused
-        return self._problem(outcome)
+            result = refused
+        return self._problem_line(result, document)
 
-    def _problem(self, refused: ProblemError) -> bytes:
+    def _problem_line(self, refused: ProblemError, document: _Document | None) -> bytes:
         self.counts.failed += 1
         self._metrics.count_batch_event("problem")
         self._metrics.count_problem(refused.problem.type)
-        return problem_json(with_retry_hint(refused.problem))
+        problem = with_array_hint(document, refused.problem) if self._form is NDJSON else refused.problem
+        return problem_line(self.counts.items - 1, document, with_retry_hint(problem))
 
 
 def expected_growth(item: BatchItem) -> int:

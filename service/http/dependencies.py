@@ -24,7 +24,7 @@ from ras_triage.service.telemetry.metrics import Metrics
 
 _MAX_SOURCE: Final = 256
 
-SourceName = Annotated[str, Path(min_length=1, max_length=_MAX_SOURCE)]
+SourceName = Annotated[str, Path(min_length=1, max_length=_MAX_SOURCE, description="The `source` of events")]
 """The `source` of events, in a path."""
 
 
@@ -125,12 +125,12 @@ async def _repeat_key(
 RepeatKey = Annotated[bytes | None, Depends(_repeat_key)]
 
 
-def require_parameters(request: Request, names: Sequence[str]) -> None:
-    """Raise ProblemError for an unknown or repeated query parameter."""
+def require_parameters(request: Request, names: Sequence[str], repeatable: Sequence[str] = ()) -> None:
+    """Raise ProblemError for an unknown query parameter, and for a repeated one that is not `repeatable`."""
     for name in request.query_params:
         if name not in names:
             raise ProblemError(invalid_parameter(name, _unknown(names)))
-        if len(request.query_params.getlist(name)) > 1:
+        if name not in repeatable and len(request.query_params.getlist(name)) > 1:
             raise ProblemError(invalid_parameter(name, "repeated parameter; expected it once"))
 
 
@@ -139,10 +139,10 @@ def _unknown(names: Sequence[str]) -> str:
     return f"unknown parameter; expected {f'one of {expected}' if names else 'none'}"
 
 
-def only_parameters(*names: str) -> Callable[[Request], Awaitable[None]]:
-    """Return a dependency that refuses unknown and repeated query parameters."""
+def only_parameters(*names: str, repeatable: Sequence[str] = ()) -> Callable[[Request], Awaitable[None]]:
+    """Return a dependency that refuses unknown query parameters, and repeated ones that are not `repeatable`."""
 
     async def check(request: Request) -> None:
-        require_parameters(request, names)
+        require_parameters(request, names, repeatable)
 
     return check

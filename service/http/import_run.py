@@ -243,16 +243,8 @@ class ImportRun:
             return UnreadableRecord(raw.place, refused.problem.detail, InputFormat.EVENT)
 
     async def _decide_dry_run(self, documents: list[EventDocument], place: int) -> list[bytes | Problem]:
-        return [await self._dry_run_result(document, place + index) for index, document in enumerate(documents)]
-
-    async def _dry_run_result(self, document: EventDocument, place: int) -> bytes | Problem:
-        await asyncio.sleep(0)
-        try:
-            return await self._runtime.intake.decide_dry_run(document, place, patient=True, turn=self._turn)
-        except ProblemError as refused:
-            return with_retry_hint(refused.problem)
-        except StoreError as error:
-            return with_retry_hint(store_failed(error))
+        outcomes = await self._runtime.intake.admit_dry_run(documents, place, turn=self._turn)
+        return [with_retry_hint(one.problem) if isinstance(one, ProblemError) else one.body for one in outcomes]
 
     async def _decide(self, documents: list[EventDocument], place: int) -> list[bytes | Problem]:
         if not documents:

@@ -130,21 +130,92 @@ FIELDS: Final[tuple[Field, ...]] = ("source", "action", "policy", "notification"
 """Fields for filters and groups."""
 
 
+MAX_VALUES: Final = 50
+"""Values of one field of a filter."""
+
+
 @frozen
 class Filter:
-    """Filter of decisions; None: any value."""
+    """Filter of decisions: of each field, one of the values; no values: any."""
 
-    source: str | None = None
-    action: str | None = None
-    policy: str | None = None
-    notification: str | None = None
-    severity: str | None = None
-    section: str | None = None
-    physical_address: int | None = None
+    source: tuple[str, ...] = ()
+    action: tuple[str, ...] = ()
+    policy: tuple[str, ...] = ()
+    notification: tuple[str, ...] = ()
+    severity: tuple[str, ...] = ()
+    section: tuple[str, ...] = ()
+    physical_address: tuple[int, ...] = ()
     since_ms: int | None = None
     """Inclusive lower bound of the decision time."""
     until_ms: int | None = None
     """Exclusive upper bound of the decision time."""
+    source_prefixes: tuple[str, ...] = ()
+    """Beginnings of sources, beside the values of `source`."""
+
+
+@frozen
+class HostFilter:
+    """Filter of stored host facts; None and no values: any."""
+
+    source: tuple[str, ...] = ()
+    source_prefixes: tuple[str, ...] = ()
+    since_ms: int | None = None
+    """Inclusive lower bound of the time of the last change."""
+    until_ms: int | None = None
+    """Exclusive upper bound of the same."""
+
+
+@frozen
+class HostSummary:
+    """Stored host facts in a list, without the facts."""
+
+    source: str
+    version: int
+    changed_at_ms: int
+    bytes: int
+    """Length of the facts as JSON."""
+
+
+@frozen
+class HostListing:
+    """Sources with host facts, in their order."""
+
+    hosts: tuple[HostSummary, ...]
+    next: str | None
+    """Source after which the next page starts; None: last page."""
+    damaged: int = 0
+    """Number of rows missing from the page because they are corrupt."""
+
+
+@frozen
+class PoisonFilter:
+    """Filter of poisoned pages; no values: any."""
+
+    source: tuple[str, ...] = ()
+    source_prefixes: tuple[str, ...] = ()
+    physical_address: tuple[int, ...] = ()
+    """Addresses of which a page has to contain one."""
+
+
+@frozen
+class PoisonedPosition:
+    """Position of the last poisoned page of a list."""
+
+    source: str
+    start: str
+    """First byte of the poisoned area, as the store writes it."""
+    shift: int
+
+
+@frozen
+class PoisonListing:
+    """Poisoned pages with their sources, in the order of source and address."""
+
+    pages: tuple[tuple[str, PoisonedPage], ...]
+    next: PoisonedPosition | None
+    """None: last page."""
+    damaged: int = 0
+    """Number of rows missing from the page because they are corrupt."""
 
 
 @frozen
@@ -299,6 +370,12 @@ class Store(Protocol):
 
     def poisoned(self, source: str, limit: int) -> tuple[PoisonedPage, ...]:
         """Return the poisoned pages of a source, at most `limit`."""
+
+    def hosts(self, filter_: HostFilter, after: str | None, limit: int) -> HostListing:
+        """Return the newest facts of each source that has some, after a source, in the order of sources."""
+
+    def poisoned_pages(self, filter_: PoisonFilter, after: PoisonedPosition | None, limit: int) -> PoisonListing:
+        """Return the poisoned pages of all sources after the cursor."""
 
     def poisoned_at(self, source: str, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
         """Return the poisoned pages that contain one of these physical addresses."""

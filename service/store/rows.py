@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.service.store.compression import decompress
-from ras_triage.service.store.port import ApiKey, HostFacts, NewDecision, RowDamaged, StoredDecision, Summary
+from ras_triage.service.store.port import ApiKey, HostFacts, HostSummary, NewDecision, RowDamaged, StoredDecision, Summary
 
 SUMMARY_COLUMNS: Final = (
     "d.id, d.at, d.source, d.event_id, d.event_key, d.policy, d.policy_digest, d.action, d.certainty, d.notification, d.severity,"
@@ -201,6 +201,21 @@ def poisoned(row: tuple[Any, ...]) -> PoisonedPage:
     if not sound:
         raise RowDamaged("corrupt row of a poisoned page")
     return page
+
+
+def poisoned_of_source(row: tuple[Any, ...]) -> tuple[str, PoisonedPage]:
+    """Convert a row of source, start, shift and address. Raises RowDamaged."""
+    source, start, shift, address = row
+    if not _is_text(source):
+        raise RowDamaged("corrupt source of a poisoned page")
+    return source, poisoned((start, address, shift))
+
+
+def host_entry(row: tuple[Any, ...]) -> HostSummary:
+    """Convert a row of source, version, time of the change and length of the facts. Raises RowDamaged."""
+    if not _is_text(row[0]):
+        raise RowDamaged("corrupt source of host facts")
+    return HostSummary(*row)
 
 
 def _is_text(column: Any) -> bool:

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
@@ -42,9 +42,14 @@ from ras_triage.service.store.port import (
     Field,
     Filter,
     HostFacts,
+    HostFilter,
+    HostListing,
     Loss,
     NewDecision,
     Page,
+    PoisonedPosition,
+    PoisonFilter,
+    PoisonListing,
     Purge,
     RowDamaged,
     StoreDamaged,
@@ -65,10 +70,10 @@ QUERY_SECONDS: Final = 10.0
 
 _CHUNKS: Final = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 """Rows per INSERT statement. Each statement releases the GIL once, so that fewer are faster."""
-_SEQUENCES_AT_ONCE: Final = 20_000
-PAGE_SHIFTS: Final = (12, 49)
-"""Range of log2 of the size of a poisoned page (`ras_triage.models.host.Page.shift`)."""
+MERGED_SOURCES: Final = 50
+"""Sources with a prefix up to which a page merges the decisions of each; with more, it scans all decisions in the order of time."""
 
+_SEQUENCES_AT_ONCE: Final = 20_000
 _REPEAT: Final = f"SELECT {rows.STORED_COLUMNS} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.repeat_key = ?"
 PROBE_BYTES: Final = 64 << 10
 """Bytes that a probe writes: as many as a large event, so that an almost full disk is detected."""
@@ -404,7 +409,7 @@ class SqliteStore:
         return newest
 
     def recent(self, source: str, since_ms: int, limit: int) -> list[Summary]:
-        found = self._rows(*queries.page_query(Filter(source=source, since_ms=since_ms), None, limit))
+        found = self._rows(*queries.page_query(Filter(source=(source,), since_ms=since_ms), None, limit))
         return [summary for row in found if (summary := _convert(rows.summary, row[1:])) is not None]
 
     def repeat(self, key: bytes) -> StoredDecision | None:
@@ -436,10 +441,25 @@ class SqliteStore:
         return None if row is None else rows.event(row)
 
     def page(self, filter_: Filter, after: Cursor | None, limit: int) -> Page:
-        found = self._rows(*queries.page_query(filter_, after, limit + 1), quick=False)
+        wanted = self._with_sources(filter_)
+        if wanted is None:
+            return Page((), None)
+        found = self._rows(*queries.page_query(wanted, after, limit + 1), quick=False)
         decisions = tuple(summary for row in found[:limit] if (summary := _convert(rows.summary, row[1:])) is not None)
         more = _cursor(found[:limit]) if len(found) > limit else None
         return Page(decisions, more, min(len(found), limit) - len(decisions))
+
+    def _with_sources(self, filter_: Filter) -> Filter | None:
+        """Return the filter with the sources that have its prefixes in their place, unless they are many; None: there are none."""
+        names = set(filter_.source)
+        for prefix in filter_.source_prefixes:
+            found = self._rows(*queries.sources_with_prefix(prefix, MERGED_SOURCES + 1))
+            names.update(row[0] for row in found if type(row[0]) is str)
+            if len(names) > MERGED_SOURCES:
+                return filter_
+        if filter_.source_prefixes and not names:
+            return None
+        return replace(filter_, source=tuple(sorted(names)), source_prefixes=())
 
     def stats(self, filter_: Filter, group_by: Sequence[Field], bucket_ms: int, limit: int) -> list[BucketCount]:
         try:
@@ -464,16 +484,28 @@ class SqliteStore:
         found = self._rows(sql, (source, version))
         return rows.host(found[0]) if found else None
 
+    def hosts(self, filter_: HostFilter, after: str | None, limit: int) -> HostListing:
+        found = self._rows(*queries.hosts(filter_, after, limit + 1), quick=False)
+        shown = found[:limit]
+        entries = tuple(entry for row in shown if (entry := _convert(rows.host_entry, row)) is not None)
+        last = next((row[0] for row in reversed(shown) if type(row[0]) is str), None) if len(found) > limit else None
+        return HostListing(entries, last, len(shown) - len(entries))
+
+    def poisoned_pages(self, filter_: PoisonFilter, after: PoisonedPosition | None, limit: int) -> PoisonListing:
+        found = self._rows(*queries.poisoned_pages(filter_, after, limit + 1), quick=False)
+        shown = found[:limit]
+        pages = tuple(page for row in shown if (page := _convert(rows.poisoned_of_source, row)) is not None)
+        places = (PoisonedPosition(*row[:3]) for row in reversed(shown) if type(row[0]) is type(row[1]) is str)
+        return PoisonListing(pages, next(places, None) if len(found) > limit else None, len(shown) - len(pages))
+
     def poisoned(self, source: str, limit: int) -> tuple[PoisonedPage, ...]:
         sql = "SELECT start, address, shift FROM poisoned_pages WHERE source = ? ORDER BY start, shift LIMIT ?"
         return tuple(map(rows.poisoned, self._rows(sql, (source, limit))))
 
     def poisoned_at(self, source: str, addresses: Sequence[int]) -> tuple[PoisonedPage, ...]:
-        candidates = {(rows.start_text(address >> shift << shift), shift) for address in addresses for shift in range(*PAGE_SHIFTS)}
-        marks = ", ".join(["(?, ?)"] * len(candidates))
-        sql = f"SELECT start, address, shift FROM poisoned_pages WHERE source = ? AND (start, shift) IN (VALUES {marks})"
-        found = self._rows(sql, [source, *chain.from_iterable(candidates)]) if candidates else []
-        return tuple(map(rows.poisoned, found))
+        condition, values = queries.containing(addresses)
+        sql = f"SELECT start, address, shift FROM poisoned_pages WHERE source = ? AND {condition}"
+        return tuple(map(rows.poisoned, self._rows(sql, [source, *values]) if addresses else []))
 
     def purges(self, limit: int) -> list[Purge]:
         sql = "SELECT at, reason, count, first_seq, last_seq, oldest, newest FROM purges ORDER BY purge DESC LIMIT ?"

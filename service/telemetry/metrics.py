@@ -112,7 +112,9 @@ class Metrics:
         self._panics = Counter("ras_triage_panics", "Decisions with the action panic, all policies", registry=self.registry)
         self._repeats = Counter("ras_triage_repeats", "Repeats of events that were decided before", registry=self.registry)
         self._item = lru_cache(maxsize=16)(
-            Counter("ras_triage_batch_items", "Events of batches, by outcome", ["outcome"], registry=self.registry).labels
+            Counter(
+                "ras_triage_batch_items", "Events of batches: decided, repeat, dry_run or problem", ["outcome"], registry=self.registry
+            ).labels
         )
         self._defect = lru_cache(maxsize=16)(
             Counter("ras_triage_defects", "Events that failed because of a defect, by stage", ["stage"], registry=self.registry).labels
@@ -173,7 +175,7 @@ class Metrics:
         """Count a repeat."""
         self._repeats.inc()
 
-    def count_batch_event(self, outcome: Literal["decided", "repeat", "problem"]) -> None:
+    def count_batch_event(self, outcome: Literal["decided", "repeat", "dry_run", "problem"]) -> None:
         """Count an event of a batch."""
         self._item(outcome).inc()
 

@@ -41,10 +41,16 @@ def configure(command: ArgumentParser) -> None:
     add_examples(command, "ras-triage submit events.ndjson --output decisions.ndjson", "cat events.ndjson | ras-triage submit -")
     command.add_argument("file", metavar="FILE", help="input file, or - for standard input")
     command.add_argument("--output", type=Path, metavar="FILE", help="append the results to this file, skip events whose results it has")
+    command.add_argument("--dry-run", action="store_true", help="decide each event as if the others were not there, and store nothing")
+    command.add_argument(
+        "--view", choices=("full", "summary"), default="full", help="whole decisions, or only id, action, certainty and keys"
+    )
     add_server(command)
 
 
 def run(options: Namespace) -> int:
+    if options.dry_run and options.output:
+        raise InvalidSetting("`--dry-run` and `--output` exclude each other: the next run would skip events that are not stored")
     counts = SubmissionCounts()
     with submitted_input(options.file) as source:
         status = _run(options, source, counts)
@@ -61,7 +67,7 @@ def _run(options: Namespace, source: SubmittedInput, counts: SubmissionCounts) -
 
     try:
         with _output(options.output, source, counts) as results:
-            return call_service(options, lambda client: _submit(client, source, results, counts), Retry(attempts=ATTEMPTS))
+            return call_service(options, lambda client: _submit(client, options, source, results, counts), Retry(attempts=ATTEMPTS))
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -79,11 +85,12 @@ def _output(path: Path | None, source: SubmittedInput, counts: SubmissionCounts)
     return resume_output(path, counts)
 
 
-def _submit(client: Client, source: SubmittedInput, results: IO[bytes], counts: SubmissionCounts) -> int:
+def _submit(client: Client, options: Namespace, source: SubmittedInput, results: IO[bytes], counts: SubmissionCounts) -> int:
     client.health()  # fails at once if there is no service; later failures are retried
     with progress(source.size, sys.stderr) as shown:
         read = _checked_events(source, counts, shown)
-        for line in client.decide_lines(read, idempotency_key=source.key, answered=counts.earlier):
+        lines = client.decide_lines(read, idempotency_key=source.key, answered=counts.earlier, dry_run=options.dry_run, view=options.view)
+        for line in lines:
             _count(counts, line)
             results.write(escape_json(line) + b"\n")
             results.flush()

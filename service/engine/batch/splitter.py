@@ -10,6 +10,8 @@ from typing import Final, Protocol
 
 from ras_triage.service.api.problems import ErrorDetail, Problem, ProblemError, invalid_batch, too_large
 
+_NO_ARRAY: Final = "expected `[`, the start of an array; for an event on each line, expected `Content-Type: application/x-ndjson`"
+
 RawItem = bytes | ProblemError
 """An item's bytes, or the problem with it."""
 
@@ -123,7 +125,7 @@ class ArraySplitter:
             return
         place = len(self._data) - len(text)
         if not text.startswith(b"["):
-            items.append(self._break(f"byte {self._offset + place}: expected `[`, the start of an array", self._offset + place))
+            items.append(self._break(f"byte {self._offset + place}: {_NO_ARRAY}", self._offset + place))
             return
         self._stage, self._start, self._at = "within", place + 1, place + 1
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
-from ras_triage.service.api.decision_response import DecisionResponse
+from ras_triage.service.api.decision_response import BatchView
 from ras_triage.service.api.problems import ProblemError, too_many_counts, unknown_decision
 from ras_triage.service.api.summaries import PageJson, StatsJson
 from ras_triage.service.api.times import rfc3339
@@ -32,34 +32,49 @@ from ras_triage.service.http.dependencies import (
 )
 from ras_triage.service.http.direct_route import DirectRoute
 from ras_triage.service.http.disconnects import WhileConnected
-from ras_triage.service.http.filters import FILTERS, LAST_EVENT_ID, MAX_COUNTS, BucketOf, CursorOf, FilterOf, GroupByOf, LastEventIdOf
 from ras_triage.service.http.immutable import IfNoneMatch, immutable_response
+from ras_triage.service.http.lists.filters import (
+    FILTERS,
+    LAST_EVENT_ID,
+    MAX_COUNTS,
+    BucketOf,
+    FilterOf,
+    GroupByOf,
+    LastEventIdOf,
+    PageRequestOf,
+    filled_buckets,
+)
+from ras_triage.service.http.lists.summaries import decisions_csv, page_json, stats_csv, stats_json
+from ras_triage.service.http.lists.tables import DEFAULT_PAGE, PageLimit, TableFormOf, table_response
 from ras_triage.service.http.openapi import (
     CONFLICT,
     EVENT_STREAM,
     IDEMPOTENCY,
     IMMUTABLE,
-    LINKED,
     LOCATED,
+    NOT_MODIFIED,
     batch_body,
     json_body,
+    json_response,
+    linked_table,
     parameter,
+    table,
 )
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
-from ras_triage.service.http.summaries import page_json, stats_json
 from ras_triage.service.security.guard import is_still_authorised, require_request_scope, stream_client
 from ras_triage.service.security.scopes import DRY_RUN, is_dry_run
 from ras_triage.service.security.tickets import PARAMETER
+from ras_triage.service.store.port import FIELDS, Cursor
 from ras_triage.service.telemetry import logs
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
 
-MAX_PAGE: Final = 1000
-
 _TICKET: Final = "Ticket from `POST /v1/decisions/stream-tickets`, where `Authorization` cannot be sent"
 _DRY_RUN: Final = parameter(DRY_RUN, "query", "boolean", "Decide and store nothing: `id` and `decided_at` are null")
 _IDEMPOTENCY_KEY: Final = parameter("idempotency-key", "header", "string", IDEMPOTENCY)
+
+DecisionId = Annotated[str, Path(description="`id` of a decision")]
 
 _JSON: Final = "application/json"
 _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"})
@@ -67,11 +82,12 @@ _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", 
 
 @router.post(
     "",
+    operation_id="decide",
     status_code=201,
-    response_model=DecisionResponse,
+    response_class=Response,
     responses={
-        200: {"model": DecisionResponse, "description": "A repeat of an earlier event, or a dry run"},
-        **LOCATED,
+        201: json_response("DecisionResponse", description="The decision, which is durable") | LOCATED,
+        200: json_response("DecisionResponse", description="A repeat of an earlier event, or a dry run"),
         **CONFLICT,
     },
     openapi_extra=json_body("Event") | {"parameters": [_DRY_RUN, _IDEMPOTENCY_KEY]},
@@ -86,7 +102,7 @@ async def decide(request: Request, body: Body) -> Response:
     dry_run = is_dry_run(request)
     with WhileConnected(request.receive):
         if dry_run:
-            return Response(await intake.decide_dry_run(EventDocument(body)), media_type=_JSON)
+            return Response((await intake.decide_dry_run(EventDocument(body))).body, media_type=_JSON)
         answered = await intake.decide(EventDocument(body, key))
     logs.bind(decision_id=answered.id)
     if answered.repeat:
@@ -103,11 +119,22 @@ DIRECT: Final = DirectRoute(router.prefix, _decide, "POST")
 """`decide`, for the application to put before all routes."""
 
 
-@router.post("/batch", dependencies=[Depends(only_parameters())], openapi_extra=batch_body())
-async def decide_batch(request: Request, runtime: RuntimeOf, principal: PrincipalOf, metrics: MetricsOf, key: RepeatKey) -> Response:
+@router.post("/batch", operation_id="decideBatch", dependencies=[Depends(only_parameters(DRY_RUN, "view"))], openapi_extra=batch_body())
+async def decide_batch(
+    request: Request,
+    runtime: RuntimeOf,
+    principal: PrincipalOf,
+    metrics: MetricsOf,
+    key: RepeatKey,
+    dry_run: Annotated[
+        bool, Query(description="Decide each event as if the others were not there, and store nothing: `id` and `decided_at` are null")
+    ] = False,
+    view: Annotated[BatchView, Query(description="`summary`: of each decision only id, action, certainty and event key")] = "full",
+) -> Response:
     """Decide many events: a JSON array or NDJSON, optionally compressed with gzip or zstd; streamed in both directions.
 
-    Each result is a decision or a problem, in the order of the events. Each is sent when it is durable.
+    Each result is a decision or a problem, in the order of the events, with the `index` and the `event_id` of its event. Each is sent when
+    it is durable.
     """
     limit, encoding = runtime.settings.max_batch_bytes, request.headers.get("content-encoding", "")
     require_known_encoding(encoding)
@@ -119,7 +146,9 @@ async def decide_batch(request: Request, runtime: RuntimeOf, principal: Principa
         batch_format,
         runtime.intake,
         runtime.writer,
-        repeat_key=key,
+        repeat_key=None if dry_run else key,
+        dry_run=dry_run,
+        view=view,
         item_limit=runtime.settings.max_body_bytes,
         spill_limit=runtime.settings.spill_bytes,
         pace=principal.pace,
@@ -137,35 +166,53 @@ def _batch_format(request: Request) -> BatchFormat:
     return NDJSON if media_type in _NDJSON_TYPES else ARRAY
 
 
-@router.get("", response_model=PageJson, responses=LINKED, dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit"))])
+@router.get(
+    "",
+    operation_id="listDecisions",
+    response_model=PageJson,
+    responses=linked_table("Decisions, newest first"),
+    dependencies=[Depends(only_parameters(*FILTERS, "cursor", "limit", "format", repeatable=FIELDS))],
+)
 async def list_decisions(
+    request: Request, runtime: RuntimeOf, asked: PageRequestOf, form: TableFormOf, limit: PageLimit = DEFAULT_PAGE
+) -> Response:
+    """List decisions, newest first, in pages; `Link` has the next page."""
+    position = None if asked.position is None else Cursor(*asked.position)
+    page = await runtime.read(lambda store: store.page(asked.filters, position, limit))
+    cursor = None if page.next is None else asked.cursor(page.next.decided_at_ms, page.next.sequence)
+    content = page_json(page, cursor)
+    return table_response(request, form, content, lambda: decisions_csv(content), cursor)
+
+
+@router.get(
+    "/stats",
+    operation_id="countDecisions",
+    response_model=StatsJson,
+    responses=table("Counts by bucket of time"),
+    dependencies=[Depends(only_parameters(*FILTERS, "bucket", "group_by", "fill", "format", repeatable=(*FIELDS, "group_by")))],
+)
+async def count_decisions(
     request: Request,
-    response: Response,
     runtime: RuntimeOf,
     filters: FilterOf,
-    cursor: CursorOf,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
-) -> PageJson:
-    """List decisions, newest first, in pages; `Link` has the next page."""
-    page = page_json(await runtime.read(lambda store: store.page(filters, cursor, limit)))
-    if page.next is not None:
-        next_url = request.url.include_query_params(cursor=page.next)
-        response.headers["link"] = f'<{next_url.path}?{next_url.query}>; rel="next"'
-    return page
-
-
-@router.get("/stats", response_model=StatsJson, dependencies=[Depends(only_parameters(*FILTERS, "bucket", "group_by"))])
-async def count_decisions(runtime: RuntimeOf, filters: FilterOf, bucket_ms: BucketOf, group_by: GroupByOf) -> StatsJson:
-    """Count decisions over time, grouped by one or two fields. One with several sections or addresses counts for each of them."""
+    bucket_ms: BucketOf,
+    group_by: GroupByOf,
+    form: TableFormOf,
+    fill: Annotated[bool, Query(description="Include empty buckets, from `since` or the first decision to `until` or now")] = False,
+) -> Response:
+    """Count decisions over time, grouped by up to three fields. One with several sections or addresses counts for each of them."""
     counts = await runtime.read(lambda store: store.stats(filters, group_by, bucket_ms, MAX_COUNTS + 1))
     if len(counts) > MAX_COUNTS:
         raise ProblemError(too_many_counts(MAX_COUNTS))
-    return stats_json(counts, group_by, bucket_ms)
+    filled = filled_buckets(counts, filters, bucket_ms, runtime.clock_ms()) if fill else range(0)
+    content = stats_json(counts, group_by, bucket_ms, filled)
+    return table_response(request, form, content, lambda: stats_csv(content))
 
 
 @router.get(
     "/stream",
-    dependencies=[Depends(only_parameters(*FILTERS, LAST_EVENT_ID, PARAMETER))],
+    operation_id="streamDecisions",
+    dependencies=[Depends(only_parameters(*FILTERS, LAST_EVENT_ID, PARAMETER, repeatable=FIELDS))],
     responses=EVENT_STREAM,
     response_class=Response,
 )
@@ -184,8 +231,14 @@ async def follow(
     return EventStream(await runtime.streams.subscribe(filters, resumed_after, client, check))
 
 
-@router.get("/{identity}", response_model=DecisionResponse, responses=IMMUTABLE, dependencies=[Depends(only_parameters())])
-async def show(identity: str, runtime: RuntimeOf, if_none_match: IfNoneMatch = None) -> Response:
+@router.get(
+    "/{identity}",
+    operation_id="getDecision",
+    response_class=Response,
+    responses={200: json_response("DecisionResponse", description="The decision") | IMMUTABLE, **NOT_MODIFIED},
+    dependencies=[Depends(only_parameters())],
+)
+async def show(identity: DecisionId, runtime: RuntimeOf, if_none_match: IfNoneMatch = None) -> Response:
     """Return one decision as it was first returned. It never changes."""
     stored = await runtime.read(lambda store: store.decision(identity))
     if stored is None:
@@ -194,8 +247,14 @@ async def show(identity: str, runtime: RuntimeOf, if_none_match: IfNoneMatch = N
     return immutable_response(document, if_none_match)
 
 
-@router.get("/{identity}/event", responses=IMMUTABLE, dependencies=[Depends(only_parameters())], response_model=dict[str, Any])
-async def show_event(identity: str, runtime: RuntimeOf, if_none_match: IfNoneMatch = None) -> Response:
+@router.get(
+    "/{identity}/event",
+    operation_id="getEvent",
+    dependencies=[Depends(only_parameters())],
+    response_class=Response,
+    responses={200: json_response("Event", description="The event") | IMMUTABLE, **NOT_MODIFIED},
+)
+async def show_event(identity: DecisionId, runtime: RuntimeOf, if_none_match: IfNoneMatch = None) -> Response:
     """Return the event of a decision, byte for byte as received."""
     event = await runtime.read(lambda store: store.event(identity))
     if event is None:

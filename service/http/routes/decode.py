@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from ras_triage.service.api.error_sources import HestResponse
+from ras_triage.models.records.block_fields import StructuredBlock
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.evaluation import LOOP_BYTES
 from ras_triage.service.engine.input_detection import InputKind, detect_bytes, detect_input
 from ras_triage.service.engine.responses import decode_response, explain_bytes
 from ras_triage.service.http.dependencies import Body, RuntimeOf, SettingsOf, only_parameters
-from ras_triage.service.http.openapi import json_body
+from ras_triage.service.http.openapi import json_body, json_response
 
 router = APIRouter(prefix="/v1/decode", tags=["decode"], dependencies=[Depends(only_parameters())])
-
-
-_HEST: Final = (
-    "SEVTVIQAAAABQEVYQU1QTEVYQU1QTEUgAQAAAFJBU1QBAAAAAQAAAAoAAAD//wABAQAAAAEAAAAAEAAAAEAABAAAAIAAAAAACBwA"
-    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAQAAAAQAAECAAAgAAAAAD+/////////wEAAAAAAAAA"
-)
-_EXAMPLE: Final = {"hest": _HEST, "kernel": "6.12.107", "ram": [{"start": "0x40000000", "size": "0x20000000"}]}
-_REQUEST: Final = json_body("DecodeRequest", octet_stream=True, examples={"hest": _EXAMPLE})
 
 
 class DecodeResponse(BaseModel):
@@ -34,13 +26,19 @@ class DecodeResponse(BaseModel):
     """Header and section descriptors; only of a CPER record."""
     notification: str | None = None
     """Notification type of a CPER record, as name or GUID."""
-    status_block: dict[str, Any]
+    status_block: StructuredBlock
     """Fields of the block; valid as the `status_block` of an event, encodes to the same bytes."""
     readings: list[dict[str, Any]]
     """For each section: its name, and the meanings of codes and bits."""
 
 
-@router.post("", response_model=DecodeResponse | HestResponse, openapi_extra=_REQUEST)
+@router.post(
+    "",
+    operation_id="decode",
+    response_class=Response,
+    responses={200: json_response("DecodeResponse", "HestResponse", description="The fields")},
+    openapi_extra=json_body("DecodeRequest", octet_stream=True),
+)
 async def decode_one(request: Request, body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Response:
     """Decode a status block or CPER record: base64 in JSON, or bytes (`application/octet-stream`).
 

@@ -18,15 +18,16 @@ class Health(BaseModel):
     """Result of a probe."""
 
     status: Literal["ok"] = "ok"
+    """The probe succeeded."""
 
 
-@router.get("/healthz")
+@router.get("/healthz", operation_id="getLiveness")
 async def liveness() -> Health:
     """Return 200 while the process runs."""
     return Health()
 
 
-@router.get("/readyz")
+@router.get("/readyz", operation_id="getReadiness")
 async def readiness(request: Request) -> Health:
     """Return 200 if the store is readable and writable, no limit is reached and the service is not stopping.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Host
+from ras_triage.models.scalars import TimeText
 from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
 from ras_triage.service.api.json_limits import require_value_limit
 from ras_triage.service.api.problems import ProblemError, invalid, invalid_value, precondition_failed, unknown_source
@@ -19,9 +20,12 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.sources import facts_digest
 from ras_triage.service.engine.used_facts import LOOP_BYTES
 from ras_triage.service.http.dependencies import Body, PrincipalOf, RuntimeOf, SourceName, only_parameters
-from ras_triage.service.http.openapi import TAGGED, json_body
+from ras_triage.service.http.lists.cursors import PageRequest, page_request
+from ras_triage.service.http.lists.filters import ChangedSince, ChangedUntil, CursorText, SourceTexts, ages_of, moment, parse_sources
+from ras_triage.service.http.lists.tables import DEFAULT_PAGE, PageLimit, TableFormOf, rows_csv, table_response
+from ras_triage.service.http.openapi import TAGGED, json_body, json_response, linked_table
 from ras_triage.service.http.runtime import Runtime
-from ras_triage.service.store.port import HostFacts
+from ras_triage.service.store.port import HostFacts, HostFilter
 from ras_triage.service.telemetry.logs import audit
 
 router = APIRouter(tags=["hosts"])
@@ -32,13 +36,41 @@ class HostJson:
     """A version of the host facts of a source."""
 
     source: str
+    """The `source` of events."""
     version: int
     """From 1, incremented with every change."""
     digest: str
     """Content hash of the facts."""
-    changed_at: str
+    changed_at: TimeText
     """RFC 3339, UTC."""
     host: Host
+    """The facts as they were sent; absent ones are left out."""
+
+
+@frozen
+class HostEntryJson:
+    """Stored host facts in a list, without the facts."""
+
+    source: str
+    """The `source` of events."""
+    version: int
+    """The newest."""
+    changed_at: TimeText
+    """When it was stored: RFC 3339, UTC."""
+    bytes: int
+    """Length of the facts as JSON."""
+
+
+@frozen
+class HostListJson:
+    """Sources with host facts, by name."""
+
+    hosts: tuple[HostEntryJson, ...]
+    """By name."""
+    next: str | None
+    """`cursor` of the next page; null: last page."""
+    damaged: int = 0
+    """Number of sources that are missing from this page because their rows are corrupt."""
 
 
 IfMatch = Annotated[str | None, Header(description="Required `ETag` of the current version")]
@@ -93,10 +125,40 @@ async def _change(runtime: Runtime, source: str, content: bytes | None, if_match
     return facts
 
 
+async def _host_pages(
+    request: Request, source: SourceTexts = (), since: ChangedSince = None, until: ChangedUntil = None, cursor: CursorText = None
+) -> PageRequest[HostFilter]:
+    filters = HostFilter(*parse_sources(source), moment(request, "since", since), moment(request, "until", until))
+    return page_request(filters, cursor, (str,), ages_of(request))
+
+
+@router.get(
+    "/v1/hosts",
+    operation_id="listHosts",
+    response_model=HostListJson,
+    responses=linked_table("Sources with host facts, by name"),
+    dependencies=[Depends(only_parameters("source", "since", "until", "cursor", "limit", "format", repeatable=("source",)))],
+)
+async def list_hosts(
+    request: Request,
+    runtime: RuntimeOf,
+    asked: Annotated[PageRequest[HostFilter], Depends(_host_pages)],
+    form: TableFormOf,
+    limit: PageLimit = DEFAULT_PAGE,
+) -> Response:
+    """List the sources that have host facts, by name, in pages; `Link` has the next page."""
+    after = None if asked.position is None else asked.position[0]
+    found = await runtime.read(lambda store: store.hosts(asked.filters, after, limit))
+    hosts = tuple(HostEntryJson(host.source, host.version, rfc3339(host.changed_at_ms), host.bytes) for host in found.hosts)
+    cursor = None if found.next is None else asked.cursor(found.next)
+    return table_response(request, form, HostListJson(hosts, cursor, found.damaged), lambda: rows_csv(HostEntryJson, hosts), cursor)
+
+
 @router.put(
     "/v1/hosts/{source:path}",
-    response_model=HostJson,
-    responses=TAGGED,
+    operation_id="putHost",
+    response_class=Response,
+    responses={200: json_response("HostJson", description="The version of the facts") | TAGGED},
     dependencies=[Depends(only_parameters())],
     openapi_extra=json_body("Host"),
 )
@@ -109,7 +171,13 @@ async def put_host(source: SourceName, body: Body, runtime: RuntimeOf, principal
     return _response(facts, content)
 
 
-@router.get("/v1/hosts/{source:path}", response_model=HostJson, responses=TAGGED, dependencies=[Depends(only_parameters("version"))])
+@router.get(
+    "/v1/hosts/{source:path}",
+    operation_id="getHost",
+    response_class=Response,
+    responses={200: json_response("HostJson", description="The version of the facts") | TAGGED},
+    dependencies=[Depends(only_parameters("version"))],
+)
 async def get_host(
     source: SourceName,
     runtime: RuntimeOf,
@@ -122,7 +190,7 @@ async def get_host(
     return _response(facts, facts.facts)
 
 
-@router.delete("/v1/hosts/{source:path}", status_code=204, dependencies=[Depends(only_parameters())])
+@router.delete("/v1/hosts/{source:path}", operation_id="deleteHost", status_code=204, dependencies=[Depends(only_parameters())])
 async def delete_host(source: SourceName, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> None:
     """Delete the host facts of a source. Earlier versions can still be read."""
     facts = await _change(runtime, source, None, if_match)

@@ -16,6 +16,7 @@ from ras_triage.service.api.problems import ProblemError, invalid_parameter, unk
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.dependencies import PrincipalOf, RepeatKey, RuntimeOf, clock_of, only_parameters, require_length, work_of
 from ras_triage.service.http.import_run import ImportRequest, ImportRun
+from ras_triage.service.http.openapi import NDJSON, lines
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions, read_sources
@@ -24,15 +25,21 @@ router = APIRouter(prefix="/v1/import", tags=["decisions"])
 
 _MAX_TABLE: Final = 8 << 10
 """Characters: enough for 60 generic error sources; many proxies refuse longer request lines."""
-_LINES: Final = {"schema": {"type": "string", "description": "JSON, one item per line; the last line has the counts"}}
+_PER_LINE: Final = "One `ImportLine` per line; the last has the counts if the import is complete, else a problem"
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
-    "responses": {"200": {"description": "Items of the file with their decisions", "content": {"application/x-ndjson": _LINES}}},
+    "responses": {
+        "200": {
+            "description": "Items of the file with their decisions",
+            "content": {NDJSON: lines("ImportLine", _PER_LINE)},
+        }
+    },
 }
 
 
 @router.post(
     "",
+    operation_id="importRecords",
     response_class=Response,
     dependencies=[Depends(only_parameters("as", "notification", "text_field", "hest", "kernel", "policy", "dry_run"))],
     openapi_extra=_BODY,
@@ -67,7 +74,7 @@ async def import_file(
     work.require()
     clock.expect_items()
     run = ImportRun(ImportRequest(form, options, dry_run, repeat_key), runtime, principal, work, clock)
-    return StreamedResponse(run, "application/x-ndjson", decoded_chunks(request.stream(), encoding, limit))
+    return StreamedResponse(run, NDJSON, decoded_chunks(request.stream(), encoding, limit))
 
 
 def _sources(hest: str) -> dict[int, Notification]:

@@ -22,6 +22,7 @@ async def _require_access(request: Request) -> None:
 
 @router.get(
     "/metrics",
+    operation_id="getMetrics",
     response_class=Response,
     dependencies=[Depends(_require_access)],
     responses={200: {"description": "Prometheus text format, or OpenMetrics if the request accepts it", "content": _FORMATS}},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
 
 from ras_triage.policies.catalog.choice import find_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
@@ -14,6 +16,8 @@ from ras_triage.service.http.dependencies import SettingsOf, only_parameters
 
 router = APIRouter(prefix="/v1/policies", tags=["policies"], dependencies=[Depends(only_parameters())])
 
+Name = Annotated[str, Path(description="Name of a policy, as `linux-6.12.107` or `uniform`")]
+
 
 def _find(name: str, settings: Settings) -> Policy:
     try:
@@ -22,7 +26,7 @@ def _find(name: str, settings: Settings) -> Policy:
         raise ProblemError(unknown_policy(str(error), status=404)) from None
 
 
-@router.get("")
+@router.get("", operation_id="listPolicies")
 async def list_all(settings: SettingsOf) -> PolicyList:
     """List every release at which a behaviour changed, `uniform`, and custom policies; and all VMMs.
 
@@ -31,13 +35,13 @@ async def list_all(settings: SettingsOf) -> PolicyList:
     return list_policies(settings)
 
 
-@router.get("/{name}")
-async def show(name: str, settings: SettingsOf) -> PolicyPage:
+@router.get("/{name}", operation_id="getPolicy")
+async def show(name: Name, settings: SettingsOf) -> PolicyPage:
     """Return one policy, flag by flag."""
     return describe_policy(_find(name, settings))
 
 
-@router.get("/{a}/diff/{b}")
-async def diff(a: str, b: str, settings: SettingsOf) -> Difference:
+@router.get("/{a}/diff/{b}", operation_id="comparePolicies")
+async def diff(a: Name, b: Name, settings: SettingsOf) -> Difference:
     """Return the flags in which two policies differ."""
     return compare(_find(a, settings), _find(b, settings))

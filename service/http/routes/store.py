@@ -7,6 +7,7 @@ from typing import Final
 from fastapi import APIRouter, Depends
 
 from ras_triage.models.frozen import frozen
+from ras_triage.models.scalars import TimeText
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.http.dependencies import RuntimeOf, only_parameters
 
@@ -19,13 +20,15 @@ MAX_PURGES: Final = 100
 class PurgeJson:
     """Decisions that retention deleted together."""
 
-    at: str
+    at: TimeText
     """RFC 3339, UTC."""
     reason: str
     """`age` or `size`."""
     count: int
-    oldest: str
-    newest: str
+    """Decisions deleted."""
+    oldest: TimeText
+    """RFC 3339, UTC: when the oldest of them was decided."""
+    newest: TimeText
     """When the oldest and the newest of them were decided."""
 
 
@@ -33,11 +36,12 @@ class PurgeJson:
 class LossJson:
     """A loss that an operator has accepted."""
 
-    at: str
+    at: TimeText
     """RFC 3339, UTC: when it was accepted."""
     reason: str
     """`incomplete`: the last commits were missing at a start; `replaced`: the file of the store was replaced; `damaged`: rows were."""
     decisions: int
+    """Decisions lost."""
     changes: int
     """Commits of host facts, API keys or purges."""
 
@@ -47,10 +51,13 @@ class StoreJson:
     """Size, retention, purges and losses of a store."""
 
     decisions: int
+    """Decisions kept."""
     bytes: int
     """On disk, without free pages."""
-    oldest: str | None
-    newest: str | None
+    oldest: TimeText | None
+    """RFC 3339, UTC: when the oldest was decided; null: there is none."""
+    newest: TimeText | None
+    """RFC 3339, UTC: when the newest was decided; null: there is none."""
     retention_days: float | None
     """Older decisions are purged; null: never."""
     retention_bytes: int | None
@@ -63,7 +70,7 @@ class StoreJson:
     """Latest first."""
 
 
-@router.get("")
+@router.get("", operation_id="getStore")
 async def describe(runtime: RuntimeOf) -> StoreJson:
     """Return size, retention, purges and losses of the store."""
     size = await runtime.read(lambda store: store.size())

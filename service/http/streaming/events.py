@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic_core import to_json
 
-from ras_triage.service.http.summaries import summary_json
+from ras_triage.service.http.lists.summaries import summary_json
 from ras_triage.service.store.port import Filter, Purge, Store
 
 MAX_PURGES: Final = 500

@@ -54,6 +54,28 @@ def identities(lines: bytes) -> list[str]:
     return [answer["id"] for answer in answers(lines)]
 
 
+def test_a_dry_run_decides_and_keeps_nothing(server: Service, events: Path, tmp_path: Path) -> None:
+    done, again = (submit(server, "--dry-run", events) for _ in range(2))
+
+    assert (done.returncode, done.stderr) == (0, b"ras-triage: 700 decided: signal 700\n")
+    assert done.stdout == again.stdout
+    assert [(answer["index"], answer["id"]) for answer in answers(done.stdout)] == [(number, None) for number in range(700)]
+    refused = submit(server, "--dry-run", events, "--output", tmp_path / "out")
+    assert refused.returncode == 2
+    assert b"`--dry-run` and `--output` exclude each other" in refused.stderr
+
+
+def test_a_view_of_summaries_can_be_resumed(server: Service, events: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.write_bytes(b"".join(submit(server, "--view", "summary", events).stdout.splitlines(keepends=True)[:600]))
+    done = submit(server, "--view", "summary", events, "--output", output)
+
+    assert b"600 from an earlier run" in done.stderr
+    found = answers(output.read_bytes())
+    assert [answer["index"] for answer in found] == list(range(700))
+    assert set(found[-1]) == {"index", "event_id", "id", "repeat", "action", "certainty", "event_key"}
+
+
 def test_a_file_is_decided_line_by_line_in_order_and_kept(server: Service, events: Path) -> None:
     done = submit(server, events)
 
@@ -62,7 +84,8 @@ def test_a_file_is_decided_line_by_line_in_order_and_kept(server: Service, event
     assert [answer["source"] for answer in decided] == [json.loads(line)["source"] for line in events.read_bytes().splitlines()]
     assert len(set(identities(done.stdout))) == 700
     assert done.stderr == b"ras-triage: 700 decided: signal 700\n"
-    assert json.loads(run("show", decided[-1]["id"], "--json", "--server", server.url).stdout) == decided[-1]
+    shown = json.loads(run("show", decided[-1]["id"], "--json", "--server", server.url).stdout)
+    assert {"index": 699, "event_id": None, **shown} == decided[-1]
 
 
 def test_a_file_that_is_sent_again_is_recognised_event_by_event(server: Service, events: Path) -> None:

@@ -6,9 +6,11 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from threading import Thread
+from typing import Unpack
 from uuid import UUID
 
 import pytest
@@ -19,7 +21,7 @@ from ras_triage.models.host import Host
 from ras_triage.service.api.decision_response import DecisionResponse
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import Explanation, InjectionResult
-from ras_triage.service.client import AsyncClient, Client, ProblemResponse, Retry, StreamedDecision
+from ras_triage.service.client import AsyncClient, BatchSummary, Client, Filters, ProblemResponse, Retry, StreamedDecision
 from tests.service.support.application import BLOCK, EVENT, NOTHING_TO_QUEUE, run
 from tests.service.support.server_process import Service, serving
 
@@ -115,6 +117,73 @@ def test_counts_are_grouped(client: Client) -> None:
     assert (stats.bucket_s, stats.group_by) == (86400, ("action", "policy"))
     assert sum(bucket.count for bucket in stats.buckets) == 5
     assert stats.buckets[0].groups[0]["action"] == "signal"
+
+
+def test_lists_are_filtered_by_several_values_prefixes_and_ages(client: Client) -> None:
+    for number, source in enumerate(["rack1-a", "rack1-b", "rack2-a", "rack,3"]):
+        client.decide({**EVENT, "source": source, "id": str(number)})
+
+    def found(**filters: Unpack[Filters]) -> list[str | None]:
+        return [one.source for one in client.decisions(page_size=2, **filters)]
+
+    assert found(source="rack1-*") == ["rack1-b", "rack1-a"]
+    assert found(source=["rack2-*", "rack,3"], action=("signal", "panic")) == ["rack,3", "rack2-a"]
+    assert found(source="rack1-a,rack2-a", physical_address=[0x56EDD040, "0x1"]) == ["rack2-a", "rack1-a"]
+    assert found(source="rack1-a", since=timedelta(hours=1), until=datetime.now(UTC) + timedelta(days=1)) == ["rack1-a"]
+    assert found(source="rack1-a", since="1h") == ["rack1-a"]
+    assert found(source="rack1-a", until=date(2026, 1, 1)) == []
+    with pytest.raises(ValueError, match="negative"):
+        found(since=timedelta(seconds=-1))
+
+
+def test_counts_have_empty_buckets_on_request(client: Client) -> None:
+    client.decide({**EVENT, "source": "filled"})
+    stats = client.stats(group_by="action,policy,source", bucket="minute", fill=True, source="filled", since=timedelta(minutes=5))
+
+    assert len(stats.buckets) in (6, 7)
+    assert sum(bucket.count for bucket in stats.buckets) == 1
+    assert stats.group_by == ("action", "policy", "source")
+
+
+def test_results_of_a_batch_name_their_events_over_all_groups(client: Client) -> None:
+    events = [{**EVENT, "source": "many", "id": f"e-{number}"} for number in range(1100)]
+    events[700] = {"id": "bad", "notification": "nonsense"}
+    lines = [json.loads(line) for line in client.decide_lines(events)]
+
+    assert [line["index"] for line in lines] == list(range(1100))
+    assert [line["event_id"] for line in lines] == [event["id"] for event in events]
+    assert lines[700]["type"].endswith("invalid-event")
+
+
+def test_a_dry_run_of_many_events_keeps_nothing(client: Client) -> None:
+    answers = list(client.decide_many([{**EVENT, "source": "dry"}, {"notification": "nonsense"}], dry_run=True))
+
+    assert isinstance(answers[0], DecisionResponse)
+    assert (answers[0].id, answers[0].action) == (None, "signal")
+    assert isinstance(answers[1], Problem)
+    assert list(client.decisions(source="dry")) == []
+
+
+def test_summaries_of_many_decisions_say_what_they_are_counted_by(client: Client) -> None:
+    first, refused = client.decide_summaries([{**EVENT, "source": "brief", "id": "e-1"}, {"notification": "nonsense"}])
+
+    assert isinstance(first, BatchSummary)
+    assert isinstance(refused, Problem)
+    (kept,) = client.decisions(source="brief")
+    assert (first.index, first.event_id, first.id, first.action, first.event_key) == (0, "e-1", kept.id, "signal", kept.event_key)
+
+
+def test_hosts_and_poisoned_pages_of_all_sources_are_listed(client: Client) -> None:
+    for number in range(5):
+        client.put_host(f"listed-{number}", {"kernel": "6.12.107"})
+        client.decide({**EVENT, "source": f"listed-{number}"})
+
+    hosts = list(client.hosts(source="listed-*", since=timedelta(hours=1), page_size=2))
+    pages = list(client.all_poisoned_pages(source="listed-*", physical_address=0x56EDD123, page_size=2))
+    assert [(host.source, host.version) for host in hosts] == [(f"listed-{number}", 1) for number in range(5)]
+    assert [(page.source, page.physical_address, page.shift) for page in pages] == [
+        (f"listed-{number}", 0x56EDD000, 12) for number in range(5)
+    ]
 
 
 def test_hosts_are_kept_by_version_and_changed_under_a_condition(client: Client) -> None:

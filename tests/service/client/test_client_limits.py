@@ -210,7 +210,10 @@ def test_a_refusal_too_long_to_read_counts_by_its_status(ask: Ask, status: str, 
 
 @both
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
-@pytest.mark.parametrize(("call", "arguments"), [("poisoned_pages", ["x"]), ("decide", [{}]), ("put_host", ["x", {}]), ("watch", [])])
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [("hosts", []), ("all_poisoned_pages", []), ("poisoned_pages", ["x"]), ("decide", [{}]), ("put_host", ["x", {}]), ("watch", [])],
+)
 def test_a_redirect_takes_neither_request_nor_token_anywhere(ask: Ask, status: str, call: str, arguments: list[Any]) -> None:
     elsewhere: list[Asked] = []
     with (
@@ -311,15 +314,16 @@ def test_a_charset_does_not_change_how_a_stream_is_read(ask: Ask) -> None:
 @both
 @pytest.mark.parametrize("page", [b'{"decisions":[],"next":"again"}', b'{"decisions":[],"next":""}'])
 def test_a_list_that_leads_nowhere_ends(ask: Ask, page: bytes) -> None:
-    with scripted_server.serving(always(head() + page)) as url, pytest.raises(UnexpectedResponse, match="endless list of decisions"):
+    with scripted_server.serving(always(head() + page)) as url, pytest.raises(UnexpectedResponse, match="endless list at `/v1/decisions`"):
         ask(url, "decisions")
 
 
 CALLS: list[tuple[str, list[Any]]] = [
-    ("decide", [{}]), ("decide_lines", [[b"{}"]]), ("decide_many", [[b"{}"]]), ("get", ["x"]), ("get_json", ["x"]), ("event", ["x"]),
-    ("decisions", []), ("stats", []), ("watch", []), ("put_host", ["x", {}]), ("host", ["x"]), ("delete_host", ["x"]), ("store", []),
-    ("poisoned_pages", ["x"]), ("forget_poisoned_pages", ["x"]), ("decode", [b"x"]), ("syndromes", []), ("policies", []),
-    ("policy", ["x"]), ("policy_diff", ["x", "y"]), ("health", []),
+    ("decide", [{}]), ("decide_lines", [[b"{}"]]), ("decide_many", [[b"{}"]]), ("decide_summaries", [[b"{}"]]), ("get", ["x"]),
+    ("get_json", ["x"]), ("event", ["x"]), ("decisions", []), ("stats", []), ("watch", []), ("hosts", []), ("put_host", ["x", {}]),
+    ("host", ["x"]), ("delete_host", ["x"]), ("store", []), ("all_poisoned_pages", []), ("poisoned_pages", ["x"]),
+    ("forget_poisoned_pages", ["x"]), ("decode", [b"x"]), ("syndromes", []), ("policies", []), ("policy", ["x"]),
+    ("policy_diff", ["x", "y"]), ("health", []),
 ]  # fmt: skip
 
 

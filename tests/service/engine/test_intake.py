@@ -14,7 +14,7 @@ from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.evaluation import parse_event
-from ras_triage.service.engine.intake import DecidedEvent, EventDocument, Intake, Outcome, PendingRepeat, StoredDecision
+from ras_triage.service.engine.intake import DecidedEvent, EventDocument, Intake, Outcome, PendingRepeat, StoredRepeat
 from ras_triage.service.engine.sources import Sources
 from ras_triage.service.http.runtime import Runtime, open_runtime
 from ras_triage.service.store.port import HostFacts
@@ -59,8 +59,8 @@ def test_two_equal_events_at_once_are_one_decision_and_one_repeat(more: dict[str
         one, two = await runtime.intake.await_response(first), await runtime.intake.await_response(second)
         assert (one.id, one.repeat, two.repeat) == (two.id, False, True)
         later = await admit(runtime.intake, event, name)
-        assert isinstance(later, StoredDecision), "the store knows it once it is durable"
-        assert later.id == one.id
+        assert isinstance(later, StoredRepeat), "the store knows it once it is durable"
+        assert later.first.id == one.id
 
     with_runtime(test)
 

@@ -103,7 +103,7 @@ def url() -> Iterator[str]:
 )
 def test_whatever_is_sent_is_answered_as_the_document_says(case: schemathesis.Case, url: str) -> None:
     excluded = [allow_header_conformance] if case.path in NAMED_LIKE_DECISIONS else []
-    case.call_and_validate(base_url=url, checks=CHECKS, excluded_checks=excluded)
+    case.call_and_validate(base_url=url, checks=CHECKS, excluded_checks=excluded, timeout=60)
 
 
 @pytest.mark.parametrize("last", ["", "-1", "x", "9" * 40, "\u00b2", "1 2"])

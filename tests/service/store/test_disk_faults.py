@@ -44,6 +44,8 @@ class Sender:
         self.sent.update(names)
         answer = httpx.post(f"{self.url}/v1/decisions/batch", json=[{**EVENT, "id": name} for name in names], timeout=20)
         for name, item in zip(names, answer.json(), strict=True):
+            assert item.pop("event_id") == name
+            assert item.pop("index") == names.index(name)
             self._take(name, item.get("status", 200), item)
 
     def _take(self, name: str, status: int, answer: dict[str, Any]) -> None:

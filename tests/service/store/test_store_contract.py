@@ -90,19 +90,31 @@ def test_a_summary_keeps_what_it_lacks_and_every_extreme(store: Store) -> None:
     ("asked", "found"),
     [
         (ANY, [4, 3, 2, 1]),
-        (Filter(source="node-2"), [2]),
-        (Filter(source="node"), []),
-        (Filter(action="panic"), [3]),
-        (Filter(policy="uniform"), [4]),
-        (Filter(notification="polled"), [2]),
-        (Filter(severity="fatal"), [3]),
-        (Filter(section="processor"), [3, 2]),
-        (Filter(physical_address=0x5000), [4, 3]),
-        (Filter(section="processor", physical_address=0x5000), [3]),
-        (Filter(section="memory", physical_address=0x5000, source="node-1", severity="recoverable"), [4]),
+        (Filter(source=("node-2",)), [2]),
+        (Filter(source=("node",)), []),
+        (Filter(action=("panic",)), [3]),
+        (Filter(policy=("uniform",)), [4]),
+        (Filter(notification=("polled",)), [2]),
+        (Filter(severity=("fatal",)), [3]),
+        (Filter(section=("processor",)), [3, 2]),
+        (Filter(physical_address=(0x5000,)), [4, 3]),
+        (Filter(section=("processor",), physical_address=(0x5000,)), [3]),
+        (Filter(section=("memory",), physical_address=(0x5000,), source=("node-1",), severity=("recoverable",)), [4]),
+        (Filter(source=("node-1", "node-2")), [4, 3, 2]),
+        (Filter(source=("node-1",), source_prefixes=("node-2",)), [4, 3, 2]),
+        (Filter(source_prefixes=("node",)), [4, 3, 2]),
+        (Filter(source_prefixes=("node-1", "node-10")), [4, 3]),
+        (Filter(source_prefixes=("",)), [4, 3, 2]),
+        (Filter(source_prefixes=("node-3",)), []),
+        (Filter(action=("panic", "signal"), policy=("uniform", "nonsense")), [4]),
+        (Filter(notification=("polled", "sea"), severity=("fatal", "recoverable")), [4, 3, 2]),
+        (Filter(section=("memory", "processor")), [4, 3, 2]),
+        (Filter(section=("processor", "memory"), source=("node-2", "node-1")), [4, 3, 2]),
+        (Filter(physical_address=(0x4000, 0x5000, 0x2000)), [4, 3, 2]),
+        (Filter(physical_address=(0x4000, 0x5000), section=("processor", "pcie"), source_prefixes=("n",)), [3]),
         (Filter(since_ms=NOON + 2), [4, 3, 2]),
         (Filter(until_ms=NOON + 2), [1]),
-        (Filter(since_ms=NOON + 2, until_ms=NOON + 4, section="processor"), [3, 2]),
+        (Filter(since_ms=NOON + 2, until_ms=NOON + 4, section=("processor",)), [3, 2]),
         (Filter(since_ms=NOON + 4, until_ms=NOON + 2), []),
     ],
 )
@@ -123,7 +135,7 @@ def test_pages_follow_one_another_without_gap_or_repeat_also_where_times_are_equ
     seen: list[str] = []
     after: Cursor | None = None
     while True:
-        found = store.page(Filter(section="memory"), after, 5)
+        found = store.page(Filter(section=("memory",)), after, 5)
         seen += [summary.id for summary in found.decisions]
         if (after := found.next) is None:
             break
@@ -173,11 +185,11 @@ def test_addresses_are_counted_as_they_are_written(store: Store) -> None:
 
 def test_statistics_count_what_the_filter_finds(store: Store) -> None:
     store.append([entry(1, sections=("memory", "processor")), entry(2), entry(3, sections=("processor",), action="panic")])
-    assert [(count.group, count.count) for count in store.stats(Filter(section="processor"), ("action",), HOUR, 10)] == [
+    assert [(count.group, count.count) for count in store.stats(Filter(section=("processor",)), ("action",), HOUR, 10)] == [
         (("panic",), 1),
         (("signal",), 1),
     ]
-    by_section = store.stats(Filter(section="processor"), ("section",), HOUR, 10)
+    by_section = store.stats(Filter(section=("processor",)), ("section",), HOUR, 10)
     assert [(count.group, count.count) for count in by_section] == [(("memory",), 1), (("processor",), 2)]
 
 
@@ -195,10 +207,10 @@ def test_a_reader_of_the_stream_goes_on_where_it_was(store: Store) -> None:
 
 def test_a_reader_that_filters_comes_as_far_as_one_that_does_not(store: Store) -> None:
     store.append([entry(1, action="panic"), entry(2), entry(3)])
-    found, up_to = store.after_sequence(0, Filter(action="panic"), 10)
+    found, up_to = store.after_sequence(0, Filter(action=("panic",)), 10)
     assert found == [StreamedDecision(1, entry(1, action="panic").summary)]
     assert up_to == 3
-    assert store.after_sequence(3, Filter(action="panic"), 10) == ([], 3)
+    assert store.after_sequence(3, Filter(action=("panic",)), 10) == ([], 3)
 
 
 def test_a_reader_beyond_the_end_stays_there(store: Store) -> None:
@@ -297,7 +309,7 @@ def test_what_was_purged_is_nowhere_any_more(store: Store) -> None:
     assert store.event(identity(1)) is None
     assert store.repeat(name("1")) is None
     assert store.repeat(name("2")) is not None
-    for asked in (ANY, Filter(section="memory"), Filter(physical_address=0x1000), Filter(source="node-1")):
+    for asked in (ANY, Filter(section=("memory",)), Filter(physical_address=(0x1000,)), Filter(source=("node-1",))):
         assert 1 not in numbers(store, asked)
     assert [count.count for count in store.stats(ANY, ("section", "physical_address"), HOUR, 10)] == [1]
     assert [found.sequence for found in store.after_sequence(0, ANY, 10)[0]] == [2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -18,9 +19,13 @@ ASKED: Final = effort(50, 1)
 """In the short profile, one of so many responses is asked for over HTTP, which takes long; the others are read."""
 
 
+IN_A_BATCH: Final = re.compile(rb'\A\{"index":\d+,"event_id":(?:null|"(?:[^"\\]|\\.)*"),')
+"""What a result of a batch has before the decision."""
+
+
 def without_repeat(response: bytes) -> bytes:
-    """Return the response as it was when its event was new."""
-    return response.replace(b'"repeat":true', b'"repeat":false', 1)
+    """Return the response as it was when its event was new, and alone."""
+    return IN_A_BATCH.sub(b"{", response.replace(b'"repeat":true', b'"repeat":false', 1), count=1)
 
 
 def require_served(client: httpx.Client, responses: Mapping[str, bytes]) -> None:

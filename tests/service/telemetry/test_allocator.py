@@ -184,7 +184,7 @@ def test_a_store_whose_caches_are_released_all_the_time_keeps_and_answers_as_eve
                 store.release_memory()
 
         def read(number: int) -> int:
-            return len(store.page(Filter(action="signal"), None, 10).decisions) + number
+            return len(store.page(Filter(action=("signal",)), None, 10).decisions) + number
 
         releasing = threads.submit(release)
         for number in range(150):

@@ -123,6 +123,159 @@ def test_an_array_that_breaks_off_ends_with_its_problem_and_what_came_before_is_
     assert [result.get("type", "decided") for result in results(answer)] == ["decided", "decided", f"{URN}invalid-batch"]
 
 
+# Which event, dry runs and views.
+
+
+def test_every_result_names_its_event_by_index_and_id(call: Call, form: dict[str, str]) -> None:
+    kind = form["content-type"]
+    bad = [
+        event("bad", notification="nonsense"),
+        {**SMALL, "policy": "nonsense", "id": "no policy"},
+        {**SMALL, "id": 7},
+        {**SMALL, "id": "x" * 257},
+        5,
+        {**SMALL, "id": "long", "source": "x" * 5000},
+    ]
+    answer = call("POST", URL, content=write(form, [event(f"first {kind}"), SMALL, *bad, event(f"first {kind}")]), headers=form)
+
+    found = results(answer)
+    assert [result["index"] for result in found] == list(range(9))
+    ids = [result["event_id"] for result in found]
+    assert ids == [f"e-first {kind}", None, "e-bad", "no policy", None, None, None, None, f"e-first {kind}"]
+    assert [result["repeat"] for result in (found[0], found[1], found[8])] == [False, False, True]
+    assert results(call("POST", URL, content=write(form, [event(f"first {kind}")]), headers=form))[0]["event_id"] == f"e-first {kind}"
+
+
+def test_an_index_counts_events_and_not_lines(call: Call) -> None:
+    answer = call("POST", URL, content=b"\n\n" + ndjson([event("blank-1")]) + b"\n{nonsense\n" + ndjson([event("blank-2")]), headers=NDJSON)
+
+    found = [(result["index"], result["event_id"], result.get("status", 201)) for result in results(answer)]
+    assert found == [(0, "e-blank-1", 201), (1, None, 400), (2, "e-blank-2", 201)]
+
+
+def test_the_problem_at_the_end_of_a_broken_array_has_the_next_index(call: Call) -> None:
+    answer = call("POST", URL, content=json.dumps([SMALL, SMALL]).encode()[:-1] + b",", headers=ARRAY)
+
+    assert [(result["index"], result.get("status", 201)) for result in results(answer)] == [(0, 201), (1, 201), (2, 400)]
+
+
+def test_a_result_is_otherwise_the_decision_byte_for_byte(call: Call) -> None:
+    line = call("POST", URL, content=ndjson([event("bytes")]), headers=NDJSON).content.strip()
+    whole = call("GET", f"/v1/decisions/{json.loads(line)['id']}").content
+
+    assert line == b'{"index":0,"event_id":"e-bytes",' + whole[1:]
+
+
+def test_a_dry_run_keeps_nothing(call: Call, form: dict[str, str]) -> None:
+    abort = {name: EVENT[name] for name in ("notification", "status_block")}
+    source = f"dry {form['content-type']}"
+    events = [
+        {**abort, "source": source, "id": "same"},
+        {**abort, "source": source, "id": "same"},
+        {**SMALL, "source": source, "id": "other"},
+    ]
+    keyed = {**form, "idempotency-key": source}
+    before = call("GET", "/v1/store").json()["decisions"]
+    first, again = (call("POST", f"{URL}?dry_run=true", content=write(form, events), headers=keyed) for _ in range(2))
+
+    assert first.content == again.content, "no ids, no times, no repeats"
+    assert first.headers["content-type"] == form["content-type"]
+    found = results(first)
+    assert [(one["id"], one["decided_at"], one["repeat"], one["event_id"]) for one in found] == [
+        (None, None, False, "same"),
+        (None, None, False, "same"),
+        (None, None, False, "other"),
+    ]
+    assert [one["host_facts"] for one in found] == [None] * 3, "no event poisons a page for another"
+    assert call("GET", "/v1/store").json()["decisions"] == before
+    assert call("GET", f"/v1/poisoned-pages/{source}").json()["pages"] == []
+    assert call("GET", "/v1/decisions", params={"source": source}).json()["decisions"] == []
+    assert [one["repeat"] for one in results(call("POST", URL, content=write(form, events[1:]), headers=keyed))] == [False, False]
+
+
+def test_a_dry_run_decides_as_a_single_one_with_what_is_stored(call: Call) -> None:
+    call("PUT", "/v1/hosts/dry-host", json=EVENT["host"]).raise_for_status()
+    abort = {**EVENT, "source": "dry-host"}
+    del abort["host"]
+    call("POST", "/v1/decisions", json=abort).raise_for_status()
+    single = call("POST", "/v1/decisions?dry_run=true", json=abort).json()
+    many = results(call("POST", f"{URL}?dry_run=1", content=ndjson([abort] * 3), headers=NDJSON))
+
+    assert single["host_facts"]["poisoned"]
+    assert [{name: value for name, value in one.items() if name not in ("index", "event_id")} for one in many] == [single] * 3
+
+
+def test_a_dry_run_needs_no_room_in_the_write_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wait_for_ever(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    app = create_app(Settings(store="memory:"))
+    with client(app) as call:
+        monkeypatch.setattr(app.state.runtime.writer, "room", wait_for_ever)
+        answer = call("POST", f"{URL}?dry_run=true", content=ndjson([SMALL] * 3), headers=NDJSON, timeout=20)
+
+    assert [one["id"] for one in results(answer)] == [None] * 3
+
+
+def test_a_dry_run_of_a_large_batch_is_decided_by_workers_too(server: Service) -> None:
+    events = [event(number) for number in range(2000)] + [event("bad", notification="nonsense")]
+    answer = httpx.post(f"{server.url}{URL}?dry_run=true", content=ndjson(events), headers=NDJSON, timeout=120)
+
+    found = results(answer)
+    assert [(one["index"], one["event_id"]) for one in found] == [(number, sent["id"]) for number, sent in enumerate(events)]
+    assert {one.get("id") for one in found} == {None}
+    assert found[-1]["type"] == f"{URN}invalid-event"
+
+
+def test_the_summary_of_a_decision_is_what_it_is_counted_by(call: Call, form: dict[str, str]) -> None:
+    kind = form["content-type"]
+    events = [event(f"summary {kind}"), event("bad", notification="nonsense"), event(f"summary {kind}")]
+    answer = call("POST", f"{URL}?view=summary", content=write(form, events), headers=form)
+    first, refused, again = results(answer)
+    whole = call("GET", f"/v1/decisions/{first['id']}").json()
+
+    assert answer.status_code == 207
+    assert first == {
+        "index": 0,
+        "event_id": f"e-summary {kind}",
+        "id": whole["id"],
+        "repeat": False,
+        "action": whole["action"],
+        "certainty": whole["certainty"],
+        "event_key": whole["event_key"],
+    }
+    assert again == {**first, "index": 2, "repeat": True}
+    assert (refused["index"], refused["event_id"], refused["type"]) == (1, "e-bad", f"{URN}invalid-event")
+    dry = results(call("POST", f"{URL}?view=summary&dry_run=true", content=write(form, events[:1]), headers=form))
+    assert dry == [{**first, "id": None}]
+    assert len(answer.content) < 3 * 400
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"), [("view=brief", "view"), ("dry_run=maybe", "dry_run"), ("view=full&view=full", "view"), ("x=1", "x")]
+)
+def test_a_parameter_that_is_not_known_is_refused(call: Call, query: str, parameter: str) -> None:
+    answer = call("POST", f"{URL}?{query}", content=ndjson([SMALL]), headers=NDJSON)
+
+    assert problem(answer) == (422, "invalid-parameter")
+    assert answer.json()["errors"][0]["parameter"] == parameter
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded"])
+def test_lines_under_another_content_type_are_refused_with_the_right_one(call: Call, kind: str) -> None:
+    answer = call("POST", URL, content=ndjson([SMALL, SMALL]), headers={"content-type": kind})
+
+    assert problem(answer) == (400, "invalid-batch")
+    assert "`Content-Type: application/x-ndjson`" in answer.json()["detail"]
+
+
+def test_an_array_under_the_content_type_of_lines_is_refused_with_the_right_one(call: Call) -> None:
+    (refused,) = results(call("POST", URL, content=json.dumps([SMALL, SMALL]).encode(), headers=NDJSON))
+
+    assert (refused["status"], refused["index"]) == (422, 0)
+    assert refused["detail"].endswith("for a JSON array, expected `Content-Type: application/json`")
+
+
 # Blanks, and nothing.
 
 

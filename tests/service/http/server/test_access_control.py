@@ -108,6 +108,8 @@ def test_creating_the_first_key_makes_a_running_service_require_one(store: str) 
         ("GET", "/v1/hosts/x", "read"),
         ("PUT", "/v1/hosts/x", "admin"),
         ("DELETE", "/v1/hosts/x", "admin"),
+        ("GET", "/v1/hosts", "read"),
+        ("GET", "/v1/poisoned-pages", "read"),
         ("GET", "/v1/poisoned-pages/x", "read"),
         ("DELETE", "/v1/poisoned-pages/x", "admin"),
         ("GET", "/v1/store", "read"),
@@ -129,6 +131,7 @@ def test_a_key_that_may_read_or_decide_may_ask_what_stores_nothing(closed: tuple
         ("/v1/decode", {"status_block": EVENT["status_block"]}),
         ("/v1/syndromes", {"value": "0xbe000c11"}),
         ("/v1/decisions?dry_run=true", EVENT),
+        ("/v1/decisions/batch?dry_run=true", [EVENT]),
         ("/v1/import?dry_run=true", EVENT),
     )
     for path, question in questions:

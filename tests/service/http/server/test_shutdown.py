@@ -63,7 +63,7 @@ def test_a_batch_that_was_taken_in_is_answered_whole_and_kept_when_the_service_i
 def identifying(text: bytes) -> dict[str, object]:
     """What the store keeps beside the decision."""
     content = json.loads(text)
-    return {name: content[name] for name in ("id", "decided_at", "event_key", "repeat")}
+    return {name: content[name] for name in ("index", "event_id", "id", "decided_at", "event_key", "repeat")}
 
 
 def test_a_stream_of_decisions_ends_when_the_service_is_told_to_stop(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Lists and counts: filters, cursors, conversion to JSON and CSV."""

@@ -1,0 +1,1 @@
+"""OpenAPI document, made from the routes, the models and their source."""
