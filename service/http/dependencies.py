@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Header, Path, Request
 from pydantic_core import to_json
+from starlette.convertors import Convertor, register_url_convertor
 
 from ras_triage.service.api.content_encoding import decoded_chunks
 from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter, too_large
@@ -23,6 +24,21 @@ from ras_triage.service.security.principal import Principal
 from ras_triage.service.telemetry.metrics import Metrics
 
 _MAX_SOURCE: Final = 256
+
+
+class _NameConvertor(Convertor[str]):
+    """The rest of a path, unless it is empty; `{source:name}` in the path of a route."""
+
+    regex = ".+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("name", _NameConvertor())
 
 SourceName = Annotated[str, Path(min_length=1, max_length=_MAX_SOURCE, description="The `source` of events")]
 """The `source` of events, in a path."""

@@ -49,9 +49,4 @@ class TrailingSlashMiddleware:
 
 
 def _has_route(scope: Scope, routes: list[BaseRoute]) -> bool:
-    """Return whether a route matches the path, without an empty parameter."""
-    for route in routes:
-        match, matched = route.matches(scope)
-        if match is not Match.NONE and all(matched.get("path_params", {}).values()):
-            return True
-    return False
+    return any(route.matches(scope)[0] is not Match.NONE for route in routes)

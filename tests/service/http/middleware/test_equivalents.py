@@ -88,7 +88,7 @@ def test_head_needs_the_scope_of_get() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/decisions", "/v1/decisions/stats", "/v1/policies", "/v1/policies/uniform", "/v1/store", "/healthz", "/docs"]
+    "path", ["/v1/decisions", "/v1/decisions/stats", "/v1/hosts", "/v1/policies", "/v1/policies/uniform", "/v1/store", "/healthz", "/docs"]
 )
 def test_a_trailing_slash_makes_no_difference(url: str, path: str) -> None:
     answers = [httpx.get(f"{url}{path}{slash}", params={}) for slash in ("", "/", "/?")]
@@ -109,6 +109,7 @@ def test_a_source_may_end_with_a_slash(url: str) -> None:
 
     assert httpx.get(f"{url}/v1/hosts/rack/").json()["source"] == "rack/"
     assert httpx.get(f"{url}/v1/hosts/rack").status_code == 404
+    assert httpx.delete(f"{url}/v1/hosts/").status_code == 405, "that of the list"
 
 
 def test_a_trailing_slash_does_not_lead_past_the_limits() -> None:
