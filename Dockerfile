@@ -11,6 +11,7 @@ RUN python -m venv /opt/build \
     && python -m venv /opt/ras-triage \
     && /opt/ras-triage/bin/pip install --no-cache-dir --only-binary :all: --require-hashes -r "deploy/requirements${EXTRAS:+-$EXTRAS}.lock"
 COPY pyproject.toml README.md LICENSE ./
+COPY docs/ras-triage.1 docs/
 COPY models models
 COPY policies policies
 COPY ras_triage ras_triage

@@ -25,8 +25,9 @@ lint: $(VENV)/.lint  ## ruff and mypy
 client:  ## write the synchronous client after a change of the asynchronous one
 	@$(PYTHON) tests/generate_client.py
 
-reference: $(VENV)/.test  ## write the reference pages after a change of what they list
+reference: $(VENV)/.test  ## write the reference pages and the manual page after a change of what they list
 	@$(BIN)/python -m tests.generate_reference
+	@$(BIN)/python -m tests.generate_man_page
 
 docs: $(VENV)/.docs  ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file deploy/site/mkdocs.yml

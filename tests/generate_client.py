@@ -19,7 +19,7 @@ _PASSAGES: Final = {
     ),
     "import aclosing, closing": "import closing",
     "import anyio\n": "",
-    "AsyncIterable[AnyEvent] | Iterable[AnyEvent]": "Iterable[AnyEvent]",
+    "AsyncIterable[SentEvent] | Iterable[SentEvent]": "Iterable[SentEvent]",
     "Asynchronous client of the service, with the calls of `Client`. Belongs to one event loop.": (
         "Synchronous client of the service. Safe to share between threads."
     ),

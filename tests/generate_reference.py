@@ -20,7 +20,7 @@ from ras_triage.policies.catalog.policies import NEWEST_SERIES, change_ledger
 from ras_triage.policies.catalog.release import Release
 from ras_triage.service.api.problem_types import PROBLEM_TYPES
 from ras_triage.service.api.problems import URN
-from ras_triage.service.cli.main import _parser
+from ras_triage.service.cli.parser import build_parser
 from ras_triage.service.config.settings import all_settings
 from ras_triage.service.http.app import create_app
 from ras_triage.service.store.port import StoreSize
@@ -123,7 +123,7 @@ def alerts() -> str:
 
 def commands() -> str:
     """Return every command with its arguments, options and examples."""
-    (subcommands,) = _subcommands(_parser())
+    (subcommands,) = _subcommands(build_parser())
     overview = table(
         "command | does",
         ((f"[{action.dest}](#ras-triage-{action.dest})", as_text(action.help or "")) for action in subcommands._choices_actions),

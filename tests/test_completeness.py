@@ -205,8 +205,8 @@ def problem_types() -> Iterator[tuple[str, int | None]]:
 
 def _made_by(call: ast.Call) -> Iterator[tuple[str, int | None]]:
     name = getattr(call.func, "id", None)
-    if name == "invalid" and isinstance(call.args[-1], ast.Constant):
-        yield f"invalid-{call.args[-1].value}", 422
+    if name == "invalid" and len(call.args) > 2 and isinstance(call.args[2], ast.Constant):
+        yield f"invalid-{call.args[2].value}", 422
     if name != "Problem" or not isinstance(call.args[0], ast.JoinedStr):
         return
     kind = call.args[0].values[1:]

@@ -143,7 +143,9 @@ def test_the_image_is_built_from_every_folder_of_the_package() -> None:
     folders = {*project["packages"], *project["force-include"]}
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert folders == set(re.findall(r"^COPY (\w+) \1$", dockerfile, re.MULTILINE))
-    assert {f"!{folder}" for folder in folders} <= set((ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines())
+    files = set(project["shared-data"])
+    assert files == {f"{folder}{name}" for name, folder in re.findall(r"^COPY docs/(\S+) (docs/)$", dockerfile, re.MULTILINE)}
+    assert {f"!{name}" for name in (*folders, *files)} <= set((ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines())
 
 
 # Auditing them

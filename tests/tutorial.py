@@ -25,7 +25,7 @@ PAGE: Final = ROOT / "docs" / "tutorial.md"
 _ADDRESS: Final = "http://127.0.0.1:8080"
 _BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _STYLE: Final = re.compile(r"\x1b\[[\d;]*m")
-_VARIES: Final = re.compile(r"20\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+Z)?|\b01[0-9a-f]{6}(-[0-9a-f-]{27})?\b")
+_VARIES: Final = re.compile(r"\b(20\d\d-)?\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+Z)?|\b01[0-9a-f]{6}(-[0-9a-f-]{4,27})?\b")
 """Times, and ids of decisions."""
 
 

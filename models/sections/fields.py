@@ -10,6 +10,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, StringConstraints, WithJsonSchema
 
+from ras_triage.models.errors import suggestion
 from ras_triage.models.records.guid import guid, guid_text
 from ras_triage.models.scalars import decode_base64, encode_base64
 from ras_triage.models.severity import Severity
@@ -52,7 +53,9 @@ def _parse_severity(value: Any) -> Any:
         raise ValueError("expected the name or number of a severity, not a boolean")
     if isinstance(value, str):
         if value not in _SEVERITY_NAMES:
-            raise ValueError(f"unknown severity `{value}`; expected one of {', '.join(_SEVERITY_NAMES)}, or a number")
+            raise ValueError(
+                f"unknown severity `{value}`; expected one of {', '.join(_SEVERITY_NAMES)}, or a number{suggestion(value, _SEVERITY_NAMES)}"
+            )
         return _SEVERITY_NAMES[value]
     return value
 

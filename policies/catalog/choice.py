@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
+from typing import Final
 
+from ras_triage.models.errors import suggestion
 from ras_triage.models.event import Event
-from ras_triage.policies.catalog.policies import UNIFORM, InvalidPolicy, Policy, derive_policy, kernel_policy, resolve_policy
+from ras_triage.policies.catalog.policies import UNIFORM, InvalidPolicy, Policy, UnknownPolicy, derive_policy, kernel_policy, resolve_policy
+
+_RELEASE: Final = re.compile(r"\d+\.\d+(?:\.\d+)?")
 
 
 def find_policy(name: str, custom: Mapping[str, Policy]) -> Policy:
     """Return the policy of that name, custom policies first. Raises UnknownPolicy."""
-    return custom.get(name) or resolve_policy(name)
+    if name in custom:
+        return custom[name]
+    try:
+        return resolve_policy(name)
+    except UnknownPolicy as error:
+        releases = (f"linux-{release}" for release in _RELEASE.findall(name))
+        raise UnknownPolicy(f"{error}{suggestion(name, (UNIFORM, *custom, *releases))}") from None
 
 
 def choose_policy(event: Event, default: Policy, custom: Mapping[str, Policy]) -> Policy:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
+
+from ras_triage.models.errors import suggestion
 
 
 class InvalidDefinition(ValueError):
@@ -57,9 +58,3 @@ class DefinitionFile:
             if not isinstance(value, bool):
                 raise self.error(f"`flags.{flag}`: expected true or false")
         return flags
-
-
-def suggestion(name: str, known: Sequence[str]) -> str:
-    """Return the end of an error message that names the closest known name; empty where none is close."""
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""

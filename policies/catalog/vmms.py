@@ -11,9 +11,10 @@ from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from typing import Any, Final
 
+from ras_triage.models.errors import suggestion
 from ras_triage.models.frozen import frozen
 from ras_triage.models.host import MAX_VMM_NAME, Host
-from ras_triage.policies.catalog.definition_file import DefinitionFile, InvalidDefinition, suggestion
+from ras_triage.policies.catalog.definition_file import DefinitionFile, InvalidDefinition
 from ras_triage.policies.catalog.policies import catalog_table, content_digest
 
 

@@ -15,4 +15,4 @@ def read_event(document: bytes) -> Event:
     try:
         return Event.model_validate_json(document)
     except ValidationError as error:
-        raise ProblemError(invalid(error, document, "event")) from None
+        raise ProblemError(invalid(error, document, "event", Event)) from None

@@ -86,6 +86,8 @@ PROBLEM_TYPES: Final = (
         "unanswered", 502, "made by the client for an event that the service did not answer ([client.md](client.md))", "report the defect"
     ),
     ProblemType("unreadable-file", 404, "command line: a file cannot be read"),
-    ProblemType("unrecognised-input", 415, "command line: a file that is neither an event, a status block nor a CPER record"),
+    ProblemType(
+        "unrecognised-input", 415, "command line: a file that the command does not read; where another command reads it, that one is named"
+    ),
     ProblemType("unwritable", 422, "command line: `export` to a format that cannot carry the error", "use another format"),
 )

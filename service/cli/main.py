@@ -4,75 +4,51 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
-from typing import Final, NoReturn
+from argparse import Namespace
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final
 
-from ras_triage.service.api.escaping import escape, valid_text
-from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.api.version import installed_version
-from ras_triage.service.cli.commands import (
-    Command,
-    config,
-    decide,
-    decode,
-    demo,
-    export,
-    import_,
-    keys,
-    policies,
-    query,
-    serve,
-    show,
-    store,
-    submit,
-    syndrome,
-    watch,
-)
-from ras_triage.service.cli.output import BAD_INPUT, print_exception, print_problem, warn
-from ras_triage.service.config.settings import InvalidSetting
+from ras_triage.service.api.escaping import valid_text
+from ras_triage.service.cli.commands import load_command
+from ras_triage.service.cli.parser import parse
 
 INTERRUPTED = 130
-
-COMMANDS: Final[Mapping[str, Command]] = {
-    "decide": decide,
-    "decode": decode,
-    "import": import_,
-    "export": export,
-    "syndrome": syndrome,
-    "policies": policies,
-    "serve": serve,
-    "config": config,
-    "keys": keys,
-    "store": store,
-    "submit": submit,
-    "query": query,
-    "show": show,
-    "watch": watch,
-    "demo": demo,
-}
-"""In the order of the help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 2 bad input."""
-    sys.excepthook = print_exception
+    sys.excepthook = _print_exception
     _escape_unprintable_output()
-    options = _parser().parse_args(argv)
     try:
-        _require_text(options)
-        return COMMANDS[options.command].run(options)
-    except InvalidSetting as error:
-        warn(str(error))
-        return BAD_INPUT
-    except ProblemError as refused:
-        print_problem(refused.problem, as_json=getattr(options, "json", False))
-        return BAD_INPUT
+        return _run(parse(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:
         _discard_output()
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _run(options: Namespace) -> int:
+    """Run a command and print what it raises."""
+    from ras_triage.service.api.problems import ProblemError  # noqa: PLC0415 - help starts faster without the models
+    from ras_triage.service.cli.output import BAD_INPUT, print_problem, warn  # noqa: PLC0415
+    from ras_triage.service.config.settings import InvalidSetting  # noqa: PLC0415
+
+    try:
+        _require_text(options)
+        return load_command(options.command).run(options)
+    except InvalidSetting as error:
+        warn(str(error))
+    except ProblemError as refused:
+        print_problem(refused.problem, as_json=getattr(options, "json", False))
+    return BAD_INPUT
+
+
+def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    from ras_triage.service.cli.output import print_exception  # noqa: PLC0415 - help starts faster without it
+
+    print_exception(kind, error, trace)
 
 
 def _escape_unprintable_output() -> None:
@@ -92,27 +68,12 @@ _FILES: Final = frozenset({"file", "files", "hest"})
 
 def _require_text(options: Namespace) -> None:
     """Raise InvalidSetting for an argument that is not UTF-8 and does not name a file."""
+    from ras_triage.service.config.settings import InvalidSetting  # noqa: PLC0415
+
     for name, value in vars(options).items():
         words = value if isinstance(value, list) else [value]
         if name not in _FILES and any(isinstance(word, str) and valid_text(word) != word for word in words):
             raise InvalidSetting(f"`{name.replace('_', '-')}`: expected UTF-8 text")
-
-
-class _Parser(ArgumentParser):
-    """Argument parser that escapes its error messages, which quote arguments."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(escape(message))
-
-
-def _parser() -> ArgumentParser:
-    description = "Predict what Linux on arm64 does with a hardware error, and why."
-    parser = _Parser(prog="ras-triage", description=description, epilog="Example: ras-triage decide event.json")
-    parser.add_argument("--version", action="version", version=f"ras-triage {installed_version()}")
-    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
-    for name, command in COMMANDS.items():
-        command.configure(commands.add_parser(name, help=command.HELP))
-    return parser
 
 
 if __name__ == "__main__":

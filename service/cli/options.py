@@ -6,6 +6,10 @@ from argparse import ArgumentParser, HelpFormatter, Namespace, RawDescriptionHel
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ras_triage.policies.catalog.choice import find_policy
+from ras_triage.policies.catalog.policies import Policy, UnknownPolicy, kernel_policy
+from ras_triage.service.api.problems import ProblemError, unknown_policy
+from ras_triage.service.cli.option_names import name_options
 from ras_triage.service.config.declaration import DeclaredSetting
 from ras_triage.service.config.files import read_settings
 from ras_triage.service.config.settings import Settings, all_settings
@@ -25,6 +29,23 @@ def effective_settings(options: Namespace) -> EffectiveSettings:
 
     flags = {name: getattr(options, name) for name, setting in all_settings().items() if setting.declaration.option is not None}
     return load_settings(flags, options.config)
+
+
+def known_policy(name: str, settings: Settings, option: str) -> Policy:
+    """Return the policy that an option names. Raises ProblemError."""
+    try:
+        return find_policy(name, settings.custom_policies)
+    except UnknownPolicy as error:
+        raise ProblemError(name_options(unknown_policy(str(error), option), {option: option})) from None
+
+
+def require_known_kernel(release: str | None) -> None:
+    """Raise ProblemError if the option for the kernel release names none."""
+    try:
+        if release is not None:
+            kernel_policy(release)
+    except UnknownPolicy as error:
+        raise ProblemError(name_options(unknown_policy(str(error), "--kernel"), {"--kernel": "--kernel"})) from None
 
 
 def add_settings(command: ArgumentParser) -> None:

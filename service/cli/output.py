@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ras_triage.service.api.escaping import escape, escape_json
 from ras_triage.service.api.problems import MAX_ERRORS, Problem, ProblemError, problem_json, too_large
 from ras_triage.service.cli.inputs import open_input, read_lines
+from ras_triage.service.cli.next_command import require_lines
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.redaction import redact
@@ -48,7 +49,7 @@ def print_problem(problem: Problem, *, as_json: bool) -> None:
     warn(f"{_cut(problem.title)}: {_cut(problem.detail)}")
     if len(problem.errors) > 1:
         for fault in problem.errors[:MAX_ERRORS]:
-            note(redact(f"  {_cut(fault.pointer or '/')}: {_cut(fault.detail)}"))
+            note(redact(f"  {_cut(fault.pointer or fault.parameter or '/')}: {_cut(fault.detail)}"))
 
 
 def _cut(text: str) -> str:
@@ -89,31 +90,38 @@ def write_bytes(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def is_terminal() -> bool:
+    """Return whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
 def write_original(data: bytes) -> None:
     """Print bytes from outside unchanged, at once; on a terminal, which acts on control characters, as escaped text."""
-    if sys.stdout.isatty():
+    if is_terminal():
         for line in data.decode(errors="backslashreplace").removesuffix("\n").split("\n"):
             write_text(line.expandtabs())
     else:
         write_bytes(data)
 
 
-def print_page(page: RenderableType, *, soft_wrap: bool = False) -> None:
-    """Print a page. With `soft_wrap` the terminal breaks its lines."""
+def print_page(page: RenderableType | Callable[[int], RenderableType], *, soft_wrap: bool = False) -> None:
+    """Print a page, or what a function returns for the width of the terminal. With `soft_wrap` the terminal breaks its lines."""
     from ras_triage.service.cli.pages import layout  # noqa: PLC0415 - JSON output starts faster without it
 
     console = layout.console()
+    drawable = page(console.width) if callable(page) else page
     with console.capture() as drawn:
-        console.print(layout.EscapedPage(page), soft_wrap=soft_wrap)
+        console.print(layout.EscapedPage(drawable), soft_wrap=soft_wrap)
     sys.stdout.write("\n".join(line.rstrip() for line in drawn.get().splitlines()) + "\n")
     sys.stdout.flush()
 
 
-def process_lines(path: str, limit: int, answer: Callable[[bytes], bytes]) -> int:
-    """Print the answer to each line of a file, or its problem, and return the exit status."""
+def process_lines(command: str, path: str, limit: int, answer: Callable[[bytes], bytes]) -> int:
+    """Print the answer to each line of a file, or its problem, and return the exit status. Raises ProblemError for other files."""
     status = 0
     attempts = Attempts(warn_of_defect)
     with open_input(path) as stream:
+        require_lines(command, path, stream)
         for line in read_lines(stream, limit):
             try:
                 if line is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from ssl import SSLError
 from typing import TYPE_CHECKING, Final
 
+from ras_triage.service.cli.option_names import name_options
 from ras_triage.service.cli.output import BAD_INPUT, print_problem, warn
 from ras_triage.service.config.settings import InvalidSetting
 
@@ -39,8 +40,13 @@ def add_server(command: ArgumentParser) -> None:
     group.add_argument("--ca-file", type=Path, metavar="FILE", help="CA certificates for the service in PEM (default: those of the system)")
 
 
-def call_service(options: Namespace, use: Callable[[Client], int], retry: Retry | None = None) -> int:
-    """Call `use` with a client and return the exit status: 2 refused, 1 no response. Raises InvalidSetting."""
+def call_service(
+    options: Namespace, use: Callable[[Client], int], retry: Retry | None = None, parameters: Mapping[str, str] | None = None
+) -> int:  # fmt: skip
+    """Call `use` with a client and return the exit status: 2 refused, 1 no response. Raises InvalidSetting.
+
+    `parameters`: the options of the command for query parameters that a problem may name.
+    """
     from httpx import InvalidURL, UnsupportedProtocol  # noqa: PLC0415
 
     from ras_triage.service.client import ClientError, ProblemResponse, Retry, UnexpectedResponse  # noqa: PLC0415
@@ -49,7 +55,7 @@ def call_service(options: Namespace, use: Callable[[Client], int], retry: Retry 
         with _client(options, retry or Retry(attempts=_ATTEMPTS)) as client:
             return use(client)
     except ProblemResponse as error:
-        print_problem(error.problem, as_json=getattr(options, "json", False))
+        print_problem(name_options(error.problem, parameters or {}), as_json=getattr(options, "json", False))
         return _status(error)
     except UnexpectedResponse as error:
         warn(f"`{_without_credentials(options.server)}`: {error}")

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from select import select
+from time import monotonic
 from typing import IO, BinaryIO, Final
 
 from pydantic_core import from_json
@@ -57,19 +59,33 @@ def _digest(stream: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def read_events(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the bytes of each event: the lines, or the elements of a JSON array. Raises ProblemError."""
+def read_events(stream: BinaryIO, linger_s: float | None = None) -> Iterator[bytes | None]:
+    """Yield the bytes of each event: the lines, or the elements of a JSON array. Raises ProblemError.
+
+    With `linger_s` None follows events after which no other came for so long, counted from the first event after the last None.
+    """
     splitter: ItemSplitter | None = None
-    while (piece := _next(stream)) or splitter is not None:
+    waiting_since: float | None = None
+    while True:
+        if linger_s is not None and waiting_since is not None and not _is_readable(stream, waiting_since + linger_s - monotonic()):
+            waiting_since = None
+            yield None
+        piece = _next(stream)
         if splitter is None and piece.strip():
             splitter = ArraySplitter(MAX_EVENT_BYTES) if piece.lstrip().startswith(b"[") else NdjsonSplitter(MAX_EVENT_BYTES)
         if splitter is not None:
             for event in splitter.feed(piece) if piece else splitter.finish():
                 if isinstance(event, ProblemError):
                     raise event
+                waiting_since = waiting_since or monotonic()
                 yield event
         if not piece:
             return
+
+
+def _is_readable(stream: BinaryIO, seconds: float) -> bool:
+    """Return whether there is input, or its end, within so many seconds; `read1` left nothing in the buffer."""
+    return seconds > 0 and bool(select([stream], [], [], seconds)[0])
 
 
 def _next(stream: BinaryIO) -> bytes:

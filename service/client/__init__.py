@@ -11,7 +11,7 @@ from ras_triage.service.api.problems import Problem
 from ras_triage.service.client._async import AsyncClient
 from ras_triage.service.client._calls import Filters, HostFilters, PoisonFilters
 from ras_triage.service.client._sync import Client
-from ras_triage.service.client.chunks import AnyEvent
+from ras_triage.service.client.chunks import FLUSH, AnyEvent, Flush
 from ras_triage.service.client.errors import ClientError, ProblemResponse, UnexpectedResponse, Unreachable
 from ras_triage.service.client.limits import ResponseLimits
 from ras_triage.service.client.results import (
@@ -34,6 +34,7 @@ from ras_triage.service.client.results import (
 from ras_triage.service.client.retry import Retry
 
 __all__ = [
+    "FLUSH",
     "AnyEvent",
     "AsyncClient",
     "BatchSummary",
@@ -43,6 +44,7 @@ __all__ = [
     "DecisionResponse",
     "DecodeResult",
     "Filters",
+    "Flush",
     "Health",
     "HostEntry",
     "HostFilters",

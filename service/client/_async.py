@@ -20,7 +20,7 @@ from ras_triage.service.client._base import BaseClient
 from ras_triage.service.client._calls import Filters, HostFilters, PoisonFilters, new_key, read_result, read_summary
 from ras_triage.service.client._protocol import Effect, Emit, FlowExecution, NextEvent, OpenRequest, Pause, ProtocolFlow, ReadBytes
 from ras_triage.service.client._request import RequestDefaults
-from ras_triage.service.client.chunks import AnyEvent, chunks_async
+from ras_triage.service.client.chunks import AnyEvent, SentEvent, chunks_async
 from ras_triage.service.client.limits import ResponseLimits, decoded_body_async, event_source
 from ras_triage.service.client.results import (
     DecodeResult,
@@ -37,7 +37,7 @@ from ras_triage.service.client.results import (
 
 T = TypeVar("T")
 
-_Events = AsyncIterable[AnyEvent] | Iterable[AnyEvent]
+_Events = AsyncIterable[SentEvent] | Iterable[SentEvent]
 
 
 class _Connection:
@@ -129,6 +129,7 @@ class AsyncClient(BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport]):
         """Yield the decision of each event in order, or its Problem. With `dry_run` nothing is stored, as by `decide`.
 
         Events are sent in groups of up to 500 events or 1 MiB; at most one group is held in memory.
+        `FLUSH` among the events sends those before it at once.
         To resume after a crash, pass the same events, the same `idempotency_key` and the number of results received (`answered`).
         """
         async for line in self.decide_lines(events, idempotency_key=idempotency_key, answered=answered, dry_run=dry_run):

@@ -22,7 +22,7 @@ from ras_triage.service.client._base import BaseClient
 from ras_triage.service.client._calls import Filters, HostFilters, PoisonFilters, new_key, read_result, read_summary
 from ras_triage.service.client._protocol import Effect, Emit, FlowExecution, NextEvent, OpenRequest, Pause, ProtocolFlow, ReadBytes
 from ras_triage.service.client._request import RequestDefaults
-from ras_triage.service.client.chunks import AnyEvent, chunks
+from ras_triage.service.client.chunks import AnyEvent, SentEvent, chunks
 from ras_triage.service.client.limits import ResponseLimits, decoded_body, event_source
 from ras_triage.service.client.results import (
     DecodeResult,
@@ -39,7 +39,7 @@ from ras_triage.service.client.results import (
 
 T = TypeVar("T")
 
-_Events = Iterable[AnyEvent]
+_Events = Iterable[SentEvent]
 
 
 class _Connection:
@@ -131,6 +131,7 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         """Yield the decision of each event in order, or its Problem. With `dry_run` nothing is stored, as by `decide`.
 
         Events are sent in groups of up to 500 events or 1 MiB; at most one group is held in memory.
+        `FLUSH` among the events sends those before it at once.
         To resume after a crash, pass the same events, the same `idempotency_key` and the number of results received (`answered`).
         """
         for line in self.decide_lines(events, idempotency_key=idempotency_key, answered=answered, dry_run=dry_run):

@@ -1,11 +1,13 @@
 """Chunks of events, each sent as one batch request.
 
-Chunks depend on the events only, so that a run that is repeated has the same chunks with the same idempotency keys.
+Chunks depend on the events and on FLUSH between them only, so that a run that is repeated has the same chunks with the same
+idempotency keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from enum import Enum
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
@@ -19,6 +21,19 @@ MAX_BYTES: Final = 1 << 20
 
 AnyEvent = Event | Mapping[str, Any] | bytes
 """An event: a model, a JSON object, or JSON as bytes."""
+
+
+class Flush(Enum):
+    """Marker among events."""
+
+    FLUSH = "flush"
+
+
+FLUSH: Final = Flush.FLUSH
+"""Among events: those before it are sent at once, in a chunk that may have room left."""
+
+SentEvent = AnyEvent | Flush
+"""What an iterable of events may have."""
 
 
 @frozen
@@ -62,8 +77,11 @@ class _ChunkBuilder:
         self.first = self.size = 0
         self.lines: list[bytes] = []
 
-    def add(self, line: bytes) -> Chunk | None:
-        """Add a line. Return the chunk before it if that was full."""
+    def add(self, event: SentEvent) -> Chunk | None:
+        """Add an event. Return the chunk before it if that was full, or is to be sent."""
+        if event is FLUSH:
+            return self.take() if self.lines else None
+        line = event_line(event)
         full = len(self.lines) == MAX_EVENTS or (self.lines and self.size + len(line) > MAX_BYTES)
         chunk = self.take() if full else None
         self.lines.append(line)
@@ -78,17 +96,17 @@ class _ChunkBuilder:
         return chunk
 
 
-def chunks(events: Iterable[AnyEvent]) -> Iterator[Chunk]:
+def chunks(events: Iterable[SentEvent]) -> Iterator[Chunk]:
     """Yield the events as chunks."""
     builder = _ChunkBuilder()
     for event in events:
-        if chunk := builder.add(event_line(event)):
+        if chunk := builder.add(event):
             yield chunk
     if builder.lines:
         yield builder.take()
 
 
-async def chunks_async(events: AsyncIterable[AnyEvent] | Iterable[AnyEvent]) -> AsyncIterator[Chunk]:
+async def chunks_async(events: AsyncIterable[SentEvent] | Iterable[SentEvent]) -> AsyncIterator[Chunk]:
     """Yield the events as chunks as they come."""
     if not isinstance(events, AsyncIterable):
         for chunk in chunks(events):
@@ -96,7 +114,7 @@ async def chunks_async(events: AsyncIterable[AnyEvent] | Iterable[AnyEvent]) -> 
         return
     builder = _ChunkBuilder()
     async for event in events:
-        if full := builder.add(event_line(event)):
+        if full := builder.add(event):
             yield full
     if builder.lines:
         yield builder.take()

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from ras_triage.models.errors import suggestion
 from ras_triage.service.api.escaping import valid_text
 from ras_triage.service.config.declaration import PREFIX, DeclaredSetting
 from ras_triage.service.config.files import read_settings, read_text
@@ -92,7 +93,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise InvalidSetting(f"`{path}`: {str(error)[:1].lower()}{str(error)[1:]}") from None
     for name in content:
         if name not in all_settings():
-            raise InvalidSetting(f"`{name}` in `{path}`: unknown setting")
+            raise InvalidSetting(f"`{name}` in `{path}`: unknown setting{suggestion(name, all_settings())}")
     return content
 
 

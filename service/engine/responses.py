@@ -143,7 +143,7 @@ def decode_response(document: bytes, settings: Settings) -> dict[str, Any] | Hes
     try:
         request = DecodeRequest.model_validate_json(document)
     except ValidationError as error:
-        raise ProblemError(invalid(error, document, "request")) from None
+        raise ProblemError(invalid(error, document, "request", DecodeRequest)) from None
     if request.hest is not None:
         return _error_sources(request.hest, request, settings)
     if request.record is not None:

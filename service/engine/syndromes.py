@@ -43,7 +43,7 @@ def read_syndrome_request(document: bytes) -> SyndromeRequest:
     try:
         return _request().validate_json(document)
     except ValidationError as error:
-        raise ProblemError(invalid(error, document, "request")) from None
+        raise ProblemError(invalid(error, document, "request", SyndromeRequest)) from None
 
 
 def answer_syndromes(request: SyndromeRequest, settings: Settings) -> SyndromeResponse:

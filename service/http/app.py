@@ -26,6 +26,7 @@ from ras_triage.service.api.problems import (
     internal,
     invalid_parameter,
     problem_json,
+    suggest_value,
     truncate_text,
 )
 from ras_triage.service.api.times import now_ms
@@ -194,7 +195,8 @@ async def _parameter_error(_: Request, error: Exception) -> Response:
         return _problem_response(
             http_problem(404, truncate_text(f"unknown `{first['loc'][-1]}`: {explain_validation_error(first, first['input'])}"))
         )
-    return _problem_response(invalid_parameter(str(first["loc"][-1]), explain_validation_error(first, first["input"])))
+    reason = explain_validation_error(first, first["input"]) + suggest_value(first, first["input"])
+    return _problem_response(invalid_parameter(str(first["loc"][-1]), reason))
 
 
 async def _queue_full(_: Request, error: Exception) -> Response:

@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Path, Request
 from pydantic_core import to_json
 from starlette.convertors import Convertor, register_url_convertor
 
+from ras_triage.models.errors import suggestion
 from ras_triage.service.api.content_encoding import decoded_chunks
 from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter, too_large
 from ras_triage.service.config.settings import Settings
@@ -145,7 +146,7 @@ def require_parameters(request: Request, names: Sequence[str], repeatable: Seque
     """Raise ProblemError for an unknown query parameter, and for a repeated one that is not `repeatable`."""
     for name in request.query_params:
         if name not in names:
-            raise ProblemError(invalid_parameter(name, _unknown(names)))
+            raise ProblemError(invalid_parameter(name, _unknown(names) + suggestion(name, names)))
         if name not in repeatable and len(request.query_params.getlist(name)) > 1:
             raise ProblemError(invalid_parameter(name, "repeated parameter; expected it once"))
 

@@ -15,7 +15,7 @@ from ras_triage.models.formats.kernel_log.journal import BEFORE, is_entry
 from ras_triage.models.formats.log_envelopes import is_envelope, is_wrapped
 from ras_triage.models.formats.ras.mc_ctl import HEADINGS
 from ras_triage.models.records.cper_record import SIGNATURE
-from ras_triage.service.importing.rasdaemon_db import MAGIC
+from ras_triage.service.importing.signatures import SQLITE
 
 
 class InputFormat(StrEnum):
@@ -65,9 +65,6 @@ _BASE64: Final = re.compile(rb"[0-9A-Za-z+/]+={0,2}")
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _JSON: Final = re.compile(rb"(?:\[\s*)*\{\s*(?:[\"}]|\Z)")
 """An object or an array of objects. `[   12.345678]` and `{1}[Hardware Error]` start lines of kernel logs."""
-_LETTERS: Final = 4
-_MAX_TABLE: Final = 1 << 20
-"""Largest ACPI table, in bytes. Text that starts like a table has a far larger number in the length field."""
 
 _KEYS: Final = (
     (InputFormat.REDFISH, ("@odata.id", "@odata.type", "DiagnosticData", "DiagnosticDataType", "Members", "Events", "LogEntry", "CPER")),
@@ -79,7 +76,7 @@ _KEYS: Final = (
 
 def detect_format(head: bytes, *, is_whole: bool = True) -> InputFormat:
     """Detect the format by the first bytes of a file, or all of it. The fallback for text is a kernel log."""
-    if head.startswith(MAGIC):
+    if head.startswith(SQLITE):
         return InputFormat.RASDAEMON
     if head.startswith(SIGNATURE):
         return InputFormat.CPER
@@ -161,11 +158,3 @@ def _of_json(document: Any) -> InputFormat:
 def is_kernel_log(head: bytes) -> bool:
     """Return whether some of the lines are kernel messages, with or without an error."""
     return _KERNEL.search(head) is not None or _KERNEL_LINE.search(head) is not None
-
-
-def acpi_table(head: bytes) -> str | None:
-    """Return the signature of an ACPI table; None: not one (ACPI 6.5 5.2.6: signature, length, revision, checksum)."""
-    signature = head[:_LETTERS]
-    if signature not in (b"HEST", b"BERT", b"ERST", b"EINJ") or not 36 <= int.from_bytes(head[4:8], "little") <= _MAX_TABLE:
-        return None
-    return signature.decode()

@@ -17,9 +17,7 @@ from ras_triage.models.formats.ras.rasdaemon import FORMAT, read_rows
 from ras_triage.models.formats.ras.traced_event import TraceItem
 from ras_triage.models.formats.results import Position, UnreadableRecord
 from ras_triage.models.notification import Notification
-
-MAGIC = b"SQLite format 3\0"
-"""The first 16 bytes of every SQLite 3 database."""
+from ras_triage.service.importing.signatures import SQLITE
 
 MAX_VALUE_BYTES = 4 << 20
 """Longest value and longest row. An `arm_event` row has a record of at most 64 KiB."""
@@ -131,12 +129,12 @@ def _open(path: str, time_limit: _TimeLimit) -> sqlite3.Connection:
     """Return a read-only, restricted connection. Raises UnreadableDatabase."""
     try:
         with open(path, "rb") as file:
-            magic = file.read(len(MAGIC))
+            magic = file.read(len(SQLITE))
     except OSError as error:
         raise UnreadableDatabase((error.strerror or "cannot be read").lower()) from None
     except ValueError:
         raise UnreadableDatabase("invalid file name") from None
-    if magic != MAGIC:
+    if magic != SQLITE:
         raise UnreadableDatabase("not an SQLite database; expected `SQLite format 3` as the first bytes")
     # immutable: SQLite takes no locks, rolls no journal back and writes nothing
     uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro&immutable=1"

@@ -32,9 +32,10 @@ from ras_triage.models.observed import is_of_drivers
 from ras_triage.models.records.cper_record import SIGNATURE, decode_record
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.importing.format_detection import STREAMED, InputFormat, acpi_table, detect_format, is_kernel_log, log_format
+from ras_triage.service.importing.format_detection import STREAMED, InputFormat, detect_format, is_kernel_log, log_format
 from ras_triage.service.importing.other_tools import other_tool
 from ras_triage.service.importing.rasdaemon_db import UnreadableDatabase, read_database
+from ras_triage.service.importing.signatures import acpi_table, unreadable_file
 from ras_triage.service.importing.source import ImportSource
 
 
@@ -105,14 +106,10 @@ def is_read_whole(source: ImportSource, form: InputFormat) -> bool:
 def _refusal(source: ImportSource, form: InputFormat | None) -> UnreadableRecord | None:
     """Return why a file is not read at all; None where it is."""
     head, start = source.head, Position(offset=0)
-    if form is None and (table := acpi_table(head)) is not None:
-        return UnreadableRecord(start, _why_not(table), "acpi")
+    if form is None and (reason := unreadable_file(head)) is not None:
+        return UnreadableRecord(start, reason, "unknown" if acpi_table(head) is None else "acpi")
     if not head.strip():
         return UnreadableRecord(start, "the file is empty", str(form or "unknown"))
-    if form is None and head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"BZh", b"\xfd7zXZ")):
-        return UnreadableRecord(start, "the file is compressed; decompress it first", "unknown")
-    if form is None and head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return UnreadableRecord(start, "the text is UTF-16; convert it to UTF-8 first", "unknown")
     return None
 
 
@@ -130,14 +127,6 @@ def _why_nothing(source: ImportSource, form: InputFormat | None, known: InputFor
     if form is None and known is InputFormat.KERNEL_LOG and not is_kernel_log(source.head):
         return UnreadableRecord(start, "unknown format; expected one of those in docs/import.md", "unknown")
     return None
-
-
-def _why_not(table: str) -> str:
-    if table == "HEST":
-        return "a HEST describes error sources and contains no error; pass it as `--hest` to set their notification types"
-    if table == _BERT:
-        return "a BERT only points to the records of the previous boot; they are in `/sys/firmware/acpi/tables/data/BERT`, import that file"
-    return f"an ACPI table `{table}` contains no error record"
 
 
 def _ras_trace_lines(lines: Iterable[bytes], notification: NotificationType | None) -> Iterator[FoundItem]:

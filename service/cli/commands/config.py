@@ -10,8 +10,6 @@ from ras_triage.service.api.escaping import escape
 from ras_triage.service.cli.options import add_examples, add_json, add_settings, effective_settings
 from ras_triage.service.cli.output import write_json, write_text
 
-HELP = "show the settings of the service and their sources"
-
 
 def configure(command: ArgumentParser) -> None:
     command.description = (

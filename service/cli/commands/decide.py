@@ -6,29 +6,39 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any
 
 from ras_triage.models.decision import Decision
+from ras_triage.models.errors import suggestion
 from ras_triage.models.event import Event
 from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.notification import ALIASES, NotificationType, resolve_name
 from ras_triage.service.api.event_json import read_event
+from ras_triage.service.cli.fail_on import add_fail_on, status_of
 from ras_triage.service.cli.inputs import count_blocks, read_all, to_event
-from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
+from ras_triage.service.cli.next_command import explained, require_known_signature
+from ras_triage.service.cli.options import (
+    add_examples,
+    add_json,
+    add_policy_file,
+    add_vmm_file,
+    known_policy,
+    require_known_kernel,
+    settings_of,
+)
 from ras_triage.service.cli.output import print_page, process_lines, warn, warn_of_defect, write_json
 from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.responses import decide_event, decision_json, wrap_decision
 
-HELP = "decide an event, a status block or a CPER record"
-
 
 def configure(command: ArgumentParser) -> None:
     command.description = (
         "Decide one error locally. The file has an event in JSON, or a status block or CPER record as bytes, hexadecimal or base64."
+        " Exit status: 0 decided; 2 bad input; 3 an action of --fail-on."
     )
     add_examples(
         command,
         "ras-triage decide event.json --compare linux-6.1.176 --compare uniform",
         "ras-triage decide --notification sea --kernel 6.12.107 record.cper",
-        "ras-triage decide --ndjson - < events.ndjson",
+        "ras-triage decide --ndjson - --fail-on panic < events.ndjson",
     )
     command.add_argument("file", metavar="FILE", help="input file, or - for standard input")
     command.add_argument(
@@ -39,6 +49,7 @@ def configure(command: ArgumentParser) -> None:
     command.add_argument(
         "--compare", action="append", default=[], metavar="NAME", help="compare with the decision under this policy; may be repeated"
     )
+    add_fail_on(command)
     command.add_argument("--ndjson", action="store_true", help="read one event per line, write one decision or problem per line")
     add_policy_file(command)
     add_vmm_file(command)
@@ -47,11 +58,14 @@ def configure(command: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     settings = settings_of(options)
+    _require_known_names(options, settings)
     if options.ndjson:
         return _decide_lines(options, settings)
     attempts = Attempts(warn_of_defect)
     data = read_all(options.file, settings.max_body_bytes)
-    event, has_notification = attempts.call(to_event, data)
+    require_known_signature("decide", options.file, data)
+    with explained("decide", options.file, data):
+        event, has_notification = attempts.call(to_event, data)
     if (blocks := count_blocks(data)) > 1:
         warn(f"the first of {blocks} status blocks is decided; decide all with `ras-triage import`")
     if not has_notification and options.notification is None:
@@ -69,7 +83,15 @@ def run(options: Namespace) -> int:
         from ras_triage.service.cli.pages.comparison import comparison_page  # noqa: PLC0415
 
         print_page(comparison_page(decisions))
-    return 0
+    return status_of(options, 0, (decision.action for decision in decisions))
+
+
+def _require_known_names(options: Namespace, settings: Settings) -> None:
+    """Raise ProblemError for an option with an unknown policy or kernel, before the input is read."""
+    for option, names in (("--policy", options.policy or ()), ("--compare", options.compare)):
+        for name in names:
+            known_policy(name, settings, option)
+    require_known_kernel(options.kernel)
 
 
 def _decide_under(policy: str | None, event: Event, options: Namespace, settings: Settings) -> Decision:
@@ -93,10 +115,14 @@ def _decide_lines(options: Namespace, settings: Settings) -> int:
         raise InvalidSetting("`--ndjson`: expected at most one `--policy` and no `--compare`")
     policy = options.policy[0] if options.policy else None
 
-    def answer(line: bytes) -> bytes:
-        return wrap_decision(decision_json(_decide_under(policy, read_event(line), options, settings)))
+    actions: set[str] = set()
 
-    return process_lines(options.file, settings.max_body_bytes, answer)
+    def answer(line: bytes) -> bytes:
+        decision = _decide_under(policy, read_event(line), options, settings)
+        actions.add(decision.action)
+        return wrap_decision(decision_json(decision))
+
+    return status_of(options, process_lines("decide --ndjson", options.file, settings.max_body_bytes, answer), actions)
 
 
 def notification_type(text: str) -> NotificationType:
@@ -104,5 +130,7 @@ def notification_type(text: str) -> NotificationType:
     try:
         return NotificationType(resolve_name(text))
     except ValueError:
-        expected = ", ".join(kind.value for kind in NotificationType)
-        raise ArgumentTypeError(f"unknown notification type `{text}`; expected one of {expected}, {', '.join(ALIASES)}") from None
+        known = [*(kind.value for kind in NotificationType), *ALIASES]
+        raise ArgumentTypeError(
+            f"unknown notification type `{text}`; expected one of {', '.join(known)}{suggestion(text, known)}"
+        ) from None

@@ -10,14 +10,14 @@ from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.formats.hest import SIGNATURE
 from ras_triage.policies.error_sources import judge_malformed_table
 from ras_triage.service.cli.inputs import read_all, to_bytes
+from ras_triage.service.cli.next_command import explained, require_known_signature
+from ras_triage.service.cli.option_names import naming_options
 from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, settings_of
 from ras_triage.service.cli.output import print_page, warn_of_defect, write_json
 from ras_triage.service.config.settings import MAX_BODY_BYTES, InvalidSetting
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.error_sources import decode_hest, hest_policy, judged_response
 from ras_triage.service.engine.responses import explain_bytes
-
-HELP = "decode a status block, a CPER record or a HEST"
 
 
 def configure(command: ArgumentParser) -> None:
@@ -43,10 +43,12 @@ def run(options: Namespace) -> int:
     data = read_all(options.file, MAX_BODY_BYTES)
     if data.startswith(SIGNATURE):
         return _decode_table(data, options)
+    require_known_signature("decode", options.file, data)
     if options.kernel or options.policy or options.ram:
         raise InvalidSetting("`--kernel`, `--policy` and `--ram` are for a HEST; this is none")
     attempts = Attempts(warn_of_defect)
-    decoded = attempts.call(explain_bytes, attempts.call(to_bytes, data))
+    with explained("decode", options.file, data):
+        decoded = attempts.call(explain_bytes, attempts.call(to_bytes, data))
     if options.json:
         write_json(to_json(decoded))
     else:
@@ -67,7 +69,8 @@ def _range(text: str) -> tuple[int, int]:
 
 def _decode_table(table: bytes, options: Namespace) -> int:
     """List the error sources of a HEST, and what a kernel does with each. A malformed table is one that the kernel refuses."""
-    policy = hest_policy(options.kernel, options.policy, settings_of(options))
+    with naming_options({"/kernel": "--kernel", "/policy": "--policy"}):
+        policy = hest_policy(options.kernel, options.policy, settings_of(options), in_document=True)
     try:
         decoded = decode_hest(table, policy, options.ram or ())
     except MalformedBytes as error:

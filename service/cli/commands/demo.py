@@ -7,8 +7,6 @@ from argparse import ArgumentParser, Namespace
 from ras_triage.service.cli.options import add_examples
 from ras_triage.service.cli.output import print_page
 
-HELP = "compare the decisions of two kernels for a recorded error"
-
 
 def configure(command: ArgumentParser) -> None:
     command.description = "Start a service, send it a recorded error for two kernels, and compare the decisions."

@@ -31,8 +31,6 @@ from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions, apply_notification
 from ras_triage.service.importing.source import ImportSource
 
-HELP = "export errors as CPER records, Redfish entries, QEMU injections or events"
-
 
 def _command_line(event: Event) -> bytes:
     """Return the command line of ghes_inject.py. Raises NotInjectable, also for control characters, which a shell may act on."""

@@ -18,8 +18,18 @@ from ras_triage.models.event import event_json
 from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
+from ras_triage.service.cli.fail_on import add_fail_on, status_of
 from ras_triage.service.cli.inputs import STANDARD_INPUT, open_input, read_all
-from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
+from ras_triage.service.cli.next_command import require_no_store
+from ras_triage.service.cli.options import (
+    add_examples,
+    add_json,
+    add_policy_file,
+    add_vmm_file,
+    known_policy,
+    require_known_kernel,
+    settings_of,
+)
 from ras_triage.service.cli.output import INCOMPLETE, print_page, warn_of_defect, write_json
 from ras_triage.service.cli.progress import Progress, progress
 from ras_triage.service.cli.server_options import add_server, call_service
@@ -27,7 +37,8 @@ from ras_triage.service.cli.submission import SubmittedInput, submitted_input
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.imports.decisions import Result, decide_items, parse_response, result_line
-from ras_triage.service.engine.imports.results import ImportCounts, summary_line
+from ras_triage.service.engine.imports.error_groups import ErrorGroups
+from ras_triage.service.engine.imports.results import ImportCounts
 from ras_triage.service.importing.format_detection import InputFormat
 from ras_triage.service.importing.import_options import ImportOptions, apply_options, read_sources
 from ras_triage.service.importing.readers import Found, FoundItem, RawEvent, find_items, read_raw
@@ -36,8 +47,6 @@ from ras_triage.service.importing.source import ImportSource
 if TYPE_CHECKING:
     from ras_triage.service.client import Client
 
-HELP = "import kernel logs, CPER, Redfish, rasdaemon, QEMU files, and decide each error"
-
 _MAX_TABLE_BYTES = 1 << 20
 
 
@@ -45,17 +54,22 @@ def configure(command: ArgumentParser) -> None:
     command.description = (
         "Find the hardware errors in files and decide each. The format is detected from the content; assumptions are listed for each error."
         " Exit status: 0 everything was read and decided; 1 nothing was read, something is listed as not read or not decided,"
-        " or the service did not respond; 2 invalid option or table."
+        " or the service did not respond; 2 invalid option or table; 3 an action of --fail-on."
     )
     add_examples(
         command,
         "ras-triage import --kernel 6.12.107 dmesg.txt",
+        "ras-triage import --summary /var/lib/rasdaemon/ras-mc_event.db",
         "journalctl -k -o json | ras-triage import --json -",
         "ras-triage import --submit --server https://triage:8080 /var/lib/rasdaemon/ras-mc_event.db",
     )
     add_input_options(command)
     command.add_argument("--kernel", metavar="RELEASE", help="kernel release of the machine, such as 6.12.107")
     command.add_argument("--policy", metavar="NAME", help="decide under this policy")
+    command.add_argument(
+        "--summary", action="store_true", help="count the errors by kind, severity, DIMM or device, page and action instead of showing each"
+    )
+    add_fail_on(command)
     command.add_argument("--submit", action="store_true", help="send the errors to a service, which decides and stores them")
     add_policy_file(command)
     add_vmm_file(command)
@@ -75,6 +89,7 @@ class _Import:
     settings: Settings
     import_options: ImportOptions
     counts: ImportCounts = field(default_factory=ImportCounts)
+    groups: ErrorGroups = field(default_factory=ErrorGroups)
     attempts: Attempts = field(default_factory=lambda: Attempts(warn_of_defect))
 
     @property
@@ -82,6 +97,10 @@ class _Import:
         return len(self.options.files) > 1
 
     def show(self, result: Result, path: str) -> None:
+        if self.options.summary:
+            self.groups.add(result)
+            if isinstance(result.item, FoundError):
+                return
         if self.options.json:
             write_json(result_line(result, path if self.names_files else None))
             return
@@ -101,16 +120,23 @@ class _Import:
 
     def end(self) -> int:
         if self.options.json:
-            write_json(summary_line(self.counts))
+            groups = {"groups": self.groups.listed()} if self.options.summary else {}
+            write_json(to_json({"summary": self.counts.summary(), **groups}))
         else:
             from ras_triage.service.cli.pages import import_results  # noqa: PLC0415
 
+            if self.options.summary:
+                print_page(import_results.groups_page(self.groups))
             print_page(import_results.summary_page(self.counts))
-        return 0 if self.counts.complete else INCOMPLETE
+        return status_of(self.options, 0 if self.counts.complete else INCOMPLETE, self.counts.actions)
 
 
 def run(options: Namespace) -> int:
-    work = _Import(options, settings_of(options), import_options_of(options))
+    settings = settings_of(options)
+    if options.policy is not None:
+        known_policy(options.policy, settings, "--policy")
+    require_known_kernel(options.kernel)
+    work = _Import(options, settings, import_options_of(options))
     if options.submit:
         return call_service(options, lambda client: _submit(client, work))
     for path in options.files:
@@ -154,6 +180,7 @@ def read_input(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
     form = None if options.form is None else InputFormat(options.form)
     attempts = Attempts(warn_of_defect)
     try:
+        require_no_store(source.name or STANDARD_INPUT, source.head)
         for one in find_items(source, form, options.notification):
             yield _read(one, attempts)
     except ProblemError as refused:

@@ -22,8 +22,6 @@ from ras_triage.service.security.principal import SCOPES
 from ras_triage.service.store.port import ApiKey, StoreError
 from ras_triage.service.store.sqlite import SqliteStore
 
-HELP = "create, list and revoke API keys"
-
 _MAX_NAME = 200
 
 

@@ -6,16 +6,11 @@ from argparse import ArgumentParser, Namespace
 
 from pydantic_core import to_json
 
-from ras_triage.policies.catalog.choice import find_policy
-from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
-from ras_triage.service.api.problems import ProblemError, unknown_policy
-from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, settings_of
+from ras_triage.service.cli.options import add_examples, add_json, add_policy_file, add_vmm_file, known_policy, settings_of
 from ras_triage.service.cli.output import print_page, write_json
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.policy_pages import compare, describe_policy, list_policies
-
-HELP = "list policies and VMMs, show a policy, or compare two"
 
 
 def configure(command: ArgumentParser) -> None:
@@ -46,17 +41,10 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _find(name: str, settings: Settings) -> Policy:
-    try:
-        return find_policy(name, settings.custom_policies)
-    except UnknownPolicy as error:
-        raise ProblemError(unknown_policy(str(error))) from None
-
-
 def _look_up(options: Namespace, settings: Settings) -> PolicyList | PolicyPage | Difference:
     """Return what the options name. Raises ProblemError."""
     if options.name is None:
         return list_policies(settings)
     if options.diff is None:
-        return describe_policy(_find(options.name, settings))
-    return compare(_find(options.name, settings), _find(options.diff, settings))
+        return describe_policy(known_policy(options.name, settings, "NAME"))
+    return compare(known_policy(options.name, settings, "NAME"), known_policy(options.diff, settings, "--diff"))

@@ -8,8 +8,6 @@ from argparse import ArgumentParser, Namespace
 
 from ras_triage.service.cli.options import add_examples, add_settings, effective_settings
 
-HELP = "run the HTTP service"
-
 
 def configure(command: ArgumentParser) -> None:
     command.description = (

@@ -27,8 +27,6 @@ from ras_triage.service.store.maintenance.offline import CheckReport, accept_los
 from ras_triage.service.store.port import Loss, StoreError
 from ras_triage.service.store.sqlite import SqliteStore
 
-HELP = "check, repair and purge a store"
-
 DAMAGED: Final = 1
 """Exit status: damage or loss."""
 

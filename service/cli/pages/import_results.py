@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.rule import Rule
+from rich.table import Table
 from rich.text import Text
 
 from ras_triage.models.formats.results import FoundError, UnmatchedAction, UnreadableRecord
@@ -19,6 +21,7 @@ from ras_triage.service.cli.counts import listed, plural
 from ras_triage.service.cli.pages.decision import decision_page
 from ras_triage.service.cli.pages.layout import pairs, section, text
 from ras_triage.service.engine.imports.decisions import Result
+from ras_triage.service.engine.imports.error_groups import ErrorGroup, ErrorGroups
 from ras_triage.service.engine.imports.results import ImportCounts, position_text
 
 _VERDICTS = {
@@ -95,6 +98,29 @@ def _agreement(agreement: Agreement) -> Iterator[RenderableType]:
         because = f" ({compared.because})" if compared.because else ""
         yield text(f"line {compared.line}: {compared.observed}" if compared.line else compared.observed)
         yield text(f"    decided: {compared.decided}: {compared.verdict.replace('_', ' ')}{because}", "dim")
+
+
+_SHOWN: Final = 100
+"""Groups of a kind of error that are shown; the others are counted."""
+
+
+def groups_page(groups: ErrorGroups) -> RenderableType:
+    """Return the counts of errors, a table for each kind of error."""
+    kinds: dict[str, list[tuple[ErrorGroup, int]]] = {}
+    for group, count in groups.counts.most_common():
+        kinds.setdefault(group.kind, []).append((group, count))
+    return Group(*(_kind_section(kind, counted) for kind, counted in kinds.items()))
+
+
+def _kind_section(kind: str, counted: list[tuple[ErrorGroup, int]]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("errors", justify="right")
+    for name in ("severity", "place", "page", "action"):
+        table.add_column(name, overflow="fold")
+    for group, count in counted[:_SHOWN]:
+        table.add_row(str(count), *(text(value or "-") for value in (group.severity, group.place, group.page, group.action)))
+    more = [text(f"and {len(counted) - _SHOWN} more groups")] if len(counted) > _SHOWN else []
+    return section(f"{kind}: {plural(sum(count for _, count in counted), 'error')}", table, *more)
 
 
 def summary_page(counts: ImportCounts) -> RenderableType:

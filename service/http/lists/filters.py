@@ -8,11 +8,11 @@ from typing import Annotated, Any, Final
 from fastapi import Depends, Header, Query, Request
 
 from ras_triage.models.decision import Action
+from ras_triage.models.errors import suggestion
 from ras_triage.models.notification import ALIASES, NotificationType
 from ras_triage.models.records.guid import SECTION_NAMES, guid, section_name
 from ras_triage.models.scalars import parse_unsigned
 from ras_triage.models.severity import SEVERITY_NAMES, severity_name
-from ras_triage.policies.catalog.definition_file import suggestion
 from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter, too_many_counts, truncate_text
 from ras_triage.service.api.times import TIME_FORMS, is_age, parse_time
 from ras_triage.service.http.dependencies import runtime_of

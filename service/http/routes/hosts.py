@@ -101,7 +101,7 @@ def _host_json(settings: Settings, body: bytes) -> bytes:
     try:
         host = Host.model_validate_json(body)
     except ValidationError as error:
-        raise ProblemError(invalid(error, body, "host")) from None
+        raise ProblemError(invalid(error, body, "host", Host)) from None
     try:
         require_known_vmms(host, settings.custom_vmms)
     except UnknownVmm as error:

@@ -115,7 +115,7 @@ def test_the_offset_of_broken_json_is_exact_however_many_lines_there_are(before:
     with pytest.raises(ValidationError) as caught:
         EVENTS.validate_json(document)
 
-    assert invalid(caught.value, document, "event").errors[0].offset == document.index(b"x")
+    assert invalid(caught.value, document, "event", Event).errors[0].offset == document.index(b"x")
 
 
 def test_millions_of_empty_lines_before_a_fault_are_not_walked_one_by_one() -> None:
@@ -132,5 +132,5 @@ def test_millions_of_empty_lines_before_a_fault_are_not_walked_one_by_one() -> N
     with pytest.raises(ValidationError) as caught:
         EVENTS.validate_json(bytes(document))
 
-    assert invalid(caught.value, document, "event").errors[0].offset == 4 << 20
+    assert invalid(caught.value, document, "event", Event).errors[0].offset == 4 << 20
     assert searches <= 4096

@@ -7,12 +7,13 @@ import shlex
 
 import pytest
 
-from ras_triage.service.cli.main import COMMANDS, _parser
+from ras_triage.service.cli.commands import COMMANDS
+from ras_triage.service.cli.parser import build_parser
 
 
 def help_of(name: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit):
-        _parser().parse_args([name, "--help"])
+        build_parser([name]).parse_args([name, "--help"])
     return capsys.readouterr().out
 
 
@@ -27,11 +28,11 @@ def test_every_command_has_examples_that_the_parser_accepts(name: str, capsys: p
     found = examples(help_of(name, capsys))
     assert found
     for arguments in found:
-        assert _parser().parse_args(arguments).command == name
+        assert build_parser([name]).parse_args(arguments).command == name
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_says_what_it_does_in_the_imperative(name: str) -> None:
-    verb = COMMANDS[name].HELP.split()[0].rstrip(",")
+    verb = COMMANDS[name].help.split()[0].rstrip(",")
     assert verb.islower()
     assert not verb.endswith(("s", "ed", "ing"))

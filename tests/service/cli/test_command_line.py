@@ -123,7 +123,7 @@ def test_a_policy_file_is_used_by_its_name(tmp_path: Path) -> None:
         (["decide", "-", "--ndjson", "--compare", "uniform"], LINE, "at most one `--policy`"),
         (["decode", "-"], BLOCK[:-1], "malformed bytes"),
         (["policies", "nonsense"], b"", "unknown policy"),
-        (["nonsense"], b"", "invalid choice"),
+        (["nonsense"], b"", "unknown value `nonsense`; expected one of decide, decode"),
         ([], b"", "required"),
     ],
 )

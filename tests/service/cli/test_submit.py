@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -13,12 +14,13 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
 
 from ras_triage.service.api.problems import ProblemError
-from ras_triage.service.cli.submission import SubmissionCounts, resume_output
+from ras_triage.service.cli.submission import SubmissionCounts, read_events, resume_output, submitted_input
 from ras_triage.service.client import Client
 from tests.paths import ROOT
 from tests.service.support.application import EVENT, run
@@ -175,7 +177,8 @@ def test_standard_input_is_decided_but_cannot_be_gone_on_with(server: Service, t
 
 def test_an_interruption_keeps_what_was_answered_and_says_how_to_go_on(server: Service, events: Path, tmp_path: Path) -> None:
     out = tmp_path / "answers.ndjson"
-    command = [sys.executable, "-m", "ras_triage.service.cli.main", "submit", "-", "--output", str(out), "--server", server.url]
+    command = [sys.executable, "-m", "ras_triage.service.cli.main", "submit", "-", "--linger", "60", "--output", str(out)]
+    command += ["--server", server.url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, preexec_fn=interruptible) as process:  # noqa: PLW1509
         assert process.stdin is not None
         assert process.stderr is not None
@@ -320,3 +323,78 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:
         return b""
+
+
+class LivePipe:
+    """`submit` with a pipe that stays open."""
+
+    def __init__(self, server: Service, *options: str) -> None:
+        command = [sys.executable, "-m", "ras_triage.service.cli.main", "submit", "-", "--server", server.url, *options]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+
+    def send(self, *sources: str, end: bytes = b"\n") -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n".join(json.dumps({**EVENT, "source": source}).encode() for source in sources) + end)
+        self.process.stdin.flush()
+
+    def is_quiet(self, seconds: float) -> bool:
+        assert self.process.stdout is not None
+        return not select.select([self.process.stdout], [], [], seconds)[0]
+
+    def receive(self) -> str:
+        assert self.process.stdout is not None
+        source: str = json.loads(self.process.stdout.readline())["source"]
+        return source
+
+    def __enter__(self) -> LivePipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate(timeout=30)
+
+
+def test_events_of_a_live_pipe_are_decided_while_it_stays_open(server: Service) -> None:
+    with LivePipe(server, "--linger", "0.2") as pipe:
+        for round_ in ("a", "b"):
+            pipe.send(f"{round_}-1", f"{round_}-2")
+            assert not pipe.is_quiet(20)
+            assert [pipe.receive(), pipe.receive()] == [f"{round_}-1", f"{round_}-2"]
+        pipe.send("c", end=b"")  # the line is not complete, so it waits for its end
+        assert pipe.is_quiet(0.6)
+    assert pipe.process.returncode == 0
+
+
+def test_without_the_option_a_live_pipe_waits_a_second(server: Service) -> None:
+    with LivePipe(server) as pipe:
+        pipe.send("a")
+        pipe.receive()
+        started = monotonic()
+        pipe.send("b")
+        assert pipe.receive() == "b"
+        assert 0.9 < monotonic() - started < 10
+
+
+def test_events_that_keep_coming_do_not_delay_the_first() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as pipe:
+        events = read_events(stream, 0.1)
+        seen: list[bytes | None] = []
+        while None not in seen:
+            assert len(seen) < 1000
+            pipe.write(b"{}\n")
+            seen.append(next(events))
+            sleep(0.01)
+    assert 1 <= len(seen) - 1 <= 20
+
+
+def test_a_file_is_sent_in_the_same_groups_however_slowly_it_is_read(tmp_path: Path) -> None:
+    with submitted_input(str(write(tmp_path / "events.ndjson", [EVENT] * 3))) as source:
+        assert source.key is not None
+        assert None not in list(read_events(source.stream, None))
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "soon", "86401"])
+def test_a_linger_that_is_no_time_is_refused(seconds: str) -> None:
+    done = run("submit", "-", f"--linger={seconds}")
+    assert done.returncode == 2
+    assert f"invalid time `{seconds}`; expected seconds from 0 to 86400" in done.stderr.decode()

@@ -15,7 +15,7 @@ from ras_triage.models.event import Event, event_key
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.client import AsyncClient, Client, ProblemResponse, Retry, UnexpectedResponse, Unreachable
 from ras_triage.service.client.chunk_state import MAX_EARLY_ENDS, PLACEHOLDER
-from ras_triage.service.client.chunks import MAX_BYTES, MAX_EVENTS, chunks, event_line
+from ras_triage.service.client.chunks import FLUSH, MAX_BYTES, MAX_EVENTS, chunks, event_line
 from tests.service.support.application import EVENT
 from tests.service.support.disconnecting_service import CutOff, serving
 
@@ -287,3 +287,8 @@ def test_a_model_is_sent_as_the_same_event_without_what_it_does_not_say() -> Non
     assert event_key(Event.model_validate_json(event_line(event))) == event_key(event)
     assert json.loads(event_line(event))["host"]["current"] is None
     assert json.loads(event_line(Event.model_validate({"notification": "sea"}))) == {"notification": {"type": "sea"}}
+
+
+def test_a_flush_ends_a_chunk_and_keeps_the_count() -> None:
+    parts = list(chunks([FLUSH, b"1", b"2", FLUSH, FLUSH, b"3"]))
+    assert [(part.first, part.lines) for part in parts] == [(0, (b"1", b"2")), (2, (b"3",))]

@@ -288,10 +288,10 @@ def test_a_key_opens_what_its_scopes_allow_and_the_command_line_takes_it_from_a_
             client.decide(EVENT)
         with pytest.raises(ProblemResponse) as unknown, Client(service.url) as stranger:
             list(stranger.decisions())
-        by_file = run("query", "--server", service.url, "--token-file", str(file))
-        by_environment = run("query", "--server", service.url, RAS_TRIAGE_TOKEN=token)
-        without = run("query", "--server", service.url)
+        by_file = run("query", "--format", "json", "--server", service.url, "--token-file", str(file))
+        by_environment = run("query", "--format", "json", "--server", service.url, RAS_TRIAGE_TOKEN=token)
+        without = run("query", "--format", "json", "--server", service.url)
 
     assert (forbidden.value.problem.status, unknown.value.problem.status) == (403, 401)
-    assert by_file.stdout == by_environment.stdout == b"no decisions\n"
+    assert by_file.stdout == by_environment.stdout == b"[]\n"
     assert (without.returncode, without.stdout) == (2, b"")

@@ -191,7 +191,7 @@ def test_a_setting_that_cannot_be_is_refused_by_its_name(
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("prot = 1", "`prot` in `{file}`: unknown setting"),
+        ("prot = 1", "`prot` in `{file}`: unknown setting; did you mean `port`?"),
         ("[oidc]\nissuer = 1", "`oidc` in `{file}`: unknown setting"),
         ("port = -1", "`port` in `{file}`: should be greater than or equal to 0"),
         ("port = ", "`{file}`: invalid value"),

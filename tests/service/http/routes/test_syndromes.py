@@ -280,7 +280,7 @@ def test_a_bad_line_has_its_problem_in_its_place() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["92000410"],
+        ["920004x0"],
         ["nonsense"],
         ["0x1", "--kernel", "nonsense"],
         ["0x1", "--policy-file", "/nonexistent"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,6 +14,8 @@ from ras_triage.service.api.escaping import escape_json
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.counts import plural
+from ras_triage.service.cli.fail_on import add_fail_on, status_of
+from ras_triage.service.cli.next_command import require_lines
 from ras_triage.service.cli.options import add_examples
 from ras_triage.service.cli.output import BAD_INPUT, warn
 from ras_triage.service.cli.progress import Progress, progress
@@ -22,11 +24,11 @@ from ras_triage.service.cli.submission import SubmissionCounts, SubmittedInput, 
 from ras_triage.service.config.settings import InvalidSetting
 
 if TYPE_CHECKING:
-    from ras_triage.service.client import Client
-
-HELP = "send a file of events to a service"
+    from ras_triage.service.client import Client, Flush
 
 INTERRUPTED: Final = 130
+
+_LONGEST_S: Final = 86400
 
 ATTEMPTS: Final = 12
 """Attempts: a restart of the service may take more than a minute."""
@@ -36,16 +38,34 @@ def configure(command: ArgumentParser) -> None:
     command.description = (
         "Send events, one JSON object per line or a JSON array, and write a decision or problem for each, one per line, in order. A file"
         " that is sent again has the same decisions. Exit status: 0 all decided; 2 some refused; 1 the service did not respond;"
-        " 130 interrupted."
+        " 3 an action of --fail-on; 130 interrupted."
     )
     add_examples(command, "ras-triage submit events.ndjson --output decisions.ndjson", "cat events.ndjson | ras-triage submit -")
     command.add_argument("file", metavar="FILE", help="input file, or - for standard input")
+    command.add_argument(
+        "--linger",
+        type=_seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="standard input and pipes: send an event at the latest after this time, even if more may come (default: 1)",
+    )
     command.add_argument("--output", type=Path, metavar="FILE", help="append the results to this file, skip events whose results it has")
     command.add_argument("--dry-run", action="store_true", help="decide each event as if the others were not there, and store nothing")
     command.add_argument(
         "--view", choices=("full", "summary"), default="full", help="whole decisions, or only id, action, certainty and keys"
     )
+    add_fail_on(command)
     add_server(command)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _LONGEST_S:
+        raise ArgumentTypeError(f"invalid time `{text}`; expected seconds from 0 to {_LONGEST_S}")
+    return seconds
 
 
 def run(options: Namespace) -> int:
@@ -53,13 +73,14 @@ def run(options: Namespace) -> int:
         raise InvalidSetting("`--dry-run` and `--output` exclude each other: the next run would skip events that are not stored")
     counts = SubmissionCounts()
     with submitted_input(options.file) as source:
+        require_lines("submit", options.file, source.stream)
         status = _run(options, source, counts)
     if counts.results or status == 0:
         for line in counts.lines():
             warn(line)
     if status not in (0, BAD_INPUT):
         warn(_how_to_resume(options, source))
-    return status
+    return status_of(options, status, counts.actions)
 
 
 def _run(options: Namespace, source: SubmittedInput, counts: SubmissionCounts) -> int:
@@ -88,7 +109,7 @@ def _output(path: Path | None, source: SubmittedInput, counts: SubmissionCounts)
 def _submit(client: Client, options: Namespace, source: SubmittedInput, results: IO[bytes], counts: SubmissionCounts) -> int:
     client.health()  # fails at once if there is no service; later failures are retried
     with progress(source.size, sys.stderr) as shown:
-        read = _checked_events(source, counts, shown)
+        read = _checked_events(source, counts, shown, options.linger)
         lines = client.decide_lines(read, idempotency_key=source.key, answered=counts.earlier, dry_run=options.dry_run, view=options.view)
         for line in lines:
             _count(counts, line)
@@ -108,11 +129,20 @@ def _count(counts: SubmissionCounts, line: bytes) -> None:
         raise UnexpectedResponse(f"line {counts.results} is not a result: {error}") from error
 
 
-def _checked_events(source: SubmittedInput, counts: SubmissionCounts, shown: Progress) -> Iterator[bytes]:
-    """Yield the events and check that existing results belong to them. Raises InvalidSetting."""
+def _checked_events(source: SubmittedInput, counts: SubmissionCounts, shown: Progress, linger_s: float) -> Iterator[bytes | Flush]:
+    """Yield the events and check that existing results belong to them. Raises InvalidSetting.
+
+    A pipe may be live: its events are sent after `linger_s`. Those of a file are sent in the same groups in every run.
+    """
+    from ras_triage.service.client import FLUSH  # noqa: PLC0415
+
     earlier, last_key = counts.earlier, counts.last_key
     count = 0
-    for count, event in enumerate(read_events(source.stream), 1):
+    for event in read_events(source.stream, linger_s if source.key is None else None):
+        if event is None:
+            yield FLUSH
+            continue
+        count += 1
         if count == earlier and last_key is not None and _key(event) != last_key:
             raise InvalidSetting(f"the output file belongs to a different input: its last result is not for event {count}")
         shown.bytes_read(len(event))

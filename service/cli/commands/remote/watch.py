@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from ras_triage.service.cli.filter_options import add_filters, filters_of
+from ras_triage.service.cli.filter_options import FILTER_OPTIONS, add_filters, filters_of
 from ras_triage.service.cli.options import add_examples, add_json
 from ras_triage.service.cli.output import print_page, warn, write_json
 from ras_triage.service.cli.server_options import add_server, call_service
@@ -16,8 +16,6 @@ from ras_triage.service.config.settings import InvalidSetting
 
 if TYPE_CHECKING:
     from ras_triage.service.client import Client, PurgedDecisions, Summary
-
-HELP = "print decisions as a service makes them"
 
 
 def configure(command: ArgumentParser) -> None:
@@ -35,7 +33,7 @@ def run(options: Namespace) -> int:
 
     if options.after is not None and not can_be_event_id(options.after):
         raise InvalidSetting(f"`--after`: invalid event id `{options.after}`; expected printable ASCII")
-    return call_service(options, lambda client: _watch(client, options), Retry(attempts=None))
+    return call_service(options, lambda client: _watch(client, options), Retry(attempts=None), FILTER_OPTIONS)
 
 
 def _watch(client: Client, options: Namespace) -> int:

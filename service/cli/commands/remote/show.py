@@ -1,0 +1,78 @@
+"""Command `show`: one stored decision."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, Namespace
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from ras_triage.service.api.times import rfc3339
+from ras_triage.service.cli.options import add_examples, add_json
+from ras_triage.service.cli.output import BAD_INPUT, note, print_page, warn, write_json, write_original
+from ras_triage.service.cli.server_options import add_server, call_service
+
+if TYPE_CHECKING:
+    from ras_triage.service.client import Client, Summary
+
+
+_SHOWN: Final = 10
+"""Candidates that an ambiguous id lists."""
+_SCANNED: Final = 20_000
+"""Decisions among which an id is looked for."""
+_ID: Final = re.compile("[0-9a-f][0-9a-f-]*")
+_CHARACTERS: Final = 36
+_TIME_DIGITS: Final = 12
+"""Hexadecimal digits of the time in an id, in milliseconds since 1970 (UUID version 7, RFC 9562 5.7)."""
+_SLACK_MS: Final = 2000
+"""Largest difference between the time in an id and that of its decision."""
+_MAX_MS: Final = 253_402_300_799_999
+"""End of the year 9999."""
+
+
+def configure(command: ArgumentParser) -> None:
+    command.description = "Show a decision that a service stores, in the layout of `decide`. The beginning of its id is enough."
+    add_examples(command, "ras-triage show 0192f0c1-7c5e-7b7e-9d3c-1f6a2b3c4d5e", "ras-triage show --event 0192f0c1-7c5e > event.json")
+    command.add_argument("id", metavar="ID", help="id of the decision, or its beginning")
+    command.add_argument("--event", action="store_true", help="print the event instead, byte for byte as received")
+    add_json(command)
+    add_server(command)
+
+
+def run(options: Namespace) -> int:
+    return call_service(options, lambda client: _show(client, options))
+
+
+def _show(client: Client, options: Namespace) -> int:
+    candidates = _candidates(client, options.id)
+    if len(candidates) > 1:
+        warn(f"`{options.id}` is the beginning of several ids; expected more of one of them:")
+        for summary in candidates[:_SHOWN]:
+            note(f"  {summary.id}  {summary.decided_at}  {summary.action}  {summary.source or 'no source'}")
+        if len(candidates) > _SHOWN:
+            note("  ... and more")
+        return BAD_INPUT
+    identity = candidates[0].id if candidates else options.id
+    if options.event:
+        write_original(client.event(identity))
+    elif options.json:
+        write_json(client.get_json(identity))
+    else:
+        from ras_triage.service.cli.pages.decision import decision_page  # noqa: PLC0415 - JSON output starts faster without it
+
+        print_page(decision_page(client.get(identity)))
+    return 0
+
+
+def _candidates(client: Client, beginning: str) -> list[Summary]:
+    """Return the newest decisions whose ids begin so, one more than are shown; none for a whole id, and for what is no id."""
+    text = beginning.lower()
+    if len(text) >= _CHARACTERS or _ID.fullmatch(text) is None:
+        return []
+    digits = text.replace("-", "")
+    first, last = (int(digits[:_TIME_DIGITS].ljust(_TIME_DIGITS, filling), 16) for filling in "0f")
+    if first > _MAX_MS:
+        return []
+    since, until = rfc3339(max(first - _SLACK_MS, 0)), rfc3339(min(last + _SLACK_MS, _MAX_MS))
+    decisions = islice(client.decisions(page_size=1000, since=since, until=until), _SCANNED)
+    return list(islice((one for one in decisions if one.id.startswith(text) or one.id.replace("-", "").startswith(text)), _SHOWN + 1))
