@@ -10,8 +10,8 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, Plai
 
 from ras_triage.models.host import Host
 from ras_triage.models.notification import NotificationInput
-from ras_triage.models.records.block_fields import StructuredBlock, encode_structured
-from ras_triage.models.scalars import Base64Text, WireModel, decode_base64, encode_base64
+from ras_triage.models.records.block_fields import StructuredBlock, decode_block_text, encode_structured
+from ras_triage.models.scalars import Base64Text, FailFastTuple, WireModel, encode_base64
 from ras_triage.models.times import to_utc, utc_text
 
 MAX_BLOCK_BYTES = 1 << 20
@@ -19,8 +19,8 @@ MAX_BLOCK_BYTES = 1 << 20
 
 
 def _block_bytes(value: Any) -> Any:
-    """Convert a block, which is base64 of its bytes or structured fields, to bytes."""
-    return encode_structured(value) if isinstance(value, (dict, StructuredBlock)) else decode_base64(value)
+    """Convert a block, which is base64 or hexadecimal of its bytes, or structured fields, to bytes."""
+    return encode_structured(value) if isinstance(value, (dict, StructuredBlock)) else decode_block_text(value)
 
 
 def _only_text(value: Any) -> Any:
@@ -52,6 +52,13 @@ BlockInput = Annotated[
 ]
 
 
+MAX_ASSUMED = 4096
+"""Most assumed fields of an event."""
+
+Pointer = Annotated[str, Field(pattern="^/", max_length=256)]
+"""JSON pointer (RFC 6901) into an event."""
+
+
 class Event(WireModel):
     """One hardware error notification."""
 
@@ -69,6 +76,9 @@ class Event(WireModel):
     """The ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1) as firmware wrote it; absent: there is no record."""
     host: Host = Host()
     """Facts about the machine; absent: those kept for `source`, if any."""
+    assumed: Annotated[FailFastTuple[Pointer], Field(max_length=MAX_ASSUMED)] | None = None
+    """Fields whose values the sender does not know and has assumed, such as `/notification/type`. They do not change what is decided, only
+    its `alternatives` and `warnings`."""
 
 
 def event_json(event: Event) -> bytes:
@@ -79,9 +89,9 @@ def event_json(event: Event) -> bytes:
 def event_key(event: Event) -> str:
     """Return the content hash of an event, which is equal for equal events with different ids.
 
-    The sender's `id` is not part of the content. An event without `host` differs from one with an empty `host`.
+    The sender's `id` and `assumed` are not part of the content. An event without `host` differs from one with an empty `host`.
     """
-    return "sha256:" + hashlib.sha256(_content(event, {"id"}).encode()).hexdigest()
+    return "sha256:" + hashlib.sha256(_content(event, {"id", "assumed"}).encode()).hexdigest()
 
 
 def _content(event: Event, exclude: set[str]) -> str:

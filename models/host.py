@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from ras_triage.models.memslots import SMALLEST_PAGE, InvalidMemslot, Memslots, require_aligned
 from ras_triage.models.notification import resolve_name
-from ras_triage.models.scalars import U32, Base64, FailFastTuple, Hex64, StrictBool, WireModel
+from ras_triage.models.records.block_fields import EncodedBlock
+from ras_triage.models.scalars import U32, FailFastTuple, Hex64, StrictBool, WireModel
 
 MceKill = Literal["default", "early", "late"]
 """Memory corruption kill policy of a thread (prctl(2), PR_MCE_KILL)."""
@@ -158,7 +159,7 @@ class Range(WireModel):
 class RecentRecord(WireModel):
     """A status block that was handled recently, for the duplicate cache."""
 
-    status_block: Base64
+    status_block: EncodedBlock
     """The status block as firmware wrote it."""
     age_ms: U32
     """Milliseconds before this event."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ras_triage.models.decision import Action, Decision
+from ras_triage.models.decision import Action, Assumption, Decision
 from ras_triage.models.event import Event, event_key
 from ras_triage.models.frozen import frozen
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.models.records.status_block import StatusBlock, parse_block
+from ras_triage.models.scalars import ASSUMED_HEXADECIMAL, HexadecimalBytes
 from ras_triage.policies.alternatives import NO_ALTERNATIVES, Alternatives, DecidedCase, find_alternatives, is_ambiguous
 from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.catalog.vmms import NO_CUSTOM_VMMS, Vmm, require_known_vmms
@@ -27,8 +28,9 @@ def decide(
 ) -> Decision:
     """Decide `event` under `policy`: what happens, in order, and why. Pure: equal arguments give equal decisions.
 
-    `assumed`: JSON pointers into the event, such as `/notification/type`, whose values the sender assumed. They change only the
-    `alternatives` and `warnings` of the decision. `custom_vmms`: VMMs that are not built in, by the name in host facts. Raises UnknownVmm.
+    `assumed`: JSON pointers into the event, such as `/notification/type`, whose values the sender assumed, in addition to those in the
+    event's own `assumed`. They change only the `alternatives` and `warnings` of the decision.
+    `custom_vmms`: VMMs that are not built in, by the name in host facts. Raises UnknownVmm.
     """
     require_known_vmms(event.host, custom_vmms)
     block = None if event.status_block is None else parse_block(event.status_block)
@@ -67,6 +69,8 @@ def decide_with_poison(
     custom_vmms: Mapping[str, Vmm] = NO_CUSTOM_VMMS,
 ) -> DecisionWithPoison:
     """Decide an event for a caller that remembers what each machine's decisions leave behind. Its VMMs are known."""
+    if event.assumed:
+        assumed = assumed.union(event.assumed)
     facts = Facts(event.host, custom_vmms=custom_vmms)
     precheck = run_precheck(event.notification, block, policy, facts)
     sections = run_section_stages(event.notification, precheck, block, policy, facts)
@@ -96,10 +100,18 @@ def _conclude(
         plan=found.steps,
         next_access=() if action is Action.PANIC else handling.at_next_access,
         rationale=found.rationale,
-        assumptions=found.assumptions,
+        assumptions=(*found.assumptions, *read) if (read := _hexadecimal_fields(event)) else found.assumptions,
         alternatives=others.alternatives,
         warnings=(*found.warnings, *others.warnings) if others.warnings else found.warnings,
     )
+
+
+def _hexadecimal_fields(event: Event) -> tuple[Assumption, ...]:
+    """Return an assumption for each status block of the event whose text was read as hexadecimal."""
+    blocks = [] if event.status_block is None else [("status_block", event.status_block)]
+    if event.host.recent:
+        blocks += [(f"host.recent[{index}].status_block", one.status_block) for index, one in enumerate(event.host.recent)]
+    return tuple([Assumption(fact, ASSUMED_HEXADECIMAL) for fact, data in blocks if isinstance(data, HexadecimalBytes)])
 
 
 __all__ = ["NOTHING_ASSUMED", "DecisionWithPoison", "decide", "decide_parsed", "decide_with_poison"]

@@ -163,6 +163,8 @@ def _largest(size: WorkloadSize) -> tuple[Factor, Factor]:
 def _measure(event: Event, block: StatusBlock | None, policy: Policy | None, assumed: frozenset[str], known_poisoned: int) -> WorkloadSize:
     host = event.host
     pages = host.pages or ()
+    if event.assumed:
+        assumed = assumed.union(event.assumed)
     sections, frames = (0, 0) if block is None else _count_frames(block)
     if frames > QUEUE_LENGTH and not _may_queue_all(event, policy, assumed):
         frames = QUEUE_LENGTH

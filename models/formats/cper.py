@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import Final
 
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import MAX_BLOCK_BYTES, Event
@@ -22,7 +23,7 @@ from ras_triage.models.formats.results import FoundError, Position, UnreadableRe
 from ras_triage.models.formats.status_blocks import BlockSpan, find_blocks, is_status_block
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.observed import AssumedField
-from ras_triage.models.records.block_fields import default_block_status
+from ras_triage.models.records.block_fields import default_block_status, is_plausible_block
 from ras_triage.models.records.cper_record import (
     DESCRIPTOR_LENGTH,
     HEADER_LENGTH,
@@ -42,6 +43,7 @@ from ras_triage.models.records.cper_record import (
 from ras_triage.models.records.guid import NULL, SECTION_NAMES, Guid, guid, guid_text, section_name
 from ras_triage.models.records.status_block import HEADER_LENGTH as BLOCK_HEADER_LENGTH
 from ras_triage.models.records.status_block import parse_block
+from ras_triage.models.scalars import AmbiguousEncoding, HexadecimalBytes, decode_text
 from ras_triage.models.sections.fields import encode_timestamp, read_timestamp
 
 FORMAT = "cper"
@@ -69,7 +71,21 @@ def read_cper(
     """
     kind = None if section_type is None else section_guid(section_type)
     context = RecordContext(FORMAT, Position(offset=0), to_notification(notification), section_type=kind, severity=severity)
-    yield from read_payload(unpack_encoded(data), context)
+    try:
+        unpacked = unpack_encoded(data, is_section=kind is not None)
+    except AmbiguousEncoding as error:
+        yield UnreadableRecord(context.place, str(error), FORMAT)
+        return
+    for found in read_payload(unpacked, context):
+        yield _with_encoding(found) if _is_hexadecimal(unpacked) else found
+
+
+def _with_encoding(found: FoundError | UnreadableRecord) -> FoundError | UnreadableRecord:
+    """Return an error with the assumption that its text is hexadecimal."""
+    return replace(found, assumed=(*found.assumed, _HEXADECIMAL)) if isinstance(found, FoundError) else found
+
+
+_HEXADECIMAL: Final = AssumedField("/status_block", "hexadecimal", "the text has only hexadecimal digits, and could be base64")
 
 
 def section_guid(text: str) -> Guid:
@@ -80,19 +96,48 @@ def section_guid(text: str) -> Guid:
         raise ValueError(f"unknown section type `{text}`; expected a name such as `memory`, or a GUID") from None
 
 
-def unpack_encoded(data: bytes) -> bytes:
+def unpack_encoded(data: bytes, *, is_section: bool = False) -> bytes:
     """Decode `data` if it is hexadecimal, base64 or a word dump; otherwise return it unchanged.
 
-    Words of eight digits are bytes in order if that gives a record or a status block, else 32-bit little-endian words.
+    Words of eight digits are bytes in order if that gives a record or a status block, else 32-bit little-endian words. Raises
+    AmbiguousEncoding for text that could be hexadecimal or base64, and is no record, status block or section in either. Of the body of a
+    section (`is_section`), hexadecimal is assumed then.
     """
     if _SIGNATURE.match(data) or b"\0" in data:
         return data
-    packed = unpack_text(data)
-    if packed is None or not (_SIGNATURE.match(packed) or is_status_block(packed)):
-        words = unpack_words(data)
-        if words is not None and is_status_block(words):
-            return words
+    words = unpack_words(data)
+    if words is not None and not is_status_block(words):
+        words = None
+    try:
+        packed = unpack_text(data, _is_hexadecimal if is_section else _is_plausible, RECORD_OR_BLOCK)
+    except AmbiguousEncoding:
+        if words is None:
+            raise
+        return words
+    if words is not None and (packed is None or not (_SIGNATURE.match(packed) or is_status_block(packed))):
+        return words
     return data if packed is None else packed
+
+
+def unpack_payload(text: str) -> bytes:
+    """Decode the base64 or hexadecimal of a record, a status block or a section in a JSON document. Raises ValueError."""
+    return decode_text("".join(text.split()), _is_plausible, RECORD_OR_BLOCK)
+
+
+RECORD_OR_BLOCK: Final = "a CPER record or a status block"
+
+
+def is_record_or_block(data: bytes) -> bool:
+    """Return whether the bytes begin with the signature of a record, or can begin a status block."""
+    return data.startswith(SIGNATURE) or is_plausible_block(data)
+
+
+def _is_plausible(data: bytes) -> bool:
+    return is_record_or_block(data) or _parse_descriptor(data, None) is not None
+
+
+def _is_hexadecimal(data: bytes) -> bool:
+    return isinstance(data, HexadecimalBytes)
 
 
 def read_payload(data: bytes, context: RecordContext) -> Iterator[FoundError | UnreadableRecord]:

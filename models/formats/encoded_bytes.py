@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
+from collections.abc import Callable
+
+from ras_triage.models.scalars import decode_base64, decode_text
 
 _HEX = re.compile(rb"(?:0[xX])?(?:[0-9a-fA-F]{2})+")
 _BASE64 = re.compile(rb"[0-9A-Za-z+/]+={0,2}")
@@ -13,17 +15,22 @@ _COMMENT = re.compile(rb"^[ \t]*#[^\n]*$", re.MULTILINE)
 _WORD = re.compile(rb"(?:0[xX])?([0-9a-fA-F]{8})")
 
 
-def unpack_text(data: bytes) -> bytes | None:
-    """Decode hexadecimal or base64 text; return None if it is neither.
+def is_encoded(data: bytes) -> bool:
+    """Return whether text can be hexadecimal or base64. White space and lines that begin with `#` are ignored."""
+    packed = _pack(data)
+    return _HEX.fullmatch(packed) is not None or (_BASE64.fullmatch(packed) is not None and len(packed) % 4 == 0)
 
-    White space and lines that begin with `#` are ignored.
+
+def unpack_text(data: bytes, is_plausible: Callable[[bytes], bool], noun: str) -> bytes | None:
+    """Decode hexadecimal or base64 text as `decode_text` does; return None if it is neither.
+
+    White space and lines that begin with `#` are ignored. Raises AmbiguousEncoding.
     """
-    packed = b"".join(_COMMENT.sub(b"", data).split())
-    if _HEX.fullmatch(packed):
-        return binascii.unhexlify(packed[2:] if packed[:2].lower() == b"0x" else packed)
-    if _BASE64.fullmatch(packed) and len(packed) % 4 == 0:
-        return base64.b64decode(packed)
-    return None
+    return decode_text(_pack(data).decode(), is_plausible, noun) if is_encoded(data) else None
+
+
+def _pack(data: bytes) -> bytes:
+    return b"".join(_COMMENT.sub(b"", data).split())
 
 
 def unpack_words(data: bytes) -> bytes | None:
@@ -38,8 +45,6 @@ def unpack_words(data: bytes) -> bytes | None:
 
 
 def unpack_base64(text: str) -> bytes:
-    """Decode base64 that may contain white space, as in JSON documents. Raises ValueError."""
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError(f"not valid base64: {str(error).lower()}") from None
+    """Decode base64 that may contain white space, as other tools write it in JSON documents. Raises ValueError."""
+    data: bytes = decode_base64("".join(text.split()))
+    return data

@@ -6,8 +6,10 @@ import struct
 from collections.abc import Iterable
 
 from ras_triage.models.errors import MalformedBytes
+from ras_triage.models.formats.encoded_bytes import unpack_text
 from ras_triage.models.notification import Notification
 from ras_triage.models.records.error_source import ErrorSource, GenericAddress, HardwareNotification, SourceType
+from ras_triage.models.scalars import AmbiguousEncoding
 
 SIGNATURE = b"HEST"
 HEADER_LENGTH = 40
@@ -45,6 +47,20 @@ _BANK_COUNTS = {
 _FIRST_WITH_LENGTH = 12
 """First source type whose second field is the length of the structure (ACPI 6.5 18.3.2.11)."""
 _NOTIFICATIONS = {SourceType.IA32_CORRECTED_MACHINE_CHECK: 16, SourceType.IA32_DEFERRED_MACHINE_CHECK: 16}
+
+
+def unpack_table(data: bytes) -> bytes:
+    """Decode `data` if it is the hexadecimal or base64 of a HEST; otherwise return it unchanged."""
+    try:
+        unpacked = unpack_text(data, is_table, "a HEST")
+    except AmbiguousEncoding:
+        return data
+    return unpacked if unpacked is not None and is_table(unpacked) else data
+
+
+def is_table(data: bytes) -> bool:
+    """Return whether the bytes begin with the signature of a HEST."""
+    return data.startswith(SIGNATURE)
 
 
 def read_hest(data: bytes) -> tuple[ErrorSource, ...]:

@@ -14,11 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from ras_triage.models.event import Event
-from ras_triage.models.formats.cper import read_payload, write_record
-from ras_triage.models.formats.encoded_bytes import unpack_base64
+from ras_triage.models.formats.cper import read_payload, unpack_payload, write_record
 from ras_triage.models.formats.json_text import JsonObject, find, find_text, read_documents, shorten
 from ras_triage.models.formats.record_context import RecordContext, to_notification
-from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, iterate_guarded
+from ras_triage.models.formats.results import FoundError, Position, UnreadableRecord, iterate_guarded, stated_assumptions
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import decode_record, notification_name
 from ras_triage.models.records.guid import NULL, Guid, guid, guid_text, section_name
@@ -29,10 +28,11 @@ from ras_triage.models.times import to_utc, utc_text
 FORMAT = "redfish"
 
 _RECORD, _SECTION = "CPER", "CPERSection"
-_BASE64_SIGNATURE = "Q1BFU"
-"""Start of a CPER record in base64."""
+_SIGNATURES = ("Q1BFU", "43504552", "0x43504552", "0X43504552")
+"""Starts of a CPER record in base64 and in hexadecimal."""
 _OEM = "RasTriage"
 _OEM_PATH = f"Oem.{_OEM}.Event"
+_NOTIFICATION = "/notification/type"
 _NOT_IN_OEM = {"status_block", "time", "host"}
 _LOG_SEVERITIES: dict[int, str] = {
     Severity.FATAL: "Critical",
@@ -95,7 +95,7 @@ def _entries(document: Any, pointer: str) -> Iterator[tuple[str, JsonObject]]:
 def _is_about_cper(entry: JsonObject) -> bool:
     if entry.get("DiagnosticDataType") in (_RECORD, _SECTION) or isinstance(entry.get("CPER"), dict):
         return True
-    return (find_text(entry, "DiagnosticData") or "").lstrip().startswith(_BASE64_SIGNATURE)
+    return (find_text(entry, "DiagnosticData") or "").lstrip().startswith(_SIGNATURES)
 
 
 def _read_entry(entry: JsonObject, context: RecordContext) -> Iterator[FoundError | UnreadableRecord]:
@@ -107,7 +107,7 @@ def _read_entry(entry: JsonObject, context: RecordContext) -> Iterator[FoundErro
         yield UnreadableRecord(context.place, "`DiagnosticData`: expected a string", FORMAT)
         return
     try:
-        data = unpack_base64(payload)
+        data = unpack_payload(payload)
     except ValueError as error:
         yield UnreadableRecord(context.place, f"`DiagnosticData`: {error}", FORMAT)
         return
@@ -171,11 +171,14 @@ def _complete(found: FoundError, entry: JsonObject, data: bytes, *, trust: bool)
 
 def _merge_oem_event(found: FoundError, oem_event: Event) -> FoundError:
     """Return the record's error with the facts of the exported event; the record's notification type takes precedence."""
-    assumed = tuple(assumed for assumed in found.assumed if assumed.field != "/notification/type")
+    assumed = tuple(one for one in found.assumed if one.field != _NOTIFICATION)
+    is_told = len(assumed) == len(found.assumed)
     event = found.event.model_copy(update={"id": oem_event.id, "source": oem_event.source, "policy": oem_event.policy})
-    if len(assumed) < len(found.assumed) or oem_event.notification.type == event.notification.type:
+    if not is_told or oem_event.notification.type == event.notification.type:
         event = event.model_copy(update={"notification": oem_event.notification})
-    return replace(found, event=event, assumed=assumed)
+    known = {one.field for one in assumed} | ({_NOTIFICATION} if is_told else set())
+    stated = tuple(one for one in stated_assumptions(oem_event) if one.field not in known)
+    return replace(found, event=event, assumed=(*assumed, *stated))
 
 
 def _lost(entry: JsonObject, data: bytes) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeVar
 
-from ras_triage.models.event import Event
+from ras_triage.models.event import MAX_ASSUMED, Event
 from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import AssumedField, ObservedActions
 
@@ -39,6 +39,19 @@ class FoundError:
     """A phrase for each fact that the source does not contain or that an event has no field for."""
     observed: ObservedActions | None = None
     """Actions of the kernel for this error; None if the source contains none."""
+
+
+def stated_assumptions(event: Event) -> tuple[AssumedField, ...]:
+    """Return the assumptions that an event lists itself."""
+    return tuple(AssumedField(field, "the value in the event", "the event lists it in `assumed`") for field in event.assumed or ())
+
+
+def event_of(found: FoundError) -> Event:
+    """Return the event of an error, with the fields that its reader assumed."""
+    if not found.assumed:
+        return found.event
+    fields = dict.fromkeys(one.field for one in found.assumed)
+    return found.event.model_copy(update={"assumed": tuple(fields)[:MAX_ASSUMED]})
 
 
 @frozen

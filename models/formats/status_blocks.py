@@ -8,10 +8,8 @@ from typing import Final
 
 from ras_triage.models.event import MAX_BLOCK_BYTES
 from ras_triage.models.frozen import frozen
-from ras_triage.models.records.status_block import HEADER, HEADER_LENGTH, parse_block
+from ras_triage.models.records.status_block import BLOCK_STATUS_MAX, HEADER, HEADER_LENGTH, parse_block
 
-_BLOCK_STATUS_MAX: Final = 0x3FFF
-"""The highest block status with no reserved bit set."""
 _DATA_MIN: Final = 64
 """The shortest data entry, in bytes."""
 _DATA_LENGTH_OFFSET: Final = 12
@@ -71,7 +69,7 @@ def _block_at(data: bytes, start: int) -> BlockSpan | None:
     if len(data) - start < HEADER_LENGTH + _DATA_MIN:
         return None
     status, raw_offset, raw_length, length, _ = HEADER.unpack_from(data, start)
-    if status > _BLOCK_STATUS_MAX or not _DATA_MIN <= length <= MAX_BLOCK_BYTES:
+    if status > BLOCK_STATUS_MAX or not _DATA_MIN <= length <= MAX_BLOCK_BYTES:
         return None
     end = start + HEADER_LENGTH + length
     block = parse_block(_STATUS.pack(status or 1) + data[start + _STATUS.size : end])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Tag
+from pydantic import BeforeValidator, Discriminator, Tag
 
 from ras_triage.models.records.guid import NULL, SECTION_TYPES, Guid, guid, section_name
 from ras_triage.models.records.status_block import (
@@ -15,12 +15,13 @@ from ras_triage.models.records.status_block import (
     HEADER_LENGTH,
     DataEntry,
     StatusBlock,
+    begins_block,
     decode_block,
     encode_block_header,
     encode_entry,
     entry_header_length,
 )
-from ras_triage.models.scalars import U32, Base64, FailFastTuple, Hex32, WireModel
+from ras_triage.models.scalars import BASE64_JSON, U32, EncodedBytes, FailFastTuple, Hex32, HexadecimalBytes, WireModel, decode_text
 from ras_triage.models.sections.arm_processor import ArmProcessor
 from ras_triage.models.sections.cxl import CxlDram, CxlGeneralMedia, CxlMemoryModule, CxlProtocol
 from ras_triage.models.sections.fields import NO_TIMESTAMP, GuidValue, SeverityCode, join_timestamp, split_timestamp
@@ -43,12 +44,26 @@ _ENTRY_COUNT_MAX = (1 << 10) - 1
 _FRU_ID_VALID, _FRU_TEXT_VALID, _TIMESTAMP_VALID = 1 << 0, 1 << 1, 1 << 2
 
 
+def decode_block_text(value: Any) -> Any:
+    """Decode the base64 or hexadecimal of a status block; return bytes unchanged. Raises ValueError."""
+    return decode_text(value, is_plausible_block, "a status block") if isinstance(value, str) else value
+
+
+def is_plausible_block(data: bytes) -> bool:
+    """Return whether decoded text can be a status block. Hexadecimal needs a whole header: a few digits are too often base64."""
+    return begins_block(data) and (len(data) >= HEADER_LENGTH or not isinstance(data, HexadecimalBytes))
+
+
+EncodedBlock = Annotated[bytes, BeforeValidator(decode_block_text), *BASE64_JSON]
+"""Bytes of a status block; base64 in JSON, and in requests also hexadecimal."""
+
+
 class OpaqueSection(Section):
     """A section of any type, with its body as bytes."""
 
     type: GuidValue
     """Section type GUID."""
-    payload: Base64 = b""
+    payload: EncodedBytes = b""
     """The body."""
 
     def encode_payload(self) -> bytes:
@@ -110,11 +125,11 @@ class StructuredBlock(WireModel):
     """Bytes from the start of the block; absent in a request: after the sections and `gap` if there are raw data, else 0."""
     raw_data_length: U32 | None = None
     """Bytes as stated; absent in a request: those of `raw_data`."""
-    gap: Base64 | None = None
+    gap: EncodedBytes | None = None
     """Bytes between the sections and the raw data."""
-    raw_data: Base64 | None = None
+    raw_data: EncodedBytes | None = None
     """Raw data, if they are after the sections as specified."""
-    trailing: Base64 | None = None
+    trailing: EncodedBytes | None = None
     """Bytes after everything else."""
 
 

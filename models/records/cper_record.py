@@ -9,7 +9,7 @@ from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.records.block_fields import FRU_TEXT_LENGTH, default_block_status, describe_block
 from ras_triage.models.records.guid import NULL, Guid, guid, guid_text
 from ras_triage.models.records.status_block import DataEntry, StatusBlock, decode_block, encode_block_header, encode_entry
-from ras_triage.models.scalars import U32, Base64, Hex8, Hex16, Hex32, Hex64, WireModel
+from ras_triage.models.scalars import U32, EncodedBytes, Hex8, Hex16, Hex32, Hex64, WireModel
 from ras_triage.models.sections.fields import NO_TIMESTAMP, FruText, GuidValue, SeverityCode, Timestamp, join_timestamp, split_timestamp
 from ras_triage.models.sections.section import ENTRY_REVISION
 
@@ -114,10 +114,10 @@ class CperRecord(WireModel):
     flags: Hex32 = 0
     """1 recovered, 2 previous error, 4 simulated."""
     persistence_information: Hex64 = 0
-    reserved: Base64 = bytes(12)
+    reserved: EncodedBytes = bytes(12)
     """12 bytes."""
     sections: tuple[SectionDescriptor, ...] = ()
-    body: Base64 = b""
+    body: EncodedBytes = b""
     """Bytes after the last descriptor, to the end of the input."""
 
     @property

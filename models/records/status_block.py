@@ -18,6 +18,9 @@ ENTRY = struct.Struct("<16sIHBBI16s20s")
 ENTRY_LENGTH = 64
 ENTRY_V3_LENGTH = 72
 
+BLOCK_STATUS_MAX = 0x3FFF
+"""The highest block status with no reserved bit set."""
+
 _HEADER_FIELDS = ("block_status", "raw_data_offset", "raw_data_length", "data_length", "error_severity")
 
 
@@ -81,6 +84,11 @@ class StatusBlock:
     def window(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`; missing bytes read as zero."""
         return self.data[offset : offset + length].ljust(length, b"\0")
+
+
+def begins_block(data: bytes) -> bool:
+    """Return whether the bytes can begin a status block, complete or truncated: no reserved bit is set in the block status."""
+    return int.from_bytes(data[:4], "little") <= BLOCK_STATUS_MAX
 
 
 def entry_header_length(revision: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Annotated, Any, ClassVar, Literal
 
-from ras_triage.models.scalars import U8, U16, U32, Base64, FailFastTuple, Hex8, Hex16, Hex32, Hex64, WireModel
+from ras_triage.models.scalars import U8, U16, U32, EncodedBytes, FailFastTuple, Hex8, Hex16, Hex32, Hex64, WireModel
 from ras_triage.models.sections.layout import Layout, LayoutField, ReservedBytes, with_layout
 from ras_triage.models.sections.section import StructuredSection
 
@@ -182,7 +182,7 @@ class ArmContext(WireModel):
     """Version of the structure; 0."""
     type: U16
     """0 to 3 AArch32 (general purpose, EL1, EL2, secure), 4 to 7 AArch64 (general purpose, EL1, EL2, EL3), 8 miscellaneous."""
-    registers: Base64
+    registers: EncodedBytes
     """The register array, little-endian."""
 
     def encode(self) -> bytes:
@@ -220,7 +220,7 @@ class ArmProcessor(StructuredSection):
     """Error information structures, in order."""
     contexts: FailFastTuple[ArmContext] = ()
     """Register contexts, in order."""
-    vendor_info: Base64 | None = None
+    vendor_info: EncodedBytes | None = None
     """Vendor-specific bytes after the contexts, up to `section_length`."""
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ras_triage.models.scalars import U8, U16, U32, Base64, Hex8, Hex16, Hex32, Hex64
+from ras_triage.models.scalars import U8, U16, U32, EncodedBytes, Hex8, Hex16, Hex32, Hex64
 from ras_triage.models.sections.layout import LayoutField, with_layout
 from ras_triage.models.sections.pcie import U13, device_text
 from ras_triage.models.sections.section import StructuredSection
@@ -92,15 +92,15 @@ class CxlProtocol(StructuredSection):
     """Physical slot number."""
     serial_number: Annotated[Hex64 | None, LayoutField(40, 8, valid=SERIAL_NUMBER_VALID)] = None
     """Serial number of the device."""
-    capability_structure: Annotated[Base64 | None, LayoutField(48, 60, valid=1 << 4, kind="bytes")] = None
+    capability_structure: Annotated[EncodedBytes | None, LayoutField(48, 60, valid=1 << 4, kind="bytes")] = None
     """60 bytes; the PCI Express capability structure fills the first 36."""
     dvsec_length: Annotated[U16 | None, LayoutField(108, 2)] = None
     """Bytes as stated; absent in a request: those of `dvsec`."""
     error_log_length: Annotated[U16 | None, LayoutField(110, 2)] = None
     """Bytes as stated; absent in a request: those of `error_log`."""
-    dvsec: Base64 | None = None
+    dvsec: EncodedBytes | None = None
     """CXL DVSEC structure."""
-    error_log: Base64 | None = None
+    error_log: EncodedBytes | None = None
     """88 bytes for a CXL RAS capability structure."""
 
     @classmethod
@@ -241,7 +241,7 @@ class CxlGeneralMedia(MediaEvent):
     type: Literal["cxl_general_media"] = "cxl_general_media"
     memory_device: Annotated[Hex24 | None, _event(_BODY + 15, 3)] = None
     """Bit mask of the devices on the rank."""
-    component_id: Annotated[Base64 | None, _event(_BODY + 18, 16, kind="bytes")] = None
+    component_id: Annotated[EncodedBytes | None, _event(_BODY + 18, 16, kind="bytes")] = None
     """16 bytes."""
 
 
@@ -260,7 +260,7 @@ class CxlDram(MediaEvent):
     """Row of the memory event."""
     column: Annotated[U16 | None, _event(_BODY + 23, 2)] = None
     """Column of the memory event."""
-    correction_mask: Annotated[Base64 | None, _event(_BODY + 25, 32, kind="bytes")] = None
+    correction_mask: Annotated[EncodedBytes | None, _event(_BODY + 25, 32, kind="bytes")] = None
     """32 bytes."""
 
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, St
 
 from ras_triage.models.errors import suggestion
 from ras_triage.models.records.guid import guid, guid_text
-from ras_triage.models.scalars import decode_base64, encode_base64
+from ras_triage.models.scalars import decode_bytes, encode_base64
 from ras_triage.models.severity import Severity
 from ras_triage.models.times import to_utc, utc_text
 
@@ -128,7 +128,7 @@ FruText = Annotated[Latin1, StringConstraints(max_length=20)]
 NO_TIMESTAMP = bytes(TIMESTAMP_BYTES)
 _PRECISE = 1
 _FLAG_BYTE = 3
-_RAW_TIMESTAMP = re.compile(r"[A-Za-z0-9+/]{11}=")
+_RAW_TIMESTAMP = re.compile(r"[A-Za-z0-9+/]{11}=|0[xX][0-9a-fA-F]{16}")
 
 
 def encode_timestamp(moment: datetime) -> bytes:
@@ -177,7 +177,7 @@ def timestamp_text(value: bytes) -> str:
 def _parse_timestamp(value: Any) -> Any:
     if isinstance(value, str):
         if _RAW_TIMESTAMP.fullmatch(value):
-            return decode_base64(value)
+            return decode_bytes(value)
         try:
             return encode_timestamp(datetime.fromisoformat(value))
         except ValueError as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from ras_triage.models.scalars import U16, Base64, WireModel
+from ras_triage.models.scalars import U16, EncodedBytes, WireModel
 
 
 class ReservedBytes(WireModel):
@@ -18,7 +18,7 @@ class ReservedBytes(WireModel):
 
     offset: U16
     """Bytes from the start of the structure."""
-    data: Base64
+    data: EncodedBytes
     """The bytes."""
 
 

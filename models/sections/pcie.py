@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from ras_triage.models.scalars import U8, Base64, Hex8, Hex16, Hex32, Hex64
+from ras_triage.models.scalars import U8, EncodedBytes, Hex8, Hex16, Hex32, Hex64
 from ras_triage.models.sections.layout import LayoutField, with_layout
 from ras_triage.models.sections.section import StructuredSection
 
@@ -173,7 +173,7 @@ class Pcie(StructuredSection):
     """Secondary status register of a bridge."""
     bridge_control: Annotated[Hex16 | None, LayoutField(50, 2, valid=1 << 5)] = None
     """Bridge control register."""
-    capability_structure: Annotated[Base64 | None, LayoutField(52, 60, valid=1 << 6, kind="bytes")] = None
+    capability_structure: Annotated[EncodedBytes | None, LayoutField(52, 60, valid=1 << 6, kind="bytes")] = None
     """60 bytes; the PCI Express capability structure fills the first 36."""
     aer_capability_header: Annotated[Hex32 | None, LayoutField(112, 4, valid=AER_INFO_VALID)] = None
     """AER extended capability header."""
@@ -189,7 +189,7 @@ class Pcie(StructuredSection):
     """AER correctable error mask register."""
     aer_capabilities_and_control: Annotated[Hex32 | None, LayoutField(136, 4, valid=AER_INFO_VALID)] = None
     """AER capabilities and control register."""
-    aer_header_log: Annotated[Base64 | None, LayoutField(140, 16, valid=AER_INFO_VALID, kind="bytes")] = None
+    aer_header_log: Annotated[EncodedBytes | None, LayoutField(140, 16, valid=AER_INFO_VALID, kind="bytes")] = None
     """16 bytes: four 32-bit words of the TLP header."""
     aer_root_command: Annotated[Hex32 | None, LayoutField(156, 4, valid=AER_INFO_VALID)] = None
     """AER root error command register."""
@@ -199,7 +199,7 @@ class Pcie(StructuredSection):
     """AER correctable error source identification."""
     aer_uncorrectable_source: Annotated[Hex16 | None, LayoutField(166, 2, valid=AER_INFO_VALID)] = None
     """AER uncorrectable error source identification."""
-    aer_tlp_prefix_log: Annotated[Base64 | None, LayoutField(168, 16, valid=AER_INFO_VALID, kind="bytes")] = None
+    aer_tlp_prefix_log: Annotated[EncodedBytes | None, LayoutField(168, 16, valid=AER_INFO_VALID, kind="bytes")] = None
     """16 bytes."""
 
     def readings(self) -> dict[str, Any]:

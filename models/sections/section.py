@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from pydantic import model_validator
 
 from ras_triage.models.records.status_block import ENTRY_LENGTH, entry_header_length
-from ras_triage.models.scalars import U16, Base64, FailFastTuple, Hex8, Hex16, WireModel
+from ras_triage.models.scalars import U16, EncodedBytes, FailFastTuple, Hex8, Hex16, WireModel
 from ras_triage.models.sections.fields import EntryFlags, FruText, GuidValue, SeverityCode, Timestamp
 from ras_triage.models.sections.layout import Layout, ReservedBytes
 
@@ -55,7 +55,7 @@ class StructuredSection(Section):
 
     reserved: FailFastTuple[ReservedBytes] = ()
     """Nonzero reserved bytes of the structure."""
-    trailing: Base64 | None = None
+    trailing: EncodedBytes | None = None
     """Bytes after all structures."""
     payload_length: U16 | None = None
     """Bytes; only if the payload ends within its structure."""

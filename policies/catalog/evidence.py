@@ -11,7 +11,7 @@ from functools import lru_cache
 from ras_triage.models.decision import Evidence
 from ras_triage.models.frozen import frozen
 from ras_triage.policies.catalog.policies import NEWEST_SERIES, LedgerEntry, catalog_table, change_ledger
-from ras_triage.policies.catalog.release import Release, parse_release
+from ras_triage.policies.catalog.release import Release, parse_mainline, parse_release
 
 Series = tuple[int, int]
 
@@ -34,7 +34,7 @@ def series_evidence() -> dict[Series, SeriesEvidence]:
     """Return what was read and booted, by series."""
     found = {}
     for name, row in catalog_table("releases.toml").items():
-        logs, sources, booted = (tuple(map(parse_release, row.get(key, ()))) for key in ("changelogs", "sources", "booted"))
+        logs, sources, booted = (tuple(map(parse_mainline, row.get(key, ()))) for key in ("changelogs", "sources", "booted"))
         found[parse_release(name).series] = SeriesEvidence((logs[0], logs[-1]) if logs else None, sources, booted)
     return found
 

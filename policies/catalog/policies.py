@@ -18,7 +18,7 @@ from typing import Any
 from ras_triage.models.decision import PolicyRef
 from ras_triage.policies.catalog.behaviours import FLAGS, Behaviours
 from ras_triage.policies.catalog.definition_file import DefinitionFile, InvalidDefinition
-from ras_triage.policies.catalog.release import Release, parse_release
+from ras_triage.policies.catalog.release import Release, parse_mainline, parse_release
 
 RULES = 5
 """Version of the rules, part of every policy's digest. Raise it when decisions change, texts included."""
@@ -114,7 +114,7 @@ def change_ledger() -> tuple[LedgerEntry, ...]:
 
 
 def _entry(flag: str, row: Mapping[str, Any]) -> LedgerEntry:
-    mainline, recorded = parse_release(row["mainline"]), row.get("recorded", {})
+    mainline, recorded = parse_mainline(row["mainline"]), row.get("recorded", {})
     return LedgerEntry(
         flag=flag,
         summary=row["summary"],
@@ -123,7 +123,7 @@ def _entry(flag: str, row: Mapping[str, Any]) -> LedgerEntry:
         stable=_releases(row.get("stable", ())),
         ended=_releases(row.get("ended", ())),
         evidence=row["evidence"],
-        known_by={mainline if release == "mainline" else parse_release(release): how for release, how in row["known_by"].items()},
+        known_by={mainline if release == "mainline" else parse_mainline(release): how for release, how in row["known_by"].items()},
         absent=_releases(row.get("absent", {}).values()),
         recorded_off=_releases(recorded.get("off", ())),
         recorded_on=_releases(recorded.get("on", ())),
@@ -131,7 +131,7 @@ def _entry(flag: str, row: Mapping[str, Any]) -> LedgerEntry:
 
 
 def _releases(names: Iterable[str]) -> tuple[Release, ...]:
-    return tuple(parse_release(name) for name in names)
+    return tuple(parse_mainline(name) for name in names)
 
 
 def _digest(name: str, behaviours: Behaviours, since: Mapping[str, str]) -> str:
@@ -225,14 +225,34 @@ def uniform_policy() -> Policy:
 
 @lru_cache(maxsize=4096)
 def resolve_policy(name: str) -> Policy:
-    """Return the policy of that name: `uniform`, or `linux-` and any release. Raises UnknownPolicy."""
+    """Return the policy of that name: `uniform`, or any release with or without `linux-`. Raises UnknownPolicy.
+
+    `linux-6.12` is the series: its policy is `linux-6.12.x`. That of the first release is `linux-6.12.0`.
+    """
     if name == UNIFORM:
         return uniform_policy()
-    if not name.startswith("linux-"):
+    if name.startswith("linux-"):
+        return release_policy(name)
+    try:
+        release = parse_release(name)
+    except ValueError:
         raise UnknownPolicy(
             f"unknown policy `{name}`; expected `{UNIFORM}`, `linux-<release>` such as `linux-6.12.107`, or a custom policy"
-        )
-    return linux_policy(_release(name.removeprefix("linux-")))
+        ) from None
+    return linux_policy(release)
+
+
+def canonical_name(name: str) -> str:
+    """Return the name that decisions have for a policy: `linux-6.12.x` for `linux-6.12`. Other names are unchanged."""
+    try:
+        return resolve_policy(name).name
+    except UnknownPolicy:
+        return name
+
+
+def release_policy(release: str) -> Policy:
+    """Return the policy of a kernel release. Raises UnknownPolicy, also for one older than the ledger."""
+    return linux_policy(_release(release))
 
 
 def flag_differences(one: Policy, other: Policy) -> dict[str, tuple[bool, bool]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-_RELEASE = re.compile(r"(?P<major>\d{1,3})\.(?P<minor>\d{1,3})(?:\.(?P<patch>\d{1,5}))?(?P<suffix>(?:[-+~.].*)?)", re.DOTALL)
+_RELEASE = re.compile(r"(?:linux-)?v?(?P<major>\d{1,3})\.(?P<minor>\d{1,3})(?:\.(?P<patch>\d{1,5}))?(?P<suffix>(?:[-+~.].*)?)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,16 +30,30 @@ class Release:
 
 
 def parse_release(text: str) -> Release:
-    """Parse `6.12.107`, `6.12.107+deb13-arm64` or `6.17-rc3`; also `6.12.x`, a series without its stable release.
+    """Parse `6.12.107`, `v6.12.107`, `linux-6.12.107`, `6.12.107+deb13-arm64` or `6.17-rc3`.
 
-    Some distributions put an ABI number where the stable release would be (`6.1.0-50-cloud-arm64`): then only the series is known.
-    Raises ValueError for any other text.
+    `6.12` and `6.12.x` are a series without its stable release; 6.12.0 is `6.12.0`, as `uname -r` prints it. Some distributions put an ABI
+    number where the stable release would be (`6.1.0-50-cloud-arm64`): then only the series is known. Raises ValueError for any other text.
     """
-    if series := re.fullmatch(r"(\d{1,3})\.(\d{1,3})\.x", text):
-        return Release(int(series[1]), int(series[2]), None)
     match = _RELEASE.fullmatch(text)
     if match is None:
-        raise ValueError(f"`{text}` is not a kernel release; expected one such as `6.12.107`")
-    patch = int(match["patch"] or 0)
-    names_abi = patch == 0 and match["patch"] is not None and re.match(r"-\d", match["suffix"]) is not None
-    return Release(int(match["major"]), int(match["minor"]), None if names_abi else patch)
+        raise ValueError(f"`{text.removeprefix('linux-')}` is not a kernel release; expected one such as `6.12.107`")
+    return Release(int(match["major"]), int(match["minor"]), _patch(match["patch"], match["suffix"]))
+
+
+def parse_mainline(text: str) -> Release:
+    """Parse a release of the change ledger, in which `6.17` is the mainline release 6.17.0. Raises ValueError."""
+    release = parse_release(text)
+    return replace(release, patch=0) if release.patch is None else release
+
+
+def _patch(patch: str | None, suffix: str) -> int | None:
+    """Return the number of the stable release; None: not known."""
+    if patch is None and _CANDIDATE.match(suffix):
+        return 0
+    names_abi = patch is not None and int(patch) == 0 and _ABI.match(suffix) is not None
+    return None if patch is None or names_abi else int(patch)
+
+
+_CANDIDATE = re.compile(r"[-~]rc\d")
+_ABI = re.compile(r"-\d")

@@ -87,7 +87,10 @@ PROBLEM_TYPES: Final = (
     ),
     ProblemType("unreadable-file", 404, "command line: a file cannot be read"),
     ProblemType(
-        "unrecognised-input", 415, "command line: a file that the command does not read; where another command reads it, that one is named"
+        "unrecognised-input",
+        415,
+        "a file that the command does not read (where another command reads it, that one is named), or text that could be hexadecimal"
+        " or base64",
     ),
     ProblemType("unwritable", 422, "command line: `export` to a format that cannot carry the error", "use another format"),
 )

@@ -504,5 +504,5 @@ def unwritable(reason: str) -> Problem:
 
 
 def unrecognised(detail: str = "expected an event in JSON, or a status block or CPER record as bytes, hexadecimal or base64") -> Problem:
-    """Return the problem for a file of the command line that a command does not read."""
+    """Return the problem for a file that a command does not read, or for text whose encoding cannot be told."""
     return Problem(f"{URN}unrecognised-input", "unrecognised input", 415, detail)

@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ras_triage.models.decision import Assumption, PolicyRef, Rationale
 from ras_triage.models.frozen import frozen
-from ras_triage.models.kvm import GuestException, LinuxGuest
-from ras_triage.models.scalars import U8, Base64, FailFastTuple, Hex64, StrictBool, WireModel
+from ras_triage.models.kvm import VCPU_EVENTS, GuestException, LinuxGuest
+from ras_triage.models.scalars import BASE64_JSON, U8, FailFastTuple, Hex64, StrictBool, WireModel, decode_text
 from ras_triage.models.syndrome_fields import SyndromeKind
 
 MAX_VALUES: Final = 1000
@@ -41,7 +41,16 @@ def _form(value: Any) -> str:
     return "fields" if isinstance(value, (dict, VcpuEventsInput)) else "bytes"
 
 
-VcpuEventsForm = Annotated[Annotated[VcpuEventsInput, Tag("fields")] | Annotated[Base64, Tag("bytes")], Discriminator(_form)]
+def _decode_vcpu_events(value: Any) -> Any:
+    """Decode the base64 or hexadecimal of the structure. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    return decode_text(value, lambda data: len(data) == VCPU_EVENTS.size, "the 64 bytes of the structure")
+
+
+_EncodedVcpuEvents = Annotated[bytes, BeforeValidator(_decode_vcpu_events), *BASE64_JSON]
+
+VcpuEventsForm = Annotated[Annotated[VcpuEventsInput, Tag("fields")] | Annotated[_EncodedVcpuEvents, Tag("bytes")], Discriminator(_form)]
 
 
 class SyndromeRequest(WireModel):

@@ -13,6 +13,8 @@ from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION, EVENT
 from ras_triage.models.formats.status_blocks import find_blocks
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.cper_record import decode_record, to_status_block
+from ras_triage.models.scalars import HexadecimalBytes
+from ras_triage.policies.alternatives import NOTIFICATION_TYPE
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError, malformed, too_large, unreadable, unrecognised
 from ras_triage.service.engine.input_detection import DetectedInput, InputKind, detect_input
@@ -78,22 +80,23 @@ def to_bytes(data: bytes) -> DetectedInput:
     return DetectedInput(InputKind.STATUS_BLOCK, read_event(data).status_block or b"")
 
 
-def to_event(data: bytes) -> tuple[Event, bool]:
-    """Return the event in a file, and whether the file has the notification type. Raises ProblemError.
+def to_event(data: bytes) -> Event:
+    """Return the event in a file; for a record without a notification type it is in `assumed`. Raises ProblemError.
 
     The notification type of a CPER record is used if an event has it, too.
     """
     found = _detect(data)
     if found.kind is InputKind.JSON:
-        return read_event(data), True
+        return read_event(data)
     if found.kind is InputKind.STATUS_BLOCK:
-        return _event(found.data, None), False
+        return _event(found.data, None)
     try:
         record = decode_record(found.data)
-        notification = EVENT_TYPES.get(record.notification_type)
-        return _event(to_status_block(record), notification), notification is not None
+        block = to_status_block(record)
     except MalformedBytes as error:
         raise ProblemError(malformed(error)) from None
+    is_hexadecimal = isinstance(found.data, HexadecimalBytes)
+    return _event(HexadecimalBytes(block) if is_hexadecimal else block, EVENT_TYPES.get(record.notification_type))
 
 
 def count_blocks(data: bytes) -> int:
@@ -105,4 +108,5 @@ def count_blocks(data: bytes) -> int:
 def _event(block: bytes, notification: NotificationType | None) -> Event:
     if len(block) > MAX_BLOCK_BYTES:
         raise ProblemError(too_large(MAX_BLOCK_BYTES))
-    return Event(notification=Notification(type=notification or DEFAULT_NOTIFICATION), status_block=block)
+    assumed = (NOTIFICATION_TYPE,) if notification is None else None
+    return Event(notification=Notification(type=notification or DEFAULT_NOTIFICATION), status_block=block, assumed=assumed)

@@ -154,6 +154,8 @@ class DecodeResult:
     """Header and section descriptors of a CPER record."""
     notification: str | None = None
     """Notification type of a CPER record, as name or GUID."""
+    encoding: str | None = None
+    """`hexadecimal` if text was read as such."""
 
 
 @frozen

@@ -8,14 +8,14 @@ from typing import Final
 from ras_triage.models.formats.hest import read_hest
 from ras_triage.models.records.error_source import ErrorSource
 from ras_triage.policies.catalog.choice import find_policy
-from ras_triage.policies.catalog.policies import NEWEST_SERIES, Policy, UnknownPolicy
+from ras_triage.policies.catalog.policies import NEWEST_SERIES, Policy, UnknownPolicy, release_policy
 from ras_triage.policies.error_sources import JudgedTable, judge_sources
 from ras_triage.service.api.error_sources import HestResponse, SourceReading, TableFault
 from ras_triage.service.api.problems import ProblemError, unknown_policy
 from ras_triage.service.config.settings import Settings
 
-NEWEST: Final = ".".join(map(str, NEWEST_SERIES))
-"""The newest series of kernels that was analysed."""
+NEWEST: Final = f"{NEWEST_SERIES[0]}.{NEWEST_SERIES[1]}.0"
+"""The first release of the newest series of kernels that was analysed."""
 
 
 def hest_policy(kernel: str | None, policy: str | None, settings: Settings, *, in_document: bool = False) -> Policy:
@@ -24,7 +24,7 @@ def hest_policy(kernel: str | None, policy: str | None, settings: Settings, *, i
     `in_document`: the names are members of a JSON request, and the problem points to the one that is unknown.
     """
     try:
-        return find_policy(policy or f"linux-{kernel or NEWEST}", settings.custom_policies)
+        return release_policy(kernel or NEWEST) if policy is None else find_policy(policy, settings.custom_policies)
     except UnknownPolicy as error:
         pointer = "/kernel" if policy is None else "/policy"
         raise ProblemError(unknown_policy(str(error), pointer if in_document else "")) from None

@@ -20,7 +20,7 @@ from ras_triage.models.records.handled_record import RecordKey
 from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.models.severity import severity_name
 from ras_triage.models.times import unix_ms
-from ras_triage.policies.decide import NOTHING_ASSUMED, decide_with_poison
+from ras_triage.policies.decide import decide_with_poison
 from ras_triage.policies.pipeline.recent_records import record_key
 from ras_triage.policies.pipeline.record import WELL_FORMED
 from ras_triage.policies.workload import TooMuchWork, require_workload
@@ -49,8 +49,6 @@ class EventDocument:
     """JSON."""
     name: bytes | None = None
     """Repeat key of an event that has neither id nor time: derived from the request's Idempotency-Key and the position in the request."""
-    assumed: frozenset[str] = NOTHING_ASSUMED
-    """JSON pointers to the fields of the event that its sender assumed; see `decide`."""
     is_live: bool = True
     """Whether the error is reported when it happens, so that an equal record soon after is a duplicate; an imported one is not."""
 
@@ -104,7 +102,6 @@ class ParsedEvent:
     keys: EventKeys
     event: Event
     block: StatusBlock | None
-    assumed: frozenset[str]
 
     def decide(self, settings: Settings, known: StoredFacts | None, at_most: int | None = None) -> EncodedDecision:
         """Return the encoded decision. Raises ProblemError for an unknown policy or VMM, or an event over the workload limit.
@@ -121,14 +118,12 @@ class ParsedEvent:
         stored_pages = 0 if known is None else len(known.poisoned)
         try:
             limit = settings.max_workload if at_most is None else min(at_most, settings.max_workload)
-            require_workload(event, self.block, limit, policy, assumed=self.assumed, known_poisoned=stored_pages)
+            require_workload(event, self.block, limit, policy, known_poisoned=stored_pages)
         except TooMuchWork:
-            require_affordable(
-                event, self.block, settings, policy, assumed=self.assumed, stored_pages=stored_pages, uses_stored_facts=uses_stored_facts
-            )
+            require_affordable(event, self.block, settings, policy, stored_pages=stored_pages, uses_stored_facts=uses_stored_facts)
             raise HeavyEvent from None
         event = event if known is None else known.add_remembered(event)
-        decided = decide_with_poison(event, self.block, policy, self.keys.event_key, self.assumed, settings.custom_vmms)
+        decided = decide_with_poison(event, self.block, policy, self.keys.event_key, custom_vmms=settings.custom_vmms)
         decision = decided.decision
         panics = decision.action is Action.PANIC
         return EncodedDecision(
@@ -195,7 +190,7 @@ def parse_event(document: EventDocument) -> ParsedEvent:
         record_key(block) if block is not None and document.is_live and event.source is not None and event.host.recent is None else None,
         None if event.time is None else unix_ms(event.time),
     )
-    return ParsedEvent(keys, event, block, document.assumed)
+    return ParsedEvent(keys, event, block)
 
 
 def predecide(document: EventDocument, settings: Settings, known: StoredFacts | None = None) -> Evaluation:

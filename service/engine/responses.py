@@ -5,21 +5,22 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
 
 from ras_triage.models.decision import Decision
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.event import Event, event_key
+from ras_triage.models.formats.hest import is_table
 from ras_triage.models.host import Range
-from ras_triage.models.records.block_fields import describe_block
-from ras_triage.models.records.cper_record import describe_record
+from ras_triage.models.records.block_fields import EncodedBlock, describe_block
+from ras_triage.models.records.cper_record import SIGNATURE, describe_record
 from ras_triage.models.records.status_block import StatusBlock, parse_block
-from ras_triage.models.scalars import Base64, FailFastTuple, WireModel
+from ras_triage.models.scalars import BASE64_JSON, FailFastTuple, HexadecimalBytes, WireModel, decode_text
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
-from ras_triage.policies.decide import NOTHING_ASSUMED, decide_parsed
+from ras_triage.policies.decide import decide_parsed
 from ras_triage.policies.workload import TooMuchWork, require_workload
 from ras_triage.service.api.decision_response import UsedFacts
 from ras_triage.service.api.error_sources import HestResponse
@@ -67,7 +68,6 @@ def require_affordable(
     settings: Settings,
     policy: Policy,
     *,
-    assumed: frozenset[str] = NOTHING_ASSUMED,
     stored_pages: int = 0,
     uses_stored_facts: bool = False,
 ) -> None:
@@ -76,21 +76,21 @@ def require_affordable(
     `stored_pages`: number of stored poisoned pages that the event refers to; `uses_stored_facts`: as for `policy_of`.
     """
     try:
-        require_workload(event, block, settings.max_workload, policy, assumed=assumed, known_poisoned=stored_pages)
+        require_workload(event, block, settings.max_workload, policy, known_poisoned=stored_pages)
     except TooMuchWork as error:
         raise ProblemError(too_much_work(error, uses_stored_facts=uses_stored_facts)) from None
 
 
-def decide_event(event: Event, settings: Settings, assumed: frozenset[str] = NOTHING_ASSUMED) -> Decision:
-    """Return the decision under the policy that the event selects; `assumed` as for `decide`.
+def decide_event(event: Event, settings: Settings) -> Decision:
+    """Return the decision under the policy that the event selects.
 
     Raises ProblemError if the policy or a VMM is unknown, or deciding would take more steps than `max_workload` allows.
     """
     policy = policy_of(event, settings)
     require_vmms(event, settings)
     block = None if event.status_block is None else parse_block(event.status_block)
-    require_affordable(event, block, settings, policy, assumed=assumed)
-    return decide_parsed(event, block, policy, event_key(event), assumed, settings.custom_vmms)
+    require_affordable(event, block, settings, policy)
+    return decide_parsed(event, block, policy, event_key(event), custom_vmms=settings.custom_vmms)
 
 
 def decision_json(decision: Decision, used: UsedFacts | None = None) -> bytes:
@@ -112,15 +112,27 @@ MAX_HEST_BYTES: Final = 256 << 10
 MAX_RAM_RANGES: Final = 1024
 
 
+def _decode_record_text(value: Any) -> Any:
+    return decode_text(value, lambda data: data.startswith(SIGNATURE), "a CPER record") if isinstance(value, str) else value
+
+
+def _decode_table_text(value: Any) -> Any:
+    return decode_text(value, is_table, "a HEST") if isinstance(value, str) else value
+
+
+_EncodedRecord = Annotated[bytes, BeforeValidator(_decode_record_text), *BASE64_JSON]
+_EncodedTable = Annotated[bytes, BeforeValidator(_decode_table_text), *BASE64_JSON]
+
+
 class DecodeRequest(WireModel):
     """Decode request: exactly one of `status_block`, `record` and `hest`."""
 
-    status_block: Base64 | None = None
-    """ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1)."""
-    record: Base64 | None = None
-    """CPER record (UEFI 2.10 N.2)."""
-    hest: Annotated[Base64, Field(max_length=MAX_HEST_BYTES)] | None = None
-    """Hardware Error Source Table (ACPI 6.5 18.3.2), at most 256 KiB."""
+    status_block: EncodedBlock | None = None
+    """ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1), in base64 or hexadecimal."""
+    record: _EncodedRecord | None = None
+    """CPER record (UEFI 2.10 N.2), in base64 or hexadecimal."""
+    hest: Annotated[_EncodedTable, Field(max_length=MAX_HEST_BYTES)] | None = None
+    """Hardware Error Source Table (ACPI 6.5 18.3.2), in base64 or hexadecimal, at most 256 KiB."""
     kernel: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """Kernel release that reads `hest`; without it and `policy`, the newest that was analysed."""
     policy: Annotated[str, Field(min_length=1, max_length=128)] | None = None
@@ -161,8 +173,9 @@ def _error_sources(table: bytes, request: DecodeRequest, settings: Settings) -> 
 
 
 def explain_bytes(detected: DetectedInput, pointer: str = "") -> dict[str, Any]:
-    """Return a record or status block as fields with their meanings. Raises ProblemError."""
+    """Return a record or status block as fields with their meanings, and its `encoding` if it was hexadecimal. Raises ProblemError."""
     try:
-        return describe_record(detected.data) if detected.kind is InputKind.RECORD else describe_block(detected.data)
+        fields = describe_record(detected.data) if detected.kind is InputKind.RECORD else describe_block(detected.data)
     except MalformedBytes as error:
         raise ProblemError(malformed(error, pointer)) from None
+    return {**fields, "encoding": "hexadecimal"} if isinstance(detected.data, HexadecimalBytes) else fields

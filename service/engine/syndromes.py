@@ -6,11 +6,13 @@ from functools import lru_cache
 
 from pydantic import TypeAdapter, ValidationError
 
+from ras_triage.models.decision import Assumption
 from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.kvm import VcpuEvents, decode_vcpu_events
+from ras_triage.models.scalars import ASSUMED_HEXADECIMAL, HexadecimalBytes
 from ras_triage.models.syndrome_fields import SyndromeKind, decode_syndrome, syndrome_summary
 from ras_triage.policies.catalog.choice import find_policy
-from ras_triage.policies.catalog.policies import Policy, UnknownPolicy, resolve_policy
+from ras_triage.policies.catalog.policies import Policy, UnknownPolicy, release_policy
 from ras_triage.policies.guest.kvm import VcpuState, set_vcpu_events
 from ras_triage.policies.pipeline.facts import ASSUMED_RAS
 from ras_triage.service.api.json_limits import require_value_limit
@@ -80,7 +82,7 @@ def _policy(request: SyndromeRequest, settings: Settings) -> Policy:
     try:
         if request.policy is not None:
             return find_policy(request.policy, settings.custom_policies)
-        return settings.default_policy if request.kernel is None else resolve_policy(f"linux-{request.kernel}")
+        return settings.default_policy if request.kernel is None else release_policy(request.kernel)
     except UnknownPolicy as error:
         raise ProblemError(unknown_policy(str(error), "/kernel" if request.policy is None else "/policy")) from None
 
@@ -101,5 +103,10 @@ def _inject(request: SyndromeRequest, events: VcpuEvents, policy: Policy) -> Inj
         certainty="depends" if done.reasons else "certain",
         reasons=done.reasons,
         rationale=done.rationale,
-        assumptions=(*((ASSUMED_RAS,) if request.host_ras is None else ()), *done.assumptions),
+        assumptions=(*((ASSUMED_RAS,) if request.host_ras is None else ()), *done.assumptions, *_assumed_encoding(request)),
     )
+
+
+def _assumed_encoding(request: SyndromeRequest) -> tuple[Assumption, ...]:
+    is_hexadecimal = isinstance(request.vcpu_events, HexadecimalBytes)
+    return (Assumption("vcpu_events", ASSUMED_HEXADECIMAL),) if is_hexadecimal else ()

@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final, NamedTuple
 
 from starlette.requests import ClientDisconnect
 
 from ras_triage.service.api.decision_response import BatchView, with_event
+from ras_triage.service.api.event_json import require_version
 from ras_triage.service.api.problems import ProblemError, with_retry_hint
 from ras_triage.service.engine.batch.spill_queue import SpillQueue
 from ras_triage.service.engine.batch.splitter import ArraySplitter, ItemSplitter, NdjsonSplitter
@@ -61,10 +62,13 @@ class BatchFormat:
     opening: bytes
     separator: bytes
     closing: bytes
+    is_cloud_events: bool = False
+    """Whether each event is in a CloudEvent."""
 
 
 NDJSON: Final = BatchFormat("application/x-ndjson", NdjsonSplitter, b"", b"\n", b"\n")
 ARRAY: Final = BatchFormat("application/json", ArraySplitter, b"[", b",\n", b"]")
+CLOUD_EVENTS: Final = replace(ARRAY, is_cloud_events=True)
 
 
 @dataclass(slots=True)
@@ -219,6 +223,11 @@ class BatchRun:
         """Return an event with its repeat key, made from that of the batch and its index."""
         if isinstance(item, ProblemError):
             return item
+        if self._form.is_cloud_events:
+            try:
+                require_version(item)
+            except ProblemError as refused:
+                return refused
         return EventDocument(item, None if self._repeat_key is None else hashlib.sha256(self._repeat_key + index.to_bytes(8)).digest())
 
     # Deciding.

@@ -6,6 +6,7 @@ from copy import deepcopy
 from http import HTTPStatus
 from typing import Any, Final, Literal
 
+from ras_triage.service.api.event_json import BATCH_TYPE, EVENT_TYPE, VERSION
 from ras_triage.service.api.problems import MEDIA_TYPE
 
 _REF: Final = "#/components/schemas/{model}"
@@ -35,6 +36,31 @@ def json_body(model: str, *, octet_stream: bool = False) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+CLOUD_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "CloudEvent 1.0 with an event in `data`, or in `data_base64` as JSON; other members are extension attributes",
+    "required": ["specversion", "id", "source", "type"],
+    "properties": {
+        "specversion": {"type": "string", "enum": [VERSION], "description": "Version of CloudEvents"},
+        "id": {"type": "string", "minLength": 1, "maxLength": 256, "description": "Becomes the event's `id`"},
+        "source": {"type": "string", "minLength": 1, "maxLength": 256, "description": "Becomes the event's `source`"},
+        "type": {"type": "string", "minLength": 1, "description": "Stored with the event"},
+        "time": {"type": "string", "format": "date-time", "description": "Becomes the event's `time`"},
+        "datacontenttype": {"type": "string", "description": "A JSON media type; absent: `application/json`"},
+        "data": {"$ref": _REF.format(model="Event"), "description": "The event"},
+        "data_base64": {"type": "string", "contentEncoding": "base64", "description": "The event as JSON, in base64"},
+    },
+}
+"""Schema of an event in a CloudEvent."""
+
+
+def event_body() -> dict[str, Any]:
+    """Return the request body of an operation that takes one event."""
+    body = json_body("Event")
+    body["requestBody"]["content"][EVENT_TYPE] = {"schema": {"$ref": _REF.format(model="CloudEvent")}}
+    return body
+
+
 def json_response(*models: str, description: str) -> dict[str, Any]:
     """Return the response of a route that writes it itself, as one of the models.
 
@@ -58,7 +84,8 @@ def batch_body() -> dict[str, Any]:
     event, result = {"$ref": _REF.format(model="Event")}, {"$ref": _REF.format(model="BatchResult")}
     request = {
         "application/json": {"schema": {"type": "array", "items": event}},
-        NDJSON: lines("Event", "One `Event` per line"),
+        NDJSON: lines("Event", "One `Event` per line, or one CloudEvent with an event"),
+        BATCH_TYPE: {"schema": {"type": "array", "items": {"$ref": _REF.format(model="CloudEvent")}}},
     }
     response = {
         "application/json": {"schema": {"type": "array", "items": result}},

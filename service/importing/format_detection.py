@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from ras_triage.models.formats.encoded_bytes import unpack_text, unpack_words
+from ras_triage.models.formats.encoded_bytes import is_encoded, unpack_words
 from ras_triage.models.formats.json_text import BYTE_ORDER_MARK
 from ras_triage.models.formats.kernel_log.journal import BEFORE, is_entry
 from ras_triage.models.formats.log_envelopes import is_envelope, is_wrapped
@@ -118,7 +118,7 @@ def _is_encoded(text: bytes, *, is_whole: bool) -> bool:
     if not text:
         return False
     if is_whole:
-        return unpack_text(text) is not None or unpack_words(text) is not None
+        return is_encoded(text) or unpack_words(text) is not None
     lines = text[: text.rfind(b"\n") + 1] or text
     packed = b"".join(lines.split())
     return _BASE64.fullmatch(packed) is not None or unpack_words(lines) is not None
@@ -147,6 +147,8 @@ def _of_json(document: Any) -> InputFormat:
     while isinstance(document, list) and document:
         document = document[0]
     members = set(document) if isinstance(document, dict) else set()
+    if "specversion" in members and ("data_base64" in members or isinstance(document.get("data"), dict)):
+        return InputFormat.EVENT
     for form, names in _KEYS:
         if not members.isdisjoint(names):
             return form

@@ -25,11 +25,20 @@ from ras_triage.models.formats.ras.trace import read_trace
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
 from ras_triage.models.formats.record_context import to_notification
 from ras_triage.models.formats.redfish import read_redfish
-from ras_triage.models.formats.results import FoundError, Position, UnmatchedAction, UnreadableRecord, iterate_guarded, read_guarded
+from ras_triage.models.formats.results import (
+    FoundError,
+    Position,
+    UnmatchedAction,
+    UnreadableRecord,
+    iterate_guarded,
+    read_guarded,
+    stated_assumptions,
+)
 from ras_triage.models.frozen import frozen
 from ras_triage.models.notification import NotificationType
 from ras_triage.models.observed import is_of_drivers
 from ras_triage.models.records.cper_record import SIGNATURE, decode_record
+from ras_triage.models.scalars import AmbiguousEncoding
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.importing.format_detection import STREAMED, InputFormat, detect_format, is_kernel_log, log_format
@@ -217,7 +226,11 @@ def _rasdaemon(source: ImportSource, notification: NotificationType | None) -> I
 
 
 def _cper(source: ImportSource, notification: NotificationType | None) -> Iterator[FoundItem]:
-    data = unpack_encoded(source.read_all())
+    try:
+        data = unpack_encoded(source.read_all())
+    except AmbiguousEncoding as error:
+        yield UnreadableRecord(Position(offset=0), str(error), InputFormat.CPER)
+        return
     if notification is None and source.name == _BERT:
         notification = NotificationType.BERT
     records = list(_records(data))
@@ -334,9 +347,10 @@ def read_raw(raw: RawEvent) -> FoundError | UnreadableRecord:
 
 def _read_event(raw: RawEvent) -> FoundError | UnreadableRecord:
     try:
-        return FoundError(read_event(raw.document), InputFormat.EVENT, raw.place)
+        event = read_event(raw.document)
     except ProblemError as refused:
         return UnreadableRecord(raw.place, refused.problem.detail, InputFormat.EVENT)
+    return FoundError(event.model_copy(update={"assumed": None}), InputFormat.EVENT, raw.place, stated_assumptions(event))
 
 
 _READERS: Final[dict[InputFormat, Callable[[ImportSource, NotificationType | None], Iterator[Found]]]] = {

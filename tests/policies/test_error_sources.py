@@ -168,7 +168,7 @@ def test_a_malformed_table_has_no_sources() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "status"), [(L61, "read"), ("linux-6.8", "read"), ("linux-6.9", "skipped"), (L612, "skipped"), (L73, "skipped")]
+    ("policy", "status"), [(L61, "read"), ("linux-6.8.0", "read"), ("linux-6.9.0", "skipped"), (L612, "skipped"), (L73, "skipped")]
 )
 def test_a_source_that_assists_a_machine_check_source_is_skipped_from_6_9_on(policy: str, status: str) -> None:
     assisting = judged(machine_check(5, flags=4), source(related=5), policy=policy).sources[1]

@@ -41,7 +41,7 @@ class NotInjectable(ValueError):
 def read_argument(
     text: str | bytes, *, notification: Notification | None = None, place: Position | None = None
 ) -> FoundError | UnreadableRecord:
-    """Parse the base64 of a `cper` argument; white space in it is ignored."""
+    """Parse the base64 of a `cper` argument, as QEMU does; white space in it is ignored."""
     place = place or Position()
     packed = "".join((text.decode("latin-1") if isinstance(text, bytes) else text).split())
     try:

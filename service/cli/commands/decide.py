@@ -8,8 +8,8 @@ from typing import Any
 from ras_triage.models.decision import Decision
 from ras_triage.models.errors import suggestion
 from ras_triage.models.event import Event
-from ras_triage.models.formats.record_context import DEFAULT_NOTIFICATION
 from ras_triage.models.notification import ALIASES, NotificationType, resolve_name
+from ras_triage.policies.alternatives import NOTIFICATION_TYPE
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.cli.fail_on import add_fail_on, status_of
 from ras_triage.service.cli.inputs import count_blocks, read_all, to_event
@@ -65,11 +65,11 @@ def run(options: Namespace) -> int:
     data = read_all(options.file, settings.max_body_bytes)
     require_known_signature("decide", options.file, data)
     with explained("decide", options.file, data):
-        event, has_notification = attempts.call(to_event, data)
+        event = attempts.call(to_event, data)
     if (blocks := count_blocks(data)) > 1:
         warn(f"the first of {blocks} status blocks is decided; decide all with `ras-triage import`")
-    if not has_notification and options.notification is None:
-        warn(f"notification type not given, `{DEFAULT_NOTIFICATION.value}` assumed; give it with `--notification`")
+    if options.notification is None and NOTIFICATION_TYPE in (event.assumed or ()):
+        warn(f"notification type not given, `{event.notification.type}` assumed; give it with `--notification`")
     policies = [*(options.policy or [None]), *options.compare]
     decisions = [attempts.call(_decide_under, policy, event, options, settings) for policy in policies]
     if options.json:
@@ -103,6 +103,7 @@ def _override(event: Event, notification: NotificationType | None, kernel: str |
     changes: dict[str, Any] = {}
     if notification is not None:
         changes["notification"] = event.notification.model_copy(update={"type": notification})
+        changes["assumed"] = tuple(field for field in event.assumed or () if field != NOTIFICATION_TYPE) or None
     if kernel is not None:
         changes |= {"host": event.host.model_copy(update={"kernel": kernel}), "policy": None}
     if policy is not None:

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pydantic_core import to_json
 
 from ras_triage.models.errors import MalformedBytes
-from ras_triage.models.formats.hest import SIGNATURE
+from ras_triage.models.formats.hest import is_table, unpack_table
 from ras_triage.policies.error_sources import judge_malformed_table
 from ras_triage.service.cli.inputs import read_all, to_bytes
 from ras_triage.service.cli.next_command import explained, require_known_signature
@@ -41,8 +41,8 @@ def configure(command: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     data = read_all(options.file, MAX_BODY_BYTES)
-    if data.startswith(SIGNATURE):
-        return _decode_table(data, options)
+    if is_table(table := unpack_table(data)):
+        return _decode_table(table, options)
     require_known_signature("decode", options.file, data)
     if options.kernel or options.policy or options.ram:
         raise InvalidSetting("`--kernel`, `--policy` and `--ram` are for a HEST; this is none")

@@ -16,7 +16,7 @@ from ras_triage.models.formats.cper import write_record
 from ras_triage.models.formats.qemu.ghes_inject import to_arguments
 from ras_triage.models.formats.qemu.injection import NotInjectable, to_argument, to_qmp
 from ras_triage.models.formats.redfish import write_redfish
-from ras_triage.models.formats.results import FoundError, UnreadableRecord
+from ras_triage.models.formats.results import FoundError, UnreadableRecord, event_of
 from ras_triage.service.api.escaping import escape, escape_json
 from ras_triage.service.api.problems import ProblemError, unwritable
 from ras_triage.service.cli.commands.import_ import add_input_options, file_path, file_size, import_options_of, read_input
@@ -99,7 +99,7 @@ def _export(path: str, options: Namespace, import_options: ImportOptions) -> boo
 def _write(write: Callable[[Event], bytes], error: FoundError, import_options: ImportOptions) -> bytes:
     """Return an error in the format. Raises ProblemError if the format cannot represent it."""
     try:
-        return write(apply_notification(import_options, error).event)
+        return write(event_of(apply_notification(import_options, error)))
     except MalformedBytes as fault:
         raise ProblemError(unwritable(f"byte {fault.offset}, `{fault.field}`: {fault.detail}")) from None
     except ValueError as fault:

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord
+from ras_triage.models.formats.hest import unpack_table
+from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnreadableRecord, event_of
 from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.cli.commands.decide import notification_type
 from ras_triage.service.cli.fail_on import add_fail_on, status_of
@@ -171,7 +172,7 @@ def add_input_options(command: ArgumentParser) -> None:
 
 def import_options_of(options: Namespace) -> ImportOptions:
     """Return the import options of a command. Raises ProblemError."""
-    hest = read_sources(read_all(options.hest, _MAX_TABLE_BYTES)) if options.hest else {}
+    hest = read_sources(unpack_table(read_all(options.hest, _MAX_TABLE_BYTES))) if options.hest else {}
     return ImportOptions(options.notification, getattr(options, "kernel", None), getattr(options, "policy", None), options.text_field, hest)
 
 
@@ -248,7 +249,7 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
                 error = work.attempts.call(
                     apply_options, work.import_options, item, work.settings.default_policy, work.settings.custom_policies
                 )
-                event = work.attempts.call(event_json, error.event)
+                event = work.attempts.call(event_json, event_of(error))
             except ProblemError:
                 pending.append(UnreadableRecord(item.place, INTERNAL, item.format))
                 continue

@@ -85,7 +85,7 @@ def _syndrome_request(options: Namespace) -> SyndromeRequest:
         "vcpu_events": events,
         "kernel": options.kernel,
         "policy": options.policy,
-        "host_ras": not options.no_ras,
+        "host_ras": False if options.no_ras else None,
         "guest_serror_masked": options.guest_serror_masked or None,
         "kind": options.kind,
     }

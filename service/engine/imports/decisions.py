@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from ras_triage.models.decision import Decision
 from ras_triage.models.event import event_json
-from ras_triage.models.formats.results import INTERNAL, FoundError, UnreadableRecord
+from ras_triage.models.formats.results import INTERNAL, FoundError, UnreadableRecord, event_of
 from ras_triage.models.frozen import frozen
 from ras_triage.policies.agreement import Agreement
 from ras_triage.service.api.decision_response import DecisionResponse
@@ -53,16 +53,17 @@ def decide_items(
 def _decide(found: FoundError, options: ImportOptions, settings: Settings, counts: ImportCounts, attempts: Attempts) -> Result:
     try:
         found = attempts.call(apply_options, options, found, settings.default_policy, settings.custom_policies)
-        event = attempts.call(event_json, found.event)
+        event = event_of(found)
+        document = attempts.call(event_json, event)
     except ProblemError:
         counts.refused += 1
         return Result(UnreadableRecord(found.place, INTERNAL, found.format))
     try:
-        decision = attempts.call(decide_event, found.event, settings, frozenset(one.field for one in found.assumed))
+        decision = attempts.call(decide_event, event, settings)
     except ProblemError as refused:
         counts.refused += 1
-        return Result(found, problem=refused.problem, event=event)
-    return _decided(found, event, decision, wrap_decision(decision_json(decision)), counts, attempts)
+        return Result(found, problem=refused.problem, event=document)
+    return _decided(found, document, decision, wrap_decision(decision_json(decision)), counts, attempts)
 
 
 def _decided(found: FoundError, event: bytes, decision: Decision, answer: bytes, counts: ImportCounts, attempts: Attempts) -> Result:

@@ -9,7 +9,7 @@ from typing import IO, Final
 
 from ras_triage.models.event import event_json
 from ras_triage.models.formats.ras.traced_event import UnmatchedRow
-from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnmatchedAction, UnreadableRecord
+from ras_triage.models.formats.results import INTERNAL, FoundError, Position, ReaderDefect, UnmatchedAction, UnreadableRecord, event_of
 from ras_triage.models.frozen import frozen
 from ras_triage.models.observed import AssumedField, ObservedActions
 from ras_triage.service.config.settings import Settings
@@ -37,7 +37,7 @@ class PreparedError:
 
     def document(self, name: bytes | None) -> EventDocument:
         """Return the event to decide. `name`: see `EventDocument`."""
-        return EventDocument(self.event, name, frozenset(one.field for one in self.assumed), is_live=False)
+        return EventDocument(self.event, name, is_live=False)
 
 
 @frozen
@@ -61,7 +61,7 @@ def prepare(settings: Settings, found: Found, options: ImportOptions) -> Prepare
         return item
     try:
         reading = apply_options(options, item, settings.default_policy, settings.custom_policies)
-        event = event_json(reading.event)
+        event = event_json(event_of(reading))
     except Exception as error:
         return defective_item(error, item.place, item.format)
     return PreparedError(event, reading.format, reading.place, reading.assumed, reading.lost, reading.observed)

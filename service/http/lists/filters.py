@@ -13,6 +13,7 @@ from ras_triage.models.notification import ALIASES, NotificationType
 from ras_triage.models.records.guid import SECTION_NAMES, guid, section_name
 from ras_triage.models.scalars import parse_unsigned
 from ras_triage.models.severity import SEVERITY_NAMES, severity_name
+from ras_triage.policies.catalog.policies import canonical_name
 from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter, too_many_counts, truncate_text
 from ras_triage.service.api.times import TIME_FORMS, is_age, parse_time
 from ras_triage.service.http.dependencies import runtime_of
@@ -176,7 +177,7 @@ async def _filter(
     return Filter(
         sources,
         _names("action", action, _ACTIONS),
-        tuple(sorted(set(_pieces("policy", policy)))),
+        tuple(sorted(set(map(canonical_name, _pieces("policy", policy))))),
         _names("notification", notification, _NOTIFICATIONS, _notification),
         _values("severity", severity, _severity, f"one of {', '.join(SEVERITY_NAMES)}, or a number of 32 bits"),
         _values("section", section, _section, "the name of a section type such as `memory`, or its GUID"),

@@ -17,7 +17,7 @@ from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.summaries import SummaryJson
 from ras_triage.service.api.syndromes import SyndromeRequest, SyndromeResponse
 from ras_triage.service.engine.responses import DecodeRequest
-from ras_triage.service.http.openapi import TAGS, describe_problem
+from ras_triage.service.http.openapi import CLOUD_EVENT, TAGS, describe_problem
 from ras_triage.service.http.openapi_document.examples import insert_examples
 from ras_triage.service.http.openapi_document.schemas import REF, component_schemas
 from ras_triage.service.http.openapi_document.streams import ImportLine, PurgedEvent
@@ -87,7 +87,7 @@ def _schemas(routers: Iterable[APIRouter]) -> dict[str, Any]:
     for name, (description, union) in _UNIONS.items():
         members = [{"$ref": REF.format(model=one.__name__)} for one in get_args(union)]
         schemas[name] = {"description": description, "anyOf": members}
-    return schemas
+    return {**schemas, "CloudEvent": CLOUD_EVENT}
 
 
 def _response_models(router: APIRouter) -> Iterator[Any]:

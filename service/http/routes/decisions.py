@@ -14,7 +14,8 @@ from ras_triage.service.api.summaries import PageJson, StatsJson
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.engine.evaluation import EventDocument
 from ras_triage.service.engine.responses import wrap_decision
-from ras_triage.service.http.batch_run import ARRAY, NDJSON, BatchFormat, BatchRun
+from ras_triage.service.http.batch_run import ARRAY, CLOUD_EVENTS, NDJSON, BatchFormat, BatchRun
+from ras_triage.service.http.cloud_events import is_cloud_batch, received_event
 from ras_triage.service.http.dependencies import (
     Body,
     MetricsOf,
@@ -54,7 +55,7 @@ from ras_triage.service.http.openapi import (
     LOCATED,
     NOT_MODIFIED,
     batch_body,
-    json_body,
+    event_body,
     json_response,
     linked_table,
     parameter,
@@ -90,20 +91,22 @@ _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", 
         200: json_response("DecisionResponse", description="A repeat of an earlier event, or a dry run"),
         **CONFLICT,
     },
-    openapi_extra=json_body("Event") | {"parameters": [_DRY_RUN, _IDEMPOTENCY_KEY]},
+    openapi_extra=event_body() | {"parameters": [_DRY_RUN, _IDEMPOTENCY_KEY]},
 )
 async def decide(request: Request, body: Body) -> Response:
     """Decide one hardware error. The response is sent when the decision is durable.
 
-    A status block that the kernel would reject is not an error of the request: the decision has a step `reject`.
+    A status block that the kernel would reject is not an error of the request: the decision has a step `reject`. The event may be in a
+    CloudEvent 1.0, in structured or binary mode.
     """
     require_parameters(request, (DRY_RUN,))
     intake, key = runtime_of(request).intake, repeat_key(request)
     dry_run = is_dry_run(request)
+    document = EventDocument(received_event(request, body), key)
     with WhileConnected(request.receive):
         if dry_run:
-            return Response((await intake.decide_dry_run(EventDocument(body))).body, media_type=_JSON)
-        answered = await intake.decide(EventDocument(body, key))
+            return Response((await intake.decide_dry_run(document)).body, media_type=_JSON)
+        answered = await intake.decide(document)
     logs.bind(decision_id=answered.id)
     if answered.repeat:
         return Response(answered.body, media_type=_JSON)
@@ -131,8 +134,9 @@ async def decide_batch(
     ] = False,
     view: Annotated[BatchView, Query(description="`summary`: of each decision only id, action, certainty and event key")] = "full",
 ) -> Response:
-    """Decide many events: a JSON array or NDJSON, optionally compressed with gzip or zstd; streamed in both directions.
+    """Decide many events: a JSON array, NDJSON or a batch of CloudEvents.
 
+    The body may be compressed with gzip or zstd, and is streamed in both directions.
     Each result is a decision or a problem, in the order of the events, with the `index` and the `event_id` of its event. Each is sent when
     it is durable.
     """
@@ -162,6 +166,9 @@ async def decide_batch(
 
 
 def _batch_format(request: Request) -> BatchFormat:
+    """Return the format of a batch by its content type. Raises ProblemError."""
+    if is_cloud_batch(request):
+        return CLOUD_EVENTS
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return NDJSON if media_type in _NDJSON_TYPES else ARRAY
 

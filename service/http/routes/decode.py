@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel
@@ -30,6 +30,8 @@ class DecodeResponse(BaseModel):
     """Fields of the block; valid as the `status_block` of an event, encodes to the same bytes."""
     readings: list[dict[str, Any]]
     """For each section: its name, and the meanings of codes and bits."""
+    encoding: Literal["hexadecimal"] | None = None
+    """Encoding of the text, if it was read as hexadecimal."""
 
 
 @router.post(
@@ -40,7 +42,7 @@ class DecodeResponse(BaseModel):
     openapi_extra=json_body("DecodeRequest", octet_stream=True),
 )
 async def decode_one(request: Request, body: Body, settings: SettingsOf, runtime: RuntimeOf) -> Response:
-    """Decode a status block or CPER record: base64 in JSON, or bytes (`application/octet-stream`).
+    """Decode a status block or CPER record: base64 or hexadecimal in JSON, or bytes (`application/octet-stream`).
 
     Of a HEST (`hest`, in JSON only), return the error sources, which of them a kernel reads, and why not the others.
     """

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ras_triage.models.event import Event
+from ras_triage.models.formats.hest import is_table, unpack_table
 from ras_triage.models.notification import Notification, NotificationName
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import UnknownPolicy
@@ -55,7 +56,8 @@ async def import_file(
         str | None, Query(min_length=1, max_length=128, description="JSON field with the lines of a collected log; default: known ones")
     ] = None,
     hest: Annotated[
-        str | None, Query(max_length=_MAX_TABLE, pattern="^[A-Za-z0-9_=-]*$", description="HEST table of the machine, base64url")
+        str | None,
+        Query(max_length=_MAX_TABLE, pattern="^[A-Za-z0-9_=-]*$", description="HEST table of the machine, base64url or hex"),
     ] = None,
     kernel: Annotated[str | None, Query(min_length=1, max_length=128, description="Kernel release of the machine, as 6.12.107")] = None,
     policy: Annotated[str | None, Query(min_length=1, max_length=128, description="Decide under this policy")] = None,
@@ -78,7 +80,9 @@ async def import_file(
 
 
 def _sources(hest: str) -> dict[int, Notification]:
-    """Return the error sources of a HEST table. Raises ProblemError."""
+    """Return the error sources of a HEST table in base64url or hexadecimal. Raises ProblemError."""
+    if is_table(table := unpack_table(hest.encode())):
+        return read_sources(table)
     try:
         table = urlsafe_b64decode(hest + "=" * (-len(hest) % 4))
     except ValueError:

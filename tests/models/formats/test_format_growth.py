@@ -225,9 +225,9 @@ INPUTS: dict[str, Callable[[int], Work]] = {
     "JSON lines that are none": lambda size: lambda: list(read_documents(b"{}\n" + b"{\n" * size)),
     "QMP messages": lambda size: lambda: list(read_qmp(as_json({"execute": "x"}) * size)),
     "QMP blanks": lambda size: lambda: list(read_qmp(b" \n," * size + b"{}")),
-    "hexadecimal": lambda size: lambda: encoded_bytes.unpack_text(b"00 \n" * size),
+    "hexadecimal": lambda size: lambda: encoded_bytes.unpack_text(b"00 \n" * size, any, "bytes"),
     "words of memory": lambda size: lambda: encoded_bytes.unpack_words(b"0000: 0x00000000\n" * size),
-    "comments": lambda size: lambda: encoded_bytes.unpack_text(b"# x\n" * size + b"00"),
+    "comments": lambda size: lambda: encoded_bytes.unpack_text(b"# x\n" * size + b"00", any, "bytes"),
     "CPER records": lambda size: lambda: list(read_cper(b"".join(record(1, index) for index in range(size)))),
     "CPER signatures": lambda size: lambda: list(read_cper(b"CPER\1\1\xff\xff\xff\xff" * size)),
     "CPER sections": lambda size: lambda: list(read_cper(record(size))),
@@ -275,7 +275,7 @@ PATTERNS: dict[str, Callable[[str], object]] = {
     "memory_failure_event": trace_text.parse_memory_failure_event,
     "trace line": lambda text: list(read_trace([text.encode()])),
     "row": lambda text: [list(read_rows(table, [dict.fromkeys(COLUMNS, text)])) for table in READERS],
-    "text of bytes": lambda text: (encoded_bytes.unpack_text(text.encode()), encoded_bytes.unpack_words(text.encode())),
+    "text of bytes": lambda text: (encoded_bytes.is_encoded(text.encode()), encoded_bytes.unpack_words(text.encode())),
     "journal": lambda text: list(to_kernel_lines([text.encode()], UnreadableLines())),
 }
 

@@ -268,3 +268,16 @@ def test_a_nested_collection_is_read_to_its_end():
     for _ in range(60):
         document = [{"Members": [document]}]
     assert only(read(document)).place.item.count("/Members/0") == 60
+
+
+def test_an_assumed_notification_is_still_assumed_after_an_export():
+    told = Event.model_validate({"notification": "gsiv", "status_block": {"severity": 0, "sections": [{"type": "memory"}]}})
+    unsure = told.model_copy(update={"assumed": ("/notification/type",)})
+    again = [only(read_redfish(json.dumps({"Members": [write_redfish(event)]}).encode())) for event in (told, unsure)]
+    assert ["/notification/type" in [one.field for one in found.assumed] for found in again] == [False, True]
+    assert [found.event.notification.type for found in again] == ["gsiv", "gsiv"]
+
+
+def test_a_record_in_hexadecimal_is_read():
+    plain, hexadecimal = (read({"Members": [entry(DiagnosticData=text)]}) for text in (base64.b64encode(record()).decode(), record().hex()))
+    assert only(hexadecimal).event == only(plain).event

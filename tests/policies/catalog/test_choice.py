@@ -37,6 +37,35 @@ def test_the_event_outranks_its_kernel_and_the_kernel_the_default(event: dict[st
     assert choose_policy(Event.model_validate({"notification": "sea", **event}), uniform_policy(), OURS).name == name
 
 
+@pytest.mark.parametrize("name", ["linux-6.12.107", "linux-v6.12.107", "v6.12.107", "6.12.107", "6.12.107+deb13-arm64"])
+def test_a_release_has_one_policy_however_it_is_written(name: str) -> None:
+    assert resolve_policy(name) is resolve_policy("linux-6.12.107")
+    event = Event.model_validate({"notification": "sea", "host": {"kernel": name}})
+    assert choose_policy(event, uniform_policy(), OURS) is resolve_policy("linux-6.12.107")
+
+
+@pytest.mark.parametrize("name", ["linux-6.12", "linux-v6.12", "6.12", "v6.12", "6.12.x", "6.12-arm64", "6.12.0-50-cloud-arm64"])
+def test_a_series_without_its_stable_release_is_the_series(name: str) -> None:
+    policy = resolve_policy(name)
+    assert (policy.name, policy.digest) == ("linux-6.12.x", resolve_policy("linux-6.12.x").digest)
+    event = Event.model_validate({"notification": "sea", "host": {"kernel": name}})
+    decision = decide(event, choose_policy(event, uniform_policy(), OURS))
+    assert (decision.policy.name, decision.certainty) == ("linux-6.12.x", "depends")
+    assert decision.reasons == ("stable release of 6.12.x unknown: every backport of the series assumed present",)
+
+
+@pytest.mark.parametrize("name", ["linux-6.12.0", "6.12.0", "v6.12.0", "6.12-rc3", "6.12.0-rc3", "6.12~rc7"])
+def test_the_first_release_of_a_series_and_its_candidates_are_named_with_their_zero(name: str) -> None:
+    assert resolve_policy(name).name == "linux-6.12.0"
+    assert resolve_policy(name).unknowns == ()
+
+
+@pytest.mark.parametrize("name", ["linux-linux-6.12", "vv6.12", "linux-6", "linux-uniform", "linux6.12"])
+def test_what_is_no_release_is_refused(name: str) -> None:
+    with pytest.raises(UnknownPolicy):
+        resolve_policy(name)
+
+
 @pytest.mark.parametrize("kernel", ["4.4.65-bex01a", "4.14.0", "5.1.0-rc3", "5.10.208", "4.19.x"])
 def test_a_kernel_older_than_the_ledger_is_decided_as_the_oldest_known_and_says_so(kernel: str) -> None:
     event = Event.model_validate({"notification": "sei", "host": {"kernel": kernel}})

@@ -604,7 +604,7 @@ def test_soft_offline_takes_a_page_away_quietly_or_leaves_it(name: str, index: i
     assert decision.action is Action.HANDLED
 
 
-@pytest.mark.parametrize(("policy", "result"), [("linux-6.1.192", MOVED), ("linux-6.2", GONE), (L612, GONE), (L73, GONE)])
+@pytest.mark.parametrize(("policy", "result"), [("linux-6.1.192", MOVED), ("linux-6.2.0", GONE), (L612, GONE), (L73, GONE)])
 def test_soft_offline_of_a_poisoned_shared_hugetlb_page_fails_but_at_its_first_base_page(policy: str, result: tuple[str, int]) -> None:
     decision = decided(policy, "gpio", SOFT, host(at_failing_page(SHARED)))
     assert [entry[1:] for entry in offlined(decision)] == [result]

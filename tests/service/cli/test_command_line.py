@@ -202,7 +202,9 @@ def test_decode_explains_as_http_does(call: Call) -> None:
     headers = {"content-type": "application/octet-stream"}
 
     assert run("decode", "-", "--json", given=BLOCK).stdout == call("POST", "/v1/decode", content=BLOCK, headers=headers).content + b"\n"
-    assert run("decode", "-", "--json", given=LINE).stdout == run("decode", "-", "--json", given=BLOCK.hex().encode()).stdout
+    hexadecimal = json.loads(run("decode", "-", "--json", given=BLOCK.hex().encode()).stdout)
+    assert hexadecimal == {**json.loads(run("decode", "-", "--json", given=LINE).stdout), "encoding": "hexadecimal"}
+    assert hexadecimal == call("POST", "/v1/decode", json={"status_block": BLOCK.hex()}).json()
 
 
 def test_policies_answer_as_http_does(call: Call) -> None:
@@ -259,3 +261,51 @@ def test_json_starts_without_what_only_a_server_or_a_page_needs() -> None:
     loaded = f"import sys, ras_triage.service.cli.main; print([name for name in {heavy} if name in sys.modules])"
 
     assert subprocess.check_output([sys.executable, "-c", loaded], cwd=ROOT) == b"[]\n"
+
+
+@pytest.mark.parametrize("given", [BLOCK, BLOCK.hex().encode(), base64.b64encode(BLOCK)], ids=["bytes", "hexadecimal", "base64"])
+def test_a_notification_that_is_assumed_has_its_alternative_as_in_an_import(given: bytes) -> None:
+    done = run("decide", "-", "--kernel", "6.12.107", "--json", given=given)
+    decided = json.loads(done.stdout)
+    imported = json.loads(run("import", "-", "--kernel", "6.12.107", "--json", given=given).stdout.splitlines()[0])
+
+    assert b"notification type not given, `gsiv` assumed; give it with `--notification`" in done.stderr
+    assert [(other["when"], other["action"]) for other in decided["alternatives"]] == [({"notification.type": "sea"}, "signal")]
+    assert [warning["code"] for warning in decided["warnings"]] == ["assumed_asynchronous"]
+    assert (decided["alternatives"], decided["warnings"]) == (imported["decision"]["alternatives"], imported["decision"]["warnings"])
+
+
+def test_a_notification_that_is_given_has_no_alternative() -> None:
+    done = run("decide", "-", "--kernel", "6.12.107", "--notification", "gsiv", "--json", given=BLOCK)
+    assert (json.loads(done.stdout)["alternatives"], done.stderr) == ([], b"")
+    assumed = json.dumps({**EVENT, "notification": "gsiv", "assumed": ["/notification/type"]}).encode()
+    assert json.loads(run("decide", "-", "--json", given=assumed).stdout)["alternatives"] != []
+    assert json.loads(run("decide", "-", "--notification", "gsiv", "--json", given=assumed).stdout)["alternatives"] == []
+
+
+def test_a_record_whose_notification_type_an_event_does_not_have_is_assumed_too() -> None:
+    record = encode_record(from_status_block(BLOCK, NOTIFICATION_TYPES["pei"]))
+    decision = json.loads(run("decide", "-", "--json", "--kernel", "6.12.107", given=record).stdout)
+    assert [warning["code"] for warning in decision["warnings"]] == ["assumed_asynchronous"]
+    told = encode_record(from_status_block(BLOCK, NOTIFICATION_TYPES["nmi"]))
+    assert json.loads(run("decide", "-", "--json", "--kernel", "6.12.107", given=told).stdout)["warnings"] == []
+
+
+def test_hexadecimal_is_named_in_the_decision_and_what_could_be_either_is_refused() -> None:
+    record = encode_record(from_status_block(BLOCK, NOTIFICATION_TYPES["sea"]))
+    for given in (BLOCK, record):
+        decision = json.loads(run("decide", "-", "--json", given=given.hex().encode()).stdout)
+        assert {"fact": "status_block", "assumed": "the text is hexadecimal, not base64"} in decision["assumptions"]
+    for command in ("decide", "decode"):
+        refused = run(command, "-", given=b"dead beef")
+        assert refused.returncode == 2
+        assert b"could be 4 bytes in hexadecimal or 6 bytes in base64, and neither looks like a CPER record or a status" in refused.stderr
+
+
+def test_a_file_may_have_a_cloud_event() -> None:
+    data = {name: value for name, value in EVENT.items() if name != "source"}
+    wrapped = {"specversion": "1.0", "id": "1", "source": "node-17", "type": "t", "data": data}
+    plain, decided = (run("decide", "-", "--json", given=json.dumps(one).encode()).stdout for one in (EVENT, wrapped))
+    assert decided == plain
+    (line, _) = run("import", "-", "--json", given=json.dumps(wrapped).encode()).stdout.splitlines()
+    assert (json.loads(line)["event"]["id"], json.loads(line)["event"]["source"]) == ("1", "node-17")

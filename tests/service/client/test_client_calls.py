@@ -57,6 +57,22 @@ def test_an_event_says_the_same_as_an_object_as_json_and_as_a_model(client: Clie
     assert client.decide(EVENT, dry_run=True).id is None
 
 
+def test_hexadecimal_and_cloud_events_are_read_as_over_http(client: Client) -> None:
+    answer = client.decide({**EVENT, "status_block": BLOCK.hex()}, dry_run=True)
+    assert answer.plan == client.decide(EVENT, dry_run=True).plan
+    assert "status_block" in [one.fact for one in answer.assumptions]
+    assert client.decide(Event.model_validate({**EVENT, "status_block": BLOCK.hex()}), dry_run=True).plan == answer.plan
+    with pytest.raises(ProblemResponse, match="could be 4 bytes in hexadecimal or 6 bytes in base64"):
+        client.decide({**EVENT, "status_block": "deadbeef"})
+
+    data = {name: value for name, value in EVENT.items() if name != "source"}
+    sent = {"specversion": "1.0", "id": "cloud", "source": "/node/1", "type": "t", "data": data}
+    first, again = client.decide_many([sent, sent])
+    assert isinstance(first, DecisionResponse)
+    assert isinstance(again, DecisionResponse)
+    assert (first.source, first.id, again.repeat) == ("/node/1", again.id, True)
+
+
 def test_one_key_names_one_decision(client: Client) -> None:
     first = client.decide(EVENT, idempotency_key="one key")
     again = client.decide(EVENT, idempotency_key="one key")

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from ras_triage.models.formats.cper import write_record
@@ -457,3 +458,36 @@ def test_a_service_that_is_not_there_is_exit_1(tmp_path: Path):
     path = tmp_path / "log"
     path.write_bytes(LOG)
     assert run("import", "--submit", "--server", "http://127.0.0.1:9", str(path)).returncode == 1
+
+
+def test_text_that_could_be_hexadecimal_or_base64_is_listed_as_unread(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("dead beef\n")
+    unread = json.loads(run("import", "--json", "--as", "cper", str(path)).stdout.splitlines()[0])["unread"]
+    assert unread["reason"].startswith("could be 4 bytes in hexadecimal or 6 bytes in base64, and neither looks like a CPER record")
+
+
+def test_hexadecimal_is_listed_as_assumed(tmp_path: Path) -> None:
+    path = tmp_path / "block.hex"
+    path.write_text(BLOCK.hex())
+    error = json.loads(run("import", "--json", str(path)).stdout.splitlines()[0])
+    assert [one["field"] for one in error["assumed"]] == ["/notification/type", "/status_block"]
+    assert error["event"]["assumed"] == ["/notification/type", "/status_block"]
+
+
+def test_what_an_import_assumed_is_passed_on_with_the_event(tmp_path: Path) -> None:
+    path = tmp_path / "block.bin"
+    path.write_bytes(BLOCK)
+    options = ("import", "--json", "--kernel", "6.12.107", str(path))
+    local = json.loads(run(*options).stdout.splitlines()[0])
+    with serving("--store", "memory:") as service:
+        submitted = json.loads(run(*options, "--submit", "--server", service.url).stdout.splitlines()[0])
+        stored = httpx.get(f"{service.url}/v1/decisions/{submitted['decision']['id']}/event").json()
+
+    assert [warning["code"] for warning in local["decision"]["warnings"]] == ["assumed_asynchronous"]
+    assert submitted["decision"]["alternatives"] == local["decision"]["alternatives"] != []
+    assert stored["assumed"] == ["/notification/type"]
+    exported = run("export", "--to", "event", str(path)).stdout
+    again = json.loads(run("import", "--json", "--kernel", "6.12.107", "-", given=exported).stdout.splitlines()[0])
+    assert (again["format"], again["decision"]["alternatives"]) == ("event", local["decision"]["alternatives"])
+    assert [one["field"] for one in again["assumed"]] == ["/notification/type"]

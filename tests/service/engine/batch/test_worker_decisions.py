@@ -69,9 +69,9 @@ def service() -> Iterator[Call]:
         assert len(sent.data) <= LOOP_BYTES, "a long event is read in the event loop"
         return parse_event(sent)
 
-    def conclude(event: Any, block: Any, *more: Any) -> Any:
+    def conclude(event: Any, block: Any, *more: Any, **named: Any) -> Any:
         assert block is None or len(block.entries) < 40, "an event that is much work is decided in the event loop"
-        return settle(event, block, *more)
+        return settle(event, block, *more, **named)
 
     settle = evaluation.decide_with_poison
     with pytest.MonkeyPatch.context() as patch:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from ras_triage.policies.catalog.choice import load_policy
 from ras_triage.policies.catalog.policies import resolve_policy, uniform_policy
 from ras_triage.service.config.settings import Settings
-from tests.service.support.application import BLOCK, EVENT, NOTHING_TO_QUEUE, Call, caller
+from ras_triage.service.http.app import create_app
+from tests.service.support.application import BLOCK, EVENT, NOTHING_TO_QUEUE, Call, caller, client
 
 CALL = caller()
 
@@ -107,3 +108,51 @@ def test_a_mutated_block_gives_a_decision(patch: bytes, offset: int) -> None:
     data = BLOCK[:offset] + patch + BLOCK[offset + len(patch) :]
 
     assert CALL("POST", "/v1/decisions", json={**EVENT, "status_block": base64.b64encode(data).decode()}).status_code == 201
+
+
+def test_a_status_block_in_hexadecimal_is_decided_as_in_base64_and_the_decision_says_so(call: Call, event: dict[str, Any]) -> None:
+    packed = call("POST", "/v1/decisions?dry_run=true", json=event).json()
+    for text in (BLOCK.hex(), BLOCK.hex().upper(), "0x" + BLOCK.hex()):
+        decision = call("POST", "/v1/decisions?dry_run=true", json={**event, "status_block": text}).json()
+        said = {"fact": "status_block", "assumed": "the text is hexadecimal, not base64"}
+        assert decision == {**packed, "assumptions": [*packed["assumptions"], said]}
+        (lined,) = call("POST", "/v1/decisions/batch", json=[{**event, "status_block": text}]).json()
+        assert lined["plan"] == packed["plan"]
+
+
+def test_a_status_block_that_could_be_either_is_refused_with_both_readings(call: Call, event: dict[str, Any]) -> None:
+    answer = call("POST", "/v1/decisions", json={**event, "status_block": "deadbeef" * 9})
+
+    (fault,) = answer.json()["errors"]
+    assert (answer.status_code, fault["pointer"]) == (422, "/status_block")
+    assert fault["detail"].startswith("could be 36 bytes in hexadecimal or 54 bytes in base64, and neither looks like a status block")
+
+
+def test_what_the_sender_assumed_has_its_alternative(call: Call, event: dict[str, Any]) -> None:
+    unsure = {**event, "notification": "gsiv", "assumed": ["/notification/type"]}
+    decision = call("POST", "/v1/decisions?dry_run=true", json=unsure).json()
+    certain = call("POST", "/v1/decisions?dry_run=true", json={**unsure, "assumed": None}).json()
+
+    assert [(other["when"], other["action"]) for other in decision["alternatives"]] == [({"notification.type": "sea"}, "signal")]
+    assert (certain["alternatives"], certain["event_key"]) == ([], decision["event_key"])
+
+
+def test_an_assumption_is_a_pointer(call: Call, event: dict[str, Any]) -> None:
+    answer = call("POST", "/v1/decisions", json={**event, "assumed": ["notification"]})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/assumed/0")
+
+
+def test_a_series_in_a_policy_or_kernel_is_decided_as_the_series(call: Call, event: dict[str, Any]) -> None:
+    bare = {**event, "host": {**event["host"], "kernel": "6.12"}}
+    for sent in ({**event, "policy": "linux-6.12"}, bare):
+        decision = call("POST", "/v1/decisions?dry_run=true", json=sent).json()
+        assert (decision["policy"]["name"], decision["certainty"]) == ("linux-6.12.x", "depends")
+    assert call("POST", "/v1/decisions?dry_run=true", json={**event, "policy": "v6.12.107"}).json()["policy"]["name"] == "linux-6.12.107"
+
+
+def test_decisions_under_a_series_are_found_under_each_of_its_names(event: dict[str, Any]) -> None:
+    with client(create_app()) as call:
+        stored = call("POST", "/v1/decisions", json={**event, "policy": "linux-6.12"}).json()["id"]
+        for name in ("linux-6.12", "6.12", "linux-6.12.x"):
+            assert [one["id"] for one in call("GET", "/v1/decisions", params={"policy": name}).json()["decisions"]] == [stored]
+        assert call("GET", "/v1/decisions", params={"policy": "linux-6.12.0"}).json()["decisions"] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +64,25 @@ def test_a_request_holds_one_of_the_two(call: Call) -> None:
 def test_any_bytes_are_explained_or_refused(data: bytes, start: bytes) -> None:
     for headers in (RAW, {}):
         assert CALL("POST", "/v1/decode", content=start + data, headers=headers).status_code in (200, 400, 422)
+
+
+def test_a_record_in_hexadecimal_is_decoded_and_named(call: Call) -> None:
+    plain = call("POST", "/v1/decode", json={"record": text(RECORD)}).json()
+
+    assert "encoding" not in plain
+    for written in (RECORD.hex(), "0X" + RECORD.hex().upper()):
+        for request in ({"json": {"record": written}}, {"content": written, "headers": {"content-type": "text/plain"}}):
+            assert call("POST", "/v1/decode", **request).json() == {**plain, "encoding": "hexadecimal"}
+
+
+@pytest.mark.parametrize(("member", "noun"), [("record", "a CPER record"), ("status_block", "a status block"), ("hest", "a HEST")])
+def test_what_could_be_either_is_refused(call: Call, member: str, noun: str) -> None:
+    answer = call("POST", "/v1/decode", json={member: "deadbeef"})
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, f"/{member}")
+    assert f"neither looks like {noun}" in answer.json()["detail"]
+
+
+def test_a_text_that_could_be_either_is_refused(call: Call) -> None:
+    answer = call("POST", "/v1/decode", content=b"dead beef", headers={"content-type": "text/plain"})
+    assert (answer.status_code, answer.json()["type"]) == (415, "urn:ras-triage:problem:unrecognised-input")
+    assert "could be 4 bytes in hexadecimal or 6 bytes in base64" in answer.json()["detail"]

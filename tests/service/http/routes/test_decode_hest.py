@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,3 +158,16 @@ def test_the_example_of_the_openapi_document_is_a_table_with_a_source_that_is_re
     assert [one["status"] for one in answer.json()["sources"]] == ["read"]
     described = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"]
     assert {"$ref": "#/components/schemas/HestResponse"} in described
+
+
+def test_a_table_in_hexadecimal_is_the_same_table(call: Call, tmp_path: Path) -> None:
+    plain = call("POST", "/v1/decode", **posted(hest_table())).json()
+    text = hest_table().hex()
+    assert call("POST", "/v1/decode", json={"hest": text}).json() == plain
+    assert call("POST", "/v1/decode", json={"hest": f"0x{text}"}).json() == plain
+
+    file = tmp_path / "hest.txt"
+    file.write_text(text)
+    assert json.loads(run("decode", str(file), "--json").stdout) == plain
+    imported = call("POST", "/v1/import", params={"hest": text, "dry_run": "true"}, content=b"\0")
+    assert imported.status_code == 200

@@ -22,6 +22,7 @@ CALL = caller()
 PATH = "/v1/syndromes"
 PENDING = {"serror_pending": 1, "serror_has_esr": 1, "serror_esr": "0x411", "ext_dabt_pending": 0}
 INJECTION: dict[str, Any] = {"kernel": "6.12.107", "host_ras": True, "vcpu_events": PENDING}
+MASKED: dict[str, Any] = {**INJECTION, "host_ras": None, "guest_serror_masked": True}
 PREFIX = "urn:ras-triage:problem:"
 
 
@@ -255,9 +256,12 @@ def test_one_value_is_answered_as_http_does(call: Call) -> None:
     for arguments, request in [
         (("0xbe000411",), {"value": "0xbe000411"}),
         (("0x411", "--kind", "esr"), {"value": "0x411", "kind": "esr"}),
-        (("0x411", "--kernel", "6.12.107"), INJECTION),
+        (("0x411", "--kernel", "6.12.107"), {**INJECTION, "host_ras": None}),
         (("0x411", "--policy", "linux-6.12.107", "--no-ras"), {**INJECTION, "host_ras": False}),
-        (("0x411", "--kernel", "6.17.8", "--guest-serror-masked"), {**INJECTION, "kernel": "6.17.8", "guest_serror_masked": True}),
+        (
+            ("0x411", "--kernel", "6.17.8", "--guest-serror-masked"),
+            {**INJECTION, "kernel": "6.17.8", "host_ras": None, "guest_serror_masked": True},
+        ),
     ]:
         done = run("syndrome", *arguments, "--json")
         assert done.returncode == 0
