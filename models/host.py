@@ -8,9 +8,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from ras_triage.models.memslots import SMALLEST_PAGE, InvalidMemslot, Memslots, require_aligned
+from ras_triage.models.notification import resolve_name
 from ras_triage.models.records.block_fields import EncodedBlock
 from ras_triage.models.scalars import U32, FailFastTuple, Hex64, StrictBool, WireModel
 
@@ -175,8 +176,8 @@ class Vcpu(WireModel):
     """Thread that runs it."""
 
 
-GuestSource = Literal["sea", "gpio", "gsiv", "polled", "sci"]
-"""Notification type of a guest's error source."""
+GuestSource = Annotated[Literal["sea", "gpio", "gsiv", "polled", "sci"], BeforeValidator(resolve_name)]
+"""Notification type of a guest's error source, in any letter case."""
 
 _MAX_SOURCES = 64
 

@@ -65,12 +65,21 @@ ALIASES = {"irq": "external", "boot": "bert"}
 """Other names of notification types: the interrupt controller's, and UEFI's for the boot error record (UEFI 2.10 N.2.1.1)."""
 
 
-def _resolve_alias(value: Any) -> Any:
-    return ALIASES.get(value, value) if isinstance(value, str) else value
+_NAMES = frozenset(kind.value for kind in NotificationType)
 
 
-NotificationName = Annotated[NotificationType, BeforeValidator(_resolve_alias)]
-"""A notification type, or an alias of it."""
+def resolve_name(value: Any) -> Any:
+    """Return the notification type that a name or alias in any letter case stands for; other values unchanged."""
+    if type(value) is not str:
+        return value
+    name = value.lower()
+    return ALIASES.get(name) or (name if name in _NAMES else value)
+
+
+NotificationName = Annotated[
+    NotificationType, BeforeValidator(resolve_name, json_schema_input_type=NotificationType | Literal["irq", "boot"])
+]
+"""A notification type, or an alias of it, in any letter case."""
 
 
 def _expand_short_form(value: Any) -> Any:
@@ -81,7 +90,7 @@ class Notification(WireModel):
     """One notification: its type and error source, and the registers of the exception, if any."""
 
     type: NotificationName
-    """Notification type of the error source."""
+    """HEST notification type, in any letter case; `irq` is `external`, `boot` is `bert`."""
     source_id: U16 | None = None
     """HEST source id."""
     ghes_version: Literal[1, 2] = 2
@@ -100,8 +109,18 @@ class Notification(WireModel):
 
 NotificationInput = Annotated[
     Notification,
-    BeforeValidator(_expand_short_form, json_schema_input_type=Notification | NotificationType),
+    BeforeValidator(_expand_short_form, json_schema_input_type=Notification | NotificationType | Literal["irq", "boot"]),
 ]
 """A notification, or only its type (`"sea"`)."""
 
-__all__ = ["ALIASES", "DELIVERY", "HEST_TYPES", "Delivery", "Notification", "NotificationInput", "NotificationName", "NotificationType"]
+__all__ = [
+    "ALIASES",
+    "DELIVERY",
+    "HEST_TYPES",
+    "Delivery",
+    "Notification",
+    "NotificationInput",
+    "NotificationName",
+    "NotificationType",
+    "resolve_name",
+]

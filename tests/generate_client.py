@@ -30,7 +30,7 @@ _WORDS: Final = {
     r"\banyio\.sleep": "time.sleep",
     r"\b(chunks|decoded_body)_async\b": r"\1",
     r"\b(__)?a(closing|close|next|enter__|exit__|iter_sse)\b": r"\1\2",
-    r"\bAsync(Client|Iterator|BaseTransport)\b": r"\1",
+    r"\bAsync(Client|Iterator|BaseTransport|HTTPTransport)\b": r"\1",
     r"\bAsyncGenerator\[T, None\]": "Generator[T, None, None]",
 }
 

@@ -6,7 +6,7 @@ ProblemError        carries a problem to the code that responds with it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import randint
 from typing import Any
@@ -441,20 +441,27 @@ def unauthenticated(detail: str) -> Problem:
     return Problem(f"{URN}unauthenticated", "not authenticated", 401, truncate_text(detail))
 
 
-def forbidden(scope: str) -> Problem:
-    """Return the problem for a principal without the scope."""
-    return Problem(f"{URN}forbidden", "forbidden", 403, f"scope `{scope}` is required")
+def forbidden(accepted: Sequence[str]) -> Problem:
+    """Return the problem for a principal with none of the scopes."""
+    return Problem(f"{URN}forbidden", "forbidden", 403, f"scope {' or '.join(f'`{scope}`' for scope in accepted)} is required")
 
 
 def cross_origin(origin: str) -> Problem:
     """Return the problem for a cross-origin request of a browser."""
-    detail = truncate_text(f"cross-origin request from `{origin}`; without authentication only the service's own pages may make changes")
+    why = "without authentication only pages of the service and of the setting `cors_origins` may make changes"
+    return Problem(f"{URN}cross-origin", "cross-origin request", 403, truncate_text(f"cross-origin request from `{origin}`; {why}"))
+
+
+def refused_preflight(origin: str) -> Problem:
+    """Return the problem for a CORS preflight request of an origin that is not allowed."""
+    detail = truncate_text(f"origin `{origin}` is not allowed; add it to the setting `cors_origins` to admit its pages")
     return Problem(f"{URN}cross-origin", "cross-origin request", 403, detail)
 
 
 def misdirected(host: str) -> Problem:
     """Return the problem for a `Host` that is not trusted."""
-    return Problem(f"{URN}misdirected-request", "misdirected request", 421, truncate_text(f"untrusted host `{host}`; see `trusted_hosts`"))
+    detail = truncate_text(f"untrusted host `{host}`; add it to the setting `trusted_hosts` to admit it")
+    return Problem(f"{URN}misdirected-request", "misdirected request", 421, detail)
 
 
 def issuer_unavailable() -> Problem:

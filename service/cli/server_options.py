@@ -63,7 +63,7 @@ def call_service(
     except ClientError as error:
         if isinstance(error.__cause__, UnsupportedProtocol):
             raise InvalidSetting(
-                f"`{_without_credentials(options.server)}` is not the URL of a service; expected http:// or https://"
+                f"`{_without_credentials(options.server)}` is not the URL of a service; expected http:// or https://, or http+unix://PATH"
             ) from None
         warn(f"no response from `{_without_credentials(options.server)}`: {error}")
         return NO_RESPONSE

@@ -86,7 +86,9 @@ class AsyncClient(BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport]):
     Every method raises ProblemResponse, Unreachable and UnexpectedResponse; transient failures are retried first, as `retry` says.
     """
 
-    def _open_http(self, transport: httpx.AsyncBaseTransport | None, **options: Any) -> httpx.AsyncClient:
+    def _open_http(self, transport: httpx.AsyncBaseTransport | None, socket: str | None, **options: Any) -> httpx.AsyncClient:
+        if transport is None and socket is not None:
+            transport = httpx.AsyncHTTPTransport(uds=socket)
         return httpx.AsyncClient(transport=transport, **options)
 
     async def __aenter__(self) -> Self:

@@ -11,7 +11,16 @@ from typing import Any, Generic, Self, TypeVar
 import httpx
 
 from ras_triage.service.client._calls import Calls
-from ras_triage.service.client._request import DEFAULT_URL, OnRetry, RequestDefaults, Token, ignore_retry, verify_option
+from ras_triage.service.client._request import (
+    DEFAULT_URL,
+    LOCAL_URL,
+    OnRetry,
+    RequestDefaults,
+    Token,
+    ignore_retry,
+    unix_socket,
+    verify_option,
+)
 from ras_triage.service.client.limits import ResponseLimits, no_cookies
 from ras_triage.service.client.retry import Retry
 
@@ -35,20 +44,24 @@ class BaseClient(ABC, Generic[Http, Transport]):
         on_retry: OnRetry = ignore_retry,
         transport: Transport | None = None,
     ) -> None:
-        """`token`: an API key or JWT, or a function that returns one, called before every request. `timeout_s`: seconds without a byte.
+        """`base_url`: `http+unix:///run/ras-triage.sock` for a Unix domain socket.
+
+        `token`: an API key or JWT, or a function that returns one, called before every request. `timeout_s`: seconds without a byte.
 
         `limits`: how much of a response is read (default: ResponseLimits()). Redirects are not followed, and cookies are not stored.
         `on_retry` is called before every retry, with the failure and the seconds until the retry.
         """
+        path = unix_socket(base_url)
+        url = base_url if path is None else LOCAL_URL
         self._http: Http = self._open_http(
-            transport, base_url=base_url, verify=verify_option(ca_file), follow_redirects=False, cookies=no_cookies()
+            transport, path, base_url=url, verify=verify_option(ca_file), follow_redirects=False, cookies=no_cookies()
         )
         self._defaults = RequestDefaults(timeout_s, on_retry, token, headers or {})
         self._calls = Calls(retry or Retry(), limits or ResponseLimits())
 
     @abstractmethod
-    def _open_http(self, transport: Transport | None, **options: Any) -> Http:
-        """Return the connections, with options of httpx."""
+    def _open_http(self, transport: Transport | None, socket: str | None, **options: Any) -> Http:
+        """Return the connections, over a Unix domain socket if its path is given, with options of httpx."""
 
     def with_headers(self, headers: Mapping[str, str]) -> Self:
         """Return a client with the same connections and more headers, such as `traceparent` or `X-Request-Id`."""

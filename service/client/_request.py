@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 
@@ -16,6 +17,11 @@ from ras_triage.service.client._protocol import ClientRequest
 from ras_triage.service.client.errors import ClientError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+
+UNIX_SCHEME = "http+unix://"
+
+LOCAL_URL = "http://localhost"
+"""What a service is called over a Unix domain socket."""
 
 CONNECT_S = 5.0
 """Longest connect timeout, even if the timeout of the client is longer."""
@@ -90,6 +96,11 @@ def _trace_context() -> dict[str, str]:
     headers: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(headers)
     return headers
+
+
+def unix_socket(url: str) -> str | None:
+    """Return the path of the Unix domain socket of a URL, in which slashes may be escaped; None for a URL of another scheme."""
+    return unquote(url.removeprefix(UNIX_SCHEME)).rstrip("/") if url.startswith(UNIX_SCHEME) else None
 
 
 def verify_option(ca_file: Path | str | None) -> ssl.SSLContext | bool:

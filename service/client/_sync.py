@@ -88,7 +88,9 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
     Every method raises ProblemResponse, Unreachable and UnexpectedResponse; transient failures are retried first, as `retry` says.
     """
 
-    def _open_http(self, transport: httpx.BaseTransport | None, **options: Any) -> httpx.Client:
+    def _open_http(self, transport: httpx.BaseTransport | None, socket: str | None, **options: Any) -> httpx.Client:
+        if transport is None and socket is not None:
+            transport = httpx.HTTPTransport(uds=socket)
         return httpx.Client(transport=transport, **options)
 
     def __enter__(self) -> Self:

@@ -76,6 +76,13 @@ def origin_of(scheme: str, authority: Authority) -> Origin:
     return Origin(scheme, authority.host, authority.port if authority.port is not None else _DEFAULT_PORTS.get(scheme))
 
 
+def origin_text(origin: Origin) -> str:
+    """Return an origin as a browser sends it (RFC 6454 6.2)."""
+    host = f"[{origin.host}]" if ":" in origin.host and not origin.host.startswith("[") else origin.host
+    port = "" if origin.port in (None, _DEFAULT_PORTS.get(origin.scheme)) else f":{origin.port}"
+    return f"{origin.scheme}://{host}{port}"
+
+
 def is_loopback(host: str) -> bool:
     """Return whether an address or name is loopback."""
     try:

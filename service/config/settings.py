@@ -16,14 +16,17 @@ from pydantic import Field, SecretStr
 
 from ras_triage.policies.catalog.policies import UNIFORM, Policy, uniform_policy
 from ras_triage.policies.catalog.vmms import Vmm
+from ras_triage.service.config.authority import is_loopback
 from ras_triage.service.config.declaration import DeclaredSetting, Setting, Written, declared_settings
 from ras_triage.service.config.store_address import MEMORY, default_store
 from ras_triage.service.config.value_types import (
     Algorithms,
     Bytes,
+    FileMode,
     Files,
     Hosts,
     HttpsUrl,
+    Origins,
     Port,
     Positive,
     PositiveNumber,
@@ -108,6 +111,10 @@ class Settings:
         ),
     ] = "127.0.0.1"
     port: Annotated[Port, Setting("TCP port to listen on; 0: any free port", option="--port", metavar="PORT")] = 8080
+    uds: Annotated[
+        Path | None, Setting("Unix domain socket to listen on, in place of `host` and `port`; none: TCP", option="--uds", metavar="PATH")
+    ] = None
+    uds_mode: Annotated[FileMode, Setting("permissions of the Unix domain socket, octal")] = "600"
     store: Annotated[
         StoreAddress,
         Setting(
@@ -167,6 +174,13 @@ class Settings:
     trusted_hosts: Annotated[
         Hosts, Setting("accepted values of the header `Host` besides loopback: names or addresses without a port", reloadable=True)
     ] = ()
+    cors_origins: Annotated[
+        Origins,
+        Setting(
+            "origins whose web pages may use the service from a browser; `*`: all, where authentication is required",
+            reloadable=True,
+        ),
+    ] = ()
     trusted_proxies: Annotated[Words, Setting("addresses of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are used")] = ()
     keys_file: Annotated[
         Path | None,
@@ -215,6 +229,11 @@ class Settings:
         Setting("lowest level that is logged: `debug`, `info`, `warning` or `error`", reloadable=True),
     ] = "info"
     otel: Annotated[bool, Setting("whether traces are sent, as configured by the `OTEL_*` variables")] = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.uds is not None or is_loopback(self.host)
 
 
 @lru_cache(maxsize=1)

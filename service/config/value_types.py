@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, GetPydanticSchema
 
-from ras_triage.service.config.authority import is_loopback, parse_authority, parse_host
+from ras_triage.service.config.authority import is_loopback, origin_text, parse_authority, parse_host, parse_origin
 from ras_triage.service.config.store_address import MEMORY, SQLITE, sqlite_path
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -16,7 +16,12 @@ ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES25
 
 MAX_WORKERS: Final = 64
 
+ANY_ORIGIN: Final = "*"
+"""Wildcard: the pages of every origin."""
+
 _URL: Final = re.compile("(?P<scheme>https?)://(?P<authority>[^/?#]*)[!-~]*", re.IGNORECASE)
+
+_MODE: Final = re.compile("0?[0-7]{3}")
 
 _PORT_LINK: Final = "tcp://"
 
@@ -48,6 +53,19 @@ def _require_https(value: str) -> str:
 def _require_host(value: str) -> str:
     if parse_host(value) is None:
         raise ValueError(f"`{value}` is not a host name or address without a port")
+    return value
+
+
+def _normalise_origin(value: str) -> str:
+    origin = parse_origin(value)
+    if value != ANY_ORIGIN and origin is None:
+        raise ValueError(f"`{value}` is not an origin; expected scheme, host and port, such as `https://triage.example:8443`, or `*`")
+    return value if origin is None else origin_text(origin)
+
+
+def _require_mode(value: str) -> str:
+    if _MODE.fullmatch(value) is None:
+        raise ValueError(f"`{value}` is not three octal digits, such as `660`")
     return value
 
 
@@ -83,6 +101,12 @@ Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
 """Several values: an array in the file, separated by commas in the environment."""
 
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(_require_host)], ...], BeforeValidator(_split)]
+
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_normalise_origin)], ...], BeforeValidator(_split)]
+"""Origins of web pages, as browsers send them."""
+
+FileMode = Annotated[str, AfterValidator(_require_mode)]
+"""Permissions of a file, octal."""
 
 Files = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 

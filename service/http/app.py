@@ -37,15 +37,28 @@ from ras_triage.service.engine.problems import store_failed
 from ras_triage.service.http.limits.concurrency import ConcurrencyLimits
 from ras_triage.service.http.middleware.access_log import AccessLogMiddleware
 from ras_triage.service.http.middleware.compression import CompressionMiddleware
+from ras_triage.service.http.middleware.cors import AllowedOrigins, CorsHeadersMiddleware, PreflightMiddleware
+from ras_triage.service.http.middleware.equivalents import HeadMiddleware, TrailingSlashMiddleware
 from ras_triage.service.http.middleware.limits import LimitsMiddleware
 from ras_triage.service.http.middleware.security_headers import SecurityHeadersMiddleware, security_headers
 from ras_triage.service.http.middleware.shutdown import Shutdown, ShutdownMiddleware
 from ras_triage.service.http.openapi import PROBLEM_RESPONSE
-from ras_triage.service.http.routes import decisions, decode, health, hosts, imports, poisoned_pages, policies, syndromes
+from ras_triage.service.http.routes import (
+    decisions,
+    decode,
+    health,
+    hosts,
+    imports,
+    index,
+    poisoned_pages,
+    policies,
+    stream_tickets,
+    syndromes,
+)
 from ras_triage.service.http.routes import metrics as metrics_route
 from ras_triage.service.http.routes import store as store_route
 from ras_triage.service.http.runtime import Runtime, open_runtime
-from ras_triage.service.security.guard import Security, require_method_scope
+from ras_triage.service.security.guard import Security, require_request_scope
 from ras_triage.service.store.opening import open_store
 from ras_triage.service.store.port import ApiKey, Store, StoreError
 from ras_triage.service.store.writer import WriteQueueFull
@@ -54,8 +67,8 @@ from ras_triage.service.telemetry.metrics import Metrics
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
-_GUARDED = (decisions, imports, hosts, poisoned_pages, decode, syndromes, policies, store_route)
-_UNGUARDED = (health, metrics_route)
+_GUARDED = (stream_tickets, decisions, imports, hosts, poisoned_pages, decode, syndromes, policies, store_route)
+_UNGUARDED = (index, health, metrics_route)
 
 DESCRIPTION = "Predicts what Linux on arm64 does with a hardware error, and why."
 
@@ -106,21 +119,26 @@ def create_app(settings: Settings | None = None, store: Store | None = None, clo
     app.state.limits = limits = ConcurrencyLimits(chosen)
     app.state.security = Security(chosen, partial(_stored_keys, app))
     for routes in _GUARDED:
-        app.include_router(routes.router, dependencies=[Depends(require_method_scope)])
+        app.include_router(routes.router, dependencies=[Depends(require_request_scope)])
     for routes in _UNGUARDED:
         app.include_router(routes.router)
     app.router.routes.insert(0, decisions.DIRECT)
     app.state.shutdown = shutdown = Shutdown()
+    app.state.allowed_origins = origins = AllowedOrigins(chosen.cors_origins)
     app.add_middleware(LimitsMiddleware, settings=chosen, limits=limits)
+    app.add_middleware(TrailingSlashMiddleware)
     app.add_middleware(ShutdownMiddleware, shutdown=shutdown)
+    app.add_middleware(CompressionMiddleware)
+    app.add_middleware(HeadMiddleware)
+    app.add_middleware(PreflightMiddleware, allowed=origins)
     app.add_exception_handler(ProblemError, _problem_error)
     app.add_exception_handler(HTTPException, _router_error)
     app.add_exception_handler(RequestValidationError, _parameter_error)
     app.add_exception_handler(WriteQueueFull, _queue_full)
     app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(Exception, _unexpected_error)
-    app.add_middleware(CompressionMiddleware)
     app.add_middleware(AccessLogMiddleware, metrics=metrics)
+    app.add_middleware(CorsHeadersMiddleware, allowed=origins)
     app.add_middleware(SecurityHeadersMiddleware)
     app.openapi = partial(_describe_api, app)  # type: ignore[method-assign]
     return app
@@ -166,7 +184,8 @@ def _methods(request: Request) -> list[str]:
     """Return the methods of all routes of this path (RFC 9110 10.2.1); the router names only those of the first."""
     routes = request.app.routes
     scopes = ({**request.scope, "method": method} for method in _METHODS)
-    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
+    methods = {scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 async def _parameter_error(_: Request, error: Exception) -> Response:

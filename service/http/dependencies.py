@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Final
 
 from fastapi import Depends, Header, Path, Request
-from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
+from starlette.convertors import Convertor, register_url_convertor
 
 from ras_triage.models.errors import suggestion
 from ras_triage.service.api.content_encoding import decoded_chunks
-from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter, too_large, truncate_text
+from ras_triage.service.api.problems import ProblemError, invalid_header, invalid_parameter, too_large
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.limits.admission import ClientWork, client_of
 from ras_triage.service.http.limits.body_deadlines import BodyClock
@@ -24,8 +24,22 @@ from ras_triage.service.http.server.peers import peer_of
 from ras_triage.service.security.principal import Principal
 from ras_triage.service.telemetry.metrics import Metrics
 
-_BOOL: Final = TypeAdapter(bool)
 _MAX_SOURCE: Final = 256
+
+
+class _NameConvertor(Convertor[str]):
+    """The rest of a path, unless it is empty; `{source:name}` in the path of a route."""
+
+    regex = ".+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("name", _NameConvertor())
 
 SourceName = Annotated[str, Path(min_length=1, max_length=_MAX_SOURCE, description="The `source` of events")]
 """The `source` of events, in a path."""
@@ -149,14 +163,3 @@ def only_parameters(*names: str, repeatable: Sequence[str] = ()) -> Callable[[Re
         require_parameters(request, names, repeatable)
 
     return check
-
-
-def boolean(request: Request, name: str) -> bool:
-    """Return a boolean query parameter; false if it is absent. Raises ProblemError."""
-    text = request.query_params.get(name)
-    if text is None:
-        return False
-    try:
-        return _BOOL.validate_python(text)
-    except ValidationError:
-        raise ProblemError(invalid_parameter(name, f"invalid boolean `{truncate_text(text)}`; expected `true` or `false`")) from None

@@ -138,6 +138,18 @@ def linked_table(description: str) -> dict[int | str, dict[str, Any]]:
 TAGGED: Final = {"headers": {"ETag": {"description": "The version, for `If-Match`", "schema": _TEXT}}}
 """Headers of a response with host facts."""
 
+_ETAG: Final = {"ETag": {"description": "Hash of the content, for `If-None-Match`", "schema": _TEXT}}
+
+IMMUTABLE: Final = {"headers": _ETAG}
+"""Headers of a response that never changes."""
+
+NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "The response with the `ETag` of `If-None-Match` is still valid", "headers": _ETAG}
+}
+
+LOCATED: Final = {"headers": {"Location": {"description": "Path of the decision", "schema": {"type": "string", "format": "uri-reference"}}}}
+"""Headers of a response with a new decision."""
+
 _PROBLEM: Final = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}
 
 PROBLEM_RESPONSE: dict[int | str, dict[str, Any]] = {"default": {"description": "A problem (RFC 9457)", "content": _PROBLEM}}

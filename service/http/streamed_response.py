@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -13,6 +13,9 @@ from ras_triage.service.api.problems import ProblemError, stopping
 from ras_triage.service.engine.batch.spill_queue import SpillQueue
 from ras_triage.service.http.disconnects import WhileConnected, until_ended
 from ras_triage.service.http.middleware.shutdown import cancel, shutdown_of
+
+UNBUFFERED: Final = {"x-accel-buffering": "no"}
+"""Header of streams: nginx and its relatives pass them on at once."""
 
 
 class StreamedRun(Protocol):
@@ -38,7 +41,7 @@ class StreamedResponse(Response):
     """Response with the results of a run. Its status is that of the results that are known when the first of them is sent."""
 
     def __init__(self, run: StreamedRun, media_type: str, body: AsyncIterator[bytes]) -> None:
-        super().__init__(media_type=media_type)
+        super().__init__(media_type=media_type, headers=UNBUFFERED)
         self._run = run
         self._body = body
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
@@ -12,9 +12,12 @@ from fastapi import Request
 from ras_triage.service.api.problems import ProblemError, cross_origin, forbidden, invalid_header, misdirected, unauthenticated
 from ras_triage.service.config.authority import Authority, is_loopback, origin_of, parse_authority, parse_host, parse_origin
 from ras_triage.service.config.settings import InvalidSetting, Settings
+from ras_triage.service.config.value_types import ANY_ORIGIN
 from ras_triage.service.security.keys import KeyRing, verify
 from ras_triage.service.security.principal import ANONYMOUS, SCOPES, Principal, Scope, granted
 from ras_triage.service.security.rate_limit import RateLimiter
+from ras_triage.service.security.scopes import accepted_scopes
+from ras_triage.service.security.tickets import PARAMETER, STREAM_PATH, TICKETS_PATH, Tickets
 from ras_triage.service.security.tokens import Tokens
 from ras_triage.service.security.www_authenticate import CHALLENGE, REJECTED, insufficient_scope
 from ras_triage.service.store.port import ApiKey
@@ -22,34 +25,36 @@ from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.redaction import PREFIX
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_SCOPES: Final[dict[str, Scope]] = {"GET": "read", "HEAD": "read", "POST": "decide"}
 
 
 class Security:
     """Authentication by API keys and tokens, as configured.
 
-    With neither keys nor an issuer, and on loopback only, no authentication is required ("open"). Then `Host` and `Origin` must be local,
-    because any web page can make a browser send requests to loopback.
+    With neither keys nor an issuer, and only where no other machine can connect, no authentication is required ("open"). Then `Host` and
+    `Origin` must be local or trusted, because any web page can make a browser send requests to loopback.
     """
 
     def __init__(self, settings: Settings, load_keys: Callable[[], Awaitable[Sequence[ApiKey]]]) -> None:
         """`load_keys` returns the store's keys. Raises InvalidSetting for an invalid keys file or trusted host."""
         self._load_keys = load_keys
         self._hosts = frozenset(map(trusted_host, settings.trusted_hosts))
-        self._open = is_loopback(settings.host) and settings.oidc is None and settings.keys_file is None
+        self._origins = frozenset(settings.cors_origins) - {ANY_ORIGIN}
+        self._open = settings.is_local and settings.oidc is None and settings.keys_file is None
         self._keys = KeyRing(load_keys, settings.keys_file)
         self._tokens = None if settings.oidc is None else Tokens(settings.oidc)
         limiter = None if settings.rate_limit is None else RateLimiter(settings.rate_limit, settings.rate_burst)
         self._limiter = limiter
         self._anybody = Principal(ANONYMOUS, frozenset(SCOPES), limiter)
+        self._tickets = Tickets()
 
     def reloaded(self, before: Settings, settings: Settings) -> Security:
-        """Return a Security for new settings; the issuer's keys and the rate limiter are kept if their settings are unchanged.
+        """Return a Security for new settings with the same tickets; the issuer's keys and the rate limiter are kept if unchanged.
 
         It reads the keys file again, and never opens a service that requires authentication. Raises InvalidSetting.
         """
         found = Security(settings, self._load_keys)
         found._open = found._open and self._open
+        found._tickets = self._tickets
         if before.oidc == settings.oidc:
             found._tokens = self._tokens
         if (before.rate_limit, before.rate_burst) == (settings.rate_limit, settings.rate_burst):
@@ -67,14 +72,26 @@ class Security:
         keys = await self._keys.keys()
         if self._open and all(key.revoked_at_ms is not None for key in keys.values()):
             self._check_host(request, known=False)
-            _check_origin(request)
+            self._check_origin(request)
             return self._anybody
         self._check_host(request, known=True)
-        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not credentials.strip():
-            raise ProblemError(unauthenticated("API key or token required: `Authorization: Bearer ...`"), CHALLENGE)
-        principal = await self._principal_of(credentials.strip(), keys)
+        principal = await self._principal_of(self._credentials(request), keys)
         return replace(principal, limiter=self._limiter)
+
+    def _credentials(self, request: Request) -> str:
+        """Return the bearer credentials, or those that the ticket of an event stream stands for. Raises ProblemError."""
+        ticket = request.query_params.get(PARAMETER) if request.scope["path"] == STREAM_PATH else None
+        if ticket is None or "authorization" in request.headers:
+            return _bearer(request)
+        credentials: str | None = getattr(request.state, "ticket_credentials", None) or self._tickets.credentials(ticket)
+        if credentials is None:
+            raise ProblemError(unauthenticated(f"unknown or expired ticket; request a new one with POST `{TICKETS_PATH}`"), REJECTED)
+        request.state.ticket_credentials = credentials  # the stream stays open when the ticket expires
+        return credentials
+
+    def issue_ticket(self, request: Request, principal: Principal) -> str:
+        """Return a ticket for event streams with the credentials of an authenticated request. Raises ProblemError."""
+        return self._tickets.issue(principal.name, None if principal.name == ANONYMOUS else _bearer(request))
 
     async def _principal_of(self, credentials: str, keys: Mapping[str, ApiKey]) -> Principal:
         if credentials.startswith(PREFIX):
@@ -97,6 +114,16 @@ class Security:
         if authority is None or (authority.host not in self._hosts and not is_loopback(authority.host)):
             raise ProblemError(misdirected(", ".join(named)))
 
+    def _check_origin(self, request: Request) -> None:
+        """Check the header `Origin`, which browsers send with requests that make changes. Raises ProblemError."""
+        origins = request.headers.getlist("origin")
+        if not origins or request.method in _SAFE or (len(origins) == 1 and origins[0] in self._origins):
+            return
+        authority = _single_host(request.headers.getlist("host"))
+        own = None if authority is None else origin_of(request.scope["scheme"], authority)
+        if own is None or len(origins) > 1 or parse_origin(origins[0]) != own:
+            raise ProblemError(cross_origin(", ".join(origins)))
+
 
 def trusted_host(text: str) -> str:
     """Normalise a trusted host. Raises InvalidSetting."""
@@ -106,20 +133,17 @@ def trusted_host(text: str) -> str:
     return host
 
 
+def _bearer(request: Request) -> str:
+    """Return the credentials in `Authorization`. Raises ProblemError."""
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not credentials.strip():
+        raise ProblemError(unauthenticated("API key or token required: `Authorization: Bearer ...`"), CHALLENGE)
+    return credentials.strip()
+
+
 def _single_host(named: list[str]) -> Authority | None:
     """Return the value of `Host`; None: not exactly one, or malformed."""
     return parse_authority(named[0]) if len(named) == 1 else None
-
-
-def _check_origin(request: Request) -> None:
-    """Check the header `Origin`, which browsers send with requests that make changes. Raises ProblemError."""
-    origins = request.headers.getlist("origin")
-    if not origins or request.method in _SAFE:
-        return
-    authority = _single_host(request.headers.getlist("host"))
-    own = None if authority is None else origin_of(request.scope["scheme"], authority)
-    if own is None or len(origins) > 1 or parse_origin(origins[0]) != own:
-        raise ProblemError(cross_origin(", ".join(origins)))
 
 
 @lru_cache
@@ -130,35 +154,41 @@ def requires(scope: Scope) -> Callable[[Request], Awaitable[Principal]]:
     """
 
     async def enter(request: Request) -> Principal:
-        return await _enter(request, scope)
+        return await _enter(request, (scope,))
 
     return enter
 
 
-async def require_method_scope(request: Request) -> Principal:
-    """Require the scope of the request's method: GET `read`, POST `decide`, PUT and DELETE `admin`."""
-    return await _enter(request, _SCOPES.get(request.method, "admin"))
+async def require_request_scope(request: Request) -> Principal:
+    """Require a scope of which the request needs one."""
+    return await _enter(request, accepted_scopes(request))
 
 
 async def is_still_authorised(request: Request) -> bool:
     """Return whether the request would still be authorised: keys are revoked and tokens expire while a stream is open."""
     try:
-        await _authorise(request, _SCOPES.get(request.method, "admin"))
+        await _authorise(request, accepted_scopes(request))
     except ProblemError:
         return False
     return True
 
 
-async def _authorise(request: Request, scope: Scope) -> Principal:
+def stream_client(request: Request) -> Hashable:
+    """Return what identifies the client of an authenticated event stream."""
+    credentials = getattr(request.state, "ticket_credentials", None) or request.headers.get("authorization")
+    return credentials, request.headers.get("host")
+
+
+async def _authorise(request: Request, accepted: Sequence[Scope]) -> Principal:
     security: Security = request.app.state.security
     principal = await security.identify(request)
-    if scope not in principal.scopes:
-        raise ProblemError(forbidden(scope), insufficient_scope(scope))
+    if principal.scopes.isdisjoint(accepted):
+        raise ProblemError(forbidden(accepted), insufficient_scope(accepted[0]))
     return principal
 
 
-async def _enter(request: Request, scope: Scope) -> Principal:
-    principal = await _authorise(request, scope)
+async def _enter(request: Request, accepted: Sequence[Scope]) -> Principal:
+    principal = await _authorise(request, accepted)
     logs.bind(principal=principal.name)
     request.scope["active_request"].charge(principal.name)
     principal.charge()

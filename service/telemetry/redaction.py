@@ -1,4 +1,4 @@
-"""Redaction of API keys."""
+"""Redaction of API keys and stream tickets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Final
 
 PREFIX: Final = "rt_"
 
+TICKET_PREFIX: Final = "rtt_"
 
-_SHOWN: Final = re.compile(r"(rt_[0-9A-Za-z]{1,64}_)[0-9A-Za-z_-]{43,}")
+
+_SHOWN: Final = re.compile(rf"({PREFIX}[0-9A-Za-z]{{1,64}}_|{TICKET_PREFIX})[0-9A-Za-z_-]{{43,}}")
 
 
 def redact(text: str) -> str:
-    """Replace the secrets of API keys in a text."""
+    """Replace the secrets of API keys and tickets in a text."""
     return _SHOWN.sub(r"\1********", text)

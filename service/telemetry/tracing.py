@@ -7,6 +7,7 @@ nothing of the extra is imported. A W3C trace context is propagated either way.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,12 +16,14 @@ from fastapi import FastAPI
 from ras_triage.service.api.version import installed_version
 from ras_triage.service.config.settings import InvalidSetting
 from ras_triage.service.telemetry import trace_context
+from ras_triage.service.telemetry.redaction import redact
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Tracer
+    from opentelemetry.trace import Span, Tracer
 
 _NOT_TRACED: Final = "/healthz$,/readyz$,/metrics$"
+_WITH_QUERY: Final = ("http.url", "http.target", "url.full", "url.query")
 _NOTHING: Final = nullcontext()
 
 _tracer: Tracer | None = None
@@ -47,8 +50,18 @@ def instrument(app: FastAPI, provider: TracerProvider) -> None:
     global _tracer  # noqa: PLW0603 - `span` has no reference to the application
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415 - optional dependency
 
-    FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, excluded_urls=_NOT_TRACED, exclude_spans=["send", "receive"])
+    FastAPIInstrumentor.instrument_app(
+        app, tracer_provider=provider, excluded_urls=_NOT_TRACED, exclude_spans=["send", "receive"], server_request_hook=_redact_urls
+    )
     _tracer = provider.get_tracer("ras-triage", installed_version())
+
+
+def _redact_urls(span: Span, _: Mapping[str, Any]) -> None:
+    """Redact secrets in the attributes of a span that have the query."""
+    attributes = getattr(span, "attributes", None) or {}
+    for name in _WITH_QUERY:
+        if name in attributes:
+            span.set_attribute(name, redact(str(attributes[name])))
 
 
 def stop() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from ras_triage.models.decision import Decision
 from ras_triage.models.errors import suggestion
 from ras_triage.models.event import Event
-from ras_triage.models.notification import ALIASES, NotificationType
+from ras_triage.models.notification import ALIASES, NotificationType, resolve_name
 from ras_triage.policies.alternatives import NOTIFICATION_TYPE
 from ras_triage.service.api.event_json import read_event
 from ras_triage.service.cli.fail_on import add_fail_on, status_of
@@ -129,7 +129,7 @@ def _decide_lines(options: Namespace, settings: Settings) -> int:
 def notification_type(text: str) -> NotificationType:
     """Return the notification type of a name. Raises ArgumentTypeError."""
     try:
-        return NotificationType(ALIASES.get(text, text))
+        return NotificationType(resolve_name(text))
     except ValueError:
         known = [*(kind.value for kind in NotificationType), *ALIASES]
         raise ArgumentTypeError(

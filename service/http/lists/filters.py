@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Header, Query, Request
 
 from ras_triage.models.decision import Action
 from ras_triage.models.errors import suggestion
@@ -28,6 +28,9 @@ MAX_COUNTS: Final = 10_000
 """Rows of statistics in one response."""
 
 _MAX_SEVERITY: Final = (1 << 32) - 1
+
+_MAX_DIGITS: Final = 15
+"""Of an event id."""
 
 _UNITS: Final = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 60}
 _LONGEST_BUCKET_S: Final = 366 * 24 * 60 * 60
@@ -198,11 +201,28 @@ async def _page_request(request: Request, filters: FilterOf, cursor: CursorText 
 PageRequestOf = Annotated[PageRequest[Filter], Depends(_page_request)]
 
 
-def parse_last_event_id(text: str) -> int:
-    """Return the sequence number of a `Last-Event-ID`. Raises ProblemError."""
-    if not text.isdecimal() or len(text) > 15:
-        raise ProblemError(invalid_header("Last-Event-ID", "invalid event id; expected the `id` of an event of this stream"))
+LAST_EVENT_ID: Final = "last_event_id"
+"""Query parameter in place of the header."""
+
+_RESUME: Final = "Resume after this `id`; without it, start with new decisions"
+_RESUME_NEW: Final = "The same, for a new EventSource, which cannot send the header; the header takes precedence"
+
+
+async def _last_event_id(
+    header: Annotated[str | None, Header(alias="last-event-id", description=_RESUME)] = None,
+    parameter: Annotated[str | None, Query(alias=LAST_EVENT_ID, description=_RESUME_NEW)] = None,
+) -> int | None:
+    """Return the sequence number to resume after. A browser that reconnects sends the parameter again and the header with a later id."""
+    text = parameter if header is None else header
+    if text is None:
+        return None
+    if not text.isdecimal() or len(text) > _MAX_DIGITS:
+        fault = "invalid event id; expected the `id` of an event of this stream"
+        raise ProblemError(invalid_parameter(LAST_EVENT_ID, fault) if header is None else invalid_header("Last-Event-ID", fault))
     return int(text)
+
+
+LastEventIdOf = Annotated[int | None, Depends(_last_event_id)]
 
 
 async def _bucket(bucket: Annotated[str, Query(description="minute, hour, day, or a number of seconds")] = "hour") -> int:

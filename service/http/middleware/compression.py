@@ -98,7 +98,7 @@ class CompressionMiddleware:
 
 def _encoding_for(scope: Scope) -> str | None:
     accepted = next((value for name, value in scope["headers"] if name == b"accept-encoding"), None)
-    return None if accepted is None or scope["method"] == "HEAD" else accepted_encoding(accepted.decode("latin-1"))
+    return None if accepted is None else accepted_encoding(accepted.decode("latin-1"))
 
 
 class _Response:

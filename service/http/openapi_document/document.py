@@ -51,7 +51,7 @@ _BODY: Final = (400, 408, 413, 415, 422)
 _HEADERS: Final = {"idempotency-key": 400, "last-event-id": 400, "if-match": 412}
 """Status codes for invalid request headers."""
 
-_WITHOUT_AUTHENTICATION: Final = ("/healthz", "/readyz")
+_WITHOUT_AUTHENTICATION: Final = ("/", "/healthz", "/readyz")
 """Paths without authentication."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
 from ras_triage.service.api.decision_response import BatchView
@@ -22,7 +22,6 @@ from ras_triage.service.http.dependencies import (
     PrincipalOf,
     RepeatKey,
     RuntimeOf,
-    boolean,
     clock_of,
     only_parameters,
     read_body,
@@ -34,15 +33,17 @@ from ras_triage.service.http.dependencies import (
 )
 from ras_triage.service.http.direct_route import DirectRoute
 from ras_triage.service.http.disconnects import WhileConnected
+from ras_triage.service.http.immutable import IfNoneMatch, immutable_response
 from ras_triage.service.http.lists.filters import (
     FILTERS,
+    LAST_EVENT_ID,
     MAX_COUNTS,
     BucketOf,
     FilterOf,
     GroupByOf,
+    LastEventIdOf,
     PageRequestOf,
     filled_buckets,
-    parse_last_event_id,
 )
 from ras_triage.service.http.lists.summaries import decisions_csv, page_json, stats_csv, stats_json
 from ras_triage.service.http.lists.tables import DEFAULT_PAGE, PageLimit, TableFormOf, table_response
@@ -50,6 +51,9 @@ from ras_triage.service.http.openapi import (
     CONFLICT,
     EVENT_STREAM,
     IDEMPOTENCY,
+    IMMUTABLE,
+    LOCATED,
+    NOT_MODIFIED,
     batch_body,
     event_body,
     json_response,
@@ -59,13 +63,16 @@ from ras_triage.service.http.openapi import (
 )
 from ras_triage.service.http.streamed_response import StreamedResponse
 from ras_triage.service.http.streaming.response import EventStream
-from ras_triage.service.security.guard import is_still_authorised, require_method_scope
+from ras_triage.service.security.guard import is_still_authorised, require_request_scope, stream_client
+from ras_triage.service.security.scopes import DRY_RUN, is_dry_run
+from ras_triage.service.security.tickets import PARAMETER
 from ras_triage.service.store.port import FIELDS, Cursor
 from ras_triage.service.telemetry import logs
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
 
-_DRY_RUN: Final = parameter("dry_run", "query", "boolean", "Decide and store nothing: `id` and `decided_at` are null")
+_TICKET: Final = "Ticket from `POST /v1/decisions/stream-tickets`, where `Authorization` cannot be sent"
+_DRY_RUN: Final = parameter(DRY_RUN, "query", "boolean", "Decide and store nothing: `id` and `decided_at` are null")
 _IDEMPOTENCY_KEY: Final = parameter("idempotency-key", "header", "string", IDEMPOTENCY)
 
 DecisionId = Annotated[str, Path(description="`id` of a decision")]
@@ -80,7 +87,7 @@ _NDJSON_TYPES: Final = frozenset({"application/x-ndjson", "application/ndjson", 
     status_code=201,
     response_class=Response,
     responses={
-        201: json_response("DecisionResponse", description="The decision, which is durable"),
+        201: json_response("DecisionResponse", description="The decision, which is durable") | LOCATED,
         200: json_response("DecisionResponse", description="A repeat of an earlier event, or a dry run"),
         **CONFLICT,
     },
@@ -92,20 +99,22 @@ async def decide(request: Request, body: Body) -> Response:
     A status block that the kernel would reject is not an error of the request: the decision has a step `reject`. The event may be in a
     CloudEvent 1.0, in structured or binary mode.
     """
-    require_parameters(request, ("dry_run",))
+    require_parameters(request, (DRY_RUN,))
     intake, key = runtime_of(request).intake, repeat_key(request)
-    dry_run = boolean(request, "dry_run")
+    dry_run = is_dry_run(request)
     document = EventDocument(received_event(request, body), key)
     with WhileConnected(request.receive):
         if dry_run:
             return Response((await intake.decide_dry_run(document)).body, media_type=_JSON)
         answered = await intake.decide(document)
     logs.bind(decision_id=answered.id)
-    return Response(answered.body, status_code=200 if answered.repeat else 201, media_type=_JSON)
+    if answered.repeat:
+        return Response(answered.body, media_type=_JSON)
+    return Response(answered.body, 201, {"location": f"/v1/decisions/{answered.id}"}, _JSON)
 
 
 async def _decide(request: Request) -> Response:
-    await require_method_scope(request)
+    await require_request_scope(request)
     return await decide(request, await read_body(request))
 
 
@@ -113,7 +122,7 @@ DIRECT: Final = DirectRoute(router.prefix, _decide, "POST")
 """`decide`, for the application to put before all routes."""
 
 
-@router.post("/batch", operation_id="decideBatch", dependencies=[Depends(only_parameters("dry_run", "view"))], openapi_extra=batch_body())
+@router.post("/batch", operation_id="decideBatch", dependencies=[Depends(only_parameters(DRY_RUN, "view"))], openapi_extra=batch_body())
 async def decide_batch(
     request: Request,
     runtime: RuntimeOf,
@@ -210,7 +219,7 @@ async def count_decisions(
 @router.get(
     "/stream",
     operation_id="streamDecisions",
-    dependencies=[Depends(only_parameters(*FILTERS, repeatable=FIELDS))],
+    dependencies=[Depends(only_parameters(*FILTERS, LAST_EVENT_ID, PARAMETER, repeatable=FIELDS))],
     responses=EVENT_STREAM,
     response_class=Response,
 )
@@ -218,30 +227,31 @@ async def follow(
     request: Request,
     runtime: RuntimeOf,
     filters: FilterOf,
-    last_event_id: Annotated[str | None, Header(description="Resume after this `id`; without it, start with new decisions")] = None,
+    resumed_after: LastEventIdOf,
+    ticket: Annotated[str | None, Query(description=_TICKET)] = None,  # noqa: ARG001 - for the OpenAPI document
 ) -> Response:
     """Stream decisions as server-sent events in the order in which they were stored, without gaps or repeats after a reconnect.
 
     `decision` events have the fields of a list. `purged` says that decisions between the last event and this one were purged.
     """
-    last = None if last_event_id is None else parse_last_event_id(last_event_id)
-    client = request.headers.get("authorization"), request.headers.get("host")
-    return EventStream(await runtime.streams.subscribe(filters, last, client, partial(is_still_authorised, request)))
+    client, check = stream_client(request), partial(is_still_authorised, request)
+    return EventStream(await runtime.streams.subscribe(filters, resumed_after, client, check))
 
 
 @router.get(
     "/{identity}",
     operation_id="getDecision",
     response_class=Response,
-    responses={200: json_response("DecisionResponse", description="The decision")},
+    responses={200: json_response("DecisionResponse", description="The decision") | IMMUTABLE, **NOT_MODIFIED},
     dependencies=[Depends(only_parameters())],
 )
-async def show(identity: DecisionId, runtime: RuntimeOf) -> Response:
-    """Return one decision as it was first returned."""
+async def show(identity: DecisionId, runtime: RuntimeOf, if_none_match: IfNoneMatch = None) -> Response:
+    """Return one decision as it was first returned. It never changes."""
     stored = await runtime.read(lambda store: store.decision(identity))
     if stored is None:
         raise ProblemError(unknown_decision(identity))
-    return Response(wrap_decision(stored.decision, identity=stored.id, decided_at=rfc3339(stored.decided_at_ms)), media_type=_JSON)
+    document = wrap_decision(stored.decision, identity=stored.id, decided_at=rfc3339(stored.decided_at_ms))
+    return immutable_response(document, if_none_match)
 
 
 @router.get(
@@ -249,11 +259,11 @@ async def show(identity: DecisionId, runtime: RuntimeOf) -> Response:
     operation_id="getEvent",
     dependencies=[Depends(only_parameters())],
     response_class=Response,
-    responses={200: json_response("Event", description="The event")},
+    responses={200: json_response("Event", description="The event") | IMMUTABLE, **NOT_MODIFIED},
 )
-async def show_event(identity: DecisionId, runtime: RuntimeOf) -> Response:
+async def show_event(identity: DecisionId, runtime: RuntimeOf, if_none_match: IfNoneMatch = None) -> Response:
     """Return the event of a decision, byte for byte as received."""
     event = await runtime.read(lambda store: store.event(identity))
     if event is None:
         raise ProblemError(unknown_decision(identity))
-    return Response(event, media_type=_JSON)
+    return immutable_response(event, if_none_match)

@@ -155,7 +155,7 @@ async def list_hosts(
 
 
 @router.put(
-    "/v1/hosts/{source:path}",
+    "/v1/hosts/{source:name}",
     operation_id="putHost",
     response_class=Response,
     responses={200: json_response("HostJson", description="The version of the facts") | TAGGED},
@@ -172,7 +172,7 @@ async def put_host(source: SourceName, body: Body, runtime: RuntimeOf, principal
 
 
 @router.get(
-    "/v1/hosts/{source:path}",
+    "/v1/hosts/{source:name}",
     operation_id="getHost",
     response_class=Response,
     responses={200: json_response("HostJson", description="The version of the facts") | TAGGED},
@@ -190,7 +190,7 @@ async def get_host(
     return _response(facts, facts.facts)
 
 
-@router.delete("/v1/hosts/{source:path}", operation_id="deleteHost", status_code=204, dependencies=[Depends(only_parameters())])
+@router.delete("/v1/hosts/{source:name}", operation_id="deleteHost", status_code=204, dependencies=[Depends(only_parameters())])
 async def delete_host(source: SourceName, runtime: RuntimeOf, principal: PrincipalOf, if_match: IfMatch = None) -> None:
     """Delete the host facts of a source. Earlier versions can still be read."""
     facts = await _change(runtime, source, None, if_match)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from ras_triage.models.event import Event
 from ras_triage.models.formats.hest import is_table, unpack_table
-from ras_triage.models.notification import Notification, NotificationType
+from ras_triage.models.notification import Notification, NotificationName
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import UnknownPolicy
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
@@ -51,7 +51,7 @@ async def import_file(
     principal: PrincipalOf,
     repeat_key: RepeatKey,
     form: Annotated[InputFormat | None, Query(alias="as", description="Input format; default: detected from the content")] = None,
-    notification: Annotated[NotificationType | None, Query(description="Notification type of the errors")] = None,
+    notification: Annotated[NotificationName | None, Query(description="Notification type of the errors")] = None,
     text_field: Annotated[
         str | None, Query(min_length=1, max_length=128, description="JSON field with the lines of a collected log; default: known ones")
     ] = None,

@@ -97,7 +97,7 @@ async def list_poisoned(
     return table_response(request, form, PoisonedListJson(pages, cursor, found.damaged), lambda: rows_csv(PoisonedEntryJson, pages), cursor)
 
 
-@router.get("/v1/poisoned-pages/{source:path}", operation_id="getPoisonedPages", dependencies=[Depends(only_parameters())])
+@router.get("/v1/poisoned-pages/{source:name}", operation_id="getPoisonedPages", dependencies=[Depends(only_parameters())])
 async def get_poisoned(source: SourceName, runtime: RuntimeOf) -> PoisonedJson:
     """Return the poisoned pages of a source, at most the first 10,000."""
     pages = await runtime.read(lambda store: store.poisoned(source, MAX_PAGES))
@@ -105,7 +105,7 @@ async def get_poisoned(source: SourceName, runtime: RuntimeOf) -> PoisonedJson:
 
 
 @router.delete(
-    "/v1/poisoned-pages/{source:path}", operation_id="forgetPoisonedPages", status_code=204, dependencies=[Depends(only_parameters())]
+    "/v1/poisoned-pages/{source:name}", operation_id="forgetPoisonedPages", status_code=204, dependencies=[Depends(only_parameters())]
 )
 async def forget_poisoned(source: SourceName, runtime: RuntimeOf, principal: PrincipalOf) -> None:
     """Forget the poisoned pages of a source, after its machine was restarted."""

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from ras_triage.service.http.server.connections import Connection, Connections
+from ras_triage.service.http.server.unix_socket import peer_user
 from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.metrics import Metrics
 
@@ -122,7 +123,7 @@ class Acceptor:
                 if error.errno not in _DISCONNECTED:
                     raise
             else:
-                self._open_or_close(accepted, address[0] if address else "")
+                self._open_or_close(accepted, address)
 
     def _handle_failure(self, error: OSError) -> None:
         self._metrics.count_closed_connection("descriptors")
@@ -132,9 +133,9 @@ class Acceptor:
             for _ in range(EVICTED):
                 self._connections.evict()
 
-    def _open_or_close(self, accepted: socket.socket, host: str) -> None:
+    def _open_or_close(self, accepted: socket.socket, address: Any) -> None:
         try:
-            self._open(accepted, host)
+            self._open(accepted, peer_user(accepted) if accepted.family == socket.AF_UNIX else address[0])
         except Exception as error:  # a defect with one connection must not end the accept loop
             logs.log(logging.ERROR, "defect", **logs.explain(error))
             accepted.close()

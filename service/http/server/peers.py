@@ -1,4 +1,4 @@
-"""Network peers, the unit of connection and request limits."""
+"""Peers, the unit of connection and request limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PREFIX_BITS: Final = 64
 
 @lru_cache(maxsize=4096)
 def peer_of(host: str) -> str:
-    """Return the peer of an address: an IPv4 address itself, the /64 prefix of an IPv6 address."""
+    """Return the peer of an address: an IPv4 address or a user (`uid:1000`) itself, the /64 prefix of an IPv6 address."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
@@ -29,10 +29,11 @@ def peer_of(host: str) -> str:
 
 
 class TrustedProxies:
-    """Addresses of proxies, which forward requests of many clients and have no per-peer limit."""
+    """Addresses or users of proxies, which forward requests of many clients and have no per-peer limit."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._all = ANY_ADDRESS in addresses
+        self._users = frozenset(address for address in addresses if address.startswith("uid:"))
         self._networks = tuple(network for address in addresses if (network := _network(address)) is not None)
 
     def __contains__(self, host: str) -> bool:
@@ -41,7 +42,7 @@ class TrustedProxies:
         try:
             address = ip_address(host)
         except ValueError:
-            return False
+            return host in self._users
         return any(address in network for network in self._networks)
 
 

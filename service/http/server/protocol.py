@@ -105,6 +105,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.client = self.client or (self._connection.host, 0)  # a Unix domain socket has no address of the peer
         self.transport = _Transport(transport, self._may_linger)
         self._connection.protocol = self
 

@@ -117,5 +117,6 @@ def use(app: FastAPI, settings: Settings, security: Security) -> None:
     runtime: Runtime = app.state.runtime
     runtime.use(settings)
     app.state.settings = settings
+    app.state.allowed_origins.origins = settings.cors_origins
     app.state.security, old_security = security, app.state.security
     old_security.replaced_by(security)

@@ -16,7 +16,6 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
-from ras_triage.service.config.authority import is_loopback
 from ras_triage.service.config.files import prepare_store
 from ras_triage.service.config.gc import raise_gc_thresholds
 from ras_triage.service.config.settings import InvalidSetting, Settings
@@ -29,6 +28,7 @@ from ras_triage.service.http.server.connections import Connection, Connections, 
 from ras_triage.service.http.server.protocol import HttpProtocol
 from ras_triage.service.http.server.reload import Reload
 from ras_triage.service.http.server.tls import ReloadableContext, reloadable_context
+from ras_triage.service.http.server.unix_socket import UnixListener
 from ras_triage.service.store.opening import open_store
 from ras_triage.service.store.port import Store, StoreError
 from ras_triage.service.store.sqlite import SqliteStore
@@ -86,6 +86,7 @@ class _Server(uvicorn.Server):
         self._settings = settings
         self._reload = reload
         self._tls = tls
+        self._unix: UnixListener | None = None
 
     async def on_tick(self, counter: int) -> bool:
         """Run periodic work, ten times a second. Return whether to stop."""
@@ -100,7 +101,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=[])
         try:
             inherited = None if sockets is None else [listener.dup() for listener in sockets]
-            listeners = inherited or await open_listeners(self.config.host, self.config.port, self.config.backlog)
+            listeners = inherited or await self._open_listeners()
         except OSError as error:
             logging.getLogger("uvicorn.error").error(error)
             await self.lifespan.shutdown()
@@ -120,6 +121,13 @@ class _Server(uvicorn.Server):
             self._log_started_message(listeners)
         self.servers = [cast("asyncio.Server", acceptor)]  # uvicorn closes it and waits for it
 
+    async def _open_listeners(self) -> list[socket.socket]:
+        """Return sockets that listen where the settings say. Raises OSError."""
+        if self._settings.uds is None:
+            return await open_listeners(self.config.host, self.config.port, self.config.backlog)
+        self._unix = UnixListener(self._settings.uds, int(self._settings.uds_mode, 8))
+        return [self._unix.socket]
+
     def _make_protocol(self, connection: Connection) -> HttpProtocol:
         return HttpProtocol(connection, self._settings, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
@@ -131,6 +139,8 @@ class _Server(uvicorn.Server):
         runtime.stop()
         for server in self.servers:
             server.close()
+        if self._unix is not None:
+            self._unix.remove()
         logs.log(logging.INFO, "stopping", requests=len(self.server_state.tasks))
         begun = monotonic()
         if not await self._idle(GRACE_S):
@@ -157,6 +167,7 @@ def _config(app: FastAPI, settings: Settings, tls: ReloadableContext | None, **m
         app,
         host=settings.host,
         port=settings.port,
+        uds=None if settings.uds is None else str(settings.uds),
         http="httptools",  # `_Server` makes the protocol
         timeout_keep_alive=cast("int", settings.keep_alive_s),  # uvicorn passes it to `loop.call_later()`
         ws="none",
@@ -170,7 +181,7 @@ def _config(app: FastAPI, settings: Settings, tls: ReloadableContext | None, **m
 
 def require_authentication(settings: Settings) -> None:
     """Raise InvalidSetting if other machines can reach the service without authentication."""
-    if is_loopback(settings.host) or settings.oidc is not None or settings.keys_file is not None or _has_keys(settings):
+    if settings.is_local or settings.oidc is not None or settings.keys_file is not None or _has_keys(settings):
         return
     option = "--hash-only` for a `keys_file`" if sqlite_path(settings.store) is None else f"--store {settings.store}`"
     raise InvalidSetting(

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from time import monotonic
 
-from starlette.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ras_triage.service.http.limits.concurrency import ActiveRequest
+from ras_triage.service.http.streamed_response import UNBUFFERED
 from ras_triage.service.http.streaming.subscriptions import Subscription
 from ras_triage.service.telemetry import logs
 
 
-class EventStream(StreamingResponse):
-    """Response with the events of one subscription."""
+class EventStream(EventSourceResponse):
+    """Response with the events of one subscription.
+
+    FastAPI can encode what a route yields, but one event and one subscriber at a time. Here subscribers of a filter share rendered events,
+    a heartbeat has the current `id`, and the connection of a client that does not read is closed.
+    """
 
     def __init__(self, subscription: Subscription) -> None:
-        super().__init__(subscription.events(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        super().__init__(subscription.events(), headers={"cache-control": "no-store", **UNBUFFERED})
         self._subscription = subscription
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -83,6 +83,14 @@ def test_options_outrank_the_event(event_file: str) -> None:
     assert decision["rationale"][0]["given"]["notification"] == "external"
 
 
+@pytest.mark.parametrize("command", ["decide", "import"])
+def test_a_notification_type_may_be_written_in_any_letter_case(command: str) -> None:
+    answers = {run(command, "-", "--json", "--notification", name, given=BLOCK).stdout for name in ("external", "EXTERNAL", "irq", "IRQ")}
+
+    assert len(answers) == 1
+    assert b'"notification":"external"' in answers.pop()
+
+
 def test_several_policies_give_one_line_each_in_order(event_file: str) -> None:
     done = run("decide", event_file, "--policy", "linux-5.10.209", "--policy", "uniform", "--compare", "linux-7.3.4", "--json")
 

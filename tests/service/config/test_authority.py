@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv6Address
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ras_triage.service.config.authority import Authority, Origin, parse_authority, parse_host, parse_origin
+from ras_triage.service.config.authority import Authority, Origin, origin_text, parse_authority, parse_host, parse_origin
 
 NAMES = st.from_regex(r"(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+", fullmatch=True)
 PORTS = st.none() | st.integers(0, 0xFFFF)
@@ -68,6 +69,24 @@ def test_an_origin_is_a_scheme_a_host_and_a_port(scheme: str, host: str, port: i
     found = parse_origin(f"{scheme}://{written(host, port)}")
     default = {"http": 80, "https": 443}.get(scheme.lower())
     assert found == Origin(scheme.lower(), host.lower().strip("[]"), default if port is None else port)
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("HTTPS://Triage.Example:443", "https://triage.example"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::0:1]:80", "http://[::1]"),
+        ("https://[fd00::1]:80", "https://[fd00::1]:80"),
+        ("http://a.example:", "http://a.example"),
+        ("tauri://localhost", "tauri://localhost"),
+    ],
+)
+def test_an_origin_is_written_as_a_browser_sends_it(text: str, sent: str) -> None:
+    origin = parse_origin(text)
+    assert origin is not None
+    assert origin_text(origin) == sent
+    assert parse_origin(sent) == origin
 
 
 @given(PIECES, PIECES)

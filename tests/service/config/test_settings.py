@@ -106,6 +106,12 @@ def test_sizes_have_units_and_lists_have_commas(monkeypatch: pytest.MonkeyPatch,
     assert settings.trusted_proxies == ("10.0.0.1",)
 
 
+def test_origins_are_kept_as_browsers_send_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAS_TRIAGE_CORS_ORIGINS", "HTTPS://Dashboard.Example:443, http://localhost:3000, *")
+
+    assert load_settings({}).settings.cors_origins == ("https://dashboard.example", "http://localhost:3000", "*")
+
+
 def test_an_empty_variable_sets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAS_TRIAGE_RETENTION_DAYS", "")
 
@@ -156,6 +162,15 @@ def test_an_issuer_is_one_setting_of_several(monkeypatch: pytest.MonkeyPatch) ->
         ("OIDC_JWKS_URL", "http://localhost.id.example", "should be an https URL"),
         ("TRUSTED_HOSTS", "triage.example, other.example:8080", "`RAS_TRIAGE_TRUSTED_HOSTS`: `other.example:8080` is not a host name"),
         ("TRUSTED_HOSTS", "https://triage.example", "is not a host name or address without a port"),
+        (
+            "CORS_ORIGINS",
+            "https://a.example/",
+            "`RAS_TRIAGE_CORS_ORIGINS`: `https://a.example/` is not an origin; expected scheme",
+        ),
+        ("CORS_ORIGINS", "https://a.example, null", "`null` is not an origin"),
+        ("CORS_ORIGINS", "a.example", "`a.example` is not an origin"),
+        ("CORS_ORIGINS", "https://*.example:x", "is not an origin"),
+        ("UDS_MODE", "999", "`RAS_TRIAGE_UDS_MODE`: `999` is not three octal digits, such as `660`"),
         ("OIDC_ISSUER", "https://id.example", "`oidc_audience` is required"),
         ("OIDC_ALGORITHMS", "HS256", "`RAS_TRIAGE_OIDC_ALGORITHMS`: expected one or more of RS256"),
         ("OIDC_ALGORITHMS", "RS256,none", "expected one or more of"),

@@ -36,9 +36,10 @@ def problem(answer: httpx.Response) -> dict[str, Any]:
 
 
 REFUSED = [
-    ("GET", "/", 404, "not-found"),
+    ("GET", "/nothing", 404, "not-found"),
     ("GET", "/v1/nothing", 404, "not-found"),
-    ("GET", "/v1/decisions/", 404, "not-found"),
+    ("GET", "/v1/nothing/", 404, "not-found"),
+    ("GET", "/v1/decisions//", 404, "not-found"),
     ("DELETE", "/v1/decisions", 405, "method-not-allowed"),
     ("DELETE", "/v1/policies", 405, "method-not-allowed"),
     ("PUT", "/v1/decode", 405, "method-not-allowed"),
@@ -63,9 +64,9 @@ def test_every_refusal_is_a_problem_document(call: Call, method: str, path: str,
 
 def test_a_method_that_is_not_allowed_says_which_are(call: Call) -> None:
     assert call("GET", "/v1/decode").headers["allow"] == "POST"
-    assert call("PATCH", "/v1/decisions").headers["allow"] == "GET, POST"
-    assert call("POST", "/v1/hosts/node-1").headers["allow"] == "DELETE, GET, PUT"
-    assert call("OPTIONS", "/v1/decisions/batch").headers["allow"] == "GET, POST"
+    assert call("PATCH", "/v1/decisions").headers["allow"] == "GET, HEAD, POST"
+    assert call("POST", "/v1/hosts/node-1").headers["allow"] == "DELETE, GET, HEAD, PUT"
+    assert call("OPTIONS", "/v1/decisions/batch").headers["allow"] == "GET, HEAD, POST"
 
 
 @pytest.mark.parametrize(

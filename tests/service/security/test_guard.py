@@ -180,7 +180,7 @@ def test_another_origin_needs_a_key_and_is_accepted_with_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "decode", "policies", "everything"), [("decide", 422, 403, 403), ("read", 403, 200, 403), ("admin", 422, 200, 200)]
+    ("scope", "decode", "policies", "everything"), [("decide", 422, 403, 403), ("read", 422, 200, 403), ("admin", 422, 200, 200)]
 )
 def test_a_key_allows_what_its_scopes_say(scope: str, decode: int, policies: int, everything: int) -> None:
     secured = SecuredApplication()
@@ -194,7 +194,7 @@ def test_a_key_allows_what_its_scopes_say(scope: str, decode: int, policies: int
 def test_a_refusal_names_the_missing_scope_or_scheme() -> None:
     secured = SecuredApplication()
     shown = secured.key("read")
-    nobody, wrong, little = (secured.request("POST", "/v1/decode", bearer, **DECODE) for bearer in (None, "rt_x_y", shown))
+    nobody, wrong, little = (secured.request("POST", "/v1/decisions", bearer, **DECODE) for bearer in (None, "rt_x_y", shown))
 
     assert kind(nobody) == (401, "unauthenticated")
     assert nobody.headers["www-authenticate"] == 'Bearer realm="ras-triage"'

@@ -19,7 +19,7 @@ _VOLATILE: Final = (
 )
 """What differs between two runs of a service, or between versions of the rules: ids, times, digests of policies."""
 
-_VARYING: Final = {"bytes", "wal_bytes", "decisions", "next", "retry_after_s", "ticket"}
+_VARYING: Final = {"bytes", "wal_bytes", "decisions", "next", "retry_after_s", "ticket", "version"}
 """Members whose numbers and texts depend on the machine, or on what else was sent."""
 
 

@@ -38,11 +38,15 @@ class Service:
         lines = map(bytes.decode, self.process.stderr)
         for line in lines:
             self.log.append(line)
-            if running := re.search(r"(http://[\d.]+):(\d+)", line):
+            running = re.search(r"(http://[\d.]+):(\d+)", line)
+            unix = re.search(r"running on unix socket (\S+)", line)
+            if running is None and unix is None:
+                continue
+            if running is not None:
                 self.port = running[2]
                 self.url = running[0]
-                Thread(target=self.log.extend, args=(lines,), daemon=True).start()
-                return
+            Thread(target=self.log.extend, args=(lines,), daemon=True).start()
+            return
         raise AssertionError("".join(self.log))
 
     def _process(self, arguments: list[str]) -> ForkedCommand | subprocess.Popen[bytes]:

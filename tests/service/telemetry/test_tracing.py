@@ -76,6 +76,15 @@ def test_a_request_is_a_span_under_its_callers_with_a_span_for_each_part(traced:
     assert spans["decide"].attributes == {"policy": "uniform"}
 
 
+def test_a_span_has_the_query_without_the_ticket_of_an_event_stream(traced: Traced) -> None:
+    secret = "x" * 43
+    traced.ask("POST", f"/traced/uniform?action=panic&ticket=rtt_{secret}")
+
+    attributes = traced.spans["POST /traced/{name}"].attributes
+    assert any("action=panic" in str(value) for value in attributes.values()), "the query is an attribute"
+    assert not any(secret in str(value) for value in attributes.values())
+
+
 def test_the_trace_is_in_the_log_and_goes_on_from_our_span(traced: Traced) -> None:
     traced.ask("POST", "/traced/uniform", headers=HEADERS)
 

@@ -98,7 +98,6 @@ def test_a_batch_is_compressed_and_has_the_same_results(server: Service, encodin
         ("GET", "/healthz", None),
         ("POST", "/v1/decisions?dry_run=true", ndjson([EVENT])),
         ("GET", "/v1/nowhere", None),
-        ("HEAD", "/openapi.json", None),
     ],
 )
 def test_a_short_response_is_sent_as_it_is(server: Service, method: str, path: str, content: bytes | None) -> None:

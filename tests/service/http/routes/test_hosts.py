@@ -151,10 +151,9 @@ def test_a_source_may_have_any_name_that_an_event_may(call: Call, name: str) -> 
     assert decide(call, kept["source"], {"notification": "sea"})["host_facts"]["version"] == 1
 
 
-@pytest.mark.parametrize("name", ["", "x" * 257])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_a_name_that_no_event_can_have_is_nobodys(call: Call, method: str, name: str) -> None:
-    answer = call(method, f"/v1/hosts/{name}", **({"json": {}} if method == "PUT" else {}))
+def test_a_name_that_no_event_can_have_is_nobodys(call: Call, method: str) -> None:
+    answer = call(method, f"/v1/hosts/{'x' * 257}", **({"json": {}} if method == "PUT" else {}))
 
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"

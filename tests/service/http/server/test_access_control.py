@@ -102,8 +102,8 @@ def test_creating_the_first_key_makes_a_running_service_require_one(store: str) 
         ("GET", "/v1/decisions/stream", "read"),
         ("GET", "/v1/decisions/x", "read"),
         ("GET", "/v1/decisions/x/event", "read"),
-        ("POST", "/v1/decode", "decide"),
-        ("POST", "/v1/syndromes", "decide"),
+        ("POST", "/v1/decisions/stream-tickets", "read"),
+        ("POST", "/v1/import", "decide"),
         ("GET", "/v1/policies", "read"),
         ("GET", "/v1/hosts/x", "read"),
         ("PUT", "/v1/hosts/x", "admin"),
@@ -125,6 +125,30 @@ def test_each_call_needs_its_scope(closed: tuple[str, dict[str, dict[str, str]]]
         assert httpx.request(method, url + path, headers=keys[scope]).status_code not in (401, 403)
 
 
+def test_a_key_that_may_read_or_decide_may_ask_what_stores_nothing(closed: tuple[str, dict[str, dict[str, str]]]) -> None:
+    url, keys = closed
+    questions = (
+        ("/v1/decode", {"status_block": EVENT["status_block"]}),
+        ("/v1/syndromes", {"value": "0xbe000c11"}),
+        ("/v1/decisions?dry_run=true", EVENT),
+        ("/v1/decisions/batch?dry_run=true", [EVENT]),
+        ("/v1/import?dry_run=true", EVENT),
+    )
+    for path, question in questions:
+        for scope in ("read", "decide"):
+            assert httpx.post(url + path, json=question, headers=keys[scope]).status_code == 200, (path, scope)
+    assert httpx.get(f"{url}/v1/decisions", headers=keys["read"]).json()["decisions"] == []
+
+
+@pytest.mark.parametrize("query", ["", "?dry_run=false", "?dry_run=", "?dry_run=perhaps", "?dry_run=true&dry_run=false"])
+@pytest.mark.parametrize("path", ["/v1/decisions", "/v1/decisions/batch", "/v1/import"])
+def test_a_key_that_may_only_read_stores_nothing(closed: tuple[str, dict[str, dict[str, str]]], path: str, query: str) -> None:
+    url, keys = closed
+    answer = httpx.post(url + path + query, json=EVENT, headers=keys["read"])
+
+    assert (answer.status_code, answer.json()["detail"]) == (403, "scope `decide` is required")
+
+
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, dict[str, str]]]]:
     store = f"sqlite:///{tmp_path_factory.mktemp('closed')}/store.db"
@@ -142,7 +166,7 @@ def test_every_route_but_the_probes_and_the_description_needs_credentials(closed
         for method in operations
     }
 
-    assert {path for (_, path), status in answers.items() if status != 401} <= {"/healthz", "/readyz", "/metrics"}
+    assert {path for (_, path), status in answers.items() if status != 401} <= {"/", "/healthz", "/readyz", "/metrics"}
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
 
 
