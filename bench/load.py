@@ -43,7 +43,7 @@ from ras_triage.service.engine.responses import decision_json
 from ras_triage.service.http.app import create_app
 from ras_triage.service.http.dependencies import Body
 from ras_triage.service.http.server.run import run_server
-from ras_triage.service.security.guard import require_method_scope
+from ras_triage.service.security.guard import require_request_scope
 
 CONNECTIONS = 64
 TURNS = 5
@@ -58,7 +58,7 @@ def with_echo(settings: Settings) -> FastAPI:
     """The application, with one endpoint more that does all that a decision's does, who asks included, but decide and keep."""
     app = create_app(settings)
 
-    @app.post(ECHO, dependencies=[Depends(require_method_scope)])
+    @app.post(ECHO, dependencies=[Depends(require_request_scope)])
     async def echo(body: Body) -> Response:
         return Response(read_event(body).model_dump_json(), media_type="application/json")
 
