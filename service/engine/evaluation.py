@@ -6,7 +6,7 @@ Its inputs are the event, the policies and the stored facts of the source, so th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -16,7 +16,7 @@ from ras_triage.models.event import Event, event_key
 from ras_triage.models.frozen import frozen
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.models.records.block_summary import physical_addresses, section_names
-from ras_triage.models.records.handled_record import RecordKey
+from ras_triage.models.records.handled_record import RecordKey, ReportedRecord
 from ras_triage.models.records.status_block import StatusBlock, parse_block
 from ras_triage.models.severity import severity_name
 from ras_triage.models.times import unix_ms
@@ -28,7 +28,7 @@ from ras_triage.service.api.event_json import read_event
 from ras_triage.service.api.problems import Problem, ProblemError
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.responses import decision_json, policy_of, require_affordable, require_vmms
-from ras_triage.service.engine.used_facts import StoredFacts
+from ras_triage.service.engine.used_facts import FactsBasis, StoredFacts
 from ras_triage.service.telemetry import logs
 
 LOOP_BYTES: Final = 32 << 10
@@ -77,6 +77,10 @@ class EventKeys(NamedTuple):
     """Of the record, by which a duplicate is recognised; None: the event has none, or host facts of its own say what was handled before."""
     time_ms: int | None = None
     """When the sender saw the error, in milliseconds since 1970, UTC."""
+
+    def reported_record(self, now_ms: int) -> ReportedRecord | None:
+        """Return the event's record as a handled one; `now_ms`: the time of an event without one."""
+        return None if self.record is None else ReportedRecord(self.record, now_ms if self.time_ms is None else self.time_ms)
 
 
 class EncodedDecision(NamedTuple):
@@ -151,8 +155,12 @@ class PredecidedEvent(NamedTuple):
     document: EventDocument
     keys: EventKeys
     result: EncodedDecision | Problem | Defect
-    known: StoredFacts | None = None
+    basis: FactsBasis | None = None
     """Stored facts of its source that the decision used."""
+
+    def rests_on(self, known: StoredFacts | None) -> bool:
+        """Return whether the decision is the same under these stored facts."""
+        return self.basis == (None if known is None else known.basis)
 
 
 class FailedEvent(NamedTuple):
@@ -162,7 +170,7 @@ class FailedEvent(NamedTuple):
     defect: Defect
 
 
-Evaluation = tuple[EventKeys, EncodedDecision | Problem | Defect] | Problem | Defect
+Evaluation = tuple[EventKeys, EncodedDecision | Problem | Defect, FactsBasis | None] | Problem | Defect
 """Result of a worker for one event."""
 
 BatchItem = EventDocument | PredecidedEvent | FailedEvent | ProblemError
@@ -193,20 +201,25 @@ def parse_event(document: EventDocument) -> ParsedEvent:
     return ParsedEvent(keys, event, block)
 
 
-def predecide(document: EventDocument, settings: Settings, known: StoredFacts | None = None) -> Evaluation:
-    """Parse and decide an event. Errors are returned: this raises no Exception."""
+def predecide(
+    document: EventDocument, settings: Settings, facts_for: Callable[[EventKeys], StoredFacts | None] = lambda _keys: None
+) -> Evaluation:
+    """Parse and decide an event with the stored facts that apply to it. Errors are returned: this raises no Exception."""
     try:
         parsed = parse_event(document)
     except ProblemError as refused:
         return refused.problem
     except Exception as error:
         return Defect(logs.explain(error))
+    basis: FactsBasis | None = None
     try:
-        return parsed.keys, parsed.decide(settings, known)
+        known = facts_for(parsed.keys)
+        basis = None if known is None else known.basis
+        return parsed.keys, parsed.decide(settings, known), basis
     except ProblemError as refused:
-        return parsed.keys, refused.problem
+        return parsed.keys, refused.problem, basis
     except Exception as error:
-        return parsed.keys, Defect(logs.explain(error))
+        return parsed.keys, Defect(logs.explain(error)), basis
 
 
 def was_handled(decision: bytes) -> bool:

@@ -19,10 +19,10 @@ from typing import Any, Final
 from uuid_utils import uuid7
 
 from ras_triage.models.frozen import frozen
-from ras_triage.models.records.handled_record import ReportedRecord
 from ras_triage.service.api.problems import Problem, ProblemError, busy, conflict, internal
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.batch.slice_evaluation import SliceContext, source_in
 from ras_triage.service.engine.batch.workers import Workers
 from ras_triage.service.engine.defects import Defects, Stage
 from ras_triage.service.engine.evaluation import (
@@ -41,9 +41,10 @@ from ras_triage.service.engine.evaluation import (
 )
 from ras_triage.service.engine.problems import store_failed
 from ras_triage.service.engine.responses import wrap_decision
-from ras_triage.service.engine.sources import Sources, Undo
+from ras_triage.service.engine.source_state import Undo
+from ras_triage.service.engine.sources import Sources
 from ras_triage.service.engine.time_limit import TimeLimit, TimeLimitExceeded
-from ras_triage.service.engine.used_facts import StoredFacts, same_facts
+from ras_triage.service.engine.used_facts import StoredFacts
 from ras_triage.service.store.port import NewDecision, RowDamaged, Store, StoredDecision, StoreError, Summary
 from ras_triage.service.store.writer import EarlierWriteFailed, WriteQueueFull, Writer
 from ras_triage.service.telemetry import logs, tracing
@@ -280,6 +281,11 @@ class Intake:
 
     # In a worker process.
 
+    async def predecide(self, items: Sequence[EventDocument | ProblemError], *, dry_run: bool = False) -> Sequence[BatchItem]:
+        """Decide a slice of a batch in a worker process, with what is known of its sources now; `dry_run`: each event by itself."""
+        names = {name for item in items if isinstance(item, EventDocument) and (name := source_in(item)) is not None}
+        return await self._workers.predecide(items, SliceContext(self._sources.snapshots(names), self._clock_ms(), dry_run))
+
     async def _decide_elsewhere(self, elsewhere: _ForWorker, *, patient: bool) -> BatchItem:
         """Decide an event in a worker process. Raises WriteQueueFull."""
         if self._workers.is_full and not patient:
@@ -465,7 +471,7 @@ class Intake:
         self, item: EventDocument | PredecidedEvent | FailedEvent, parsed: ParsedEvent | None, known: StoredFacts | None
     ) -> EncodedDecision:
         """Return the decision under the current facts of the source. Raises ProblemError, HeavyEvent, TimeLimitExceeded, _WorkerDefect."""
-        if isinstance(item, PredecidedEvent) and same_facts(item.known, known):
+        if isinstance(item, PredecidedEvent) and item.rests_on(known):
             if isinstance(item.result, Problem):
                 raise ProblemError(item.result)
             if isinstance(item.result, Defect):
@@ -481,9 +487,7 @@ class Intake:
     def _keep(self, document: EventDocument, keys: EventKeys, encoded: EncodedDecision, part: _Slice) -> DecidedEvent:
         """Add a new event to the slice, and apply its effects to the cached source. Raises StoreError."""
         summary = self._summarise(keys, encoded)
-        record = None
-        if keys.record is not None and encoded.handles_record:
-            record = ReportedRecord(keys.record, summary.decided_at_ms if keys.time_ms is None else keys.time_ms)
+        record = keys.reported_record(summary.decided_at_ms) if encoded.handles_record else None
         entry = NewDecision(summary, keys.repeat_key, document.data, encoded.decision, encoded.poisoned, encoded.panics, record)
         new = DecidedEvent(document, entry, part.durable, part.separate)
         part.entries.append(entry)

@@ -6,144 +6,26 @@ the changes, so that everything a decision rests on is durable before the decisi
 
 from __future__ import annotations
 
-import hashlib
-from bisect import bisect_left
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final, NamedTuple
 
 from ras_triage.models.decision import Action
-from ras_triage.models.host import Host
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.models.records.handled_record import ReportedRecord
-from ras_triage.policies.pipeline.recent_records import (
-    HISTORY_LENGTH,
-    HISTORY_MS,
-    HandledRecord,
-    add_record,
-    duplicate_age,
-)
-from ras_triage.service.api.decision_response import UsedFacts
+from ras_triage.policies.pipeline.recent_records import HISTORY_LENGTH, HISTORY_MS, HandledRecord, add_record
 from ras_triage.service.engine.evaluation import EventDocument, EventKeys, is_long, parse_event, was_handled
-from ras_triage.service.engine.used_facts import LOOP_BYTES, StoredFacts
+from ras_triage.service.engine.source_state import CACHED_PAGES, SourceSnapshot, SourceState, Undo, count_down
+from ras_triage.service.engine.used_facts import StoredFacts
 from ras_triage.service.store.port import HostFacts, RowDamaged, Store
-
-T = TypeVar("T")
 
 CACHED_SOURCES: Final = 4096
 EVICTED_SOURCES: Final = 65_536
 """Further sources whose recent records are cached: some 500 bytes each, as most have one."""
 CACHED_BYTES: Final = 128 << 20
 """Approximate memory for cached facts of all sources; others are read from the store."""
-GROWTH: Final = 16
-"""Bytes of memory for each byte of facts, after parsing."""
-CACHED_PAGES: Final = 256
-"""Cached pages of one source; if there are more, they are read from the store."""
-
-Undo = Callable[[], object]
-"""Reverts the last change."""
-
-
-def _count_down(counter: Counter[T], key: T) -> None:
-    """Decrement a count, and remove it at zero."""
-    counter[key] -= 1
-    if counter[key] <= 0:
-        del counter[key]
-
-
-def facts_digest(facts: bytes) -> str:
-    """Return the content hash of stored facts."""
-    return "sha256:" + hashlib.sha256(facts).hexdigest()
-
-
-class SourceState:
-    """Cached state of one source."""
-
-    __slots__ = ("digest", "facts", "host", "pages", "pending", "records", "unsaved", "used_ms")
-
-    def __init__(self, facts: HostFacts | None, pages: tuple[PoisonedPage, ...]) -> None:
-        self.facts = facts
-        """The newest version; None: there are no facts."""
-        self.host: Host | None = None
-        """The facts, parsed; None: none, or too long to be parsed in the event loop."""
-        self.digest: str | None = None
-        """Content hash of the facts."""
-        self.set_facts(facts)
-        self.pages: set[PoisonedPage] | None = set(pages) if len(pages) <= CACHED_PAGES else None
-        """All poisoned pages; None: too many to cache."""
-        self.unsaved: Counter[PoisonedPage] = Counter()
-        """Pages whose poisoning is not durable yet."""
-        self.records: tuple[HandledRecord, ...] | None = None
-        """Records that the machine handled recently; None: not read from the store yet."""
-        self.pending = 0
-        """Number of records whose decisions are not durable yet."""
-        self.used_ms = 0
-        """When the records were last used, in milliseconds since 1970."""
-
-    def set_facts(self, facts: HostFacts | None) -> None:
-        """Replace the facts."""
-        self.facts = facts
-        content = None if facts is None else facts.facts
-        self.host = None if content is None or len(content) > LOOP_BYTES else Host.model_validate_json(content)
-        self.digest = None if content is None else facts_digest(content)
-
-    @property
-    def size(self) -> int:
-        """Approximate memory of the facts, in bytes."""
-        return 0 if self.facts is None or self.facts.facts is None else GROWTH * len(self.facts.facts)
-
-    def poison(self, pages: Sequence[PoisonedPage]) -> Undo:
-        """Add poisoned pages."""
-        known = self.pages
-        added = () if known is None else tuple(page for page in pages if page not in known)
-        self.unsaved.update(pages)
-        if known is not None:
-            known.update(added)
-            if len(known) > CACHED_PAGES:
-                self.pages = None
-        return partial(self._unpoison, pages, added)
-
-    def _unpoison(self, pages: Sequence[PoisonedPage], added: Sequence[PoisonedPage]) -> None:
-        self.mark_durable(pages)
-        if self.pages is not None:
-            self.pages.difference_update(added)
-
-    def mark_durable(self, pages: Sequence[PoisonedPage]) -> None:
-        """Mark pages as durable."""
-        for page in pages:
-            _count_down(self.unsaved, page)
-
-    def add_record(self, record: ReportedRecord) -> Undo:
-        """Add a record that the machine handled. Those not read from the store yet are left to be read."""
-        before = self.records
-        self.pending += 1
-        if before is not None:
-            self.records = add_record(before, record)
-        return partial(self._remove_record, before)
-
-    def _remove_record(self, before: tuple[HandledRecord, ...] | None) -> None:
-        self.records = before
-        self.mark_record_durable()
-
-    def mark_record_durable(self) -> None:
-        """Mark the decision of a record as durable or failed."""
-        self.pending = max(self.pending - 1, 0)
-
-    def reboot(self) -> Undo:
-        """Remove what decisions left behind: all poisoned pages and recent records."""
-        undo = partial(self._remember, self.pages, self.unsaved, self.records)
-        self.pages, self.unsaved, self.records = set(), Counter(), ()
-        return undo
-
-    def _remember(self, pages: set[PoisonedPage] | None, unsaved: Counter[PoisonedPage], records: tuple[HandledRecord, ...] | None) -> None:
-        self.pages, self.unsaved, self.records = pages, unsaved, records
-
-
-def _contains_any(page: PoisonedPage, addresses: Sequence[int]) -> bool:
-    """Return whether one of the sorted physical addresses lies in a poisoned page."""
-    index = bisect_left(addresses, page.start)
-    return index < len(addresses) and page.contains(addresses[index])
+SNAPSHOT_BYTES: Final = 1 << 20
+"""Facts that are sent to a worker process with one slice of a batch, in bytes."""
 
 
 class SourceRecords(NamedTuple):
@@ -184,12 +66,7 @@ class Sources:
 
     def apply(self, name: str, poisoned: Sequence[PoisonedPage], panics: bool, record: ReportedRecord | None) -> list[Undo]:
         """Apply a decision that is queued next to its source. Return how to revert it, last change last. Raises StoreError."""
-        if panics:
-            return [self.state(name).reboot()]
-        undos = [self.state(name).poison(poisoned)] if poisoned else []
-        if record is not None:
-            undos.append(self.state(name).add_record(record))
-        return undos
+        return self.state(name).apply(poisoned, panics, record)
 
     def put_facts(self, facts: HostFacts) -> None:
         """Make facts that are queued next the source's newest. Raises StoreError."""
@@ -202,7 +79,7 @@ class Sources:
 
     def end_facts_change(self, name: str) -> None:
         """Mark the newest facts as durable or failed."""
-        _count_down(self._changing, name)
+        count_down(self._changing, name)
 
     def mark_durable(self, name: str, poisoned: Sequence[PoisonedPage], record: ReportedRecord | None) -> None:
         """Mark what a decision left behind as durable."""
@@ -257,26 +134,23 @@ class Sources:
         if keys.source is None:
             return None
         state = self.state(keys.source)
-        facts = None if keys.has_host or state.facts is None else state.facts.facts
-        poisoned = self._poisoned(keys.source, state, keys) if facts is not None or not keys.states_poison else ()
-        age = self._duplicate_age(keys.source, state, keys, now_ms)
-        if facts is None and not poisoned and age is None:
-            return None
-        addresses, duplicate = tuple(hex(page.address) for page in poisoned), age is not None
-        if facts is None or state.facts is None:
-            return StoredFacts(None, poisoned, UsedFacts(None, None, addresses, duplicate), duplicate_age_ms=age)
-        used = UsedFacts(state.facts.version, state.digest, addresses, duplicate)
-        return StoredFacts(state.host, poisoned, used, facts, duplicate_age_ms=age)
+        if keys.record is not None:
+            state.used_ms = now_ms
+            if state.records is None:
+                state.records = self._stored_records(keys.source, now_ms) if now_ms - HISTORY_MS <= self._last_forgotten_ms() else ()
+        return state.facts_for(keys, now_ms, self._candidates(keys.source, state, keys))
 
-    def _duplicate_age(self, name: str, state: SourceState, keys: EventKeys, now_ms: int) -> int | None:
-        """Return the age in ms of the record that makes the event's a duplicate; None: it is none. Raises StoreError."""
-        if keys.record is None:
-            return None
-        at_ms = now_ms if keys.time_ms is None else keys.time_ms
-        state.used_ms = now_ms
-        if state.records is None:
-            state.records = self._stored_records(name, now_ms) if now_ms - HISTORY_MS <= self._last_forgotten_ms() else ()
-        return duplicate_age(state.records, keys.record, at_ms)
+    def snapshots(self, names: Iterable[str]) -> list[SourceSnapshot]:
+        """Return what is cached of sources. A decision that rests on it has to be compared with `facts_for`."""
+        found: list[SourceSnapshot] = []
+        left = SNAPSHOT_BYTES
+        for name in names:
+            if (state := self._cached.get(name)) is not None:
+                found.append(state.snapshot(name, left))
+                left -= 0 if (facts := found[-1].facts) is None else len(facts.facts or b"")
+            elif (records := self._evicted.get(name)) is not None:
+                found.append(SourceSnapshot(name, None, (), records.records))
+        return found
 
     def _last_forgotten_ms(self) -> int:
         """Return the time of the newest decision whose record may not be in the cache. Raises StoreError."""
@@ -303,16 +177,10 @@ class Sources:
                 history = add_record(history, ReportedRecord(keys.record, at_ms))
         return history
 
-    def _poisoned(self, name: str, state: SourceState, keys: EventKeys) -> tuple[PoisonedPage, ...]:
-        """Return the poisoned pages with an address of the event's record or, unless they are too many to cache, of its host facts."""
-        addresses = keys.physical_addresses
+    def _candidates(self, name: str, state: SourceState, keys: EventKeys) -> Collection[PoisonedPage]:
+        """Return poisoned pages that may apply to an event: those with an address of its record if they are too many to cache."""
         if state.pages is not None:
-            candidates = state.pages
-        elif addresses:
-            candidates = {*self._store.poisoned_at(name, addresses), *state.unsaved}
-        else:
+            return state.pages
+        if not keys.physical_addresses or not state.uses_pages(keys):
             return ()
-        if not candidates:
-            return ()
-        matching = (page for page in candidates if any(map(page.contains, addresses)) or _contains_any(page, keys.page_addresses))
-        return tuple(sorted(matching, key=lambda page: (page.address, page.shift)))
+        return {*self._store.poisoned_at(name, keys.physical_addresses), *state.unsaved}

@@ -17,6 +17,10 @@ LOOP_BYTES: Final = 128 << 10
 """Longest facts that are parsed in the event loop, in bytes: at most about 15 ms, once for each version."""
 
 
+FactsBasis = tuple[UsedFacts, tuple[PoisonedPage, ...]]
+"""Stored facts that a decision used, and the poisoned pages among them."""
+
+
 @frozen
 class StoredFacts:
     """Stored host facts, and what earlier decisions left behind, that apply to one event."""
@@ -30,6 +34,11 @@ class StoredFacts:
     """Host facts for an event without any, JSON; None: the event has its own."""
     duplicate_age_ms: int | None = None
     """Age of the record that makes the event's a duplicate; None: it is none."""
+
+    @property
+    def basis(self) -> FactsBasis:
+        """What decides whether a decision under other facts would be the same."""
+        return self.used, self.poisoned
 
     @property
     def is_long(self) -> bool:
@@ -51,13 +60,6 @@ class StoredFacts:
             record = RecentRecord(status_block=event.status_block, age_ms=self.duplicate_age_ms)
             host = host.model_copy(update={"recent": (record,)})
         return event if host is event.host else event.model_copy(update={"host": host})
-
-
-def same_facts(one: StoredFacts | None, other: StoredFacts | None) -> bool:
-    """Return whether both lead to the same decision."""
-    if one is None or other is None:
-        return one is other
-    return one.used == other.used and one.poisoned == other.poisoned
 
 
 @lru_cache(maxsize=1)

@@ -214,7 +214,7 @@ class BatchRun:
 
     async def _predecide(self, documents: Sequence[EventDocument | ProblemError]) -> Sequence[BatchItem]:
         async with self._work.predeciding(len(documents)):
-            return await self._workers.predecide(documents)
+            return await self._intake.predecide(documents, dry_run=self._dry_run)
 
     def _is_large(self) -> bool:
         return self._received >= self._workers.inline_events and self._workers.available

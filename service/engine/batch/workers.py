@@ -32,6 +32,7 @@ from anyio import CapacityLimiter, fail_after, to_process
 from ras_triage.service.api.problems import Problem, ProblemError, busy, internal
 from ras_triage.service.config.gc import raise_gc_thresholds
 from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.batch.slice_evaluation import SliceContext, predecide_slice
 from ras_triage.service.engine.defects import Defects
 from ras_triage.service.engine.evaluation import (
     BatchItem,
@@ -142,11 +143,11 @@ class Workers:
     def _can_start(self) -> bool:
         return monotonic() >= self._back_at
 
-    async def predecide(self, items: Sequence[EventDocument | ProblemError]) -> Sequence[BatchItem]:
+    async def predecide(self, items: Sequence[EventDocument | ProblemError], context: SliceContext) -> Sequence[BatchItem]:
         """Decide a slice of a batch. Return the events in order, unchanged if no worker can be started."""
         documents = [item for item in items if isinstance(item, EventDocument)]
         try:
-            answers = await self._ask(self._batches, _predecide, documents)
+            answers = await self._ask(self._batches, predecide_slice, documents, context)
         except NoWorkers:
             return items
         except WorkerLost:
@@ -170,7 +171,7 @@ class Workers:
             return refused
         except WorkerLost as error:
             return FailedEvent(document, Defect(logs.explain(error)))
-        return _decided(document, answer, known)
+        return _decided(document, answer)
 
     async def run(self, function: Callable[Concatenate[Settings, P], T], *arguments: P.args, **named: P.kwargs) -> T:
         """Call a slow module-level function without side effects; it gets the settings that a decision needs. Raises ProblemError."""
@@ -282,21 +283,17 @@ class Workers:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _decided(document: EventDocument, answer: Evaluation, known: StoredFacts | None = None) -> PredecidedEvent | FailedEvent | ProblemError:
+def _decided(document: EventDocument, answer: Evaluation) -> PredecidedEvent | FailedEvent | ProblemError:
     if isinstance(answer, Problem):
         return ProblemError(answer)
-    return FailedEvent(document, answer) if isinstance(answer, Defect) else PredecidedEvent(document, *answer, known)
+    return FailedEvent(document, answer) if isinstance(answer, Defect) else PredecidedEvent(document, *answer)
 
 
 # In the worker process.
 
 
-def _predecide(settings: Settings, documents: list[EventDocument]) -> list[Evaluation]:
-    return [predecide(document, settings) for document in documents]
-
-
 def _predecide_one(settings: Settings, document: EventDocument, known: StoredFacts | None) -> Evaluation:
-    return predecide(document, settings, known)
+    return predecide(document, settings, lambda _keys: known)
 
 
 def _call_safely(settings: Settings, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -324,7 +321,7 @@ def _initialise(pickled: bytes) -> Settings:
     _end_with_service()
     settings: Settings = pickle.loads(pickled)
     match predecide(_SAMPLE, settings):
-        case (_, EncodedDecision()):
+        case (_, EncodedDecision(), _):
             raise_gc_thresholds()
             return settings
     raise RuntimeError("worker self-test failed: the sample event was not decided")

@@ -17,7 +17,7 @@ from ras_triage.service.api.json_limits import require_value_limit
 from ras_triage.service.api.problems import ProblemError, invalid, invalid_value, precondition_failed, unknown_source
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.sources import facts_digest
+from ras_triage.service.engine.source_state import facts_digest
 from ras_triage.service.engine.used_facts import LOOP_BYTES
 from ras_triage.service.http.dependencies import Body, PrincipalOf, RuntimeOf, SourceName, only_parameters
 from ras_triage.service.http.lists.cursors import PageRequest, page_request

@@ -24,7 +24,7 @@ from ras_triage.models.records.cper_record import CperRecord, SectionDescriptor,
 from ras_triage.models.records.guid import guid
 from ras_triage.service.api.json_limits import MAX_VALUES
 from ras_triage.service.api.problems import URN, invalid
-from ras_triage.service.engine import sources
+from ras_triage.service.engine import source_state, sources
 from ras_triage.service.engine.batch.splitter import ArraySplitter, ItemSplitter, NdjsonSplitter
 from ras_triage.service.engine.sources import Sources
 from ras_triage.service.importing import readers
@@ -162,7 +162,7 @@ def test_logs_that_unpack_to_more_than_is_held_are_left_out(monkeypatch: pytest.
 def test_facts_of_sources_are_held_up_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """They were counted, whatever their size: 4096 sources of 4 MiB each."""
     facts = json.dumps({"pci_devices": ["0000:00:00.0"] * 100}).encode()
-    monkeypatch.setattr(sources, "CACHED_BYTES", 10 * sources.GROWTH * len(facts))
+    monkeypatch.setattr(sources, "CACHED_BYTES", 10 * source_state.GROWTH * len(facts))
     store = TemporaryStore()
     held = Sources(store)
     for index in range(30):

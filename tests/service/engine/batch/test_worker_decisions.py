@@ -283,7 +283,7 @@ def test_large_events_are_decided_where_no_worker_can_be_started(monkeypatch: py
     async def test(runtime: Runtime) -> None:
         monkeypatch.setattr(workers.to_process, "run_sync", refuse)
         assert json.loads((await runtime.intake.decide(document(LONG))).body)["action"] == "signal"
-        assert (await runtime.workers.predecide([document(ABORT)])) == [document(ABORT)]
+        assert (await runtime.intake.predecide([document(ABORT)])) == [document(ABORT)]
         found = await runtime.workers.decide(document(LONG), None)
         assert isinstance(found, PredecidedEvent)
         assert not runtime.workers.available
