@@ -42,7 +42,7 @@ def test_a_strangers_record_is_taken_apart_and_put_together_again(path: Path) ->
 
 @pytest.mark.parametrize("path", records(), ids=lambda path: path.name)
 def test_a_strangers_record_is_decided_under_every_policy(path: Path) -> None:
-    event, _ = to_event(path.read_bytes())
+    event = to_event(path.read_bytes())
     for policy in POLICIES:
         decision = decide(event, policy)
         assert decision.plan

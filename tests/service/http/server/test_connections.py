@@ -101,7 +101,7 @@ def test_a_client_that_never_reads_its_answers_is_disconnected(brisk: str) -> No
 
 def test_a_client_that_reads_slowly_gets_its_answers(brisk: str) -> None:
     requests = 20
-    with connect(brisk, receive_buffer=4096) as slow:
+    with connect(brisk, receive_buffer=16_384) as slow:
         slow.sendall(head("/openapi.json", method="GET") * (requests - 1) + head("/healthz", "Connection: close", method="GET"))
         pieces = []
         while piece := slow.recv(1 << 16):
