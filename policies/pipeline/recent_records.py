@@ -44,14 +44,22 @@ def duplicate_age(history: tuple[HandledRecord, ...], key: RecordKey, at_ms: int
     """Return the age in ms of the record that makes this one a duplicate; None: it is none. `history` is in the order of time."""
     if key.content not in [record.content for record in history]:
         return None
-    return cached_age(key.content, at_ms, [record for record in history if record.at_ms <= at_ms])
+    return cached_age(key.content, at_ms, _before(history, at_ms))
 
 
-def add_record(history: tuple[HandledRecord, ...], record: ReportedRecord) -> tuple[HandledRecord, ...]:
-    """Return the history with a further record, and without those that no longer matter. Mirrors `ghes_print_estatus`."""
+def _before(history: tuple[HandledRecord, ...], at_ms: int) -> list[HandledRecord]:
+    """Return the records that may still matter at a time."""
+    return [record for record in history if at_ms - HISTORY_MS < record.at_ms <= at_ms]
+
+
+def add_record(history: tuple[HandledRecord, ...], record: ReportedRecord, age: int | None) -> tuple[HandledRecord, ...]:
+    """Return the history with a further record, and without those that no longer matter. Mirrors `ghes_print_estatus`.
+
+    `age`: `duplicate_age` of the record in this history.
+    """
     key, at_ms = record
-    before = [record for record in history if at_ms - HISTORY_MS < record.at_ms <= at_ms]
-    if duplicate_age(tuple(before), key, at_ms) is not None:
+    before = _before(history, at_ms)
+    if age is not None:
         added = HandledRecord(key.content, at_ms, False, key.corrected, at_ms, duplicate=True)
     else:
         window = [record for record in before if record.corrected is key.corrected and not record.duplicate]

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from ras_triage.models.host import Host
 from ras_triage.models.poison import PoisonedPage
-from ras_triage.models.records.handled_record import ReportedRecord
+from ras_triage.models.records.handled_record import RecordKey, ReportedRecord
 from ras_triage.policies.pipeline.recent_records import HandledRecord, add_record, duplicate_age
 from ras_triage.service.api.decision_response import UsedFacts
 from ras_triage.service.engine.evaluation import EventKeys
@@ -44,7 +44,7 @@ def facts_digest(facts: bytes) -> str:
 class SourceState:
     """Cached state of one source."""
 
-    __slots__ = ("digest", "facts", "host", "pages", "pending", "records", "unsaved", "used_ms")
+    __slots__ = ("_last_age", "digest", "facts", "host", "pages", "pending", "records", "unsaved", "used_ms")
 
     def __init__(self, facts: HostFacts | None, pages: tuple[PoisonedPage, ...]) -> None:
         self.facts = facts
@@ -62,6 +62,8 @@ class SourceState:
         """Records that the machine handled recently; None: not read from the store yet."""
         self.pending = 0
         """Number of records whose decisions are not durable yet."""
+        self._last_age: tuple[tuple[tuple[HandledRecord, ...], RecordKey, int] | None, int | None] = None, None
+        """Arguments and result of the last `duplicate_age`."""
         self.used_ms = 0
         """When the records were last used, in milliseconds since 1970."""
 
@@ -75,7 +77,7 @@ class SourceState:
     def snapshot(self, name: str, max_facts: int) -> SourceSnapshot:
         """Return a snapshot, with the facts if they have at most `max_facts` bytes."""
         has_facts = self.facts is not None and len(self.facts.facts or b"") <= max_facts
-        return SourceSnapshot(name, self.facts if has_facts else None, tuple(self.pages or ()), self.records or ())
+        return SourceSnapshot(name, self.facts if has_facts else None, tuple(self.pages or ()), printed_records(self.records or ()))
 
     @property
     def size(self) -> int:
@@ -108,7 +110,7 @@ class SourceState:
         before = self.records
         self.pending += 1
         if before is not None:
-            self.records = add_record(before, record)
+            self.records = add_record(before, record, self._age(before, record.key, record.at_ms))
         return partial(self._remove_record, before)
 
     def _remove_record(self, before: tuple[HandledRecord, ...] | None) -> None:
@@ -144,6 +146,14 @@ class SourceState:
     def _facts_for(self, keys: EventKeys) -> bytes | None:
         return None if keys.has_host or self.facts is None else self.facts.facts
 
+    def _age(self, records: tuple[HandledRecord, ...], key: RecordKey, at_ms: int) -> int | None:
+        """Return `duplicate_age`, which is asked for a decision and again when the decision is applied."""
+        known, age = self._last_age
+        if known is None or known[0] is not records or known[1:] != (key, at_ms):
+            age = duplicate_age(records, key, at_ms)
+            self._last_age = (records, key, at_ms), age
+        return age
+
     def facts_for(self, keys: EventKeys, now_ms: int, pages: Collection[PoisonedPage]) -> StoredFacts | None:
         """Return what applies to an event: facts if it has none, `pages` that contain one of its addresses, its record as a duplicate.
 
@@ -153,7 +163,7 @@ class SourceState:
         poisoned = _matching(pages, keys) if pages and self.uses_pages(keys) else ()
         age = None
         if keys.record is not None and self.records:
-            age = duplicate_age(self.records, keys.record, now_ms if keys.time_ms is None else keys.time_ms)
+            age = self._age(self.records, keys.record, now_ms if keys.time_ms is None else keys.time_ms)
         if facts is None and not poisoned and age is None:
             return None
         addresses, duplicate = tuple(hex(page.address) for page in poisoned), age is not None
@@ -163,13 +173,19 @@ class SourceState:
         return StoredFacts(self.host, poisoned, used, facts, duplicate_age_ms=age)
 
 
+def printed_records(records: Sequence[HandledRecord]) -> tuple[HandledRecord, ...]:
+    """Return the records that can make another one a duplicate. Of a storm they are the few that the kernel printed."""
+    return tuple([record for record in records if record.printed])
+
+
 class SourceSnapshot(NamedTuple):
-    """What a worker process needs to know of a source."""
+    """What a worker process needs to know of a source, for a decision that is nearly always the right one."""
 
     name: str
     facts: HostFacts | None
     pages: tuple[PoisonedPage, ...]
     records: tuple[HandledRecord, ...]
+    """The printed ones."""
 
     def state(self) -> SourceState:
         """Return the state."""

@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 from ras_triage.models.decision import Action
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.models.records.handled_record import ReportedRecord
-from ras_triage.policies.pipeline.recent_records import HISTORY_LENGTH, HISTORY_MS, HandledRecord, add_record
+from ras_triage.policies.pipeline.recent_records import HISTORY_LENGTH, HISTORY_MS, HandledRecord, add_record, duplicate_age
 from ras_triage.service.engine.evaluation import EventDocument, EventKeys, is_long, parse_event, was_handled
-from ras_triage.service.engine.source_state import CACHED_PAGES, SourceSnapshot, SourceState, Undo, count_down
+from ras_triage.service.engine.source_state import CACHED_PAGES, SourceSnapshot, SourceState, Undo, count_down, printed_records
 from ras_triage.service.engine.used_facts import StoredFacts
 from ras_triage.service.store.port import HostFacts, RowDamaged, Store
 
@@ -149,7 +149,7 @@ class Sources:
                 found.append(state.snapshot(name, left))
                 left -= 0 if (facts := found[-1].facts) is None else len(facts.facts or b"")
             elif (records := self._evicted.get(name)) is not None:
-                found.append(SourceSnapshot(name, None, (), records.records))
+                found.append(SourceSnapshot(name, None, (), printed_records(records.records)))
         return found
 
     def _last_forgotten_ms(self) -> int:
@@ -174,7 +174,7 @@ class Sources:
                 history = ()
             elif keys.record is not None and was_handled(decision.decision):
                 at_ms = summary.decided_at_ms if keys.time_ms is None else keys.time_ms
-                history = add_record(history, ReportedRecord(keys.record, at_ms))
+                history = add_record(history, ReportedRecord(keys.record, at_ms), duplicate_age(history, keys.record, at_ms))
         return history
 
     def _candidates(self, name: str, state: SourceState, keys: EventKeys) -> Collection[PoisonedPage]:

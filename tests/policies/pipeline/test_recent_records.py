@@ -27,7 +27,7 @@ def after(*reports: tuple[RecordKey, int]) -> tuple[HandledRecord, ...]:
     """The history after records at these times in ms."""
     history: tuple[HandledRecord, ...] = ()
     for key, at_ms in reports:
-        history = add_record(history, ReportedRecord(key, at_ms))
+        history = add_record(history, ReportedRecord(key, at_ms), duplicate_age(history, key, at_ms))
     return history
 
 
@@ -92,7 +92,7 @@ def test_the_history_is_short_and_says_of_each_record_what_host_facts_would(repo
             if record_key(parse_block(BLOCKS[number])).content == record.content
         ]
         assert (duplicate_age(history, key, now) is not None) == is_duplicate(parse_block(BLOCKS[name]), recent)
-        history = add_record(history, ReportedRecord(key, now))
+        history = add_record(history, ReportedRecord(key, now), duplicate_age(history, key, now))
         assert len(history) <= HISTORY_LENGTH
         assert all(now - record.at_ms < HISTORY_MS for record in history)
         assert [record.at_ms for record in history] == sorted(record.at_ms for record in history)
