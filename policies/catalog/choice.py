@@ -21,7 +21,15 @@ def find_policy(name: str, custom: Mapping[str, Policy]) -> Policy:
         return resolve_policy(name)
     except UnknownPolicy as error:
         releases = (f"linux-{release}" for release in _RELEASE.findall(name))
-        raise UnknownPolicy(f"{error}{suggestion(name, (UNIFORM, *custom, *releases))}") from None
+        raise UnknownPolicy(f"{error}{suggestion(name, (UNIFORM, *custom, *filter(_is_policy, releases)))}") from None
+
+
+def _is_policy(name: str) -> bool:
+    try:
+        resolve_policy(name)
+    except UnknownPolicy:
+        return False
+    return True
 
 
 def choose_policy(event: Event, default: Policy, custom: Mapping[str, Policy]) -> Policy:

@@ -77,7 +77,7 @@ def _presence_is_read(entry: LedgerEntry, release: Release) -> bool:
 def _absence_is_read(entry: LedgerEntry, release: Release) -> bool:
     """Return whether it was read that the release lacks the change."""
     ends = [end for end in entry.ended if end.series <= release.series]
-    if ends and release >= min(ends):
+    if ends and (release.patch is None or release >= min(ends)):
         end = next((end for end in ends if end.series == release.series), max(ends))
         return _is_read(entry, end, release)
     return release.patch is not None and release.patch <= _last_without(entry, release.series)

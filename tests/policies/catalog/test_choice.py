@@ -6,7 +6,7 @@ import pytest
 
 from ras_triage.models.event import Event
 from ras_triage.policies.catalog.change_points import change_points, newest_linux_policy
-from ras_triage.policies.catalog.choice import choose_policy, load_policy
+from ras_triage.policies.catalog.choice import choose_policy, find_policy, load_policy
 from ras_triage.policies.catalog.policies import (
     NEWEST_SERIES,
     OLDEST,
@@ -64,6 +64,17 @@ def test_the_first_release_of_a_series_and_its_candidates_are_named_with_their_z
 def test_what_is_no_release_is_refused(name: str) -> None:
     with pytest.raises(UnknownPolicy):
         resolve_policy(name)
+
+
+@pytest.mark.parametrize("name", ["linux-5.4", "linux-5.4.x", "linux-5.4.3-foo", "v5.4.3"])
+def test_a_refused_release_is_not_suggested(name: str) -> None:
+    with pytest.raises(UnknownPolicy, match=r"is older than the change ledger; expected `linux-5\.10\.209` or later$"):
+        find_policy(name, OURS)
+
+
+def test_the_release_in_a_misspelt_policy_is_suggested() -> None:
+    with pytest.raises(UnknownPolicy, match=r"; did you mean `linux-6\.12\.107`\?$"):
+        find_policy("lnux-6.12.107", OURS)
 
 
 @pytest.mark.parametrize("kernel", ["4.4.65-bex01a", "4.14.0", "5.1.0-rc3", "5.10.208", "4.19.x"])
