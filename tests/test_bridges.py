@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import runpy
 import socket
 import subprocess
 import sys
@@ -33,6 +34,19 @@ MESSAGES: Final = (
     b"no JSON",
 )
 REFUSED: Final = {MESSAGES[1]: "invalid-event", MESSAGES[3]: "invalid-json"}
+
+
+@pytest.mark.parametrize(
+    ("message", "identity"),
+    [
+        (b'{"notification": "polled"}', "ras/0/7"),
+        (b'{"notification": "polled", "id": null}', "ras/0/7"),
+        (b'{"notification": "polled", "id": "e-7"}', "e-7"),
+    ],
+)
+def test_an_event_without_an_id_gets_the_position_of_its_message(message: bytes, identity: str) -> None:
+    identified = runpy.run_path(str(ROOT / "deploy" / "bridges" / "messages.py"))["identified"]
+    assert json.loads(identified(message, "ras/0/7"))["id"] == identity
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def identified(message: bytes, position: str) -> bytes:
         event = json.loads(message)
     except (ValueError, RecursionError):
         return message
-    if not isinstance(event, dict) or "id" in event:
+    if not isinstance(event, dict) or event.get("id") is not None:
         return message
     return json.dumps({**event, "id": position}).encode()
 
