@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,9 @@ _READ_BY: Final = {
 
 _READER: Final = {_EVENTS: "decide --ndjson", _EVENT: "decide", _BYTES: "decide"}
 """The command for an input, if it is not `import`."""
+
+_HEX_DUMP: Final = re.compile(rb"(?:0{8}[: ]|0{7}) +[0-9a-f]{2} ?[0-9a-f]{2} ", re.IGNORECASE)
+"""The first bytes of a dump by `xxd`, `hexdump -C` or `od -tx1`."""
 
 _APPLICATION_ID: Final = slice(68, 72)
 """Where an SQLite file has the id of its application (https://www.sqlite.org/fileformat2.html 1.3)."""
@@ -89,7 +93,9 @@ def explained(command: str, path: str, data: bytes) -> Iterator[None]:
 
 
 def require_kind(command: str, path: str, head: bytes, *, is_whole: bool) -> None:
-    """Raise ProblemError for an input that another command reads, by its first bytes."""
+    """Raise ProblemError for an input that another command or none reads, by its first bytes."""
+    if _HEX_DUMP.match(head):
+        raise ProblemError(unrecognised(f"{_name(path)} contains a hex dump with offsets; expected plain hexadecimal, as `xxd -p` writes"))
     kind = _kind(head, is_whole=is_whole)
     if kind is None or kind in _READ_BY[command]:
         return

@@ -33,11 +33,24 @@ _REPORTED_PAUSE_S: Final = 1.0
 
 def add_server(command: ArgumentParser) -> None:
     """Add the URL of the service and the credentials."""
-    default = os.environ.get(URL_VARIABLE) or _DEFAULT_URL
     group = command.add_argument_group("service")
-    group.add_argument("--server", default=default, metavar="URL", help=f"service (default: ${URL_VARIABLE}, or {_DEFAULT_URL})")
+    group.add_argument("--server", default=_default_url(), metavar="URL", help=f"service (default: ${URL_VARIABLE}, or {_DEFAULT_URL})")
     group.add_argument("--token-file", type=Path, metavar="FILE", help=f"file with the API key or JWT (default: ${TOKEN_VARIABLE})")
     group.add_argument("--ca-file", type=Path, metavar="FILE", help="CA certificates for the service in PEM (default: those of the system)")
+
+
+def given_server_options(options: Namespace) -> list[str]:
+    """Return the options for the service that differ from their defaults."""
+    given = {
+        "--server": options.server != _default_url(),
+        "--token-file": options.token_file is not None,
+        "--ca-file": options.ca_file is not None,
+    }
+    return [option for option, is_given in given.items() if is_given]
+
+
+def _default_url() -> str:
+    return os.environ.get(URL_VARIABLE) or _DEFAULT_URL
 
 
 def call_service(

@@ -31,9 +31,9 @@ from ras_triage.service.cli.options import (
     require_known_kernel,
     settings_of,
 )
-from ras_triage.service.cli.output import INCOMPLETE, print_page, warn_of_defect, write_json
+from ras_triage.service.cli.output import INCOMPLETE, print_page, warn, warn_of_defect, write_json
 from ras_triage.service.cli.progress import Progress, progress
-from ras_triage.service.cli.server_options import add_server, call_service
+from ras_triage.service.cli.server_options import add_server, call_service, given_server_options
 from ras_triage.service.cli.submission import SubmittedInput, submitted_input
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.attempts import Attempts
@@ -140,6 +140,8 @@ def run(options: Namespace) -> int:
     work = _Import(options, settings, import_options_of(options))
     if options.submit:
         return call_service(options, lambda client: _submit(client, work))
+    for option in given_server_options(options):
+        warn(f"`{option}` has no effect without `--submit`; the errors are decided locally")
     for path in options.files:
         try:
             _decide_file(work, path)

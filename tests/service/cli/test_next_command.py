@@ -104,6 +104,13 @@ def test_a_compressed_file_is_not_decided_as_a_status_block(tmp_path: Path, comm
     assert "the file is compressed; decompress it first" in done.stderr.decode()
 
 
+@pytest.mark.parametrize("command", [DECIDE, DECODE])
+@pytest.mark.parametrize("line", ["00000000: 0100 0000 0000", "00000000  01 00 00 00  |....|", "0000000 01 00 00 00"])
+def test_a_hex_dump_is_refused_with_the_tool_that_writes_plain_hexadecimal(command: list[str], line: str) -> None:
+    told = run(*command, "-", given=line.encode()).stderr.decode()
+    assert "standard input contains a hex dump with offsets; expected plain hexadecimal, as `xxd -p` writes" in told
+
+
 def test_with_json_the_refusal_is_a_problem_document(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(as_bytes(LOG))
     problem = json.loads(run("decide", "--json", str(tmp_path / "log")).stderr)

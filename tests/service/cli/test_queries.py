@@ -194,6 +194,7 @@ def test_a_beginning_that_no_id_has_is_not_found(server: Service, beginning: str
     ("arguments", "complaint"),
     [
         (["show", "00000000-0000-7000-8000-000000000000"], "not found"),
+        (["show", ""], "argument ID: empty id; expected the id of a decision, or its beginning"),
         (["query", "--since", "yesterday"], "argument --since: invalid time `yesterday`; expected an RFC 3339 time"),
         (["query", "--json", "--format", "csv"], "not allowed with"),
         (["query", "--stats", "--group-by", "colour"], "`--group-by`"),

@@ -438,6 +438,14 @@ def test_other_readings_of_what_was_assumed_are_named_over_http_and_here():
     assert "assumed_asynchronous" in {one["code"] for one in here["decision"]["warnings"]}
 
 
+@pytest.mark.parametrize("option", ["--server", "--token-file", "--ca-file"])
+def test_an_option_for_the_service_without_submit_is_named(option: str):
+    done = run("import", "-", option, "http://127.0.0.1:9", given=LOG)
+    assert done.returncode == 0
+    assert done.stderr.decode() == f"ras-triage: `{option}` has no effect without `--submit`; the errors are decided locally\n"
+    assert run("import", "-", given=LOG, RAS_TRIAGE_URL="http://127.0.0.1:9").stderr == b""
+
+
 def test_a_service_decides_and_keeps_what_is_submitted(tmp_path: Path):
     path = tmp_path / "log"
     path.write_bytes(LOG + b"".join([b"usb 1-1: nothing\n"] * 3000) + LOG)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -33,10 +33,16 @@ _MAX_MS: Final = 253_402_300_799_999
 def configure(command: ArgumentParser) -> None:
     command.description = "Show a decision that a service stores, in the layout of `decide`. The beginning of its id is enough."
     add_examples(command, "ras-triage show 0192f0c1-7c5e-7b7e-9d3c-1f6a2b3c4d5e", "ras-triage show --event 0192f0c1-7c5e > event.json")
-    command.add_argument("id", metavar="ID", help="id of the decision, or its beginning")
+    command.add_argument("id", metavar="ID", type=_identity, help="id of the decision, or its beginning")
     command.add_argument("--event", action="store_true", help="print the event instead, byte for byte as received")
     add_json(command)
     add_server(command)
+
+
+def _identity(text: str) -> str:
+    if not text:
+        raise ArgumentTypeError("empty id; expected the id of a decision, or its beginning")
+    return text
 
 
 def run(options: Namespace) -> int:
