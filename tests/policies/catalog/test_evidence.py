@@ -151,6 +151,8 @@ def test_a_recorded_value_is_one_that_a_recording_contradicts_if_it_is_changed(e
         ("sea_action_required", "6.1.x", INFERRED),
         ("sea_precheck", "6.1.x", INFERRED),
         ("kvm_runs_task_work", "6.1.x", READ),
+        ("hugetlb_tail_not_collected", "6.12.x", INFERRED),
+        ("hugetlb_tail_not_collected", "6.18.x", READ),
         ("kvm_runs_task_work", "7.4.0", INFERRED),
     ],
 )

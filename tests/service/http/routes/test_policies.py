@@ -65,6 +65,15 @@ def test_a_policy_without_its_stable_release_says_so(call: Call) -> None:
     assert "unknown" in page["notes"][0]
 
 
+def test_every_series_has_a_page(call: Call) -> None:
+    listed = call("GET", "/v1/policies").json()["policies"]
+    releases = [resolve_policy(entry["name"]).release for entry in listed]
+    series = {f"linux-{release.major}.{release.minor}.x" for release in releases}
+
+    assert {"linux-5.10.x", "linux-6.12.x", "linux-7.3.x"} < series
+    assert {name: call("GET", f"/v1/policies/{name}").status_code for name in series} == dict.fromkeys(series, 200)
+
+
 def test_a_difference_has_exactly_the_flags_that_differ(call: Call) -> None:
     answer = call("GET", "/v1/policies/linux-6.1.100/diff/linux-6.1.192").json()
 
