@@ -271,6 +271,7 @@ _EXPLANATIONS = {
     "bytes_type": "should be text in base64 or hexadecimal",
     "bool_type": "should be true or false",
     "bool_parsing": "should be true or false",
+    "timezone_aware": "expected a time with its zone, such as `2026-11-22T10:00:00Z`",
 }
 
 
@@ -287,15 +288,15 @@ def explain_validation_error(error: ErrorDetails, value: Any) -> str:
         return f"should not be longer than {error['ctx']['max_length']}"
     message = error["msg"].replace("Input should be", "should be").replace("'", "`")
     message = message[0].lower() + message[1:]
-    echo = _echo(value)
+    echo = _echo(value, quotes_text=kind == "int_type")
     return truncate_text(f"{echo} {message}" if echo and message.startswith("should") else message)
 
 
-def _echo(value: Any) -> str:
-    """Return a short value in backticks; empty for a long one."""
+def _echo(value: Any, quotes_text: bool = False) -> str:
+    """Return a short value in backticks; empty for a long one. With quotes, text that looks like a number is seen to be text."""
     if isinstance(value, (dict, list)):
         return ""
-    written = value if isinstance(value, str) else to_json(value).decode()
+    written = value if isinstance(value, str) and not quotes_text else to_json(value).decode()
     return f"`{written}`" if 0 < len(written) <= _MAX_ECHO else ""
 
 

@@ -140,6 +140,13 @@ def test_text_that_is_not_json_is_refused_with_what_is_expected(call: Call, body
     assert (answer.status_code, answer.json()["detail"]) == (400, fault)
 
 
+def test_a_number_in_quotes_is_refused_as_text_and_a_time_without_its_zone_with_an_example(call: Call) -> None:
+    (quoted,) = call("POST", "/v1/decisions", json={"notification": "sea", "host": {"current": {"pid": "103", "tid": 1}}}).json()["errors"]
+    (local,) = call("POST", "/v1/decisions", json={"notification": "sea", "time": "2026-11-29T20:00:00"}).json()["errors"]
+    assert quoted == {"pointer": "/host/current/pid", "detail": '`"103"` should be a valid integer'}
+    assert local == {"pointer": "/time", "detail": "expected a time with its zone, such as `2026-11-22T10:00:00Z`"}
+
+
 def test_a_status_block_that_could_be_either_is_refused_with_both_readings(call: Call, event: dict[str, Any]) -> None:
     answer = call("POST", "/v1/decisions", json={**event, "status_block": "deadbeef" * 9})
 
