@@ -72,7 +72,10 @@ def decode_text(text: str, is_plausible: Callable[[bytes], bool], noun: str) -> 
     digits = _DIGITS.fullmatch(text)
     hexadecimal = None if digits is None else _from_digits(digits[1])
     if hexadecimal is None:
-        return _from_base64(text)
+        try:
+            return _from_base64(text)
+        except ValueError as error:
+            raise ValueError(f"{error}; expected base64, or hexadecimal digits in pairs, without separators") from None
     if len(text) % _BASE64_GROUP:
         return hexadecimal
     other = _from_base64(text)

@@ -77,10 +77,12 @@ def _presence_is_read(entry: LedgerEntry, release: Release) -> bool:
 def _absence_is_read(entry: LedgerEntry, release: Release) -> bool:
     """Return whether it was read that the release lacks the change."""
     ends = [end for end in entry.ended if end.series <= release.series]
-    if ends and (release.patch is None or release >= min(ends)):
+    if release.patch is None:
+        return bool(ends) and max(ends).series < release.series and _is_read(entry, max(ends), None)
+    if ends and release >= min(ends):
         end = next((end for end in ends if end.series == release.series), max(ends))
         return _is_read(entry, end, release)
-    return release.patch is not None and release.patch <= _last_without(entry, release.series)
+    return release.patch <= _last_without(entry, release.series)
 
 
 def _is_read(entry: LedgerEntry, change: Release, release: Release | None) -> bool:

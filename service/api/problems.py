@@ -6,10 +6,11 @@ ProblemError        carries a problem to the code that responds with it
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import randint
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
@@ -180,9 +181,18 @@ def _not_json(error: ErrorDetails, document: bytes) -> Problem:
     message, _, position = str(error["ctx"]["error"]).rpartition(" at line ")
     line, _, column = position.partition(" column ")
     offset = len(document) if message.startswith("EOF") else _offset(document, int(line), int(column))
-    reason = "unexpected end of the text" if message.startswith("EOF") else message
+    reason = "unexpected end of the text" if message.startswith("EOF") else _JSON_FAULTS.get(message, message)
+    if document.startswith(BOM_UTF8):
+        reason = "byte order mark; expected JSON in UTF-8 without one"
     detail = f"byte {offset}: {reason}"
     return Problem(f"{URN}invalid-json", "invalid JSON", 400, detail, (ErrorDetail("", detail, offset=offset),))
+
+
+_JSON_FAULTS: Final = {
+    "expected value": "expected a JSON value",
+    "expected ident": "invalid literal; expected `true`, `false` or `null`",
+}
+"""Plain words for messages of the parser."""
 
 
 def _offset(document: bytes, line: int, column: int) -> int:
@@ -258,9 +268,10 @@ _EXPLANATIONS = {
     "tuple_type": "should be an array",
     "list_type": "should be an array",
     "dict_type": "should be an object",
-    "bytes_type": "should be text in base64",
+    "bytes_type": "should be text in base64 or hexadecimal",
     "bool_type": "should be true or false",
     "bool_parsing": "should be true or false",
+    "timezone_aware": "expected a time with its zone, such as `2026-11-22T10:00:00Z`",
 }
 
 
@@ -277,15 +288,15 @@ def explain_validation_error(error: ErrorDetails, value: Any) -> str:
         return f"should not be longer than {error['ctx']['max_length']}"
     message = error["msg"].replace("Input should be", "should be").replace("'", "`")
     message = message[0].lower() + message[1:]
-    echo = _echo(value)
+    echo = _echo(value, quotes_text=kind == "int_type")
     return truncate_text(f"{echo} {message}" if echo and message.startswith("should") else message)
 
 
-def _echo(value: Any) -> str:
-    """Return a short value in backticks; empty for a long one."""
+def _echo(value: Any, quotes_text: bool = False) -> str:
+    """Return a short value in backticks; empty for a long one. With quotes, text that looks like a number is seen to be text."""
     if isinstance(value, (dict, list)):
         return ""
-    written = value if isinstance(value, str) else to_json(value).decode()
+    written = value if isinstance(value, str) and not quotes_text else to_json(value).decode()
     return f"`{written}`" if 0 < len(written) <= _MAX_ECHO else ""
 
 
@@ -319,9 +330,10 @@ def unknown_decision(identity: str) -> Problem:
     return Problem(f"{URN}not-found", "not found", 404, truncate_text(f"no decision `{identity}`; it may have been purged"))
 
 
-def unknown_source(source: str) -> Problem:
-    """Return the problem for a source without stored facts."""
-    return Problem(f"{URN}not-found", "not found", 404, truncate_text(f"no facts are stored for source `{source}`"))
+def unknown_source(source: str, version: int | None = None) -> Problem:
+    """Return the problem for a source without stored facts, or without this version of them."""
+    what = "facts are" if version is None else f"version {version} of the facts is"
+    return Problem(f"{URN}not-found", "not found", 404, truncate_text(f"no {what} stored for source `{source}`"))
 
 
 def precondition_failed(etag: str) -> Problem:

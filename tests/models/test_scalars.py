@@ -65,7 +65,7 @@ def test_what_is_only_hexadecimal_is_decided_even_if_it_is_no_block() -> None:
 
 @pytest.mark.parametrize("text", ["abc", "0xabc", "01 00 00 00", "01:00", "%%"])
 def test_what_is_neither_is_not_valid_base64(text: str) -> None:
-    with pytest.raises(ValidationError, match="not valid base64"):
+    with pytest.raises(ValidationError, match=r"not valid base64: .*; expected base64, or hexadecimal digits in pairs, without separators"):
         event(text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final
 
@@ -35,15 +36,19 @@ _MAX_DIGITS: Final = 15
 _UNITS: Final = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 60}
 _LONGEST_BUCKET_S: Final = 366 * 24 * 60 * 60
 
+_UNESCAPED_OFFSET: Final = re.compile(r":[0-9]{2}(?:\.[0-9]+)? [0-9]{2}:?[0-9]{2}$")
+"""A time zone whose `+` became a space in a query."""
+
 _ACTIONS: Final = tuple(action.value for action in Action)
 _NOTIFICATIONS: Final = tuple(kind.value for kind in NotificationType)
 
 
-def _parsed(name: str, text: str, parse: Callable[[str], Any], expected: str) -> Any:
+def _parsed(name: str, text: str, parse: Callable[[str], Any], expected: str, known: Iterable[str] = ()) -> Any:
     try:
         return parse(text)
     except (ValueError, OverflowError):
-        raise ProblemError(invalid_parameter(name, f"invalid value `{truncate_text(text, 60)}`; expected {expected}")) from None
+        detail = f"invalid value `{truncate_text(text, 60)}`{suggestion(text, known)}; expected {expected}"
+        raise ProblemError(invalid_parameter(name, detail)) from None
 
 
 def _pieces(name: str, texts: Iterable[str]) -> Iterator[str]:
@@ -54,9 +59,9 @@ def _pieces(name: str, texts: Iterable[str]) -> Iterator[str]:
     yield from pieces
 
 
-def _values(name: str, texts: Iterable[str], parse: Callable[[str], Any], expected: str) -> tuple[Any, ...]:
-    """Return the distinct values of a parameter, sorted. Raises ProblemError."""
-    return tuple(sorted({_parsed(name, piece, parse, expected) for piece in _pieces(name, texts)}))
+def _values(name: str, texts: Iterable[str], parse: Callable[[str], Any], expected: str, known: Iterable[str] = ()) -> tuple[Any, ...]:
+    """Return the distinct values of a parameter, sorted. Raises ProblemError, with the nearest of the `known` values."""
+    return tuple(sorted({_parsed(name, piece, parse, expected, known) for piece in _pieces(name, texts)}))
 
 
 def _names(name: str, texts: Iterable[str], known: Sequence[str], resolve: Callable[[str], str] = str) -> tuple[str, ...]:
@@ -152,7 +157,8 @@ ChangedUntil = Annotated[str | None, _time("Changed before this time", "2026-11-
 def moment(request: Request, name: str, text: str | None) -> int | None:
     """Return the time of a parameter in milliseconds since 1970; None: it is absent. Raises ProblemError."""
     now = runtime_of(request).clock_ms
-    return None if text is None else _parsed(name, text, lambda given: parse_time(given, now()), TIME_FORMS)
+    forms = f"{TIME_FORMS}; in a URL, `+` is `%2B`" if text is not None and _UNESCAPED_OFFSET.search(text) else TIME_FORMS
+    return None if text is None else _parsed(name, text, lambda given: parse_time(given, now()), forms)
 
 
 def ages_of(request: Request) -> dict[str, str]:
@@ -179,8 +185,8 @@ async def _filter(
         _names("action", action, _ACTIONS),
         tuple(sorted(set(map(canonical_name, _pieces("policy", policy))))),
         _names("notification", notification, _NOTIFICATIONS, _notification),
-        _values("severity", severity, _severity, f"one of {', '.join(SEVERITY_NAMES)}, or a number of 32 bits"),
-        _values("section", section, _section, "the name of a section type such as `memory`, or its GUID"),
+        _values("severity", severity, _severity, f"one of {', '.join(SEVERITY_NAMES)}, or a number of 32 bits", SEVERITY_NAMES),
+        _values("section", section, _section, "the name of a section type such as `memory`, or its GUID", SECTION_NAMES.values()),
         parse_addresses(physical_address),
         moment(request, "since", since),
         moment(request, "until", until),

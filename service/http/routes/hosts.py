@@ -186,7 +186,7 @@ async def get_host(
     """Return the host facts of a source."""
     facts = await runtime.read(lambda store: store.host(source, version))
     if facts is None or facts.facts is None:
-        raise ProblemError(unknown_source(source))
+        raise ProblemError(unknown_source(source, version))
     return _response(facts, facts.facts)
 
 

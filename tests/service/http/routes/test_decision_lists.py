@@ -182,6 +182,15 @@ def test_names_that_are_not_known_are_refused_with_the_nearest_one(call: Call) -
     assert "unknown value `panics`; did you mean `panic`?; expected one of `handled`, `signal`" in detail
     assert "`sauce`; did you mean `source`?" in call("GET", f"{URL}/stats", params={"group_by": "sauce"}).json()["detail"]
     assert "`1 h`; expected an RFC 3339 time" in call("GET", URL, params={"since": "1 h"}).json()["detail"]
+    assert "`recoverabel`; did you mean `recoverable`?" in call("GET", URL, params={"severity": "recoverabel"}).json()["detail"]
+    assert "`memroy`; did you mean `memory`?" in call("GET", URL, params={"section": "memroy"}).json()["detail"]
+
+
+def test_a_time_zone_whose_plus_was_not_escaped_is_refused_with_the_reason(call: Call) -> None:
+    refused, spaced = (call("GET", f"{URL}?since={time}").json()["detail"] for time in ("2026-11-29T20:00:00+01:00", "2026-11-29%2020:00"))
+    assert "in a URL, `+` is `%2B`" in refused
+    assert "%2B" not in spaced
+    assert call("GET", f"{URL}?since=2026-11-29T20:00:00%2B01:00").status_code == 200
 
 
 @pytest.mark.parametrize("name", ["rack,1", "rack*", "rack,*", "a,", ",", "*", "DOMAIN\\rack"])

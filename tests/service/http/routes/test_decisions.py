@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,6 +119,32 @@ def test_a_status_block_in_hexadecimal_is_decided_as_in_base64_and_the_decision_
         assert decision == {**packed, "assumptions": [*packed["assumptions"], said]}
         (lined,) = call("POST", "/v1/decisions/batch", json=[{**event, "status_block": text}]).json()
         assert lined["plan"] == packed["plan"]
+
+
+@pytest.mark.parametrize("block", [12, [17, 0], True])
+def test_a_status_block_that_is_no_text_is_refused_with_both_encodings(call: Call, block: Any) -> None:
+    (fault,) = call("POST", "/v1/decisions", json={**EVENT, "status_block": block}).json()["errors"]
+    assert fault == {"pointer": "/status_block", "detail": "should be text in base64 or hexadecimal"}
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"not JSON", "byte 1: invalid literal; expected `true`, `false` or `null`"),
+        (b"<event/>", "byte 0: expected a JSON value"),
+        (b'\xef\xbb\xbf{"notification": "sea"}', "byte 0: byte order mark; expected JSON in UTF-8 without one"),
+    ],
+)
+def test_text_that_is_not_json_is_refused_with_what_is_expected(call: Call, body: bytes, fault: str) -> None:
+    answer = call("POST", "/v1/decisions", content=body)
+    assert (answer.status_code, answer.json()["detail"]) == (400, fault)
+
+
+def test_a_number_in_quotes_is_refused_as_text_and_a_time_without_its_zone_with_an_example(call: Call) -> None:
+    (quoted,) = call("POST", "/v1/decisions", json={"notification": "sea", "host": {"current": {"pid": "103", "tid": 1}}}).json()["errors"]
+    (local,) = call("POST", "/v1/decisions", json={"notification": "sea", "time": "2026-11-29T20:00:00"}).json()["errors"]
+    assert quoted == {"pointer": "/host/current/pid", "detail": '`"103"` should be a valid integer'}
+    assert local == {"pointer": "/time", "detail": "expected a time with its zone, such as `2026-11-22T10:00:00Z`"}
 
 
 def test_a_status_block_that_could_be_either_is_refused_with_both_readings(call: Call, event: dict[str, Any]) -> None:

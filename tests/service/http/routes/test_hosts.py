@@ -99,7 +99,8 @@ def test_an_old_decision_names_a_version_that_can_still_be_read(call: Call, sour
     used = decision["host_facts"]
     old = call("GET", f"/v1/hosts/{source}?version={used['version']}").json()
     assert (old["host"], old["digest"]) == ({"kernel": "6.12.107"}, used["digest"])
-    assert call("GET", f"/v1/hosts/{source}?version=9").status_code == 404
+    missing = call("GET", f"/v1/hosts/{source}?version=9")
+    assert (missing.status_code, missing.json()["detail"]) == (404, f"no version 9 of the facts is stored for source `{source}`")
     assert call("GET", f"/v1/hosts/{source}").status_code == 404
     assert decide(call, source, {"notification": "polled"})["host_facts"] is None
 
