@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from ras_triage.service.cli.commands.remote import show
+from ras_triage.service.cli.main import main
 from ras_triage.service.client import Client
 from tests.paths import ROOT
 from tests.service.support.application import EVENT, run
@@ -181,6 +183,17 @@ def test_an_ambiguous_beginning_lists_some_candidates(server: Service) -> None:
     assert told[0] == f"ras-triage: `{decisions[0]['id'][:4]}` is the beginning of several ids; expected more of one of them:"
     assert [line.split()[0] for line in told[1:-1]] == [one["id"] for one in decisions[:10]]
     assert told[-1] == "  ... and more"
+
+
+def test_a_search_for_an_id_that_does_not_reach_all_decisions_says_so(
+    server: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    oldest = lines(ask(server, "query", "--json").stdout)[-1]["id"]
+    for searched, complains in ((1000, False), (5, True)):
+        monkeypatch.setattr(show, "_SCANNED", searched)
+        assert main(["show", oldest[:34], "--server", server.url]) == (2 if complains else 0)
+        shown = capsys.readouterr().err
+        assert (f"only the newest 5 decisions of the time in `{oldest[:34]}` were searched" in shown) == complains
 
 
 @pytest.mark.parametrize("beginning", ["0000", "ffffffffffff", "0192f0c1-7c5e", "x", "01a2-", "%"])

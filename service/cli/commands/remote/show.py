@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from ras_triage.service.api.times import rfc3339
@@ -50,7 +49,9 @@ def run(options: Namespace) -> int:
 
 
 def _show(client: Client, options: Namespace) -> int:
-    candidates = _candidates(client, options.id)
+    candidates, complete = _candidates(client, options.id)
+    if not complete:
+        note(f"only the newest {_SCANNED:,} decisions of the time in `{options.id}` were searched; more of the id narrows the time")
     if len(candidates) > 1:
         warn(f"`{options.id}` is the beginning of several ids; expected more of one of them:")
         for summary in candidates[:_SHOWN]:
@@ -70,15 +71,25 @@ def _show(client: Client, options: Namespace) -> int:
     return 0
 
 
-def _candidates(client: Client, beginning: str) -> list[Summary]:
-    """Return the newest decisions whose ids begin so, one more than are shown; none for a whole id, and for what is no id."""
+def _candidates(client: Client, beginning: str) -> tuple[list[Summary], bool]:
+    """Return the newest decisions whose id has this prefix, up to one more than are shown, and whether all were searched.
+
+    Empty for a complete id, and for text that cannot begin an id.
+    """
     text = beginning.lower()
     if len(text) >= _CHARACTERS or _ID.fullmatch(text) is None:
-        return []
+        return [], True
     digits = text.replace("-", "")
     first, last = (int(digits[:_TIME_DIGITS].ljust(_TIME_DIGITS, filling), 16) for filling in "0f")
     if first > _MAX_MS:
-        return []
+        return [], True
     since, until = rfc3339(max(first - _SLACK_MS, 0)), rfc3339(min(last + _SLACK_MS, _MAX_MS))
-    decisions = islice(client.decisions(page_size=1000, since=since, until=until), _SCANNED)
-    return list(islice((one for one in decisions if one.id.startswith(text) or one.id.replace("-", "").startswith(text)), _SHOWN + 1))
+    found: list[Summary] = []
+    for scanned, one in enumerate(client.decisions(page_size=1000, since=since, until=until)):
+        if scanned == _SCANNED:
+            return found, False
+        if one.id.startswith(text) or one.id.replace("-", "").startswith(text):
+            found.append(one)
+        if len(found) > _SHOWN:
+            break
+    return found, True
