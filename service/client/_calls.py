@@ -132,11 +132,7 @@ def _first_error(error: ValidationError) -> str:
 
 def read_result(line: bytes) -> DecisionResponse | Problem:
     """Return the result on one line of a batch response. Raises UnexpectedResponse."""
-    try:
-        decision: DecisionResponse = _adapter(DecisionResponse).validate_json(line)
-    except ValidationError:
-        return _read(Problem, line)
-    return decision
+    return _read_line(DecisionResponse, line)
 
 
 def new_key() -> str:
@@ -146,11 +142,15 @@ def new_key() -> str:
 
 def read_summary(line: bytes) -> BatchSummary | Problem:
     """Return the result on one line of a batch response with `view=summary`. Raises UnexpectedResponse."""
+    return _read_line(BatchSummary, line)
+
+
+def _read_line(kind: type[T], line: bytes) -> T | Problem:
     try:
-        summary: BatchSummary = _adapter(BatchSummary).validate_json(line)
+        result: T = _adapter(kind).validate_json(line)
     except ValidationError:
         return _read(Problem, line)
-    return summary
+    return result
 
 
 def _parameters(filters: Mapping[str, Any]) -> dict[str, str | list[str]]:

@@ -50,7 +50,7 @@ def _is_question(request: Request) -> bool:
 
 def is_dry_run(request: Request) -> bool:
     """Return whether a request asks that nothing is stored. Raises ProblemError."""
-    text = request.query_params.get(DRY_RUN)
+    text = request.query_params.get(DRY_RUN) if request.scope["query_string"] else None
     if text is None:
         return False
     try:
