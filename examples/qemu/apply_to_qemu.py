@@ -59,7 +59,7 @@ def steps_of_guest(decision: Mapping[str, Any], vm: str | None) -> list[Step]:
 
 
 def check_base64(text: str) -> None:
-    """Raise ValueError for what is not base64: QEMU 11.1 aborts on such a `cper`."""
+    """Raise ValueError for invalid base64: QEMU 11.1 aborts on such a `cper`."""
     try:
         base64.b64decode(text, validate=True)
     except ValueError as error:

@@ -172,11 +172,11 @@ def _complete(found: FoundError, entry: JsonObject, data: bytes, *, trust: bool)
 def _merge_oem_event(found: FoundError, oem_event: Event) -> FoundError:
     """Return the record's error with the facts of the exported event; the record's notification type takes precedence."""
     assumed = tuple(one for one in found.assumed if one.field != _NOTIFICATION)
-    is_told = len(assumed) == len(found.assumed)
+    states_notification = len(assumed) == len(found.assumed)
     event = found.event.model_copy(update={"id": oem_event.id, "source": oem_event.source, "policy": oem_event.policy})
-    if not is_told or oem_event.notification.type == event.notification.type:
+    if not states_notification or oem_event.notification.type == event.notification.type:
         event = event.model_copy(update={"notification": oem_event.notification})
-    known = {one.field for one in assumed} | ({_NOTIFICATION} if is_told else set())
+    known = {one.field for one in assumed} | ({_NOTIFICATION} if states_notification else set())
     stated = tuple(one for one in stated_assumptions(oem_event) if one.field not in known)
     return replace(found, event=event, assumed=(*assumed, *stated))
 

@@ -108,7 +108,7 @@ def _data(envelope: Mapping[str, Any]) -> bytes:
 
 
 def _with_identity(data: bytes, envelope: Mapping[str, Any]) -> bytes:
-    """Return the event with the identity of its envelope; what is not a JSON object is returned as it is. Raises ProblemError."""
+    """Return the event with the identity of its envelope; other documents are returned unchanged. Raises ProblemError."""
     try:
         event = from_json(data, allow_inf_nan=False)
     except ValueError:

@@ -75,7 +75,7 @@ def require_no_store(path: str, head: bytes) -> None:
 
 
 def require_lines(command: str, path: str, stream: BinaryIO) -> None:
-    """Raise ProblemError for a stream that another command reads, by the bytes that are there first."""
+    """Raise ProblemError for a stream that another command reads, by its first bytes."""
     head = stream.peek() if isinstance(stream, BufferedReader) else b""
     require_known_signature(command, path, head)
     if head:

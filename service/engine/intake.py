@@ -282,7 +282,7 @@ class Intake:
     # In a worker process.
 
     async def predecide(self, items: Sequence[EventDocument | ProblemError], *, dry_run: bool = False) -> Sequence[BatchItem]:
-        """Decide a slice of a batch in a worker process, with what is known of its sources now; `dry_run`: each event by itself."""
+        """Decide a slice of a batch in a worker process, with what is cached of its sources; `dry_run`: each event as if alone."""
         names = {name for item in items if isinstance(item, EventDocument) and (name := source_in(item)) is not None}
         return await self._workers.predecide(items, SliceContext(self._sources.snapshots(names), self._clock_ms(), dry_run))
 

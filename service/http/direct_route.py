@@ -12,7 +12,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class DirectRoute(Route):
-    """Route that calls its handler at once. FastAPI takes as long as a decision to resolve dependencies; its route is the documentation."""
+    """Route that calls its handler at once; the route of FastAPI is the documentation.
+
+    FastAPI's resolution of dependencies took 15 % of the processor time of a single decision.
+    """
 
     def __init__(self, path: str, handler: Handler, method: str) -> None:
         super().__init__(path, _Endpoint(handler), methods=[method], include_in_schema=False)

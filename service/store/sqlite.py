@@ -450,7 +450,7 @@ class SqliteStore:
         return Page(decisions, more, min(len(found), limit) - len(decisions))
 
     def _with_sources(self, filter_: Filter) -> Filter | None:
-        """Return the filter with the sources that have its prefixes in their place, unless they are many; None: there are none."""
+        """Return the filter with each prefix replaced by its sources, unless they are too many; None: no source matches."""
         names = set(filter_.source)
         for prefix in filter_.source_prefixes:
             found = self._rows(*queries.sources_with_prefix(prefix, MERGED_SOURCES + 1))

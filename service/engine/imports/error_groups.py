@@ -44,7 +44,7 @@ class ErrorGroups:
     counts: Counter[ErrorGroup] = field(default_factory=Counter)
 
     def add(self, result: Result) -> None:
-        """Count an error; other items are none."""
+        """Count an error; other items are ignored."""
         if not isinstance(result.item, FoundError):
             return
         action = _REFUSED if result.decision is None else result.decision.action.value

@@ -35,7 +35,7 @@ def page_json(page: Page, following: str | None) -> PageJson:
 
 
 def stats_json(counts: list[BucketCount], group_by: tuple[Field, ...], bucket_ms: int, filled: range) -> StatsJson:
-    """Return the JSON model of counts, by bucket. `filled`: starts of buckets that are there even if they are empty."""
+    """Return the JSON model of counts, by bucket. `filled`: starts of buckets to include even if they are empty."""
     buckets: dict[int, list[BucketCount]] = {start: [] for start in filled}
     for count in counts:
         buckets.setdefault(count.bucket_ms, []).append(count)

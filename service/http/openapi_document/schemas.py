@@ -88,7 +88,7 @@ class _ApiSchemas(GenerateJsonSchema):
         return False
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
-        """Return a union; members that are told apart by a constant field get a discriminator, other ones stand beside them."""
+        """Return a union; members that differ by a constant field get a discriminator, the others are listed after it."""
         if not callable(schema["discriminator"]):
             return super().tagged_union_schema(schema)
         choices = {str(tag): self.generate_inner(choice) for tag, choice in schema["choices"].items()}

@@ -1,2 +1,2 @@
--- New bodies are compressed, which releases with schema 2 cannot read. Those that are there stay as they are.
+-- New bodies are compressed, which releases with schema 2 cannot read. Existing ones stay as they are.
 SELECT 1;
