@@ -9,7 +9,6 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from random import randint
 from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -139,11 +138,6 @@ _PROBLEM = TypeAdapter(Problem)
 def problem_json(problem: Problem) -> bytes:
     """Encode a problem."""
     return _PROBLEM.dump_json(problem, exclude_none=True)
-
-
-def spread_retries(seconds: int) -> int:
-    """Return a random time for `Retry-After`, of `seconds` to twice that: spreads clients that are refused together."""
-    return randint(seconds, 2 * seconds)
 
 
 def with_retry_hint(problem: Problem) -> Problem:

@@ -8,8 +8,9 @@ from math import ceil
 from time import monotonic
 from typing import Final
 
-from ras_triage.service.api.problems import ProblemError, busy, spread_retries
+from ras_triage.service.api.problems import ProblemError, busy
 from ras_triage.service.config.settings import Settings
+from ras_triage.service.http.limits.retry_schedule import RetrySchedule
 from ras_triage.service.http.limits.scheduling import RoundRobin
 from ras_triage.service.security.principal import ANONYMOUS, Principal
 
@@ -53,7 +54,8 @@ class Admission:
     and probes come first.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, settings: Settings, retries: RetrySchedule, clock: Callable[[], float] = monotonic) -> None:
+        self._retries = retries
         self._longest_s = settings.max_batch_wait_s
         self._clock = clock
         self.deciding = RoundRobin()
@@ -74,7 +76,7 @@ class Admission:
         wait_s = self.wait_s(client)
         if wait_s > self._longest_s:
             detail = f"a new batch would wait {wait_s:.0f} s for its first decision; at most {self._longest_s:g} s are accepted"
-            raise ProblemError(busy(detail), {"Retry-After": str(spread_retries(ceil(wait_s)))})
+            raise ProblemError(busy(detail), {"Retry-After": str(self._retries.reserve(ceil(wait_s)))})
 
     def queue(self, client: str, events: int) -> None:
         """Add events that are to be decided."""

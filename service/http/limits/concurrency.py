@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from ras_triage.service.api.problems import RETRY_S, ProblemError, busy, spread_retries
+from ras_triage.service.api.problems import RETRY_S, ProblemError, busy
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.limits.admission import Admission
 from ras_triage.service.http.limits.body_deadlines import BodyClock, BodySource
+from ras_triage.service.http.limits.retry_schedule import RetrySchedule
 from ras_triage.service.http.server.connections import STALLED_S
 from ras_triage.service.security.principal import ANONYMOUS
 
@@ -17,6 +18,10 @@ UNKNOWN: Final = ""
 
 LASTING_RETRY_S: Final = 5
 """Seconds after which to retry a batch, an import or a stream: its places become free less often than those of single requests."""
+
+RETRIES_PER_S: Final = 256
+LASTING_RETRIES_PER_S: Final = 32
+"""Refused clients that are told to retry in the same second: of single requests, and of batches, imports and streams."""
 
 SEARCH_INTERVAL_S: Final = 0.1
 """Seconds between two searches for a stalled request of one client."""
@@ -115,8 +120,9 @@ class ConcurrencyLimit:
     When it is reached, a stalled request is ended in favour of a new one, so that stalled requests block no client.
     """
 
-    def __init__(self, total: int, share: int, retry_s: int = RETRY_S) -> None:
-        self._total, self._share, self._retry_s = total, min(share, total), retry_s
+    def __init__(self, total: int, share: int, retries: RetrySchedule, retry_s: int = RETRY_S) -> None:
+        self._total, self._share = total, min(share, total)
+        self._retries, self._retry_s = retries, retry_s
         self._all = _Group()
         self._clients: dict[str, _Group] = {}
 
@@ -153,7 +159,7 @@ class ConcurrencyLimit:
             del self._clients[client]
 
     def _refused(self, detail: str) -> ProblemError:
-        return ProblemError(busy(detail), {"Retry-After": str(spread_retries(self._retry_s))})
+        return ProblemError(busy(detail), {"Retry-After": str(self._retries.reserve(self._retry_s))})
 
 
 class ConcurrencyLimits:
@@ -162,8 +168,9 @@ class ConcurrencyLimits:
     def __init__(self, settings: Settings) -> None:
         total = settings.max_in_flight
         share = settings.max_in_flight_per_client or max(1, total // 2)
-        self.requests = ConcurrencyLimit(total, share)
-        self.long_running = ConcurrencyLimit(max(1, total * 3 // 4), max(1, share * 3 // 4), LASTING_RETRY_S)
+        self.requests = ConcurrencyLimit(total, share, RetrySchedule(RETRIES_PER_S))
+        lasting = RetrySchedule(LASTING_RETRIES_PER_S)
+        self.long_running = ConcurrencyLimit(max(1, total * 3 // 4), max(1, share * 3 // 4), lasting, LASTING_RETRY_S)
         """Batches, imports and streams, which may last; the rest of the places is for single requests."""
-        self.imports = ConcurrencyLimit(settings.max_imports, max(1, settings.max_imports // 2), LASTING_RETRY_S)
-        self.admission = Admission(settings)
+        self.imports = ConcurrencyLimit(settings.max_imports, max(1, settings.max_imports // 2), lasting, LASTING_RETRY_S)
+        self.admission = Admission(settings, lasting)

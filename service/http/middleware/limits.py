@@ -63,9 +63,9 @@ class LimitsMiddleware:
         self._limits = limits or ConcurrencyLimits(settings)
         self._starts = StartLimiter()
         self._long_running: Final[dict[str, tuple[ConcurrencyLimit, ...]]] = {
-            "/v1/decisions/batch": (self._limits.requests, self._limits.long_running),
-            "/v1/decisions/stream": (self._limits.requests, self._limits.long_running),
-            "/v1/import": (self._limits.requests, self._limits.long_running, self._limits.imports),
+            "/v1/decisions/batch": (self._limits.long_running, self._limits.requests),
+            "/v1/decisions/stream": (self._limits.long_running, self._limits.requests),
+            "/v1/import": (self._limits.imports, self._limits.long_running, self._limits.requests),
         }
 
     @property
