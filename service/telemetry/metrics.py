@@ -36,6 +36,7 @@ _CLOSED: Final = ("limit", "evicted", "idle", "head_timeout", "answer_timeout", 
 _ALARMING: Final = ("internal", "busy", "store-unavailable", "store-damaged")
 """Problems with alerts. Initialised to 0, because Prometheus sees no increase in a series that starts with 1."""
 
+_PURGES: Final = ("age", "size")
 _STAGES: Final = ("decide", "store", "import")
 """Stages of defects; initialised to 0 for the same reason."""
 
@@ -129,6 +130,8 @@ class Metrics:
         self._commit_time, self._commit_size = self._commits()
         self._failures = Counter("ras_triage_store_failures", "Failed reads and writes of the store", ["error"], registry=self.registry)
         self._purged = Counter("ras_triage_purged_decisions", "Decisions purged by retention", ["reason"], registry=self.registry)
+        for reason in _PURGES:
+            self._purged.labels(reason)
         self._runtime = _Runtime()
         self.registry.register(_Application(self))
         self.registry.register(self._runtime)

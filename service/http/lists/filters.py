@@ -33,7 +33,9 @@ _MAX_SEVERITY: Final = (1 << 32) - 1
 _MAX_DIGITS: Final = 15
 """Of an event id."""
 
-_UNITS: Final = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 60}
+_UNITS: Final = {"minute": 60, "hour": 60 * 60, "day": 24 * 60 * 60, "all": 36_525 * 24 * 60 * 60}
+"""Seconds; `all` is one bucket of a century from 1970."""
+
 _LONGEST_BUCKET_S: Final = 366 * 24 * 60 * 60
 
 _UNESCAPED_OFFSET: Final = re.compile(r":[0-9]{2}(?:\.[0-9]+)? [0-9]{2}:?[0-9]{2}$")
@@ -231,8 +233,10 @@ async def _last_event_id(
 LastEventIdOf = Annotated[int | None, Depends(_last_event_id)]
 
 
-async def _bucket(bucket: Annotated[str, Query(description="minute, hour, day, or a number of seconds")] = "hour") -> int:
-    seconds = _UNITS.get(bucket) or (int(bucket) if bucket.isdecimal() and len(bucket) < 10 else 0)
+async def _bucket(bucket: Annotated[str, Query(description="minute, hour, day, a number of seconds, or all: one bucket")] = "hour") -> int:
+    if bucket in _UNITS:
+        return _UNITS[bucket] * 1000
+    seconds = int(bucket) if bucket.isdecimal() and len(bucket) < 10 else 0
     if not 0 < seconds <= _LONGEST_BUCKET_S:
         raise ProblemError(invalid_parameter("bucket", f"expected {', '.join(_UNITS)}, or a number of seconds up to {_LONGEST_BUCKET_S}"))
     return seconds * 1000

@@ -36,7 +36,9 @@ def configure(command: ArgumentParser) -> None:
     command.add_argument("--limit", type=_limit, metavar="N", help="maximum number of decisions (default: 20; as JSON or CSV: all)")
     command.add_argument("--stats", action="store_true", help="count the decisions instead of listing them")
     command.add_argument("--group-by", metavar="FIELD[,FIELD...]", help="with --stats: group by up to three fields (default: action)")
-    command.add_argument("--bucket", metavar="SPAN", help="with --stats: minute, hour, day or a number of seconds (default: hour)")
+    command.add_argument(
+        "--bucket", metavar="SPAN", help="with --stats: minute, hour, day, a number of seconds, or all: no buckets (default: hour)"
+    )
     forms = command.add_mutually_exclusive_group()
     forms.add_argument("--format", choices=["table", "json", "ndjson", "csv"], help="output format (default: table or columns, see above)")
     forms.add_argument("--json", action="store_true", help="the same as --format ndjson, with --stats as --format json")

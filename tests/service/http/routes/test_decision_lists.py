@@ -317,6 +317,7 @@ def test_counts_fall_into_spans_that_begin_where_clocks_say(call: Call) -> None:
     ]
     assert [start for start, _ in counted(call("GET", f"{URL}/stats", params={**asked, "bucket": "day"}))] == ["2026-11-23T00:00:00.000Z"]
     assert len(counted(call("GET", f"{URL}/stats", params={**asked, "bucket": "1"}))) == 3
+    assert [start for start, _ in counted(call("GET", f"{URL}/stats", params={**asked, "bucket": "all"}))] == ["1970-01-01T00:00:00.000Z"]
 
 
 def test_empty_buckets_are_there_when_they_are_asked_for(call: Call) -> None:
