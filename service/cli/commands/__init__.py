@@ -36,6 +36,7 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "decode": CommandEntry("decode", "decode a status block, a CPER record or a HEST"),
     "import": CommandEntry("import_", "import kernel logs, CPER, Redfish, rasdaemon, QEMU files, and decide each error"),
     "export": CommandEntry("export", "export errors as CPER records, Redfish entries, QEMU injections or events"),
+    "compare": CommandEntry("compare", "compare the decisions of the errors in files under two policies"),
     "syndrome": CommandEntry("syndrome", "decode an ESR or VSESR value, or predict its injection by KVM"),
     "policies": CommandEntry("policies", "list policies and VMMs, show a policy, or compare two"),
     "serve": CommandEntry("serve", "run the HTTP service"),

@@ -1,4 +1,4 @@
-"""Console examples in docs/guest.md and docs/import.md against the actual output."""
+"""Console examples in docs/guest.md, docs/import.md and docs/replays.md against the actual output."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ras_triage.policies.guest.guest_record import encode_guest_record
 from tests.paths import ROOT
 from tests.service.support.application import run
 
-PAGES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("guest.md", "import.md")]
+PAGES = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("guest.md", "import.md", "replays.md")]
 SHOWN = [shown for page in PAGES for shown in re.findall(r"```console\n\$ ras-triage (.*)\n((?:.*\n)*?)```", page)]
 
 
 def test_the_pages_show_the_way_of_an_error_and_how_one_is_read_and_written() -> None:
-    assert [command.split()[0] for command, _ in SHOWN] == ["decide", "decode", "decide", "import", "export"]
+    assert [command.split()[0] for command, _ in SHOWN] == ["decide", "decode", "decide", "import", "export", "compare"]
 
 
 @pytest.mark.parametrize(("command", "shown"), SHOWN)

@@ -1,0 +1,1 @@
+"""Types of replays and of their changes."""

@@ -1,0 +1,1 @@
+"""Decisions of the same events under two policies."""
