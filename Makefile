@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-long lint client reference docs bench growth crash torture fuzz lock audit clean
+.PHONY: run test test-long lint client reference tables docs bench growth crash torture fuzz lock audit clean
 
 run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
 	@$(BIN)/ras-triage demo
@@ -28,6 +28,9 @@ client:  ## write the synchronous client after a change of the asynchronous one
 reference: $(VENV)/.test  ## write the reference pages and the manual page after a change of what they list
 	@$(BIN)/python -m tests.generate_reference
 	@$(BIN)/python -m tests.generate_man_page
+
+tables: $(VENV)/.run  ## write the decision grids that are under review, after a change of what is decided
+	@$(BIN)/python -m tests.generate_grids
 
 docs: $(VENV)/.docs  ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file deploy/site/mkdocs.yml

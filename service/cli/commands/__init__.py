@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "compare": CommandEntry("compare", "compare the decisions of the errors in files under two policies"),
     "syndrome": CommandEntry("syndrome", "decode an ESR or VSESR value, or predict its injection by KVM"),
     "policies": CommandEntry("policies", "list policies and VMMs, show a policy, or compare two"),
+    "check-tables": CommandEntry("check_tables", "check that every combination of inputs has exactly one outcome under a policy"),
     "serve": CommandEntry("serve", "run the HTTP service"),
     "config": CommandEntry("config", "show the settings of the service and their sources"),
     "keys": CommandEntry("keys", "create, list and revoke API keys"),
