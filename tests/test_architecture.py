@@ -20,12 +20,13 @@ ROOMS: Final[dict[str, set[str]]] = {
     "api": set(),
     "client": {"api"},
     "config": {"api"},
+    "page": set(),
     "telemetry": {"api", "config"},
     "security": {"api", "config", "telemetry", "store"},
     "store": {"api", "config", "telemetry"},
     "importing": {"api", "config", "telemetry"},
     "engine": {"api", "config", "importing", "store", "telemetry"},
-    "http": {"api", "config", "engine", "importing", "security", "store", "telemetry"},
+    "http": {"api", "config", "engine", "importing", "page", "security", "store", "telemetry"},
     "cli": {"api", "client", "config", "engine", "http", "importing", "security", "store", "telemetry"},
 }
 """What each folder of `service/` may import of the others."""

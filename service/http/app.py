@@ -50,6 +50,7 @@ from ras_triage.service.http.routes import (
     hosts,
     imports,
     index,
+    page,
     poisoned_pages,
     policies,
     stream_tickets,
@@ -68,7 +69,7 @@ from ras_triage.service.telemetry.metrics import Metrics
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 _GUARDED = (stream_tickets, decisions, imports, hosts, poisoned_pages, decode, syndromes, policies, store_route)
-_UNGUARDED = (index, health, metrics_route)
+_UNGUARDED = (index, page, health, metrics_route)
 
 DESCRIPTION = "Predicts what Linux on arm64 does with a hardware error, and why."
 

@@ -17,12 +17,12 @@ def immutable_response(document: bytes, if_none_match: str | None) -> Response:
     """Return a JSON document that never changes, or 304 if the client has it."""
     etag = f'"{sha256(document).hexdigest()[:32]}"'
     headers = {"etag": etag, **_CACHED}
-    if if_none_match is not None and _matches(if_none_match, etag):
+    if if_none_match is not None and matches_etag(if_none_match, etag):
         return Response(status_code=304, headers=headers)
     return Response(document, headers=headers, media_type="application/json")
 
 
-def _matches(if_none_match: str, etag: str) -> bool:
+def matches_etag(if_none_match: str, etag: str) -> bool:
     """Return whether a condition names a validator, by weak comparison (RFC 9110 13.1.2)."""
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return etag in tags or tags == ["*"]

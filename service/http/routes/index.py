@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field
 
 from ras_triage.service.api.version import installed_version
+from ras_triage.service.http.routes.page import page_response
 
 router = APIRouter(tags=["health"])
 
 _VARY: Final = {"vary": "Accept"}
-_LOCATION: Final = {"Location": {"description": "Path of the page", "schema": {"type": "string", "format": "uri-reference"}}}
-_REDIRECT: Final[dict[int | str, dict[str, Any]]] = {
-    307: {"description": "To a browser: the page that describes every call", "headers": _LOCATION}
+_PAGE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "Name, version and paths; to a browser, the page", "content": {"text/html": {"schema": {"type": "string"}}}}
 }
 
 
@@ -51,11 +50,11 @@ class ServiceInfo(BaseModel):
     "/",
     operation_id="getServiceInfo",
     response_model=ServiceInfo,
-    responses=_REDIRECT,
+    responses=_PAGE,
 )
 async def show_info(request: Request, response: Response) -> ServiceInfo | Response:
-    """Return name, version and paths of the service; a browser is redirected to `/docs`. Needs no authentication."""
+    """Return name, version and paths of the service; a browser gets the page. Needs no authentication."""
     if "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse(Links().documentation, headers=_VARY)
+        return page_response(request)
     response.headers.update(_VARY)
     return ServiceInfo(version=installed_version())

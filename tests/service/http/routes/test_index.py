@@ -19,10 +19,11 @@ def test_a_program_is_told_what_this_is_and_where_everything_is(call: Call, acce
         assert call("GET", path).status_code == 200, name
 
 
-def test_a_browser_is_led_to_the_documentation(call: Call) -> None:
+def test_a_browser_gets_the_page(call: Call) -> None:
     answer = call("GET", "/", headers={"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"})
 
-    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.text.startswith("<!doctype html>")
     assert "accept" in answer.headers["vary"].lower()
 
 
