@@ -40,6 +40,7 @@ bench: $(VENV)/.run  ## how fast it is, as ratios, and against other decision se
 	@$(BIN)/python bench/translate.py
 	@$(BIN)/python bench/kernel_log.py
 	@$(BIN)/python bench/load.py singles batches
+	@$(BIN)/python bench/start_up.py
 	@$(BIN)/python bench/peers.py
 
 growth: $(VENV)/.run  ## what 2 million kept decisions cost, in memory and time; takes minutes and 10 GB

@@ -74,7 +74,7 @@ class Event(WireModel):
     """How the error was notified: the type only, or with its error source and registers."""
     status_block: BlockInput | None = None
     """The ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1) as firmware wrote it; absent: there is no record."""
-    host: Host = Host()
+    host: Host = Host.model_construct()
     """Facts about the machine; absent: those kept for `source`, if any."""
     assumed: Annotated[FailFastTuple[Pointer], Field(max_length=MAX_ASSUMED)] | None = None
     """Fields whose values the sender does not know and has assumed, such as `/notification/type`. They do not change what is decided, only

@@ -20,9 +20,12 @@ StrictBool = Annotated[bool, Strict()]
 
 
 class WireModel(BaseModel):
-    """Base class of request models: immutable, and unknown fields are errors."""
+    """Base class of request models: immutable, and unknown fields are errors.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    A model is built at first use: together they take longer than everything else that a command imports.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 _HEX = re.compile("0x[0-9a-fA-F]+")

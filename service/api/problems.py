@@ -9,6 +9,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -132,12 +133,15 @@ class ProblemError(Exception):
         """HTTP headers of the response."""
 
 
-_PROBLEM = TypeAdapter(Problem)
+@cache
+def problem_adapter() -> TypeAdapter[Problem]:
+    """Return the reader and writer of problems. It is built at first use: most commands and clients have none to read or write."""
+    return TypeAdapter(Problem)
 
 
 def problem_json(problem: Problem) -> bytes:
     """Encode a problem."""
-    return _PROBLEM.dump_json(problem, exclude_none=True)
+    return problem_adapter().dump_json(problem, exclude_none=True)
 
 
 def with_retry_hint(problem: Problem) -> Problem:

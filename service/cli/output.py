@@ -16,7 +16,6 @@ from ras_triage.service.api.problems import MAX_ERRORS, Problem, ProblemError, p
 from ras_triage.service.cli.inputs import open_input, read_lines
 from ras_triage.service.cli.next_command import require_lines
 from ras_triage.service.engine.attempts import Attempts
-from ras_triage.service.telemetry import logs
 from ras_triage.service.telemetry.redaction import redact
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def _cut(text: str) -> str:
 
 def warn_of_defect(error: BaseException) -> None:
     """Print the type and place of an unexpected exception, without its text, which may quote the input."""
+    from ras_triage.service.telemetry import logs  # noqa: PLC0415 - a command without a defect starts faster without it
+
     facts = logs.explain(error)
     place = facts["frames"][-1] if facts["frames"] else "unknown place"
     warn(f"internal error: {facts['error']} at {place}")

@@ -11,15 +11,13 @@ from __future__ import annotations
 from http import HTTPStatus
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from ras_triage.service.api.escaping import escape
-from ras_triage.service.api.problems import Problem
+from ras_triage.service.api.problems import Problem, problem_adapter
 from ras_triage.service.client.retry import retry_after_s
 
 _PHRASES = {status.value: status.phrase.lower() for status in HTTPStatus}
-
-_PROBLEM = TypeAdapter(Problem)
 
 _MAX_CHARACTERS = 1000
 """Characters of an error message."""
@@ -55,7 +53,7 @@ class UnexpectedResponse(ClientError):
 def read_problem(status: int, body: bytes) -> Problem:
     """Return the problem document of a response; without one, as from a proxy, a problem made from the status."""
     try:
-        return _PROBLEM.validate_json(body)
+        return problem_adapter().validate_json(body)
     except ValidationError:
         title = _PHRASES.get(status, f"status {status}")
         return Problem("about:blank", title, status, f"status {status} without a problem document")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
@@ -23,13 +23,13 @@ from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
 from ras_triage.policies.decide import decide_parsed
 from ras_triage.policies.workload import TooMuchWork, require_workload
 from ras_triage.service.api.decision_response import UsedFacts
-from ras_triage.service.api.error_sources import HestResponse
 from ras_triage.service.api.json_limits import require_value_limit
-from ras_triage.service.api.problems import ProblemError, invalid, invalid_value, malformed, unknown_policy
+from ras_triage.service.api.problems import URN, ErrorDetail, Problem, ProblemError, invalid, invalid_value, malformed, unknown_policy
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.error_sources import decode_hest, hest_policy
 from ras_triage.service.engine.input_detection import DetectedInput, InputKind
-from ras_triage.service.engine.problems import too_much_work
+
+if TYPE_CHECKING:
+    from ras_triage.service.api.error_sources import HestResponse
 
 
 @lru_cache(maxsize=1)
@@ -78,7 +78,21 @@ def require_affordable(
     try:
         require_workload(event, block, settings.max_workload, policy, known_poisoned=stored_pages)
     except TooMuchWork as error:
-        raise ProblemError(too_much_work(error, uses_stored_facts=uses_stored_facts)) from None
+        raise ProblemError(_too_much_work(error, uses_stored_facts=uses_stored_facts)) from None
+
+
+def _too_much_work(error: TooMuchWork, *, uses_stored_facts: bool) -> Problem:
+    """Return the problem of an event whose decision would take more steps than the setting `max_workload` allows.
+
+    `uses_stored_facts`: the host facts are the stored ones of the source, so that no JSON pointer into the event leads to them.
+    """
+    one, other = error.factors
+    faults = tuple(
+        ErrorDetail("" if uses_stored_facts and factor.pointer.startswith("/host") else factor.pointer, str(factor))
+        for factor in error.factors
+    )
+    detail = f"{one} x {other}: about {error.steps} steps for one event; `max_workload` is {error.limit}"
+    return Problem(f"{URN}too-much-work", "too much work for one event", 422, detail, faults)
 
 
 def decide_event(event: Event, settings: Settings) -> Decision:
@@ -164,6 +178,8 @@ def decode_response(document: bytes, settings: Settings) -> dict[str, Any] | Hes
 
 
 def _error_sources(table: bytes, request: DecodeRequest, settings: Settings) -> HestResponse:
+    from ras_triage.service.engine.error_sources import decode_hest, hest_policy  # noqa: PLC0415 - deciding starts faster without it
+
     policy = hest_policy(request.kernel, request.policy, settings, in_document=True)
     ram = tuple((one.start, one.start + one.size) for one in request.ram or ())
     try:

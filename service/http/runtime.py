@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from threading import Semaphore
 from typing import TypeVar
 
+from ras_triage.models.event import Event
+from ras_triage.models.records.block_fields import StructuredBlock
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.batch.workers import Workers
 from ras_triage.service.engine.defects import Defects
@@ -83,6 +85,8 @@ class Runtime:
 @asynccontextmanager
 async def open_runtime(settings: Settings, store: Store, clock_ms: Callable[[], int]) -> AsyncIterator[Runtime]:
     """Run the parts for the duration of the context; at its end the write queue is drained. Raises StoreError."""
+    for model in (Event, StructuredBlock):
+        model.model_rebuild()  # pydantic would build it with the first event, which waited 0.1 s for it
     sources = Sources(store)
     writer = Writer(store, max_entries=settings.queue_entries, max_bytes=settings.queue_bytes)
     defects = Defects()
