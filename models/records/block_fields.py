@@ -35,6 +35,7 @@ from ras_triage.models.severity import Severity
 
 FRU_TEXT_LENGTH = 20
 """Bytes."""
+_NO_FRU_TEXT = bytes(FRU_TEXT_LENGTH)
 
 UNCORRECTABLE_VALID = 1 << 0
 CORRECTABLE_VALID = 1 << 1
@@ -135,8 +136,9 @@ class StructuredBlock(WireModel):
 
 def encode_structured(value: dict[str, Any] | StructuredBlock) -> bytes:
     """Encode a block. Raises pydantic's ValidationError, a ValueError, with the path of the invalid field."""
-    block = value if isinstance(value, StructuredBlock) else StructuredBlock.model_validate(value)
-    entries = b"".join(_encode_entry(section, block.severity) for section in block.sections)
+    payloads: dict[int, bytes] = {}
+    block = value if isinstance(value, StructuredBlock) else StructuredBlock.model_validate(value, context=payloads)
+    entries = b"".join([_encode_entry(section, block.severity, payloads.get(id(section))) for section in block.sections])
     end = HEADER_LENGTH + len(entries)
     gap, raw, trailing = block.gap or b"", block.raw_data or b"", block.trailing or b""
     header = encode_block_header(
@@ -164,26 +166,34 @@ def _section_guid(section: Section) -> Guid:
     return section.type if isinstance(section.type, bytes) else SECTION_TYPES[section.type]
 
 
-def _encode_entry(section: StructuredSection | OpaqueSection, block_severity: int) -> bytes:
-    payload = section.encode_payload()
+def _encode_entry(section: StructuredSection | OpaqueSection, block_severity: int, payload: bytes | None) -> bytes:
+    """Return data entry and body of a section; `payload`: its body, if it is encoded already."""
+    if payload is None:
+        payload = section.encode_payload()
+    # In the order of the fields, as in `parse_block`.
     entry = DataEntry(
-        offset=0,
-        section_type=_section_guid(section),
-        error_severity=_default(section.severity, block_severity),
-        revision=section.revision,
-        validation_bits=_default(section.entry_validation_bits, _entry_validation(section)),
-        flags=section.flags,
-        error_data_length=len(payload),
-        fru_id=section.fru_id or NULL,
-        fru_text=(section.fru_text or "").encode("latin-1").ljust(FRU_TEXT_LENGTH, b"\0"),
-        timestamp=_timestamp_bytes(section),
+        0,
+        _section_guid(section),
+        _default(section.severity, block_severity),
+        section.revision,
+        _default(section.entry_validation_bits, _entry_validation(section)),
+        section.flags,
+        len(payload),
+        section.fru_id or NULL,
+        _fru_text_bytes(section),
+        _timestamp_bytes(section),
     )
     return encode_entry(entry) + payload
 
 
 def _entry_validation(section: Section) -> int:
-    fields = (section.fru_id, _FRU_ID_VALID), (section.fru_text, _FRU_TEXT_VALID), (section.timestamp, _TIMESTAMP_VALID)
-    return sum(bit for field, bit in fields if field is not None)
+    fru_id = _FRU_ID_VALID if section.fru_id is not None else 0
+    fru_text = _FRU_TEXT_VALID if section.fru_text is not None else 0
+    return fru_id | fru_text | (_TIMESTAMP_VALID if section.timestamp is not None else 0)
+
+
+def _fru_text_bytes(section: Section) -> bytes:
+    return _NO_FRU_TEXT if section.fru_text is None else section.fru_text.encode("latin-1").ljust(FRU_TEXT_LENGTH, b"\0")
 
 
 def _timestamp_bytes(section: Section) -> bytes | None:

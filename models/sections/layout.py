@@ -92,10 +92,14 @@ class Layout:
     """The validation bits; None if the structure has none."""
     table: tuple[tuple[LayoutField, int, int], ...] = dataclasses.field(init=False)
     """Each field with its lowest bit and its mask within the structure."""
+    named: tuple[tuple[str, LayoutField, int, int, int], ...] = dataclasses.field(init=False)
+    """The same between the field's name, by which encoding finds that most have no value, and the highest number that fits."""
 
     def __post_init__(self) -> None:
         fields = (*((self.validation,) if self.validation else ()), *self.fields)
-        object.__setattr__(self, "table", tuple((field, field.start, (1 << field.width) - 1 << field.start) for field in fields))
+        table = tuple((field, field.start, (1 << field.width) - 1 << field.start) for field in fields)
+        object.__setattr__(self, "table", table)
+        object.__setattr__(self, "named", tuple((field.name, field, start, mask, mask >> start) for field, start, mask in table))
 
     def decode(self, payload: bytes) -> dict[str, Any]:
         """Return the fields present in `payload`, and `reserved` and `payload_length` if needed.
@@ -136,13 +140,13 @@ class Layout:
         if defaults and length is None:
             values = {**values, **{name: default for name, default in defaults.items() if values.get(name) is None}}
         whole = written = 0
-        for field, start, mask in self.table:
-            value = values.get(field.name)
+        for name, field, start, mask, highest in self.named:
+            value = values.get(name)
             if value is None:
                 continue
-            placed = field.write(value) << start
-            if (whole ^ placed) & written & mask:
-                raise ValueError(f"`{field.name}` contradicts another field in the same bytes")
+            placed = (value if type(value) is int and 0 <= value <= highest else field.write(value)) << start
+            if (field.is_overlay or field.overlay_bits) and (whole ^ placed) & written & mask:
+                raise ValueError(f"`{name}` contradicts another field in the same bytes")
             whole |= placed
             written |= mask
             validation |= field.valid
@@ -150,7 +154,8 @@ class Layout:
             whole |= validation << self.validation.start
             written |= self.table[0][2]
         whole |= self._place_reserved(values.get("reserved") or (), written)
-        return self._cut(whole, length)
+        data = whole.to_bytes(self.size, "little")
+        return data if length is None else self._cut(data, length)
 
     def _place_reserved(self, reserved: tuple[ReservedBytes, ...], written: int) -> int:
         bits = 0
@@ -163,10 +168,7 @@ class Layout:
             bits |= placed
         return bits
 
-    def _cut(self, whole: int, length: int | None) -> bytes:
-        data = whole.to_bytes(self.size, "little")
-        if length is None:
-            return data
+    def _cut(self, data: bytes, length: int) -> bytes:
         if length >= self.size:
             raise ValueError(f"`payload_length` must be less than the {self.size} bytes of the structure")
         if any(data[length:]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import ValidationInfo, model_validator
 
 from ras_triage.models.records.status_block import ENTRY_LENGTH, entry_header_length
 from ras_triage.models.scalars import U16, EncodedBytes, FailFastTuple, Hex8, Hex16, WireModel
@@ -49,7 +49,10 @@ class Section(WireModel):
 
 
 class StructuredSection(Section):
-    """A section type whose body has a layout."""
+    """A section type whose body has a layout.
+
+    Validation encodes the section to see that it can be encoded. A dictionary as validation context gets the bytes, by `id` of the section.
+    """
 
     LAYOUT: ClassVar[Layout]
 
@@ -74,7 +77,7 @@ class StructuredSection(Section):
 
     def join(self, structure: bytes, *parts: bytes | None) -> bytes:
         """Join the structure, the `parts` present and the trailing bytes. Raises ValueError if anything follows a truncated structure."""
-        behind = b"".join(part for part in (*parts, self.trailing) if part)
+        behind = b"".join([part for part in (*parts, self.trailing) if part])
         if behind and self.payload_length is not None:
             raise ValueError("`payload_length` truncates the structure, so no bytes can follow it")
         return structure + behind
@@ -85,6 +88,8 @@ class StructuredSection(Section):
         return {"not_valid": not_valid} if not_valid else {}
 
     @model_validator(mode="after")
-    def _require_encodable(self) -> Self:
-        self.encode_payload()
+    def _require_encodable(self, info: ValidationInfo) -> Self:
+        payload = self.encode_payload()
+        if info.context is not None:
+            info.context[id(self)] = payload
         return self

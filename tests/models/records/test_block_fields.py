@@ -15,6 +15,7 @@ from ras_triage.models.errors import MalformedBytes
 from ras_triage.models.records.block_fields import StructuredBlock, decode_structured, describe_block, encode_structured
 from ras_triage.models.records.guid import MEMORY, NULL, SECTION_TYPES, guid
 from ras_triage.models.records.status_block import DataEntry, decode_block, encode_block_header, encode_entry
+from ras_triage.models.sections.memory import Memory
 
 VENDOR = guid("e8ed898d-df16-43cc-8ecc-54f060ef157f")
 
@@ -117,6 +118,15 @@ def test_the_entry_header_is_written_as_asked():
     assert entry.fru_id == guid("cc4f334a-c563-11eb-8f88-9f7ac76c6f0c")
     assert entry.fru_text == b"DIMM 3".ljust(20, b"\0")
     assert entry.timestamp == bytes.fromhex("4804190116012520")
+
+
+def test_sections_that_are_models_already_are_encoded_like_their_fields():
+    memory, opaque = (
+        {"type": "memory", "physical_address": "0x56edd040"},
+        {"type": "e8ed898d-df16-43cc-8ecc-54f060ef157f", "payload": "AQID"},
+    )
+    mixed = [Memory(physical_address=0x56EDD040), opaque, memory]
+    assert encode_structured({"severity": 2, "sections": mixed}) == encode_structured({"severity": 2, "sections": [memory, opaque, memory]})
 
 
 def test_an_old_entry_has_no_timestamp():

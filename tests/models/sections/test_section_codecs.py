@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,6 +92,13 @@ def test_no_field_of_a_layout_overlaps_another_by_accident(name):
         if item.name not in views:
             assert not seen & mask, item.name
             seen |= mask
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fields_that_share_bits_are_declared_as_overlays(name):
+    for (one, _, mask), (other, _, other_mask) in combinations(SECTIONS[name].LAYOUT.table, 2):
+        if mask & other_mask:
+            assert all(field.is_overlay or field.overlay_bits for field in (one, other)), (one.name, other.name)
 
 
 @pytest.mark.parametrize("name", NAMES)
