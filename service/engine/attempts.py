@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final, ParamSpec, TypeVar
 
 from ras_triage.service.api.problems import ProblemError, internal
@@ -27,18 +28,27 @@ class Attempts:
 
     def call(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """Call a function that has no side effects. Raises ProblemError: `internal` after an unexpected exception or a timeout."""
+        if self._limit.is_installed:
+            return self._try(function, *arguments, **named)
+        with self.installed():
+            return self._try(function, *arguments, **named)
+
+    def installed(self) -> AbstractContextManager[None]:
+        """Install the time limit once for many calls: for each, this would cost more than most of them do."""
+        return self._limit.installed()
+
+    def _try(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         error: BaseException | None = None
-        with self._limit.installed():
-            for _ in range(TRIES):
-                try:
-                    return self._limit.call(function, *arguments, **named)
-                except TimeLimitExceeded as late:
-                    error = late
-                except ProblemError:
-                    raise
-                except Exception as defect:
-                    error = defect
-                    break
+        for _ in range(TRIES):
+            try:
+                return self._limit.call(function, *arguments, **named)
+            except TimeLimitExceeded as late:
+                error = late
+            except ProblemError:
+                raise
+            except Exception as defect:
+                error = defect
+                break
         assert error is not None
         self.report(error)
         raise ProblemError(internal())

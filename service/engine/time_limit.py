@@ -29,6 +29,8 @@ class TimeLimit:
         self._seconds = seconds
         self._since: float | None = None
         """Start of the current call, by the monotonic clock."""
+        self.is_installed = False
+        """Whether `installed` is in effect."""
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -38,9 +40,11 @@ class TimeLimit:
             return
         before = signal.signal(signal.SIGALRM, self._tick)
         signal.setitimer(signal.ITIMER_REAL, self._seconds / 2, self._seconds / 2)
+        self.is_installed = True
         try:
             yield
         finally:
+            self.is_installed = False
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
 

@@ -37,7 +37,7 @@ from ras_triage.models.observed import (
     ObservedSoftOffline,
     group_actions,
 )
-from ras_triage.models.records.block_fields import StructuredBlock, encode_structured
+from ras_triage.models.records.checked_sections import encode_sections
 from ras_triage.models.records.guid import guid
 from ras_triage.models.severity import Severity, ghes_severity, severity_name
 
@@ -470,13 +470,11 @@ class LogRecord:
             facts["arm_error_types"] = next(iter(numbering))
             why = "numbering of the kernel that printed the record; firmware may use another"
             assumed.append(AssumedField("/host/arm_error_types", facts["arm_error_types"], why))
-        sections: tuple[Any, ...] = tuple(section.section for section in built)
-        block = StructuredBlock.model_construct(severity=severity, sections=sections)
         return Event(
             source=self.first.host,
             time=self.when,
             notification=notification,
-            status_block=encode_structured(block),
+            status_block=encode_sections(severity, (section.section for section in built)),
             host=Host(**facts),
         )
 

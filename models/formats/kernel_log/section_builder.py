@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 from ras_triage.models.formats.kernel_log.grammar import ARM_FLAG_ORDER, CONTEXT_TYPES, FIRMWARE_RECORD_TYPES
 from ras_triage.models.formats.kernel_log.section_lines import HexDump, LineFields, SectionLines
 from ras_triage.models.records.block_fields import OpaqueSection
+from ras_triage.models.records.checked_sections import make_section
 from ras_triage.models.records.guid import FIRMWARE_RECORD_REFERENCE, guid
-from ras_triage.models.sections.arm_processor import ArmContext, ArmErrorInfo
+from ras_triage.models.sections.arm_processor import ArmErrorInfo
 from ras_triage.models.sections.layout import Layout
 from ras_triage.models.sections.pcie import AER_INFO_VALID, DEVICE_ID_VALID
 from ras_triage.models.sections.registry import SECTIONS
@@ -75,22 +76,7 @@ def build_section(lines: SectionLines) -> BuiltSection:
     if lines.refusals:
         notes.lost.append(f"the kernel refused the section as malformed: {'; '.join(lines.refusals)}")
     numbering = frozenset(notes.numbering)
-    return BuiltSection(_make_section(section), tuple(notes.assumed), tuple(notes.lost), numbering)
-
-
-_EMPTY: Final[dict[str, StructuredSection]] = {name: section.model_construct(type=name) for name, section in SECTIONS.items()}
-_EMPTY_OPAQUE: Final = OpaqueSection.model_construct(type=b"")
-_EMPTY_INFO: Final = ArmErrorInfo.model_construct()
-
-
-def _make_section(section: dict[str, Any]) -> StructuredSection | OpaqueSection:
-    """Return the section model without validation: every field was checked against the layout."""
-    if isinstance(section["type"], bytes):
-        return _EMPTY_OPAQUE.model_copy(update=section)
-    if section["type"] == "arm_processor":
-        section["error_infos"] = tuple(_EMPTY_INFO.model_copy(update=info) for info in section["error_infos"])
-        section["contexts"] = tuple(ArmContext.model_construct(**context) for context in section["contexts"])
-    return _EMPTY[section["type"]].model_copy(update=section)
+    return BuiltSection(make_section(section), tuple(notes.assumed), tuple(notes.lost), numbering)
 
 
 def _is_refused_whole(lines: SectionLines) -> bool:

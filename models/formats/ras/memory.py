@@ -35,12 +35,15 @@ _LOCATION = re.compile(
     re.IGNORECASE,
 )
 _NAMES = {
+    **{name: name for name in ("node", "card", "module", "rank", "bank", "bank_group", "bank_address", "device", "row", "column")},
+    **{name: name for name in ("bit_position", "requestor_id", "responder_id", "target_id")},
     "col": "column",
     "bit_pos": "bit_position",
     "requestorid": "requestor_id",
     "responderid": "responder_id",
     "chip_id": "chip_identification",
 }
+"""Fields by their printed names in lower case."""
 _STATUS = re.compile(r"\bstatus\((0x[0-9a-fA-F]{1,16})\)|\berror_status: [^()]{0,80}\((0x[0-9a-fA-F]{1,16})\)")
 _HANDLE = re.compile(r"\bDMI handle: (0x[0-9a-fA-F]{1,4})\b")
 _TYPES = {name.lower(): number for number, name in enumerate(ERROR_TYPES)}
@@ -106,8 +109,9 @@ def location(printed: str) -> dict[str, Any]:
     """
     fields: dict[str, Any] = {}
     for name, number in _LOCATION.findall(printed):
-        if name.lower() != "targetid":
-            fields.setdefault(_NAMES.get(name.lower(), name.lower()), int(number, 16 if number[:2].lower() == "0x" else 10))
+        field = _NAMES.get(name) or _NAMES.get(name.lower())
+        if field is not None and field not in fields:
+            fields[field] = int(number) if number.isdigit() else int(number, 16)
     if handle := _HANDLE.search(printed):
         fields["module_handle"] = int(handle[1], 16)
     _split_row(fields)

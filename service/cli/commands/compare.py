@@ -113,9 +113,9 @@ def run(options: Namespace) -> int:
 
 
 def _compare_file(work: _Comparison, path: str) -> None:
-    with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
+    with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown, work.attempts.installed():
         source = ImportSource(stream, file_path(path), shown.bytes_read, text_field=work.options.text_field)
-        for item in read_input(source, work.options):
+        for item in read_input(source, work.options, work.attempts):
             work.compare(item, path)
             if isinstance(item, FoundError):
                 shown.item_done()

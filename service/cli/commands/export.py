@@ -81,8 +81,9 @@ def run(options: Namespace) -> int:
 def _export(path: str, options: Namespace, import_options: ImportOptions) -> bool:
     """Write the errors of a file. Return whether everything in it could be read and written."""
     write, complete, attempts = WRITERS[options.to], True, Attempts(warn_of_defect)
-    with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
-        for item in read_input(ImportSource(stream, file_path(path), shown.bytes_read, text_field=options.text_field), options):
+    with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown, attempts.installed():
+        source = ImportSource(stream, file_path(path), shown.bytes_read, text_field=options.text_field)
+        for item in read_input(source, options, attempts):
             if isinstance(item, UnreadableRecord):
                 complete = _report_skipped(path, position_text(item.place), item.reason)
             if not isinstance(item, FoundError):

@@ -151,9 +151,10 @@ def run(options: Namespace) -> int:
 
 
 def _decide_file(work: _Import, path: str) -> None:
-    with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown:
+    with open_input(path) as stream, progress(file_size(path), sys.stderr) as shown, work.attempts.installed():
         source = ImportSource(stream, file_path(path), shown.bytes_read, text_field=work.options.text_field)
-        for result in decide_items(read_input(source, work.options), work.import_options, work.settings, work.counts, work.attempts):
+        items = read_input(source, work.options, work.attempts)
+        for result in decide_items(items, work.import_options, work.settings, work.counts, work.attempts):
             work.show(result, path)
             if isinstance(result.item, FoundError):
                 shown.item_done()
@@ -178,10 +179,9 @@ def import_options_of(options: Namespace) -> ImportOptions:
     return ImportOptions(options.notification, getattr(options, "kernel", None), getattr(options, "policy", None), options.text_field, hest)
 
 
-def read_input(source: ImportSource, options: Namespace) -> Iterator[FoundItem]:
+def read_input(source: ImportSource, options: Namespace, attempts: Attempts) -> Iterator[FoundItem]:
     """Yield the items of a file; the last one is an UnreadableRecord where the file cannot be read to its end."""
     form = None if options.form is None else InputFormat(options.form)
-    attempts = Attempts(warn_of_defect)
     try:
         require_no_store(source.name or STANDARD_INPUT, source.head)
         for one in find_items(source, form, options.notification):
@@ -242,7 +242,7 @@ def _submit_file(client: Client, work: _Import, source: SubmittedInput, path: st
     submitted = ImportSource(source.stream, file_path(path), shown.bytes_read, text_field=work.options.text_field)
 
     def events() -> Iterator[bytes]:
-        for item in read_input(submitted, work.options):
+        for item in read_input(submitted, work.options, work.attempts):
             work.counts.add(item)
             if not isinstance(item, FoundError):
                 pending.append(item)
