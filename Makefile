@@ -36,12 +36,7 @@ docs: $(VENV)/.docs  ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file deploy/site/mkdocs.yml
 
 bench: $(VENV)/.run  ## how fast it is, as ratios, and against other decision servers and engines that are installed
-	@$(BIN)/python bench/decide.py
-	@$(BIN)/python bench/translate.py
-	@$(BIN)/python bench/kernel_log.py
-	@$(BIN)/python bench/load.py singles batches
-	@$(BIN)/python bench/start_up.py
-	@$(BIN)/python bench/peers.py
+	@$(BIN)/python bench/run.py
 
 growth: $(VENV)/.run  ## what 2 million kept decisions cost, in memory and time; takes minutes and 10 GB
 	@$(BIN)/python bench/load.py growth

@@ -17,6 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ratios import keep
+
 from ras_triage.models.event import Event, event_key
 from ras_triage.models.records.status_block import parse_block
 from ras_triage.policies.catalog.policies import resolve_policy
@@ -123,6 +125,7 @@ def report(title: str, lines: list[bytes], rounds: int) -> None:
         print(f"  {taken * 1e6:>9.1f} us  {taken / whole:>4.0%}  {name}")
     ratio = statistics.median(times[DECIDE] / (times[VALIDATE] + times[SERIALISE]) for times in spent)
     print(f"  deciding takes {ratio:.2f} of what validating and serialising the same event take")
+    keep(f"deciding an event, with reasons ({title})", "validating and serialising the same event", ratio)
 
 
 def main() -> None:

@@ -110,5 +110,5 @@ def compare_engines(turns: int) -> None:
     for one in ours:
         for other in others:
             ratio = statistics.median(turn[one] / turn[other] for turn in taken)
-            keep(f"processor time of a decision in process: {one}", other, ratio)
+            keep(f"{one}: processor time of a decision in process", f"{other}, a simplified policy", ratio)
             print(f"  {one} takes {ratio:.2f} of the processor time of {other}", flush=True)

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from ratios import keep
+
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.formats.results import FoundError
 
@@ -114,6 +116,7 @@ def compare(title: str, lines_apart: int, lines: int, rounds: int) -> None:
     for name, seconds in (("one regular expression", statistics.median(yardstick)), ("the reader", statistics.median(ours))):
         print(f"  {lines / seconds:>12,.0f} lines per second  {size / seconds:>7.1f} MiB/s  {name}")
     print(f"  the reader's rate is {ratio:.2f} of the yardstick's")
+    keep(f"reading a kernel log, {title}", "matching each line with one regular expression", 1 / ratio)
 
 
 def stream(mebibytes: int) -> None:

@@ -32,6 +32,7 @@ from pathlib import Path
 import httpx
 from decide import on_fleet_hosts, recorded
 from fastapi import Depends, FastAPI, Response
+from ratios import keep
 
 from ras_triage.models.event import Event
 from ras_triage.policies.catalog.choice import choose_policy
@@ -168,6 +169,7 @@ def compare_singles(server: Server, title: str, bodies: list[bytes], seconds: fl
     decided, echoed = (statistics.median(column) for column in zip(*rates, strict=True))
     ratio = statistics.median(one / other for one, other in rates)
     print(f"(a) {title}: {decided:,.0f} durable decisions a second, {echoed:,.0f} echoes: {ratio:.2f}", flush=True)
+    keep(f"a durable single decision, {CONNECTIONS} connections ({title})", "validating and echoing it in the same server", 1 / ratio)
 
 
 # (b)
@@ -233,6 +235,7 @@ def compare_batches(server: Server, title: str, lines: list[bytes]) -> None:
         f"(b) {title}: {len(lines) / durable:,.0f} durable events a second, {len(lines) / plain:,.0f} in the plain loop: {ratio:.2f}",
         flush=True,
     )
+    keep(f"a durable decision in a batch ({title})", "validating the event and serialising its decision in a loop", 1 / ratio)
 
 
 # (c) and (d)

@@ -82,7 +82,7 @@ def main() -> None:
         ratio = statistics.median(one[name].processor / one[NOTHING].processor for one in rounds)
         print(f"{processor:>7.3f} s of processor time, {wall:>6.3f} s in all, {ratio:>5.1f} x  {name}", flush=True)
         if name != NOTHING:
-            keep(f"start-up, processor time: {name}", NOTHING, ratio)
+            keep(f"{name}: processor time of the process", NOTHING, ratio)
         if chosen.imports:
             print_imports(command)
 

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ratios import keep
+
 from ras_triage.models.event import Event, event_key
 from ras_triage.models.host import Vm
 from ras_triage.models.records.status_block import parse_block
@@ -82,7 +84,9 @@ def main() -> None:
     print(f"{options.slots} slots")
     for name, taken in rows.items():
         print(f"  {taken:>9.1f} us  {name}")
-    print(f"  translating takes {rows['translate one page'] / rows['decide the host side']:.2f} of what deciding the host side takes")
+    ratio = rows["translate one page"] / rows["decide the host side"]
+    print(f"  translating takes {ratio:.2f} of what deciding the host side takes")
+    keep(f"translating a page of a VM with {options.slots} memory slots", "deciding the host side of the event", ratio)
 
 
 if __name__ == "__main__":
