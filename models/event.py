@@ -6,7 +6,9 @@ import hashlib
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, GetJsonSchemaHandler, PlainSerializer, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from ras_triage.models.host import Host
 from ras_triage.models.notification import NotificationInput
@@ -44,11 +46,19 @@ Time = Annotated[
 ]
 
 
+class _BlockInputSchema:
+    """JSON schema of the input, which is built only for the schema: it has all section types, and takes as long as the rest of an event."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(TypeAdapter(Base64Text | StructuredBlock).core_schema if handler.mode == "validation" else schema)
+
+
 BlockInput = Annotated[
     bytes,
     Field(max_length=MAX_BLOCK_BYTES),
-    BeforeValidator(_block_bytes, json_schema_input_type=Base64Text | StructuredBlock),
+    BeforeValidator(_block_bytes),
     PlainSerializer(encode_base64, return_type=str, when_used="json"),
+    _BlockInputSchema(),
 ]
 
 

@@ -214,7 +214,7 @@ class Vm(WireModel):
     """Its vCPUs."""
     memslots: Memslots = Memslots()
     """Its memory slots, as set with KVM_SET_USER_MEMORY_REGION."""
-    guest: Guest = Guest()
+    guest: Guest = Guest.model_construct()
     """Configuration of the guest."""
     sea_to_user: StrictBool = False
     """KVM_CAP_ARM_SEA_TO_USER is enabled."""

@@ -31,8 +31,8 @@ ASSUMED_VMS = Assumption("host.vms", "a guest with an unknown name was running")
 DEFAULT_PAGE: Final = Page(physical_address=0, state=PageState.ANONYMOUS, dirty=True)
 """Default for a page without a fact."""
 
-_DEFAULT_CONFIG = Config()
-_DEFAULT_SYSCTL = Sysctl()
+_DEFAULT_CONFIG = Config.model_construct()
+_DEFAULT_SYSCTL = Sysctl.model_construct()
 
 _HAS_NO_OTHER_COPY = frozenset({PageState.ANONYMOUS, PageState.SHMEM, PageState.HUGETLB, PageState.THP, PageState.KSM, PageState.DAX})
 
