@@ -64,6 +64,7 @@ def run_server(app: FastAPI, settings: Settings, reload: Reload | None = None) -
     """Serve an application until a signal stops it; `reload` reloads its settings on request."""
     raise_gc_thresholds()
     allocator.limit()
+    logs.omit_unused_fields()
     raise_descriptor_limit()
     traces = tracing.start(app) if settings.otel else None
     try:
