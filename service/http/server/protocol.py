@@ -12,12 +12,13 @@ from urllib.parse import unquote
 
 from uuid_utils import uuid7
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ras_triage.service.api.problems import MEDIA_TYPE, Problem, problem_json, request_timeout
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.http.middleware.security_headers import security_headers
 from ras_triage.service.http.server.connections import CloseReason, Connection
+from ras_triage.service.http.server.exchange import Exchange
 from ras_triage.service.http.server.request_head import RequestHead
 from ras_triage.service.http.server.request_reader import MalformedRequest, RequestReader
 from ras_triage.service.telemetry import logs
@@ -83,10 +84,12 @@ class _Transport(asyncio.Transport):
 class HttpProtocol(HttpToolsProtocol):
     """Protocol of one connection, which requests have as `connection` in their state.
 
-    Of uvicorn's protocol it uses the responses. Requests that the client sends before it has the response to the last one wait.
+    Requests that the client sends before it has the response to the last one wait.
     """
 
     transport: _Transport
+    exchange: Exchange | None = None
+    """The latest request."""
 
     def __init__(self, connection: Connection, settings: Settings, **options: Any) -> None:
         super().__init__(**options)
@@ -111,6 +114,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.ended()
+        if self.exchange is not None and not self.exchange.response_complete:
+            self.exchange.disconnect()
         super().connection_lost(exc)
         self.app_state = {}  # both lines break reference cycles
         self.transport.forget()
@@ -136,7 +141,8 @@ class HttpProtocol(HttpToolsProtocol):
                 if self._reader.in_body:
                     return
                 if self._is_busy():
-                    self.flow.pause_reading()
+                    if self._reader.has_input:
+                        self.flow.pause_reading()
                     return
                 head = self._reader.read_head()
                 if head is None:
@@ -148,11 +154,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _is_busy(self) -> bool:
         """Return whether a request is in progress."""
-        return self.cycle is not None and not self.cycle.response_complete
+        return self.exchange is not None and not self.exchange.response_complete
 
     def _start_request(self, head: RequestHead) -> None:
         path, _, query = head.target.partition(b"?")
-        self.scope = {
+        scope = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": head.version,
@@ -167,45 +173,32 @@ class HttpProtocol(HttpToolsProtocol):
             "headers": head.headers,
             "state": self.app_state.copy(),
         }
-        self.cycle = RequestResponseCycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=head.expects_continue,
-            keep_alive=head.keep_alive,
-            on_response=self.on_response_complete,
-        )
+        self.exchange = Exchange(scope, head, self.transport, self.flow, self.logger, self.on_response_complete)
         self._connection.request_started()
-        self._start_asgi_task(self.cycle, self.app)
+        task = self.loop.create_task(self.exchange.run(self.app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
         self._read_body()
 
     def _read_body(self) -> None:
         """Pass on what has arrived of the body; after the response it is discarded."""
-        data = self._reader.read_body()
-        if self.cycle.response_complete:
+        data, exchange = self._reader.read_body(), self.exchange
+        if exchange is None or exchange.response_complete:
             return
-        self.cycle.body += data
-        self.cycle.more_body = self._reader.in_body
-        if len(self.cycle.body) > HIGH_WATER_LIMIT:
+        exchange.add_body(data, more=self._reader.in_body)
+        if exchange.unread > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
-        if data or not self.cycle.more_body:
-            self.cycle.message_event.set()
 
     def _is_draining(self) -> bool:
         """Return whether the rest of a body is being discarded."""
-        return self.cycle is not None and self.cycle.response_complete and self._lacks_body()
+        return self.exchange is not None and self.exchange.response_complete and self._lacks_body()
 
     def _lacks_body(self) -> bool:
         return self._reader.in_body and not self._refused
 
     def _may_linger(self) -> bool:
         """Return whether all responses are complete and the client may still be sending."""
-        answered = self.cycle is None or self.cycle.response_complete
+        answered = self.exchange is None or self.exchange.response_complete
         return answered and (self._refused or self._lacks_body())
 
     def on_response_complete(self) -> None:
@@ -225,7 +218,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def shutdown(self) -> None:
-        super().shutdown()
+        if self.exchange is None or self.exchange.response_complete:
+            self.transport.close()
+        else:
+            self.exchange.keep_alive = False
         if self.transport.is_closing() and not self.transport.unsent():
             self.loop.call_later(TLS_CLOSE_S, self.transport.abort)
 
@@ -238,7 +234,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self._end("body_unread")
         elif self.transport.is_closing():
             self._check_closing(now)
-        elif self.cycle is not None and not self.cycle.response_complete:
+        elif self.exchange is not None and not self.exchange.response_complete:
             since = self.unread_since()
             if since is not None and now - since > self._settings.answer_timeout_s:
                 self._end("answer_timeout")
@@ -250,17 +246,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     def stalled_since(self) -> float | None:
         """Return since when the client has neither sent its body nor read its response; None if it has."""
-        if self.cycle is None or self.cycle.response_complete:
+        if self.exchange is None or self.exchange.response_complete:
             return None
         if self._paused_at is not None:
             return self.unread_since()
-        waits = self.cycle.more_body and not self.cycle.body
+        waits = self.exchange.more_body and not self.exchange.unread
         return self._received_at if waits else None
 
     @property
     def has_whole_body(self) -> bool:
         """Whether the body of the request in progress is complete."""
-        return self.cycle is not None and not self.cycle.more_body
+        return self.exchange is not None and not self.exchange.more_body
 
     def unread_since(self) -> float | None:
         """Return since when the client has neither read nor sent: many clients send everything before they read."""
@@ -275,7 +271,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _waiting_s(self) -> float:
         """Return the timeout of the next head in seconds."""
-        between_requests = self.cycle is not None and not self._head_begun
+        between_requests = self.exchange is not None and not self._head_begun
         return self._settings.keep_alive_s if between_requests else self._settings.head_timeout_s
 
     def _end_waiting(self) -> None:
@@ -305,12 +301,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Refuse a malformed request and close the connection, because the start of the next request is unknown."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        if self.exchange is None or self.exchange.response_complete or not self.exchange.response_started:
             self._send_problem(problem)
         self._refused, self._since = True, self.loop.time()
-        if self._is_busy():
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if self.exchange is not None and not self.exchange.response_complete:
+            self.exchange.disconnect()
         self.transport.close()
 
     def _send_problem(self, problem: Problem) -> None:

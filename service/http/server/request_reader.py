@@ -42,6 +42,11 @@ class RequestReader:
         self._input = self._input + data if self._input else data
 
     @property
+    def has_input(self) -> bool:
+        """Whether there is input that has not been read."""
+        return bool(self._input)
+
+    @property
     def in_body(self) -> bool:
         """Whether the body of the last request is incomplete."""
         return self._left > 0 or self._chunked is not None
