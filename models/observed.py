@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from ras_triage.models.frozen import frozen
 
@@ -185,17 +185,22 @@ def is_of_drivers(observed: ObservedActions) -> bool:
 
 def group_actions(actions: Iterable[ObservedAction]) -> ObservedActions:
     """Group actions by kind."""
-    items = tuple(actions)
-    return ObservedActions(
-        memory_failures=tuple(item for item in items if isinstance(item, ObservedMemoryFailure)),
-        soft_offlines=tuple(item for item in items if isinstance(item, ObservedSoftOffline)),
-        signals=tuple(item for item in items if isinstance(item, ObservedSignal)),
-        panics=tuple(item for item in items if isinstance(item, ObservedPanic)),
-        oopses=tuple(item for item in items if isinstance(item, ObservedOops)),
-        serrors=tuple(item for item in items if isinstance(item, ObservedSerror)),
-        notes=tuple(item for item in items if isinstance(item, ObservedMessage)),
-        recoveries=tuple(item for item in items if isinstance(item, ObservedRecovery)),
-    )
+    groups: dict[str, list[Any]] = {}
+    for action in actions:
+        groups.setdefault(_GROUPS[type(action)], []).append(action)
+    return ObservedActions(**{name: tuple(group) for name, group in groups.items()})
+
+
+_GROUPS: Final[dict[type[ObservedAction], str]] = {
+    ObservedMemoryFailure: "memory_failures",
+    ObservedSoftOffline: "soft_offlines",
+    ObservedSignal: "signals",
+    ObservedPanic: "panics",
+    ObservedOops: "oopses",
+    ObservedSerror: "serrors",
+    ObservedMessage: "notes",
+    ObservedRecovery: "recoveries",
+}
 
 
 @frozen

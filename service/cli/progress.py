@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from time import monotonic
+from typing import Final, Protocol, TextIO
+
+_SHORTEST: Final = 0.1
+"""Seconds before which a rate would be noise."""
 
 
 class Progress(Protocol):
@@ -37,10 +41,10 @@ def progress(size: int | None, stream: TextIO) -> Iterator[Progress]:
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
     from rich.progress import Progress as Bar  # noqa: PLC0415
 
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[done]} done"), TimeRemainingColumn())
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[done]} done, {task.fields[rate]}/s"), TimeRemainingColumn())
     with Bar(*columns, console=Console(file=stream), transient=True) as bar:
-        task = bar.add_task("", total=size, done=0)
-        done = 0
+        task = bar.add_task("", total=size, done=0, rate=0)
+        done, began = 0, monotonic()
 
         class ShownProgress:
             """Progress that moves the bar."""
@@ -51,6 +55,6 @@ def progress(size: int | None, stream: TextIO) -> Iterator[Progress]:
             def item_done(self) -> None:
                 nonlocal done
                 done += 1
-                bar.update(task, done=done)
+                bar.update(task, done=done, rate=round(done / max(monotonic() - began, _SHORTEST)))
 
         yield ShownProgress()

@@ -14,6 +14,7 @@ A format is written as in the source, with the fields in braces: `{d:name}` deci
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from ras_triage.models.frozen import frozen
@@ -102,6 +103,13 @@ HEAD: Final = re.compile(
     r"|(?P<length>section length: (?P<bytes>0x[0-9a-f]{1,8}))"
 )
 """Record and section header lines (`__ghes_print_estatus`, `cper_estatus_print`, `cper_estatus_print_section`)."""
+
+
+@lru_cache(maxsize=1024)
+def match_head(text: str) -> re.Match[str] | None:
+    """Return the match of `HEAD`; the records of a log repeat most of these lines."""
+    return HEAD.fullmatch(text)
+
 
 OPEN_HEADS: Final = frozenset({"start", "fru_text", "length", "type"})
 """Header lines that end in a number of variable length, or in free text."""

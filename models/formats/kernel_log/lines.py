@@ -88,6 +88,12 @@ _LINE_NUMBER = re.compile(r":\d{1,9}[:\]]*$")
 _TIME_OF_DAY = re.compile(r"\d:\d\d")
 
 
+_PLAIN_RECORD = re.compile(r"\[ *(\d{1,12}\.\d{1,9})\] (?:\{(\d{1,10})\})?\[Hardware Error\]: ?(.*)", re.DOTALL)
+"""A line of a record as dmesg prints it: most lines of a log that is dense with records."""
+_PLAIN_MESSAGE = re.compile(r"\[ *(\d{1,12}\.\d{1,9})\] ([^\[\]{}]*)")
+"""Any other line of dmesg, without the brackets and braces with which a message behind another prefix begins."""
+
+
 def collected_from(machine: str) -> bytes:
     """Return the mark in front of a line that a log collector names the machine of. It keeps machines apart and is no part of the line."""
     return b"\x1d" + machine.replace("\x1d", " ").encode("utf-8", "replace")[:256] + b"\x1d"
@@ -165,6 +171,11 @@ def strip_quoting(text: str) -> str:
 
 def parse_line(text: str, number: int, *, is_whole: bool = True) -> LogLine:
     """Parse a line; never raises."""
+    if plain := _PLAIN_RECORD.fullmatch(text):
+        uptime, sequence, message = plain.groups()
+        return _plain_line(message, number, uptime, is_whole=is_whole, sequence=int(sequence) if sequence else None, is_record=True)
+    if "kernel" not in text and (plain := _PLAIN_MESSAGE.fullmatch(text)):
+        return _plain_line(plain[2], number, plain[1], is_whole=is_whole)
     prefix = _PREFIX.match(text)
     assert prefix is not None, "every part of the pattern is optional"
     collected, _, level, kmsg, microseconds, when, host, priority, uptime, beside, caller = prefix.groups()
@@ -195,6 +206,14 @@ def parse_line(text: str, number: int, *, is_whole: bool = True) -> LogLine:
         is_marked=found is not None or is_marked,
         is_whole=is_whole,
     )
+
+
+def _plain_line(
+    message: str, number: int, uptime: str, *, is_whole: bool, sequence: int | None = None, is_record: bool = False
+) -> LogLine:  # fmt: skip
+    """Return a line of dmesg with its time since boot."""
+    text = message.removesuffix(_PADDING).strip()
+    return LogLine(number, text, is_record, sequence, None, None, float(uptime), None, None, "", True, is_whole)
 
 
 def _find_message(text: str, start: int) -> int | None:

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
-from operator import itemgetter
+from operator import itemgetter, methodcaller
 from typing import Final
 
 from ras_triage.models.formats.kernel_log import exception_lines, reports
@@ -30,9 +30,10 @@ from ras_triage.models.formats.kernel_log.exception_lines import (
     read_task,
 )
 from ras_triage.models.formats.kernel_log.exceptions import LogException
-from ras_triage.models.formats.kernel_log.grammar import FIRMWARE_WARNINGS, HEAD
+from ras_triage.models.formats.kernel_log.grammar import FIRMWARE_WARNINGS, match_head
 from ras_triage.models.formats.kernel_log.lines import COLOUR, FORMAT, MAX_LINE, LogLine, line_text, parse_line
 from ras_triage.models.formats.kernel_log.record import MAX_LINES_APART, REPORT_LINES, LogRecord, has_address, observed_frame
+from ras_triage.models.formats.kernel_log.record_templates import RUN_MARK, RecordRun, RecordTemplates, begins_run, find_runs
 from ras_triage.models.formats.kernel_log.wrapping import PendingLine
 from ras_triage.models.formats.ras.page_failures import frames_of
 from ras_triage.models.formats.results import FoundError, Position, UnmatchedAction, UnreadableRecord, read_guarded
@@ -70,6 +71,8 @@ _NEXT_LINES: Final = 3
 _MAX_MESSAGE: Final = 1024
 """Bytes of the kernel's longest line."""
 
+_RECORD_MARK: Final = b"[Hardware Error]: "
+
 _BERT: Final = "BERT: "
 _SKIPPED = re.compile(r"BERT: (?:\[Hardware Error\]: ?)?Skipped (\d{1,10}) error records")
 _FIRMWARE_BUG = re.compile(r"BERT: ?\[Firmware Bug\]: ?((?:Truncated status block|Invalid error record).*)")
@@ -80,6 +83,7 @@ _BERT_DATA: Final = "/sys/firmware/acpi/tables/data/BERT"
 _BANNER = re.compile(r"Linux version (\S{1,128}) .*")
 
 _shortened = itemgetter(slice(0, MAX_LINE))
+_has_end = methodcaller("endswith", b"\n")
 
 
 def read_kernel_log(lines: Iterable[bytes], notification: NotificationType | None = None) -> Iterator[LogItem]:
@@ -89,22 +93,48 @@ def read_kernel_log(lines: Iterable[bytes], notification: NotificationType | Non
     does not contain; without it an ordinary interrupt is assumed. A log without records yields nothing. Never raises.
     """
     reader = _Reader(notification)
-    for number, batch, is_last in _batches(lines):
-        reader.read(number, batch, is_last)
+    for number, batch, end in _batches(lines):
+        is_cut = end is not None and end != number + len(batch)
+        reader.read(number, batch, is_last=end is None, is_cut=is_cut)
+        if is_cut:
+            reader.read_pending()
+        reader.expire(end or number + len(batch))
         yield from reader.items
         reader.items.clear()
     reader.close()
     yield from reader.items
 
 
-def _batches(lines: Iterable[bytes]) -> Iterator[tuple[int, list[bytes], bool]]:
-    """Yield the lines in batches, each with the number of its first line and whether it is the last batch."""
+def _batches(lines: Iterable[bytes]) -> Iterator[tuple[int, list[bytes], int | None]]:
+    """Yield the lines in batches, each with the number of its first line and of the one behind those that were read with it.
+
+    None: it is the last batch. A record that may go on is left to the next batch.
+    """
     source = map(_shortened, lines)
     number, batch = 1, list(islice(source, _BATCH))
     while batch:
+        end = number + len(batch)
         following = list(islice(source, _BATCH))
-        yield number, batch, not following
+        if following and (whole := _before_last_record(batch)):
+            following[:0] = batch[whole:]
+            del batch[whole:]
+        yield number, batch, end if following else None
         number, batch = number + len(batch), following
+
+
+def _before_last_record(batch: list[bytes]) -> int:
+    """Return the number of lines before a record that may go on behind the batch; 0 if there is none."""
+    for at in range(len(batch) - 1, len(batch) // 2, -1):
+        if _RECORD_MARK not in batch[at]:
+            return 0
+        if begins_run(batch[at]):
+            return at
+    return 0
+
+
+def _is_split(batch: list[bytes], block: bytes) -> bool:
+    """Return whether a batch may have whole records, and its joined lines are the same lines."""
+    return RUN_MARK in block and block.count(b"\n") == len(batch) and all(map(_has_end, batch))
 
 
 class _Reader:
@@ -129,11 +159,12 @@ class _Reader:
         """Machines whose log has printed records of the previous boot; the kernel numbers all other records."""
         self._reports: deque[tuple[LogLine, FoundError, Boot]] = deque()
         """Errors outside of records, held until the records around them are known."""
+        self._templates = RecordTemplates()
         self._pending: PendingLine | None = None
         self._has_line_ends = False
 
-    def read(self, number: int, batch: list[bytes], is_last: bool) -> None:
-        """Parse a batch of lines."""
+    def read(self, number: int, batch: list[bytes], *, is_last: bool, is_cut: bool) -> None:
+        """Parse a batch of lines. `is_cut`: a record begins behind it."""
         block = b"".join(batch)
         if b"\x1b" in block:  # a colour escape sequence may split a mark
             batch = [COLOUR.sub(b"", line) for line in batch]
@@ -146,8 +177,25 @@ class _Reader:
         self._has_line_ends = self._has_line_ends or batch[0].endswith(b"\n")
         if marks or self._pending is not None:
             cut = number + len(batch) - 1 if is_last and self._has_line_ends and not batch[-1].endswith(b"\n") else None
-            self._scan(number, batch, marks, cut)
-        self._expire(number + len(batch))
+            self._scan_runs(number, batch, marks, cut, find_runs(block, is_cut=is_cut) if _is_split(batch, block) else ())
+
+    def _scan_runs(self, number: int, batch: list[bytes], marks: list[bytes], cut: int | None, runs: Iterable[RecordRun]) -> None:
+        """Parse records that are like earlier ones at once, and all other lines one by one."""
+        at = 0
+        for run in runs:
+            lines = batch[run.start : run.end]
+            template = self._templates.find(run, lines)
+            if template is None:
+                continue
+            self._scan(number + at, batch[at : run.start], marks, None)
+            at = run.start
+            self.read_pending()
+            if self._exceptions:
+                continue  # one of them may be about this record
+            at = run.end
+            first, last = (parse_line(line_text(lines[which]), number + index) for which, index in ((0, run.start), (-1, run.end - 1)))
+            self._add_record(template.copy(first, last, self._boot(first.machine), self._frames, run.addresses))
+        self._scan(number + at, batch[at:] if at else batch, marks, cut)
 
     def _scan(self, number: int, batch: list[bytes], marks: list[bytes], cut: int | None) -> None:
         """Parse the relevant lines and their continuations; the line number `cut` is that of a truncated line."""
@@ -162,14 +210,20 @@ class _Reader:
 
     def close(self) -> None:
         """Finish the pending line and all open records at the end of the log."""
-        if self._pending is not None:
-            self._read_line(self._pending.line)
+        self.read_pending()
         while self._reports:
             self._finish_report()
         while self._records:
             self._finish_first()
 
-    def _expire(self, number: int) -> None:
+    def read_pending(self) -> None:
+        """Process the pending line, which no line continues."""
+        if self._pending is not None:
+            held, self._pending = self._pending, None
+            self._read_line(held.line)
+
+    def expire(self, number: int) -> None:
+        """Finish what no line from `number` on can be about."""
         while self._reports and (number - self._reports[0][0].number > REPORT_LINES or len(self._reports) > _MAX_OPEN):
             self._finish_report()
         while self._records and number - self._records[0].last.number > MAX_LINES_APART:
@@ -227,7 +281,7 @@ class _Reader:
             self._read_record_line(line)
 
     def _read_record_line(self, line: LogLine) -> None:
-        key, head = _key(line), HEAD.fullmatch(line.text)
+        key, head = _key(line), match_head(line.text)
         record = self._open.get(key)
         if record is None or not record.accepts(line, head):
             if line.sequence is None and head is None:
@@ -235,13 +289,18 @@ class _Reader:
                 return
             record = LogRecord(line, self._boot(line.machine), self._frames)
             record.is_of_previous_boot = line.sequence is None and line.machine in self._boot_records
-            self._open[key] = record
-            self._running.setdefault(record.machine, deque()).append(record)
-            self._queue(record)
+            self._add_record(record)
             self._add_abort_before(record)
         before = record.size
         record.add(line, head)
         self._grow(record.size - before)
+
+    def _add_record(self, record: LogRecord) -> None:
+        """Add a new record, which may have a size."""
+        self._open[_key(record.first)] = record
+        self._running.setdefault(record.machine, deque()).append(record)
+        self._queue(record)
+        self._grow(record.size)
 
     def _queue(self, item: LogRecord | LogException) -> None:
         self._records.append(item)

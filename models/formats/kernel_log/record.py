@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
@@ -40,6 +40,9 @@ from ras_triage.models.observed import (
 from ras_triage.models.records.checked_sections import encode_sections
 from ras_triage.models.records.guid import guid
 from ras_triage.models.severity import Severity, ghes_severity, severity_name
+
+if TYPE_CHECKING:
+    from ras_triage.models.formats.kernel_log.record_templates import RecordTemplate
 
 MAX_LINES_APART: Final = 2000
 """Most lines between two lines of a record, or between a record and a message about it."""
@@ -84,6 +87,7 @@ class LogRecord:
         "_source_id",
         "_stamp",
         "actions",
+        "addresses",
         "block_severity",
         "boot",
         "exception",
@@ -99,6 +103,7 @@ class LogRecord:
         "sections",
         "sequence",
         "size",
+        "template",
         "when",
     )  # fmt: skip
 
@@ -140,6 +145,27 @@ class LogRecord:
         """The last section index that was printed."""
         self._next_index = 0
         self._stamp: tuple[bytes, bool] | None = None
+        self.template: RecordTemplate | None = None
+        """What this is a copy of; None: of nothing, or lines were added since."""
+        self.addresses: tuple[int, ...] = ()
+        """Of a copy, in the order of the lines."""
+
+    def copy(self, first: LogLine, last: LogLine, boot: Boot, frames: Counter[int]) -> LogRecord:
+        """Return a record with the same lines. The first line of this one has the number 0, and all sections are plain."""
+        record = LogRecord(first, boot, frames)
+        record.last = last
+        record.size = self.size
+        record.block_severity = self.block_severity
+        record.has_unknown_severity = self.has_unknown_severity
+        record.sections = [section.copy(first.number + section.line, record.match_keys) for section in self.sections]
+        record.match_keys.error_types |= self.match_keys.error_types
+        record._current = record.sections[-1]
+        record._source_id = self._source_id
+        record._corrected = self._corrected
+        record._index = self._index
+        record._next_index = self._next_index
+        record._stamp = self._stamp
+        return record
 
     def accepts(self, line: LogLine, head: re.Match[str] | None) -> bool:
         """Return whether a line with this record's number can belong to it; `head` is the match of `HEAD`."""
@@ -160,6 +186,7 @@ class LogRecord:
 
     def add(self, line: LogLine, head: re.Match[str] | None) -> None:
         """Add a line; `head` is the match of `HEAD`."""
+        self.template = None
         self.last = line
         self.size += memory_size(line.text)
         if head is None and " #" in line.text and not is_section_line(line.text):
@@ -266,6 +293,7 @@ class LogRecord:
 
     def add_recovery(self, found: AerLine, line: LogLine) -> None:
         """Add a message of PCIe error recovery that this record accepts."""
+        self.template = None
         if found.registers:
             self.match_keys.devices[found.device].recovery |= found.registers
             self._is_recovering = True
@@ -316,6 +344,7 @@ class LogRecord:
 
     def refuse(self, text: str) -> None:
         """Add a message that the kernel does not print the rest of the section."""
+        self.template = None
         if self._current is not None:
             self._current.refuse(text)
 
@@ -361,6 +390,10 @@ class LogRecord:
 
         The notification type of a record of the previous boot is not that of the caller, which is about the errors of this one.
         """
+        if self.template is not None and not self._came_with_abort():
+            found = self.template.finish(self, notification)
+            if found is not None:
+                return found
         notification = NotificationType.BERT if self._is_history else notification
         place = Position(line=self.first.number)
         inferred = {index for index, section in enumerate(self.sections) if section.infer_type()}
@@ -393,7 +426,7 @@ class LogRecord:
 
     def _notification(self, known: NotificationType | None, assumed: list[AssumedField]) -> Notification:
         """Return the notification: the caller's, that of an abort beside the record, or else an assumption."""
-        is_synchronous = self.exception is not None or self.is_synchronous or self._source_id in self.boot.synchronous_sources
+        is_synchronous = self._came_with_abort()
         if known is None and not is_synchronous:
             why = "a kernel log does not contain the notification type"
             if self.sequence is None and self._source_id is None:
@@ -406,6 +439,9 @@ class LogRecord:
         if self.exception is not None and kind is NotificationType.SEA:
             return self.exception.notification(self._source_id)
         return Notification(type=kind, source_id=self._source_id)
+
+    def _came_with_abort(self) -> bool:
+        return self.exception is not None or self.is_synchronous or self._source_id in self.boot.synchronous_sources
 
     def _is_handled_beside_oops(self) -> bool:
         """Return whether the kernel handled the record although the abort beside it was taken in the kernel."""

@@ -43,6 +43,14 @@ class BuiltSection(NamedTuple):
     """Possible numberings of ARM error types as printed: `legacy`, `uefi-2.10`."""
 
 
+_INFO: Final = "error_info"
+_WIDTHS: Final = {
+    kind: {field.name: field.width for field in layout.fields}
+    for kind, layout in (*((name, section.LAYOUT) for name, section in SECTIONS.items()), (_INFO, ArmErrorInfo.LAYOUT))
+}
+"""Widths of the fields of a layout in bits, by section name."""
+
+
 class _Notes:
     """Assumptions and losses that a builder collects."""
 
@@ -51,9 +59,9 @@ class _Notes:
         self.lost = list(lines.lost)
         self.numbering: set[str] = set()
 
-    def fit(self, layout: Layout, fields: LineFields) -> LineFields:
-        """Return the fields that the layout has and whose values fit; record the others as lost."""
-        widths = {field.name: field.width for field in layout.fields}
+    def fit(self, kind: str, fields: LineFields) -> LineFields:
+        """Return the fields that the layout of a kind has and whose values fit; record the others as lost."""
+        widths = _WIDTHS[kind]
         fitting: LineFields = {}
         for name, number in fields.items():
             if name not in widths:
@@ -119,7 +127,7 @@ def _memory(lines: SectionLines, notes: _Notes) -> dict[str, Any]:
     _drop_contradicting_bank(fields, notes)
     if "dimm" in fields:
         notes.lost.append("`module_handle`: the kernel prints the DIMM slot name instead")
-    fields = notes.fit(SECTIONS["memory"].LAYOUT, fields)
+    fields = notes.fit("memory", fields)
     return {"type": "memory", **fields}
 
 
@@ -140,7 +148,7 @@ def _pcie(lines: SectionLines, notes: _Notes) -> dict[str, Any]:
     low, high = fields.get("serial_low"), fields.get("serial_high")
     if isinstance(low, int) and isinstance(high, int):
         fields["serial_number"] = high << 32 | low if low >> 32 == 0 else 1 << 64
-    section: dict[str, Any] = {"type": "pcie", **notes.fit(layout, fields)}
+    section: dict[str, Any] = {"type": "pcie", **notes.fit("pcie", fields)}
     if "aer_header_log" in section:
         section["aer_header_log"] = struct.pack("<4I", *(fields[f"tlp_{word}"] for word in range(4)))
     if "class_code" in section:
@@ -191,7 +199,7 @@ def _with_validation_bits(section: dict[str, Any], layout: Layout, unsure_bits: 
 
 def _generic_processor(lines: SectionLines, notes: _Notes) -> dict[str, Any]:
     notes.lost.append("`cpu_brand`: not printed by the kernel")
-    return {"type": "generic_processor", **notes.fit(SECTIONS["generic_processor"].LAYOUT, lines.fields)}
+    return {"type": "generic_processor", **notes.fit("generic_processor", lines.fields)}
 
 
 def _arm_processor(lines: SectionLines, notes: _Notes) -> dict[str, Any]:
@@ -200,7 +208,7 @@ def _arm_processor(lines: SectionLines, notes: _Notes) -> dict[str, Any]:
         number = fields.get(name)
         if isinstance(number, int) and -(1 << 31) <= number < 0:
             fields[name] = number & 0xFFFFFFFF  # printed with %d
-    section: dict[str, Any] = {"type": "arm_processor", **notes.fit(layout, fields)}
+    section: dict[str, Any] = {"type": "arm_processor", **notes.fit("arm_processor", fields)}
     if "midr_el1" not in section:
         notes.assumed.append(("midr_el1", "0", "its line is missing, and the field has no validation bit"))
     section["error_infos"] = [info for fields in lines.infos if (info := _error_info(fields, notes)) is not None]
@@ -240,7 +248,7 @@ def _error_info(fields: LineFields, notes: _Notes) -> dict[str, Any] | None:
         info["flags"] = flags
     names = ("error_information", "virtual_fault_address", "physical_fault_address")
     info |= {name: fields[name] for name in names if name in fields}
-    fitting: dict[str, Any] = {**notes.fit(ArmErrorInfo.LAYOUT, info)}
+    fitting: dict[str, Any] = {**notes.fit(_INFO, info)}
     if "error_type" not in fitting:
         return None
     notes.numbering |= _numbering(kind, is_legacy="legacy_type" in fields)
@@ -311,7 +319,7 @@ def _cxl_protocol(lines: SectionLines, notes: _Notes) -> dict[str, Any]:
         fields["serial_number"] = high << 32 | low
     for name in ("dvsec_length", "error_log_length"):
         fields.pop(name, None)
-    section: dict[str, Any] = {"type": "cxl_protocol", **notes.fit(layout, fields)}
+    section: dict[str, Any] = {"type": "cxl_protocol", **notes.fit("cxl_protocol", fields)}
     capability = lines.dumps.get("payload", HexDump()).data
     if len(capability) == _CXL_CAPABILITY_LENGTH:
         section["capability_structure"] = bytes(capability)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 from ras_triage.models.formats.kernel_log.grammar import (
@@ -34,10 +35,13 @@ from ras_triage.models.sections.pcie import device_text
 
 LineFields = dict[str, int | str]
 
+_CACHED_TEXTS: Final = 1024
+"""Texts whose parsed form is kept: the records of a log repeat most of their lines."""
 _MAX_LINES: Final = 20_000
 """Most lines of one section; a block of 64 KiB prints as fewer."""
 _MAX_LOST: Final = 20
 MAX_REFUSALS: Final = 8
+_REFUSAL_STARTS: Final = ("section length", "firmware-generated", "ERR_INFO_NUM", "Invalid context")
 PAGE_SHIFTS: Final = (12, 14, 16)
 """Base-2 logarithms of the page sizes of arm64 kernels."""
 _MAX_QUOTED: Final = 80
@@ -78,7 +82,7 @@ class MatchKeys:
     open_frames: Counter[int] = field(default_factory=Counter)
     """Number of open records that name each page frame."""
 
-    def add(self, fields: LineFields) -> None:
+    def add(self, fields: Mapping[str, int | str]) -> None:
         """Add the fields of one line."""
         for name in ("physical_address", "physical_fault_address"):
             if isinstance(address := fields.get(name), int):
@@ -141,6 +145,33 @@ class SectionLines:
     """Number of `unassigned` lines known not to be section lines."""
 
     @property
+    def is_plain(self) -> bool:
+        """Whether nothing but fields was printed of the section, all of which were understood."""
+        others = self.contexts or self.dumps or self.refusals or self.lost or self.unassigned or self.recovery
+        return self.kind in ("memory", "arm_processor") and not others
+
+    def copy(self, line: int, match_keys: MatchKeys) -> SectionLines:
+        """Return a plain section with the same fields, which begins in another line."""
+        return SectionLines(
+            line,
+            self.index,
+            self.severity,
+            self.timestamp,
+            self.is_precise,
+            self.fru_id,
+            self.fru_text,
+            self.kind,
+            self.type,
+            fields=self.fields.copy(),
+            infos=[info.copy() for info in self.infos],
+            order=self.order,
+            count=self.count,
+            counts=self.counts.copy(),
+            dump_name=self.dump_name,
+            match_keys=match_keys,
+        )
+
+    @property
     def is_named(self) -> bool:
         return self.type is not None or self.name is not None
 
@@ -178,11 +209,11 @@ class SectionLines:
             if self.count == _MAX_LINES + 1:
                 self.lost.append(f"all lines of a section after the first {_MAX_LINES}")
             return
-        if row := DUMP.fullmatch(text):
+        if text[8:10] == ": " and (row := DUMP.fullmatch(text)):
             self._dump().add(row)
         elif self.kind is None:
             self.unassigned.append((text, is_whole))
-        elif refusal := REFUSALS.fullmatch(text):
+        elif text.startswith(_REFUSAL_STARTS) and (refusal := REFUSALS.fullmatch(text)):
             self._refuse(text, refusal)
         elif self.kind == "memory" and _is_location(text):
             self._add_location(text, is_whole=is_whole)
@@ -249,7 +280,7 @@ class SectionLines:
                 self.match_keys.devices[_device(fields)] = self
             self.dump_name = _DUMPS_BEHIND.get((self.kind, order), self.dump_name)
 
-    def _add_arm(self, order: int, fields: LineFields, text: str) -> None:
+    def _add_arm(self, order: int, fields: Mapping[str, int | str], text: str) -> None:
         """Add the fields of a line of an ARM section, where error information structures and contexts repeat."""
         if order in ARM_INFO_ORDERS:
             if not self.infos or order <= self.order or order == ARM_INFO_ORDERS.start:
@@ -323,7 +354,8 @@ def _by_first_word(kind: str) -> dict[str, tuple[tuple[int, PrintkFormat], ...]]
     return found
 
 
-def read_fields(kind: str, text: str) -> tuple[int, PrintkFormat, LineFields] | None:
+@lru_cache(maxsize=_CACHED_TEXTS)
+def read_fields(kind: str, text: str) -> tuple[int, PrintkFormat, Mapping[str, int | str]] | None:
     """Return print order, format and fields of a line of a section kind; None if such sections have no such line."""
     for order, form in _by_first_word(kind).get(text.partition(" ")[0], ()):
         fields = form.read(text)
@@ -332,12 +364,13 @@ def read_fields(kind: str, text: str) -> tuple[int, PrintkFormat, LineFields] | 
     return None
 
 
-def _device(fields: LineFields) -> str:
+def _device(fields: Mapping[str, int | str]) -> str:
     """Return the device of a PCIe section in Linux's notation."""
     segment, bus, device, function = (int(fields[name]) for name in ("segment", "bus", "device", "function"))
     return device_text(segment, bus, device, function)
 
 
+@lru_cache(maxsize=_CACHED_TEXTS)
 def _is_location(text: str) -> bool:
     if not LOCATION.fullmatch(text):
         return False
@@ -353,6 +386,7 @@ def _count_matches(kind: str, lines: list[tuple[str, bool]]) -> int:
     )
 
 
+@lru_cache(maxsize=_CACHED_TEXTS)
 def is_section_line(text: str) -> bool:
     """Return whether the kernel prints such a line in any section."""
     if DUMP.fullmatch(text) or REFUSALS.fullmatch(text) or _is_location(text):
