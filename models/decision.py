@@ -400,3 +400,65 @@ class Decision:
     """Decisions for other interpretations of an ambiguous event."""
     warnings: tuple[DecisionWarning, ...] = ()
     """Remarks about the event."""
+
+
+@frozen
+class UnknownFact:
+    """A fact that the event leaves open."""
+
+    fact: str
+    """Name of the fact, as in `when`."""
+    readings: tuple[str, ...]
+    """Every value that it can have."""
+
+
+@frozen
+class Condition:
+    """Readings of the unknown facts that lead to the same action."""
+
+    when: dict[str, tuple[str, ...]]
+    """For each fact that matters: the values; facts that do not matter are left out."""
+    action: Action
+    """The action in all these readings."""
+    readings: int
+    """Number of points of the grid that the condition covers."""
+    plan: tuple[Step, ...]
+    """The plan for the first of these readings."""
+
+
+@frozen
+class InputChange:
+    """A change of one input."""
+
+    input: str
+    """Name of an unknown fact, as in `when`, or JSON pointer into the event."""
+    value: str
+    """The other value."""
+
+
+@frozen
+class SmallestChange:
+    """The fewest changes of inputs that lead to another action."""
+
+    changes: tuple[InputChange, ...]
+    """One change, or two where no single one is enough."""
+    action: Action
+    """The action after them."""
+    plan: tuple[Step, ...]
+    """The plan after them."""
+
+
+@frozen
+class WhatIf:
+    """What an unknown fact or another input would change about a decision."""
+
+    action: Action
+    """The action that is decided with the assumed facts."""
+    unknown: tuple[UnknownFact, ...]
+    """Facts that the event leaves open; none: the event says everything."""
+    readings: int
+    """Size of the grid: the product of the readings."""
+    conditions: tuple[Condition, ...]
+    """Every point of the grid is in exactly one of them."""
+    smallest_change: SmallestChange | None
+    """Null: no single change leads to another action, and none of the pairs of changes that were tried."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic_core import to_json
 
-from ras_triage.models.decision import Action, Decision
+from ras_triage.models.decision import Action, Decision, PolicyRef, WhatIf
 from ras_triage.models.frozen import frozen
 from ras_triage.models.scalars import HexText, TimeText
 from ras_triage.service.api.problems import Problem
@@ -40,6 +40,17 @@ class DecisionResponse(Decision):
     """Whether this is the stored decision of an event that was sent before."""
     host_facts: UsedFacts | None = None
     """Stored facts of the source that the decision used; null: none."""
+
+
+@frozen
+class AlternativesResponse(WhatIf):
+    """What an unknown fact or another input would change about a decision."""
+
+    _: KW_ONLY
+    id: str | None
+    """Id of the decision; null: not stored."""
+    policy: PolicyRef
+    """The policy under which the alternatives are decided, with its present digest."""
 
 
 BatchView = Literal["full", "summary"]

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from ras_triage.service.api.decision_response import BatchSummary, DecisionResponse
+    from ras_triage.service.api.decision_response import AlternativesResponse, BatchSummary, DecisionResponse
     from ras_triage.service.api.problems import Problem
     from ras_triage.service.client._async import AsyncClient
     from ras_triage.service.client._calls import Filters, HostFilters, PoisonFilters
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FLUSH",
+    "AlternativesResponse",
     "AnyEvent",
     "AsyncClient",
     "BatchSummary",
@@ -73,7 +74,7 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "api.decision_response": ("BatchSummary", "DecisionResponse"),
+    "api.decision_response": ("AlternativesResponse", "BatchSummary", "DecisionResponse"),
     "api.problems": ("Problem",),
     "client._async": ("AsyncClient",),
     "client._calls": ("Filters", "HostFilters", "PoisonFilters"),

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from ras_triage.models.host import Host
 from ras_triage.models.times import utc_text
-from ras_triage.service.api.decision_response import BatchSummary, BatchView, DecisionResponse
+from ras_triage.service.api.decision_response import AlternativesResponse, BatchSummary, BatchView, DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionResult, SyndromeResponse
@@ -221,6 +221,9 @@ class Calls:
 
     def get(self, identity: str) -> ProtocolFlow[DecisionResponse]:
         return self._get(DecisionResponse, f"/v1/decisions/{_path_segment(identity)}")
+
+    def alternatives(self, identity: str) -> ProtocolFlow[AlternativesResponse]:
+        return self._get(AlternativesResponse, f"/v1/decisions/{_path_segment(identity)}/alternatives")
 
     def get_json(self, identity: str) -> ProtocolFlow[bytes]:
         return self._bytes(ClientRequest("GET", f"/v1/decisions/{_path_segment(identity)}"))

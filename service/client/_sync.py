@@ -14,7 +14,7 @@ import httpx
 from httpx_sse import ServerSentEvent
 
 from ras_triage.models.host import Host
-from ras_triage.service.api.decision_response import BatchSummary, BatchView, DecisionResponse
+from ras_triage.service.api.decision_response import AlternativesResponse, BatchSummary, BatchView, DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.syndromes import SyndromeResponse
@@ -168,6 +168,10 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
     def get_json(self, identity: str) -> bytes:
         """Return one decision as the JSON that the service writes."""
         return self._result(self._calls.get_json(identity))
+
+    def alternatives(self, identity: str) -> AlternativesResponse:
+        """Return what an unknown fact or another input would change about a decision."""
+        return self._result(self._calls.alternatives(identity))
 
     def event(self, identity: str) -> bytes:
         """Return the event of a decision, byte for byte as received by the service."""

@@ -78,10 +78,10 @@ def require_affordable(
     try:
         require_workload(event, block, settings.max_workload, policy, known_poisoned=stored_pages)
     except TooMuchWork as error:
-        raise ProblemError(_too_much_work(error, uses_stored_facts=uses_stored_facts)) from None
+        raise ProblemError(too_much_work(error, uses_stored_facts=uses_stored_facts)) from None
 
 
-def _too_much_work(error: TooMuchWork, *, uses_stored_facts: bool) -> Problem:
+def too_much_work(error: TooMuchWork, *, uses_stored_facts: bool) -> Problem:
     """Return the problem of an event whose decision would take more steps than the setting `max_workload` allows.
 
     `uses_stored_facts`: the host facts are the stored ones of the source, so that no JSON pointer into the event leads to them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from ras_triage.models.decision import Decision
@@ -27,6 +28,7 @@ from ras_triage.service.cli.output import print_page, process_lines, warn, warn_
 from ras_triage.service.config.settings import InvalidSetting, Settings
 from ras_triage.service.engine.attempts import Attempts
 from ras_triage.service.engine.responses import decide_event, decision_json, wrap_decision
+from ras_triage.service.engine.stored.alternatives import alternatives_json, alternatives_of
 
 
 def configure(command: ArgumentParser) -> None:
@@ -38,6 +40,7 @@ def configure(command: ArgumentParser) -> None:
         command,
         "ras-triage decide event.json --compare linux-6.1.176 --compare uniform",
         "ras-triage decide --notification sea --kernel 6.12.107 record.cper",
+        "ras-triage decide --what-if --notification sea --kernel 6.12.107 record.cper",
         "ras-triage decide --ndjson - --fail-on panic < events.ndjson",
     )
     command.add_argument("file", metavar="FILE", help="input file, or - for standard input")
@@ -48,6 +51,9 @@ def configure(command: ArgumentParser) -> None:
     command.add_argument("--policy", action="append", metavar="NAME", help="decide under this policy; repeat to compare several")
     command.add_argument(
         "--compare", action="append", default=[], metavar="NAME", help="compare with the decision under this policy; may be repeated"
+    )
+    command.add_argument(
+        "--what-if", action="store_true", help="print the actions under every reading of the unknown facts, and the smallest change"
     )
     add_fail_on(command)
     command.add_argument("--ndjson", action="store_true", help="read one event per line, write one decision or problem per line")
@@ -71,6 +77,8 @@ def run(options: Namespace) -> int:
     if options.notification is None and NOTIFICATION_TYPE in (event.assumed or ()):
         warn(f"notification type not given, `{event.notification.type}` assumed; give it with `--notification`")
     policies = [*(options.policy or [None]), *options.compare]
+    if options.what_if:
+        return _explore(policies, event, options, settings)
     decisions = [attempts.call(_decide_under, policy, event, options, settings) for policy in policies]
     if options.json:
         for decision in decisions:
@@ -86,6 +94,20 @@ def run(options: Namespace) -> int:
     return status_of(options, 0, (decision.action for decision in decisions))
 
 
+def _explore(policies: Sequence[str | None], event: Event, options: Namespace, settings: Settings) -> int:
+    """Print the alternatives under each policy, and return the exit status for the actions with the assumed facts."""
+    attempts = Attempts(warn_of_defect)
+    answers = [attempts.call(alternatives_of, _with_options(policy, event, options), settings) for policy in policies]
+    for found in answers:
+        if options.json:
+            write_json(alternatives_json(found))
+        else:
+            from ras_triage.service.cli.pages.alternatives import alternatives_page  # noqa: PLC0415 - JSON output starts faster without it
+
+            print_page(alternatives_page(found))
+    return status_of(options, 0, (found.action for found in answers))
+
+
 def _require_known_names(options: Namespace, settings: Settings) -> None:
     """Raise ProblemError for an option with an unknown policy or kernel, before the input is read."""
     for option, names in (("--policy", options.policy or ()), ("--compare", options.compare)):
@@ -95,7 +117,11 @@ def _require_known_names(options: Namespace, settings: Settings) -> None:
 
 
 def _decide_under(policy: str | None, event: Event, options: Namespace, settings: Settings) -> Decision:
-    return decide_event(_override(event, options.notification, options.kernel, policy), settings)
+    return decide_event(_with_options(policy, event, options), settings)
+
+
+def _with_options(policy: str | None, event: Event, options: Namespace) -> Event:
+    return _override(event, options.notification, options.kernel, policy)
 
 
 def _override(event: Event, notification: NotificationType | None, kernel: str | None, policy: str | None) -> Event:
@@ -112,8 +138,8 @@ def _override(event: Event, notification: NotificationType | None, kernel: str |
 
 
 def _decide_lines(options: Namespace, settings: Settings) -> int:
-    if options.compare or len(options.policy or []) > 1:
-        raise InvalidSetting("`--ndjson`: expected at most one `--policy` and no `--compare`")
+    if options.compare or options.what_if or len(options.policy or []) > 1:
+        raise InvalidSetting("`--ndjson`: expected at most one `--policy`, no `--compare` and no `--what-if`")
     policy = options.policy[0] if options.policy else None
 
     actions: set[str] = set()

@@ -8,12 +8,14 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from ras_triage.service.api.content_encoding import decoded_chunks, require_known_encoding
-from ras_triage.service.api.decision_response import BatchView
+from ras_triage.service.api.decision_response import AlternativesResponse, BatchView
 from ras_triage.service.api.problems import ProblemError, too_many_counts, unknown_decision
 from ras_triage.service.api.summaries import PageJson, StatsJson
 from ras_triage.service.api.times import rfc3339
 from ras_triage.service.engine.evaluation import EventDocument
 from ras_triage.service.engine.responses import wrap_decision
+from ras_triage.service.engine.stored.alternatives import stored_alternatives
+from ras_triage.service.engine.stored.inputs import read_inputs
 from ras_triage.service.http.batch_run import ARRAY, CLOUD_EVENTS, NDJSON, BatchFormat, BatchRun
 from ras_triage.service.http.cloud_events import is_cloud_batch, received_event
 from ras_triage.service.http.dependencies import (
@@ -66,7 +68,7 @@ from ras_triage.service.http.streaming.response import EventStream
 from ras_triage.service.security.guard import is_still_authorised, require_request_scope, stream_client
 from ras_triage.service.security.scopes import DRY_RUN, is_dry_run
 from ras_triage.service.security.tickets import PARAMETER
-from ras_triage.service.store.port import FIELDS, Cursor
+from ras_triage.service.store.port import FIELDS, Cursor, Store
 from ras_triage.service.telemetry import logs
 
 router = APIRouter(prefix="/v1/decisions", tags=["decisions"])
@@ -252,6 +254,24 @@ async def show(identity: DecisionId, runtime: RuntimeOf, if_none_match: IfNoneMa
         raise ProblemError(unknown_decision(identity))
     document = wrap_decision(stored.decision, identity=stored.id, decided_at=rfc3339(stored.decided_at_ms))
     return immutable_response(document, if_none_match)
+
+
+@router.get("/{identity}/alternatives", operation_id="getAlternatives", dependencies=[Depends(only_parameters())])
+async def show_alternatives(identity: DecisionId, runtime: RuntimeOf) -> AlternativesResponse:
+    """Return what an unknown fact or another input would change about a decision.
+
+    The event is decided again with the stored facts that it was decided with: under every reading of the facts that it leaves open, and
+    with one or two changes until some lead to another action.
+    """
+
+    def explore(store: Store) -> AlternativesResponse | None:
+        inputs = read_inputs(store, identity)
+        return None if inputs is None else stored_alternatives(inputs, runtime.settings)
+
+    found = await runtime.read(explore)
+    if found is None:
+        raise ProblemError(unknown_decision(identity))
+    return found
 
 
 @router.get(

@@ -46,6 +46,9 @@ def test_an_event_is_decided_kept_and_found_again(client: Client) -> None:
     assert any(isinstance(step, Signal) for step in answer.plan)
     assert client.get(answer.id or "") == answer
     assert json.loads(client.event(answer.id or "")) == {**EVENT, "id": "kept"}
+    found = client.alternatives(answer.id or "")
+    assert (found.id, found.action, found.policy) == (answer.id, answer.action, answer.policy)
+    assert sum(condition.readings for condition in found.conditions) == found.readings
     assert client.decide({**EVENT, "id": "kept"}).id == answer.id
 
 
