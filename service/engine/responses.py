@@ -10,13 +10,15 @@ from pydantic_core import to_json
 
 from ras_triage.models.decision import Decision
 from ras_triage.models.errors import MalformedBytes
-from ras_triage.models.event import Event, event_key
+from ras_triage.models.event import BlockInput, Event, event_key
 from ras_triage.models.formats.hest import is_table
+from ras_triage.models.frozen import frozen
 from ras_triage.models.host import Range
-from ras_triage.models.records.block_fields import EncodedBlock, describe_block
+from ras_triage.models.records.block_fields import describe_block
 from ras_triage.models.records.cper_record import SIGNATURE, describe_record
+from ras_triage.models.records.field_map import FieldPosition, field_positions
 from ras_triage.models.records.status_block import StatusBlock, parse_block
-from ras_triage.models.scalars import BASE64_JSON, FailFastTuple, HexadecimalBytes, WireModel, decode_text
+from ras_triage.models.scalars import BASE64_JSON, FailFastTuple, HexadecimalBytes, WireModel, decode_text, encode_base64
 from ras_triage.policies.catalog.choice import choose_policy
 from ras_triage.policies.catalog.policies import Policy, UnknownPolicy
 from ras_triage.policies.catalog.vmms import UnknownVmm, require_known_vmms
@@ -138,11 +140,23 @@ _EncodedRecord = Annotated[bytes, BeforeValidator(_decode_record_text), *BASE64_
 _EncodedTable = Annotated[bytes, BeforeValidator(_decode_table_text), *BASE64_JSON]
 
 
+@frozen
+class BlockLayout:
+    """Bytes of a status block, and where its fields are."""
+
+    data: str
+    """The block in base64."""
+    fields: tuple[FieldPosition, ...]
+    """In order of their structures, at most 4096."""
+
+
 class DecodeRequest(WireModel):
     """Decode request: exactly one of `status_block`, `record` and `hest`."""
 
-    status_block: EncodedBlock | None = None
-    """ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1), in base64 or hexadecimal."""
+    status_block: BlockInput | None = None
+    """ACPI Generic Error Status Block (ACPI 6.5 18.3.2.7.1), in base64 or hexadecimal, or as fields."""
+    layout: bool = False
+    """Whether the response has `layout`, the bytes of `status_block` and the position of each field in them."""
     record: _EncodedRecord | None = None
     """CPER record (UEFI 2.10 N.2), in base64 or hexadecimal."""
     hest: Annotated[_EncodedTable, Field(max_length=MAX_HEST_BYTES)] | None = None
@@ -160,6 +174,8 @@ class DecodeRequest(WireModel):
             raise ValueError("expected exactly one of `status_block`, `record` and `hest`")
         if self.hest is None and any(value is not None for value in (self.kernel, self.policy, self.ram)):
             raise ValueError("`kernel`, `policy` and `ram` require `hest`")
+        if self.layout and self.status_block is None:
+            raise ValueError("`layout` requires `status_block`")
         return self
 
 
@@ -174,7 +190,9 @@ def decode_response(document: bytes, settings: Settings) -> dict[str, Any] | Hes
         return _error_sources(request.hest, request, settings)
     if request.record is not None:
         return explain_bytes(DetectedInput(InputKind.RECORD, request.record), "/record")
-    return explain_bytes(DetectedInput(InputKind.STATUS_BLOCK, request.status_block or b""), "/status_block")
+    block = request.status_block or b""
+    found = explain_bytes(DetectedInput(InputKind.STATUS_BLOCK, block), "/status_block")
+    return found | {"layout": BlockLayout(encode_base64(block), field_positions(block))} if request.layout else found
 
 
 def _error_sources(table: bytes, request: DecodeRequest, settings: Settings) -> HestResponse:

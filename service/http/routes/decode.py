@@ -12,7 +12,7 @@ from ras_triage.models.records.block_fields import StructuredBlock
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.evaluation import LOOP_BYTES
 from ras_triage.service.engine.input_detection import InputKind, detect_bytes, detect_input
-from ras_triage.service.engine.responses import decode_response, explain_bytes
+from ras_triage.service.engine.responses import BlockLayout, decode_response, explain_bytes
 from ras_triage.service.http.dependencies import Body, RuntimeOf, SettingsOf, only_parameters
 from ras_triage.service.http.openapi import json_body, json_response
 
@@ -30,6 +30,8 @@ class DecodeResponse(BaseModel):
     """Fields of the block; valid as the `status_block` of an event, encodes to the same bytes."""
     readings: list[dict[str, Any]]
     """For each section: its name, and the meanings of codes and bits."""
+    layout: BlockLayout | None = None
+    """Bytes and positions, with `layout` in the request."""
     encoding: Literal["hexadecimal"] | None = None
     """Encoding of the text, if it was read as hexadecimal."""
 

@@ -86,3 +86,19 @@ def test_a_text_that_could_be_either_is_refused(call: Call) -> None:
     answer = call("POST", "/v1/decode", content=b"dead beef", headers={"content-type": "text/plain"})
     assert (answer.status_code, answer.json()["type"]) == (415, "urn:ras-triage:problem:unrecognised-input")
     assert "could be 4 bytes in hexadecimal or 6 bytes in base64" in answer.json()["detail"]
+
+
+def test_a_block_is_laid_out_field_by_field(call: Call) -> None:
+    block = {"severity": "recoverable", "sections": [{"type": "memory", "physical_address": "0x56edd040"}]}
+    layout = call("POST", "/v1/decode", json={"status_block": block, "layout": True}).json()["layout"]
+    data = base64.b64decode(layout["data"])
+    (address,) = (field for field in layout["fields"] if field["pointer"] == "/sections/0/physical_address")
+
+    assert int.from_bytes(data[address["offset"] : address["offset"] + address["length"]], "little") == 0x56EDD040
+    assert "layout" not in call("POST", "/v1/decode", json={"status_block": layout["data"]}).json()
+
+
+def test_a_layout_is_that_of_a_status_block(call: Call) -> None:
+    answer = call("POST", "/v1/decode", json={"hest": "SEVTVA==", "layout": True})
+    assert answer.status_code == 422
+    assert "`layout` requires `status_block`" in answer.text
