@@ -1,6 +1,7 @@
 // Decisions: a list with the filters of the HTTP interface, which are in the URL.
 
 import { address, get } from "./api.js";
+import { showDecision } from "./decision.js";
 import { h } from "./dom.js";
 import { time, words } from "./format.js";
 import { ACTIONS, badge, empty, field, heading, href, loaded, select, table } from "./parts.js";
@@ -26,8 +27,9 @@ const COLUMNS = {
 };
 const SHOWN = ["time", "action", "source", "notification", "severity", "sections", "addresses", "policy"];
 
-/** Show a page of the list. */
-export function show(main, { query }, signal) {
+/** Show a page of the list, or the decision that the path names. */
+export function show(main, { rest, query }, signal) {
+  if (rest[0]) return showDecision(main, rest[0], signal);
   const filters = Object.fromEntries(FILTERS.map((name) => [name, query.getAll(name)]).filter(([, values]) => values.length));
   const chosen = (query.get("columns") ?? SHOWN.join(",")).split(",").filter((name) => COLUMNS[name]);
   const kept = { ...filters, columns: query.get("columns") };
