@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from fastapi import Depends, Header, Path, Request
 from pydantic_core import to_json
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import ClientDisconnect
 
 from ras_triage.models.errors import suggestion
 from ras_triage.service.api.content_encoding import decoded_chunks
@@ -97,8 +98,27 @@ async def read_body(request: Request) -> bytes:
     require_length(request, limit)
     encoding = request.headers.get("content-encoding", "")
     budget: BodyBudget = request.scope["body_budget"]
+    if not encoding:
+        return await _read_plain_body(request, budget, limit)
     pieces: list[bytes] = []
     async for piece in decoded_chunks(request.stream(), encoding, limit):
+        budget.add(len(piece))
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _read_plain_body(request: Request, budget: BodyBudget, limit: int) -> bytes:
+    """Return a body without content encoding, for which the generators of `decoded_chunks` would cost more than the reading."""
+    pieces: list[bytes] = []
+    left, more = limit, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece, more = message.get("body", b""), message.get("more_body", False)
+        left -= len(piece)
+        if left < 0:
+            raise ProblemError(too_large(limit))
         budget.add(len(piece))
         pieces.append(piece)
     return b"".join(pieces)
@@ -144,6 +164,8 @@ RepeatKey = Annotated[bytes | None, Depends(_repeat_key)]
 
 def require_parameters(request: Request, names: Sequence[str], repeatable: Sequence[str] = ()) -> None:
     """Raise ProblemError for an unknown query parameter, and for a repeated one that is not `repeatable`."""
+    if not request.scope["query_string"]:
+        return
     for name in request.query_params:
         if name not in names:
             raise ProblemError(invalid_parameter(name, _unknown(names) + suggestion(name, names)))

@@ -111,7 +111,7 @@ class Security:
             if named and authority is None:
                 raise ProblemError(invalid_header("Host", f"`{', '.join(named)}` is not a host with an optional port"))
             return
-        if authority is None or (authority.host not in self._hosts and not is_loopback(authority.host)):
+        if authority is None or (authority.host not in self._hosts and not _is_loopback(authority.host)):
             raise ProblemError(misdirected(", ".join(named)))
 
     def _check_origin(self, request: Request) -> None:
@@ -141,9 +141,14 @@ def _bearer(request: Request) -> str:
     return credentials.strip()
 
 
+_parse = lru_cache(maxsize=64)(parse_authority)
+_is_loopback = lru_cache(maxsize=64)(is_loopback)
+"""Hosts recur: parsing the same one takes as long as the rest of the checks. Both are bounded, since clients choose hosts."""
+
+
 def _single_host(named: list[str]) -> Authority | None:
     """Return the value of `Host`; None: not exactly one, or malformed."""
-    return parse_authority(named[0]) if len(named) == 1 else None
+    return _parse(named[0]) if len(named) == 1 else None
 
 
 @lru_cache

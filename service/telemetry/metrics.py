@@ -24,6 +24,7 @@ from ras_triage.policies.catalog.release import parse_release
 from ras_triage.service.api.errors import LoggableError
 from ras_triage.service.api.version import installed_version
 from ras_triage.service.telemetry.allocator import allocator_stats
+from ras_triage.service.telemetry.request_metrics import RequestLabels, RequestMetrics
 
 METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 """Other methods count as `other`."""
@@ -103,7 +104,8 @@ class Metrics:
         """Concurrent requests; changed only in the event loop's thread."""
         self.connections = 0
         """Open connections; changed only in the event loop's thread."""
-        self._request = lru_cache(maxsize=1024)(self._requests().labels)
+        self._requests = RequestMetrics(_LATENCIES)
+        self.registry.register(self._requests)
         self._problem = lru_cache(maxsize=256)(
             Counter("ras_triage_problems", "Problems by type, including those of batch items", ["type"], registry=self.registry).labels
         )
@@ -122,8 +124,6 @@ class Metrics:
         )
         for stage in _STAGES:
             self._defect(stage)
-        self._received = Counter("ras_triage_received_bytes", "Bytes of request bodies, before decompression", registry=self.registry)
-        self._sent = Counter("ras_triage_sent_bytes", "Bytes of response bodies", registry=self.registry)
         self._closed = Counter("ras_triage_closed_connections", "Connections closed by the service", ["reason"], registry=self.registry)
         for reason in _CLOSED:
             self._closed.labels(reason)
@@ -136,10 +136,6 @@ class Metrics:
         self.registry.register(_Application(self))
         self.registry.register(self._runtime)
         ProcessCollector(registry=self.registry)
-
-    def _requests(self) -> Histogram:
-        name, what = "ras_triage_request_duration_seconds", "Request duration, from the first header to the last byte of the response"
-        return Histogram(name, what, ["method", "route", "status"], buckets=_LATENCIES, registry=self.registry)
 
     def _decisions(self) -> Callable[[str, str], Counter]:
         family = Counter("ras_triage_decisions", "Stored decisions, by action and policy", ["action", "policy"], registry=self.registry)
@@ -154,11 +150,8 @@ class Metrics:
 
     def count_request(self, method: str, route: str, status: int, duration_s: float, received: int, sent: int) -> None:
         """Count a request; status 499: the client disconnected."""
-        self._request(method if method in METHODS else "other", route, str(status)).observe(duration_s)
-        if received:
-            self._received.inc(received)
-        if sent:
-            self._sent.inc(sent)
+        labels = RequestLabels(method if method in METHODS else "other", route, str(status))
+        self._requests.count(labels, duration_s, received, sent)
 
     def count_problem(self, kind: str) -> None:
         """Count a problem response by type."""
