@@ -24,6 +24,7 @@ PARTS = {
     "kernel_log": ["kernel_log.py"],
     "load": ["load.py", "singles", "batches"],
     "start_up": ["start_up.py"],
+    "handover": ["handover.py"],
     "peers": ["peers.py"],
 }
 
