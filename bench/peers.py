@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -84,9 +86,9 @@ def run_turn(side: Side, seconds: float) -> Turn:
 def started(stack: ExitStack, command: list[str], folder: Path, port: int, health: str) -> int:
     """Start a server that ends with the stack, and return its process id when it answers."""
     log = stack.enter_context((folder / f"{port}.log").open("w"))
-    process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, process_group=0)
     stack.callback(process.wait)
-    stack.callback(process.terminate)
+    stack.callback(os.killpg, process.pid, signal.SIGTERM)  # npm's `cerbos` does not pass a signal on to the server
     for _ in range(300):
         try:
             httpx.get(f"http://{LOCAL}:{port}{health}")
