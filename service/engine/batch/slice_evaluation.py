@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from ras_triage.service.api.problems import Problem
 from ras_triage.service.config.settings import Settings
-from ras_triage.service.engine.evaluation import EncodedDecision, Evaluation, EventDocument, EventKeys, is_long, predecide
+from ras_triage.service.engine.evaluation import Defect, EncodedDecision, Evaluation, EventDocument, EventKeys, is_long, predecide
 from ras_triage.service.engine.source_state import SourceSnapshot, SourceState
 from ras_triage.service.engine.used_facts import StoredFacts
 
@@ -46,7 +47,7 @@ class _Slice:
         found: list[Evaluation] = []
         for document in documents:
             evaluation = predecide(document, settings, self._facts_for)
-            if isinstance(evaluation, tuple) and not self._context.dry_run:
+            if not isinstance(evaluation, Problem | Defect) and not self._context.dry_run:
                 self._apply(*evaluation[:2])
             found.append(evaluation)
         return found

@@ -32,6 +32,7 @@ from anyio import CapacityLimiter, fail_after, to_process
 from ras_triage.service.api.problems import Problem, ProblemError, busy, internal
 from ras_triage.service.config.gc import raise_gc_thresholds
 from ras_triage.service.config.settings import Settings
+from ras_triage.service.engine.batch.packing import pack_evaluations, pack_slice, unpack_evaluations, unpack_slice
 from ras_triage.service.engine.batch.slice_evaluation import SliceContext, predecide_slice
 from ras_triage.service.engine.defects import Defects
 from ras_triage.service.engine.evaluation import (
@@ -147,13 +148,13 @@ class Workers:
         """Decide a slice of a batch. Return the events in order, unchanged if no worker can be started."""
         documents = [item for item in items if isinstance(item, EventDocument)]
         try:
-            answers = await self._ask(self._batches, predecide_slice, documents, context)
+            answers = await self._ask(self._batches, _predecide_slice, pack_slice(documents, context))
         except NoWorkers:
             return items
         except WorkerLost:
             decided = [await self._decide(self._batches, document, None) for document in documents]
         else:
-            decided = list(map(_decided, documents, answers))
+            decided = list(map(_decided, documents, unpack_evaluations(answers)))
         self.inline_events = INLINE_EVENTS
         found = iter(decided)
         return [next(found) if isinstance(item, EventDocument) else item for item in items]
@@ -290,6 +291,10 @@ def _decided(document: EventDocument, answer: Evaluation) -> PredecidedEvent | F
 
 
 # In the worker process.
+
+
+def _predecide_slice(settings: Settings, packed: bytes) -> bytes:
+    return pack_evaluations(predecide_slice(settings, *unpack_slice(packed)))
 
 
 def _predecide_one(settings: Settings, document: EventDocument, known: StoredFacts | None) -> Evaluation:
