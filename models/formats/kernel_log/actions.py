@@ -40,6 +40,8 @@ NOTE_KEYWORD: Final = b"Fatal hardware error"
 _PFN = "0x(?P<pfn>[0-9a-f]{1,16})"
 _TASK = r"(?P<comm>.{1,15}):(?P<pid>\d{1,10})"
 _ACTION = re.compile(rf"(?:Memory failure: )?{_PFN}: recovery action for (?P<type>.+): (?P<result>Recovered|Delayed|Failed|Ignored)")
+_PLAIN_RESULT = re.compile(rf"Memory failure: {_PFN}: recovery action for (?P<type>[\w -]+): (?P<result>Recovered|Delayed|Failed|Ignored)")
+"""The same line as the kernel prints it, without what any other message has in it."""
 _SIGBUS = re.compile(rf"(?:.*: )?{_PFN}: (?:Sending SIGBUS to|Killing) {_TASK}(?: early)? due to hardware memory corruption")
 _SIGKILL = re.compile(rf"(?:Memory failure: )?{_PFN}: forcibly killing {_TASK} because of failure to unmap corrupted page")
 _SOFT_OFFLINE = re.compile(rf"[Ss]oft[ _]offline(?:_page)?: {_PFN}:? (?P<what>.+)")
@@ -72,6 +74,12 @@ def read_action(text: str, line: int) -> ObservedAction | None:
         if match := pattern.fullmatch(text):
             return make(match, line)
     return None
+
+
+def read_page_result(text: str, line: int) -> ObservedAction | None:
+    """Return the result of `memory_failure()` that a line reports, as `read_action` does; None for any other line."""
+    match = _PLAIN_RESULT.fullmatch(text)
+    return None if match is None else _memory_failure(match, line)
 
 
 def _memory_failure(match: re.Match[str], line: int) -> ObservedAction:

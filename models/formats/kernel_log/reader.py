@@ -15,7 +15,7 @@ from operator import itemgetter, methodcaller
 from typing import Final
 
 from ras_triage.models.formats.kernel_log import exception_lines, reports
-from ras_triage.models.formats.kernel_log.actions import KEYWORDS, NOTE_KEYWORD, read_action
+from ras_triage.models.formats.kernel_log.actions import KEYWORDS, NOTE_KEYWORD, read_action, read_page_result
 from ras_triage.models.formats.kernel_log.aer_lines import KEYWORDS as AER_KEYWORDS
 from ras_triage.models.formats.kernel_log.aer_lines import AerLine, read_aer
 from ras_triage.models.formats.kernel_log.boot import KEYWORDS as HEADER_KEYWORDS
@@ -273,7 +273,9 @@ class _Reader:
 
     def _read_line(self, line: LogLine) -> None:
         """Process a line whose end is known."""
-        if not line.is_record:
+        if not line.is_record and (result := read_page_result(line.text, line.number)):
+            self._attach(result, line)  # the message that most records are followed by
+        elif not line.is_record:
             self._read_other(line)
         elif line.sequence is None and (action := read_action(line.text, line.number)):
             self._attach(action, line)
