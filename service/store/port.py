@@ -353,6 +353,9 @@ class Store(Protocol):
     def event(self, identity: str) -> bytes | None:
         """Return the event of a decision, as it was sent."""
 
+    def bodies(self, identities: Sequence[str]) -> dict[str, tuple[StoredDecision, bytes]]:
+        """Return decisions with their events by id, without those that are corrupt or not stored."""
+
     def page(self, filter_: Filter, after: Cursor | None, limit: int) -> Page:
         """Return decisions after the cursor, newest first."""
 

@@ -174,6 +174,11 @@ def stored_decision(row: tuple[Any, ...]) -> StoredDecision:
     return StoredDecision(id_text(identity), at, key_text(event_key), body_text(decision))
 
 
+def body(row: tuple[Any, ...]) -> tuple[StoredDecision, bytes]:
+    """Convert a row of STORED_COLUMNS, event and its checksum to the decision and its event. Raises RowDamaged."""
+    return stored_decision(row[:-2]), event(row[-2:])
+
+
 HOST_COLUMNS: Final = "source, version, changed_at, facts, facts_check"
 
 

@@ -440,6 +440,13 @@ class SqliteStore:
         row = self._body("b.event, b.event_check", identity)
         return None if row is None else rows.event(row)
 
+    def bodies(self, identities: Sequence[str]) -> dict[str, tuple[StoredDecision, bytes]]:
+        keys = [key for identity in identities if (key := rows.id_bytes(identity)) is not None]
+        columns = f"{rows.STORED_COLUMNS}, b.event, b.event_check"
+        sql = f"SELECT {columns} FROM decisions d JOIN bodies b ON b.seq = d.seq WHERE d.id IN ({', '.join('?' * len(keys))})"
+        found = (body for row in self._rows(sql, keys, quick=False) if (body := _convert(rows.body, row)) is not None)
+        return {body[0].id: body for body in found}
+
     def page(self, filter_: Filter, after: Cursor | None, limit: int) -> Page:
         wanted = self._with_sources(filter_)
         if wanted is None:

@@ -1,31 +1,35 @@
 """Inputs of a stored decision, from which its event can be decided again.
 
 The decision names the version of the host facts, the poisoned pages and the duplicate that it used (`UsedFacts`). The store has the
-facts of every version. Of a poisoned page the decision has the address; its size is looked up, and is that of a base page where the page
-is no longer stored. The age of a duplicate is not stored, and decides nothing.
+facts of every version. Of a poisoned page the decision has the address; its size is looked up, and where the page is no longer stored it
+is the smallest with an address of the event in it. The age of a duplicate is not stored, and decides nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
+from typing import Final
 
-from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from ras_triage.models.decision import PolicyRef
 from ras_triage.models.event import Event
 from ras_triage.models.frozen import frozen
+from ras_triage.models.host import Host
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.policies.pipeline.facts import Facts
 from ras_triage.service.api.decision_response import UsedFacts
-from ras_triage.service.api.problems import ProblemError, unknown_source
+from ras_triage.service.api.problems import ProblemError
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.evaluation import EncodedDecision, EventDocument, ParsedEvent, parse_event
 from ras_triage.service.engine.responses import policy_of
+from ras_triage.service.engine.stored.cases import StoredCase, read_case
 from ras_triage.service.engine.used_facts import StoredFacts
 from ras_triage.service.store.port import Store, StoredDecision
 
-_USED: TypeAdapter[UsedFacts | None] = TypeAdapter(UsedFacts | None)
+_CACHED_HOSTS: Final = 16
 
 
 @frozen
@@ -71,31 +75,32 @@ def read_inputs(store: Store, identity: str) -> DecisionInputs | None:
     Raises StoreError, and ProblemError where the facts that it used are no longer stored.
     """
     stored, event = store.decision(identity), store.event(identity)
-    if stored is None or event is None:
-        return None
-    decision = from_json(stored.decision)
-    parsed = parse_event(EventDocument(event))
-    used = _USED.validate_python(decision["host_facts"])
-    known = None if used is None else _stored_facts(store, parsed.event, used)
-    return DecisionInputs(stored, parsed, known, PolicyRef(**decision["policy"]))
+    return None if stored is None or event is None else inputs_of(read_case(store, stored, event))
 
 
-def _stored_facts(store: Store, event: Event, used: UsedFacts) -> StoredFacts:
-    source = event.source or ""
-    facts: bytes | None = None
-    if used.version is not None:
-        version = store.host(source, used.version)
-        if version is None or version.facts is None:
-            raise ProblemError(unknown_source(source, used.version))
-        facts = version.facts
-    known = StoredFacts(None, (), used, facts, duplicate_age_ms=0 if used.duplicate else None)
-    if not used.poisoned:
-        return known
-    return replace(known, poisoned=_poisoned_pages(store, source, used, Facts(known.with_host(event).host).page_shift))
+def inputs_of(case: StoredCase) -> DecisionInputs:
+    """Return the inputs of a decision that has been read from the store."""
+    parsed = parse_event(EventDocument(case.event))
+    known = None if case.used is None else _stored_facts(case, case.used, parsed)
+    return DecisionInputs(case.stored, parsed, known, PolicyRef(**from_json(case.stored.decision)["policy"]))
 
 
-def _poisoned_pages(store: Store, source: str, used: UsedFacts, page_shift: int) -> tuple[PoisonedPage, ...]:
-    """Return the poisoned pages at the addresses that a decision names, in its order."""
-    addresses = [int(address, 16) for address in used.poisoned]
-    shifts = {page.address: page.shift for page in store.poisoned_at(source, addresses)}
-    return tuple(PoisonedPage(address, shifts.get(address, page_shift)) for address in addresses)
+def _stored_facts(case: StoredCase, used: UsedFacts, parsed: ParsedEvent) -> StoredFacts:
+    host = None if case.facts is None else _read_host(case.facts)
+    pages = tuple(_poisoned_pages(case, used, parsed, Facts(host or parsed.event.host)))
+    return StoredFacts(host, pages, used, case.facts, duplicate_age_ms=0 if used.duplicate else None)
+
+
+def _poisoned_pages(case: StoredCase, used: UsedFacts, parsed: ParsedEvent, facts: Facts) -> Iterator[PoisonedPage]:
+    """Yield the poisoned pages at the addresses that a decision names, in its order."""
+    known = {page.address: page for page in case.pages}
+    addresses = (*parsed.keys.physical_addresses, *parsed.keys.page_addresses)
+    for address in (int(text, 16) for text in used.poisoned):
+        sizes = [PoisonedPage(address, shift) for shift in (facts.page_shift, facts.pmd_shift, facts.pud_shift)]
+        yield known.get(address) or next((page for page in sizes if any(map(page.contains, addresses))), sizes[0])
+
+
+@lru_cache(maxsize=_CACHED_HOSTS)
+def _read_host(facts: bytes) -> Host:
+    """Parse host facts. Cached: the decisions of a few sources follow each other."""
+    return Host.model_validate_json(facts)
