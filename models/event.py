@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, GetJsonSchemaHandler, PlainSerializer, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, to_json
 
 from ras_triage.models.host import Host
 from ras_triage.models.notification import NotificationInput
@@ -93,7 +93,7 @@ class Event(WireModel):
 
 def event_json(event: Event) -> bytes:
     """Return an event as JSON for a request. Without `host` the JSON has none either: a service then uses its stored facts."""
-    return _content(event, set()).encode()
+    return _content(event, set())
 
 
 def event_key(event: Event) -> str:
@@ -101,8 +101,8 @@ def event_key(event: Event) -> str:
 
     The sender's `id` and `assumed` are not part of the content. An event without `host` differs from one with an empty `host`.
     """
-    return "sha256:" + hashlib.sha256(_content(event, {"id", "assumed"}).encode()).hexdigest()
+    return "sha256:" + hashlib.sha256(_content(event, {"id", "assumed"})).hexdigest()
 
 
-def _content(event: Event, exclude: set[str]) -> str:
-    return event.model_dump_json(exclude=exclude if "host" in event.model_fields_set else exclude | {"host"}, exclude_none=True)
+def _content(event: Event, exclude: set[str]) -> bytes:
+    return to_json(event, exclude=exclude if "host" in event.model_fields_set else exclude | {"host"}, exclude_none=True)

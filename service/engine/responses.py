@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
-from pydantic_core import to_json
+from pydantic_core import SchemaSerializer, to_json
 
 from ras_triage.models.decision import Decision
 from ras_triage.models.errors import MalformedBytes
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 
 @lru_cache(maxsize=1)
-def _decision() -> TypeAdapter[Decision]:
-    return TypeAdapter(Decision)
+def _serializer() -> SchemaSerializer:
+    return TypeAdapter(Decision).serializer
 
 
 def policy_of(event: Event, settings: Settings, *, uses_stored_facts: bool = False) -> Policy:
@@ -112,7 +112,7 @@ def decide_event(event: Event, settings: Settings) -> Decision:
 def decision_json(decision: Decision, used: UsedFacts | None = None) -> bytes:
     """Encode a decision. Equal events under equal policies and stored facts give equal bytes."""
     facts = b"null" if used is None else to_json(used)
-    return b'{"host_facts":' + facts + b"," + _decision().dump_json(decision)[1:]
+    return b'{"host_facts":' + facts + b"," + _serializer().to_json(decision)[1:]
 
 
 def wrap_decision(decision: bytes, *, identity: str | None = None, decided_at: str | None = None, repeat: bool = False) -> bytes:
