@@ -274,7 +274,7 @@ Feed = Callable[[Place], Iterator[list[str]]]
 
 def feed_decide(place: Place) -> Iterator[list[str]]:
     for path in place.inputs:
-        for more in ([], ["--json"], ["--ndjson"], ["--compare", "uniform"]):
+        for more in ([], ["--json"], ["--ndjson"], ["--compare", "uniform"], ["--what-if"]):
             yield ["decide", path, *more]
 
 
@@ -309,10 +309,34 @@ def feed_policies(place: Place) -> Iterator[list[str]]:
         yield ["policies", *more, "--policy-file", policy]
         yield ["policies", *more, "--policy-file", policy, "--json"]
     yield ["policies", "--policy-file", place.file("torn.toml", f"{ATTACK}")]
+    case = {
+        "name": ATTACK,
+        "event": {"notification": "sea"},
+        "expect": {"rules": [ATTACK], "without": [ATTACK], "plan": [{ATTACK: ATTACK}]},
+    }
+    for content in ({"policy": f"mine{ATTACK}", "cases": [case]}, {"policy": ATTACK, "cases": [case]}, {ATTACK: 1}):
+        table = place.file("table.yaml", _document(content))
+        yield ["policies", "test", table, "--policy-file", policy]
+        yield ["policies", "test", table, "--policy-file", policy, "--json"]
     vmm = f"name = {toml(ATTACK)}\nsummary = {toml(ATTACK)}\nmirrors = {toml(ATTACK)}\n[exits]\nsignal = {toml(ATTACK)}\n"
     yield ["policies", "--vmm-file", place.file("vmm.toml", vmm)]
     yield ["policies", "--vmm-file", place.file("vmm.toml", vmm), "--json"]
     yield ["policies", "--vmm-file", place.file("unknown.toml", f"{toml(ATTACK)} = 1")]
+
+
+def feed_check_tables(place: Place) -> Iterator[list[str]]:
+    policy = place.file("policy.toml", POLICY)
+    yield ["check-tables", f"mine{ATTACK}", "--policy-file", policy]
+    yield ["check-tables", f"mine{ATTACK}", "--policy-file", policy, "--json"]
+    yield ["check-tables", ATTACK]
+
+
+def feed_compare(place: Place) -> Iterator[list[str]]:
+    events = place.file("events.ndjson", _document(EVENT) + b"\n" + _document({ATTACK: 1}))
+    for policies in (["linux-6.12.42", "uniform"], ["uniform", ATTACK]):
+        named = [word for policy in policies for word in ("--policy", policy)]
+        yield ["compare", *named, events]
+        yield ["compare", *named, events, "--json"]
 
 
 def feed_serve(place: Place) -> Iterator[list[str]]:
@@ -420,6 +444,8 @@ FEEDS: dict[tuple[str, ...], Feed] = {
     ("export",): feed_export,
     ("syndrome",): feed_syndrome,
     ("policies",): feed_policies,
+    ("check-tables",): feed_check_tables,
+    ("compare",): feed_compare,
     ("serve",): feed_serve,
     ("config",): feed_config,
     ("keys", "create"): feed_keys_create,
