@@ -50,10 +50,10 @@ def unpack_evaluations(packed: bytes) -> list[Evaluation]:
 
 def _pack(evaluation: Evaluation) -> Any:
     """Return the evaluation of a decided event as plain tuples; others, which are few, unchanged."""
-    if not isinstance(evaluation, Problem | Defect) and isinstance(evaluation[1], EncodedDecision):
-        keys, result, basis = evaluation
-        return tuple(keys), tuple(result), basis
-    return evaluation
+    if isinstance(evaluation, Problem | Defect):
+        return evaluation
+    keys, result, basis = evaluation
+    return (tuple(keys), tuple(result), basis) if isinstance(result, EncodedDecision) else evaluation
 
 
 def _unpack(packed: Any) -> Evaluation:
