@@ -14,7 +14,7 @@ export function byteMap({ status_block: block, layout }) {
   fields.forEach((field, index) => owner.fill(index, field.offset, field.offset + field.length));
   const cells = Array.from(data.subarray(0, SHOWN), (byte, offset) => h("span", { class: owner[offset] < 0 ? "byte free" : "byte", "data-field": owner[offset] }, byte.toString(16).padStart(2, "0")));
   const rows = fields.map((field, index) =>
-    h("button", { type: "button", class: "field-row", "data-field": index }, h("span", { class: "mono" }, field.pointer.slice(1).replaceAll("/", " › ")), h("span", { class: "mono value" }, valueAt(block, field, data)), h("span", { class: "quiet number" }, `${field.offset}–${field.offset + field.length - 1}`)),
+    h("button", { type: "button", class: "field-row", "data-field": index }, h("span", { class: "mono" }, field.pointer.slice(1)), h("span", { class: "mono value" }, valueAt(block, field, data)), h("span", { class: "quiet number" }, `${field.offset}–${field.offset + field.length - 1}`)),
   );
   const readout = h("p", { class: "readout", role: "status" }, "Point at a field or a byte.");
   let marked = -1;
@@ -26,7 +26,7 @@ export function byteMap({ status_block: block, layout }) {
     if (!field) return;
     for (const cell of cells.slice(field.offset, field.offset + field.length)) cell.classList.add("on");
     rows[index].classList.add("on");
-    readout.textContent = `${field.pointer.slice(1).replaceAll("/", " › ")}: ${counted(field.length, "byte")} at offset ${field.offset}`;
+    readout.textContent = `${field.pointer.slice(1)}: ${counted(field.length, "byte")} at offset ${field.offset}`;
     if (scroll) rows[index].parentElement.scrollTop = rows[index].offsetTop - rows[index].parentElement.clientHeight / 2;
   };
   const from = (event) => Number(event.target.closest("[data-field]")?.dataset.field ?? -1);
