@@ -5,9 +5,10 @@ import * as decisions from "./decisions.js";
 import { h } from "./dom.js";
 import * as overview from "./overview.js";
 import { empty, failure, heading, href } from "./parts.js";
+import * as tryit from "./tryit.js";
 
 /** Views by the first part of their path, in the order of the navigation. */
-const VIEWS = { "": overview, decisions };
+const VIEWS = { "": overview, decisions, try: tryit };
 
 const main = document.getElementById("main");
 let leave = null;

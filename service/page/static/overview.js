@@ -41,10 +41,9 @@ export function show(main, { query }, signal) {
       "div",
       { class: "columns" },
       panel("Live", { className: "wide" }, ...live(signal)),
-      panel("Sources with most decisions", {}, sources),
-      panel("Addresses with most decisions", {}, addresses),
       panel("Service", {}, service),
     ),
+    h("div", { class: "columns" }, panel("Sources with most decisions", {}, sources), panel("Addresses with most decisions", {}, addresses)),
   );
 }
 
