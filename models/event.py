@@ -49,8 +49,10 @@ Time = Annotated[
 class _BlockInputSchema:
     """JSON schema of the input, which is built only for the schema: it has all section types, and takes as long as the rest of an event."""
 
+    json_schema_input_type: Any = Base64Text | StructuredBlock
+
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(TypeAdapter(Base64Text | StructuredBlock).core_schema if handler.mode == "validation" else schema)
+        return handler(TypeAdapter(self.json_schema_input_type).core_schema if handler.mode == "validation" else schema)
 
 
 BlockInput = Annotated[
