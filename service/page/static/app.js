@@ -3,12 +3,14 @@
 import { get } from "./api.js";
 import * as decisions from "./decisions.js";
 import { h } from "./dom.js";
+import * as hosts from "./hosts.js";
 import * as overview from "./overview.js";
 import { empty, failure, heading, href } from "./parts.js";
+import * as policies from "./policies.js";
 import * as tryit from "./tryit.js";
 
 /** Views by the first part of their path, in the order of the navigation. */
-const VIEWS = { "": overview, decisions, try: tryit };
+const VIEWS = { "": overview, decisions, try: tryit, hosts, policies };
 
 const main = document.getElementById("main");
 let leave = null;

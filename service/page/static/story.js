@@ -23,7 +23,7 @@ export const headline = (decision) =>
     { class: "headline" },
     h("span", { class: "verdict" }, badge(decision.action)),
     h("span", {}, decision.certainty === "certain" ? "certain" : "depends on what the event does not say"),
-    h("span", {}, "under ", h("a", { href: href("decisions", { policy: decision.policy.name }) }, decision.policy.name)),
+    h("span", {}, "under ", h("a", { href: href("policies", { name: decision.policy.name }) }, decision.policy.name)),
   );
 
 /** Return the stages in order with what each concluded; one that was not reached says so. */
