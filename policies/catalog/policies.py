@@ -205,6 +205,11 @@ def derive_policy(text: str) -> Policy:
     """
     file = DefinitionFile(text, ("name", "base", "notes", "flags"), InvalidPolicy)
     name, base_name, notes, changed = file.text("name"), file.text("base"), file.texts("notes"), file.flags(FLAGS)
+    return custom_policy(name, base_name, notes, changed)
+
+
+def custom_policy(name: str, base_name: str, notes: Iterable[str], changed: Mapping[str, bool]) -> Policy:
+    """Return a policy with the behaviours of a base, except for the flags in `changed`. Raises UnknownPolicy for an unknown base."""
     base = resolve_policy(base_name)
     since = {flag: release for flag, release in base.since.items() if changed.get(flag, True)}
     return _policy(name, replace(base.behaviours, **changed), since, base.release, notes)

@@ -1,10 +1,29 @@
-"""Responses for policies: list, details, comparison."""
+"""Definition of a policy, and responses for policies: list, details, comparison."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Final
+
+from pydantic import Field, StrictBool, StringConstraints
 
 from ras_triage.models.decision import Evidence, PolicyRef
+from ras_triage.models.scalars import WireModel
+
+_MAX_NOTES: Final = 32
+_MAX_NOTE: Final = 500
+"""Notes of a policy, and characters of each."""
+
+
+class PolicyDefinition(WireModel):
+    """A custom policy: a built-in one, and the flags that differ."""
+
+    base: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(examples=["linux-6.12.107"])
+    """`linux-<release>` or `uniform`."""
+    notes: Annotated[tuple[Annotated[str, StringConstraints(max_length=_MAX_NOTE)], ...], Field(max_length=_MAX_NOTES)] = ()
+    """Caveats that its users should know."""
+    flags: dict[str, StrictBool] = Field(default_factory=dict, examples=[{"queued_accumulates": True}])
+    """Behaviour flags that differ from the base, as in `GET /v1/policies/{name}`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,13 @@ PROBLEM_TYPES: Final = (
     ProblemType(
         "invalid-request", 422, "JSON that is not a request to `/v1/decode` or `/v1/syndromes`", "correct the field at `errors[].pointer`"
     ),
+    ProblemType("invalid-policy", 422, "JSON that is not a policy, or an invalid name of one", "correct the field at `errors[].pointer`"),
+    ProblemType(
+        "policy-conflict",
+        409,
+        "the name is that of a built-in policy or of a policy file, or too many policies are stored",
+        "use another name",
+    ),
     ProblemType("invalid-batch", 400, "a batch that is neither a JSON array nor NDJSON", "correct the request"),
     ProblemType("invalid-parameter", 422, "a query parameter that does not exist, or has no such value", "correct the parameter"),
     ProblemType("invalid-header", 400, "a header that cannot be used", "correct the header"),

@@ -311,6 +311,11 @@ def unknown_policy(detail: str, pointer: str = "", status: int = 422) -> Problem
     return Problem(f"{URN}unknown-policy", "unknown policy", status, truncate_text(detail), (ErrorDetail(pointer, truncate_text(detail)),))
 
 
+def policy_conflict(detail: str) -> Problem:
+    """Return the problem for a policy that cannot be stored under its name."""
+    return Problem(f"{URN}policy-conflict", "policy conflict", 409, truncate_text(detail))
+
+
 def invalid_parameter(name: str, detail: str) -> Problem:
     """Return the problem for an unknown query parameter or an invalid value."""
     text = truncate_text(f"query parameter `{name}`: {detail}")

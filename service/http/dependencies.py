@@ -47,8 +47,7 @@ SourceName = Annotated[str, Path(min_length=1, max_length=_MAX_SOURCE, descripti
 
 
 async def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
+    return runtime_of(request).settings
 
 
 SettingsOf = Annotated[Settings, Depends(_settings)]

@@ -323,6 +323,18 @@ class ApiKey:
     revoked_at_ms: int | None = None
 
 
+@frozen
+class StoredPolicy:
+    """A version of a stored policy."""
+
+    name: str
+    version: int
+    """From 1, incremented with every change of this policy."""
+    stored_at_ms: int
+    definition: bytes
+    """JSON."""
+
+
 class Store(Protocol):
     """A store. All methods raise StoreError."""
 
@@ -421,6 +433,12 @@ class Store(Protocol):
 
     def revoke_api_key(self, identity: str, at_ms: int) -> bool:
         """Revoke an API key. Return whether there was an unrevoked one."""
+
+    def policies(self) -> tuple[list[StoredPolicy], int]:
+        """Return the newest version of each policy, by name, and the number of those that are corrupt."""
+
+    def put_policy(self, name: str, definition: bytes, at_ms: int) -> None:
+        """Store the next version of a policy."""
 
     def release_memory(self) -> None:
         """Free caches; from any thread."""

@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.service.store.compression import decompress
-from ras_triage.service.store.port import ApiKey, HostFacts, HostSummary, NewDecision, RowDamaged, StoredDecision, Summary
+from ras_triage.service.store.port import ApiKey, HostFacts, HostSummary, NewDecision, RowDamaged, StoredDecision, StoredPolicy, Summary
 
 SUMMARY_COLUMNS: Final = (
     "d.id, d.at, d.source, d.event_id, d.event_key, d.policy, d.policy_digest, d.action, d.certainty, d.notification, d.severity,"
@@ -193,6 +193,14 @@ def host(row: tuple[Any, ...]) -> HostFacts:
     if check is not None and (not isinstance(facts, bytes) or crc32(facts) != check):
         raise RowDamaged("checksum mismatch in host facts")
     return HostFacts(source, version, changed_at, facts)
+
+
+def policy(row: tuple[Any, ...]) -> StoredPolicy:
+    """Convert a row of `policies`. Raises RowDamaged."""
+    name, version, stored_at, definition, check = row
+    if not _is_text(name) or not isinstance(definition, bytes) or crc32(definition) != check:
+        raise RowDamaged("corrupt row of a policy")
+    return StoredPolicy(name, version, stored_at, definition)
 
 
 def poisoned(row: tuple[Any, ...]) -> PoisonedPage:

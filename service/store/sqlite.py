@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
+from zlib import crc32
 
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.service.store import queries, rows
@@ -54,6 +55,7 @@ from ras_triage.service.store.port import (
     RowDamaged,
     StoreDamaged,
     StoredDecision,
+    StoredPolicy,
     StoreError,
     StoreSize,
     StoreUnavailable,
@@ -338,6 +340,12 @@ class SqliteStore:
             first, last = self._writer.execute("SELECT (SELECT min(seq) FROM decisions), (SELECT max(seq) FROM decisions)").fetchone()
             return Usage(_live_bytes(self._writer), self._space.reserve, 0 if first is None else last - first + 1)
 
+    def put_policy(self, name: str, definition: bytes, at_ms: int) -> None:
+        with self._change() as connection:
+            version = "SELECT coalesce(max(version), 0) + 1 FROM policies WHERE name = ?"
+            row = (name, name, at_ms, definition, crc32(definition))
+            connection.execute(f"INSERT INTO policies VALUES (?, ({version}), ?, ?, ?)", row)
+
     def add_api_key(self, key: ApiKey) -> None:
         row = (key.id, key.name, " ".join(key.scopes), key.secret_hash, key.created_at_ms, key.revoked_at_ms)
         with self._change() as connection:
@@ -539,6 +547,12 @@ class SqliteStore:
     def api_keys(self) -> list[ApiKey]:
         found = self._rows("SELECT * FROM api_keys ORDER BY created_at, id")
         return [key for row in found if (key := _convert(rows.api_key, row)) is not None]
+
+    def policies(self) -> tuple[list[StoredPolicy], int]:
+        newest = "SELECT max(version) FROM policies WHERE name = p.name"
+        found = self._rows(f"SELECT * FROM policies p WHERE version = ({newest}) ORDER BY name")
+        policies = [policy for row in found if (policy := _convert(rows.policy, row)) is not None]
+        return policies, len(found) - len(policies)
 
     def check(self) -> list[str]:
         """Return the errors of SQLite's integrity check, which reads the whole file."""

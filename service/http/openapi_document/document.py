@@ -13,6 +13,7 @@ from ras_triage.models.event import Event
 from ras_triage.models.host import Host
 from ras_triage.service.api.decision_response import BatchDecision, BatchProblem, BatchSummary, DecisionResponse
 from ras_triage.service.api.error_sources import HestResponse
+from ras_triage.service.api.policy_pages import PolicyDefinition
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.api.summaries import SummaryJson
 from ras_triage.service.api.syndromes import SyndromeRequest, SyndromeResponse
@@ -24,7 +25,7 @@ from ras_triage.service.http.openapi_document.streams import ImportLine, PurgedE
 from ras_triage.service.http.routes.decode import DecodeResponse
 from ras_triage.service.http.routes.hosts import HostJson
 
-_REQUESTS: Final = (Event, Host, DecodeRequest, SyndromeRequest)
+_REQUESTS: Final = (Event, Host, DecodeRequest, SyndromeRequest, PolicyDefinition)
 """Bodies that routes read themselves."""
 
 _RESPONSES: Final = (

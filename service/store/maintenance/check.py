@@ -413,13 +413,14 @@ def _id_text(identity: Any) -> str | None:
 
 # The other tables.
 
-OTHER_TABLES: Final = ("host_facts", "poisoned_pages", "forgotten_pages", "api_keys", "purges", "losses", "quarantine")
+OTHER_TABLES: Final = ("host_facts", "poisoned_pages", "forgotten_pages", "api_keys", "policies", "purges", "losses", "quarantine")
 
 _ORDERED_BY: Final = {
     "host_facts": "source, version",
     "poisoned_pages": "source, start, shift",
     "forgotten_pages": "source",
     "api_keys": "rowid",
+    "policies": "name, version",
     "purges": "purge",
     "losses": "loss",
     "quarantine": "item",
@@ -453,6 +454,8 @@ def _other(table: str, row: tuple[Any, ...]) -> tuple[tuple[Any, ...] | None, Fi
                 from_json(facts)
         elif table == "api_keys":
             rows.api_key(row)
+        elif table == "policies":
+            from_json(rows.policy(row).definition)
         elif table == "poisoned_pages":
             return row, None  # verified against the decisions
         elif table != "quarantine" and any(isinstance(column, bytes) for column in row):

@@ -49,7 +49,7 @@ def operations() -> list[Operation]:
 
 OPERATIONS: Final = operations()
 TAKE_BODIES: Final = [("POST", "/v1/decisions"), ("POST", "/v1/decisions/batch"), ("POST", "/v1/decode"), ("POST", "/v1/syndromes")]
-TAKE_BODIES.append(("PUT", "/v1/hosts/{source}"))
+TAKE_BODIES += [("PUT", "/v1/hosts/{source}"), ("PUT", "/v1/policies/{name}")]
 ASK_THE_STORE: Final = [("POST", "/v1/decisions")] + [
     (method, path)
     for method, path in OPERATIONS
@@ -100,7 +100,7 @@ class Failing:
         self._store = TemporaryStore()
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("close", "api_keys"):
+        if name in ("close", "api_keys", "policies"):
             return getattr(self._store, name)
 
         def fail(*_: Any) -> Any:
@@ -197,6 +197,7 @@ def test_a_body_that_cannot_be_read(open_call: Call, method: str, path: str) -> 
         ("POST", "/v1/decode", "invalid-request"),
         ("POST", "/v1/syndromes", "invalid-request"),
         ("PUT", "/v1/hosts/{source}", "invalid-host"),
+        ("PUT", "/v1/policies/{name}", "invalid-policy"),
     ],
 )
 def test_a_body_that_is_something_else(open_call: Call, method: str, path: str, kind: str) -> None:

@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 
 from ras_triage.service.store import sqlite
-from ras_triage.service.store.port import ApiKey, Cursor, Filter, HostFacts, NewDecision, Store, StoredDecision, StreamedDecision
+from ras_triage.service.store.port import (
+    ApiKey,
+    Cursor,
+    Filter,
+    HostFacts,
+    NewDecision,
+    Store,
+    StoredDecision,
+    StoredPolicy,
+    StreamedDecision,
+)
 from tests.service.support.stored_decisions import NOON, entry, identity, name, page
 
 ANY = Filter()
@@ -356,6 +366,15 @@ def test_the_size_names_the_oldest_and_the_newest(store: Store) -> None:
     store.append([entry(1), entry(2, decided_at_ms=NOON - 5), entry(3)])
     full = store.size()
     assert (full.decisions, full.oldest_ms, full.newest_ms, full.last_sequence) == (3, NOON - 5, NOON + 3, 3)
+
+
+# Policies.
+
+
+def test_of_each_policy_the_newest_version_is_listed(store: Store) -> None:
+    for policy, definition in (("b", b"1"), ("a", b"2"), ("b", b"3")):
+        store.put_policy(policy, definition, NOON)
+    assert store.policies() == ([StoredPolicy("a", 1, NOON, b"2"), StoredPolicy("b", 2, NOON, b"3")], 0)
 
 
 # API keys.

@@ -244,6 +244,14 @@ def test_a_service_whose_terminal_is_closed_stops() -> None:
         process.kill()
 
 
+def test_a_reload_keeps_stored_policies(service: Reloading) -> None:
+    stored = httpx.put(f"{service.url}/v1/policies/stored", json={"base": "linux-6.1.100"}, timeout=20).json()
+    service.write("log_level = 'warning'\n", flag=True)
+    assert "policy_files" in service.reload(RELOADED)
+    answer = httpx.post(f"{service.url}/v1/decisions", params={"dry_run": True}, json={**EVENT, "policy": "stored"}, timeout=20)
+    assert answer.json()["policy"] == {"name": "stored", "digest": stored["digest"]}
+
+
 def test_a_policy_that_says_the_same_is_not_changed() -> None:
     text = 'name = "ours"\nbase = "uniform"\n[flags]\nqueued_accumulates = true\n'
     old, same, other = (Settings(custom_policies={"ours": load_policy(one, ())}) for one in (text, text, text.replace("true", "false")))

@@ -316,12 +316,14 @@ def test_a_page_that_was_overwritten_costs_what_was_on_it(name: str, path: Path,
 def test_facts_and_keys_that_were_damaged_are_set_aside(path: Path) -> None:
     harm(path, """UPDATE host_facts SET facts = CAST('{"kernel":"6.9"}' AS BLOB)""")
     harm(path, "INSERT INTO api_keys VALUES ('k1', CAST(x'ff' AS TEXT), 'read', '', 0, NULL)")
+    harm(path, "INSERT INTO policies VALUES ('ours', 1, 0, x'7b7d', 1), ('theirs', 1, 0, x'7b7d', 2745614147)")
     report = examined(path, repair=True)
-    assert sorted(finding.table for finding in report.findings) == ["api_keys", "host_facts"]
+    assert sorted(finding.table for finding in report.findings) == ["api_keys", "host_facts", "policies"]
     assert examined(path).total == 0
     with closing(SqliteStore(path)) as store:
         assert store.host("node-1") is None
         assert store.api_keys() == []
+        assert [policy.name for policy in store.policies()[0]] == ["theirs"]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
