@@ -21,7 +21,10 @@ PROBLEM_TYPES: Final = (
     ProblemType("invalid-event", 422, "JSON that is not an event", "correct the field at `errors[].pointer`"),
     ProblemType("invalid-host", 422, "JSON that is not host facts", "correct the field at `errors[].pointer`"),
     ProblemType(
-        "invalid-request", 422, "JSON that is not a request to `/v1/decode` or `/v1/syndromes`", "correct the field at `errors[].pointer`"
+        "invalid-request",
+        422,
+        "JSON that is not a request to `/v1/decode`, `/v1/replays` or `/v1/syndromes`",
+        "correct the field at `errors[].pointer`",
     ),
     ProblemType("invalid-policy", 422, "JSON that is not a policy, or an invalid name of one", "correct the field at `errors[].pointer`"),
     ProblemType(

@@ -333,6 +333,11 @@ def unknown_decision(identity: str) -> Problem:
     return Problem(f"{URN}not-found", "not found", 404, truncate_text(f"no decision `{identity}`; it may have been purged"))
 
 
+def unknown_replay(identity: str) -> Problem:
+    """Return the problem for a replay id that is unknown or was deleted."""
+    return Problem(f"{URN}not-found", "not found", 404, truncate_text(f"no replay `{identity}`; it may have been deleted"))
+
+
 def unknown_source(source: str, version: int | None = None) -> Problem:
     """Return the problem for a source without stored facts, or without this version of them."""
     what = "facts are" if version is None else f"version {version} of the facts is"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from ras_triage.service.api.decision_response import AlternativesResponse, BatchSummary, DecisionResponse
     from ras_triage.service.api.problems import Problem
+    from ras_triage.service.api.replays.replays import Replay, ReplayEntry
     from ras_triage.service.client._async import AsyncClient
     from ras_triage.service.client._calls import Filters, HostFilters, PoisonFilters
     from ras_triage.service.client._sync import Client
@@ -61,6 +62,8 @@ __all__ = [
     "ProblemResponse",
     "Purge",
     "PurgedDecisions",
+    "Replay",
+    "ReplayEntry",
     "ResponseLimits",
     "Retry",
     "Stats",
@@ -76,6 +79,7 @@ __all__ = [
 _MODULES: Final = {
     "api.decision_response": ("AlternativesResponse", "BatchSummary", "DecisionResponse"),
     "api.problems": ("Problem",),
+    "api.replays.replays": ("Replay", "ReplayEntry"),
     "client._async": ("AsyncClient",),
     "client._calls": ("Filters", "HostFilters", "PoisonFilters"),
     "client._sync": ("Client",),

@@ -15,6 +15,7 @@ from ras_triage.models.host import Host
 from ras_triage.service.api.decision_response import AlternativesResponse, BatchSummary, BatchView, DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
+from ras_triage.service.api.replays.replays import Replay, ReplayEntry
 from ras_triage.service.api.syndromes import SyndromeResponse
 from ras_triage.service.client._base import BaseClient
 from ras_triage.service.client._calls import Filters, HostFilters, PoisonFilters, new_key, read_result, read_summary
@@ -233,6 +234,25 @@ class AsyncClient(BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport]):
     async def syndromes(self, **fields: Any) -> SyndromeResponse:
         """Decode `value` or `values`, or predict what KVM does with `vcpu_events`; the fields of `POST /v1/syndromes`."""
         return await self._result(self._calls.syndromes(fields))
+
+    async def create_replay(self, after: str, *, before: str | None = None, **filters: Unpack[Filters]) -> Replay:
+        """Have stored events decided again under the policy `after`, and compare with `before`, by default with the stored decisions.
+
+        The replay runs in the service; `replay` returns its progress and results. Not retried if the response was lost.
+        """
+        return await self._result(self._calls.create_replay(after, before, filters))
+
+    async def replay(self, identity: str) -> Replay:
+        """Return a replay with what changes so far."""
+        return await self._result(self._calls.replay(identity))
+
+    async def replays(self) -> tuple[ReplayEntry, ...]:
+        """Return all replays, newest first."""
+        return await self._result(self._calls.replays())
+
+    async def remove_replay(self, identity: str) -> None:
+        """Cancel a replay that has not ended, or delete one that has. Not retried if the response was lost."""
+        await self._result(self._calls.remove_replay(identity))
 
     async def policies(self) -> PolicyList:
         """Return all named policies."""

@@ -19,6 +19,7 @@ from ras_triage.models.times import utc_text
 from ras_triage.service.api.decision_response import AlternativesResponse, BatchSummary, BatchView, DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
+from ras_triage.service.api.replays.replays import Replay, ReplayEntry, ReplayList
 from ras_triage.service.api.syndromes import Explanation, Explanations, InjectionResult, SyndromeResponse
 from ras_triage.service.client._protocol import (
     BATCH_TIMEOUT_S,
@@ -302,6 +303,22 @@ class Calls:
 
     def syndromes(self, fields: Mapping[str, Any]) -> ProtocolFlow[SyndromeResponse]:
         return self._post(Explanation | Explanations | InjectionResult, "/v1/syndromes", to_json(fields))
+
+    def create_replay(self, after: str, before: str | None, filters: Filters) -> ProtocolFlow[Replay]:
+        document = to_json({"after": after, "before": before, "filter": _parameters(filters)})
+        return self._value(Replay, ClientRequest("POST", "/v1/replays", {}, {"content-type": JSON}, document, idempotent=False))
+
+    def replay(self, identity: str) -> ProtocolFlow[Replay]:
+        return self._get(Replay, f"/v1/replays/{_path_segment(identity)}")
+
+    def replays(self) -> ProtocolFlow[tuple[ReplayEntry, ...]]:
+        response = yield from complete_response(ClientRequest("GET", "/v1/replays"), self.retry, self.limits)
+        yield Emit(_read(ReplayList, response.body).replays)
+
+    def remove_replay(self, identity: str) -> ProtocolFlow[None]:
+        request = ClientRequest("DELETE", f"/v1/replays/{_path_segment(identity)}", idempotent=False)
+        yield from complete_response(request, self.retry, self.limits)
+        yield Emit(None)
 
     def policies(self) -> ProtocolFlow[PolicyList]:
         return self._get(PolicyList, "/v1/policies")

@@ -17,6 +17,7 @@ from ras_triage.models.host import Host
 from ras_triage.service.api.decision_response import AlternativesResponse, BatchSummary, BatchView, DecisionResponse
 from ras_triage.service.api.policy_pages import Difference, PolicyList, PolicyPage
 from ras_triage.service.api.problems import Problem
+from ras_triage.service.api.replays.replays import Replay, ReplayEntry
 from ras_triage.service.api.syndromes import SyndromeResponse
 from ras_triage.service.client._base import BaseClient
 from ras_triage.service.client._calls import Filters, HostFilters, PoisonFilters, new_key, read_result, read_summary
@@ -235,6 +236,25 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
     def syndromes(self, **fields: Any) -> SyndromeResponse:
         """Decode `value` or `values`, or predict what KVM does with `vcpu_events`; the fields of `POST /v1/syndromes`."""
         return self._result(self._calls.syndromes(fields))
+
+    def create_replay(self, after: str, *, before: str | None = None, **filters: Unpack[Filters]) -> Replay:
+        """Have stored events decided again under the policy `after`, and compare with `before`, by default with the stored decisions.
+
+        The replay runs in the service; `replay` returns its progress and results. Not retried if the response was lost.
+        """
+        return self._result(self._calls.create_replay(after, before, filters))
+
+    def replay(self, identity: str) -> Replay:
+        """Return a replay with what changes so far."""
+        return self._result(self._calls.replay(identity))
+
+    def replays(self) -> tuple[ReplayEntry, ...]:
+        """Return all replays, newest first."""
+        return self._result(self._calls.replays())
+
+    def remove_replay(self, identity: str) -> None:
+        """Cancel a replay that has not ended, or delete one that has. Not retried if the response was lost."""
+        self._result(self._calls.remove_replay(identity))
 
     def policies(self) -> PolicyList:
         """Return all named policies."""

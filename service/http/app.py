@@ -53,6 +53,7 @@ from ras_triage.service.http.routes import (
     page,
     poisoned_pages,
     policies,
+    replays,
     stream_tickets,
     syndromes,
 )
@@ -68,7 +69,7 @@ from ras_triage.service.telemetry.metrics import Metrics
 
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
-_GUARDED = (stream_tickets, decisions, imports, hosts, poisoned_pages, decode, syndromes, policies, store_route)
+_GUARDED = (stream_tickets, decisions, imports, hosts, poisoned_pages, decode, syndromes, policies, replays, store_route)
 _UNGUARDED = (index, page, health, metrics_route)
 
 DESCRIPTION = "Predicts what Linux on arm64 does with a hardware error, and why."

@@ -22,6 +22,7 @@ TAGS: Final = (
     {"name": "decode", "description": "Status blocks, CPER records and HESTs as fields; nothing is decided."},
     {"name": "syndromes", "description": "ESR and VSESR values decoded, and the result of their injection by KVM."},
     {"name": "policies", "description": "What each kernel release and each VMM does, and in what two of them differ."},
+    {"name": "replays", "description": "Stored events decided again under another policy, and what changes."},
     {"name": "store", "description": "Size, retention, purges and losses of the store."},
     {"name": "health", "description": "Probes and metrics."},
 )

@@ -18,6 +18,7 @@ from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.batch.workers import Workers
 from ras_triage.service.engine.defects import Defects
 from ras_triage.service.engine.intake import Intake
+from ras_triage.service.engine.replays.runner import Replays
 from ras_triage.service.engine.retention import Retention
 from ras_triage.service.engine.sources import Sources
 from ras_triage.service.engine.stored.policies import DefinedPolicy, read_policies, with_stored
@@ -60,11 +61,13 @@ class Runtime:
     importing: Semaphore = field(default_factory=lambda: Semaphore(IMPORTERS_AT_WORK))
     readers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(READERS, "store-reader"))
     streams: Streams = field(init=False)
+    replays: Replays = field(init=False)
     memory: MemoryReturn = field(init=False)
 
     def __post_init__(self) -> None:
         self.importers = ThreadPoolExecutor(self.settings.max_imports, "importer")
         self.streams = Streams(self.read, self.settings.max_streams, self.settings.max_stream_filters)
+        self.replays = Replays(self.store, self.writer, self.workers, self.read, self.clock_ms)
         self.memory = MemoryReturn(self.store.release_memory)
 
     def use(self, settings: Settings) -> None:
@@ -119,7 +122,7 @@ async def open_runtime(configured: Settings, store: Store, clock_ms: Callable[[]
     runtime = Runtime(settings, store, writer, sources, intake, retention, workers, defects, clock_ms, configured, policies)
     writer.committed.append(lambda _entries, _seconds: runtime.streams.notify())
     writer.failed.append(lambda _error: sources.forget_everything())
-    background = (runtime.retention.run(), runtime.streams.supervise(), runtime.memory.run())
+    background = (runtime.retention.run(), runtime.streams.supervise(), runtime.memory.run(), runtime.replays.run())
     tasks = [asyncio.create_task(work) for work in background]
     try:
         with intake.limit.installed():

@@ -335,6 +335,30 @@ class StoredPolicy:
     """JSON."""
 
 
+MAX_REPLAYS: Final = 100
+"""Replays that are kept, the newest."""
+
+
+@frozen
+class StoredReplay:
+    """A replay of stored events: order, progress and results."""
+
+    id: str
+    """UUID version 7."""
+    created_at_ms: int
+    state: str
+    """`waiting`, `running`, `done`, `cancelled` or `failed`."""
+    request: bytes
+    """JSON."""
+    total: int | None
+    """Decisions to replay; None: not counted yet."""
+    position: Cursor | None
+    """Of the last decision that was replayed; None: at the start, or ended."""
+    changes: bytes
+    """Counts of the decisions up to the position, JSON."""
+    error: str | None
+
+
 class Store(Protocol):
     """A store. All methods raise StoreError."""
 
@@ -439,6 +463,18 @@ class Store(Protocol):
 
     def put_policy(self, name: str, definition: bytes, at_ms: int) -> None:
         """Store the next version of a policy."""
+
+    def put_replay(self, replay: StoredReplay) -> None:
+        """Store a replay, or its new state, and delete the oldest above MAX_REPLAYS."""
+
+    def replay(self, identity: str) -> StoredReplay | None:
+        """Return a replay by its id."""
+
+    def replays(self) -> list[StoredReplay]:
+        """Return all replays, newest first."""
+
+    def delete_replay(self, identity: str) -> bool:
+        """Delete a replay. Return whether there was one."""
 
     def release_memory(self) -> None:
         """Free caches; from any thread."""

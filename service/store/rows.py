@@ -11,7 +11,18 @@ from pydantic_core import from_json, to_json
 
 from ras_triage.models.poison import PoisonedPage
 from ras_triage.service.store.compression import decompress
-from ras_triage.service.store.port import ApiKey, HostFacts, HostSummary, NewDecision, RowDamaged, StoredDecision, StoredPolicy, Summary
+from ras_triage.service.store.port import (
+    ApiKey,
+    Cursor,
+    HostFacts,
+    HostSummary,
+    NewDecision,
+    RowDamaged,
+    StoredDecision,
+    StoredPolicy,
+    StoredReplay,
+    Summary,
+)
 
 SUMMARY_COLUMNS: Final = (
     "d.id, d.at, d.source, d.event_id, d.event_key, d.policy, d.policy_digest, d.action, d.certainty, d.notification, d.severity,"
@@ -241,3 +252,24 @@ def api_key(row: tuple[Any, ...]) -> ApiKey:
     if not all(map(_is_text, (identity, name, scopes, secret_hash))):
         raise RowDamaged("corrupt row of an API key")
     return ApiKey(identity, name, tuple(scopes.split()), secret_hash, created, revoked)
+
+
+def replay_row(replay: StoredReplay) -> tuple[Any, ...]:
+    """Return a row of `replays`."""
+    position = (None, None) if replay.position is None else (replay.position.decided_at_ms, replay.position.sequence)
+    changes = replay.changes.decode()
+    return replay.id, replay.created_at_ms, replay.state, replay.request.decode(), replay.total, *position, changes, replay.error
+
+
+def replay(row: tuple[Any, ...]) -> StoredReplay:
+    """Convert a row of `replays`. Raises RowDamaged."""
+    identity, created, state, request, total, at, sequence, changes, error = row
+    if not all(map(_is_text, (identity, state, request, changes))):
+        raise RowDamaged("corrupt row of a replay")
+    try:
+        from_json(request)
+        from_json(changes)
+    except ValueError:
+        raise RowDamaged("corrupt row of a replay") from None
+    position = None if at is None else Cursor(at, sequence)
+    return StoredReplay(identity, created, state, request.encode(), total, position, changes.encode(), error)

@@ -36,6 +36,7 @@ from ras_triage.service.store.files.identity import OpenFiles, log_path
 from ras_triage.service.store.files.read_check import ReadCheck
 from ras_triage.service.store.files.write_ahead_log import WriteAheadLog
 from ras_triage.service.store.port import (
+    MAX_REPLAYS,
     PURGES,
     ApiKey,
     BucketCount,
@@ -56,6 +57,7 @@ from ras_triage.service.store.port import (
     StoreDamaged,
     StoredDecision,
     StoredPolicy,
+    StoredReplay,
     StoreError,
     StoreSize,
     StoreUnavailable,
@@ -356,6 +358,16 @@ class SqliteStore:
             revoked = connection.execute("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (at_ms, identity))
             return revoked.rowcount > 0
 
+    def put_replay(self, replay: StoredReplay) -> None:
+        row = rows.replay_row(replay)
+        with self._change() as connection:
+            connection.execute(f"INSERT OR REPLACE INTO replays VALUES ({', '.join('?' * len(row))})", row)
+            connection.execute("DELETE FROM replays WHERE id NOT IN (SELECT id FROM replays ORDER BY id DESC LIMIT ?)", (MAX_REPLAYS,))
+
+    def delete_replay(self, identity: str) -> bool:
+        with self._change() as connection:
+            return connection.execute("DELETE FROM replays WHERE id = ?", (identity,)).rowcount > 0
+
     # Reading, by any thread, each with its own connection.
 
     def _reader(self) -> _Reader:
@@ -553,6 +565,14 @@ class SqliteStore:
         found = self._rows(f"SELECT * FROM policies p WHERE version = ({newest}) ORDER BY name")
         policies = [policy for row in found if (policy := _convert(rows.policy, row)) is not None]
         return policies, len(found) - len(policies)
+
+    def replay(self, identity: str) -> StoredReplay | None:
+        found = self._rows("SELECT * FROM replays WHERE id = ?", (identity,))
+        return rows.replay(found[0]) if found else None
+
+    def replays(self) -> list[StoredReplay]:
+        found = self._rows("SELECT * FROM replays ORDER BY id DESC")
+        return [replay for row in found if (replay := _convert(rows.replay, row)) is not None]
 
     def check(self) -> list[str]:
         """Return the errors of SQLite's integrity check, which reads the whole file."""

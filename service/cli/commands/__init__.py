@@ -46,6 +46,7 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "store": CommandEntry("store", "check, repair and purge a store"),
     "submit": CommandEntry("remote.submit", "send a file of events to a service"),
     "query": CommandEntry("remote.query", "list or count the decisions that a service stores"),
+    "replay": CommandEntry("remote.replay", "decide the stored events of a service again under another policy"),
     "show": CommandEntry("remote.show", "show a stored decision, or its event"),
     "watch": CommandEntry("remote.watch", "print decisions as a service makes them"),
     "demo": CommandEntry("demo", "compare the decisions of two kernels for a recorded error"),

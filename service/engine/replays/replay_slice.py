@@ -33,8 +33,8 @@ def _replay(settings: Settings, case: StoredCase, before: str | None, after: str
     counter.add(event, compare_decisions(first, second))
 
 
-def count_failures(found: Sequence[tuple[str, Problem]]) -> DecisionChanges:
-    """Return the counts of decisions that cannot be replayed, by id."""
+def count_failures(found: Sequence[tuple[str | None, Problem]]) -> DecisionChanges:
+    """Return the counts of decisions that cannot be replayed, with their ids as far as known."""
     counter = ChangeCounter()
     for identity, problem in found:
         counter.add_failure(problem, identity)

@@ -169,7 +169,7 @@ def ages_of(request: Request) -> dict[str, str]:
     return {f"{name}_ms": text for name, text in given.items() if is_age(text)}
 
 
-async def _filter(
+async def parse_filter(
     request: Request,
     source: SourceTexts = (),
     action: _ActionTexts = (),
@@ -181,6 +181,7 @@ async def _filter(
     since: Since = None,
     until: Until = None,
 ) -> Filter:
+    """Return the filter of the parameters. Raises ProblemError."""
     sources, prefixes = parse_sources(source)
     return Filter(
         sources,
@@ -196,7 +197,7 @@ async def _filter(
     )
 
 
-FilterOf = Annotated[Filter, Depends(_filter)]
+FilterOf = Annotated[Filter, Depends(parse_filter)]
 
 
 CursorText = Annotated[str | None, Query(description="Cursor of a page, from `next` or `Link`; with the filters of that list")]

@@ -15,6 +15,7 @@ from ras_triage.service.api.decision_response import BatchDecision, BatchProblem
 from ras_triage.service.api.error_sources import HestResponse
 from ras_triage.service.api.policy_pages import PolicyDefinition
 from ras_triage.service.api.problems import Problem
+from ras_triage.service.api.replays.replays import Replay, ReplayRequest
 from ras_triage.service.api.summaries import SummaryJson
 from ras_triage.service.api.syndromes import SyndromeRequest, SyndromeResponse
 from ras_triage.service.engine.responses import DecodeRequest
@@ -25,12 +26,12 @@ from ras_triage.service.http.openapi_document.streams import ImportLine, PurgedE
 from ras_triage.service.http.routes.decode import DecodeResponse
 from ras_triage.service.http.routes.hosts import HostJson
 
-_REQUESTS: Final = (Event, Host, DecodeRequest, SyndromeRequest, PolicyDefinition)
+_REQUESTS: Final = (Event, Host, DecodeRequest, SyndromeRequest, PolicyDefinition, ReplayRequest)
 """Bodies that routes read themselves."""
 
 _RESPONSES: Final = (
     BatchDecision, BatchProblem, BatchSummary, DecisionResponse, DecodeResponse, HestResponse, HostJson, SyndromeResponse, Problem,
-    SummaryJson, PurgedEvent, ImportLine,
+    SummaryJson, PurgedEvent, ImportLine, Replay,
 )  # fmt: skip
 """Responses that routes write themselves, and the lines and events of those that are streamed."""
 

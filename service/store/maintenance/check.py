@@ -413,7 +413,17 @@ def _id_text(identity: Any) -> str | None:
 
 # The other tables.
 
-OTHER_TABLES: Final = ("host_facts", "poisoned_pages", "forgotten_pages", "api_keys", "policies", "purges", "losses", "quarantine")
+OTHER_TABLES: Final = (
+    "host_facts",
+    "poisoned_pages",
+    "forgotten_pages",
+    "api_keys",
+    "policies",
+    "purges",
+    "losses",
+    "quarantine",
+    "replays",
+)
 
 _ORDERED_BY: Final = {
     "host_facts": "source, version",
@@ -424,6 +434,7 @@ _ORDERED_BY: Final = {
     "purges": "purge",
     "losses": "loss",
     "quarantine": "item",
+    "replays": "id",
 }
 
 
@@ -452,6 +463,8 @@ def _other(table: str, row: tuple[Any, ...]) -> tuple[tuple[Any, ...] | None, Fi
             facts = rows.host(row).facts
             if facts is not None:
                 from_json(facts)
+        elif table == "replays":
+            rows.replay(row)
         elif table == "api_keys":
             rows.api_key(row)
         elif table == "policies":

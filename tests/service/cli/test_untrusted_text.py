@@ -28,6 +28,7 @@ from ras_triage.service.cli.main import main
 from ras_triage.service.cli.parser import build_parser
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.responses import decide_event, decision_json, wrap_decision
+from ras_triage.service.http.openapi_document.examples import EXAMPLES
 from ras_triage.service.security.keys import create
 from ras_triage.service.store.sqlite import SqliteStore
 from tests.paths import ROOT
@@ -389,6 +390,11 @@ def feed_query(place: Place) -> Iterator[list[str]]:
         yield ["query", "--stats", "--server", place.url, *more]
 
 
+def feed_replay(place: Place) -> Iterator[list[str]]:
+    for more in ([], ["--json"]):
+        yield ["replay", "--after", "uniform", "--server", place.url, *more]
+
+
 def feed_show(place: Place) -> Iterator[list[str]]:
     for more in ([], ["--json"]):
         yield ["show", "x", "--server", place.url, *more]
@@ -453,6 +459,7 @@ FEEDS: dict[tuple[str, ...], Feed] = {
     ("keys", "revoke"): feed_keys_revoke,
     ("submit",): feed_submit,
     ("query",): feed_query,
+    ("replay",): feed_replay,
     ("show",): feed_show,
     ("watch",): feed_watch,
     ("demo",): feed_demo,
@@ -478,6 +485,7 @@ SUMMARY = {
 }  # fmt: skip
 BUCKET = {"start": "2026", "count": 1, "groups": [{"action": "signal", "count": 1}]}
 STATS = {"bucket_s": 60, "group_by": ["action"], "buckets": [BUCKET]}
+REPLAY = json.loads((EXAMPLES / "createReplay.json").read_bytes())["upgrade"]["response"]["body"]
 FREE = (
     "source",
     "id",
@@ -519,6 +527,7 @@ HOSTILE_ANSWERS: dict[str, Callable[[Asked], bytes]] = {
     "/v1/decisions": lambda _: head() + _document({"decisions": [_attacked(SUMMARY)], "next": None}),
     "/v1/decisions/stats": lambda _: head() + _document(_attacked(STATS) | {"group_by": ["action", ATTACK]}),
     "/v1/decisions/stream": _events,
+    "/v1/replays": lambda _: head() + _document({**_attack_free(REPLAY), "state": "failed", "error": ATTACK}),
     "/v1/decisions/x": lambda _: head() + _document(_attack_free(ANSWER)).replace(b"{", b"\n{\r\t"),
     "/v1/decisions/batch": lambda asked: head("application/x-ndjson") + _document({**_attack_free(ANSWER), "event_key": ATTACK}) + b"\n"
                                          + (_document(REFUSAL) + b"\n") * (asked.body.count(b"\n") - 1),

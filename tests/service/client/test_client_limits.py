@@ -323,7 +323,8 @@ CALLS: list[tuple[str, list[Any]]] = [
     ("get_json", ["x"]), ("event", ["x"]), ("decisions", []), ("stats", []), ("watch", []), ("hosts", []), ("put_host", ["x", {}]),
     ("host", ["x"]), ("delete_host", ["x"]), ("store", []), ("all_poisoned_pages", []), ("poisoned_pages", ["x"]),
     ("forget_poisoned_pages", ["x"]), ("decode", [b"x"]), ("syndromes", []), ("policies", []), ("policy", ["x"]),
-    ("policy_diff", ["x", "y"]), ("health", []),
+    ("policy_diff", ["x", "y"]), ("health", []), ("alternatives", ["x"]), ("create_replay", ["x"]), ("replay", ["x"]), ("replays", []),
+    ("remove_replay", ["x"]),
 ]  # fmt: skip
 
 
