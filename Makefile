@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-long lint client reference tables docs bench growth crash torture fuzz lock audit clean
+.PHONY: run test test-long lint client reference tables screenshots docs bench growth crash torture fuzz lock audit clean
 
-run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree
-	@$(BIN)/ras-triage demo
+run: $(VENV)/.run  ## set up, start the service, decide a recorded error under two kernels that disagree; KEEP=1 keeps it open for a browser
+	@$(BIN)/ras-triage demo $(if $(KEEP),--keep)
 
 # Two processes with neighbouring tests each, so that servers of a module start once; and with bytecode, else each compiles all tests.
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
@@ -31,6 +31,9 @@ reference: $(VENV)/.test  ## write the reference pages and the manual page after
 
 tables: $(VENV)/.run  ## write the decision grids that are under review, after a change of what is decided
 	@$(BIN)/python -m tests.generate_grids
+
+screenshots: $(VENV)/.test  ## a picture of each page of the service, light, dark and narrow, in build/screenshots; needs chromium
+	@$(BIN)/python -m tests.generate_screenshots
 
 docs: $(VENV)/.docs  ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file deploy/site/mkdocs.yml

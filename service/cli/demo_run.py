@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -45,8 +47,9 @@ def _event(kernel: str) -> dict[str, Any]:
     }
 
 
-def run_demo() -> list[DecisionResponse]:
-    """Start the service on a free loopback port, send the event once for each kernel, stop the service, return the decisions."""
+@contextmanager
+def demo_service() -> Iterator[tuple[str, list[DecisionResponse]]]:
+    """Run the service on a free loopback port and send the event once for each kernel. Yields its URL and the decisions."""
     responses = TypeAdapter(DecisionResponse)
     with running(Settings()) as url:
-        return [responses.validate_json(httpx.post(f"{url}/v1/decisions", json=_event(kernel)).content) for kernel in _KERNELS]
+        yield url, [responses.validate_json(httpx.post(f"{url}/v1/decisions", json=_event(kernel)).content) for kernel in _KERNELS]

@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from ras_triage.models.records.cper_record import NOTIFICATION_TYPES, encode_record, from_status_block
 from tests.paths import ROOT
 from tests.service.support.application import BLOCK, EVENT, NOTHING_TO_QUEUE, Call, run
+from tests.service.support.server_process import interruptible
 
 LINE = json.dumps(EVENT).encode()
 
@@ -223,6 +226,21 @@ def test_the_demonstration_shows_two_kernels_that_disagree() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
     assert re.search(r"action +≠ HANDLED +≠ SIGNAL", page)
     assert "since 6.12.63" in page
+
+
+def test_the_demonstration_stays_open_until_it_is_interrupted() -> None:
+    command = [sys.executable, "-m", "ras_triage.service.cli.main", "demo", "--keep"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, preexec_fn=interruptible) as process:  # noqa: PLW1509 - no threads here
+        assert process.stdout is not None
+        lines = (line.decode() for line in process.stdout)
+        (url,) = re.findall(r"http://\S+", next(line for line in lines if line.startswith("The page: ")))
+        page = httpx.get(url, headers={"accept": "text/html"}, timeout=60)
+        decisions = httpx.get(f"{url}v1/decisions", timeout=60).json()["decisions"]
+        process.send_signal(signal.SIGINT)
+
+    assert page.headers["content-type"].startswith("text/html")
+    assert len(decisions) == 2
+    assert process.returncode == 0
 
 
 def test_the_version_is_told() -> None:
