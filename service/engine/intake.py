@@ -62,9 +62,6 @@ LOOP_S: Final = 1.0
 TURN_S: Final = 0.005
 """Processor time after which a slice of a batch yields the event loop, in seconds."""
 
-PATIENT_FROM: Final = 64
-"""Position in a batch or file from which decisions wait for more of them before a commit: a short batch is answered without delay."""
-
 ATTEMPTS: Final = 5
 """Attempts to decide an event whose source facts change meanwhile, or after an unexpected exception of the store."""
 
@@ -145,8 +142,6 @@ class _Slice:
 
     durable: asyncio.Future[None]
     separate: bool
-    patient: bool = False
-    """Whether its commit may wait for more decisions."""
     entries: list[NewDecision] = field(default_factory=list)
     undos: list[Undo] = field(default_factory=list)
     """Revert the effects of the decisions on the cached sources."""
@@ -304,8 +299,7 @@ class Intake:
 
     def _admit(self, items: Sequence[BatchItem], place: int | None, *, separate: bool) -> tuple[list[Outcome], _ForWorker | None]:
         """Admit events up to the first one for a worker process. Return their outcomes and that event; None: there is none yet."""
-        patient = place is not None and place >= PATIENT_FROM
-        part = _Slice(asyncio.get_running_loop().create_future(), separate, patient, new_keys=self._new_keys(items))
+        part = _Slice(asyncio.get_running_loop().create_future(), separate, new_keys=self._new_keys(items))
         outcomes: list[Outcome] = []
         elsewhere: _ForWorker | None = None
         end, worked = monotonic() + TURN_S, thread_time() if len(items) > 1 else 0.0
@@ -357,7 +351,7 @@ class Intake:
             self._storing.add(keeping)
             keeping.add_done_callback(self._storing.discard)
         else:
-            self._writer.enqueue(part.entries, part.durable, patient=part.patient)
+            self._writer.enqueue(part.entries, part.durable)
         part.durable.add_done_callback(partial(self._written, part))
 
     async def _store_separately(self, part: _Slice) -> None:

@@ -24,10 +24,6 @@ GROUP_ENTRIES: Final = 512
 GROUP_BYTES: Final = 8 << 20
 """Limits of one commit."""
 
-LINGER_S: Final = 0.1
-"""Seconds for which patient entries wait for more of them: a commit of 512 takes half of the processor time for each that one of 64 takes,
-since it writes each changed page of an index once."""
-
 FRESH_S: Final = 1.0
 """Age up to which the last commit proves that the store can be written, in seconds."""
 
@@ -75,7 +71,6 @@ class _Job:
     entries: Sequence[NewDecision] = ()
     size: int = 0
     call: Callable[[], Any] | None = None
-    patient: bool = False
 
 
 def _size(entry: NewDecision) -> int:
@@ -112,7 +107,7 @@ class Writer:
         self._epoch, self._failed_epoch = 0, -1
         self._failure: Exception | None = None
         """Cause of the failed epoch."""
-        self._closing = self._room_wanted = False
+        self._closing = False
         self._last_write = -FRESH_S
         self._last_failure: str | None = None
         self._maintenance_failure: Exception | None = None
@@ -121,12 +116,9 @@ class Writer:
 
     # In the event loop.
 
-    def enqueue(self, entries: Sequence[NewDecision], durable: asyncio.Future[None], *, patient: bool = False) -> None:
-        """Queue entries. The future completes when they are durable, or fails with StoreError.
-
-        `patient`: more entries follow, and these may wait for them a moment, unless others that are not patient are queued.
-        """
-        self._enqueue(_Job(durable, monotonic(), self._epoch, entries, sum(map(_size, entries)), patient=patient))
+    def enqueue(self, entries: Sequence[NewDecision], durable: asyncio.Future[None]) -> None:
+        """Queue entries. The future completes when they are durable, or fails with StoreError."""
+        self._enqueue(_Job(durable, monotonic(), self._epoch, entries, sum(map(_size, entries))))
 
     def require_room(self, entries: int, size: int) -> None:
         """Raise WriteQueueFull if the queue has no room for so many entries and bytes."""
@@ -143,9 +135,6 @@ class Writer:
     async def room(self, entries: int, size: int, share: float = 1.0) -> None:
         """Wait for room in the queue, of which only `share` may be used."""
         while not self._has_room(entries, size, share):
-            with self._wake:
-                self._room_wanted = True
-                self._wake.notify()
             await self._freed.wait()
 
     def _has_room(self, entries: int, size: int, share: float = 1.0) -> bool:
@@ -233,8 +222,6 @@ class Writer:
             self._wake.wait_for(lambda: self._jobs or self._closing, idle_s)
             if not self._jobs:
                 return None if self._closing else []
-            self._wake.wait_for(self._is_due, LINGER_S)
-            self._room_wanted = False
             jobs = [self._jobs.popleft()]
             entries, size = len(jobs[0].entries), jobs[0].size
             while jobs[0].call is None and self._jobs and self._jobs[0].call is None and self._jobs[0].epoch == jobs[0].epoch:
@@ -244,12 +231,6 @@ class Writer:
                     break
                 jobs.append(self._jobs.popleft())
             return jobs
-
-    def _is_due(self) -> bool:
-        """Return whether the first jobs should not wait for more."""
-        if self._closing or self._room_wanted or not all(job.patient for job in self._jobs):
-            return True
-        return sum(len(job.entries) for job in self._jobs) >= GROUP_ENTRIES or sum(job.size for job in self._jobs) >= GROUP_BYTES
 
     def _write(self, jobs: list[_Job]) -> list[Any]:
         if jobs[0].epoch <= self._failed_epoch:

@@ -36,9 +36,9 @@ def _writer(store: Slow, max_entries: int = 100) -> Writer:
     return Writer(store, max_entries=max_entries, max_bytes=1 << 20)
 
 
-def _keep(writer: Writer, number: int, *, patient: bool = False) -> asyncio.Future[None]:
+def _keep(writer: Writer, number: int) -> asyncio.Future[None]:
     durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    writer.enqueue([entry(number)], durable, patient=patient)
+    writer.enqueue([entry(number)], durable)
     return durable
 
 
@@ -61,54 +61,6 @@ def test_entries_that_wait_are_kept_in_one_append() -> None:
         assert store.appends == [["event-1"], ["event-2", "event-3", "event-4"]]
         assert (writer.statistics.queue_entries, writer.statistics.queue_bytes) == (0, 0)
         await writer.close()
-
-    asyncio.run(run())
-
-
-def test_patient_entries_wait_for_more_and_are_kept_with_the_first_one_that_is_not_patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ras_triage.service.store.writer.LINGER_S", 60.0)
-
-    async def run() -> None:
-        store = Slow()
-        store.gate.set()
-        writer = _writer(store)
-        patient = [_keep(writer, number, patient=True) for number in (1, 2)]
-        assert not await asyncio.to_thread(store.reached.wait, 0.1), "nothing is written yet"
-        await asyncio.gather(*patient, _keep(writer, 3))
-        assert store.appends == [["event-1", "event-2", "event-3"]]
-        await writer.close()
-
-    asyncio.run(run())
-
-
-def test_patient_entries_are_kept_alone_after_a_moment() -> None:
-    async def run() -> None:
-        store = Slow()
-        store.gate.set()
-        writer = _writer(store)
-        await _keep(writer, 1, patient=True)
-        assert store.appends == [["event-1"]]
-        await writer.close()
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("end", ["room", "call", "close"])
-def test_patient_entries_do_not_delay_what_waits_for_them(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ras_triage.service.store.writer.LINGER_S", 60.0)
-
-    async def run() -> None:
-        store = Slow()
-        store.gate.set()
-        writer = _writer(store, max_entries=1)
-        patient = _keep(writer, 1, patient=True)
-        if end == "room":
-            await asyncio.wait_for(writer.room(1, 1), 10)
-        elif end == "call":
-            await asyncio.wait_for(writer.call(lambda: None), 10)
-        await writer.close()
-        await patient
-        assert store.appends == [["event-1"]]
 
     asyncio.run(run())
 
