@@ -228,7 +228,7 @@ def uniform_policy() -> Policy:
     return derive_policy(files("ras_triage.policies.catalog").joinpath("uniform.toml").read_text(encoding="utf-8"))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def resolve_policy(name: str) -> Policy:
     """Return the policy of that name: `uniform`, or any release with or without `linux-`. Raises UnknownPolicy.
 

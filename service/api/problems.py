@@ -9,7 +9,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -133,7 +133,7 @@ class ProblemError(Exception):
         """HTTP headers of the response."""
 
 
-@cache
+@lru_cache(maxsize=1)
 def problem_adapter() -> TypeAdapter[Problem]:
     """Return the reader and writer of problems. It is built at first use: most commands and clients have none to read or write."""
     return TypeAdapter(Problem)

@@ -105,7 +105,7 @@ HEAD: Final = re.compile(
 """Record and section header lines (`__ghes_print_estatus`, `cper_estatus_print`, `cper_estatus_print_section`)."""
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def match_head(text: str) -> re.Match[str] | None:
     """Return the match of `HEAD`; the records of a log repeat most of these lines."""
     return HEAD.fullmatch(text)

@@ -35,7 +35,7 @@ from ras_triage.models.sections.pcie import device_text
 
 LineFields = dict[str, int | str]
 
-_CACHED_TEXTS: Final = 1024
+_CACHED_TEXTS: Final = 256
 """Texts whose parsed form is kept: the records of a log repeat most of their lines."""
 _MAX_LINES: Final = 20_000
 """Most lines of one section; a block of 64 KiB prints as fewer."""

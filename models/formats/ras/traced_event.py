@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from typing import Any, Literal
 
 from ras_triage.models.event import Event
@@ -114,7 +114,7 @@ def to_result(error: TracedError, source: TraceSource) -> FoundError | Unreadabl
         return UnreadableRecord(source.place, "the section cannot be encoded: fields contradict each other or are too long", source.format)
 
 
-@cache
+@lru_cache(maxsize=16)
 def _severities(section: int | None) -> tuple[int, tuple[AssumedField, ...]]:
     """Return the block severity for a section severity, and the assumptions made for it."""
     field = "/status_block/severity"

@@ -25,7 +25,7 @@ URN: Final = re.compile(r"urn:ras-triage:problem:[a-z]+(-[a-z0-9]+)*")
 
 PLACES: Final = {"identity": "018f0000-0000-7000-8000-000000000000", "name": "uniform", "a": "uniform", "b": "uniform", "source": "node-1"}
 
-FILES: Final = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/static-offline-docs")
+FILES: Final = ("/openapi.json", "/page/{name}", "/docs", "/docs/oauth2-redirect", "/static-offline-docs")
 """What is no operation, and not in the document."""
 
 OPEN: Final = ("/", "/healthz", "/readyz")
