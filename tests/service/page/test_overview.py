@@ -100,7 +100,8 @@ def test_both_colour_schemes_have_enough_contrast(browser: Browser, url: str, sc
 
 def test_nothing_is_wider_than_a_phone(browser: Browser, url: str) -> None:
     with watched_page(browser, url, viewport={"width": 390, "height": 844}) as watched:
-        for place in ("", "decisions"):
+        for place in ("", "decisions", "policies"):
             page = watched.open(place)
             page.locator("tbody tr:visible, .feed li").first.wait_for()
             assert page.evaluate("document.documentElement.scrollWidth") == 390, place
+            assert page.locator("#nav").evaluate("nav => nav.scrollWidth <= nav.clientWidth"), "every link is in sight"
