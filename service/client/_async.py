@@ -262,6 +262,10 @@ class AsyncClient(BaseClient[httpx.AsyncClient, httpx.AsyncBaseTransport]):
         """Return a policy, flag by flag."""
         return await self._result(self._calls.policy(name))
 
+    async def put_policy(self, name: str, definition: Mapping[str, Any]) -> PolicyPage:
+        """Store a custom policy: `base`, and optional `notes` and `flags` that differ (docs/policies.md)."""
+        return await self._result(self._calls.put_policy(name, definition))
+
     async def policy_diff(self, a: str, b: str) -> Difference:
         """Return the flags in which two policies differ."""
         return await self._result(self._calls.policy_diff(a, b))

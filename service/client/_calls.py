@@ -326,6 +326,10 @@ class Calls:
     def policy(self, name: str) -> ProtocolFlow[PolicyPage]:
         return self._get(PolicyPage, f"/v1/policies/{_path_segment(name)}")
 
+    def put_policy(self, name: str, definition: Mapping[str, Any]) -> ProtocolFlow[PolicyPage]:
+        path = f"/v1/policies/{_path_segment(name)}"
+        return self._value(PolicyPage, ClientRequest("PUT", path, {}, {"content-type": JSON}, to_json(definition), idempotent=True))
+
     def policy_diff(self, a: str, b: str) -> ProtocolFlow[Difference]:
         return self._get(Difference, f"/v1/policies/{_path_segment(a)}/diff/{_path_segment(b)}")
 

@@ -264,6 +264,10 @@ class Client(BaseClient[httpx.Client, httpx.BaseTransport]):
         """Return a policy, flag by flag."""
         return self._result(self._calls.policy(name))
 
+    def put_policy(self, name: str, definition: Mapping[str, Any]) -> PolicyPage:
+        """Store a custom policy: `base`, and optional `notes` and `flags` that differ (docs/policies.md)."""
+        return self._result(self._calls.put_policy(name, definition))
+
     def policy_diff(self, a: str, b: str) -> Difference:
         """Return the flags in which two policies differ."""
         return self._result(self._calls.policy_diff(a, b))

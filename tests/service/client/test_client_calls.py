@@ -244,6 +244,8 @@ def test_what_is_looked_up_comes_as_values(client: Client) -> None:
     assert client.policies().default == "uniform"
     assert client.policy("linux-6.1.100").release == "6.1.100"
     assert client.policy_diff("linux-6.1.100", "linux-6.1.192").differs
+    stored = client.put_policy("ours", {"base": "linux-6.1.100", "flags": {"queued_accumulates": True}})
+    assert client.decide({**EVENT, "policy": "ours"}, dry_run=True).policy.digest == stored.digest
     assert client.store().decisions > 0
     assert client.health().ready
 

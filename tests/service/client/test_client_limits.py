@@ -320,11 +320,12 @@ def test_a_list_that_leads_nowhere_ends(ask: Ask, page: bytes) -> None:
 
 CALLS: list[tuple[str, list[Any]]] = [
     ("decide", [{}]), ("decide_lines", [[b"{}"]]), ("decide_many", [[b"{}"]]), ("decide_summaries", [[b"{}"]]), ("get", ["x"]),
-    ("get_json", ["x"]), ("event", ["x"]), ("decisions", []), ("stats", []), ("watch", []), ("hosts", []), ("put_host", ["x", {}]),
+    ("get_json", ["x"]), ("event", ["x"]), ("alternatives", ["x"]), ("decisions", []),
+    ("stats", []), ("watch", []), ("hosts", []), ("put_host", ["x", {}]),
     ("host", ["x"]), ("delete_host", ["x"]), ("store", []), ("all_poisoned_pages", []), ("poisoned_pages", ["x"]),
     ("forget_poisoned_pages", ["x"]), ("decode", [b"x"]), ("syndromes", []), ("policies", []), ("policy", ["x"]),
-    ("policy_diff", ["x", "y"]), ("health", []), ("alternatives", ["x"]), ("create_replay", ["x"]), ("replay", ["x"]), ("replays", []),
-    ("remove_replay", ["x"]),
+    ("policy_diff", ["x", "y"]), ("health", []), ("create_replay", ["x"]), ("replay", ["x"]), ("replays", []),
+    ("remove_replay", ["x"]), ("put_policy", ["x", {}]),
 ]  # fmt: skip
 
 
