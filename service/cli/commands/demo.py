@@ -7,7 +7,7 @@ from contextlib import suppress
 from threading import Event
 
 from ras_triage.service.cli.options import add_examples
-from ras_triage.service.cli.output import print_page
+from ras_triage.service.cli.output import print_page, write_text
 
 
 def configure(command: ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def run(options: Namespace) -> int:
     with demo_service() as (url, decisions):
         print_page(demo_page(INTRODUCTION, decisions))
         if options.keep:
-            print(f"The page: {url}/ (Ctrl-C stops the service)", flush=True)
+            write_text(f"The page: {url}/ (Ctrl-C stops the service)")
             with suppress(KeyboardInterrupt):
                 Event().wait()
     return 0

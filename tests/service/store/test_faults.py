@@ -140,7 +140,7 @@ def test_a_page_that_was_overwritten_gives_an_error_and_never_a_wrong_answer(tmp
         service.process.terminate()
         service.process.wait(20)
     data = bytearray(path.read_bytes())
-    for page in range(41, len(data) // 4096, 3):
+    for page in range(42, len(data) // 4096, 3):
         data[page * 4096 + 200 : page * 4096 + 3000] = bytes(2800)
     path.write_bytes(data)
 
