@@ -8,7 +8,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from typing import Any, Final
 
@@ -72,8 +72,7 @@ class Acceptor:
         self._tls: dict[str, Any] = {}
         if tls is not None:
             self._tls = {"ssl": tls, "ssl_handshake_timeout": handshake_s}
-        self._accepting: set[asyncio.Task[None]] = set()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._lines = logs.LogRateLimit(lines=1, period_s=LOG_INTERVAL_S)
         self._watching: asyncio.Task[None] | None = None
 
@@ -82,55 +81,48 @@ class Acceptor:
         for listener in self._listeners:
             listener.setblocking(False)
             listener.listen(self._backlog)
-            _run(self._accept(listener), self._accepting)
+            self._run(self._accept(listener))
         self._watching = asyncio.create_task(self._connections.watch())
 
     def close(self) -> None:
-        """Accept the connections that wait, and no more. Cancel TLS handshakes in progress; open connections stay open.
-
-        A listener that is closed resets the connections that wait, and what their clients have sent is lost.
-        """
-        for listener in self._listeners:
-            with suppress(OSError):
-                self._accept_some(listener, self._backlog)
-        for task in self._accepting | (self._opening if self._tls else set()):
+        """Stop accepting connections, and cancel TLS handshakes in progress. Open connections stay open."""
+        for task in self._tasks:
             task.cancel()
-
-    async def stop(self) -> None:
-        """Close, and wait until the accepted connections are open."""
-        self.close()
-        await asyncio.gather(*self._opening, return_exceptions=True)
 
     async def wait_closed(self) -> None:
         """Wait until the accept loop has ended, and stop the checks of deadlines."""
-        await asyncio.gather(*self._accepting, *self._opening, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._watching is not None:
             self._watching.cancel()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _accept(self, listener: socket.socket) -> None:
         pause = FIRST_PAUSE_S
         with closing(listener):
             while True:
-                await _wait_readable(listener)  # takes no connection, which would be lost when the task is cancelled
                 try:
-                    self._accept_some(listener, BURST)
+                    await self._accept_some(listener)
                     pause = FIRST_PAUSE_S
+                    await asyncio.sleep(0)
                 except OSError as error:
                     self._handle_failure(error)
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _accept_some(self, listener: socket.socket, most: int) -> None:
-        for _ in range(most):
+    async def _accept_some(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(BURST):
             try:
-                accepted, address = listener.accept()
-            except BlockingIOError:
-                return
+                accepted, address = await loop.sock_accept(listener)
             except OSError as error:
                 if error.errno not in _DISCONNECTED:
                     raise
             else:
-                accepted.setblocking(False)
                 self._open_or_close(accepted, address)
 
     def _handle_failure(self, error: OSError) -> None:
@@ -153,28 +145,12 @@ class Acceptor:
         if connection is None:
             accepted.close()
         else:
-            task = _run(self._connect(accepted, connection), self._opening)
+            task = self._run(self._connect(accepted, connection))
             connection.cancel_opening = task.cancel
             task.add_done_callback(partial(_opened, accepted, connection))
 
     async def _connect(self, accepted: socket.socket, connection: Connection) -> None:
         await asyncio.get_running_loop().connect_accepted_socket(partial(self._make_protocol, connection), accepted, **self._tls)
-
-
-def _run(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
-    task = asyncio.create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    return task
-
-
-async def _wait_readable(listener: socket.socket) -> None:
-    loop, readable = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(listener, readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(listener)
 
 
 def _opened(accepted: socket.socket, connection: Connection, opening: asyncio.Task[None]) -> None:

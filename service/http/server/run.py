@@ -138,8 +138,8 @@ class _Server(uvicorn.Server):
         state: Shutdown = self._app.state.shutdown
         state.begun = True
         runtime.stop()
-        for acceptor in cast("list[Acceptor]", self.servers):
-            await acceptor.stop()
+        for server in self.servers:
+            server.close()
         if self._unix is not None:
             self._unix.remove()
         logs.log(logging.INFO, "stopping", requests=len(self.server_state.tasks))
