@@ -46,6 +46,20 @@ class PageState(StrEnum):
     UNKNOWN = "unknown"
 
 
+MAPPED_STATES: Final = (
+    PageState.ANONYMOUS,
+    PageState.SWAP_CACHE,
+    PageState.PAGE_CACHE,
+    PageState.SHMEM,
+    PageState.HUGETLB,
+    PageState.THP,
+    PageState.FILE_THP,
+    PageState.KSM,
+    PageState.DAX,
+)
+"""States of pages that processes may have mapped: dirty or clean."""
+
+
 class Config(WireModel):
     """Kernel build options that affect decisions."""
 

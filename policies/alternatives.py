@@ -28,10 +28,9 @@ from ras_triage.policies.pipeline.arm_error_types import NUMBERINGS, error_type_
 from ras_triage.policies.pipeline.facts import DEFAULT_PAGE, Facts
 from ras_triage.policies.pipeline.memory import Frame, HandledFrame, traits_of
 from ras_triage.policies.pipeline.page_states import PageOutcome
-from ras_triage.policies.pipeline.precheck import run_precheck
 from ras_triage.policies.pipeline.sections import MemoryFailureRequest, QueuedFrame
 from ras_triage.policies.pipeline.stage_result import merge_results
-from ras_triage.policies.pipeline.stages import HandlingStages, SectionStages, headline, run_handling_stages, run_section_stages
+from ras_triage.policies.pipeline.stages import HandlingStages, SectionStages, headline, run_handling_stages, run_section_stages, run_stages
 
 NOTIFICATION_TYPE: Final = "/notification/type"
 ARM_ERROR_TYPES: Final = "/host/arm_error_types"
@@ -96,9 +95,7 @@ def _other_action(case: DecidedCase, handling: HandlingStages) -> tuple[Action, 
 
 def _handle(notification: Notification, block: StatusBlock | None, case: DecidedCase) -> HandlingStages:
     """Run all stages for another notification or status block."""
-    precheck = run_precheck(notification, block, case.policy, case.facts)
-    sections = run_section_stages(notification, precheck, block, case.policy, case.facts)
-    return run_handling_stages(sections, case.policy, case.facts)
+    return run_stages(notification, block, case.policy, case.facts)
 
 
 def _other_actions(alternatives: Iterable[Alternative]) -> str:

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 
 from ras_triage.models.decision import Action, Decision, Panic, QueueMemoryFailure
 from ras_triage.models.event import Event
-from ras_triage.models.host import Host, PageState
+from ras_triage.models.host import MAPPED_STATES, Host, PageState
 from ras_triage.models.notification import DELIVERY, Delivery, Notification, NotificationType
 from ras_triage.models.records.block_fields import encode_structured
 from ras_triage.models.records.status_block import StatusBlock, parse_block
@@ -103,25 +103,13 @@ def _records() -> Iterator[tuple[tuple[str, str, str], StatusBlock | None]]:
 
 # Host facts
 
-_WITH_CONTENT: Final = (
-    PageState.ANONYMOUS,
-    PageState.SWAP_CACHE,
-    PageState.PAGE_CACHE,
-    PageState.SHMEM,
-    PageState.HUGETLB,
-    PageState.THP,
-    PageState.FILE_THP,
-    PageState.KSM,
-    PageState.DAX,
-)
-"""States of pages that processes map."""
 _HUGE: Final = (PageState.HUGETLB, PageState.HUGETLB_FREE, PageState.THP, PageState.FILE_THP, PageState.HUGE_ZERO)
 
 
 def _page_states() -> Iterator[tuple[str, dict[str, Any]]]:
     for state in PageState:
         page: dict[str, Any] = {"physical_address": _ADDRESS, "state": state, "shift": 21 if state in _HUGE else 12}
-        if state not in _WITH_CONTENT:
+        if state not in MAPPED_STATES:
             yield state.value, page
             continue
         mapped = page | {"mappings": [{"pid": _PID, "address": _VIRTUAL}, {"pid": _OTHER_PID, "address": _VIRTUAL}]}
@@ -213,7 +201,7 @@ class GridSummary:
     decisions: int
     """Decisions that were made for the points."""
     digest: str
-    """Hash of action, certainty and plan of every point, in order."""
+    """Hash of action, certainty, plan and next access of these decisions with their points, in order."""
     actions: Mapping[str, Mapping[str, int]]
     """Number of points by notification and action."""
     faults: tuple[str, ...]
@@ -323,16 +311,3 @@ def _faults(decision: Decision) -> Iterator[str]:
 def committed_grids() -> Mapping[str, Mapping[str, Any]]:
     """Return digest and counts of the grids under review (`grids.toml`), by policy."""
     return catalog_table("grids.toml")
-
-
-__all__ = [
-    "GridCell",
-    "GridPoint",
-    "GridSummary",
-    "committed_grids",
-    "decide_point",
-    "grid_axes",
-    "grid_cells",
-    "representative",
-    "summarize_grid",
-]

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from ras_triage.models.decision import Action, Condition, InputChange, SmallestChange, Step, UnknownFact, WhatIf
 from ras_triage.models.event import Event
-from ras_triage.models.host import Host, MceKill, Page, PageState, Sysctl, Task, Thread
+from ras_triage.models.host import MAPPED_STATES, Host, MceKill, Page, PageState, Sysctl, Task, Thread
 from ras_triage.models.notification import Notification, NotificationType
 from ras_triage.models.records.block_summary import physical_addresses
 from ras_triage.models.records.guid import ARM_PROCESSOR
@@ -28,23 +28,9 @@ from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.catalog.vmms import NO_CUSTOM_VMMS, Vmm
 from ras_triage.policies.pipeline.arm_error_types import NUMBERINGS
 from ras_triage.policies.pipeline.facts import DEFAULT_PAGE, Facts
-from ras_triage.policies.pipeline.precheck import run_precheck
 from ras_triage.policies.pipeline.stage_result import merge_results
-from ras_triage.policies.pipeline.stages import headline, run_handling_stages, run_section_stages
+from ras_triage.policies.pipeline.stages import headline, run_stages
 from ras_triage.policies.workload import require_workload, workload
-
-_CONTENT: Final = (
-    PageState.ANONYMOUS,
-    PageState.SWAP_CACHE,
-    PageState.PAGE_CACHE,
-    PageState.SHMEM,
-    PageState.HUGETLB,
-    PageState.THP,
-    PageState.FILE_THP,
-    PageState.KSM,
-    PageState.DAX,
-)
-"""States of pages that are dirty or clean."""
 
 
 class _Question(NamedTuple):
@@ -103,9 +89,7 @@ _Answer = tuple[Action, tuple[Step, ...]]
 
 def _answer(policy: Policy, custom_vmms: Mapping[str, Vmm], question: _Question) -> _Answer:
     facts = Facts(question.host, question.default_page, question.numbering, custom_vmms)
-    precheck = run_precheck(question.notification, question.block, policy, facts)
-    sections = run_section_stages(question.notification, precheck, question.block, policy, facts)
-    steps = merge_results(run_handling_stages(sections, policy, facts).stage_results).steps
+    steps = merge_results(run_stages(question.notification, question.block, policy, facts).stage_results).steps
     return headline(steps), steps
 
 
@@ -165,7 +149,7 @@ def _unknown_pages(question: _Question) -> Iterator[_Axis]:
 
 def _page_readings() -> Iterator[tuple[str, tuple[PageState, bool | None]]]:
     for state in PageState:
-        if state in _CONTENT:
+        if state in MAPPED_STATES:
             yield f"{state.value} dirty", (state, True)
             yield f"{state.value} clean", (state, False)
         elif state is not PageState.UNKNOWN:
@@ -393,6 +377,3 @@ def _smallest_change(
 def _overlap(one: str, other: str) -> bool:
     """Return whether two pointers lead to the same input, or one to a part of the other's."""
     return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
-
-
-__all__ = ["MAX_CHANGES", "MAX_READINGS", "what_if"]

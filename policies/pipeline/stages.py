@@ -15,7 +15,7 @@ from ras_triage.policies.catalog.policies import Policy
 from ras_triage.policies.guest.guest_stage import notify_guests
 from ras_triage.policies.pipeline.facts import Facts
 from ras_triage.policies.pipeline.memory import HandledFrame, handle_memory
-from ras_triage.policies.pipeline.precheck import Precheck
+from ras_triage.policies.pipeline.precheck import Precheck, run_precheck
 from ras_triage.policies.pipeline.sections import QueuedFrame, SectionWalk, walk_sections
 from ras_triage.policies.pipeline.signals import next_access, signal_memory
 from ras_triage.policies.pipeline.stage_result import EMPTY_RESULT, StageResult
@@ -92,6 +92,12 @@ def _without_record(notification: Notification, precheck: Precheck, policy: Poli
     if precheck.admission.exception == "abort" and not precheck.claimed:
         return cpu_exceptions.handle_unclaimed_abort(notification, precheck.admission, policy, facts)
     return cpu_exceptions.handle_serror(notification, policy, facts) if precheck.admission.exception == "serror" else EMPTY_RESULT
+
+
+def run_stages(notification: Notification, block: StatusBlock | None, policy: Policy, facts: Facts) -> HandlingStages:
+    """Run stages 1 to 7."""
+    sections = run_section_stages(notification, run_precheck(notification, block, policy, facts), block, policy, facts)
+    return run_handling_stages(sections, policy, facts)
 
 
 def run_handling_stages(sections: SectionStages, policy: Policy, facts: Facts, items: list[QueuedFrame] | None = None) -> HandlingStages:
