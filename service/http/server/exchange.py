@@ -12,21 +12,13 @@ from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from ras_triage.service.api.problems import MEDIA_TYPE, internal, problem_json
 from ras_triage.service.http.server.request_head import RequestHead
 
 _HEAD: Final = re.compile(rb"HTTP/1\.1 [\x20-\x7e]++\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
 
 _WITHOUT_BODY: Final = (204, 304)
 """Status codes of responses without a body (RFC 9110 6.4.1)."""
-
-_FAILED: Final[tuple[Message, ...]] = (
-    {
-        "type": "http.response.start",
-        "status": 500,
-        "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"21"), (b"connection", b"close")],
-    },
-    {"type": "http.response.body", "body": b"Internal Server Error"},
-)
 
 
 class ResponseTransport(Protocol):
@@ -139,8 +131,11 @@ class Exchange:
             self._transport.write(b"".join(self._head or ()))
             self._transport.close()
             return
-        for message in _FAILED:
-            await self.send(message)
+        problem = internal()
+        body = problem_json(problem)
+        headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        await self.send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
 
     # For the application.
 

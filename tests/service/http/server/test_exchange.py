@@ -10,6 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from ras_triage.service.api.problems import internal, problem_json
 from ras_triage.service.http.server.exchange import Exchange
 from ras_triage.service.http.server.request_head import RequestHead
 
@@ -108,13 +109,13 @@ def test_a_body_that_does_not_have_its_announced_length_ends_the_connection(body
     assert respond(start(200, length(1)), part(body)).closed
 
 
-def test_an_application_that_fails_before_it_responds_gives_a_500() -> None:
+def test_an_application_that_fails_before_it_responds_gives_the_problem_internal() -> None:
     async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise RuntimeError
 
     (written,) = run(fail).writes
     assert written.startswith(b"HTTP/1.1 500 ")
-    assert written.endswith(b"\r\n\r\nInternal Server Error")
+    assert written.endswith(problem_json(internal()))
 
 
 def test_an_application_that_ends_without_a_response_gives_a_500() -> None:
