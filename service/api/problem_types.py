@@ -30,7 +30,7 @@ PROBLEM_TYPES: Final = (
     ProblemType(
         "policy-conflict",
         409,
-        "the name is that of a built-in policy or of a policy file, or too many policies are stored",
+        "the name is that of a built-in policy or of a policy file, or too many policies are stored; in a replay: the policy was changed",
         "use another name",
     ),
     ProblemType("invalid-batch", 400, "a batch that is neither a JSON array nor NDJSON", "correct the request"),

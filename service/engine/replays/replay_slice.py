@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ras_triage.service.api.problems import Problem, ProblemError
+from ras_triage.models.decision import PolicyRef
+from ras_triage.service.api.problems import Problem, ProblemError, policy_conflict
 from ras_triage.service.api.replays.changes import DecisionChanges
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.replays.differences import ChangeCounter, ComparedEvent, compare_decisions
 from ras_triage.service.engine.stored.cases import StoredCase
-from ras_triage.service.engine.stored.inputs import inputs_of
+from ras_triage.service.engine.stored.inputs import DecisionInputs, inputs_of
 
 
-def replay_slice(settings: Settings, cases: Sequence[StoredCase], before: str | None, after: str) -> DecisionChanges:
-    """Decide stored events again, and count what changes. `before`: the first policy; None: as decided."""
+def replay_slice(settings: Settings, cases: Sequence[StoredCase], before: PolicyRef | None, after: PolicyRef) -> DecisionChanges:
+    """Decide stored events again, and count what changes. `before`: the first policy; None: as decided.
+
+    A policy that was changed or removed since the replay was started is a failure of each event.
+    """
     counter = ChangeCounter()
     for case in cases:
         try:
@@ -23,14 +27,21 @@ def replay_slice(settings: Settings, cases: Sequence[StoredCase], before: str | 
     return counter.result()
 
 
-def _replay(settings: Settings, case: StoredCase, before: str | None, after: str, counter: ChangeCounter) -> None:
+def _replay(settings: Settings, case: StoredCase, before: PolicyRef | None, after: PolicyRef, counter: ChangeCounter) -> None:
     inputs = inputs_of(case)
-    first = case.stored.decision if before is None else inputs.redecide(settings, before).decision
-    second = inputs.redecide(settings, after).decision
+    first = case.stored.decision if before is None else _redecide(inputs, settings, before)
+    second = _redecide(inputs, settings, after)
     keys = inputs.parsed.keys
     host = inputs.parsed.event.host if inputs.known is None else inputs.known.with_host(inputs.parsed.event).host
     event = ComparedEvent(case.stored.id, None, keys.source, host.kernel, keys.notification, keys.sections)
     counter.add(event, compare_decisions(first, second))
+
+
+def _redecide(inputs: DecisionInputs, settings: Settings, policy: PolicyRef) -> bytes:
+    decided = inputs.redecide(settings, policy.name)
+    if decided.policy_digest != policy.digest:
+        raise ProblemError(policy_conflict(f"policy `{policy.name}` was changed after the replay was started"))
+    return decided.decision
 
 
 def count_failures(found: Sequence[tuple[str | None, Problem]]) -> DecisionChanges:

@@ -32,7 +32,7 @@ from ras_triage.service.engine.batch.workers import Workers
 from ras_triage.service.engine.replays.differences import ChangeCounter
 from ras_triage.service.engine.replays.replay_slice import count_failures, replay_slice
 from ras_triage.service.engine.stored.cases import StoredCase, read_cases
-from ras_triage.service.store.port import MAX_REPLAYS, Cursor, Filter, Store, StoredReplay, StoreError
+from ras_triage.service.store.port import Cursor, Filter, Store, StoredReplay, StoreError
 from ras_triage.service.store.writer import Writer
 from ras_triage.service.telemetry import logs
 
@@ -212,10 +212,9 @@ class Replays:
 
     async def _decide(self, cases: Sequence[StoredCase], order: ReplayOrder, counter: ChangeCounter) -> None:
         """Decide cases in a worker process; those of a slice that a worker fails are decided one by one."""
-        before = None if order.before is None else order.before.name
         for some in _parts(cases):
             try:
-                counter.merge(await self._workers.run_document(replay_slice, some, before, order.after.name))
+                counter.merge(await self._workers.run_document(replay_slice, some, order.before, order.after))
             except ProblemError as refused:
                 if len(some) == 1:
                     counter.add_failure(refused.problem, some[0].stored.id)
@@ -279,6 +278,3 @@ def _columns(replay: StoredReplay, changes: DecisionChanges) -> tuple[Any, ...]:
     order = read_order(replay)
     about = replay.id, replay.state, rfc3339(replay.created_at_ms), order.given, order.before, order.after, replay.total
     return (*about, changes.compared, changes.changed, changes.failed, replay.error)
-
-
-__all__ = ["MAX_REPLAYS", "ReplayOrder", "Replays", "entry_json", "order_replay", "read_order", "replay_json"]

@@ -40,8 +40,11 @@ class DecisionInputs:
     parsed: ParsedEvent
     known: StoredFacts | None
     """Stored facts that the decision used; None: none."""
-    policy: PolicyRef
-    """The policy that decided."""
+
+    @property
+    def policy(self) -> PolicyRef:
+        """Return the policy that decided."""
+        return PolicyRef(**from_json(self.stored.decision)["policy"])
 
     @property
     def event(self) -> Event:
@@ -62,11 +65,12 @@ class DecisionInputs:
 
         The default policy may be another one since. A kernel that is older than the ledger has unknowns that the policy's name has not.
         """
+        decided = self.policy
         try:
             chosen = policy_of(self.event, settings)
         except ProblemError:
-            return self.policy.name
-        return None if chosen.reference == self.policy else self.policy.name
+            return decided.name
+        return None if chosen.reference == decided else decided.name
 
 
 def read_inputs(store: Store, identity: str) -> DecisionInputs | None:
@@ -82,7 +86,7 @@ def inputs_of(case: StoredCase) -> DecisionInputs:
     """Return the inputs of a decision that has been read from the store."""
     parsed = parse_event(EventDocument(case.event))
     known = None if case.used is None else _stored_facts(case, case.used, parsed)
-    return DecisionInputs(case.stored, parsed, known, PolicyRef(**from_json(case.stored.decision)["policy"]))
+    return DecisionInputs(case.stored, parsed, known)
 
 
 def _stored_facts(case: StoredCase, used: UsedFacts, parsed: ParsedEvent) -> StoredFacts:

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 from pydantic_core import from_json
 
+from ras_triage.models.decision import PolicyRef
 from ras_triage.models.host import Host
 from ras_triage.policies.catalog.choice import load_policy
+from ras_triage.policies.catalog.policies import resolve_policy
 from ras_triage.service.api.problems import Problem
 from ras_triage.service.config.settings import Settings
 from ras_triage.service.engine.evaluation import EventDocument
@@ -26,6 +28,7 @@ from tests.service.support.application import EVENT
 from tests.service.support.stored_decisions import NOON
 
 SOURCES = 7
+NEWEST = resolve_policy("linux-7.3.4").reference
 HUGE: dict[str, Any] = {
     "physical_address": "0x40000000",
     "state": "hugetlb",
@@ -102,8 +105,8 @@ def test_a_policy_with_another_flag_changes_the_decisions_that_rest_on_it(cases:
     broken = load_policy('name = "broken"\nbase = "linux-6.12.107"\n[flags]\nsea_kills_when_nothing_queued = false\n', ())
     same = load_policy('name = "same"\nbase = "linux-6.12.107"\n', ())
     settings = Settings(custom_policies={"broken": broken, "same": same})
-    assert replay_slice(settings, under, None, "same").changed == 0
-    found = replay_slice(settings, under, None, "broken")
+    assert replay_slice(settings, under, None, same.reference).changed == 0
+    found = replay_slice(settings, under, None, broken.reference)
     assert (found.compared, found.failed) == (len(under), 0)
     assert {(one.before, one.after) for one in found.actions if one.before != one.after} == {("signal", "handled")}
     rules = {rule.rule for example in found.examples for rule in example.rules}
@@ -112,8 +115,8 @@ def test_a_policy_with_another_flag_changes_the_decisions_that_rest_on_it(cases:
 
 def test_the_first_policy_replaces_the_stored_decision(cases: list[Stored]) -> None:
     one = [case for _, case in cases][:100]
-    assert replay_slice(Settings(), one, "linux-7.3.4", "linux-7.3.4").changed == 0
-    assert replay_slice(Settings(), one, "linux-6.1.100", "linux-7.3.4").changed > 0
+    assert replay_slice(Settings(), one, NEWEST, NEWEST).changed == 0
+    assert replay_slice(Settings(), one, resolve_policy("linux-6.1.100").reference, NEWEST).changed > 0
 
 
 def test_a_corrupt_or_purged_decision_is_a_problem_and_not_an_exception() -> None:
@@ -124,7 +127,16 @@ def test_a_corrupt_or_purged_decision_is_a_problem_and_not_an_exception() -> Non
 
 
 def test_an_event_whose_policy_is_gone_is_counted_as_failed(cases: list[Stored]) -> None:
-    found = replay_slice(Settings(), [cases[0].case], None, "no-such-policy")
+    found = replay_slice(Settings(), [cases[0].case], None, PolicyRef("no-such-policy", "sha256:0"))
     assert (found.compared, found.failed) == (0, 1)
     assert found.failures[0].problem.endswith("unknown-policy")
     assert found.failures[0].example == cases[0].case.stored.id
+
+
+def test_a_policy_that_was_changed_since_the_start_decides_nothing_more(cases: list[Stored]) -> None:
+    changed = load_policy('name = "mine"\nbase = "linux-7.3.4"\n', ())
+    known = load_policy('name = "mine"\nbase = "linux-6.12.107"\n', ()).reference
+    found = replay_slice(Settings(custom_policies={"mine": changed}), [cases[0].case], None, known)
+    assert (found.compared, found.failed) == (0, 1)
+    assert found.failures[0].problem.endswith("policy-conflict")
+    assert found.failures[0].detail == "policy `mine` was changed after the replay was started"
