@@ -35,7 +35,6 @@ export async function request(method, path, { query, body, type, signal } = {}) 
   } catch {
     problem = { title: `HTTP status ${response.status}`, detail: text.slice(0, 200) };
   }
-  if (response.status === 401) dispatchEvent(new CustomEvent("unauthenticated"));
   throw new Problem(response.status, problem);
 }
 

@@ -42,9 +42,7 @@ async function show() {
 }
 
 const links = (current) =>
-  Object.entries(VIEWS)
-    .filter(([, view]) => !view.hidden)
-    .map(([name, view]) => h("a", { href: href(name), "aria-current": name === current ? "page" : null }, view.title));
+  Object.entries(VIEWS).map(([name, view]) => h("a", { href: href(name), "aria-current": name === current ? "page" : null }, view.title));
 
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();

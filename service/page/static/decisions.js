@@ -4,12 +4,10 @@ import { address, get } from "./api.js";
 import { showDecision } from "./decision.js";
 import { h } from "./dom.js";
 import { time, words } from "./format.js";
-import { ACTIONS, badge, empty, field, heading, href, loaded, select, table } from "./parts.js";
+import { ACTIONS, NOTIFICATIONS, SEVERITIES, badge, empty, field, heading, href, loaded, select, table } from "./parts.js";
 
 export const title = "Decisions";
 
-const NOTIFICATIONS = ["sea", "sei", "polled", "external", "sci", "gsiv", "gpio", "sdei", "nmi", "local", "cmci", "mce"];
-const SEVERITIES = ["recoverable", "fatal", "corrected", "informational"];
 const FILTERS = ["source", "action", "policy", "notification", "severity", "section", "physical_address", "since", "until"];
 const SIZE = 50;
 

@@ -1,9 +1,14 @@
 // Parts that several pages have: headings, panels, tables, badges, and the states of what is loaded.
 
+import { address } from "./api.js";
 import { h, newId, s } from "./dom.js";
 
 /** Actions, the mildest first: the order of every legend and stack. */
 export const ACTIONS = ["handled", "signal", "translate", "inject", "panic"];
+
+/** Notification types and severities, the most frequent first. */
+export const NOTIFICATIONS = ["sea", "sei", "polled", "external", "sci", "gsiv", "gpio", "sdei", "nmi", "local", "cmci", "mce", "bert"];
+export const SEVERITIES = ["recoverable", "fatal", "corrected", "informational"];
 
 const SHAPES = {
   handled: "M6 1a5 5 0 1 0 0 10 5 5 0 1 0 0-10z",
@@ -87,11 +92,7 @@ export function table(caption, columns, rows, attributes = {}) {
 export const facts = (pairs) => h("dl", { class: "facts" }, pairs.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 
 /** Return a link to a page: its path and query. */
-export const href = (path, query = {}) => {
-  const pairs = Object.entries(query).flatMap(([name, value]) => [value].flat().map((one) => [name, one]));
-  const text = new URLSearchParams(pairs.filter(([, value]) => value !== null && value !== undefined && value !== "")).toString();
-  return `#/${path}${text ? `?${text}` : ""}`;
-};
+export const href = (path, query = {}) => `#/${address(path, query)}`;
 
 /** Return a labelled form control. */
 export const field = (label, control, className = "") => h("label", { class: `field ${className}` }, h("span", {}, label), control);

@@ -3,15 +3,13 @@
 import { get, post, request } from "./api.js";
 import { h } from "./dom.js";
 import { words } from "./format.js";
-import { badge, empty, failure, field, heading, href, panel, select } from "./parts.js";
+import { NOTIFICATIONS, SEVERITIES, badge, empty, failure, field, heading, href, panel, select } from "./parts.js";
 import { stages, steps } from "./story.js";
 
 export const title = "Try it";
 
 const DEFAULTS = { a: "linux-6.12.107", b: "uniform", notification: "sea" };
-const NOTIFICATIONS = ["sea", "sei", "polled", "external", "sci", "gsiv", "gpio", "sdei", "nmi", "local", "cmci", "mce"];
 const SECTIONS = ["memory", "memory2", "arm_processor", "pcie", "generic_processor"];
-const SEVERITIES = ["recoverable", "fatal", "corrected", "informational"];
 const STATES = ["", "anonymous", "page_cache", "hugetlb", "thp", "ksm", "slab", "free", "reserved", "unknown"];
 const WAIT_MS = 250;
 const LONGEST_LINK = 32_768;
