@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from ratios import keep
+from ratios import in_turns, keep
 
 from ras_triage.models.formats.kernel_log.reader import read_kernel_log
 from ras_triage.models.formats.results import FoundError
@@ -101,20 +101,12 @@ def read(path: Path) -> int:
 
 def compare(title: str, lines_apart: int, lines: int, rounds: int, *, is_varied: bool = False) -> None:
     """Print the rates of both over the same file."""
-    clock = time.process_time  # other processes on the machine do not count
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.log"
         with path.open("wb") as log:
             log.writelines(islice(generated(lines_apart, is_varied=is_varied), lines))
         size, records = path.stat().st_size / (1 << 20), read(path)
-        yardstick, ours = [], []
-        for _ in range(rounds):
-            began = clock()
-            matched(path)
-            between = clock()
-            read(path)
-            yardstick.append(between - began)
-            ours.append(clock() - between)
+        yardstick, ours = in_turns(rounds, lambda: matched(path), lambda: read(path))
     ratio = statistics.median(theirs / own for theirs, own in zip(yardstick, ours, strict=True))
     print(f"\n{title}: {lines} lines, {size:.0f} MiB, {records} records")
     for name, seconds in (("one regular expression", statistics.median(yardstick)), ("the reader", statistics.median(ours))):

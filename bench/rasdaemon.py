@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from ratios import in_turns, keep
+
 from ras_triage.service.importing.rasdaemon_db import read_database
 
 TABLE = (
@@ -52,25 +54,18 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--rows", type=int, default=20_000)
     chosen = arguments.parse_args()
-    clock = time.process_time  # other processes on the machine do not count
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ras-mc_event.db"
         with closing(sqlite3.connect(path)) as connection:
             connection.execute(TABLE)
             connection.executemany(f"INSERT INTO mc_event VALUES (NULL{', ?' * 13})", rows(chosen.rows))
             connection.commit()
-        yardstick, ours = [], []
-        for _ in range(chosen.rounds):
-            began = clock()
-            fetched(path)
-            between = clock()
-            read(path)
-            yardstick.append(between - began)
-            ours.append(clock() - between)
+        yardstick, ours = in_turns(chosen.rounds, lambda: fetched(path), lambda: read(path))
         size = path.stat().st_size / 1e6
     print(f"{chosen.rows} rows, {size:.1f} MB: {chosen.rows / statistics.median(ours):,.0f} rows per second")
     ratio = statistics.median(theirs / own for theirs, own in zip(yardstick, ours, strict=True))
     print(f"the reader's rate is {ratio:.3f} of that of fetching the rows")
+    keep("reading a rasdaemon database", "fetching its rows with sqlite3", 1 / ratio)
 
 
 if __name__ == "__main__":

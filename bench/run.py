@@ -22,6 +22,8 @@ PARTS = {
     "decide": ["decide.py"],
     "translate": ["translate.py"],
     "kernel_log": ["kernel_log.py"],
+    "rasdaemon": ["rasdaemon.py"],
+    "replay": ["replay.py"],
     "load": ["load.py", "singles", "batches"],
     "start_up": ["start_up.py"],
     "handover": ["handover.py"],
